@@ -1,0 +1,1 @@
+"""Framework-neutral half of the project: imports NumPy and no framework."""

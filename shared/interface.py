@@ -1,0 +1,165 @@
+"""The face that every implementation shows: NumPy arrays in, NumPy arrays out.
+
+Latents are [batch, latent_dim]; images NHWC in the system's range; scores [batch]; weights have
+the canonical names and layouts of `shared.spec`. An implementation is any module with an object
+called `implementation` that has these methods; a third party's counts as much as the three here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from shared.spec import SystemSpec
+
+IMPLEMENTATIONS = ("pytorch", "tf", "jax")
+
+# Implementation → (module, the package it needs, the extra that installs it)
+_KNOWN = {
+    "pytorch": ("pytorch_impl.adapter", "torch", "pytorch"),
+    "tf": ("tf_impl.adapter", "tensorflow", "tf"),
+    "jax": ("jax_impl.adapter", "jax", "jax"),
+}
+
+State = Any  # an implementation's own training state; opaque to everybody else
+
+
+@dataclass(frozen=True)
+class LossValues:
+    """Both losses of one batch and their gradients, in the dtype of the scores.
+
+    `discriminator` and `generator` are scalars; the gradients have the shape of the scores that
+    they are taken with respect to.
+    """
+
+    discriminator: np.ndarray
+    generator: np.ndarray
+    discriminator_real_gradient: np.ndarray
+    discriminator_fake_gradient: np.ndarray
+    generator_fake_gradient: np.ndarray
+
+
+class MissingFrameworkError(ImportError):
+    """A known implementation whose framework is not installed; the message says what to do."""
+
+
+class Implementation(Protocol):
+    """What a test, a fixture or the benchmark may ask of an implementation."""
+
+    name: str
+
+    def loss(
+        self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
+    ) -> LossValues:
+        """Return the loss called `loss` and its gradients, computed in the inputs' dtype.
+
+        `labels` may hold real_label, fake_label and generator_label, where the loss has them.
+        """
+
+    def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> State:
+        """Return a fresh training state with the weights that `seed` stands for."""
+
+    def generate(self, state: State, latents: np.ndarray, *, training: bool = False) -> np.ndarray:
+        """Return images [batch, height, width, channels]; the state does not change.
+
+        `training` normalises by the batch's statistics instead of the running ones.
+        """
+
+    def discriminate(
+        self, state: State, images: np.ndarray, *, training: bool = False
+    ) -> np.ndarray:
+        """Return scores [batch]; the state does not change."""
+
+    def gradients(
+        self, state: State, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return one step's gradients of both networks by parameter name; nothing changes."""
+
+    def train_step(
+        self, state: State, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, float]:
+        """Make one training step and return its losses; the state moves."""
+
+    def export_state(self, state: State) -> dict[str, np.ndarray]:
+        """Return weights, BN statistics, Adam moments and counters by canonical name."""
+
+    def import_state(self, state: State, arrays: dict[str, np.ndarray]) -> None:
+        """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
+
+    def synchronize(self, state: State) -> None:
+        """Return when all work on the state is done, on whatever device it runs."""
+
+
+METRIC_NAMES = (
+    "discriminator_loss",
+    "discriminator_loss_real",
+    "discriminator_loss_fake",
+    "generator_loss",
+)
+"""The keys of what `train_step` returns."""
+
+
+def load_implementation(name: str) -> Implementation:
+    """Import an implementation by its name, or anybody's own by its dotted module path.
+
+    Raises MissingFrameworkError if the framework of a known one is not installed, and ValueError
+    for a name that is neither known nor a module with an object called `implementation`.
+    """
+    if name in _KNOWN:
+        module_path, package, extra = _KNOWN[name]
+        if importlib.util.find_spec(package) is None:
+            raise MissingFrameworkError(
+                f"the implementation {name!r} needs {package}, which is not installed; "
+                f"install it with: pip install -c constraints.txt -e '.[{extra}]'"
+            )
+    else:
+        module_path = name
+        _require_module(name)
+    module = importlib.import_module(module_path)
+    if not hasattr(module, "implementation"):
+        raise ValueError(
+            f"the module {module_path!r} has no object called 'implementation'; "
+            "expected one with the methods of shared.interface.Implementation"
+        )
+    return module.implementation
+
+
+def _require_module(path: str) -> None:
+    try:
+        found = importlib.util.find_spec(path) is not None
+    except (ImportError, ValueError):
+        found = False
+    if not found:
+        known = ", ".join(IMPLEMENTATIONS)
+        raise ValueError(
+            f"unknown implementation {path!r}; expected one of {known}, or the dotted path of a "
+            "module that can be imported"
+        )
+
+
+def check_arrays(
+    arrays: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]], what: str
+) -> None:
+    """Raise ValueError unless `arrays` holds exactly the expected names and shapes."""
+    missing = [name for name in expected if name not in arrays]
+    unexpected = [name for name in arrays if name not in expected]
+    misshapen = [
+        f"{name} {np.shape(arrays[name])} instead of {shape}"
+        for name, shape in expected.items()
+        if name in arrays and np.shape(arrays[name]) != shape
+    ]
+    problems = [
+        f"{label}: {', '.join(names[:5])}{' …' if len(names) > 5 else ''} ({len(names)})"
+        for label, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("wrong shape", misshapen),
+        )
+        if names
+    ]
+    if problems:
+        raise ValueError(f"{what} does not fit the system: {'; '.join(problems)}")
