@@ -31,6 +31,13 @@ LossName = Literal["bce", "bce_probs", "minimax", "lsgan"]
 LOSS_NAMES: tuple[LossName, ...] = ("bce", "bce_probs", "minimax", "lsgan")
 
 
+def check_loss(name: str) -> str:
+    """Return a loss' name; an unknown one raises ValueError that lists the known ones."""
+    if name not in LOSS_NAMES:
+        raise ValueError(f"unknown loss {name!r}; expected one of {', '.join(LOSS_NAMES)}")
+    return name
+
+
 @dataclass(frozen=True)
 class Conventions:
     """Every numeric choice on which ports of a GAN are known to differ.
@@ -183,8 +190,11 @@ class SystemSpec:
                 raise ValueError(
                     f"{field} must be a whole number of at least 1, received {value!r}"
                 )
-        if self.loss not in LOSS_NAMES:
-            raise ValueError(f"unknown loss {self.loss!r}; expected one of {', '.join(LOSS_NAMES)}")
+        check_loss(self.loss)
+        if self.discriminator_steps != 1:
+            raise ValueError(
+                f"discriminator_steps must be 1, received {self.discriminator_steps!r}"
+            )
         if self.discriminator_head not in ("conv", "linear"):
             raise ValueError(
                 f"discriminator_head must be conv or linear, received {self.discriminator_head!r}"

@@ -1,0 +1,92 @@
+"""Generators and discriminators; data is NHWC, scores are [batch]."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_impl.layers import BatchNorm, ConvTranspose, leaky_relu
+from shared.spec import SystemSpec
+
+__all__ = ["DCGAN64Discriminator", "DCGAN64Generator", "create_models"]
+
+
+def _conv(
+    in_features: int, out_features: int, stride: int, padding: int, dtype: jnp.dtype
+) -> nnx.Conv:
+    return nnx.Conv(
+        in_features,
+        out_features,
+        kernel_size=(4, 4),
+        strides=stride,
+        padding=padding,
+        use_bias=False,
+        dtype=dtype,
+        param_dtype=dtype,
+        rngs=nnx.Rngs(0),
+    )
+
+
+class DCGAN64Generator(nnx.Module):
+    """Latents [batch, latent_dim] → images of 64x64 in [-1, 1] (Radford et al. 2016, figure 1)."""
+
+    def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
+        width = spec.width
+        self.conv_transpose_1 = ConvTranspose(spec.latent_dim, 8 * width, 1, 0, dtype=dtype)
+        self.batch_norm_1 = BatchNorm(8 * width, dtype=dtype)
+        self.conv_transpose_2 = ConvTranspose(8 * width, 4 * width, 2, 1, dtype=dtype)
+        self.batch_norm_2 = BatchNorm(4 * width, dtype=dtype)
+        self.conv_transpose_3 = ConvTranspose(4 * width, 2 * width, 2, 1, dtype=dtype)
+        self.batch_norm_3 = BatchNorm(2 * width, dtype=dtype)
+        self.conv_transpose_4 = ConvTranspose(2 * width, width, 2, 1, dtype=dtype)
+        self.batch_norm_4 = BatchNorm(width, dtype=dtype)
+        self.conv_transpose_5 = ConvTranspose(width, spec.channels, 2, 1, dtype=dtype)
+
+    def __call__(self, latents: jax.Array, *, training: bool) -> jax.Array:
+        """Return images."""
+        x = latents[:, None, None, :]
+        x = jax.nn.relu(self.batch_norm_1(self.conv_transpose_1(x), training=training))
+        x = jax.nn.relu(self.batch_norm_2(self.conv_transpose_2(x), training=training))
+        x = jax.nn.relu(self.batch_norm_3(self.conv_transpose_3(x), training=training))
+        x = jax.nn.relu(self.batch_norm_4(self.conv_transpose_4(x), training=training))
+        return jnp.tanh(self.conv_transpose_5(x))
+
+
+class DCGAN64Discriminator(nnx.Module):
+    """Images of 64x64 → one score each, [batch]; probabilities where the loss is bce_probs."""
+
+    def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
+        width = spec.width
+        self.conv_1 = _conv(spec.channels, width, 2, 1, dtype)
+        self.conv_2 = _conv(width, 2 * width, 2, 1, dtype)
+        self.batch_norm_2 = BatchNorm(2 * width, dtype=dtype)
+        self.conv_3 = _conv(2 * width, 4 * width, 2, 1, dtype)
+        self.batch_norm_3 = BatchNorm(4 * width, dtype=dtype)
+        self.conv_4 = _conv(4 * width, 8 * width, 2, 1, dtype)
+        self.batch_norm_4 = BatchNorm(8 * width, dtype=dtype)
+        self.has_conv_head = spec.discriminator_head == "conv"
+        if self.has_conv_head:
+            self.conv_5 = _conv(8 * width, 1, 1, 0, dtype)
+        else:
+            self.dense_5 = nnx.Linear(
+                4 * 4 * 8 * width, 1, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0)
+            )
+        self.ends_in_sigmoid = spec.loss == "bce_probs"
+
+    def __call__(self, images: jax.Array, *, training: bool) -> jax.Array:
+        """Return scores."""
+        x = leaky_relu(self.conv_1(images))
+        x = leaky_relu(self.batch_norm_2(self.conv_2(x), training=training))
+        x = leaky_relu(self.batch_norm_3(self.conv_3(x), training=training))
+        x = leaky_relu(self.batch_norm_4(self.conv_4(x), training=training))
+        x = self.conv_5(x) if self.has_conv_head else self.dense_5(x.reshape(x.shape[0], -1))
+        scores = x.reshape(-1)
+        return jax.nn.sigmoid(scores) if self.ends_in_sigmoid else scores
+
+
+def create_models(
+    spec: SystemSpec, dtype: jnp.dtype
+) -> tuple[DCGAN64Generator, DCGAN64Discriminator]:
+    """Return the system's generator and discriminator, with weights still to be loaded."""
+    return DCGAN64Generator(spec, dtype), DCGAN64Discriminator(spec, dtype)

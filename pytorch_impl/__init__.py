@@ -1,0 +1,1 @@
+"""The systems of `shared.spec` in PyTorch: `nn.Module`, NCHW, `torch.optim.Adam`."""

@@ -1,0 +1,89 @@
+"""PyTorch behind `shared.interface.Implementation`: NumPy in, NumPy out."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+
+from pytorch_impl import checkpoint, train
+from pytorch_impl.losses import LOSSES
+from pytorch_impl.train import TrainState
+from shared.interface import LossValues, split_labels
+from shared.spec import SystemSpec, check_loss
+
+__all__ = ["PyTorchImplementation", "implementation"]
+
+
+class PyTorchImplementation:
+    """The NumPy-in, NumPy-out face of this package."""
+
+    name = "pytorch"
+
+    def loss(
+        self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
+    ) -> LossValues:
+        """Return the loss called `loss` and its gradients, computed in the inputs' dtype."""
+        functions = LOSSES[check_loss(loss)]
+        discriminator_labels, generator_labels = split_labels(labels)
+        real = torch.tensor(real_scores, requires_grad=True)
+        fake = torch.tensor(fake_scores, requires_grad=True)
+        discriminator = functions.discriminator(real, fake, **discriminator_labels)
+        real_gradient, fake_gradient = torch.autograd.grad(discriminator, (real, fake))
+        generator = functions.generator(fake, **generator_labels)
+        (generator_gradient,) = torch.autograd.grad(generator, fake)
+        values = (discriminator, generator, real_gradient, fake_gradient, generator_gradient)
+        return LossValues(*(v.detach().numpy() for v in values))
+
+    def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> TrainState:
+        """Return a fresh training state with the weights that `seed` stands for."""
+        return train.create_train_state(spec, seed=seed, dtype=dtype)
+
+    def generate(
+        self, state: TrainState, latents: np.ndarray, *, training: bool = False
+    ) -> np.ndarray:
+        """Return images [batch, height, width, channels]; the state does not change."""
+        images = train.generate(state, train.latents_to_device(state, latents), training=training)
+        return train.images_to_numpy(images)
+
+    def discriminate(
+        self, state: TrainState, images: np.ndarray, *, training: bool = False
+    ) -> np.ndarray:
+        """Return scores [batch]; the state does not change."""
+        values = train.images_to_device(state, images)
+        return train.discriminate(state, values, training=training).cpu().numpy()
+
+    def gradients(
+        self, state: TrainState, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return one step's gradients of both networks by parameter name; nothing changes."""
+        scratch = copy.deepcopy(state)
+        self.train_step(scratch, real_images, latents)
+        return checkpoint.export_gradients(scratch)
+
+    def train_step(
+        self, state: TrainState, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, float]:
+        """Make one training step and return its losses; the state moves."""
+        metrics = train.train_step(
+            state,
+            train.images_to_device(state, real_images),
+            train.latents_to_device(state, latents),
+        )
+        return {name: float(value) for name, value in metrics.items()}
+
+    def export_state(self, state: TrainState) -> dict[str, np.ndarray]:
+        """Return weights, BN statistics, Adam moments and counters by canonical name."""
+        return checkpoint.export_state(state)
+
+    def import_state(self, state: TrainState, arrays: dict[str, np.ndarray]) -> None:
+        """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
+        checkpoint.import_state(state, arrays)
+
+    def synchronize(self, state: TrainState) -> None:
+        """Return when all work on the state is done."""
+        train.synchronize(state)
+
+
+implementation = PyTorchImplementation()

@@ -1,0 +1,114 @@
+"""The adversarial losses on scores of shape [batch], each a scalar in their dtype.
+
+    name       discriminator                                   generator
+    bce        mean(-log σ(D(x))) + mean(-log(1 - σ(D(z))))    mean(-log σ(D(z)))
+    minimax    as bce                                          mean(log(1 - σ(D(z))))
+    bce_probs  as bce, with probabilities in place of σ(…)     as bce
+    lsgan      mean(½(D(x) - 1)²) + mean(½(D(z) - 0)²)         mean(½(D(z) - 1)²)
+
+Sources: Goodfellow et al. 2014, equation 1 and section 3; Mao et al. 2017, equation 9, with
+a = 1 the label of real, b = 0 that of fake and c = 1 that of the generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = [
+    "LOSSES",
+    "AdversarialLoss",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "half_squared_error",
+]
+
+
+def binary_cross_entropy_with_logits(scores: Tensor, label: float) -> Tensor:
+    """Return -label · log σ(score) - (1 - label) · log(1 - σ(score)) of each score, [batch].
+
+    A term of weight 0 is left out, so that an infinite score never becomes 0 · ∞.
+    """
+    # Not F.softplus (linear beyond 20) and not BCEWithLogits (cancels near 0): docs/losses.md.
+    if label == 1.0:
+        return -F.logsigmoid(scores)
+    if label == 0.0:
+        return -F.logsigmoid(-scores)
+    return -label * F.logsigmoid(scores) - (1.0 - label) * F.logsigmoid(-scores)
+
+
+def binary_cross_entropy(probabilities: Tensor, label: float) -> Tensor:
+    """Return the cross entropy of each probability in [0, 1], [batch], as torch.nn.BCELoss does.
+
+    Both logarithms are clamped at -100, and the denominator p(1 - p) of the gradient at 1e-12.
+    """
+    return F.binary_cross_entropy(
+        probabilities, torch.full_like(probabilities, label), reduction="none"
+    )
+
+
+def half_squared_error(scores: Tensor, label: float) -> Tensor:
+    """Return ½(score - label)² of each score, [batch]."""
+    return 0.5 * torch.square(scores - label)
+
+
+@dataclass(frozen=True)
+class AdversarialLoss:
+    """A pair of losses made of one `elementwise(scores, label)`, averaged over the batch.
+
+    A saturating generator descends minus the discriminator's loss on fake images; any other one
+    descends the same elementwise loss with the label turned around.
+    """
+
+    elementwise: Callable[[Tensor, float], Tensor]
+    saturating: bool = False
+
+    def discriminator(
+        self,
+        real_scores: Tensor,
+        fake_scores: Tensor,
+        *,
+        real_label: float = 1.0,
+        fake_label: float = 0.0,
+    ) -> Tensor:
+        """Return the discriminator's loss, the sum of its real and its fake half."""
+        return self.discriminator_real(
+            real_scores, real_label=real_label
+        ) + self.discriminator_fake(fake_scores, fake_label=fake_label)
+
+    def discriminator_real(self, real_scores: Tensor, *, real_label: float = 1.0) -> Tensor:
+        """Return the discriminator's loss on the scores of real images."""
+        return self._mean(real_scores, real_label)
+
+    def discriminator_fake(self, fake_scores: Tensor, *, fake_label: float = 0.0) -> Tensor:
+        """Return the discriminator's loss on the scores of fake images."""
+        return self._mean(fake_scores, fake_label)
+
+    def generator(
+        self, fake_scores: Tensor, *, generator_label: float = 1.0, fake_label: float = 0.0
+    ) -> Tensor:
+        """Return the generator's loss."""
+        if self.saturating:
+            return -self._mean(fake_scores, fake_label)
+        return self._mean(fake_scores, generator_label)
+
+    def _mean(self, scores: Tensor, label: float) -> Tensor:
+        """Average over the batch; any shape but [batch] is a ValueError, never a broadcast."""
+        if scores.ndim != 1 or scores.shape[0] == 0:
+            raise ValueError(
+                f"scores must have shape [batch] with batch >= 1, received {tuple(scores.shape)}; "
+                "reshape [batch, 1] scores to [batch]"
+            )
+        return self.elementwise(scores, label).mean()
+
+
+LOSSES: dict[str, AdversarialLoss] = {
+    "bce": AdversarialLoss(binary_cross_entropy_with_logits),
+    "bce_probs": AdversarialLoss(binary_cross_entropy),
+    "minimax": AdversarialLoss(binary_cross_entropy_with_logits, saturating=True),
+    "lsgan": AdversarialLoss(half_squared_error),
+}

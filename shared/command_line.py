@@ -1,0 +1,241 @@
+"""The command `python -m {pytorch_impl,tf_impl,jax_impl}.train`: one set of options for all three.
+
+With no options at all it trains a narrow system for a few steps on scikit-learn's digits, which
+takes less than two minutes on two CPU cores. Every option that is given holds as it is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from shared.interface import MissingFrameworkError
+from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec
+from shared.streams import MAXIMUM_SEED
+
+QUICK_WIDTH = 16
+QUICK_BATCH_SIZE = 32
+QUICK_STEPS = 200
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What to train and how; `spec` has its final loss, width and batch size.
+
+    `data` is a path, or None for scikit-learn's digits. `out` is the folder of the run;
+    `checkpoint_every` and `sample_every` count steps. Raises ValueError for a number out of range.
+    """
+
+    implementation: str
+    spec: SystemSpec
+    data: Path | None
+    steps: int
+    seed: int
+    out: Path
+    resume: bool
+    device: Literal["auto", "cpu", "gpu"]
+    dtype: Literal["float32", "float64"]
+    checkpoint_every: int
+    sample_every: int
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "checkpoint_every", "sample_every"):
+            if getattr(self, name) < 1:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} must be at least 1, received {getattr(self, name)}")
+        if self.spec.batch_size < 2:
+            raise ValueError(
+                "--batch-size must be at least 2, because batch normalisation needs a variance; "
+                f"received {self.spec.batch_size}"
+            )
+        if not 0 <= self.seed <= MAXIMUM_SEED:
+            raise ValueError(f"--seed must be between 0 and {MAXIMUM_SEED}, received {self.seed}")
+
+
+def run_command(
+    implementation: str,
+    train: Callable[[TrainingOptions], object],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run the command line of one implementation and return its exit code.
+
+    `train` does the work. Bad input, a missing framework and an unwilling disk become one line on
+    stderr and exit code 2, Ctrl-C becomes 130; `--debug` adds the traceback. Anything else is a
+    mistake of ours and passes through.
+    """
+    parser = build_parser(implementation)
+    arguments = parser.parse_args(argv)
+    try:
+        train(_options(implementation, arguments))
+    except (ValueError, OSError, MissingFrameworkError, KeyboardInterrupt) as error:
+        if arguments.debug:
+            traceback.print_exc()
+        interrupted = isinstance(error, KeyboardInterrupt)
+        message = str(error) or "interrupted" if interrupted else f"error: {error}"
+        print(f"{parser.prog}: {' '.join(message.split())}", file=sys.stderr)
+        return EXIT_INTERRUPTED if interrupted else EXIT_BAD_INPUT
+    return 0
+
+
+def build_parser(implementation: str) -> argparse.ArgumentParser:
+    """Return the parser, the same in all three implementations but for the name."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {implementation}_impl.train",
+        description=(
+            f"Train a GAN in {implementation}. The same options and the same --seed start the "
+            "same run in pytorch, tf and jax."
+        ),
+        epilog=(
+            "With no options: a narrow dcgan64 on scikit-learn's digits, less than two minutes on "
+            f"two CPU cores. The defaults are small (--width {QUICK_WIDTH} --batch-size "
+            f"{QUICK_BATCH_SIZE} --steps {QUICK_STEPS}) and the same on every device and for "
+            "every data set; --full takes the system's own width and batch size instead. What is "
+            "given explicitly always holds."
+        ),
+        allow_abbrev=False,
+    )
+    _add_what_to_train(parser)
+    _add_how_to_train(parser, implementation)
+    return parser
+
+
+def _add_what_to_train(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to train")
+    group.add_argument(
+        "--system", choices=SYSTEMS, default="dcgan64", help="networks (default: %(default)s)"
+    )
+    group.add_argument(
+        "--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)"
+    )
+    group.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="folder of images, IDX file as MNIST's (raw or .gz), or .npz "
+        "(default: scikit-learn's digits)",
+    )
+    group.add_argument(
+        "--width",
+        type=int,
+        metavar="W",
+        help=f"channels of the layer beside the images (default: {QUICK_WIDTH})",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="B",
+        help=f"images per step, at least 2 (default: {QUICK_BATCH_SIZE})",
+    )
+    group.add_argument(
+        "--full",
+        action="store_true",
+        help="default to the system's own width and batch size (64 and 128 for dcgan64)",
+    )
+    group.add_argument(
+        "--steps",
+        type=int,
+        default=QUICK_STEPS,
+        metavar="N",
+        help="training steps in all, those before a --resume included (default: %(default)s)",
+    )
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="of the weights, the latents and the order of the images (default: %(default)s)",
+    )
+
+
+def _add_how_to_train(parser: argparse.ArgumentParser, implementation: str) -> None:
+    group = parser.add_argument_group("where and how")
+    group.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"folder of the run (default: runs/{implementation}-SYSTEM-LOSS, or the next free "
+        "name with -2, -3 …; with --resume the latest of these)",
+    )
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the last checkpoint in --out, whichever framework wrote it; "
+        "repeat the options of the first run, --steps may grow",
+    )
+    group.add_argument(
+        "--device",
+        choices=("auto", "cpu", "gpu"),
+        default="auto",
+        help="auto is the GPU where the framework finds one (default: %(default)s)",
+    )
+    group.add_argument(
+        "--dtype",
+        choices=("float32", "float64"),
+        default="float32",
+        help="of the weights and of all arithmetic (default: %(default)s)",
+    )
+    for what, default in (("checkpoint", 500), ("sample", 100)):
+        group.add_argument(
+            f"--{what}-every",
+            type=int,
+            default=default,
+            metavar="K",
+            help=f"steps between two {what}s; the last step always makes one "
+            "(default: %(default)s)",
+        )
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _options(implementation: str, arguments: argparse.Namespace) -> TrainingOptions:
+    system = SYSTEMS[arguments.system]
+    width, batch_size = (
+        (system.width, system.batch_size) if arguments.full else (QUICK_WIDTH, QUICK_BATCH_SIZE)
+    )
+    spec = system.replace(
+        loss=arguments.loss or system.loss,
+        width=width if arguments.width is None else arguments.width,
+        batch_size=batch_size if arguments.batch_size is None else arguments.batch_size,
+    )
+    default_out = Path("runs") / f"{implementation}-{spec.name}-{spec.loss}"
+    choose = _latest_name if arguments.resume else _free_name
+    return TrainingOptions(
+        implementation=implementation,
+        spec=spec,
+        data=arguments.data,
+        steps=arguments.steps,
+        seed=arguments.seed,
+        out=choose(default_out) if arguments.out is None else arguments.out,
+        resume=arguments.resume,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        checkpoint_every=arguments.checkpoint_every,
+        sample_every=arguments.sample_every,
+    )
+
+
+def _free_name(folder: Path) -> Path:
+    """Return the folder, or the first of folder-2, folder-3 … that does not exist."""
+    names = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([folder], names) if not path.exists())
+
+
+def _latest_name(folder: Path) -> Path:
+    """Return the one of folder, folder-2, folder-3 … with the highest number that exists."""
+    pattern = re.compile(re.escape(folder.name) + r"(?:-(\d+))?")
+    numbers = [
+        int(match[1] or 1)
+        for path in folder.parent.glob("*")
+        if (match := pattern.fullmatch(path.name))
+    ]
+    highest = max(numbers, default=1)
+    return folder if highest == 1 else folder.with_name(f"{folder.name}-{highest}")

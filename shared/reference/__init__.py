@@ -1,0 +1,1 @@
+"""The independent truth: float64 NumPy, written from the formulas, never from a framework."""

@@ -1,0 +1,217 @@
+"""Every layer's forward pass and its hand-written backward pass, float64, NHWC.
+
+A forward function returns the output and what its backward function needs; a backward function
+takes that and the gradient of the output. Convolutions are written as a sum over kernel taps,
+straight from the definition.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+Saved = Any
+
+PADDING_SHIFT = {"centred": 0, "before": 1, "after": -1}
+
+
+def _padding(padding: int, alignment: str) -> tuple[int, int]:
+    """Split 2 * padding rows of zeros into those before and those after."""
+    shift = PADDING_SHIFT[alignment] if padding else 0
+    return padding + shift, padding - shift
+
+
+def _taps(kernel: Array, stride: int, size: tuple[int, int]) -> Any:
+    """Yield for every kernel tap its (in, out) matrix and the pixels that it touches."""
+    for i in range(kernel.shape[0]):
+        for j in range(kernel.shape[1]):
+            rows = slice(i, i + stride * size[0], stride)
+            columns = slice(j, j + stride * size[1], stride)
+            yield i, j, (slice(None), rows, columns)
+
+
+def conv_forward(
+    x: Array, kernel: Array, stride: int, padding: int, alignment: str = "centred"
+) -> tuple[Array, Saved]:
+    """Cross-correlate x [batch, height, width, in] with an HWIO kernel.
+
+    y[n, r, c, o] = Σ x[n, stride·r + i - padding, stride·c + j - padding, k] · kernel[i, j, k, o].
+    """
+    before, after = _padding(padding, alignment)
+    padded = np.pad(x, ((0, 0), (before, after), (before, after), (0, 0)))
+    height = (padded.shape[1] - kernel.shape[0]) // stride + 1
+    width = (padded.shape[2] - kernel.shape[1]) // stride + 1
+    y = np.zeros((x.shape[0], height, width, kernel.shape[3]))
+    for i, j, pixels in _taps(kernel, stride, (height, width)):
+        y += padded[pixels] @ kernel[i, j]
+    return y, (padded, kernel, stride, before, x.shape)
+
+
+def conv_backward(saved: Saved, dy: Array) -> tuple[Array, Array]:
+    """Return the gradients of x and of the kernel."""
+    padded, kernel, stride, before, shape = saved
+    dpadded, dkernel = np.zeros_like(padded), np.zeros_like(kernel)
+    for i, j, pixels in _taps(kernel, stride, dy.shape[1:3]):
+        dpadded[pixels] += dy @ kernel[i, j].T
+        dkernel[i, j] = np.tensordot(padded[pixels], dy, axes=((0, 1, 2), (0, 1, 2)))
+    inside_rows, inside_columns = (slice(before, before + shape[a]) for a in (1, 2))
+    return dpadded[:, inside_rows, inside_columns], dkernel
+
+
+def conv_transpose_forward(
+    x: Array, kernel: Array, stride: int, padding: int, alignment: str = "centred"
+) -> tuple[Array, Saved]:
+    """Spread x [batch, height, width, in] through an HWOI kernel: the transpose of a conv.
+
+    y[n, stride·r + i - padding, stride·c + j - padding, o] += x[n, r, c, k] · kernel[i, j, o, k].
+    """
+    before, after = _padding(padding, alignment)
+    size = x.shape[1:3]
+    full_shape = [stride * (size[a] - 1) + kernel.shape[a] for a in (0, 1)]
+    full = np.zeros((x.shape[0], *full_shape, kernel.shape[2]))
+    for i, j, pixels in _taps(kernel, stride, size):
+        full[pixels] += x @ kernel[i, j].T
+    y = full[:, before : full_shape[0] - after, before : full_shape[1] - after]
+    return y, (x, kernel, stride, before, after)
+
+
+def conv_transpose_backward(saved: Saved, dy: Array) -> tuple[Array, Array]:
+    """Return the gradients of x and of the kernel."""
+    x, kernel, stride, before, after = saved
+    dfull = np.pad(dy, ((0, 0), (before, after), (before, after), (0, 0)))
+    dx, dkernel = np.zeros_like(x), np.zeros_like(kernel)
+    for i, j, pixels in _taps(kernel, stride, x.shape[1:3]):
+        dx += dfull[pixels] @ kernel[i, j]
+        dkernel[i, j] = np.tensordot(dfull[pixels], x, axes=((0, 1, 2), (0, 1, 2)))
+    return dx, dkernel
+
+
+def dense_forward(x: Array, kernel: Array, bias: Array) -> tuple[Array, Saved]:
+    """Return x [batch, in] @ kernel [in, out] + bias [out]."""
+    return x @ kernel + bias, (x, kernel)
+
+
+def dense_backward(saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
+    """Return the gradients of x, of the kernel and of the bias."""
+    x, kernel = saved
+    return dy @ kernel.T, x.T @ dy, dy.sum(axis=0)
+
+
+def batch_norm_forward(
+    x: Array, scale: Array, bias: Array, epsilon: float
+) -> tuple[Array, Saved, Array, Array]:
+    """Normalise by the batch's own statistics (Ioffe & Szegedy 2015, Algorithm 1).
+
+    Returns the output, what the backward pass needs, and the batch's mean and BIASED variance.
+    """
+    axes = tuple(range(x.ndim - 1))
+    mean = x.mean(axis=axes)
+    variance = np.square(x - mean).mean(axis=axes)
+    inverse = 1.0 / np.sqrt(variance + epsilon)
+    normalised = (x - mean) * inverse
+    return normalised * scale + bias, (normalised, inverse, scale, True), mean, variance
+
+
+def batch_norm_inference(
+    x: Array, scale: Array, bias: Array, mean: Array, variance: Array, epsilon: float
+) -> tuple[Array, Saved]:
+    """Normalise by the running statistics."""
+    inverse = 1.0 / np.sqrt(variance + epsilon)
+    normalised = (x - mean) * inverse
+    return normalised * scale + bias, (normalised, inverse, scale, False)
+
+
+def batch_norm_backward(saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
+    """Return the gradients of x, of the scale and of the bias."""
+    normalised, inverse, scale, from_batch = saved
+    axes = tuple(range(dy.ndim - 1))
+    dbias, dscale = dy.sum(axis=axes), (dy * normalised).sum(axis=axes)
+    if not from_batch:
+        return dy * scale * inverse, dscale, dbias
+    count = dy.size // dy.shape[-1]
+    dx = scale * inverse * (dy - dbias / count - normalised * dscale / count)
+    return dx, dscale, dbias
+
+
+def running_statistics(
+    running: tuple[Array, Array],
+    batch: tuple[Array, Array],
+    count: int,
+    momentum: float,
+    estimator: str,
+) -> tuple[Array, Array]:
+    """Move running (mean, var) towards a batch's (mean, biased variance) of `count` numbers.
+
+    "unbiased" multiplies the variance by n/(n - 1); a batch of one number keeps the biased one.
+    """
+    correction = count / (count - 1) if estimator == "unbiased" and count > 1 else 1.0
+    mean = (1.0 - momentum) * running[0] + momentum * batch[0]
+    variance = (1.0 - momentum) * running[1] + momentum * batch[1] * correction
+    return mean, variance
+
+
+def relu_forward(x: Array) -> tuple[Array, Saved]:
+    """Return max(x, 0); its gradient at 0 is 0."""
+    return np.maximum(x, 0.0), x > 0
+
+
+def relu_backward(saved: Saved, dy: Array) -> Array:
+    """Return the gradient of x."""
+    return np.where(saved, dy, 0.0)
+
+
+def leaky_relu_forward(
+    x: Array, slope: float, gradient_at_zero: str = "slope"
+) -> tuple[Array, Saved]:
+    """Return x where x > 0, else slope · x (Maas et al. 2013); its gradient at 0 is the slope."""
+    at_zero = 1.0 if gradient_at_zero == "one" else slope
+    gradient = np.where(x > 0, 1.0, np.where(x < 0, slope, at_zero))
+    return np.where(x > 0, x, slope * x), gradient
+
+
+def leaky_relu_backward(saved: Saved, dy: Array) -> Array:
+    """Return the gradient of x."""
+    return saved * dy
+
+
+def tanh_forward(x: Array) -> tuple[Array, Saved]:
+    """Return tanh(x)."""
+    y = np.tanh(x)
+    return y, y
+
+
+def tanh_backward(saved: Saved, dy: Array) -> Array:
+    """Return the gradient of x."""
+    return dy * (1.0 - np.square(saved))
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + e^-x) without overflow."""
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, small) / (1.0 + small)
+
+
+def sigmoid_forward(x: Array) -> tuple[Array, Saved]:
+    """Return the sigmoid of x."""
+    y = sigmoid(x)
+    return y, y
+
+
+def sigmoid_backward(saved: Saved, dy: Array) -> Array:
+    """Return the gradient of x."""
+    return dy * saved * (1.0 - saved)
+
+
+def flatten_forward(x: Array, order: str = "hwc") -> tuple[Array, Saved]:
+    """Return [batch, features] with features in HWC order ("chw": as PyTorch flattens NCHW)."""
+    arranged = x.transpose(0, 3, 1, 2) if order == "chw" and x.ndim == 4 else x
+    return arranged.reshape(x.shape[0], -1), (arranged.shape, arranged is not x)
+
+
+def flatten_backward(saved: Saved, dy: Array) -> Array:
+    """Return the gradient of x."""
+    shape, was_transposed = saved
+    dx = dy.reshape(shape)
+    return dx.transpose(0, 2, 3, 1) if was_transposed else dx

@@ -1,0 +1,150 @@
+"""A whole network forward and backward, by walking the layers of the spec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.reference import layers as functions
+from shared.reference.layers import Array, Saved
+from shared.spec import Conventions, Layer, NetworkName, SystemSpec
+
+Arrays = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass: `activations` by layer name, `statistics` are BN's moved running ones."""
+
+    output: Array
+    activations: Arrays
+    statistics: Arrays
+    saved: tuple[tuple[Layer, Saved], ...]
+
+
+def forward(
+    spec: SystemSpec,
+    network: NetworkName,
+    arrays: Arrays,
+    x: Array,
+    conventions: Conventions,
+    *,
+    training: bool,
+) -> Pass:
+    """Run a network on latents [batch, latent_dim] or images NHWC.
+
+    The output is images NHWC or scores [batch]. `training` normalises by the batch's statistics.
+    """
+    activations: Arrays = {}
+    statistics: Arrays = {}
+    saved: list[tuple[Layer, Saved]] = []
+    for layer in spec.layers(network):
+        prefix = f"{network}/{layer.name}"
+        p = {q.name: arrays[f"{prefix}/{q.name}"] for q in layer.parameters}
+        if layer.kind == "batch_norm":
+            x, keep = _batch_norm(x, p, conventions, training, prefix, statistics)
+        else:
+            x, keep = _forward_layer(layer, x, p, conventions)
+        activations[layer.name] = x
+        saved.append((layer, keep))
+    output = x[:, 0] if network == "discriminator" else x
+    return Pass(output, activations, statistics, tuple(saved))
+
+
+def backward(network: NetworkName, run: Pass, gradient: Array) -> tuple[Array, Arrays]:
+    """Return the gradient of a pass' input and of every trainable parameter."""
+    gradients: Arrays = {}
+    dy = gradient[:, None] if network == "discriminator" else gradient
+    for layer, saved in reversed(run.saved):
+        names = [f"{network}/{layer.name}/{p.name}" for p in layer.parameters if p.trainable]
+        dy, parameter_gradients = _backward_layer(layer, saved, dy)
+        gradients.update(zip(names, parameter_gradients, strict=True))
+    return dy, gradients
+
+
+def _forward_layer(
+    layer: Layer, x: Array, p: Arrays, conventions: Conventions
+) -> tuple[Array, Saved]:
+    match layer.kind:
+        case "conv":
+            alignment = conventions.padding_alignment
+            return functions.conv_forward(x, p["kernel"], layer.stride, layer.padding, alignment)
+        case "conv_transpose":
+            flipped = conventions.conv_transpose_kernel == "flipped"
+            kernel = p["kernel"][::-1, ::-1] if flipped else p["kernel"]
+            alignment = conventions.padding_alignment
+            y, saved = functions.conv_transpose_forward(
+                x, kernel, layer.stride, layer.padding, alignment
+            )
+            return y, (saved, flipped)
+        case "dense":
+            return functions.dense_forward(x, p["kernel"], p["bias"])
+        case "relu":
+            return functions.relu_forward(x)
+        case "leaky_relu":
+            slope = conventions.leaky_relu_slope
+            return functions.leaky_relu_forward(x, slope, conventions.leaky_relu_gradient_at_zero)
+        case "tanh":
+            return functions.tanh_forward(x)
+        case "sigmoid":
+            return functions.sigmoid_forward(x)
+        case "flatten":
+            return functions.flatten_forward(x, conventions.flatten_order)
+        case "reshape":
+            return x.reshape(x.shape[0], *layer.output_shape), x.shape
+    raise ValueError(f"unknown kind of layer {layer.kind!r}")
+
+
+def _backward_layer(layer: Layer, saved: Saved, dy: Array) -> tuple[Array, tuple[Array, ...]]:
+    match layer.kind:
+        case "conv":
+            dx, *rest = functions.conv_backward(saved, dy)
+        case "conv_transpose":
+            dx, dkernel = functions.conv_transpose_backward(saved[0], dy)
+            rest = [dkernel[::-1, ::-1] if saved[1] else dkernel]
+        case "dense":
+            dx, *rest = functions.dense_backward(saved, dy)
+        case "batch_norm":
+            dx, *rest = functions.batch_norm_backward(saved, dy)
+        case "relu":
+            dx, rest = functions.relu_backward(saved, dy), []
+        case "leaky_relu":
+            dx, rest = functions.leaky_relu_backward(saved, dy), []
+        case "tanh":
+            dx, rest = functions.tanh_backward(saved, dy), []
+        case "sigmoid":
+            dx, rest = functions.sigmoid_backward(saved, dy), []
+        case "flatten":
+            dx, rest = functions.flatten_backward(saved, dy), []
+        case _:
+            dx, rest = dy.reshape(saved), []
+    return dx, tuple(rest)
+
+
+def _batch_norm(
+    x: Array,
+    p: Arrays,
+    conventions: Conventions,
+    training: bool,
+    prefix: str,
+    statistics: Arrays,
+) -> tuple[Array, Saved]:
+    epsilon = conventions.batch_norm_epsilon
+    if not training:
+        return functions.batch_norm_inference(
+            x, p["scale"], p["bias"], p["mean"], p["var"], epsilon
+        )
+    y, saved, mean, variance = functions.batch_norm_forward(x, p["scale"], p["bias"], epsilon)
+    moved = functions.running_statistics(
+        (p["mean"], p["var"]),
+        (mean, variance),
+        x.size // x.shape[-1],
+        conventions.batch_norm_momentum,
+        conventions.batch_norm_running_variance,
+    )
+    statistics[f"{prefix}/mean"], statistics[f"{prefix}/var"] = moved
+    return y, saved
+
+
+def add(first: Arrays, second: Arrays) -> Arrays:
+    """Return the sum of two sets of gradients of the same parameters."""
+    return {name: first[name] + second[name] for name in first}

@@ -1,0 +1,148 @@
+"""One training step of a GAN, with every gradient kept (Goodfellow et al. 2014, Algorithm 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.reference.adam import adam_update
+from shared.reference.layers import Array
+from shared.reference.losses import discriminator_half, generator_loss
+from shared.reference.network import Arrays, Pass, add, backward, forward
+from shared.spec import Conventions, NetworkName, SystemSpec, optimizer_name
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step computed: `arrays` is the whole state after it, under canonical names."""
+
+    arrays: Arrays
+    metrics: dict[str, float]
+    gradients: Arrays
+
+
+@dataclass(frozen=True)
+class _DiscriminatorHalves:
+    value_real: float
+    value_fake: float
+    gradients: Arrays
+    fake_image_gradient: Array
+
+
+def train_step(
+    spec: SystemSpec,
+    arrays: Arrays,
+    real_images: Array,
+    latents: Array,
+    conventions: Conventions | None = None,
+) -> StepResult:
+    """Make one step from `arrays` (which stay as they are).
+
+    1. fake = G(z). 2. D on real and on detached fake as two batches, one update of D.
+    3. G's loss through the updated D on the same fake, one update of G.
+    """
+    c = conventions or Conventions()
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    normalise = c.batch_norm_mode != "running"
+    generated = forward(spec, "generator", arrays, latents, c, training=normalise)
+    if c.batch_norm_statistics != "never":
+        arrays = arrays | generated.statistics
+    if c.update_order == "generator_first":
+        value, arrays, generator_gradients = _generator_gradients(spec, arrays, generated, c)
+        arrays, halves = _discriminator_gradients(spec, arrays, real_images, generated.output, c)
+        after = _update(spec, "discriminator", arrays, halves.gradients, c)
+    else:
+        arrays, halves = _discriminator_gradients(spec, arrays, real_images, generated.output, c)
+        after = _update(spec, "discriminator", arrays, halves.gradients, c)
+        seen = after if c.update_order == "discriminator_first" else arrays
+        value, seen, generator_gradients = _generator_gradients(spec, seen, generated, c)
+        moved = {n: a for n, a in seen.items() if n.endswith(("/mean", "/var"))}
+        after = after | moved
+    if not c.detach_fake:
+        leaked = backward("generator", generated, halves.fake_image_gradient)[1]
+        generator_gradients = add(generator_gradients, leaked)
+    after = _update(spec, "generator", after, generator_gradients, c)
+    metrics = {
+        "discriminator_loss": halves.value_real + halves.value_fake,
+        "discriminator_loss_real": halves.value_real,
+        "discriminator_loss_fake": halves.value_fake,
+        "generator_loss": value,
+    }
+    return StepResult(after, metrics, halves.gradients | generator_gradients)
+
+
+def _discriminator_gradients(
+    spec: SystemSpec, arrays: Arrays, real: Array, fake: Array, c: Conventions
+) -> tuple[Arrays, _DiscriminatorHalves]:
+    """Return the state with moved BN statistics, and losses and gradients of both halves."""
+    if c.discriminator_batches == "merged":
+        return _merged_discriminator_gradients(spec, arrays, real, fake, c)
+    scale, normalise = c.discriminator_loss_scale, c.batch_norm_mode != "running"
+    values, gradients, image_gradient = [], [], fake
+    for images, label in ((real, c.real_label), (fake, c.fake_label)):
+        run = forward(spec, "discriminator", arrays, images, c, training=normalise)
+        arrays = _moved(arrays, run, c)
+        value, score_gradient = discriminator_half(spec.loss, run.output, label, c)
+        values.append(scale * value)
+        image_gradient, parameter_gradients = backward("discriminator", run, scale * score_gradient)
+        gradients.append(parameter_gradients)
+    total = add(*gradients)
+    return arrays, _DiscriminatorHalves(values[0], values[1], total, image_gradient)
+
+
+def _merged_discriminator_gradients(
+    spec: SystemSpec, arrays: Arrays, real: Array, fake: Array, c: Conventions
+) -> tuple[Arrays, _DiscriminatorHalves]:
+    """The same with real and fake in one batch, which share their BN statistics."""
+    scale, normalise = c.discriminator_loss_scale, c.batch_norm_mode != "running"
+    both = np.concatenate([real, fake])
+    run = forward(spec, "discriminator", arrays, both, c, training=normalise)
+    halves = run.output[: len(real)], run.output[len(real) :]
+    value_real, gradient_real = discriminator_half(spec.loss, halves[0], c.real_label, c)
+    value_fake, gradient_fake = discriminator_half(spec.loss, halves[1], c.fake_label, c)
+    score_gradient = scale * np.concatenate([gradient_real, gradient_fake])
+    image_gradient, gradients = backward("discriminator", run, score_gradient)
+    fake_gradient = image_gradient[len(real) :]
+    return _moved(arrays, run, c), _DiscriminatorHalves(
+        scale * value_real, scale * value_fake, gradients, fake_gradient
+    )
+
+
+def _generator_gradients(
+    spec: SystemSpec, arrays: Arrays, generated: Pass, c: Conventions
+) -> tuple[float, Arrays, Arrays]:
+    """Return G's loss, the state with D's BN statistics moved, and G's gradients."""
+    run = forward(
+        spec,
+        "discriminator",
+        arrays,
+        generated.output,
+        c,
+        training=c.batch_norm_mode == "batch",
+    )
+    value, score_gradient = generator_loss(spec.loss, run.output, c)
+    image_gradient, _ = backward("discriminator", run, score_gradient)
+    gradients = backward("generator", generated, image_gradient)[1]
+    moves = c.batch_norm_statistics == "every_pass"
+    return value, _moved(arrays, run, c) if moves else arrays, gradients
+
+
+def _moved(arrays: Arrays, run: Pass, c: Conventions) -> Arrays:
+    return arrays if c.batch_norm_statistics == "never" else arrays | run.statistics
+
+
+def _update(
+    spec: SystemSpec, network: NetworkName, arrays: Arrays, gradients: Arrays, c: Conventions
+) -> Arrays:
+    """Return the state after one Adam update of one network."""
+    settings = spec.generator_optimizer if network == "generator" else spec.discriminator_optimizer
+    counter = f"{network}_optimizer/step"
+    step = int(arrays[counter]) + 1
+    after = dict(arrays) | {counter: np.array(step, np.int64)}
+    for name, gradient in gradients.items():
+        names = (name, optimizer_name(name, "m"), optimizer_name(name, "v"))
+        moments = (arrays[names[1]], arrays[names[2]])
+        updated = adam_update(arrays[name], gradient, moments, step, settings, c)
+        after.update(zip(names, updated, strict=True))
+    return after

@@ -1,0 +1,295 @@
+"""A training run without the training: its folder, its inputs, its records, its way back.
+
+The folder is `shared.run_folder`'s. What is here knows no framework: a `fit` asks it for inputs
+and hands it arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from shared.checkpoint_format import Checkpoint, write_checkpoint
+from shared.command_line import TrainingOptions
+from shared.data import Batches, ImageDataset, load_dataset
+from shared.interface import METRIC_NAMES
+from shared.pictures import image_grid, plot_losses, save_png
+from shared.progress import ProgressDisplay
+from shared.run_folder import RunFolder
+from shared.spec import NETWORKS, SYSTEMS
+from shared.streams import latents
+
+BEFORE_TRAINING = -1
+"""The step index of the samples that untrained weights make."""
+
+SAMPLE_COUNT = 64
+FLUSH_EVERY = 10  # steps between two readings of the metrics, each of which waits for the device
+SKIPPED_SHOWN = 3  # files of the data set that were skipped and are named
+
+
+class NonFiniteLossError(ValueError):
+    """A loss became NaN or infinite; the last checkpoint is older than that and still good."""
+
+
+class TrainingRun:
+    """One run of `fit`, from its options to its last picture.
+
+    >>> run = TrainingRun.open(options, versions={"torch": torch.__version__})
+    >>> with run:
+    ...     for step in run.remaining_steps():
+    ...         real_images, latents = run.inputs(step)
+    ...         run.record(step, metrics)  # what the framework's step returned
+    ...         if run.sample_due(step):
+    ...             run.save_samples(step, images)
+    ...         if run.checkpoint_due(step):
+    ...             run.save_checkpoint(step, arrays)
+
+    `record` comes before the two questions: it is where Ctrl-C makes a step the last one. At the
+    end of the `with` an interrupted run raises KeyboardInterrupt, which says how to go on.
+
+    `restored`: the arrays to import when resuming, or None. `start`: the steps completed before.
+    """
+
+    def __init__(
+        self,
+        options: TrainingOptions,
+        dataset: ImageDataset,
+        checkpoint: Checkpoint | None,
+        versions: Mapping[str, str],
+        device: str,
+    ) -> None:
+        self.options = options
+        self.restored = checkpoint.arrays if checkpoint else None
+        self.start: int = checkpoint.progress["step"] if checkpoint else 0
+        self._folder = RunFolder(options.out)
+        self._dataset = dataset
+        spec = options.spec
+        self._batches = Batches(dataset.images, spec, spec.batch_size, options.seed, options.dtype)
+        self._versions = dict(versions)
+        self._device = device
+        self._completed = self.start
+        self._final_step = options.steps - 1
+        self._interrupted = False
+        self._pending: list[tuple[int, Mapping[str, Any], float]] = []
+        self._display = ProgressDisplay(self.start, options.steps, spec.batch_size)
+
+    @classmethod
+    def open(
+        cls, options: TrainingOptions, *, versions: Mapping[str, str], device: str | None = None
+    ) -> Self:
+        """Check the folder, read the last checkpoint when resuming, load the data, say it all.
+
+        `versions` are those of the framework's packages; `device` is what the framework found for
+        `options.device`. Nothing is written yet. Raises ValueError for a folder that is taken or
+        holds nothing to resume, CheckpointError for a checkpoint of other options, DataError for
+        the data.
+        """
+        checkpoint: Checkpoint | None = None
+        notes: list[str] = []
+        if options.resume:
+            checkpoint, notes = RunFolder(options.out).read_last_checkpoint(options)
+        else:
+            RunFolder(options.out).require_free()
+        dataset = load_dataset(options.data, options.spec)
+        if checkpoint and checkpoint.progress.get("dataset") != dataset.description:
+            notes.append(f"note: it was trained on {checkpoint.progress.get('dataset')}")
+        run = cls(options, dataset, checkpoint, versions, device or options.device)
+        if run.start >= options.steps:
+            notes.append(
+                f"already complete: {run.start} steps are done, --steps asks for {options.steps}"
+            )
+        print("\n".join([*_announcement(options, dataset, run._device), *notes]), flush=True)
+        return run
+
+    def __enter__(self) -> Self:
+        self._folder.create()
+        self._write_session()
+        earlier_seconds = self._folder.cut_losses(self.start)
+        self._losses_file = open(self._folder.losses, "a")
+        self._clock_start = time.monotonic() - earlier_seconds
+        # Only the main thread may install a handler.
+        self._handles_interrupt = threading.current_thread() is threading.main_thread()
+        if self._handles_interrupt:
+            self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+        self._display.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+        finally:
+            self._display.stop()
+            self._losses_file.close()
+            if self._handles_interrupt:
+                signal.signal(signal.SIGINT, self._previous_handler)
+        if kind is None:
+            self._finish()
+
+    @property
+    def sample_latents(self) -> np.ndarray:
+        """The latents of every sample grid, [64, latent_dim] in the options' dtype."""
+        spec, seed = self.options.spec, self.options.seed
+        drawn = latents(spec, seed, 0, SAMPLE_COUNT, purpose="sample_grid")
+        return drawn.astype(self.options.dtype)
+
+    def remaining_steps(self) -> Iterator[int]:
+        """Yield the index of every step still to make; end after the step that Ctrl-C met."""
+        for step in range(self.start, self.options.steps):
+            yield step
+            if step == self._final_step:
+                return
+
+    def inputs(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return real images [batch, height, width, channels] and latents [batch, latent_dim].
+
+        Both in the options' dtype, and the same for a step however the run got there.
+        """
+        spec = self.options.spec
+        drawn = latents(spec, self.options.seed, step, spec.batch_size)
+        return self._batches.images(step), drawn.astype(self.options.dtype)
+
+    def record(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Take the METRIC_NAMES of one step: anything that `float` accepts.
+
+        They are read every ten steps, because reading one waits for the device; until then no
+        later step may overwrite them. Raises NonFiniteLossError if one is NaN or infinite.
+        """
+        if self._interrupted:
+            self._final_step = step
+        self._completed = step + 1
+        self._pending.append((self._completed, metrics, time.monotonic() - self._clock_start))
+        self._display.advance(self._completed)
+        if len(self._pending) == FLUSH_EVERY:
+            self._flush()
+
+    def sample_due(self, step: int) -> bool:
+        """Whether to save samples: at the interval, at the last step, and before the first.
+
+        The last one asks with `step=BEFORE_TRAINING`; it is not due when resuming.
+        """
+        if step == BEFORE_TRAINING:
+            return self.start == 0
+        return (step + 1) % self.options.sample_every == 0 or step == self._final_step
+
+    def checkpoint_due(self, step: int) -> bool:
+        """Whether to save a checkpoint: at the interval and at the last step."""
+        return (step + 1) % self.options.checkpoint_every == 0 or step == self._final_step
+
+    def save_samples(self, step: int, images: np.ndarray) -> None:
+        """Save images [64, height, width, channels] in the system's range as a grid of 8 x 8."""
+        grid = image_grid(images, self.options.spec.image_range, columns=8)
+        save_png(self._folder.sample(step + 1), grid)
+
+    def save_checkpoint(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+        """Save the training state after this step, by canonical name; see `write_checkpoint`."""
+        # First the losses: a state that they prove broken must not become the last checkpoint,
+        # and losses.csv must reach as far as the checkpoint does.
+        self._flush()
+        progress = {
+            "step": step + 1,
+            "seed": self.options.seed,
+            "batch_size": self.options.spec.batch_size,
+            "dtype": self.options.dtype,
+            "implementation": self.options.implementation,
+            "dataset": self._dataset.description,
+        }
+        path = self._folder.checkpoint(step + 1)
+        write_checkpoint(path, arrays, self.options.spec, progress=progress)
+
+    def _flush(self) -> None:
+        """Read the pending metrics and write them; nothing of a step that is not finite."""
+        pending, self._pending = self._pending, []
+        for completed, metrics, seconds in pending:
+            values = {name: float(metrics[name]) for name in METRIC_NAMES}
+            for name, value in values.items():
+                if not math.isfinite(value):
+                    raise NonFiniteLossError(
+                        f"{name} is {value} after step {completed}; the checkpoints in "
+                        f"{self._folder.checkpoints} are from before that"
+                    )
+            fields = [str(completed), *map(repr, values.values()), f"{seconds:.3f}"]
+            self._losses_file.write(",".join(fields) + "\n")
+        if pending:
+            self._losses_file.flush()
+            self._display.losses(completed, values)
+
+    def _on_interrupt(self, signal_number: int, frame: object) -> None:
+        self._interrupted = True
+        signal.signal(signal.SIGINT, self._previous_handler)  # a second Ctrl-C stops at once
+        # Not print: it could be what was interrupted, and it may not be entered twice.
+        os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
+
+    def _write_session(self) -> None:
+        options = dataclasses.asdict(self.options)
+        options.update(
+            data=str(self.options.data) if self.options.data else None, out=str(self.options.out)
+        )
+        spec = options.pop("spec")
+        session = {
+            "start": self.start,
+            "options": options,
+            "dataset": self._dataset.description,
+            "device": self._device,
+            "versions": {**self._versions, "numpy": np.__version__},
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        }
+        self._folder.add_session(spec, session)
+
+    def _finish(self) -> None:
+        """Draw the losses and say where everything is; KeyboardInterrupt if Ctrl-C ended it."""
+        folder = self._folder
+        files = {
+            "samples": folder.latest_sample(self._completed),
+            "checkpoint": folder.latest_checkpoint(self._completed),
+        }
+        if folder.has_losses():
+            plot_losses(folder.losses, folder.losses_plot)
+            files["losses"] = folder.losses_plot
+        print("\n".join(f"{what:<14}{path}" for what, path in files.items() if path), flush=True)
+        if self._final_step < self.options.steps - 1:
+            raise KeyboardInterrupt(
+                f"interrupted after step {self._completed} of {self.options.steps}; "
+                f"go on with the same options and --resume --out {folder.path}"
+            )
+
+
+def _announcement(options: TrainingOptions, dataset: ImageDataset, device: str) -> list[str]:
+    """Return the lines that say what is going to happen, with every default that matters."""
+    spec = options.spec
+    full = SYSTEMS[spec.name].width if spec.name in SYSTEMS else spec.width
+    narrowed = f" (narrowed from {full})" if spec.width < full else ""
+    parameters = ", ".join(f"{name} {spec.parameter_count(name):,}" for name in NETWORKS)
+    rows = [
+        ("system", f"{spec.name}, loss {spec.loss}, width {spec.width}{narrowed}"),
+        ("parameters", parameters),
+        ("data", dataset.description),
+    ]
+    if dataset.skipped:
+        shown = [*dataset.skipped[:SKIPPED_SHOWN]]
+        if len(dataset.skipped) > SKIPPED_SHOWN:
+            shown.append("…")
+        rows.append(("skipped", f"{len(dataset.skipped):,} files"))
+        rows += [("", f"  {line}") for line in shown]
+    rows += [
+        ("training", f"{options.steps} steps of batch {spec.batch_size}, seed {options.seed}"),
+        ("framework", f"{options.implementation}, {options.dtype}, device {device}"),
+        ("out", str(options.out)),
+    ]
+    return [f"{name:<14}{value}" for name, value in rows]

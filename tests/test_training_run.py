@@ -1,0 +1,667 @@
+"""A run's folder and bookkeeping, its command line and its pictures, with NumPy as the framework.
+
+The stand-in for a framework moves its weights by what it is fed, so a run that is resumed with
+the wrong weights, images or latents ends elsewhere.
+"""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from shared import progress, streams
+from shared.checkpoint_format import CheckpointError, read_checkpoint
+from shared.command_line import TrainingOptions, run_command
+from shared.interface import METRIC_NAMES, MissingFrameworkError
+from shared.pictures import image_grid, plot_losses, save_png
+from shared.spec import SYSTEMS
+from shared.training_run import BEFORE_TRAINING, NonFiniteLossError, TrainingRun
+
+SPEC = SYSTEMS["dcgan64"].replace(width=1, latent_dim=3, batch_size=2)
+KERNEL = "generator/conv_transpose_1/kernel"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Ten small random pictures."""
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
+    np.savez(path, images=pixels)
+    return path
+
+
+@pytest.fixture
+def make_options(tmp_path, data):
+    def make(**changes):
+        defaults = {
+            "implementation": "pytorch",
+            "spec": SPEC,
+            "data": data,
+            "steps": 25,
+            "seed": 7,
+            "out": tmp_path / "run",
+            "resume": False,
+            "device": "cpu",
+            "dtype": "float32",
+            "checkpoint_every": 10,
+            "sample_every": 20,
+        }
+        return TrainingOptions(**{**defaults, **changes})
+
+    return make
+
+
+class FakeState:
+    """The least that can be trained: one kernel follows the inputs."""
+
+    def __init__(self, options, restored):
+        fresh = streams.initial_state(options.spec, options.seed)
+        self.arrays = restored or {
+            name: array.astype(options.dtype) if array.shape else array
+            for name, array in fresh.items()
+        }
+
+    def step(self, real_images, latents):
+        moved = self.arrays[KERNEL] + real_images.mean() + latents.mean()
+        self.arrays = {
+            **self.arrays,
+            KERNEL: moved.astype(real_images.dtype),
+            "generator_optimizer/step": self.arrays["generator_optimizer/step"] + np.int64(1),
+        }
+        return {name: np.abs(moved).mean() / (i + 1) for i, name in enumerate(METRIC_NAMES)}
+
+    def generate(self, latents):
+        level = np.tanh(self.arrays[KERNEL].mean() + latents.mean(axis=1))
+        return np.broadcast_to(level[:, None, None, None], (len(latents), 64, 64, 3))
+
+
+def fit(options, during=lambda step, metrics: metrics):
+    """The loop of an implementation; `during` may meddle with a step."""
+    run = TrainingRun.open(options, versions={"fake": "1.0"})
+    state = FakeState(options, run.restored)
+    seen = []
+    with run:
+        if run.sample_due(BEFORE_TRAINING):
+            run.save_samples(BEFORE_TRAINING, state.generate(run.sample_latents))
+        for step in run.remaining_steps():
+            real_images, latents = run.inputs(step)
+            seen.append((step, real_images, latents))
+            run.record(step, during(step, state.step(real_images, latents)))
+            if run.sample_due(step):
+                run.save_samples(step, state.generate(run.sample_latents))
+            if run.checkpoint_due(step):
+                run.save_checkpoint(step, state.arrays)
+    return seen
+
+
+def loss_rows(out):
+    """Return losses.csv without its last column, the seconds."""
+    with open(out / "losses.csv", newline="") as file:
+        return [row[:-1] for row in csv.reader(file)]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- the folder ------------------------------------------------------------------------------
+
+
+def test_whole_run_leaves_the_documented_files(make_options, capsys):
+    options = make_options()
+    fit(options)
+    out = options.out
+    assert names(out) == ["checkpoints", "losses.csv", "losses.png", "run.json", "samples"]
+    assert names(out / "samples") == ["step_000000.png", "step_000020.png", "step_000025.png"]
+    checkpoints = [f"step_0000{n}.safetensors" for n in (10, 20, 25)]
+    assert names(out / "checkpoints") == checkpoints
+    rows = loss_rows(out)
+    assert rows[0] == ["step", *METRIC_NAMES]
+    assert [int(row[0]) for row in rows[1:]] == list(range(1, 26))
+    last = read_checkpoint(out / "checkpoints" / checkpoints[-1], options.spec)
+    assert last.progress == {
+        "step": 25,
+        "seed": 7,
+        "batch_size": 2,
+        "dtype": "float32",
+        "implementation": "pytorch",
+        "dataset": "10 images from images.npz",
+    }
+    assert int(last.arrays["generator_optimizer/step"]) == 25
+    printed = capsys.readouterr().out
+    for line in (
+        "system        dcgan64, loss bce, width 1 (narrowed from 64)",
+        f"parameters    generator {SPEC.parameter_count('generator'):,}, discriminator ",
+        "data          10 images from images.npz",
+        "training      25 steps of batch 2, seed 7",
+        f"samples       {out / 'samples' / 'step_000025.png'}",
+        f"checkpoint    {out / 'checkpoints' / checkpoints[-1]}",
+        f"losses        {out / 'losses.png'}",
+    ):
+        assert line in printed
+
+
+def test_run_json_tells_how_the_run_was_made(make_options):
+    fit(make_options(steps=2))
+    fit(make_options(steps=3, resume=True, implementation="jax"))
+    content = json.loads((make_options().out / "run.json").read_text())
+    assert content["spec"]["width"] == 1
+    first, second = content["sessions"]
+    assert first["versions"] == {"fake": "1.0", "numpy": np.__version__}
+    assert first["options"]["seed"] == 7
+    assert first["python"] == sys.version.split()[0]
+    assert (first["start"], first["options"]["implementation"]) == (0, "pytorch")
+    assert (second["start"], second["options"]["implementation"]) == (2, "jax")
+
+
+def test_losses_are_written_to_the_last_bit(make_options):
+    awkward = np.float32(0.1)
+    fit(make_options(steps=1), lambda step, metrics: dict.fromkeys(METRIC_NAMES, awkward))
+    assert np.float32(loss_rows(make_options().out)[1][1]) == awkward
+    assert loss_rows(make_options().out)[1][1] == repr(float(awkward))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_inputs_are_the_shared_streams_in_the_dtype(make_options, dtype):
+    run = TrainingRun.open(make_options(dtype=dtype), versions={})
+    real_images, latents = run.inputs(3)
+    assert real_images.shape == (2, 64, 64, 3)
+    assert (real_images.dtype, latents.dtype) == (dtype, dtype)
+    np.testing.assert_array_equal(latents, streams.latents(SPEC, 7, 3, 2).astype(dtype))
+    grid = streams.latents(SPEC, 7, 0, 64, purpose="sample_grid")
+    np.testing.assert_array_equal(run.sample_latents, grid.astype(dtype))
+
+
+def test_metrics_are_read_every_ten_steps_only(make_options):
+    reads = []
+
+    class Lazy:
+        def __init__(self, step):
+            self.step = step
+
+        def __float__(self):
+            reads.append(self.step)
+            return 0.5
+
+    known = []
+
+    def during(step, metrics):
+        known.append(len(reads) // len(METRIC_NAMES))
+        return {name: Lazy(step) for name in METRIC_NAMES}
+
+    fit(make_options(checkpoint_every=1000, steps=25), during)
+    assert known == [0] * 10 + [10] * 10 + [20] * 5
+
+
+def test_skipped_files_are_counted_and_the_first_named(make_options, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(3):
+        save_png(folder / f"good_{i}.png", np.full((64, 64, 3), i, np.uint8))
+    for i in range(5):
+        (folder / f"bad_{i}.png").write_text("no picture")
+    TrainingRun.open(make_options(data=folder), versions={})
+    printed = capsys.readouterr().out
+    assert "skipped       5 files" in printed
+    assert printed.count("bad_") == 3
+    assert "…" in printed
+
+
+def test_taken_folder(make_options):
+    fit(make_options(steps=1))
+    with pytest.raises(ValueError, match=r"already holds a run \(run\.json.*--resume or choose"):
+        fit(make_options(steps=1))
+
+
+def test_folder_that_is_a_file(make_options, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file is a file; expected a folder"):
+        fit(make_options(out=tmp_path / "file"))
+
+
+def test_nothing_is_written_before_the_run_is_entered(make_options):
+    options = make_options()
+    TrainingRun.open(options, versions={})
+    assert not options.out.exists()
+
+
+# --- resuming --------------------------------------------------------------------------------
+
+
+def stop_at(step_to_stop):
+    """Return a meddler that fails at one step, as a crash would."""
+
+    def during(step, metrics):
+        if step == step_to_stop:
+            raise RuntimeError("crash")
+        return metrics
+
+    return during
+
+
+def test_resumed_run_equals_an_unbroken_one(make_options, tmp_path):
+    whole = make_options(out=tmp_path / "whole")
+    all_inputs = fit(whole)
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(make_options(), stop_at(17))
+    # The other framework goes on from where the first one left its last checkpoint.
+    resumed = fit(make_options(resume=True, implementation="tf"))
+    assert [step for step, _, _ in resumed] == list(range(10, 25))
+    for (_, images, latents), (_, all_images, all_latents) in zip(
+        resumed, all_inputs[10:], strict=True
+    ):
+        np.testing.assert_array_equal(images, all_images)
+        np.testing.assert_array_equal(latents, all_latents)
+    out = make_options().out
+    assert loss_rows(out) == loss_rows(whole.out)
+    last = "checkpoints/step_000025.safetensors"
+    one, other = read_checkpoint(out / last).arrays, read_checkpoint(whole.out / last).arrays
+    assert all(one[name].tobytes() == other[name].tobytes() for name in other)
+    assert (out / "samples/step_000025.png").read_bytes() == (
+        whole.out / "samples/step_000025.png"
+    ).read_bytes()
+
+
+def test_seconds_go_on_counting(make_options):
+    fit(make_options(steps=2))
+    losses = make_options().out / "losses.csv"
+    lines = losses.read_text().splitlines()
+    lines[-1] = lines[-1].rsplit(",", 1)[0] + ",100.000"
+    losses.write_text("\n".join(lines) + "\n")
+    fit(make_options(steps=3, resume=True))
+    assert float(losses.read_text().splitlines()[-1].rsplit(",", 1)[1]) >= 100
+
+
+def test_row_that_a_crash_cut_off_is_dropped(make_options):
+    fit(make_options(steps=2))
+    losses = make_options().out / "losses.csv"
+    losses.write_text(losses.read_text() + "3,0.1,0.")
+    fit(make_options(steps=3, resume=True))
+    assert [row[0] for row in loss_rows(make_options().out)] == ["step", "1", "2", "3"]
+
+
+def test_complete_run_says_so_and_does_nothing(make_options, capsys):
+    fit(make_options())
+    before = loss_rows(make_options().out)
+    assert fit(make_options(resume=True)) == []
+    printed = capsys.readouterr().out
+    assert "already complete: 25 steps are done, --steps asks for 25" in printed
+    assert loss_rows(make_options().out) == before
+
+
+def test_corrupt_last_checkpoint_falls_back(make_options, capsys):
+    fit(make_options())
+    last = make_options().out / "checkpoints" / "step_000025.safetensors"
+    content = last.read_bytes()
+    last.write_bytes(content[:-100])
+    assert [step for step, _, _ in fit(make_options(resume=True))] == list(range(20, 25))
+    printed = capsys.readouterr().out
+    assert f"skipped: {last}: expected a complete safetensors file" in printed
+    assert "step_000020.safetensors (written by pytorch)" in printed
+    assert read_checkpoint(last).progress["step"] == 25
+
+
+def test_all_checkpoints_corrupt(make_options):
+    fit(make_options(steps=11))
+    for path in (make_options().out / "checkpoints").iterdir():
+        path.write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match=r"no checkpoint can be read: .*000011.*000010"):
+        fit(make_options(resume=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"spec": SPEC.replace(width=2)}, "width: 1 in the checkpoint, 2 asked for"),
+        ({"spec": SPEC.replace(loss="lsgan")}, "loss: bce in the checkpoint, lsgan asked for"),
+        ({"spec": SPEC.replace(batch_size=3)}, "batch_size: 2 in the checkpoint, 3 asked for"),
+        ({"seed": 8}, "seed: 7 in the checkpoint, 8 asked for"),
+        ({"dtype": "float64"}, "dtype: float32 in the checkpoint, float64 asked for"),
+    ],
+)
+def test_resume_with_other_options_names_them(make_options, changes, message):
+    fit(make_options(steps=1))
+    with pytest.raises(CheckpointError, match=message):
+        fit(make_options(resume=True, **changes))
+
+
+def test_resume_without_a_run(make_options):
+    with pytest.raises(ValueError, match=r"nothing to resume: .*run/checkpoints holds no checkp"):
+        fit(make_options(resume=True))
+
+
+def test_resume_on_other_data_is_noted(make_options, tmp_path, capsys):
+    fit(make_options(steps=1))
+    other = tmp_path / "other.npz"
+    np.savez(other, images=np.zeros((4, 64, 64, 3), np.uint8))
+    fit(make_options(steps=2, resume=True, data=other))
+    assert "note: it was trained on 10 images from images.npz" in capsys.readouterr().out
+
+
+# --- stopping --------------------------------------------------------------------------------
+
+
+def interrupt_at(step_to_stop):
+    def during(step, metrics):
+        if step == step_to_stop:
+            signal.raise_signal(signal.SIGINT)
+        return metrics
+
+    return during
+
+
+def test_interrupt_finishes_the_step_and_saves_it(make_options):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match=r"after step 14 of 25; .*--resume --out"):
+        fit(make_options(), interrupt_at(13))
+    assert signal.getsignal(signal.SIGINT) is before
+    out = make_options().out
+    assert names(out / "checkpoints")[-1] == "step_000014.safetensors"
+    assert names(out / "samples")[-1] == "step_000014.png"
+    assert loss_rows(out)[-1][0] == "14"
+    assert (out / "losses.png").exists()
+    assert fit(make_options(resume=True))[0][0] == 14
+
+
+def test_interrupt_at_the_last_step_is_a_complete_run(make_options):
+    fit(make_options(), interrupt_at(24))
+    assert names(make_options().out / "checkpoints")[-1] == "step_000025.safetensors"
+
+
+def test_interrupt_after_the_record_waits_for_the_next_step(make_options):
+    options = make_options()
+    run = TrainingRun.open(options, versions={})
+    state = FakeState(options, None)
+    saved = []
+
+    def train():
+        with run:
+            for step in run.remaining_steps():
+                run.record(step, state.step(*run.inputs(step)))
+                if run.checkpoint_due(step):
+                    saved.append(step)
+                if step == 3:  # too late for this step's question: the next one is the last
+                    signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert saved == [4]
+
+
+def test_second_interrupt_stops_at_once(make_options):
+    def during(step, metrics):
+        if step == 12:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return metrics
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        fit(make_options(), during)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert names(make_options().out / "checkpoints") == ["step_000010.safetensors"]
+
+
+@pytest.mark.parametrize("value", [np.float32("nan"), np.float32("inf")])
+def test_loss_that_is_not_finite_stops_the_run(make_options, value):
+    def during(step, metrics):
+        return metrics | ({"generator_loss": value} if step == 12 else {})
+
+    with pytest.raises(NonFiniteLossError, match=f"generator_loss is {value} after step 13"):
+        fit(make_options(), during)
+    out = make_options().out
+    assert names(out / "checkpoints") == ["step_000010.safetensors"]
+    assert loss_rows(out)[-1][0] == "12"
+
+
+def test_loss_that_is_not_finite_is_found_before_its_checkpoint(make_options):
+    def during(step, metrics):
+        return metrics | ({"generator_loss": float("nan")} if step == 14 else {})
+
+    with pytest.raises(NonFiniteLossError):
+        fit(make_options(checkpoint_every=3), during)
+    assert names(make_options().out / "checkpoints")[-1] == "step_000012.safetensors"
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parse(tmp_path, monkeypatch):
+    """Return the options that a command line stands for, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def parse(*argv):
+        received = []
+        assert run_command("jax", received.append, argv) == 0
+        return received[0]
+
+    return parse
+
+
+def test_defaults(parse):
+    options = parse()
+    assert options.spec == SYSTEMS["dcgan64"].replace(width=16, batch_size=32)
+    assert options == TrainingOptions(
+        implementation="jax",
+        spec=options.spec,
+        data=None,
+        steps=200,
+        seed=0,
+        out=Path("runs/jax-dcgan64-bce"),
+        resume=False,
+        device="auto",
+        dtype="float32",
+        checkpoint_every=500,
+        sample_every=100,
+    )
+
+
+def test_explicit_options_hold(parse):
+    spec = parse("--system", "dcgan64-lsgan", "--loss", "minimax", "--width", "5").spec
+    assert (spec.name, spec.loss, spec.width, spec.batch_size) == (
+        "dcgan64-lsgan",
+        "minimax",
+        5,
+        32,
+    )
+    full = parse("--full").spec
+    assert full == SYSTEMS["dcgan64"]
+    mixed = parse("--full", "--batch-size", "9").spec
+    assert (mixed.width, mixed.batch_size) == (64, 9)
+
+
+def test_default_folder_takes_the_next_free_name(parse):
+    assert parse().out == Path("runs/jax-dcgan64-bce")
+    Path("runs/jax-dcgan64-bce").mkdir(parents=True)
+    assert parse().out == Path("runs/jax-dcgan64-bce-2")
+    Path("runs/jax-dcgan64-bce-2").mkdir()
+    Path("runs/jax-dcgan64-bce-notes").mkdir()
+    assert parse().out == Path("runs/jax-dcgan64-bce-3")
+    assert parse("--resume").out == Path("runs/jax-dcgan64-bce-2")
+    assert parse("--loss", "lsgan", "--resume").out == Path("runs/jax-dcgan64-lsgan")
+    assert parse("--out", "runs/mine").out == Path("runs/mine")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--steps", "0"], "--steps must be at least 1, received 0"),
+        (["--batch-size", "1"], "--batch-size must be at least 2"),
+        (["--seed", "-1"], "--seed must be between 0 and"),
+        (["--width", "0"], "width must be a whole number of at least 1, received 0"),
+        (["--sample-every", "0"], "--sample-every must be at least 1, received 0"),
+        (["--checkpoint-every", "-3"], "--checkpoint-every must be at least 1, received -3"),
+    ],
+)
+def test_numbers_out_of_range(parse, capsys, argv, message):
+    assert run_command("tf", pytest.fail, argv) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"python -m tf_impl.train: error: {message}")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("argv", [["--steps", "many"], ["--system", "x"], ["--wid", "3"]])
+def test_usage_errors(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run_command("tf", pytest.fail, argv)
+    assert caught.value.code == 2
+    assert "usage: python -m tf_impl.train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ValueError("two\nlines"), 2, "error: two lines"),
+        (OSError(28, "No space left on device"), 2, "error: [Errno 28] No space left on device"),
+        (MissingFrameworkError("needs torch"), 2, "error: needs torch"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("interrupted after step 3"), 130, "interrupted after step 3"),
+    ],
+)
+@pytest.mark.parametrize("debug", [False, True])
+def test_errors_become_one_line(capsys, error, code, line, debug):
+    def train(options):
+        raise error
+
+    assert run_command("pytorch", train, ["--debug"] if debug else []) == code
+    printed = capsys.readouterr().err
+    assert printed.endswith(f"python -m pytorch_impl.train: {line}\n")
+    assert ("Traceback" in printed) is debug
+    if not debug:
+        assert printed.count("\n") == 1
+
+
+def test_mistake_of_ours_is_not_hidden():
+    def train(options):
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        run_command("pytorch", train, [])
+
+
+def test_interrupted_command_ends_with_130_and_a_checkpoint(tmp_path, data):
+    program = textwrap.dedent("""
+        import os, signal, sys
+        sys.path.insert(0, "tests")
+        from test_training_run import fit
+        from shared.command_line import run_command
+
+        def during(step, metrics):
+            if step == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+            return metrics
+
+        sys.exit(run_command("jax", lambda options: fit(options, during)))
+    """)
+    out = tmp_path / "run"
+    argv = ["--width", "1", "--batch-size", "2", "--data", str(data), "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *argv],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "interrupted after step 6 of 200; go on with the same options" in done.stderr
+    assert names(out / "checkpoints") == ["step_000006.safetensors"]
+
+
+def test_shared_needs_no_framework():
+    program = (
+        "import sys, shared.training_run; "
+        "print(sorted({'torch', 'tensorflow', 'keras', 'jax', 'flax', 'optax'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+
+
+# --- the display -----------------------------------------------------------------------------
+
+
+def test_without_a_terminal_lines_are_few(make_options, capsys):
+    fit(make_options())
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("step 25/25  D ")
+    assert "img/s" in lines[0]
+
+
+def test_terminal_shows_a_bar(make_options, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "Console", lambda: Console(force_terminal=True, width=100))
+    fit(make_options())
+    printed = capsys.readouterr().out
+    assert "25/25" in printed
+    assert "img/s" in printed
+    assert "━" in printed
+
+
+# --- the pictures ----------------------------------------------------------------------------
+
+
+def test_grid_places_every_pixel():
+    images = np.linspace(-1, 1, 3 * 4 * 5 * 3).reshape(3, 4, 5, 3)
+    grid = image_grid(images, (-1.0, 1.0), columns=2)
+    assert grid.dtype == np.uint8
+    assert grid.shape == (2 + 2 * (4 + 2), 2 + 2 * (5 + 2), 3)
+    expected = np.full_like(grid, 255)
+    pixels = np.rint((images + 1) * 127.5).astype(np.uint8)
+    expected[2:6, 2:7] = pixels[0]
+    expected[2:6, 9:14] = pixels[1]
+    expected[8:12, 2:7] = pixels[2]
+    np.testing.assert_array_equal(grid, expected)
+
+
+def test_grid_uses_the_range_and_cuts_off_beyond():
+    values = np.array([-5.0, 0.0, 0.5, 1.0, 5.0, np.nan]).reshape(1, 1, 6, 1)
+    row = image_grid(values, (0.0, 1.0))[2, 2:-2, 0]
+    assert row.tolist() == [0, 0, 128, 255, 255, 0]
+
+
+def test_grid_of_fewer_images_than_columns_is_as_wide_as_they_are():
+    assert image_grid(np.zeros((3, 4, 4, 1)), (-1.0, 1.0), columns=8).shape == (8, 20, 1)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 3), (0, 4, 4, 3), (2, 4, 4, 2)])
+def test_grid_refuses_other_shapes(shape):
+    with pytest.raises(ValueError, match=r"images of shape \[batch, height, width, 1 or 3\]"):
+        image_grid(np.zeros(shape), (-1.0, 1.0))
+    with pytest.raises(ValueError, match="at least one column"):
+        image_grid(np.zeros((1, 4, 4, 3)), (-1.0, 1.0), columns=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_png_holds_the_pixels(tmp_path, channels):
+    pixels = np.arange(4 * 5 * channels, dtype=np.uint8).reshape(4, 5, channels)
+    save_png(tmp_path / "a.png", pixels)
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(np.asarray(image).reshape(pixels.shape), pixels)
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_loss_plot_is_a_picture_and_needs_a_step(tmp_path):
+    losses = tmp_path / "losses.csv"
+    losses.write_text("step,discriminator_loss,generator_loss\n")
+    with pytest.raises(ValueError, match="holds no losses"):
+        plot_losses(losses, tmp_path / "losses.png")
+    losses.write_text("step,discriminator_loss,generator_loss\n1,0.5,0.7\n")
+    plot_losses(losses, tmp_path / "losses.png")
+    with Image.open(tmp_path / "losses.png") as image:
+        assert image.size == (960, 540)

@@ -1,0 +1,96 @@
+"""TensorFlow behind `shared.interface.Implementation`: NumPy in, NumPy out."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from shared.interface import LossValues, split_labels
+from shared.spec import SystemSpec, check_loss
+from tf_impl import checkpoint, train
+from tf_impl.losses import LOSSES
+from tf_impl.train import TrainState
+
+__all__ = ["TensorFlowImplementation", "implementation"]
+
+
+class TensorFlowImplementation:
+    """The NumPy-in, NumPy-out face of this package."""
+
+    name = "tf"
+
+    def loss(
+        self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
+    ) -> LossValues:
+        """Return the loss called `loss` and its gradients, computed in the inputs' dtype."""
+        functions = LOSSES[check_loss(loss)]
+        discriminator_labels, generator_labels = split_labels(labels)
+        real, fake = tf.constant(real_scores), tf.constant(fake_scores)
+        with tf.GradientTape() as tape:
+            tape.watch((real, fake))
+            discriminator = functions.discriminator(real, fake, **discriminator_labels)
+        real_gradient, fake_gradient = tape.gradient(discriminator, (real, fake))
+        with tf.GradientTape() as tape:
+            tape.watch(fake)
+            generator = functions.generator(fake, **generator_labels)
+        generator_gradient = tape.gradient(generator, fake)
+        values = (discriminator, generator, real_gradient, fake_gradient, generator_gradient)
+        return LossValues(*(v.numpy() for v in values))
+
+    def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> TrainState:
+        """Return a fresh training state with the weights that `seed` stands for."""
+        return train.create_train_state(spec, seed=seed, dtype=dtype)
+
+    def generate(
+        self, state: TrainState, latents: np.ndarray, *, training: bool = False
+    ) -> np.ndarray:
+        """Return images [batch, height, width, channels]; the state does not change."""
+        images = train.generate(state, train.latents_to_device(state, latents), training=training)
+        return train.images_to_numpy(images)
+
+    def discriminate(
+        self, state: TrainState, images: np.ndarray, *, training: bool = False
+    ) -> np.ndarray:
+        """Return scores [batch]; the state does not change."""
+        values = train.images_to_device(state, images)
+        return train.discriminate(state, values, training=training).numpy()
+
+    def gradients(
+        self, state: TrainState, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return one step's gradients of both networks by parameter name; nothing changes."""
+        dtype = state.dtype.name
+        scratch = train.create_train_state(state.spec, dtype=dtype)
+        checkpoint.import_state(scratch, checkpoint.export_state(state))
+        _, gradients = train.compute_step(
+            scratch,
+            train.images_to_device(scratch, real_images),
+            train.latents_to_device(scratch, latents),
+        )
+        return checkpoint.export_gradients(scratch, gradients)
+
+    def train_step(
+        self, state: TrainState, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, float]:
+        """Make one training step and return its losses; the state moves."""
+        metrics = train.train_step(
+            state,
+            train.images_to_device(state, real_images),
+            train.latents_to_device(state, latents),
+        )
+        return {name: float(value) for name, value in metrics.items()}
+
+    def export_state(self, state: TrainState) -> dict[str, np.ndarray]:
+        """Return weights, BN statistics, Adam moments and counters by canonical name."""
+        return checkpoint.export_state(state)
+
+    def import_state(self, state: TrainState, arrays: dict[str, np.ndarray]) -> None:
+        """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
+        checkpoint.import_state(state, arrays)
+
+    def synchronize(self, state: TrainState) -> None:
+        """Return when all work on the state is done."""
+        train.synchronize(state)
+
+
+implementation = TensorFlowImplementation()

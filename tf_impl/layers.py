@@ -1,0 +1,121 @@
+"""Where Keras' own layers and optimizers depart from the spec.
+
+Each departure has a row in docs/porting.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import keras
+import tensorflow as tf
+
+from shared.spec import AdamSpec
+
+__all__ = ["Adam", "BatchNormalization", "leaky_relu"]
+
+
+def leaky_relu(x: tf.Tensor, slope: float = 0.2) -> tf.Tensor:
+    """Return x where x > 0, else slope · x (Maas et al. 2013); its gradient at 0 is the slope."""
+    # tf.nn.leaky_relu and Keras hold the slope in float32, also for float64 data.
+    return tf.where(x > 0, x, tf.constant(slope, x.dtype) * x)
+
+
+class BatchNormalization(keras.layers.Layer):
+    """Batch normalisation over every axis but the last (Ioffe & Szegedy 2015, Algorithm 1).
+
+    The running variance is unbiased, n/(n - 1), which Keras' own layer is not; `momentum` is the
+    weight of the new statistic.
+    """
+
+    def __init__(
+        self, *, epsilon: float = 1e-5, momentum: float = 0.1, dtype: str, name: str
+    ) -> None:
+        super().__init__(dtype=dtype, name=name)
+        self.epsilon = epsilon
+        self.momentum = momentum
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Create scale, bias and the running statistics."""
+        features = (input_shape[-1],)
+        self.scale = self.add_weight(name="scale", shape=features, initializer="ones")
+        self.bias = self.add_weight(name="bias", shape=features, initializer="zeros")
+        self.mean = self.add_weight(
+            name="mean", shape=features, initializer="zeros", trainable=False
+        )
+        self.var = self.add_weight(name="var", shape=features, initializer="ones", trainable=False)
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Normalise by the batch's statistics while training, else by the running ones."""
+        if not training:
+            return tf.nn.batch_normalization(
+                x, self.mean.value, self.var.value, self.bias.value, self.scale.value, self.epsilon
+            )
+        normalise = self._fused if x.dtype == tf.float32 and x.shape.rank == 4 else self._plain
+        y, mean, unbiased_variance = normalise(x)
+        for running, batch in ((self.mean, mean), (self.var, unbiased_variance)):
+            running.assign(running.value * (1.0 - self.momentum) + batch * self.momentum)
+        return y
+
+    def _fused(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        # The fused op has no float64 kernel; the variance that it returns is unbiased.
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=self.scale.value,
+            offset=self.bias.value,
+            mean=[],
+            variance=[],
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        return y, mean, variance
+
+    def _plain(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        mean, variance = tf.nn.moments(x, axes=list(range(x.shape.rank - 1)))
+        count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
+        y = tf.nn.batch_normalization(
+            x, mean, variance, self.bias.value, self.scale.value, self.epsilon
+        )
+        return y, mean, variance * (count / (count - 1))
+
+
+class Adam(tf.Module):
+    """Adam in the form of Kingma & Ba 2015, Algorithm 1: epsilon outside the corrected root.
+
+    Keras' own adds epsilon before the bias correction and keeps its settings in float32; no
+    constant epsilon makes the two agree.
+    """
+
+    def __init__(self, settings: AdamSpec, variables: Iterable[keras.Variable]) -> None:
+        super().__init__()
+        self.settings = settings
+        self.variables_to_update = list(variables)
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.first_moments = [self._zeros(v) for v in self.variables_to_update]
+        self.second_moments = [self._zeros(v) for v in self.variables_to_update]
+
+    @staticmethod
+    def _zeros(variable: keras.Variable) -> tf.Variable:
+        return tf.Variable(tf.zeros(variable.shape, variable.dtype), trainable=False)
+
+    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
+        """Update every variable by its gradient, in the order given to the constructor."""
+        beta1, beta2 = self.settings.beta1, self.settings.beta2
+        step = tf.cast(self.step.assign_add(1), tf.float64)
+        # In float32, 1 - β₂ᵗ would be off by 1e-5 at the first steps; float64 and expm1 are not.
+        correction1 = -tf.math.expm1(step * tf.constant(math.log(beta1), tf.float64))
+        correction2 = -tf.math.expm1(step * tf.constant(math.log(beta2), tf.float64))
+        rate = self.settings.learning_rate / correction1
+        root = tf.sqrt(correction2)
+        for variable, gradient, m, v in zip(
+            self.variables_to_update,
+            gradients,
+            self.first_moments,
+            self.second_moments,
+            strict=True,
+        ):
+            m.assign(m * beta1 + gradient * (1.0 - beta1))
+            v.assign(v * beta2 + tf.square(gradient) * (1.0 - beta2))
+            denominator = tf.sqrt(v) / tf.cast(root, v.dtype) + self.settings.epsilon
+            variable.assign_sub(tf.cast(rate, m.dtype) * m / denominator)
