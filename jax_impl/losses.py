@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 __all__ = [
     "LOSSES",
@@ -27,6 +28,10 @@ __all__ = [
     "half_squared_error",
     "softplus",
 ]
+
+
+# torch.nn.BCELoss clamps p(1 - p) at this in every dtype: 1e-12 as a float32.
+_GRADIENT_FLOOR = float(np.float32(1e-12))
 
 
 @jax.custom_jvp
@@ -72,7 +77,7 @@ def _binary_cross_entropy_jvp(
     label: float, primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     (p,), (dp,) = primals, tangents
-    gradient = (p - label) / jnp.maximum(p * (1.0 - p), 1e-12)
+    gradient = (p - label) / jnp.maximum(p * (1.0 - p), _GRADIENT_FLOOR)
     return binary_cross_entropy(p, label), gradient * dp
 
 

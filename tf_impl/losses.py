@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 __all__ = [
@@ -24,6 +25,10 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "half_squared_error",
 ]
+
+
+# torch.nn.BCELoss clamps p(1 - p) at this in every dtype: 1e-12 as a float32.
+_GRADIENT_FLOOR = float(np.float32(1e-12))
 
 
 def binary_cross_entropy_with_logits(scores: tf.Tensor, label: float) -> tf.Tensor:
@@ -43,7 +48,7 @@ def binary_cross_entropy(probabilities: tf.Tensor, label: float) -> tf.Tensor:
     # Not Keras' BinaryCrossentropy, which clips the probability at 1e-7 and computes in float32.
     dtype = probabilities.dtype
     label, one = tf.constant(label, dtype), tf.constant(1.0, dtype)
-    floor, denominator_floor = tf.constant(-100.0, dtype), tf.constant(1e-12, dtype)
+    floor, denominator_floor = tf.constant(-100.0, dtype), tf.constant(_GRADIENT_FLOOR, dtype)
 
     @tf.custom_gradient
     def cross_entropy(p: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:

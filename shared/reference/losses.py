@@ -14,7 +14,8 @@ from shared.reference.layers import Array, sigmoid
 from shared.spec import Conventions, check_loss
 
 _LOG_FLOOR = -100.0  # torch.nn.BCELoss clamps its logarithms here
-_GRADIENT_FLOOR = 1e-12  # and the denominator p(1 - p) of its gradient here
+# and the denominator p(1 - p) of its gradient here, in every dtype: 1e-12 as a float32.
+_GRADIENT_FLOOR = float(np.float32(1e-12))
 _KERAS_EPSILON = 1e-7
 
 

@@ -1,0 +1,108 @@
+"""Comparing numbers: shape first, then dtype, then the worst element and where it is.
+
+Differences are never signed sums or means, in which errors cancel: relative L2 norms, the largest
+absolute difference, or ULP (units in the last place) against an exact truth.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+ExactNumber = Fraction | float  # a float only for inf, -inf and nan
+
+
+class MismatchError(AssertionError):
+    """Two things that should agree do not; the message says which, where and by how much."""
+
+
+def relative_l2(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Return ‖actual - expected‖ / ‖expected‖, in float64; 0 where both are zero.
+
+    nan where either holds a nan or an infinity.
+    """
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
+        return float("nan")
+    difference, size = np.linalg.norm(actual - expected), np.linalg.norm(expected)
+    if difference == 0.0:
+        return 0.0
+    return float(difference / size) if size else float("inf")
+
+
+def require_same_kind(
+    name: str, actual: np.ndarray, expected_shape: tuple[int, ...], expected_dtype: np.dtype | str
+) -> None:
+    """Raise MismatchError unless shape and dtype are as expected."""
+    actual = np.asarray(actual)
+    if actual.shape != tuple(expected_shape):
+        raise MismatchError(f"{name}: shape {actual.shape}, expected {tuple(expected_shape)}")
+    if actual.dtype != np.dtype(expected_dtype):
+        raise MismatchError(f"{name}: dtype {actual.dtype}, expected {np.dtype(expected_dtype)}")
+
+
+def require_close(
+    name: str,
+    actual: np.ndarray,
+    expected: np.ndarray,
+    *,
+    bound: float,
+    dtype: np.dtype | str,
+) -> float:
+    """Raise MismatchError unless the relative L2 difference is within `bound`; return it.
+
+    `actual` must have the shape of `expected` and the given dtype.
+    """
+    require_same_kind(name, actual, np.shape(expected), dtype)
+    difference = relative_l2(actual, expected)
+    if not difference <= bound:  # also where the difference is nan
+        raise MismatchError(
+            f"{name}: relative L2 difference {difference:.3g}, bound {bound:.3g}; "
+            f"{worst_element(actual, expected)}"
+        )
+    return difference
+
+
+def worst_element(actual: np.ndarray, expected: np.ndarray) -> str:
+    """Describe the element with the largest absolute difference; one that is nan comes first."""
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(actual - expected)
+    place = np.unravel_index(
+        np.argmax(np.where(np.isnan(difference), np.inf, difference)), difference.shape
+    )
+    index = tuple(int(i) for i in place)
+    return f"worst element {index}: received {actual[index]!r}, expected {expected[index]!r}"
+
+
+def ulp_error(
+    actual: float | np.generic,
+    expected: ExactNumber,
+    dtype: np.dtype | str,
+    *,
+    floor: float = 0.0,
+) -> float:
+    """Return |actual - expected| in units in the last place of `expected` rounded to `dtype`.
+
+    The unit is never that of a number below `floor`. inf where one is nan or infinite and the
+    other is not the same. Near the smallest normal number of the dtype (a truth below four times
+    it), a difference of up to twice that number counts as 0: subnormals may be flushed to zero.
+    """
+    value, info = float(actual), np.finfo(dtype)
+    if isinstance(expected, float):  # inf, -inf or nan
+        same = np.isnan(value) if np.isnan(expected) else value == expected
+        return 0.0 if same else float("inf")
+    if not np.isfinite(value):
+        return float("inf")
+    difference, smallest = abs(Fraction(value) - expected), Fraction(float(info.tiny))
+    if abs(expected) < 4 * smallest and difference <= 2 * smallest:
+        return 0.0
+    size = max(abs(expected), Fraction(floor), smallest)
+    return float(difference / (_power_of_two_below(size) * Fraction(float(info.eps))))
+
+
+def _power_of_two_below(size: Fraction) -> Fraction:
+    exponent = size.numerator.bit_length() - size.denominator.bit_length()
+    power = Fraction(2) ** exponent
+    return power if power <= size else power / 2
