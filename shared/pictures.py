@@ -80,7 +80,7 @@ def plot_losses(losses_csv: str | os.PathLike[str], png: str | os.PathLike[str])
     for network, colour in (("discriminator", "tab:blue"), ("generator", "tab:orange")):
         losses = np.array([float(row[f"{network}_loss"]) for row in rows])
         axes.plot(steps, losses, color=colour, alpha=0.3, linewidth=0.8)
-        axes.plot(steps, _moving_average(losses, window), color=colour, label=network)
+        axes.plot(steps, moving_average(losses, window), color=colour, label=network)
     axes.grid(alpha=0.3)
     axes.legend(title=f"mean of {window} steps" if window > 1 else None)
     buffer = io.BytesIO()
@@ -88,7 +88,7 @@ def plot_losses(losses_csv: str | os.PathLike[str], png: str | os.PathLike[str])
     write_file_atomically(Path(png), buffer.getvalue())
 
 
-def _moving_average(values: np.ndarray, window: int) -> np.ndarray:
+def moving_average(values: np.ndarray, window: int) -> np.ndarray:
     """Return the mean over `window` values around each one, over fewer at the two ends."""
     # Dividing by how many values took part keeps the ends from sagging towards zero.
     counts = np.convolve(np.ones_like(values), np.ones(window), mode="same")

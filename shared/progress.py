@@ -62,5 +62,4 @@ class ProgressDisplay:
         due = now - self._line_time >= SECONDS_BETWEEN_LINES or completed == self._steps
         if due and not self._console.is_terminal:
             self._line_time = now
-            remaining = (self._steps - completed) * self._batch_size / max(rate, 1e-9)
-            print(f"step {completed}/{self._steps}  {text}  {remaining:.0f} s to go", flush=True)
+            print(f"step {completed}/{self._steps}  {text}", flush=True)

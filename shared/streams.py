@@ -7,6 +7,7 @@ counter-based (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
 
 from __future__ import annotations
 
+import math
 import zlib
 
 import numpy as np
@@ -77,13 +78,15 @@ def _initializer(parameter: Parameter, conventions: Conventions) -> Initializer:
         return parameter.initializer
     if parameter.name == "scale":
         return Initializer("constant", 1.0)
-    if conventions.initializer == "torch_default" and parameter.fan_in > 1:
-        return Initializer("uniform_fan_in")
     if parameter.name == "bias":
-        return Initializer("constant", 0.0)
-    if conventions.initializer == "keras_default":  # Glorot uniform
-        fan_out = parameter.fan_in * parameter.shape[-1] // parameter.shape[-2]
-        half_width = (6.0 / (parameter.fan_in + fan_out)) ** 0.5
+        return parameter.initializer
+    receptive_field = math.prod(parameter.shape[:-2])
+    if conventions.initializer == "torch_default":
+        # U(±1/√fan_in), where PyTorch takes a conv-transpose's OUT features for its fan-in.
+        half_width = (receptive_field * parameter.shape[-2]) ** -0.5
+        return Initializer("uniform", 0.0, half_width)
+    if conventions.initializer == "keras_default":  # Glorot & Bengio 2010, equation 16
+        half_width = (6.0 / (receptive_field * sum(parameter.shape[-2:]))) ** 0.5
         return Initializer("uniform", 0.0, half_width)
     # LeCun normal, drawn from a normal cut at two standard deviations (which shrinks it by 0.8796).
     return Initializer("truncated_normal", 0.0, parameter.fan_in**-0.5 / 0.87962566103423978)

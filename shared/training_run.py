@@ -29,9 +29,6 @@ from shared.run_folder import RunFolder
 from shared.spec import NETWORKS, SYSTEMS
 from shared.streams import latents
 
-BEFORE_TRAINING = -1
-"""The step index of the samples that untrained weights make."""
-
 SAMPLE_COUNT = 64
 FLUSH_EVERY = 10  # steps between two readings of the metrics, each of which waits for the device
 SKIPPED_SHOWN = 3  # files of the data set that were skipped and are named
@@ -46,6 +43,8 @@ class TrainingRun:
 
     >>> run = TrainingRun.open(options, versions={"torch": torch.__version__})
     >>> with run:
+    ...     if run.restored is None:
+    ...         run.save_initial_samples(images)  # of run.sample_latents
     ...     for step in run.remaining_steps():
     ...         real_images, latents = run.inputs(step)
     ...         run.record(step, metrics)  # what the framework's step returned
@@ -66,7 +65,6 @@ class TrainingRun:
         dataset: ImageDataset,
         checkpoint: Checkpoint | None,
         versions: Mapping[str, str],
-        device: str,
     ) -> None:
         self.options = options
         self.restored = checkpoint.arrays if checkpoint else None
@@ -76,7 +74,6 @@ class TrainingRun:
         spec = options.spec
         self._batches = Batches(dataset.images, spec, spec.batch_size, options.seed, options.dtype)
         self._versions = dict(versions)
-        self._device = device
         self._completed = self.start
         self._final_step = options.steps - 1
         self._interrupted = False
@@ -84,15 +81,12 @@ class TrainingRun:
         self._display = ProgressDisplay(self.start, options.steps, spec.batch_size)
 
     @classmethod
-    def open(
-        cls, options: TrainingOptions, *, versions: Mapping[str, str], device: str | None = None
-    ) -> Self:
+    def open(cls, options: TrainingOptions, *, versions: Mapping[str, str]) -> Self:
         """Check the folder, read the last checkpoint when resuming, load the data, say it all.
 
-        `versions` are those of the framework's packages; `device` is what the framework found for
-        `options.device`. Nothing is written yet. Raises ValueError for a folder that is taken or
-        holds nothing to resume, CheckpointError for a checkpoint of other options, DataError for
-        the data.
+        `versions` are those of the framework's packages. Nothing is written yet. Raises ValueError
+        for a folder that is taken or holds nothing to resume, CheckpointError for a checkpoint of
+        other options, DataError for the data.
         """
         checkpoint: Checkpoint | None = None
         notes: list[str] = []
@@ -103,12 +97,12 @@ class TrainingRun:
         dataset = load_dataset(options.data, options.spec)
         if checkpoint and checkpoint.progress.get("dataset") != dataset.description:
             notes.append(f"note: it was trained on {checkpoint.progress.get('dataset')}")
-        run = cls(options, dataset, checkpoint, versions, device or options.device)
+        run = cls(options, dataset, checkpoint, versions)
         if run.start >= options.steps:
             notes.append(
                 f"already complete: {run.start} steps are done, --steps asks for {options.steps}"
             )
-        print("\n".join([*_announcement(options, dataset, run._device), *notes]), flush=True)
+        print("\n".join([*_announcement(options, dataset), *notes]), flush=True)
         return run
 
     def __enter__(self) -> Self:
@@ -179,22 +173,20 @@ class TrainingRun:
             self._flush()
 
     def sample_due(self, step: int) -> bool:
-        """Whether to save samples: at the interval, at the last step, and before the first.
-
-        The last one asks with `step=BEFORE_TRAINING`; it is not due when resuming.
-        """
-        if step == BEFORE_TRAINING:
-            return self.start == 0
+        """Whether to save samples: at the interval and at the last step."""
         return (step + 1) % self.options.sample_every == 0 or step == self._final_step
 
     def checkpoint_due(self, step: int) -> bool:
         """Whether to save a checkpoint: at the interval and at the last step."""
         return (step + 1) % self.options.checkpoint_every == 0 or step == self._final_step
 
+    def save_initial_samples(self, images: np.ndarray) -> None:
+        """Save what untrained weights make of `sample_latents`, as `save_samples` does."""
+        self._save_grid(0, images)
+
     def save_samples(self, step: int, images: np.ndarray) -> None:
         """Save images [64, height, width, channels] in the system's range as a grid of 8 x 8."""
-        grid = image_grid(images, self.options.spec.image_range, columns=8)
-        save_png(self._folder.sample(step + 1), grid)
+        self._save_grid(step + 1, images)
 
     def save_checkpoint(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         """Save the training state after this step, by canonical name; see `write_checkpoint`."""
@@ -212,6 +204,10 @@ class TrainingRun:
         path = self._folder.checkpoint(step + 1)
         write_checkpoint(path, arrays, self.options.spec, progress=progress)
 
+    def _save_grid(self, completed: int, images: np.ndarray) -> None:
+        grid = image_grid(images, self.options.spec.image_range, columns=8)
+        save_png(self._folder.sample(completed), grid)
+
     def _flush(self) -> None:
         """Read the pending metrics and write them; nothing of a step that is not finite."""
         pending, self._pending = self._pending, []
@@ -220,8 +216,8 @@ class TrainingRun:
             for name, value in values.items():
                 if not math.isfinite(value):
                     raise NonFiniteLossError(
-                        f"{name} is {value} after step {completed}; the checkpoints in "
-                        f"{self._folder.checkpoints} are from before that"
+                        f"{name} is {value} after step {completed}; whatever checkpoint is in "
+                        f"{self._folder.checkpoints} is from before that"
                     )
             fields = [str(completed), *map(repr, values.values()), f"{seconds:.3f}"]
             self._losses_file.write(",".join(fields) + "\n")
@@ -245,7 +241,6 @@ class TrainingRun:
             "start": self.start,
             "options": options,
             "dataset": self._dataset.description,
-            "device": self._device,
             "versions": {**self._versions, "numpy": np.__version__},
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -270,7 +265,7 @@ class TrainingRun:
             )
 
 
-def _announcement(options: TrainingOptions, dataset: ImageDataset, device: str) -> list[str]:
+def _announcement(options: TrainingOptions, dataset: ImageDataset) -> list[str]:
     """Return the lines that say what is going to happen, with every default that matters."""
     spec = options.spec
     full = SYSTEMS[spec.name].width if spec.name in SYSTEMS else spec.width
@@ -289,7 +284,7 @@ def _announcement(options: TrainingOptions, dataset: ImageDataset, device: str) 
         rows += [("", f"  {line}") for line in shown]
     rows += [
         ("training", f"{options.steps} steps of batch {spec.batch_size}, seed {options.seed}"),
-        ("framework", f"{options.implementation}, {options.dtype}, device {device}"),
+        ("framework", f"{options.implementation}, {options.dtype}, device {options.device}"),
         ("out", str(options.out)),
     ]
     return [f"{name:<14}{value}" for name, value in rows]

@@ -22,9 +22,9 @@ from shared import progress, streams
 from shared.checkpoint_format import CheckpointError, read_checkpoint
 from shared.command_line import TrainingOptions, run_command
 from shared.interface import METRIC_NAMES, MissingFrameworkError
-from shared.pictures import image_grid, plot_losses, save_png
+from shared.pictures import image_grid, moving_average, plot_losses, save_png
 from shared.spec import SYSTEMS
-from shared.training_run import BEFORE_TRAINING, NonFiniteLossError, TrainingRun
+from shared.training_run import NonFiniteLossError, TrainingRun
 
 SPEC = SYSTEMS["dcgan64"].replace(width=1, latent_dim=3, batch_size=2)
 KERNEL = "generator/conv_transpose_1/kernel"
@@ -90,8 +90,8 @@ def fit(options, during=lambda step, metrics: metrics):
     state = FakeState(options, run.restored)
     seen = []
     with run:
-        if run.sample_due(BEFORE_TRAINING):
-            run.save_samples(BEFORE_TRAINING, state.generate(run.sample_latents))
+        if run.restored is None:
+            run.save_initial_samples(state.generate(run.sample_latents))
         for step in run.remaining_steps():
             real_images, latents = run.inputs(step)
             seen.append((step, real_images, latents))
@@ -249,15 +249,16 @@ def stop_at(step_to_stop):
 
 
 def test_resumed_run_equals_an_unbroken_one(make_options, tmp_path):
-    whole = make_options(out=tmp_path / "whole")
+    whole = make_options(out=tmp_path / "whole", checkpoint_every=13)
     all_inputs = fit(whole)
     with pytest.raises(RuntimeError, match="crash"):
-        fit(make_options(), stop_at(17))
+        fit(make_options(checkpoint_every=13), stop_at(23))
+    assert loss_rows(make_options().out)[-1][0] == "23"  # beyond the checkpoint
     # The other framework goes on from where the first one left its last checkpoint.
-    resumed = fit(make_options(resume=True, implementation="tf"))
-    assert [step for step, _, _ in resumed] == list(range(10, 25))
+    resumed = fit(make_options(checkpoint_every=13, resume=True, implementation="tf"))
+    assert [step for step, _, _ in resumed] == list(range(13, 25))
     for (_, images, latents), (_, all_images, all_latents) in zip(
-        resumed, all_inputs[10:], strict=True
+        resumed, all_inputs[13:], strict=True
     ):
         np.testing.assert_array_equal(images, all_images)
         np.testing.assert_array_equal(latents, all_latents)
@@ -665,3 +666,9 @@ def test_loss_plot_is_a_picture_and_needs_a_step(tmp_path):
     plot_losses(losses, tmp_path / "losses.png")
     with Image.open(tmp_path / "losses.png") as image:
         assert image.size == (960, 540)
+
+
+def test_moving_average_is_centred_and_true_at_the_ends():
+    values = np.array([1.0, 2.0, 6.0, 4.0, 5.0])
+    np.testing.assert_allclose(moving_average(values, 3), [1.5, 3.0, 4.0, 5.0, 4.5], rtol=1e-15)
+    np.testing.assert_array_equal(moving_average(values, 1), values)

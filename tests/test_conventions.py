@@ -1,0 +1,93 @@
+"""The reference obeys every field of Conventions: each deviation gives other numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from shared.comparison import relative_l2
+from shared.fixtures.make_network import representative_state
+from shared.reference.adapter import ReferenceImplementation
+from shared.reference.losses import loss_values
+from shared.reference.step import train_step
+from shared.spec import SYSTEMS, Conventions
+from shared.streams import initial_state, latents
+
+# Every other value that each field is known to take in ports, and a system that shows it.
+DEVIATIONS: dict[str, list] = {
+    "batch_norm_epsilon": [1e-3],
+    "batch_norm_momentum": [0.01, 0.9],
+    "batch_norm_running_variance": ["biased"],
+    "batch_norm_mode": ["running", "running_in_generator_step"],
+    "batch_norm_statistics": ["not_in_generator_step", "never"],
+    "discriminator_batches": ["merged"],
+    "leaky_relu_slope": [0.01, 0.3],
+    "leaky_relu_gradient_at_zero": ["one"],
+    "conv_transpose_kernel": ["flipped"],
+    "flatten_order": ["chw"],
+    "padding_alignment": ["before", "after"],
+    "loss_reduction": ["sum"],
+    "discriminator_loss_scale": [0.5],
+    "lsgan_scale": [1.0],
+    "real_label": [0.9],
+    "fake_label": [0.1],
+    "generator_label": [0.9],
+    "probability_clipping": ["epsilon_1e-7", "none"],
+    "generator_objective": ["saturating"],
+    "detach_fake": [False],
+    "update_order": ["simultaneous", "generator_first"],
+    "adam_beta1": [0.9],
+    "adam_beta2": [0.99],
+    "adam_epsilon": [1e-7],
+    "adam_epsilon_placement": ["before_correction", "inside_root"],
+    "adam_bias_correction": [False],
+    "initializer": ["torch_default", "keras_default", "flax_default"],
+}
+CASES = [(field, value) for field, values in DEVIATIONS.items() for value in values]
+
+
+def everything(conventions: Conventions, **changes: object) -> dict[str, np.ndarray]:
+    """Return all numbers of one step of the linear-headed system under some conventions."""
+    spec = SYSTEMS["dcgan64-lsgan"].replace(width=2, latent_dim=5, batch_size=3, **changes)
+    arrays = {n: a.astype(np.float64) for n, a in representative_state(spec, 0).items()}
+    # Zero weights of one channel: pre-activations of exactly 0.
+    arrays["discriminator/conv_1/kernel"][..., 0] = 0.0
+    real = np.random.default_rng(0).uniform(-1, 1, (3, *spec.image_shape))
+    step = train_step(spec, arrays, real, latents(spec, 0, 0, 3), conventions)
+    metrics = {name: np.array(value) for name, value in step.metrics.items()}
+    return step.arrays | {f"gradient {n}": g for n, g in step.gradients.items()} | metrics
+
+
+def test_every_field_has_a_deviation() -> None:
+    assert set(DEVIATIONS) == {field.name for field in dataclasses.fields(Conventions)}
+
+
+@pytest.mark.parametrize(("field", "value"), CASES)
+def test_a_deviation_gives_other_numbers(field: str, value: object) -> None:
+    deviating = Conventions().replace(**{field: value})
+    if field == "initializer":
+        spec = SYSTEMS["dcgan64"].replace(width=2)
+        ours, theirs = initial_state(spec, 0), initial_state(spec, 0, deviating)
+    elif field == "probability_clipping":
+        scores = np.array([0.0, 0.3, 1.0])
+        ours, theirs = (
+            dataclasses.asdict(loss_values("bce_probs", scores, scores, c))
+            for c in (Conventions(), deviating)
+        )
+    else:
+        loss = "bce" if field == "generator_objective" else "lsgan"
+        ours, theirs = (everything(c, loss=loss) for c in (Conventions(), deviating))
+    differences = [relative_l2(theirs[name], ours[name]) for name in ours]
+    # Far above the 1e-12 to which an implementation agrees in float64.
+    assert any(not d <= 1e-9 for d in differences)
+
+
+def test_the_reference_adapter_takes_conventions() -> None:
+    ours = ReferenceImplementation()
+    theirs = ReferenceImplementation(Conventions(leaky_relu_slope=0.3))
+    spec = SYSTEMS["dcgan64"].replace(width=2)
+    images = np.random.default_rng(0).uniform(-1, 1, (3, *spec.image_shape))
+    scores = [i.discriminate(i.create(spec), images) for i in (ours, theirs)]
+    assert relative_l2(scores[1], scores[0]) > 1e-3
