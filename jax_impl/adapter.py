@@ -12,7 +12,7 @@ import numpy as np
 from jax_impl import checkpoint, train
 from jax_impl.losses import LOSSES
 from jax_impl.train import TrainState
-from shared.interface import LossValues, split_labels
+from shared.interface import METRIC_NAMES, LossValues, split_labels
 from shared.spec import SystemSpec, check_loss
 
 __all__ = ["JaxImplementation", "implementation"]
@@ -98,7 +98,8 @@ class JaxImplementation:
                 train.images_to_device(state.current, real_images),
                 train.latents_to_device(state.current, latents),
             )
-            return {name: float(value) for name, value in metrics.items()}
+            # A jitted function returns a dict in alphabetical order.
+            return {name: float(metrics[name]) for name in METRIC_NAMES}
 
     def export_state(self, state: HeldState) -> dict[str, np.ndarray]:
         """Return weights, BN statistics, Adam moments and counters by canonical name."""

@@ -270,8 +270,9 @@ def _samples(state: TrainState, run: TrainingRun) -> np.ndarray:
 
 def train(options: TrainingOptions) -> None:
     """Train as the command line says."""
+    device = str(select_device(options.device))
     versions = {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
-    run = TrainingRun.open(options, versions=versions)
+    run = TrainingRun.open(options, device=device, versions=versions)
     with jax.enable_x64(options.dtype == "float64"):
         state = create_train_state(
             options.spec, seed=options.seed, dtype=options.dtype, device=options.device

@@ -196,7 +196,8 @@ def _samples(state: TrainState, run: TrainingRun) -> np.ndarray:
 
 def train(options: TrainingOptions) -> None:
     """Train as the command line says."""
-    run = TrainingRun.open(options, versions={"torch": torch.__version__})
+    device = str(select_device(options.device))
+    run = TrainingRun.open(options, device=device, versions={"torch": torch.__version__})
     state = create_train_state(
         options.spec, seed=options.seed, dtype=options.dtype, device=options.device
     )

@@ -73,7 +73,8 @@ def worst_element(actual: np.ndarray, expected: np.ndarray) -> str:
         np.argmax(np.where(np.isnan(difference), np.inf, difference)), difference.shape
     )
     index = tuple(int(i) for i in place)
-    return f"worst element {index}: received {actual[index]!r}, expected {expected[index]!r}"
+    received, wanted = float(actual[index]), float(expected[index])
+    return f"worst element {index}: received {received!r}, expected {wanted!r}"
 
 
 def ulp_error(

@@ -104,13 +104,13 @@ def to_image_range(pixels: np.ndarray, spec: SystemSpec, dtype: str = "float32")
     return scaled * float(high - low) + float(low)
 
 
-def to_pixels(images: np.ndarray, spec: SystemSpec) -> np.ndarray:
-    """Return images of any shape in `spec.image_range` as uint8, rounded, clipped at the ends.
+def to_pixels(images: np.ndarray, image_range: tuple[float, float]) -> np.ndarray:
+    """Return images of any shape in `image_range` as uint8, rounded, clipped at the ends.
 
     The inverse of `to_image_range`. NaN becomes 0, so that the samples of a diverged run can
     still be drawn.
     """
-    low, high = spec.image_range
+    low, high = image_range
     levels = (np.asarray(images, np.float64) - low) / (high - low) * 255
     return np.rint(np.clip(np.nan_to_num(levels, nan=0.0), 0, 255)).astype(np.uint8)
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from shared.checkpoint_format import write_file_atomically
+from shared.data import to_pixels
 
 GUTTER = 2
 """Pixels between the images of a grid and around them."""
@@ -33,10 +34,7 @@ def image_grid(
         )
     if columns < 1:
         raise ValueError(f"a grid needs at least one column, received {columns}")
-    low, high = image_range
-    levels = (np.nan_to_num(images.astype(np.float64), nan=low) - low) / (high - low) * 255
-    pixels = np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
-
+    pixels = to_pixels(images, image_range)
     batch, height, width, channels = images.shape
     columns = min(columns, batch)
     rows = -(-batch // columns)

@@ -41,7 +41,7 @@ class NonFiniteLossError(ValueError):
 class TrainingRun:
     """One run of `fit`, from its options to its last picture.
 
-    >>> run = TrainingRun.open(options, versions={"torch": torch.__version__})
+    >>> run = TrainingRun.open(options, device="cpu", versions={"torch": torch.__version__})
     >>> with run:
     ...     if run.restored is None:
     ...         run.save_initial_samples(images)  # of run.sample_latents
@@ -64,6 +64,7 @@ class TrainingRun:
         options: TrainingOptions,
         dataset: ImageDataset,
         checkpoint: Checkpoint | None,
+        device: str,
         versions: Mapping[str, str],
     ) -> None:
         self.options = options
@@ -73,6 +74,7 @@ class TrainingRun:
         self._dataset = dataset
         spec = options.spec
         self._batches = Batches(dataset.images, spec, spec.batch_size, options.seed, options.dtype)
+        self._device = device
         self._versions = dict(versions)
         self._completed = self.start
         self._final_step = options.steps - 1
@@ -81,10 +83,11 @@ class TrainingRun:
         self._display = ProgressDisplay(self.start, options.steps, spec.batch_size)
 
     @classmethod
-    def open(cls, options: TrainingOptions, *, versions: Mapping[str, str]) -> Self:
+    def open(cls, options: TrainingOptions, *, device: str, versions: Mapping[str, str]) -> Self:
         """Check the folder, read the last checkpoint when resuming, load the data, say it all.
 
-        `versions` are those of the framework's packages. Nothing is written yet. Raises ValueError
+        `device` is the framework's name of the one that it runs on, `versions` are those of its
+        packages. Nothing is written yet. Raises ValueError
         for a folder that is taken or holds nothing to resume, CheckpointError for a checkpoint of
         other options, DataError for the data.
         """
@@ -97,12 +100,12 @@ class TrainingRun:
         dataset = load_dataset(options.data, options.spec)
         if checkpoint and checkpoint.progress.get("dataset") != dataset.description:
             notes.append(f"note: it was trained on {checkpoint.progress.get('dataset')}")
-        run = cls(options, dataset, checkpoint, versions)
+        run = cls(options, dataset, checkpoint, device, versions)
         if run.start >= options.steps:
             notes.append(
                 f"already complete: {run.start} steps are done, --steps asks for {options.steps}"
             )
-        print("\n".join([*_announcement(options, dataset), *notes]), flush=True)
+        print("\n".join([*_announcement(options, dataset, device), *notes]), flush=True)
         return run
 
     def __enter__(self) -> Self:
@@ -241,6 +244,7 @@ class TrainingRun:
             "start": self.start,
             "options": options,
             "dataset": self._dataset.description,
+            "device": self._device,
             "versions": {**self._versions, "numpy": np.__version__},
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -257,7 +261,7 @@ class TrainingRun:
         if folder.has_losses():
             plot_losses(folder.losses, folder.losses_plot)
             files["losses"] = folder.losses_plot
-        print("\n".join(f"{what:<14}{path}" for what, path in files.items() if path), flush=True)
+        print("\n".join(f"{what:<15}{path}" for what, path in files.items() if path), flush=True)
         if self._final_step < self.options.steps - 1:
             raise KeyboardInterrupt(
                 f"interrupted after step {self._completed} of {self.options.steps}; "
@@ -265,12 +269,18 @@ class TrainingRun:
             )
 
 
-def _announcement(options: TrainingOptions, dataset: ImageDataset) -> list[str]:
+def _announcement(options: TrainingOptions, dataset: ImageDataset, device: str) -> list[str]:
     """Return the lines that say what is going to happen, with every default that matters."""
     spec = options.spec
     full = SYSTEMS[spec.name].width if spec.name in SYSTEMS else spec.width
     narrowed = f" (narrowed from {full})" if spec.width < full else ""
     parameters = ", ".join(f"{name} {spec.parameter_count(name):,}" for name in NETWORKS)
+    rates = ", ".join(
+        f"{name} {adam.learning_rate:g}"
+        for name, adam in zip(
+            NETWORKS, (spec.generator_optimizer, spec.discriminator_optimizer), strict=True
+        )
+    )
     rows = [
         ("system", f"{spec.name}, loss {spec.loss}, width {spec.width}{narrowed}"),
         ("parameters", parameters),
@@ -284,7 +294,8 @@ def _announcement(options: TrainingOptions, dataset: ImageDataset) -> list[str]:
         rows += [("", f"  {line}") for line in shown]
     rows += [
         ("training", f"{options.steps} steps of batch {spec.batch_size}, seed {options.seed}"),
-        ("framework", f"{options.implementation}, {options.dtype}, device {options.device}"),
+        ("learning rates", rates),
+        ("framework", f"{options.implementation}, {options.dtype}, on {device}"),
         ("out", str(options.out)),
     ]
-    return [f"{name:<14}{value}" for name, value in rows]
+    return [f"{name:<15}{value}" for name, value in rows]

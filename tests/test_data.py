@@ -811,7 +811,7 @@ def test_scaling_is_exact_and_has_an_inverse(spec, dtype):
     # Two roundings of numbers up to `high - low`: at most one unit of the last place of 1.
     expected = [low + (high - low) * level / 255 for level in range(256)]
     np.testing.assert_allclose(scaled, expected, rtol=0, atol=np.finfo(dtype).eps)
-    back = to_pixels(scaled, spec)
+    back = to_pixels(scaled, spec.image_range)
     assert back.dtype == np.uint8
     np.testing.assert_array_equal(back, LEVELS)
 
@@ -824,8 +824,8 @@ def test_scaling_is_done_in_the_dtype():
 
 def test_pixels_are_rounded_and_clipped():
     values = np.array([-5, -1, -0.0001, 0.0001, 1, 1.2, np.inf, -np.inf, np.nan], np.float32)
-    assert to_pixels(values, COLOUR).tolist() == [0, 0, 127, 128, 255, 255, 255, 0, 0]
-    assert to_pixels(np.array([[0.5 / 255 + 1e-6]]), UNIT).tolist() == [[1]]
+    assert to_pixels(values, COLOUR.image_range).tolist() == [0, 0, 127, 128, 255, 255, 255, 0, 0]
+    assert to_pixels(np.array([[0.5 / 255 + 1e-6]]), UNIT.image_range).tolist() == [[1]]
 
 
 def test_scaling_refuses_what_it_does_not_know():
@@ -846,7 +846,7 @@ def numbered(count: int) -> np.ndarray:
 
 
 def numbers(batch: np.ndarray) -> list[int]:
-    return to_pixels(batch, COLOUR)[:, 0, 0, 0].tolist()
+    return to_pixels(batch, COLOUR.image_range)[:, 0, 0, 0].tolist()
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 10, 22, 23])

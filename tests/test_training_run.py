@@ -23,7 +23,7 @@ from shared.checkpoint_format import CheckpointError, read_checkpoint
 from shared.command_line import TrainingOptions, run_command
 from shared.interface import METRIC_NAMES, MissingFrameworkError
 from shared.pictures import image_grid, moving_average, plot_losses, save_png
-from shared.spec import SYSTEMS
+from shared.spec import SYSTEMS, AdamSpec
 from shared.training_run import NonFiniteLossError, TrainingRun
 
 SPEC = SYSTEMS["dcgan64"].replace(width=1, latent_dim=3, batch_size=2)
@@ -86,7 +86,7 @@ class FakeState:
 
 def fit(options, during=lambda step, metrics: metrics):
     """The loop of an implementation; `during` may meddle with a step."""
-    run = TrainingRun.open(options, versions={"fake": "1.0"})
+    run = TrainingRun.open(options, device="cpu", versions={"fake": "1.0"})
     state = FakeState(options, run.restored)
     seen = []
     with run:
@@ -139,7 +139,7 @@ def test_whole_run_leaves_the_documented_files(make_options, capsys):
     assert int(last.arrays["generator_optimizer/step"]) == 25
     printed = capsys.readouterr().out
     for line in (
-        "system        dcgan64, loss bce, width 1 (narrowed from 64)",
+        "system         dcgan64, loss bce, width 1 (narrowed from 64)",
         f"parameters    generator {SPEC.parameter_count('generator'):,}, discriminator ",
         "data          10 images from images.npz",
         "training      25 steps of batch 2, seed 7",
@@ -172,7 +172,7 @@ def test_losses_are_written_to_the_last_bit(make_options):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_inputs_are_the_shared_streams_in_the_dtype(make_options, dtype):
-    run = TrainingRun.open(make_options(dtype=dtype), versions={})
+    run = TrainingRun.open(make_options(dtype=dtype), device="cpu", versions={})
     real_images, latents = run.inputs(3)
     assert real_images.shape == (2, 64, 64, 3)
     assert (real_images.dtype, latents.dtype) == (dtype, dtype)
@@ -209,9 +209,9 @@ def test_skipped_files_are_counted_and_the_first_named(make_options, tmp_path, c
         save_png(folder / f"good_{i}.png", np.full((64, 64, 3), i, np.uint8))
     for i in range(5):
         (folder / f"bad_{i}.png").write_text("no picture")
-    TrainingRun.open(make_options(data=folder), versions={})
+    TrainingRun.open(make_options(data=folder), device="cpu", versions={})
     printed = capsys.readouterr().out
-    assert "skipped       5 files" in printed
+    assert "skipped        5 files" in printed
     assert printed.count("bad_") == 3
     assert "…" in printed
 
@@ -230,7 +230,7 @@ def test_folder_that_is_a_file(make_options, tmp_path):
 
 def test_nothing_is_written_before_the_run_is_entered(make_options):
     options = make_options()
-    TrainingRun.open(options, versions={})
+    TrainingRun.open(options, device="cpu", versions={})
     assert not options.out.exists()
 
 
@@ -380,7 +380,7 @@ def test_interrupt_at_the_last_step_is_a_complete_run(make_options):
 
 def test_interrupt_after_the_record_waits_for_the_next_step(make_options):
     options = make_options()
-    run = TrainingRun.open(options, versions={})
+    run = TrainingRun.open(options, device="cpu", versions={})
     state = FakeState(options, None)
     saved = []
 
@@ -451,12 +451,15 @@ def parse(tmp_path, monkeypatch):
 
 def test_defaults(parse):
     options = parse()
-    assert options.spec == SYSTEMS["dcgan64"].replace(width=16, batch_size=32)
+    rate = AdamSpec(learning_rate=8e-4)  # 2e-4 · 64/16
+    assert options.spec == SYSTEMS["dcgan64"].replace(
+        width=16, batch_size=32, generator_optimizer=rate, discriminator_optimizer=rate
+    )
     assert options == TrainingOptions(
         implementation="jax",
         spec=options.spec,
         data=None,
-        steps=200,
+        steps=600,
         seed=0,
         out=Path("runs/jax-dcgan64-bce"),
         resume=False,
@@ -479,6 +482,18 @@ def test_explicit_options_hold(parse):
     assert full == SYSTEMS["dcgan64"]
     mixed = parse("--full", "--batch-size", "9").spec
     assert (mixed.width, mixed.batch_size) == (64, 9)
+
+
+def test_learning_rates(parse):
+    assert parse("--width", "32").spec.generator_optimizer.learning_rate == 4e-4
+    spec = parse("--learning-rate", "1e-3").spec
+    assert spec.generator_optimizer == spec.discriminator_optimizer == AdamSpec(learning_rate=1e-3)
+
+
+@pytest.mark.parametrize("rate", ["0", "-0.5", "nan", "inf"])
+def test_a_learning_rate_that_cannot_be_is_refused(rate, capsys):
+    assert run_command("jax", print, ["--learning-rate", rate]) == 2
+    assert "--learning-rate must be positive and finite, received" in capsys.readouterr().err
 
 
 def test_default_folder_takes_the_next_free_name(parse):
@@ -575,7 +590,7 @@ def test_interrupted_command_ends_with_130_and_a_checkpoint(tmp_path, data):
     )
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
-    assert "interrupted after step 6 of 200; go on with the same options" in done.stderr
+    assert "interrupted after step 6 of 600; go on with the same options" in done.stderr
     assert names(out / "checkpoints") == ["step_000006.safetensors"]
 
 

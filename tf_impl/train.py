@@ -218,8 +218,9 @@ def _samples(state: TrainState, run: TrainingRun) -> np.ndarray:
 
 def train(options: TrainingOptions) -> None:
     """Train as the command line says."""
+    device = select_device(options.device)
     versions: dict[str, Any] = {"tensorflow": tf.__version__, "keras": keras.__version__}
-    run = TrainingRun.open(options, versions=versions)
+    run = TrainingRun.open(options, device=device, versions=versions)
     state = create_train_state(
         options.spec, seed=options.seed, dtype=options.dtype, device=options.device
     )

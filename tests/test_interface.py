@@ -1,0 +1,146 @@
+"""Loading implementations, and the walls between them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from shared import interface
+from shared.interface import (
+    IMPLEMENTATIONS,
+    MissingFrameworkError,
+    check_arrays,
+    load_implementation,
+    split_labels,
+)
+
+FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "flax", "optax")
+OWN = {
+    "pytorch": {"torch"},
+    "tf": {"tensorflow", "keras"},
+    "jax": {"jax", "flax", "optax"},
+}
+
+
+def run_python(code: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_an_implementation_imports_no_other_framework(name: str) -> None:
+    """Beyond what its own framework brings: TensorFlow itself imports JAX where that is there."""
+    package = f"{name}_impl"
+    code = f"""
+import importlib, sys
+from shared.interface import MissingFrameworkError, load_implementation
+try:
+    for own in {sorted(OWN[name])!r}:
+        importlib.import_module(own)
+    brought = set(sys.modules)
+    load_implementation({name!r})
+except ImportError:
+    print("missing")
+else:
+    import {package}.train
+    added = set(sys.modules) - brought
+    print([f for f in {FRAMEWORKS!r} if f in added])
+"""
+    answer = run_python(code)
+    if answer == "missing":
+        pytest.skip(f"the framework of {name} is not installed")
+    assert answer == "[]"
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_an_implementation_works_where_the_other_frameworks_cannot_be_imported(name: str) -> None:
+    """Importing, a step and a loss, with every other framework's import made to fail."""
+    others = [f for f in FRAMEWORKS if f not in OWN[name]]
+    code = f"""
+import importlib.abc, importlib.machinery, sys
+class Blocked(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    # Found, as PyTorch asks, but it cannot be imported.
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {others!r}:
+            return importlib.machinery.ModuleSpec(name, self)
+    def exec_module(self, module):
+        raise ModuleNotFoundError(f"No module named {{module.__name__!r}}", name=module.__name__)
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+from shared.interface import MissingFrameworkError, load_implementation
+from shared.spec import SYSTEMS
+try:
+    implementation = load_implementation({name!r})
+except MissingFrameworkError:
+    print("missing")
+else:
+    spec = SYSTEMS["dcgan64"].replace(width=2, latent_dim=5, batch_size=2)
+    state = implementation.create(spec)
+    metrics = implementation.train_step(
+        state, np.zeros((2, 64, 64, 3), "float32"), np.ones((2, 5), "float32")
+    )
+    print(all(np.isfinite(v) for v in metrics.values()))
+"""
+    answer = run_python(code)
+    if answer == "missing":
+        pytest.skip(f"the framework of {name} is not installed")
+    assert answer == "True"
+
+
+def test_shared_imports_no_framework() -> None:
+    code = f"""
+import sys, pkgutil, importlib, shared
+for module in pkgutil.walk_packages(shared.__path__, "shared."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print([f for f in {FRAMEWORKS!r} if f in sys.modules])
+"""
+    assert run_python(code) == "[]"
+
+
+def test_a_missing_framework_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"jax": ("jax_impl.adapter", "a_package_that_nobody_has", "jax")}
+    monkeypatch.setattr(interface, "_KNOWN", known)
+    with pytest.raises(MissingFrameworkError) as raised:
+        load_implementation("jax")
+    assert "a_package_that_nobody_has, which is not installed" in str(raised.value)
+    assert "pip install -c constraints.txt -e '.[jax]'" in str(raised.value)
+
+
+def test_anybodys_module_can_be_loaded() -> None:
+    assert load_implementation("shared.reference.adapter").name == "reference"
+
+
+@pytest.mark.parametrize("name", ["keras", "no.such.module", "", "..", "pytorch_impl.nothing"])
+def test_an_unknown_implementation_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="implementation"):
+        load_implementation(name)
+
+
+def test_a_module_without_an_implementation_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'shared\.spec' has no object called 'implementation'"):
+        load_implementation("shared.spec")
+
+
+def test_check_arrays_names_every_problem_at_once() -> None:
+    arrays = {"a": np.zeros(2), "b": np.zeros((2, 1)), "d": np.zeros(1)}
+    with pytest.raises(ValueError, match="the file does not fit the system") as raised:
+        check_arrays(arrays, {"a": (2,), "b": (2,), "c": ()}, "the file")
+    for part in ("missing: c", "unexpected: d", "wrong shape: b (2, 1) instead of (2,)"):
+        assert part in str(raised.value)
+    check_arrays({"a": np.zeros(2)}, {"a": (2,)}, "the file")
+
+
+def test_split_labels() -> None:
+    labels = {"real_label": 0.9, "fake_label": 0.1, "generator_label": 0.8}
+    assert split_labels(labels) == (
+        {"real_label": 0.9, "fake_label": 0.1},
+        {"fake_label": 0.1, "generator_label": 0.8},
+    )
