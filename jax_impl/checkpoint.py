@@ -15,7 +15,7 @@ from shared.interface import check_arrays
 from shared.spec import NETWORKS, NetworkName, optimizer_name, state_shapes
 
 if TYPE_CHECKING:
-    from jax_impl.train import NetworkState, TrainState
+    from jax_impl.state import NetworkState, TrainState
 
 __all__ = ["export_gradients", "export_state", "import_state"]
 
@@ -42,7 +42,9 @@ def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> TrainState
     """
     check_arrays(arrays, state_shapes(state.spec), "the state")
     return dataclasses.replace(
-        state, **{name: _import_network(name, state.network(name), arrays) for name in NETWORKS}
+        state,
+        generator=_import_network("generator", state.generator, arrays),
+        discriminator=_import_network("discriminator", state.discriminator, arrays),
     )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import flax
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -17,15 +16,24 @@ from flax import nnx
 from jax_impl.checkpoint import export_state, import_state
 from jax_impl.layers import adam
 from jax_impl.losses import LOSSES
-from jax_impl.models import create_models
+from jax_impl.state import (
+    NetworkState,
+    TrainState,
+    create_train_state,
+    images_to_device,
+    images_to_numpy,
+    latents_to_device,
+    select_device,
+    synchronize,
+)
 from shared.command_line import TrainingOptions, run_command
-from shared.spec import AdamSpec, NetworkName, SystemSpec
-from shared.streams import initial_state
+from shared.spec import NetworkName
 from shared.training_run import TrainingRun
 
 __all__ = [
     "TrainState",
     "create_train_state",
+    "discriminate",
     "fit",
     "generate",
     "images_to_device",
@@ -37,90 +45,7 @@ __all__ = [
     "train_step",
 ]
 
-DTYPES = {"float32": jnp.float32, "float64": jnp.float64}
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["parameters", "statistics", "optimizer_state"],
-    meta_fields=["graph", "settings"],
-)
-@dataclass(frozen=True)
-class NetworkState:
-    """One network: its graph (static), parameters, BN statistics and Adam's state."""
-
-    graph: nnx.GraphDef
-    settings: AdamSpec
-    parameters: nnx.State
-    statistics: nnx.State
-    optimizer_state: optax.OptState
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class TrainState:
-    """Both networks and both optimizers of one system on one device."""
-
-    generator: NetworkState
-    discriminator: NetworkState
-    spec: SystemSpec = field(metadata={"static": True})
-
-    def network(self, name: NetworkName) -> NetworkState:
-        """Return a network by its name."""
-        return self.generator if name == "generator" else self.discriminator
-
-    @property
-    def placement(self) -> tuple[jnp.dtype, jax.Device]:
-        """The dtype of the parameters and the device that holds them."""
-        leaf = jax.tree.leaves(self.generator.parameters)[0]
-        return leaf.dtype, next(iter(leaf.devices()))
-
-
-def select_device(name: str) -> jax.Device:
-    """Return the device for "cpu", "gpu" or "auto"; no GPU where one is asked for is an error."""
-    if name not in ("auto", "cpu", "gpu"):
-        raise ValueError(f"unknown device {name!r}; expected auto, cpu or gpu")
-    if name == "auto":
-        return jax.devices()[0]
-    try:
-        return jax.devices(name)[0]
-    except RuntimeError as error:
-        raise ValueError(
-            f"device {name} was asked for, but JAX sees none; use --device cpu"
-        ) from error
-
-
-def create_train_state(
-    spec: SystemSpec, *, seed: int = 0, dtype: str = "float32", device: str = "cpu"
-) -> TrainState:
-    """Return a fresh state: the weights that `seed` stands for in every framework."""
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
-    if dtype == "float64" and not jax.config.jax_enable_x64:
-        raise ValueError("float64 in JAX needs x64; enter `with jax.enable_x64(True):` first")
-    with jax.default_device(select_device(device)):
-        networks = create_models(spec, DTYPES[dtype])
-        settings = (spec.generator_optimizer, spec.discriminator_optimizer)
-        states = [_network_state(*pair) for pair in zip(networks, settings, strict=True)]
-        return import_state(TrainState(*states, spec), initial_state(spec, seed))
-
-
-def _network_state(network: nnx.Module, settings: AdamSpec) -> NetworkState:
-    graph, parameters, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)
-    return NetworkState(graph, settings, parameters, statistics, adam(settings).init(parameters))
-
-
-def apply(
-    graph: nnx.GraphDef,
-    parameters: nnx.State,
-    statistics: nnx.State,
-    x: jax.Array,
-    training: bool,
-) -> tuple[jax.Array, nnx.State]:
-    """Run a network as a pure function; returns its output and its BN statistics after it."""
-    network = nnx.merge(graph, parameters, statistics, copy=True)
-    output = network(x, training=training)
-    return output, nnx.state(network, nnx.BatchStat)
+Gradients = dict[NetworkName, nnx.State]
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -140,68 +65,98 @@ def train_step(
 
 def compute_step(
     state: TrainState, real_images: jax.Array, latents: jax.Array
-) -> tuple[TrainState, dict[str, jax.Array], dict[NetworkName, nnx.State]]:
-    """Make the step of `train_step`; returns its losses and both networks' gradients too."""
-    loss = LOSSES[state.spec.loss]
-    generator, discriminator = state.generator, state.discriminator
-
-    def generator_forward(parameters: nnx.State) -> tuple[jax.Array, nnx.State]:
-        return apply(generator.graph, parameters, generator.statistics, latents, True)
-
-    fake_images, generator_backward, generator_statistics = jax.vjp(
-        generator_forward, generator.parameters, has_aux=True
+) -> tuple[TrainState, dict[str, jax.Array], Gradients]:
+    """Make the step of `train_step`; returns the losses and both networks' gradients too."""
+    fake_images, backward, statistics = jax.vjp(
+        lambda parameters: apply(state.generator, parameters, latents, training=True),
+        state.generator.parameters,
+        has_aux=True,
     )
+    discriminator, (loss_real, loss_fake), discriminator_gradients = update_discriminator(
+        state, real_images, fake_images
+    )
+    state = replace(
+        state,
+        generator=replace(state.generator, statistics=statistics),
+        discriminator=discriminator,
+    )
+    state, generator_loss, generator_gradients = update_generator(state, fake_images, backward)
+    metrics = {
+        "discriminator_loss": loss_real + loss_fake,
+        "discriminator_loss_real": loss_real,
+        "discriminator_loss_fake": loss_fake,
+        "generator_loss": generator_loss,
+    }
+    gradients: Gradients = {
+        "generator": generator_gradients,
+        "discriminator": discriminator_gradients,
+    }
+    return state, metrics, gradients
 
-    # Two passes, so that each batch has its own BN statistics: porting.md, BN batches.
-    def discriminator_loss(parameters: nnx.State) -> tuple[jax.Array, tuple]:
-        graph, statistics = discriminator.graph, discriminator.statistics
-        real_scores, statistics = apply(graph, parameters, statistics, real_images, True)
-        fake_scores, statistics = apply(graph, parameters, statistics, fake_images, True)
+
+def update_discriminator(
+    state: TrainState, real_images: jax.Array, fake_images: jax.Array
+) -> tuple[NetworkState, tuple[jax.Array, jax.Array], nnx.State]:
+    """Return D after its update, its losses on real and on fake images, and its gradients."""
+    loss = LOSSES[state.spec.loss]
+
+    def total(parameters: nnx.State) -> tuple[jax.Array, tuple]:
+        # Two passes, so that each batch has its own BN statistics: docs/porting.md, BN batches.
+        network = state.discriminator
+        real_scores, statistics = apply(network, parameters, real_images, training=True)
+        network = replace(network, statistics=statistics)
+        fake_scores, statistics = apply(network, parameters, fake_images, training=True)
         loss_real = loss.discriminator_real(real_scores)
         loss_fake = loss.discriminator_fake(fake_scores)
         return loss_real + loss_fake, (loss_real, loss_fake, statistics)
 
-    (total, (loss_real, loss_fake, statistics)), discriminator_gradients = jax.value_and_grad(
-        discriminator_loss, has_aux=True
-    )(discriminator.parameters)
-    discriminator = _update(discriminator, discriminator_gradients, statistics)
+    gradients, (loss_real, loss_fake, statistics) = jax.grad(total, has_aux=True)(
+        state.discriminator.parameters
+    )
+    discriminator = replace(state.discriminator, statistics=statistics)
+    return apply_gradients(discriminator, gradients), (loss_real, loss_fake), gradients
 
-    # Differentiating by the images alone spares the discriminator's weight gradients.
+
+def update_generator(
+    state: TrainState, fake_images: jax.Array, backward: Callable[[jax.Array], tuple[nnx.State]]
+) -> tuple[TrainState, jax.Array, nnx.State]:
+    """Return the state after G's update through D as it is now, G's loss and gradients."""
+
+    # A function of the images alone: no weight gradients of the discriminator are formed.
     def generator_loss(images: jax.Array) -> tuple[jax.Array, nnx.State]:
-        graph, parameters = discriminator.graph, discriminator.parameters
-        scores, statistics = apply(graph, parameters, discriminator.statistics, images, True)
-        return loss.generator(scores), statistics
+        network = state.discriminator
+        scores, statistics = apply(network, network.parameters, images, training=True)
+        return LOSSES[state.spec.loss].generator(scores), statistics
 
-    (loss_generator, statistics), image_gradient = jax.value_and_grad(generator_loss, has_aux=True)(
+    (loss, statistics), image_gradient = jax.value_and_grad(generator_loss, has_aux=True)(
         fake_images
     )
-    (generator_gradients,) = generator_backward(image_gradient)
+    (gradients,) = backward(image_gradient)
     new_state = replace(
         state,
-        generator=_update(generator, generator_gradients, generator_statistics),
-        discriminator=replace(discriminator, statistics=statistics),
+        generator=apply_gradients(state.generator, gradients),
+        discriminator=replace(state.discriminator, statistics=statistics),
     )
-    metrics = {
-        "discriminator_loss": total,
-        "discriminator_loss_real": loss_real,
-        "discriminator_loss_fake": loss_fake,
-        "generator_loss": loss_generator,
-    }
-    gradients = {"generator": generator_gradients, "discriminator": discriminator_gradients}
-    return new_state, metrics, gradients
+    return new_state, loss, gradients
 
 
-def _update(network: NetworkState, gradients: nnx.State, statistics: nnx.State) -> NetworkState:
-    """Return the network after one Adam update and with new BN statistics."""
+def apply(
+    network: NetworkState, parameters: nnx.State, x: jax.Array, *, training: bool
+) -> tuple[jax.Array, nnx.State]:
+    """Run a network as a pure function of `parameters`; returns its output and BN statistics."""
+    # copy=True: inside a transformation NNX refuses to update the caller's own BatchStat.
+    module = nnx.merge(network.graph, parameters, network.statistics, copy=True)
+    output = module(x, training=training)
+    return output, nnx.state(module, nnx.BatchStat)
+
+
+def apply_gradients(network: NetworkState, gradients: nnx.State) -> NetworkState:
+    """Return the network after one Adam update."""
     updates, optimizer_state = adam(network.settings).update(
         gradients, network.optimizer_state, network.parameters
     )
-    return replace(
-        network,
-        parameters=optax.apply_updates(network.parameters, updates),
-        statistics=statistics,
-        optimizer_state=optimizer_state,
-    )
+    parameters = optax.apply_updates(network.parameters, updates)
+    return replace(network, parameters=parameters, optimizer_state=optimizer_state)
 
 
 @partial(jax.jit, static_argnames="training")
@@ -220,33 +175,7 @@ def discriminate(state: TrainState, images: jax.Array, *, training: bool = False
 
 
 def _forward(network: NetworkState, x: jax.Array, training: bool) -> jax.Array:
-    return apply(network.graph, network.parameters, network.statistics, x, training)[0]
-
-
-def images_to_device(state: TrainState, images: np.ndarray) -> jax.Array:
-    """Return NumPy images NHWC as the array that `train_step` takes."""
-    return _to_device(state, images)
-
-
-def latents_to_device(state: TrainState, latents: np.ndarray) -> jax.Array:
-    """Return NumPy latents [batch, latent_dim] as the array that `train_step` takes."""
-    return _to_device(state, latents)
-
-
-def _to_device(state: TrainState, array: np.ndarray) -> jax.Array:
-    dtype, device = state.placement
-    return jax.device_put(array.astype(dtype, copy=False), device)
-
-
-def images_to_numpy(images: jax.Array) -> np.ndarray:
-    """Return an array of images as NumPy NHWC."""
-    return np.array(images)
-
-
-def synchronize(state: TrainState) -> float:
-    """Wait for the device by reading back one number that depends on both updated networks."""
-    networks = (state.generator, state.discriminator)
-    return float(sum(jnp.sum(jax.tree.leaves(n.parameters)[0]) for n in networks))
+    return apply(network, network.parameters, x, training=training)[0]
 
 
 def fit(state: TrainState, run: TrainingRun) -> TrainState:

@@ -12,7 +12,7 @@ from shared.interface import check_arrays
 from shared.spec import NETWORKS, Parameter, SystemSpec, optimizer_name, state_shapes
 
 if TYPE_CHECKING:
-    from pytorch_impl.train import TrainState
+    from pytorch_impl.state import TrainState
 
 __all__ = ["export_gradients", "export_state", "import_state"]
 
@@ -59,12 +59,13 @@ def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> None:
 
 def export_gradients(state: TrainState) -> dict[str, np.ndarray]:
     """Return the gradients that the last step left on the parameters, by canonical name."""
-    return {
-        name: _to_canonical(_tensor(state.network(network), name).grad, parameter, state.spec)
-        for network in NETWORKS
-        for name, parameter in state.spec.parameters(network).items()
-        if parameter.trainable
-    }
+    arrays: dict[str, np.ndarray] = {}
+    for network in NETWORKS:
+        for name, parameter in state.spec.parameters(network).items():
+            gradient = _tensor(state.network(network), name).grad
+            if gradient is not None:
+                arrays[name] = _to_canonical(gradient, parameter, state.spec)
+    return arrays
 
 
 def _tensor(module: nn.Module, name: str) -> Tensor:

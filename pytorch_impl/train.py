@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,15 +11,22 @@ from torch import Tensor, nn
 
 from pytorch_impl.checkpoint import export_state, import_state
 from pytorch_impl.losses import LOSSES
-from pytorch_impl.models import create_models
+from pytorch_impl.state import (
+    TrainState,
+    create_train_state,
+    images_to_device,
+    images_to_numpy,
+    latents_to_device,
+    select_device,
+    synchronize,
+)
 from shared.command_line import TrainingOptions, run_command
-from shared.spec import AdamSpec, NetworkName, SystemSpec
-from shared.streams import initial_state
 from shared.training_run import TrainingRun
 
 __all__ = [
     "TrainState",
     "create_train_state",
+    "discriminate",
     "fit",
     "generate",
     "images_to_device",
@@ -32,71 +38,6 @@ __all__ = [
     "train_step",
 ]
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-@dataclass
-class TrainState:
-    """Both networks and both optimizers of one system on one device."""
-
-    spec: SystemSpec
-    device: torch.device
-    dtype: torch.dtype
-    generator: nn.Module
-    discriminator: nn.Module
-    generator_optimizer: torch.optim.Adam
-    discriminator_optimizer: torch.optim.Adam
-
-    def network(self, name: NetworkName) -> nn.Module:
-        """Return a network by its name."""
-        return self.generator if name == "generator" else self.discriminator
-
-    def optimizer(self, name: NetworkName) -> torch.optim.Adam:
-        """Return a network's optimizer."""
-        return self.generator_optimizer if name == "generator" else self.discriminator_optimizer
-
-
-def select_device(name: str) -> torch.device:
-    """Return the device for "cpu", "gpu" or "auto"; no GPU where one is asked for is an error."""
-    if name not in ("auto", "cpu", "gpu"):
-        raise ValueError(f"unknown device {name!r}; expected auto, cpu or gpu")
-    if name == "gpu" and not torch.cuda.is_available():
-        raise ValueError("device gpu was asked for, but PyTorch sees no GPU; use --device cpu")
-    use_gpu = name == "gpu" or (name == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if use_gpu else "cpu")
-
-
-def create_train_state(
-    spec: SystemSpec, *, seed: int = 0, dtype: str = "float32", device: str = "cpu"
-) -> TrainState:
-    """Return a fresh state: the weights that `seed` stands for in every framework."""
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
-    place = select_device(device)
-    networks = [
-        # channels_last is NHWC in memory, the layout that convolutions run fastest in.
-        network.to(place, DTYPES[dtype], memory_format=torch.channels_last).train()
-        for network in create_models(spec)
-    ]
-    optimizers = [
-        _adam(networks[0], spec.generator_optimizer),
-        _adam(networks[1], spec.discriminator_optimizer),
-    ]
-    state = TrainState(spec, place, DTYPES[dtype], *networks, *optimizers)
-    import_state(state, initial_state(spec, seed))
-    return state
-
-
-def _adam(network: nn.Module, settings: AdamSpec) -> torch.optim.Adam:
-    # torch.optim.Adam is Kingma & Ba's Algorithm 1: epsilon outside the bias-corrected root.
-    return torch.optim.Adam(
-        network.parameters(),
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        fused=True,
-    )
-
 
 def train_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[str, Tensor]:
     """Update D on real and on detached fake images, then G through the updated D.
@@ -105,27 +46,39 @@ def train_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[
     `latents_to_device`. Returns the losses as scalars on the device. Source: Goodfellow et al.
     2014, Algorithm 1, with one fake batch for both updates.
     """
-    loss = LOSSES[state.spec.loss]
     fake_images = state.generator(latents)
+    loss_real, loss_fake = update_discriminator(state, real_images, fake_images.detach())
+    generator_loss = update_generator(state, fake_images)
+    return {
+        "discriminator_loss": loss_real + loss_fake,
+        "discriminator_loss_real": loss_real,
+        "discriminator_loss_fake": loss_fake,
+        "generator_loss": generator_loss,
+    }
 
-    # Two passes, so that each batch has its own BN statistics: porting.md, BN batches.
+
+def update_discriminator(
+    state: TrainState, real_images: Tensor, fake_images: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Update D; returns its losses on real and on fake images."""
+    loss = LOSSES[state.spec.loss]
+    # Two passes, so that each batch has its own BN statistics: docs/porting.md, BN batches.
     loss_real = loss.discriminator_real(state.discriminator(real_images))
-    loss_fake = loss.discriminator_fake(state.discriminator(fake_images.detach()))
+    loss_fake = loss.discriminator_fake(state.discriminator(fake_images))
     state.discriminator_optimizer.zero_grad(set_to_none=True)
     (loss_real + loss_fake).backward()
     state.discriminator_optimizer.step()
+    return loss_real.detach(), loss_fake.detach()
 
-    generator_loss = loss.generator(state.discriminator(fake_images))
+
+def update_generator(state: TrainState, fake_images: Tensor) -> Tensor:
+    """Update G through D as it is now; returns G's loss."""
+    generator_loss = LOSSES[state.spec.loss].generator(state.discriminator(fake_images))
     state.generator_optimizer.zero_grad(set_to_none=True)
     # `inputs` spares the discriminator's weight gradients, which this update has no use for.
     generator_loss.backward(inputs=list(state.generator.parameters()))
     state.generator_optimizer.step()
-    return {
-        "discriminator_loss": (loss_real + loss_fake).detach(),
-        "discriminator_loss_real": loss_real.detach(),
-        "discriminator_loss_fake": loss_fake.detach(),
-        "generator_loss": generator_loss.detach(),
-    }
+    return generator_loss.detach()
 
 
 @torch.no_grad()
@@ -150,30 +103,6 @@ def _forward(network: nn.Module, x: Tensor, training: bool) -> Tensor:
     for name, buffer in network.named_buffers():
         buffer.copy_(statistics[name])
     return output
-
-
-def images_to_device(state: TrainState, images: np.ndarray) -> Tensor:
-    """Return NumPy images NHWC as the tensor that `train_step` takes."""
-    # A permuted view of NHWC memory is a channels_last NCHW tensor: nothing is moved.
-    values = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
-    return values.to(state.device, state.dtype)
-
-
-def latents_to_device(state: TrainState, latents: np.ndarray) -> Tensor:
-    """Return NumPy latents [batch, latent_dim] as the tensor that `train_step` takes."""
-    return torch.from_numpy(np.ascontiguousarray(latents)).to(state.device, state.dtype)
-
-
-def images_to_numpy(images: Tensor) -> np.ndarray:
-    """Return a tensor of images as NumPy NHWC."""
-    return np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy())
-
-
-def synchronize(state: TrainState) -> float:
-    """Wait for the device by reading back one number that depends on both updated networks."""
-    with torch.no_grad():
-        total = sum(next(n.parameters()).sum() for n in (state.generator, state.discriminator))
-    return float(total)
 
 
 def fit(state: TrainState, run: TrainingRun) -> None:

@@ -140,12 +140,12 @@ def test_whole_run_leaves_the_documented_files(make_options, capsys):
     printed = capsys.readouterr().out
     for line in (
         "system         dcgan64, loss bce, width 1 (narrowed from 64)",
-        f"parameters    generator {SPEC.parameter_count('generator'):,}, discriminator ",
-        "data          10 images from images.npz",
-        "training      25 steps of batch 2, seed 7",
-        f"samples       {out / 'samples' / 'step_000025.png'}",
-        f"checkpoint    {out / 'checkpoints' / checkpoints[-1]}",
-        f"losses        {out / 'losses.png'}",
+        f"parameters     generator {SPEC.parameter_count('generator'):,}, discriminator ",
+        "data           10 images from images.npz",
+        "training       25 steps of batch 2, seed 7",
+        f"samples        {out / 'samples' / 'step_000025.png'}",
+        f"checkpoint     {out / 'checkpoints' / checkpoints[-1]}",
+        f"losses         {out / 'losses.png'}",
     ):
         assert line in printed
 

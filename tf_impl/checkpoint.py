@@ -12,7 +12,7 @@ from shared.interface import check_arrays
 from shared.spec import NETWORKS, NetworkName, optimizer_name, state_shapes
 
 if TYPE_CHECKING:
-    from tf_impl.train import TrainState
+    from tf_impl.state import TrainState
 
 __all__ = ["export_gradients", "export_state", "import_state"]
 

@@ -39,7 +39,7 @@ def forward(
     saved: list[tuple[Layer, Saved]] = []
     for layer in spec.layers(network):
         prefix = f"{network}/{layer.name}"
-        p = {q.name: arrays[f"{prefix}/{q.name}"] for q in layer.parameters}
+        p: Arrays = {q.name: arrays[f"{prefix}/{q.name}"] for q in layer.parameters}
         if layer.kind == "batch_norm":
             x, keep = _batch_norm(x, p, conventions, training, prefix, statistics)
         else:

@@ -1,0 +1,134 @@
+"""The training state: both networks, both optimizers, and where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from jax_impl.checkpoint import import_state
+from jax_impl.layers import adam
+from jax_impl.models import create_models
+from shared.spec import AdamSpec, NetworkName, SystemSpec
+from shared.streams import initial_state
+
+__all__ = [
+    "TrainState",
+    "create_train_state",
+    "images_to_device",
+    "images_to_numpy",
+    "latents_to_device",
+    "select_device",
+    "synchronize",
+]
+
+DTYPES = {"float32": jnp.float32, "float64": jnp.float64}
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["parameters", "statistics", "optimizer_state"],
+    meta_fields=["graph", "settings"],
+)
+@dataclass(frozen=True)
+class NetworkState:
+    """One network: its graph (static), parameters, BN statistics and Adam's state."""
+
+    graph: nnx.GraphDef
+    settings: AdamSpec
+    parameters: nnx.State
+    statistics: nnx.State
+    optimizer_state: optax.OptState
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["generator", "discriminator"],
+    meta_fields=["spec"],
+)
+@dataclass(frozen=True)
+class TrainState:
+    """Both networks and both optimizers of one system on one device."""
+
+    spec: SystemSpec
+    generator: NetworkState
+    discriminator: NetworkState
+
+    def network(self, name: NetworkName) -> NetworkState:
+        """Return a network by its name."""
+        return self.generator if name == "generator" else self.discriminator
+
+    @property
+    def placement(self) -> tuple[jnp.dtype, jax.Device]:
+        """The dtype of the parameters and the device that holds them."""
+        leaf = jax.tree.leaves(self.generator.parameters)[0]
+        return leaf.dtype, next(iter(leaf.devices()))
+
+
+def select_device(name: str) -> jax.Device:
+    """Return the device for "cpu", "gpu" or "auto"; no GPU where one is asked for is an error."""
+    if name not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"unknown device {name!r}; expected auto, cpu or gpu")
+    if name == "auto":
+        return jax.devices()[0]
+    try:
+        return jax.devices(name)[0]
+    except RuntimeError as error:
+        raise ValueError(
+            f"device {name} was asked for, but JAX sees none; use --device cpu"
+        ) from error
+
+
+def create_train_state(
+    spec: SystemSpec, *, seed: int = 0, dtype: str = "float32", device: str = "cpu"
+) -> TrainState:
+    """Return a fresh state: the weights that `seed` stands for in every framework."""
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
+    if dtype == "float64" and jax.dtypes.canonicalize_dtype(jnp.float64) != jnp.float64:
+        raise ValueError("float64 in JAX needs x64; enter `with jax.enable_x64(True):` first")
+    with jax.default_device(select_device(device)):
+        generator, discriminator = create_models(spec, DTYPES[dtype])
+        state = TrainState(
+            spec,
+            _network_state(generator, spec.generator_optimizer),
+            _network_state(discriminator, spec.discriminator_optimizer),
+        )
+        return import_state(state, initial_state(spec, seed))
+
+
+def _network_state(network: nnx.Module, settings: AdamSpec) -> NetworkState:
+    graph, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
+    parameters, statistics = states
+    return NetworkState(graph, settings, parameters, statistics, adam(settings).init(parameters))
+
+
+def images_to_device(state: TrainState, images: np.ndarray) -> jax.Array:
+    """Return NumPy images NHWC as the array that `train_step` takes."""
+    return _to_device(state, images)
+
+
+def latents_to_device(state: TrainState, latents: np.ndarray) -> jax.Array:
+    """Return NumPy latents [batch, latent_dim] as the array that `train_step` takes."""
+    return _to_device(state, latents)
+
+
+def _to_device(state: TrainState, array: np.ndarray) -> jax.Array:
+    dtype, device = state.placement
+    return jax.device_put(array.astype(dtype, copy=False), device)
+
+
+def images_to_numpy(images: jax.Array) -> np.ndarray:
+    """Return an array of images as NumPy NHWC."""
+    return np.array(images)
+
+
+def synchronize(state: TrainState) -> float:
+    """Wait for the device by reading back one number that depends on both updated networks."""
+    networks = (state.generator, state.discriminator)
+    return float(sum(jnp.sum(jax.tree.leaves(n.parameters)[0]) for n in networks))

@@ -1,0 +1,117 @@
+"""The training state: both networks, both optimizers, and where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pytorch_impl.checkpoint import import_state
+from pytorch_impl.models import create_models
+from shared.spec import AdamSpec, NetworkName, SystemSpec
+from shared.streams import initial_state
+
+__all__ = [
+    "TrainState",
+    "create_train_state",
+    "images_to_device",
+    "images_to_numpy",
+    "latents_to_device",
+    "select_device",
+    "synchronize",
+]
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass
+class TrainState:
+    """Both networks and both optimizers of one system on one device."""
+
+    spec: SystemSpec
+    device: torch.device
+    dtype: torch.dtype
+    generator: nn.Module
+    discriminator: nn.Module
+    generator_optimizer: torch.optim.Adam
+    discriminator_optimizer: torch.optim.Adam
+
+    def network(self, name: NetworkName) -> nn.Module:
+        """Return a network by its name."""
+        return self.generator if name == "generator" else self.discriminator
+
+    def optimizer(self, name: NetworkName) -> torch.optim.Adam:
+        """Return a network's optimizer."""
+        return self.generator_optimizer if name == "generator" else self.discriminator_optimizer
+
+
+def select_device(name: str) -> torch.device:
+    """Return the device for "cpu", "gpu" or "auto"; no GPU where one is asked for is an error."""
+    if name not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"unknown device {name!r}; expected auto, cpu or gpu")
+    if name == "gpu" and not torch.cuda.is_available():
+        raise ValueError("device gpu was asked for, but PyTorch sees no GPU; use --device cpu")
+    use_gpu = name == "gpu" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def create_train_state(
+    spec: SystemSpec, *, seed: int = 0, dtype: str = "float32", device: str = "cpu"
+) -> TrainState:
+    """Return a fresh state: the weights that `seed` stands for in every framework."""
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
+    place = select_device(device)
+    generator, discriminator = create_models(spec)
+    for network in (generator, discriminator):
+        network.to(place, DTYPES[dtype])
+        # channels_last is NHWC in memory, the layout that convolutions run fastest in.
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state = TrainState(
+        spec,
+        place,
+        DTYPES[dtype],
+        generator,
+        discriminator,
+        _adam(generator, spec.generator_optimizer),
+        _adam(discriminator, spec.discriminator_optimizer),
+    )
+    import_state(state, initial_state(spec, seed))
+    return state
+
+
+def _adam(network: nn.Module, settings: AdamSpec) -> torch.optim.Adam:
+    # torch.optim.Adam is Kingma & Ba's Algorithm 1: epsilon outside the bias-corrected root.
+    return torch.optim.Adam(
+        network.parameters(),
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        fused=True,
+    )
+
+
+def images_to_device(state: TrainState, images: np.ndarray) -> Tensor:
+    """Return NumPy images NHWC as the tensor that `train_step` takes."""
+    # A permuted view of NHWC memory is a channels_last NCHW tensor: nothing is moved.
+    values = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    return values.to(state.device, state.dtype)
+
+
+def latents_to_device(state: TrainState, latents: np.ndarray) -> Tensor:
+    """Return NumPy latents [batch, latent_dim] as the tensor that `train_step` takes."""
+    return torch.from_numpy(np.ascontiguousarray(latents)).to(state.device, state.dtype)
+
+
+def images_to_numpy(images: Tensor) -> np.ndarray:
+    """Return a tensor of images as NumPy NHWC."""
+    return np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def synchronize(state: TrainState) -> float:
+    """Wait for the device by reading back one number that depends on both updated networks."""
+    with torch.no_grad():
+        total = sum(next(n.parameters()).sum() for n in (state.generator, state.discriminator))
+    return float(total)

@@ -1,0 +1,109 @@
+"""The training state: both networks, both optimizers, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from shared.spec import NetworkName, SystemSpec
+from shared.streams import initial_state
+from tf_impl.checkpoint import import_state
+from tf_impl.layers import Adam
+from tf_impl.models import create_models
+
+__all__ = [
+    "TrainState",
+    "create_train_state",
+    "images_to_device",
+    "images_to_numpy",
+    "latents_to_device",
+    "select_device",
+    "synchronize",
+]
+
+DTYPES = {"float32": tf.float32, "float64": tf.float64}
+
+
+@dataclass
+class TrainState:
+    """Both networks and both optimizers of one system on one device."""
+
+    spec: SystemSpec
+    device: str
+    dtype: tf.DType
+    generator: keras.Model
+    discriminator: keras.Model
+    generator_optimizer: Adam
+    discriminator_optimizer: Adam
+    # A tf.function belongs to the variables that it was traced with, so to one state.
+    functions: dict[str, Callable] = field(default_factory=dict)
+
+    def network(self, name: NetworkName | str) -> keras.Model:
+        """Return a network by its name."""
+        return self.generator if name == "generator" else self.discriminator
+
+    def optimizer(self, name: NetworkName) -> Adam:
+        """Return a network's optimizer."""
+        return self.generator_optimizer if name == "generator" else self.discriminator_optimizer
+
+
+def select_device(name: str) -> str:
+    """Return the device for "cpu", "gpu" or "auto"; no GPU where one is asked for is an error."""
+    if name not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"unknown device {name!r}; expected auto, cpu or gpu")
+    available = bool(tf.config.list_physical_devices("GPU"))
+    if name == "gpu" and not available:
+        raise ValueError("device gpu was asked for, but TensorFlow sees no GPU; use --device cpu")
+    return "/GPU:0" if name == "gpu" or (name == "auto" and available) else "/CPU:0"
+
+
+def create_train_state(
+    spec: SystemSpec, *, seed: int = 0, dtype: str = "float32", device: str = "cpu"
+) -> TrainState:
+    """Return a fresh state: the weights that `seed` stands for in every framework."""
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
+    place = select_device(device)
+    with tf.device(place):
+        generator, discriminator = create_models(spec, dtype)
+        state = TrainState(
+            spec,
+            place,
+            DTYPES[dtype],
+            generator,
+            discriminator,
+            Adam(spec.generator_optimizer, generator.trainable_variables),
+            Adam(spec.discriminator_optimizer, discriminator.trainable_variables),
+        )
+    import_state(state, initial_state(spec, seed))
+    return state
+
+
+def images_to_device(state: TrainState, images: np.ndarray) -> tf.Tensor:
+    """Return NumPy images NHWC as the tensor that `train_step` takes."""
+    return _to_device(state, images)
+
+
+def latents_to_device(state: TrainState, latents: np.ndarray) -> tf.Tensor:
+    """Return NumPy latents [batch, latent_dim] as the tensor that `train_step` takes."""
+    return _to_device(state, latents)
+
+
+def _to_device(state: TrainState, array: np.ndarray) -> tf.Tensor:
+    with tf.device(state.device):
+        return tf.constant(array.astype(state.dtype.as_numpy_dtype, copy=False))
+
+
+def images_to_numpy(images: tf.Tensor) -> np.ndarray:
+    """Return a tensor of images as NumPy NHWC."""
+    return images.numpy()
+
+
+def synchronize(state: TrainState) -> float:
+    """Wait for the device by reading back one number that depends on both updated networks."""
+    networks = (state.generator, state.discriminator)
+    return float(sum(tf.reduce_sum(n.trainable_variables[0].value) for n in networks))
