@@ -1,0 +1,1 @@
+"""Time the implementations against one another: `python benchmarks/run.py --help`."""

@@ -1,0 +1,102 @@
+"""What a result has to say about the machine, the packages and the checkout it came from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PACKAGES = {
+    "pytorch": ("torch",),
+    "tf": ("tensorflow", "keras"),
+    "jax": ("jax", "jaxlib", "flax", "optax"),
+}
+# Prefixes of the variables that change how fast a framework is; no other one is recorded.
+ENVIRONMENT_PREFIXES = (
+    "CUDA_", "DNNL_", "JAX_", "KERAS_", "KMP_", "MKL_", "NPROC", "NVIDIA_TF32", "OMP_", "ONEDNN_",
+    "OPENBLAS_", "TF_", "TORCH_", "XLA_",
+)  # fmt: skip
+# A driver's device files: an NVIDIA GPU, an AMD GPU, a GPU in WSL.
+GPU_DRIVER_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+
+
+def available_threads() -> int:
+    """Return how many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpu_driver() -> str | None:
+    """Return the device file of a GPU driver, or None; asks no framework."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return None
+    return next((path for path in GPU_DRIVER_FILES if Path(path).exists()), None)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment variables that change how fast a framework is."""
+    return {n: os.environ[n] for n in sorted(os.environ) if n.startswith(ENVIRONMENT_PREFIXES)}
+
+
+def package_versions(framework: str) -> dict[str, str]:
+    """Return the versions of NumPy and of a framework's packages."""
+    versions = {}
+    for package in ("numpy", *PACKAGES[framework]):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            # Also what tensorflow is where it was installed as tensorflow-cpu.
+            versions[package] = getattr(sys.modules.get(package), "__version__", "unknown")
+    return versions
+
+
+def peak_resident_bytes() -> int:
+    """Return the most memory that this process ever held, frameworks and all, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # kilobytes but on macOS
+
+
+def describe() -> dict[str, Any]:
+    """Return the machine, without its name: CPU, cores, memory, platform, load before the run."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": available_threads(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "platform": platform.platform(),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def git_state() -> dict[str, Any] | None:
+    """Return the commit and whether files differ from it; None outside a checkout."""
+    # Installed in somebody's environment, the folders above may be a checkout of something else.
+    if _git("rev-parse", "--show-toplevel") != str(ROOT):
+        return None
+    commit = _git("rev-parse", "HEAD")
+    return None if commit is None else {"commit": commit, "dirty": bool(_git("status", "-s"))}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        command = ["git", "-C", str(ROOT), *arguments]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
