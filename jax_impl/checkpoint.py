@@ -6,7 +6,6 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -35,16 +34,19 @@ def export_state(state: TrainState) -> dict[str, np.ndarray]:
     return {name: arrays[name] for name in state_shapes(state.spec)}
 
 
-def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> TrainState:
-    """Return a state with every array replaced.
+def import_state(
+    state: TrainState, arrays: dict[str, np.ndarray], device: jax.Device | None = None
+) -> TrainState:
+    """Return a state with every array replaced, on `device` or where the state is.
 
     A missing, unexpected or misshapen array is a ValueError.
     """
     check_arrays(arrays, state_shapes(state.spec), "the state")
+    device = state.placement[1] if device is None else device
     return dataclasses.replace(
         state,
-        generator=_import_network("generator", state.generator, arrays),
-        discriminator=_import_network("discriminator", state.discriminator, arrays),
+        generator=_import_network("generator", state.generator, arrays, device),
+        discriminator=_import_network("discriminator", state.discriminator, arrays, device),
     )
 
 
@@ -56,19 +58,21 @@ def export_gradients(gradients: dict[NetworkName, nnx.State]) -> dict[str, np.nd
 
 
 def _import_network(
-    network: NetworkName, held: NetworkState, arrays: dict[str, np.ndarray]
+    network: NetworkName, held: NetworkState, arrays: dict[str, np.ndarray], device: jax.Device
 ) -> NetworkState:
+    def placed(name: str, like: jax.Array) -> jax.Array:
+        # NumPy's cast: one of JAX' own would be compiled for every shape.
+        return jax.device_put(np.asarray(arrays[name]).astype(like.dtype), device)
+
     def replaced(values: nnx.State, moment: str | None = None) -> nnx.State:
-        def one(path: tuple, old: jax.Array) -> jax.Array:
+        def one(path: tuple, like: jax.Array) -> jax.Array:
             name = _name(network, path)
-            array = arrays[name if moment is None else optimizer_name(name, moment)]
-            return jax.device_put(jnp.asarray(array, old.dtype), old.sharding)
+            return placed(name if moment is None else optimizer_name(name, moment), like)
 
         return jax.tree_util.tree_map_with_path(one, values)
 
     adam_state, *rest = held.optimizer_state
-    count = jnp.asarray(arrays[f"{network}_optimizer/step"], adam_state.count.dtype)
-    count = jax.device_put(count, adam_state.count.sharding)
+    count = placed(f"{network}_optimizer/step", adam_state.count)
     moved = optax.ScaleByAdamState(
         count, replaced(adam_state.mu, "m"), replaced(adam_state.nu, "v")
     )

@@ -92,20 +92,21 @@ def create_train_state(
         raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     if dtype == "float64" and jax.dtypes.canonicalize_dtype(jnp.float64) != jnp.float64:
         raise ValueError("float64 in JAX needs x64; enter `with jax.enable_x64(True):` first")
-    with jax.default_device(select_device(device)):
-        generator, discriminator = create_models(spec, DTYPES[dtype])
-        state = TrainState(
-            spec,
-            _network_state(generator, spec.generator_optimizer),
-            _network_state(discriminator, spec.discriminator_optimizer),
-        )
-        return import_state(state, initial_state(spec, seed))
+    # Abstract networks hold shapes alone: no initial weights are drawn to be thrown away.
+    generator, discriminator = nnx.eval_shape(lambda: create_models(spec, DTYPES[dtype]))
+    abstract = TrainState(
+        spec,
+        _network_state(generator, spec.generator_optimizer),
+        _network_state(discriminator, spec.discriminator_optimizer),
+    )
+    return import_state(abstract, initial_state(spec, seed), select_device(device))
 
 
 def _network_state(network: nnx.Module, settings: AdamSpec) -> NetworkState:
     graph, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
     parameters, statistics = states
-    return NetworkState(graph, settings, parameters, statistics, adam(settings).init(parameters))
+    optimizer_state = jax.eval_shape(adam(settings).init, parameters)
+    return NetworkState(graph, settings, parameters, statistics, optimizer_state)
 
 
 def images_to_device(state: TrainState, images: np.ndarray) -> jax.Array:
