@@ -1,0 +1,480 @@
+"""The traps of docs/porting.md: each can be run as the naive port falls into it, and as ours.
+
+`python -m tests.traps` prints the error of both; the guide's figures are these.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.comparison import relative_l2
+from shared.fixtures.make_network import KINK_MARGIN, kink_margin, representative_state
+from shared.interface import IMPLEMENTATIONS, MissingFrameworkError, load_implementation
+from shared.reference.step import train_step
+from shared.spec import SYSTEMS, Conventions, SystemSpec
+from shared.streams import latents
+
+# What the ports that are held right must reach: float64 rounding through one step.
+BOUND = 1e-11
+
+
+@dataclass(frozen=True)
+class Trap:
+    """One row of the guide: `naive` and `right` return a relative error; inf is another shape.
+
+    `framework` is the one that the naive port is written in; "" where any port can fall in.
+    """
+
+    name: str
+    naive: Callable[[], float]
+    right: Callable[[], float]
+    bound: float = BOUND
+    framework: str = ""
+
+
+# --- traps that the reference can fall into: one wrong convention ------------------------------
+
+
+@functools.cache
+def starting_point(system: str, loss: str) -> tuple[SystemSpec, dict, np.ndarray, np.ndarray]:
+    """Return a narrow system in the middle of training, clear of every kink."""
+    spec = SYSTEMS[system].replace(width=4, latent_dim=10, batch_size=4, loss=loss)
+    for seed in range(100):
+        arrays = {n: a.astype(np.float64) for n, a in representative_state(spec, seed).items()}
+        real = np.random.default_rng(seed).uniform(-1, 1, (4, *spec.image_shape))
+        z = latents(spec, seed, 0, 4)
+        if kink_margin(spec, arrays, real, z) >= KINK_MARGIN:
+            return spec, arrays, real, z
+    raise AssertionError("no seed is clear of the kinks")
+
+
+def step_numbers(system: str, loss: str, **deviation: object) -> dict[str, np.ndarray]:
+    """Return every gradient and the state after one step of the reference."""
+    spec, arrays, real, z = starting_point(system, loss)
+    step = train_step(spec, arrays, real, z, Conventions().replace(**deviation))
+    return step.arrays | {f"gradient of {name}": g for name, g in step.gradients.items()}
+
+
+@functools.cache
+def right_error(system: str, loss: str) -> float:
+    """Return the largest error of any tensor in the step of any installed implementation."""
+    spec, arrays, real, z = starting_point(system, loss)
+    expected = step_numbers(system, loss)
+    worst = 0.0
+    for implementation in installed():
+        state = implementation.create(spec, dtype="float64")
+        implementation.import_state(state, arrays)
+        gradients = implementation.gradients(state, real, z)
+        implementation.train_step(state, real, z)
+        received = implementation.export_state(state)
+        received |= {f"gradient of {name}": g for name, g in gradients.items()}
+        worst = max(worst, *(relative_l2(received[name], a) for name, a in expected.items()))
+    return worst
+
+
+def installed() -> list:
+    """Return the implementations whose framework is there."""
+    found = []
+    for name in IMPLEMENTATIONS:
+        try:
+            found.append(load_implementation(name))
+        except MissingFrameworkError:
+            continue
+    return found
+
+
+def by_convention(
+    name: str, *, system: str = "dcgan64", loss: str = "bce", **deviation: object
+) -> Trap:
+    """Return the trap of one wrong convention: its largest error of any tensor in one step."""
+
+    def naive() -> float:
+        ours, theirs = step_numbers(system, loss), step_numbers(system, loss, **deviation)
+        return max(relative_l2(theirs[n], a) for n, a in ours.items())
+
+    return Trap(name, naive, lambda: right_error(system, loss))
+
+
+CONVENTION_TRAPS = [
+    by_convention("conv-transpose-flip", conv_transpose_kernel="flipped"),
+    by_convention("flatten-order", system="dcgan64-lsgan", loss="lsgan", flatten_order="chw"),
+    by_convention("batch-norm-epsilon", batch_norm_epsilon=1e-3),
+    by_convention("batch-norm-momentum", batch_norm_momentum=0.9),
+    by_convention("batch-norm-variance", batch_norm_running_variance="biased"),
+    by_convention("batch-norm-batches", discriminator_batches="merged"),
+    by_convention("batch-norm-frozen", batch_norm_mode="running_in_generator_step"),
+    by_convention("batch-norm-not-threaded", batch_norm_statistics="not_in_generator_step"),
+    by_convention("leaky-relu-slope", leaky_relu_slope=0.01),
+    by_convention("detach", detach_fake=False),
+    by_convention("update-order", update_order="simultaneous"),
+    by_convention("discriminator-loss-half", discriminator_loss_scale=0.5),
+    by_convention("loss-reduction", loss_reduction="sum"),
+    by_convention("lsgan-half", loss="lsgan", lsgan_scale=1.0),
+    by_convention("generator-objective", generator_objective="saturating"),
+    by_convention("adam-beta1", adam_beta1=0.9),
+    by_convention("adam-epsilon-placement", adam_epsilon_placement="before_correction"),
+    by_convention("adam-epsilon-value", adam_epsilon=1e-7),
+]
+
+
+# --- traps of one framework's own layers --------------------------------------------------------
+
+
+def tensorflow() -> tuple:
+    return importlib.import_module("tensorflow"), importlib.import_module("keras")
+
+
+def same_padding_on_odd_sizes() -> float:
+    """PyTorch's k4s2p1 makes 4x4 of 9x9, `same` 5x5: another shape."""
+    torch = importlib.import_module("torch")
+    tf, _ = tensorflow()
+    kernel = np.ones((4, 4, 1, 1))
+    theirs = tf.nn.conv2d(np.ones((1, 9, 9, 1)), kernel, 2, "SAME").shape[1:3]
+    ours = torch.nn.functional.conv2d(
+        torch.ones(1, 1, 9, 9), torch.ones(1, 1, 4, 4), stride=2, padding=1
+    ).shape[2:]
+    return 0.0 if tuple(theirs) == tuple(ours) else np.inf
+
+
+def same_padding_on_even_sizes() -> float:
+    torch = importlib.import_module("torch")
+    tf, _ = tensorflow()
+    x, kernel = random(2, 8, 8, 3), random(4, 4, 3, 5)
+    theirs = tf.nn.conv2d(x, kernel, 2, "SAME").numpy()
+    ours = torch.nn.functional.conv2d(
+        torch.tensor(x.transpose(0, 3, 1, 2)),
+        torch.tensor(kernel.transpose(3, 2, 0, 1)),
+        stride=2,
+        padding=1,
+    )
+    return relative_l2(theirs.transpose(0, 3, 1, 2), ours.numpy())
+
+
+def jax_conv_transpose_padding(padding: int) -> float:
+    """Return the error of a conv-transpose k4s2p1 with some explicit padding."""
+    jax = importlib.import_module("jax")
+    from shared.reference.layers import conv_transpose_forward
+
+    x, kernel = random(2, 4, 4, 3), random(4, 4, 5, 3)
+    expected = conv_transpose_forward(x, kernel, 2, 1)[0]
+    with jax.enable_x64(True):
+        received = np.array(
+            jax.lax.conv_transpose(
+                x,
+                kernel,
+                (2, 2),
+                ((padding, padding), (padding, padding)),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                transpose_kernel=True,
+            )
+        )
+    return relative_l2(received, expected) if received.shape == expected.shape else np.inf
+
+
+def tf_leaky_relu(stock: bool) -> float:
+    tf, _ = tensorflow()
+    from tf_impl.layers import leaky_relu
+
+    x = random(1000)
+    function = (lambda v: tf.nn.leaky_relu(v, 0.2)) if stock else leaky_relu
+    return relative_l2(function(tf.constant(x)).numpy(), np.where(x > 0, x, 0.2 * x))
+
+
+def jax_leaky_relu_gradient_at_zero(stock: bool) -> float:
+    jax = importlib.import_module("jax")
+    from jax_impl.layers import leaky_relu
+
+    function = (lambda v: jax.nn.leaky_relu(v, 0.2)) if stock else leaky_relu
+    with jax.enable_x64(True):
+        return abs(float(jax.grad(function)(0.0)) / 0.2 - 1.0)
+
+
+def batch_norm_variance(layer: Callable[[np.ndarray], np.ndarray], dtype: str) -> float:
+    """Return the error of a fresh layer's running variance after one batch of 64 numbers."""
+    x = random(64, 3).astype(dtype)
+    expected = 0.9 + 0.1 * np.var(x.astype(np.float64), axis=0, ddof=1)
+    return relative_l2(layer(x), expected)
+
+
+def keras_running_variance(stock: bool) -> float:
+    tf, keras = tensorflow()
+    from tf_impl.layers import BatchNormalization
+
+    if stock:
+        layer = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype="float64")
+    else:
+        layer = BatchNormalization(epsilon=1e-5, momentum=0.1, dtype="float64", name="layer")
+
+    def variance(x: np.ndarray) -> np.ndarray:
+        layer(tf.constant(x), training=True)
+        return (layer.moving_variance if stock else layer.var).numpy()
+
+    return batch_norm_variance(variance, "float64")
+
+
+def nnx_batch_norm(stock: str) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return a function of a batch that gives the output and the running variance."""
+    jax = importlib.import_module("jax")
+    nnx = importlib.import_module("flax.nnx")
+    from jax_impl.layers import BatchNorm
+
+    def run(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with jax.enable_x64(x.dtype == np.float64):
+            if stock == "ours":
+                layer = BatchNorm(x.shape[-1], dtype=x.dtype)
+                y = layer(jax.numpy.asarray(x), training=True)
+            else:
+                layer = nnx.BatchNorm(
+                    x.shape[-1],
+                    momentum=0.9,
+                    epsilon=1e-5,
+                    use_running_average=False,
+                    use_fast_variance=stock == "fast",
+                    dtype=x.dtype,
+                    param_dtype=x.dtype,
+                    rngs=nnx.Rngs(0),
+                )
+                with warnings.catch_warnings():
+                    # JAX warns of the cast to NNX' float32 buffers: a trap of its own below.
+                    warnings.simplefilter("ignore", FutureWarning)
+                    y = layer(jax.numpy.asarray(x))
+            return np.array(y), np.array(layer.var[...])
+
+    return run
+
+
+def nnx_fast_variance(stock: str) -> float:
+    """Return the error of the normalised batch in float32, mean 100 and deviation 0.1."""
+    x = (100 + 0.1 * random(4096, 1)).astype(np.float32)
+    wide = x.astype(np.float64)
+    expected = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + 1e-5)
+    return relative_l2(nnx_batch_norm(stock)(x)[0], expected)
+
+
+def keras_layer_dtype(stock: bool) -> float:
+    """A Keras layer without a dtype computes float64 data in float32."""
+    tf, keras = tensorflow()
+    x, kernel = random(2, 8, 8, 3), random(4, 4, 3, 5)
+    layer = keras.layers.Conv2D(5, 4, 2, "same", use_bias=False, dtype=None if stock else "float64")
+    layer.build(x.shape)
+    layer.set_weights([kernel])
+    return relative_l2(layer(tf.constant(x)).numpy(), tf.nn.conv2d(x, kernel, 2, "SAME").numpy())
+
+
+def tf_cast_of_a_python_number(stock: bool) -> float:
+    tf, _ = tensorflow()
+    number = tf.cast(0.999, tf.float64) if stock else tf.constant(0.999, tf.float64)
+    return abs(float(number) / 0.999 - 1.0)
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(shape).standard_normal(shape)
+
+
+def adam_error(update: Callable[[np.ndarray, np.ndarray], np.ndarray], dtype: str) -> float:
+    """Return the error of the first update of a parameter at 0, gradients from 1e-9 to 1."""
+    gradient = np.geomspace(1e-9, 1.0, 50).astype(dtype)
+    wide = gradient.astype(np.float64)
+    expected = -2e-4 * wide / (np.abs(wide) + 1e-8)
+    received = update(np.zeros(50, dtype), gradient)
+    return float(np.max(np.abs(received / expected - 1.0)))
+
+
+def keras_adam(stock: bool, dtype: str = "float64") -> float:
+    tf, keras = tensorflow()
+    from shared.spec import AdamSpec
+    from tf_impl.layers import Adam
+
+    def update(parameter: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        variable = keras.Variable(parameter, dtype=dtype)
+        if stock:
+            optimizer = keras.optimizers.Adam(2e-4, beta_1=0.5, epsilon=1e-8)
+            optimizer.apply_gradients([(tf.constant(gradient), variable)])
+        else:
+            Adam(AdamSpec(), [variable]).apply([tf.constant(gradient)])
+        return variable.numpy()
+
+    return adam_error(update, dtype)
+
+
+def optax_adam(stock: bool, dtype: str) -> float:
+    jax = importlib.import_module("jax")
+    optax = importlib.import_module("optax")
+    from jax_impl.layers import adam
+    from shared.spec import AdamSpec
+
+    optimizer = optax.adam(2e-4, b1=0.5) if stock else adam(AdamSpec())
+
+    def update(parameter: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        with jax.enable_x64(dtype == "float64"):
+            held = jax.numpy.asarray(parameter)
+            updates, _ = optimizer.update(jax.numpy.asarray(gradient), optimizer.init(held), held)
+            return np.array(updates)
+
+    return adam_error(update, dtype)
+
+
+def nnx_buffer_dtype(stock: str) -> float:
+    """Return the error of the running MEAN after a float64 batch: a float32 buffer rounds it."""
+    jax = importlib.import_module("jax")
+    nnx = importlib.import_module("flax.nnx")
+    from jax_impl.layers import BatchNorm
+
+    x = random(64, 3)
+    with jax.enable_x64(True):
+        if stock == "ours":
+            layer = BatchNorm(3, dtype=np.float64)
+            layer(jax.numpy.asarray(x), training=True)
+        else:
+            layer = nnx.BatchNorm(
+                3, momentum=0.9, use_running_average=False, dtype=np.float64, rngs=nnx.Rngs(0)
+            )
+            with warnings.catch_warnings():
+                # JAX warns of the cast to the float32 buffer, which is the trap.
+                warnings.simplefilter("ignore", FutureWarning)
+                layer(jax.numpy.asarray(x))
+        mean = np.array(layer.mean[...])
+    return relative_l2(mean, 0.1 * x.mean(0))
+
+
+def broadcast_loss(shape: tuple[int, ...]) -> float:
+    """Least squares of scores [batch] against labels of some shape, by broadcasting."""
+    scores = random(8)
+    expected = 0.5 * np.mean(np.square(scores - np.arange(8)))
+    labels = np.arange(8.0).reshape(shape)
+    return float(abs(0.5 * np.mean(np.square(scores - labels)) / expected - 1.0))
+
+
+def torch_softplus_threshold(stock: bool) -> float:
+    torch = importlib.import_module("torch")
+    from pytorch_impl.losses import binary_cross_entropy_with_logits
+
+    x = torch.tensor([20.5], dtype=torch.float64)
+    loss = torch.nn.functional.softplus(x) if stock else binary_cross_entropy_with_logits(x, 0.0)
+    truth = np.log1p(np.exp(-20.5))  # the part that is lost beside x
+    return float(abs((loss - x)[0].item() / truth - 1.0))
+
+
+def sigmoid_then_bce(stock: bool) -> float:
+    """Return the error of the loss on a fake score of 17 in float32: -log(1 - σ(17)) = 17."""
+    torch = importlib.import_module("torch")
+    from pytorch_impl.losses import LOSSES
+
+    score = torch.tensor([17.0])
+    probability = torch.sigmoid(score)
+    loss = (
+        LOSSES["bce_probs"].discriminator_fake(probability)
+        if stock
+        else LOSSES["bce"].discriminator_fake(score)
+    )
+    return abs(float(loss) / (17.0 + np.log1p(np.exp(-17.0))) - 1.0)
+
+
+def safetensors_of_a_view(stock: bool) -> float:
+    """Save a transposed view; safetensors.numpy writes its memory, not its values."""
+    from safetensors.numpy import load, save
+
+    array = random(4, 6).T
+    content = save({"array": array if stock else np.ascontiguousarray(array)})
+    return relative_l2(load(content)["array"], array)
+
+
+FRAMEWORK_TRAPS = [
+    Trap("same-padding", same_padding_on_odd_sizes, same_padding_on_even_sizes, framework="tf"),
+    Trap(
+        "conv-transpose-padding",
+        lambda: jax_conv_transpose_padding(1),
+        lambda: jax_conv_transpose_padding(2),
+        framework="jax",
+    ),
+    Trap(
+        "leaky-relu-float32-slope",
+        lambda: tf_leaky_relu(True),
+        lambda: tf_leaky_relu(False),
+        framework="tf",
+    ),
+    Trap(
+        "leaky-relu-gradient-at-zero",
+        lambda: jax_leaky_relu_gradient_at_zero(True),
+        lambda: jax_leaky_relu_gradient_at_zero(False),
+        framework="jax",
+    ),
+    Trap(
+        "keras-running-variance",
+        lambda: keras_running_variance(True),
+        lambda: keras_running_variance(False),
+        framework="tf",
+    ),
+    Trap(
+        "nnx-running-variance",
+        lambda: batch_norm_variance(lambda x: nnx_batch_norm("centred")(x)[1], "float64"),
+        lambda: batch_norm_variance(lambda x: nnx_batch_norm("ours")(x)[1], "float64"),
+        framework="jax",
+    ),
+    Trap(
+        "nnx-fast-variance",
+        lambda: nnx_fast_variance("fast"),
+        lambda: nnx_fast_variance("ours"),
+        bound=1e-4,  # float32: the mean of 100 is known to 4e-6, the deviation is 0.1
+        framework="jax",
+    ),
+    Trap(
+        "nnx-buffer-dtype",
+        lambda: nnx_buffer_dtype("stock"),
+        lambda: nnx_buffer_dtype("ours"),
+        framework="jax",
+    ),
+    Trap(
+        "keras-layer-dtype",
+        lambda: keras_layer_dtype(True),
+        lambda: keras_layer_dtype(False),
+        framework="tf",
+    ),
+    Trap(
+        "tf-cast",
+        lambda: tf_cast_of_a_python_number(True),
+        lambda: tf_cast_of_a_python_number(False),
+        framework="tf",
+    ),
+    Trap("keras-adam", lambda: keras_adam(True), lambda: keras_adam(False), framework="tf"),
+    Trap(
+        "optax-adam-float32",
+        lambda: optax_adam(True, "float32"),
+        lambda: optax_adam(False, "float32"),
+        bound=1e-6,  # eight float32 roundings
+        framework="jax",
+    ),
+    Trap("broadcast-labels", lambda: broadcast_loss((8, 1)), lambda: broadcast_loss((8,))),
+    Trap(
+        "torch-softplus-threshold",
+        lambda: torch_softplus_threshold(True),
+        lambda: torch_softplus_threshold(False),
+        bound=1e-5,  # 20.5 holds the small part of the loss to 3.6e-15 of 1.2e-9
+        framework="pytorch",
+    ),
+    Trap(
+        "sigmoid-then-bce",
+        lambda: sigmoid_then_bce(True),
+        lambda: sigmoid_then_bce(False),
+        bound=1e-6,
+        framework="pytorch",
+    ),
+    Trap(
+        "safetensors-view",
+        lambda: safetensors_of_a_view(True),
+        lambda: safetensors_of_a_view(False),
+    ),
+]
+
+TRAPS = CONVENTION_TRAPS + FRAMEWORK_TRAPS
+
+
+if __name__ == "__main__":
+    for trap in TRAPS:
+        print(f"{trap.name:<30}naive {trap.naive():<10.2g} right {trap.right():.2g}")
