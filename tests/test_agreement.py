@@ -1,0 +1,26 @@
+"""`python -m shared.agreement` and what it prints."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.agreement import main, measure
+from shared.interface import Implementation
+from shared.reference.adapter import ReferenceImplementation
+from shared.spec import Conventions
+
+
+def test_every_implementation_agrees(implementation: Implementation) -> None:
+    agreement = measure(implementation, "float64")
+    figures = (agreement.images, agreement.scores, agreement.gradient, agreement.state)
+    assert max(figures) < 1e-12
+
+
+def test_a_wrong_port_shows() -> None:
+    wrong = measure(ReferenceImplementation(Conventions(batch_norm_epsilon=1e-3)), "float64")
+    assert min(wrong.images, wrong.scores, wrong.gradient, wrong.state) > 1e-6
+
+
+def test_an_unknown_implementation_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    assert main(["no_such_module"]) == 2
+    assert "unknown implementation 'no_such_module'" in capsys.readouterr().err
