@@ -68,7 +68,7 @@ def binary_cross_entropy(probabilities: jax.Array, label: float) -> jax.Array:
     Both logarithms are clamped at -100, and the denominator p(1 - p) of the gradient at 1e-12.
     """
     log_p = jnp.maximum(jnp.log(probabilities), -100.0)
-    log_not_p = jnp.maximum(jnp.log1p(-probabilities), -100.0)
+    log_not_p = jnp.maximum(_log1m(probabilities), -100.0)
     return -label * log_p - (1.0 - label) * log_not_p
 
 
@@ -79,6 +79,13 @@ def _binary_cross_entropy_jvp(
     (p,), (dp,) = primals, tangents
     gradient = (p - label) / jnp.maximum(p * (1.0 - p), _GRADIENT_FLOOR)
     return binary_cross_entropy(p, label), gradient * dp
+
+
+def _log1m(p: jax.Array) -> jax.Array:
+    # XLA's float64 log1p on a CPU is off by 120 ULP near -0.41. This is Goldberg 1991, theorem 4:
+    # the quotient makes up for the rounding of 1 - p.
+    rest = 1.0 - p
+    return jnp.where(rest == 1.0, -p, jnp.log(rest) * (p / (1.0 - rest)))
 
 
 def half_squared_error(scores: jax.Array, label: float) -> jax.Array:
@@ -106,34 +113,43 @@ class AdversarialLoss:
         fake_label: float = 0.0,
     ) -> jax.Array:
         """Return the discriminator's loss, the sum of its real and its fake half."""
-        return self.discriminator_real(
-            real_scores, real_label=real_label
-        ) + self.discriminator_fake(fake_scores, fake_label=fake_label)
+        halves = self._mean(real_scores, real_label) + self._mean(fake_scores, fake_label)
+        return halves.astype(real_scores.dtype)
 
     def discriminator_real(self, real_scores: jax.Array, *, real_label: float = 1.0) -> jax.Array:
         """Return the discriminator's loss on the scores of real images."""
-        return self._mean(real_scores, real_label)
+        return self._mean(real_scores, real_label).astype(real_scores.dtype)
 
     def discriminator_fake(self, fake_scores: jax.Array, *, fake_label: float = 0.0) -> jax.Array:
         """Return the discriminator's loss on the scores of fake images."""
-        return self._mean(fake_scores, fake_label)
+        return self._mean(fake_scores, fake_label).astype(fake_scores.dtype)
 
     def generator(
         self, fake_scores: jax.Array, *, generator_label: float = 1.0, fake_label: float = 0.0
     ) -> jax.Array:
         """Return the generator's loss."""
         if self.saturating:
-            return -self._mean(fake_scores, fake_label)
-        return self._mean(fake_scores, generator_label)
+            return (-self._mean(fake_scores, fake_label)).astype(fake_scores.dtype)
+        return self._mean(fake_scores, generator_label).astype(fake_scores.dtype)
+
+    def each(self, scores: jax.Array, label: float) -> jax.Array:
+        """Return the loss of each score, [batch]; float32 for bfloat16 and float16 scores.
+
+        Every operation on a bfloat16 rounds to 8 bits, as does the 1/n of the mean's gradient. So
+        the loss is computed in float32, as autocast does, and each result is rounded once.
+        """
+        if scores.dtype.itemsize < 4:
+            scores = scores.astype(jnp.float32)
+        return self.elementwise(scores, label)
 
     def _mean(self, scores: jax.Array, label: float) -> jax.Array:
-        """Average over the batch; any shape but [batch] is a ValueError, never a broadcast."""
+        """Average `each` over the batch; a shape other than [batch] is a ValueError."""
         if scores.ndim != 1 or scores.shape[0] == 0:
             raise ValueError(
                 f"scores must have shape [batch] with batch >= 1, received {tuple(scores.shape)}; "
                 "reshape [batch, 1] scores to [batch]"
             )
-        return jnp.mean(self.elementwise(scores, label))
+        return jnp.mean(self.each(scores, label))
 
 
 LOSSES: dict[str, AdversarialLoss] = {

@@ -6,6 +6,7 @@ import copy
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pytorch_impl import checkpoint, train
 from pytorch_impl.losses import LOSSES
@@ -27,14 +28,14 @@ class PyTorchImplementation:
         """Return the loss called `loss` and its gradients, computed in the inputs' dtype."""
         functions = LOSSES[check_loss(loss)]
         discriminator_labels, generator_labels = split_labels(labels)
-        real = torch.tensor(real_scores, requires_grad=True)
-        fake = torch.tensor(fake_scores, requires_grad=True)
+        real = _to_tensor(real_scores).requires_grad_()
+        fake = _to_tensor(fake_scores).requires_grad_()
         discriminator = functions.discriminator(real, fake, **discriminator_labels)
         real_gradient, fake_gradient = torch.autograd.grad(discriminator, (real, fake))
         generator = functions.generator(fake, **generator_labels)
         (generator_gradient,) = torch.autograd.grad(generator, fake)
         values = (discriminator, generator, real_gradient, fake_gradient, generator_gradient)
-        return LossValues(*(v.detach().numpy() for v in values))
+        return LossValues(*(_to_numpy(v.detach(), real_scores.dtype) for v in values))
 
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> TrainState:
         """Return a fresh training state with the weights that `seed` stands for."""
@@ -84,6 +85,20 @@ class PyTorchImplementation:
     def synchronize(self, state: TrainState) -> None:
         """Return when all work on the state is done."""
         train.synchronize(state)
+
+
+def _to_tensor(array: np.ndarray) -> Tensor:
+    """Copy an array; one of dtype bfloat16 (of ml_dtypes, which torch does not know) bit by bit."""
+    if array.dtype.name == "bfloat16":
+        return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
+    return torch.tensor(array)
+
+
+def _to_numpy(tensor: Tensor, dtype: np.dtype) -> np.ndarray:
+    """Return a tensor as an array of its own dtype, which the caller gives as NumPy's."""
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(dtype)
+    return tensor.numpy()
 
 
 implementation = PyTorchImplementation()

@@ -76,34 +76,43 @@ class AdversarialLoss:
         fake_label: float = 0.0,
     ) -> Tensor:
         """Return the discriminator's loss, the sum of its real and its fake half."""
-        return self.discriminator_real(
-            real_scores, real_label=real_label
-        ) + self.discriminator_fake(fake_scores, fake_label=fake_label)
+        halves = self._mean(real_scores, real_label) + self._mean(fake_scores, fake_label)
+        return halves.to(real_scores.dtype)
 
     def discriminator_real(self, real_scores: Tensor, *, real_label: float = 1.0) -> Tensor:
         """Return the discriminator's loss on the scores of real images."""
-        return self._mean(real_scores, real_label)
+        return self._mean(real_scores, real_label).to(real_scores.dtype)
 
     def discriminator_fake(self, fake_scores: Tensor, *, fake_label: float = 0.0) -> Tensor:
         """Return the discriminator's loss on the scores of fake images."""
-        return self._mean(fake_scores, fake_label)
+        return self._mean(fake_scores, fake_label).to(fake_scores.dtype)
 
     def generator(
         self, fake_scores: Tensor, *, generator_label: float = 1.0, fake_label: float = 0.0
     ) -> Tensor:
         """Return the generator's loss."""
         if self.saturating:
-            return -self._mean(fake_scores, fake_label)
-        return self._mean(fake_scores, generator_label)
+            return (-self._mean(fake_scores, fake_label)).to(fake_scores.dtype)
+        return self._mean(fake_scores, generator_label).to(fake_scores.dtype)
+
+    def each(self, scores: Tensor, label: float) -> Tensor:
+        """Return the loss of each score, [batch]; float32 for bfloat16 and float16 scores.
+
+        Every operation on a bfloat16 rounds to 8 bits, as does the 1/n of the mean's gradient. So
+        the loss is computed in float32, as autocast does, and each result is rounded once.
+        """
+        if scores.dtype.itemsize < 4:
+            scores = scores.float()
+        return self.elementwise(scores, label)
 
     def _mean(self, scores: Tensor, label: float) -> Tensor:
-        """Average over the batch; any shape but [batch] is a ValueError, never a broadcast."""
+        """Average `each` over the batch; a shape other than [batch] is a ValueError."""
         if scores.ndim != 1 or scores.shape[0] == 0:
             raise ValueError(
                 f"scores must have shape [batch] with batch >= 1, received {tuple(scores.shape)}; "
                 "reshape [batch, 1] scores to [batch]"
             )
-        return self.elementwise(scores, label).mean()
+        return self.each(scores, label).mean()
 
 
 LOSSES: dict[str, AdversarialLoss] = {

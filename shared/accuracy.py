@@ -1,81 +1,253 @@
-"""The accuracy of the losses: `python -m shared.accuracy` prints the largest error in ULP.
+"""The accuracy of the losses, ours and the frameworks' own: `python -m shared.accuracy`.
 
-Every loss on hard targets at about a thousand scores, value and gradient, against 50-digit
-arithmetic. ULP are units in the last place of the truth in the dtype of the scores.
+About a thousand scores per loss and target, value and gradient, against 50-digit arithmetic.
+ULP are units in the last place of the truth in the dtype of the scores. Where a loss near zero
+makes them explode, ε is the same error with a unit never below that of 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib
+import importlib.metadata
+import itertools
+import os
+import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from shared.comparison import ulp_error
-from shared.interface import IMPLEMENTATIONS, Implementation, load_implementation
+from shared.accuracy_sweep import (
+    DTYPES,
+    EXPLODED,
+    OURS,
+    TARGETS,
+    Error,
+    Formula,
+    exact,
+    face_formulas,
+    measure,
+)
+from shared.comparison import ExactNumber
+from shared.interface import IMPLEMENTATIONS, load_implementation
 
-LOSSES = ("bce", "minimax")
-DTYPES = ("float32", "float64")
+TITLES = {
+    "bce": "bce and minimax, on logits x",
+    "bce_probs": "bce_probs, on probabilities p",
+    "lsgan": "lsgan, on scores x",
+}
+# Scores of which each loss is also shown by itself, in float32.
+SPECIAL_SCORES = {"bce": (0.0, np.inf, -np.inf, np.nan), "bce_probs": (0.0, 1.0, np.nan)}
+PACKAGES = ("torch", "tensorflow", "keras", "jax", "optax", "numpy")
+BOTH = " and "  # between the ways to run a formula that gave one and the same row
+START, END = "<!-- accuracy: begin -->", "<!-- accuracy: end -->"
+
+# Another processor has other vector instructions: a figure of the docs may be off by this.
+CHECK_ABSOLUTE, CHECK_RELATIVE = 0.5, 0.5
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """The largest error of one loss in one dtype, ULP, and the score where it occurs."""
-
-    implementation: str
-    loss: str
-    dtype: str
-    value: float
-    value_at: float
-    gradient: float
-    gradient_at: float
+@functools.cache
+def load_formulas(name: str) -> list[Formula]:
+    """Return the formulas of one of our implementations, or of a third party's dotted path."""
+    implementation = load_implementation(name)
+    if name not in IMPLEMENTATIONS:
+        return face_formulas(implementation)
+    # By name, as with the implementations: `shared` imports neither a framework nor benchmarks.
+    return importlib.import_module("benchmarks.stock_losses").formulas(name)
 
 
-def sweep_scores() -> np.ndarray:
-    """Return 1,050 float32 scores with |x| ≤ 80, as float64: a grid and powers around zero."""
-    grid = np.linspace(-80.0, 80.0, 801)
-    small = np.geomspace(1e-12, 80.0, 125)
-    extreme = np.array([16.75, -16.75, 17.0, -17.0])
-    scores = np.unique(np.concatenate([grid, small, -small, extreme]).astype(np.float32))
-    return scores[np.abs(scores) <= 80.0].astype(np.float64)
+Table = list[list[str]]  # the first row is the header
 
 
-def measure(implementation: Implementation, loss: str, dtype: str) -> Accuracy:
-    """Return the largest errors over the sweep; each score is a batch of its own."""
-    from shared.fixtures.make_losses import exact_losses  # needs mpmath
+def make_tables(formulas: Sequence[Formula]) -> dict[str, Table]:
+    """Return all tables by title."""
+    tables: dict[str, Table] = {}
+    for loss, title in TITLES.items():
+        rows = [f for f in formulas if f.loss == loss]
+        tables[title] = _merge(list(_accuracy_rows(rows)))
+        if loss in SPECIAL_SCORES:
+            single = _merge(list(_special_rows(loss, rows)))
+            tables[f"{title}: single scores, value / gradient"] = single
+    return tables
 
-    worst = {"value": (0.0, 0.0), "gradient": (0.0, 0.0)}
-    for x in sweep_scores():
-        # Opposite signs: neither half of the discriminator's loss hides the other's error.
-        expected = exact_losses(loss, {}, [x], [-x])
-        scores = np.array([x], dtype)
-        received = implementation.loss(loss, scores, -scores)
-        for field, truth in expected.items():
-            actual = np.atleast_1d(getattr(received, field))[0]
-            error = ulp_error(actual, truth[0], dtype)
-            kind = "gradient" if field.endswith("gradient") else "value"
-            worst[kind] = max(worst[kind], (error, float(x)))
-    return Accuracy(implementation.name, loss, dtype, *worst["value"], *worst["gradient"])
+
+def _accuracy_rows(formulas: Sequence[Formula]) -> Iterator[list[str]]:
+    figures = [f"{dtype} {kind}" for dtype in DTYPES for kind in ("value", "gradient")]
+    yield ["framework", "formula", "run", *figures]
+    for f in formulas:
+        errors = [error for dtype in DTYPES for error in measure(f, dtype)]
+        yield [f.framework, f.name, f.run, *(_cell(f.loss, error) for error in errors)]
+
+
+def _merge(rows: Sequence[list[str]]) -> Table:
+    """Return rows with those in one that differ only in how the formula was run."""
+    merged: Table = []
+    for framework, name, run, *cells in rows:
+        last = merged[-1] if merged else []
+        if [last[:2], last[3:]] == [[framework, name], cells]:
+            last[2] += f"{BOTH}{run}"
+        else:
+            merged.append([framework, name, run, *cells])
+    return merged
+
+
+def _cell(loss: str, error: Error) -> str:
+    variable = "p" if loss == "bce_probs" else "x"
+    place = f"{variable} = {error.score:.4g}, y = {error.target:.0f}"
+    if error.ulp > EXPLODED:
+        return f"{error.ulp:.1e} ({place}; {error.epsilons:.3g} ε)"
+    return f"{error.ulp:.2f} ({place})"
+
+
+def _special_rows(loss: str, formulas: Sequence[Formula]) -> Iterator[list[str]]:
+    *scores, nan = SPECIAL_SCORES[loss]
+    cases = [*itertools.product(TARGETS, scores), (TARGETS[0], nan)]
+    truths = [exact(loss, x, y) for y, x in cases]
+    variable = "p" if loss == "bce_probs" else "x"
+    header = [f"{variable} = {x:g}, y = {y:.0f}" for y, x in cases]
+    yield ["framework", "formula", "run", *header]
+    yield ["", "truth", "", *(f"{_short(v)} / {_short(g)}" for v, g in truths)]
+    for f in formulas:
+        results = [r for y in TARGETS for r in _special_results(f, scores, y)]
+        results += _special_results(f, [nan], TARGETS[0])
+        cells = (_special_cell(r, t) for r, t in zip(results, truths, strict=True))
+        yield [f.framework, f.name, f.run, *cells]
+
+
+def _special_results(
+    formula: Formula, scores: Sequence[float], target: float
+) -> list[tuple[float, float] | str]:
+    try:
+        results = formula.evaluate(np.array(scores), target, "float32")
+    except RuntimeError as error:  # torch's of a probability that is none
+        return [type(error).__name__] * len(scores)
+    return [(float(v), float(g)) for v, g in zip(*results, strict=True)]
+
+
+def _special_cell(result: tuple[float, float] | str, truth: tuple[ExactNumber, ExactNumber]) -> str:
+    if isinstance(result, str):
+        return f"{result} ✗"
+    return " / ".join(_judged(r, t) for r, t in zip(result, truth, strict=True))
+
+
+def _short(number: ExactNumber) -> str:
+    return f"{float(number) + 0.0:.4g}"  # + 0.0: no negative zero
+
+
+def _judged(actual: float, truth: ExactNumber) -> str:
+    expected = float(truth)
+    right = actual == expected or np.isclose(actual, expected, 1e-5, 1e-37, equal_nan=True)
+    return _short(actual) + ("" if right else " ✗")
+
+
+def to_markdown(tables: dict[str, Table]) -> str:
+    """Return the tables as they stand in docs/losses.md between the two markers."""
+    lines = [START, "", f"Measured with {_versions()}."]
+    for title, (header, *rows) in tables.items():
+        lines += ["", f"### {title}", "", _row(header), _row(["---"] * len(header))]
+        lines += [_row(row) for row in rows]
+    return "\n".join([*lines, "", END])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(f'**{c}**' if c == OURS else c for c in cells)} |"
+
+
+def _versions() -> str:
+    found = [f"{p} {importlib.metadata.version(p)}" for p in PACKAGES if _is_installed(p)]
+    return ", ".join(found)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def to_text(tables: dict[str, Table]) -> str:
+    """Return the tables with aligned columns."""
+    lines = []
+    for title, rows in tables.items():
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += ["", title, ""]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines[1:])
+
+
+def from_markdown(text: str) -> dict[str, Table]:
+    """Return the tables between the markers; a text without them is a ValueError."""
+    if text.count(START) != 1 or text.count(END) != 1:
+        raise ValueError(f"expected the markers {START!r} and {END!r} once each")
+    tables: dict[str, Table] = {}
+    for line in text.split(START)[1].split(END)[0].splitlines():
+        if line.startswith("### "):
+            tables[line.removeprefix("### ")] = rows = []
+        elif line.startswith("| ") and not line.startswith("| ---"):
+            rows.append([cell.strip(" *") for cell in line.strip("|").split(" | ")])
+    return tables
+
+
+def differences(found: dict[str, Table], printed: dict[str, Table]) -> list[str]:
+    """Return where tables in the docs part from measured ones by more than the stated bound."""
+    wrong = []
+    for title, rows in printed.items():
+        keyed, expected = _by_run(found.get(title, [])), _by_run(rows)
+        frameworks = {key[0] for key in expected}
+        for key in [k for k in (keyed | expected) if k[0] in frameworks]:
+            cells, measured = keyed.get(key, []), expected.get(key, [])
+            if len(cells) != len(measured):
+                wrong.append(f"{title}: {key}: {len(cells)} cells instead of {len(measured)}")
+                continue
+            wrong += [
+                f"{title}: {key}: {old!r} instead of {new!r}"
+                for old, new in zip(cells, measured, strict=True)
+                if not _agree(old, new)
+            ]
+    return wrong
+
+
+def _by_run(rows: Table) -> dict[tuple[str, str, str], list[str]]:
+    return {(row[0], row[1], run): row[3:] for row in rows for run in row[2].split(BOTH)}
+
+
+def _agree(old: str, new: str) -> bool:
+    """Compare the ULP and ε of two cells, whatever the score where they were found."""
+    pattern = r"^([\d.e+]+|inf) \(|; ([\d.e+]+|inf) ε\)"
+    numbers = [[float(m[1] or m[2]) for m in re.finditer(pattern, cell)] for cell in (old, new)]
+    if not numbers[0] or len(numbers[0]) != len(numbers[1]):
+        return old == new
+    return all(
+        a == b or abs(a - b) <= CHECK_ABSOLUTE + CHECK_RELATIVE * max(a, b)
+        for a, b in zip(*numbers, strict=True)
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table."""
+    """Print the tables, or compare them with those of a file: exit code 1 where they part."""
     parser = argparse.ArgumentParser(prog="python -m shared.accuracy", description=__doc__)
     parser.add_argument("implementations", nargs="*", default=list(IMPLEMENTATIONS))
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--markdown", action="store_true", help="print the block of docs/losses.md")
+    how.add_argument("--check", type=Path, metavar="FILE", help="compare with the tables of FILE")
     options = parser.parse_args(arguments)
-    print(f"{'implementation':<15}{'loss':<9}{'dtype':<9}{'value':>7} at {'gradient':>18} at")
-    for name in options.implementations:
-        implementation = load_implementation(name)
-        for loss in LOSSES:
-            for dtype in DTYPES:
-                a = measure(implementation, loss, dtype)
-                print(
-                    f"{a.implementation:<15}{a.loss:<9}{a.dtype:<9}{a.value:>7.2f}"
-                    f" {a.value_at:<12.5g}{a.gradient:>7.2f} {a.gradient_at:<12.5g}"
-                )
-    return 0
+    # Before a framework is imported. The figures are those of a CPU.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    tables = make_tables([f for name in options.implementations for f in load_formulas(name)])
+    if options.check is None:
+        print(to_markdown(tables) if options.markdown else to_text(tables))
+        return 0
+    wrong = differences(from_markdown(options.check.read_text("utf-8")), tables)
+    print("\n".join(wrong) or f"{options.check}: the tables are those measured here")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

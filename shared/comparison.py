@@ -12,6 +12,9 @@ import numpy as np
 
 ExactNumber = Fraction | float  # a float only for inf, -inf and nan
 
+# Distance from 1 to the next number and smallest normal number; numpy.finfo does not know it.
+_BFLOAT16 = (2.0**-7, 2.0**-126)
+
 
 class MismatchError(AssertionError):
     """Two things that should agree do not; the message says which, where and by how much."""
@@ -90,17 +93,25 @@ def ulp_error(
     other is not the same. Near the smallest normal number of the dtype (a truth below four times
     it), a difference of up to twice that number counts as 0: subnormals may be flushed to zero.
     """
-    value, info = float(actual), np.finfo(dtype)
+    value = float(actual)
+    epsilon, tiny = _epsilon_and_tiny(dtype)
     if isinstance(expected, float):  # inf, -inf or nan
         same = np.isnan(value) if np.isnan(expected) else value == expected
         return 0.0 if same else float("inf")
     if not np.isfinite(value):
         return float("inf")
-    difference, smallest = abs(Fraction(value) - expected), Fraction(float(info.tiny))
+    difference, smallest = abs(Fraction(value) - expected), Fraction(tiny)
     if abs(expected) < 4 * smallest and difference <= 2 * smallest:
         return 0.0
     size = max(abs(expected), Fraction(floor), smallest)
-    return float(difference / (_power_of_two_below(size) * Fraction(float(info.eps))))
+    return float(difference / (_power_of_two_below(size) * Fraction(epsilon)))
+
+
+def _epsilon_and_tiny(dtype: np.dtype | str) -> tuple[float, float]:
+    if str(dtype) == "bfloat16":
+        return _BFLOAT16
+    info = np.finfo(dtype)
+    return float(info.eps), float(info.tiny)
 
 
 def _power_of_two_below(size: Fraction) -> Fraction:

@@ -37,7 +37,27 @@ def binary_cross_entropy_with_logits(scores: tf.Tensor, label: float) -> tf.Tens
     At ±∞ this op returns nan where the truth is finite or infinite: docs/losses.md.
     """
     labels = tf.fill(tf.shape(scores), tf.constant(label, scores.dtype))
-    return tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=scores)
+
+    # The op's own gradient is a sum of 1, -label and e^-|x|. In a tf.function TensorFlow may add
+    # the terms in another order, so that a confident score's gradient cancels: docs/losses.md.
+    @tf.custom_gradient
+    def cross_entropy(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            if label == 1.0:
+                return -upstream * _sigmoid(-x)
+            if label == 0.0:
+                return upstream * _sigmoid(x)
+            return upstream * ((1.0 - label) * _sigmoid(x) - label * _sigmoid(-x))
+
+        return tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=x), gradient
+
+    return cross_entropy(scores)
+
+
+def _sigmoid(x: tf.Tensor) -> tf.Tensor:
+    # tf.sigmoid is off by 4.5 ULP in float32.
+    exponential = tf.exp(tf.where(x >= 0.0, -x, x))
+    return tf.where(x >= 0.0, tf.ones_like(x), exponential) / (1.0 + exponential)
 
 
 def binary_cross_entropy(probabilities: tf.Tensor, label: float) -> tf.Tensor:
@@ -88,34 +108,43 @@ class AdversarialLoss:
         fake_label: float = 0.0,
     ) -> tf.Tensor:
         """Return the discriminator's loss, the sum of its real and its fake half."""
-        return self.discriminator_real(
-            real_scores, real_label=real_label
-        ) + self.discriminator_fake(fake_scores, fake_label=fake_label)
+        halves = self._mean(real_scores, real_label) + self._mean(fake_scores, fake_label)
+        return tf.cast(halves, real_scores.dtype)
 
     def discriminator_real(self, real_scores: tf.Tensor, *, real_label: float = 1.0) -> tf.Tensor:
         """Return the discriminator's loss on the scores of real images."""
-        return self._mean(real_scores, real_label)
+        return tf.cast(self._mean(real_scores, real_label), real_scores.dtype)
 
     def discriminator_fake(self, fake_scores: tf.Tensor, *, fake_label: float = 0.0) -> tf.Tensor:
         """Return the discriminator's loss on the scores of fake images."""
-        return self._mean(fake_scores, fake_label)
+        return tf.cast(self._mean(fake_scores, fake_label), fake_scores.dtype)
 
     def generator(
         self, fake_scores: tf.Tensor, *, generator_label: float = 1.0, fake_label: float = 0.0
     ) -> tf.Tensor:
         """Return the generator's loss."""
         if self.saturating:
-            return -self._mean(fake_scores, fake_label)
-        return self._mean(fake_scores, generator_label)
+            return tf.cast(-self._mean(fake_scores, fake_label), fake_scores.dtype)
+        return tf.cast(self._mean(fake_scores, generator_label), fake_scores.dtype)
+
+    def each(self, scores: tf.Tensor, label: float) -> tf.Tensor:
+        """Return the loss of each score, [batch]; float32 for bfloat16 and float16 scores.
+
+        Every operation on a bfloat16 rounds to 8 bits, as does the 1/n of the mean's gradient. So
+        the loss is computed in float32, as autocast does, and each result is rounded once.
+        """
+        if scores.dtype.size < 4:
+            scores = tf.cast(scores, tf.float32)
+        return self.elementwise(scores, label)
 
     def _mean(self, scores: tf.Tensor, label: float) -> tf.Tensor:
-        """Average over the batch; any shape but [batch] is a ValueError, never a broadcast."""
+        """Average `each` over the batch; a shape other than [batch] is a ValueError."""
         if scores.shape.rank != 1 or scores.shape[0] == 0:
             raise ValueError(
                 f"scores must have shape [batch] with batch >= 1, received {tuple(scores.shape)}; "
                 "reshape [batch, 1] scores to [batch]"
             )
-        return tf.reduce_mean(self.elementwise(scores, label))
+        return tf.reduce_mean(self.each(scores, label))
 
 
 LOSSES: dict[str, AdversarialLoss] = {
