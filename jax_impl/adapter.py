@@ -41,7 +41,7 @@ class JaxImplementation:
     def loss(
         self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
     ) -> LossValues:
-        """Return the loss called `loss` and its gradients, computed in the inputs' dtype."""
+        """Return the loss called `loss` and its gradients, in the inputs' dtype."""
         functions = LOSSES[check_loss(loss)]
         discriminator_labels, generator_labels = split_labels(labels)
         with _precision(real_scores.dtype):

@@ -230,7 +230,8 @@ def _agree(old: str, new: str) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables, or compare them with those of a file: exit code 1 where they part."""
+    """Print the tables, or compare them with those of a file: exit code 1 where they part,
+    2 where a framework is missing."""
     parser = argparse.ArgumentParser(prog="python -m shared.accuracy", description=__doc__)
     parser.add_argument("implementations", nargs="*", default=list(IMPLEMENTATIONS))
     how = parser.add_mutually_exclusive_group()
@@ -241,7 +242,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ |= {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
     os.environ["JAX_PLATFORMS"] = "cpu"
-    tables = make_tables([f for name in options.implementations for f in load_formulas(name)])
+    try:
+        formulas = [f for name in options.implementations for f in load_formulas(name)]
+    except (ImportError, ValueError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    tables = make_tables(formulas)
     if options.check is None:
         print(to_markdown(tables) if options.markdown else to_text(tables))
         return 0

@@ -55,7 +55,9 @@ class Implementation(Protocol):
     def loss(
         self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
     ) -> LossValues:
-        """Return the loss called `loss` and its gradients, computed in the inputs' dtype.
+        """Return the loss called `loss` and its gradients, in the inputs' dtype.
+
+        float32 and float64 are computed as they are; bfloat16 may be float32 inside, rounded once.
 
         `labels` may hold real_label, fake_label and generator_label, where the loss has them.
         """

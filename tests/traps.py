@@ -376,6 +376,26 @@ def sigmoid_then_bce(stock: bool) -> float:
     return abs(float(loss) / (17.0 + np.log1p(np.exp(-17.0))) - 1.0)
 
 
+def tf_function_gradient(stock: bool) -> float:
+    """Return the error of the gradient of -log σ(x) at x = 20, float32, inside a tf.function."""
+    tf, _ = tensorflow()
+    from tf_impl.losses import binary_cross_entropy_with_logits
+
+    @tf.function
+    def gradient(x: object) -> object:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            if stock:
+                labels = tf.ones_like(x)
+                y = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=x)
+            else:
+                y = binary_cross_entropy_with_logits(x, 1.0)
+        return tape.gradient(y, x)
+
+    truth = -1.0 / (1.0 + np.exp(20.0))
+    return abs(float(gradient(tf.constant([20.0]))[0]) / truth - 1.0)
+
+
 def safetensors_of_a_view(stock: bool) -> float:
     """Save a transposed view; safetensors.numpy writes its memory, not its values."""
     from safetensors.numpy import load, save
@@ -464,6 +484,13 @@ FRAMEWORK_TRAPS = [
         lambda: sigmoid_then_bce(False),
         bound=1e-6,
         framework="pytorch",
+    ),
+    Trap(
+        "tf-function-gradient",
+        lambda: tf_function_gradient(True),
+        lambda: tf_function_gradient(False),
+        bound=1e-6,
+        framework="tf",
     ),
     Trap(
         "safetensors-view",
