@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from shared.interface import check_arrays
-from shared.spec import NETWORKS, Parameter, SystemSpec, optimizer_name, state_shapes
+from shared.spec import NETWORKS, optimizer_name, state_shapes
 
 if TYPE_CHECKING:
     from pytorch_impl.state import TrainState
 
-__all__ = ["export_gradients", "export_state", "import_state"]
+__all__ = ["export_gradients", "export_state", "import_state", "to_canonical", "to_native"]
 
 _BATCH_NORM_NAMES = {"scale": "weight", "mean": "running_mean", "var": "running_var"}
 
@@ -26,12 +26,11 @@ def export_state(state: TrainState) -> dict[str, np.ndarray]:
         optimizer = state.optimizer(network)
         for name, parameter in state.spec.parameters(network).items():
             tensor = _tensor(state.network(network), name)
-            arrays[name] = _to_canonical(tensor, parameter, state.spec)
+            arrays[name] = to_canonical(tensor)
             if parameter.trainable:
                 moments = optimizer.state[tensor]
                 for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq")):
-                    moved = _to_canonical(moments[key], parameter, state.spec)
-                    arrays[optimizer_name(name, moment)] = moved
+                    arrays[optimizer_name(name, moment)] = to_canonical(moments[key])
                 steps = moments["step"]
         arrays[f"{network}_optimizer/step"] = np.array(int(steps), np.int64)
     return {name: arrays[name] for name in state_shapes(state.spec)}
@@ -45,14 +44,13 @@ def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> None:
         steps = float(arrays[f"{network}_optimizer/step"])
         for name, parameter in state.spec.parameters(network).items():
             tensor = _tensor(state.network(network), name)
-            _assign(tensor, arrays[name], parameter, state.spec)
+            _assign(tensor, arrays[name])
             if not parameter.trainable:
                 continue
             moments = optimizer.state[tensor]
             for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq")):
                 moments.setdefault(key, torch.zeros_like(tensor))
-                values = arrays[optimizer_name(name, moment)]
-                _assign(moments[key], values, parameter, state.spec)
+                _assign(moments[key], arrays[optimizer_name(name, moment)])
             # Like the fused optimizer: the counter is a float32 scalar beside the parameter.
             moments["step"] = torch.tensor(steps, dtype=torch.float32, device=tensor.device)
 
@@ -61,11 +59,33 @@ def export_gradients(state: TrainState) -> dict[str, np.ndarray]:
     """Return the gradients that the last step left on the parameters, by canonical name."""
     arrays: dict[str, np.ndarray] = {}
     for network in NETWORKS:
-        for name, parameter in state.spec.parameters(network).items():
+        for name in state.spec.parameters(network):
             gradient = _tensor(state.network(network), name).grad
             if gradient is not None:
-                arrays[name] = _to_canonical(gradient, parameter, state.spec)
+                arrays[name] = to_canonical(gradient)
     return arrays
+
+
+def to_canonical(tensor: Tensor) -> np.ndarray:
+    """Return a tensor of a layer, or a moment of it, as an array in the canonical layout."""
+    values = tensor.detach().cpu()
+    if values.ndim == 4:
+        # OIHW → HWIO and IOHW → HWOI alike: porting.md, kernels.
+        values = values.permute(2, 3, 1, 0)
+    elif values.ndim == 2:
+        # (out, in) → (in, out), with in-features from CHW to HWC order.
+        values = values.reshape(len(values), -1, 4, 4).permute(2, 3, 1, 0).flatten(0, 2)
+    return np.array(values.numpy(), order="C")
+
+
+def to_native(array: np.ndarray) -> Tensor:
+    """Return an array in the canonical layout as a tensor in PyTorch's; undoes `to_canonical`."""
+    values = torch.from_numpy(np.array(array))
+    if values.ndim == 4:
+        values = values.permute(3, 2, 0, 1)
+    elif values.ndim == 2:
+        values = values.reshape(4, 4, -1, values.shape[1]).permute(3, 2, 0, 1).flatten(1)
+    return values.contiguous()
 
 
 def _tensor(module: nn.Module, name: str) -> Tensor:
@@ -77,23 +97,6 @@ def _tensor(module: nn.Module, name: str) -> Tensor:
     return layer.weight if parameter_name == "kernel" else layer.bias
 
 
-def _to_canonical(tensor: Tensor, parameter: Parameter, spec: SystemSpec) -> np.ndarray:
-    values = tensor.detach().cpu()
-    if values.ndim == 4:
-        # OIHW → HWIO and IOHW → HWOI alike: porting.md, kernels.
-        values = values.permute(2, 3, 1, 0)
-    elif parameter.name == "kernel":
-        # (out, in) → (in, out), with in-features from CHW to HWC order.
-        channels = 8 * spec.width
-        values = values.reshape(-1, channels, 4, 4).permute(2, 3, 1, 0).reshape(parameter.shape)
-    return np.ascontiguousarray(values.numpy()).reshape(parameter.shape).copy()
-
-
 @torch.no_grad()
-def _assign(tensor: Tensor, array: np.ndarray, parameter: Parameter, spec: SystemSpec) -> None:
-    values = torch.from_numpy(np.array(array))
-    if values.ndim == 4:
-        values = values.permute(3, 2, 0, 1)
-    elif parameter.name == "kernel":
-        values = values.reshape(4, 4, 8 * spec.width, -1).permute(3, 2, 0, 1).flatten(1)
-    tensor.copy_(values)
+def _assign(tensor: Tensor, array: np.ndarray) -> None:
+    tensor.copy_(to_native(array))

@@ -19,6 +19,7 @@ from safetensors.numpy import save
 
 from shared.interface import check_arrays
 from shared.spec import SystemSpec, state_shapes
+from shared.staging import synchronize_folder
 
 FORMAT = "gan-across-frameworks"
 FORMAT_VERSION = "1"
@@ -60,13 +61,8 @@ def write_checkpoint(
     """
     path = Path(path)
     _check_state(path, arrays, spec)
-    _check_progress(path, progress)
-    metadata = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "spec": json.dumps(spec.to_dict()),
-        "progress": json.dumps(progress),
-    }
+    check_progress(path, progress)
+    metadata = encode_description(spec, progress)
     write_file_atomically(path, save({k: _contiguous(a) for k, a in arrays.items()}, metadata))
 
 
@@ -81,17 +77,41 @@ def read_checkpoint(
     """
     path = Path(path)
     metadata, arrays = _read_safetensors(path)
-    try:
-        spec = SystemSpec.from_dict(_json_object(path, metadata, "spec"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: the spec in the header is not valid: {error}") from error
-    progress = _json_object(path, metadata, "progress")
-    _check_progress(path, progress)
+    spec, progress = decode_description(path, metadata)
+    if progress is None:
+        raise CheckpointError(f"{path}: expected JSON as 'progress' in the header, found none")
     _check_state(path, arrays, spec)
     if expected_spec is not None and spec != expected_spec:
         differences = "; ".join(spec_differences(spec, expected_spec))
         raise CheckpointError(f"{path} was written for another system: {differences}")
     return Checkpoint(arrays, spec, progress)
+
+
+def encode_description(spec: SystemSpec, progress: dict[str, Any] | None) -> dict[str, str]:
+    """Return format, version, spec and progress as the text that goes beside the arrays."""
+    description = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "spec": json.dumps(spec.to_dict()),
+    }
+    return description if progress is None else description | {"progress": json.dumps(progress)}
+
+
+def decode_description(path: Path, description: dict[str, str]) -> tuple[SystemSpec, Any]:
+    """Return spec and progress from `encode_description`'s text; no progress is None.
+
+    Raises CheckpointError, which names `path`, for anything that is not such a text.
+    """
+    _check_format(path, description)
+    try:
+        spec = SystemSpec.from_dict(_json_object(path, description, "spec"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: the spec in the header is not valid: {error}") from error
+    if "progress" not in description:
+        return spec, None
+    progress = _json_object(path, description, "progress")
+    check_progress(path, progress)
+    return spec, progress
 
 
 def spec_differences(found: SystemSpec, asked: SystemSpec) -> list[str]:
@@ -124,7 +144,7 @@ def write_file_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _synchronize_folder(path.parent)
+    synchronize_folder(path.parent)
 
 
 # --- writing ---------------------------------------------------------------------------------
@@ -137,17 +157,6 @@ def _contiguous(array: np.ndarray) -> np.ndarray:
     `np.ascontiguousarray` turns a scalar into shape (1,), hence the reshape.
     """
     return np.ascontiguousarray(array).reshape(np.shape(array))
-
-
-def _synchronize_folder(folder: Path) -> None:
-    """Make the new name itself survive a power cut, where the system can open a folder."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -197,7 +206,8 @@ def _json_object(path: Path, metadata: dict[str, str], field: str) -> dict[str, 
     return value
 
 
-def _check_progress(path: Path, progress: dict[str, Any]) -> None:
+def check_progress(path: Path, progress: dict[str, Any]) -> None:
+    """Raise CheckpointError unless the progress has a whole number "step" of at least 0."""
     step = progress.get("step")
     if not isinstance(step, int) or isinstance(step, bool) or step < 0:
         raise CheckpointError(
@@ -211,6 +221,11 @@ def _check_state(path: Path, arrays: dict[str, np.ndarray], spec: SystemSpec) ->
         check_arrays(arrays, state_shapes(spec), "the state")
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    check_dtypes(path, arrays)
+
+
+def check_dtypes(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Raise CheckpointError unless counters are int64 and all else is one dtype of floats."""
     counters = [name for name in arrays if name.endswith("_optimizer/step")]
     for name in counters:
         if arrays[name].dtype != np.int64:

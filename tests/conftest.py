@@ -26,11 +26,11 @@ def implementation(request: pytest.FixtureRequest) -> Implementation:
         loaded = load(request.param)
     except MissingFrameworkError as error:
         pytest.skip(str(error))
-    _limit_threads(request.param)
+    limit_threads(request.param)
     return loaded
 
 
-def _limit_threads(name: str) -> None:
+def limit_threads(name: str) -> None:
     if name == "pytorch":
         import torch
 

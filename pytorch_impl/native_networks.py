@@ -1,0 +1,105 @@
+"""The networks as PyTorch's users have them: pytorch/examples' DCGAN, its names, its loading."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from torch import nn
+
+from shared.native_contents import NativeContents
+from shared.spec import NETWORKS, Layer, NetworkName, SystemSpec, optimizer_name
+
+__all__ = ["batch_counters", "create_native_network", "native_names", "run_native"]
+
+_BATCH_NORM_NAMES = {
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+_LAYER_NAMES = {"kernel": "weight", "bias": "bias"}
+_MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
+
+
+def run_native(
+    path: str | os.PathLike[str], contents: NativeContents, latents: np.ndarray, images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Load a file as this framework's users do, around `read_native`, and run its networks.
+
+    So a mistake of `write_native` that `read_native` undoes shows as other numbers. `contents`
+    says which networks are there. Returns images under "generator" and scores [batch] under
+    "discriminator", both by the running statistics.
+    """
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    results: dict[str, np.ndarray] = {}
+    for network in contents.networks:
+        module = create_native_network(contents.spec, network)
+        module.to(getattr(torch, contents.dtype)).eval()
+        module.load_state_dict(saved.get(network, saved))
+        x = latents[:, None, None, :] if network == "generator" else images
+        with torch.no_grad():
+            y = module.get_submodule("main")(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous())
+        y = y.permute(0, 2, 3, 1) if network == "generator" else y.reshape(-1)
+        results[network] = y.numpy()
+    return results
+
+
+def create_native_network(spec: SystemSpec, network: NetworkName) -> nn.Module:
+    """Return a network whose state_dict has the names of pytorch/examples' DCGAN."""
+    module = nn.Module()
+    module.main = nn.Sequential(*(_module(layer) for _, layer in _main(spec, network)))
+    return module
+
+
+def _main(spec: SystemSpec, network: NetworkName) -> list[tuple[int, Layer]]:
+    """Return the layers with their indices in the nn.Sequential called main."""
+    # The example's latents have the shape [batch, latent_dim, 1, 1] from the start.
+    return list(enumerate(layer for layer in spec.layers(network) if layer.kind != "reshape"))
+
+
+def native_names(spec: SystemSpec) -> dict[str, str]:
+    """Return the canonical name of every array that a whole file holds, by its own name.
+
+    "generator/main.0.weight" is entry "main.0.weight" of the state_dict under "generator". Every
+    parameter has a step of its own in the optimizer, where the canonical state has one for all.
+    """
+    names = {}
+    for network in NETWORKS:
+        trained = []
+        for i, layer in _main(spec, network):
+            own = _BATCH_NORM_NAMES if layer.kind == "batch_norm" else _LAYER_NAMES
+            for parameter in layer.parameters:
+                name = f"{network}/{layer.name}/{parameter.name}"
+                names[f"{network}/main.{i}.{own[parameter.name]}"] = name
+                trained += [name] if parameter.trainable else []
+        for i, name in enumerate(trained):
+            state = f"{network}_optimizer/state/{i}"
+            names[f"{state}/step"] = f"{network}_optimizer/step"
+            names |= {f"{state}/{k}": optimizer_name(name, m) for m, k in _MOMENTS.items()}
+    return names
+
+
+def batch_counters(spec: SystemSpec, network: NetworkName) -> list[str]:
+    """Return the names of BN's counters, which a fixed momentum never reads."""
+    layers = _main(spec, network)
+    return [f"main.{i}.num_batches_tracked" for i, la in layers if la.kind == "batch_norm"]
+
+
+def _module(layer: Layer) -> nn.Module:
+    shape = layer.parameters[0].shape if layer.parameters else ()
+    match layer.kind:
+        case "conv":
+            return nn.Conv2d(shape[2], shape[3], 4, layer.stride, layer.padding, bias=False)
+        case "conv_transpose":
+            pair = (shape[3], shape[2])
+            return nn.ConvTranspose2d(*pair, 4, layer.stride, layer.padding, bias=False)
+        case "batch_norm":
+            return nn.BatchNorm2d(shape[0])
+        case "dense":
+            return nn.Linear(shape[0], shape[1])
+        case "leaky_relu":
+            return nn.LeakyReLU(0.2)
+    plain = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "flatten": nn.Flatten}
+    return plain[layer.kind]()

@@ -1,0 +1,61 @@
+"""Files and folders that are either complete under their name or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Yield a path of the same name to write a file or a folder to; at the end it becomes `path`.
+
+    If the block raises, what was under `path` stays as it was. A folder cannot be replaced in one
+    operation: the old one is moved aside, and moved back should the new one not take its place.
+
+    >>> with staged(Path("weights.orbax")) as temporary:
+    ...     checkpointer.save(temporary, tree)
+    """
+    # The same parent means the same file system, without which os.replace is not atomic.
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        temporary = folder / path.name
+        yield temporary
+        for written in [temporary, *temporary.rglob("*")]:
+            _synchronize(written)
+        _replace(temporary, path, aside=folder / "replaced")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    synchronize_folder(path.parent)
+
+
+def synchronize_folder(folder: Path) -> None:
+    """Make a new name in a folder survive a power cut, where the system can open a folder."""
+    if os.name == "posix":
+        _synchronize(folder)
+
+
+def _synchronize(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(temporary: Path, path: Path, aside: Path) -> None:
+    if not path.exists() or (path.is_file() and temporary.is_file()):
+        os.replace(temporary, path)
+        return
+    os.replace(path, aside)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        os.replace(aside, path)
+        raise

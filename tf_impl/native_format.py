@@ -1,0 +1,100 @@
+"""Keras' own file, `.weights.h5`: what `load_weights` of this package's models reads.
+
+Both networks under "generator" and "discriminator", as `native_networks.Networks` saves and loads
+them; one network alone as the model itself does. The spec is JSON text in the file's attributes,
+which Keras leaves alone. There is no place for this package's Adam, which is no Keras object.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from shared.checkpoint_format import CheckpointError, encode_description, write_file_atomically
+from shared.native_contents import (
+    NativeContents,
+    check_contents,
+    check_native_arrays,
+    closest_network,
+    infer_spec,
+    part_shapes,
+    parts_of,
+    require_file,
+    split_description,
+)
+from shared.spec import NETWORKS
+from tf_impl.native_networks import native_names
+
+__all__ = ["CARRIED", "read_native", "write_native"]
+
+CARRIED: tuple[str, ...] = NETWORKS
+"""What this format has a place for."""
+
+
+def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
+    """Write a file that this framework's users can load; it is complete or not there at all.
+
+    Raises CheckpointError, before anything is written, for arrays that do not fit the spec and
+    for parts that are not in CARRIED.
+    """
+    path = Path(path)
+    check_contents(path, contents, CARRIED)
+    buffer = io.BytesIO()
+    # The layout of Keras' `save_weights`, which could not put the spec beside the weights.
+    with h5py.File(buffer, "w") as file:
+        file.attrs.update(encode_description(contents.spec, contents.progress))
+        for native, name in native_names(contents.spec).items():
+            if name in contents.arrays:
+                network = native.split("/", 1)[0]
+                native = native.removeprefix(f"{network}/" if contents.is_one_network else "")
+                file[native] = contents.arrays[name]
+    write_file_atomically(path, buffer.getvalue())
+
+
+def read_native(path: str | os.PathLike[str]) -> NativeContents:
+    """Read a file of this framework and check all of it but the values.
+
+    A spec that is not stored is read off the names and shapes. Raises CheckpointError, naming the
+    file, for a missing, damaged or foreign one and for every array too much, missing or misshapen.
+    """
+    path = Path(path)
+    found, attributes = _load(path)
+    stored_spec, progress = split_description(path, attributes)
+    if not parts_of(found):
+        network = closest_network(found, native_names)
+        found = {f"{network}/{name}": array for name, array in found.items()}
+    spec = stored_spec or infer_spec({n: a.shape for n, a in found.items()}, native_names)
+    # Keras' layouts are the canonical ones: HWIO, HWOI and (in, out).
+    shapes = part_shapes(spec, parts_of(found))
+    names = {name: native for native, name in native_names(spec).items() if name in shapes}
+    check_native_arrays(path, found, {native: shapes[name] for name, native in names.items()})
+    arrays = {name: found[native] for name, native in names.items()}
+    contents = NativeContents(arrays, spec, progress, stored_spec is not None)
+    check_contents(path, contents, CARRIED)
+    return contents
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    require_file(path)
+    found: dict[str, np.ndarray] = {}
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            # Either would make the file show what stands in another one.
+            if item.external or item.is_virtual:
+                raise CheckpointError(f"{path}: expected {name} in the file, found a link")
+            found[name] = np.array(item[()])
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+            return found, dict(file.attrs)
+    except (OSError, RuntimeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: expected a complete HDF5 file ({error})") from error
