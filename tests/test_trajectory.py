@@ -13,6 +13,7 @@ from shared import trajectory
 from shared.comparison import MismatchError
 from shared.interface import IMPLEMENTATIONS, Implementation, MissingFrameworkError
 from shared.interface import load_implementation as load
+from shared.other_process import OtherProcess, load_trainer
 from shared.reference.adapter import ReferenceImplementation
 from shared.spec import SYSTEMS, Conventions, SystemSpec
 from shared.trajectory import (
@@ -20,11 +21,9 @@ from shared.trajectory import (
     Bounds,
     Course,
     Difference,
-    OtherProcess,
     compare,
     difference,
     first_parting,
-    load_trainer,
     require_within,
     training_images,
 )
