@@ -34,9 +34,12 @@ def _precision(dtype: str | np.dtype) -> AbstractContextManager:
 
 
 class JaxImplementation:
-    """The NumPy-in, NumPy-out face of this package."""
+    """The NumPy-in, NumPy-out face of this package; `device` is "cpu", "gpu" or "auto"."""
 
     name = "jax"
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
 
     def loss(
         self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
@@ -58,7 +61,9 @@ class JaxImplementation:
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> HeldState:
         """Return a fresh training state with the weights that `seed` stands for."""
         with _precision(dtype):
-            return HeldState(train.create_train_state(spec, seed=seed, dtype=dtype), dtype)
+            return HeldState(
+                train.create_train_state(spec, seed=seed, dtype=dtype, device=self.device), dtype
+            )
 
     def generate(
         self, state: HeldState, latents: np.ndarray, *, training: bool = False

@@ -18,9 +18,12 @@ __all__ = ["PyTorchImplementation", "implementation"]
 
 
 class PyTorchImplementation:
-    """The NumPy-in, NumPy-out face of this package."""
+    """The NumPy-in, NumPy-out face of this package; `device` is "cpu", "gpu" or "auto"."""
 
     name = "pytorch"
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
 
     def loss(
         self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
@@ -39,7 +42,7 @@ class PyTorchImplementation:
 
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> TrainState:
         """Return a fresh training state with the weights that `seed` stands for."""
-        return train.create_train_state(spec, seed=seed, dtype=dtype)
+        return train.create_train_state(spec, seed=seed, dtype=dtype, device=self.device)
 
     def generate(
         self, state: TrainState, latents: np.ndarray, *, training: bool = False

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-if os.environ.get("GAN_TEST_DEVICE", "cpu") == "cpu":
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    os.environ["JAX_PLATFORMS"] = "cpu"
-
 import pytest
 
 from shared.interface import IMPLEMENTATIONS, Implementation, MissingFrameworkError
 from shared.interface import load_implementation as load
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+DEVICE = os.environ.get("GAN_TEST_DEVICE", "cpu")
+if DEVICE == "cpu":
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    os.environ["JAX_PLATFORMS"] = "cpu"
 
 # Threads that spin beside each other make small tensors several times slower.
 THREADS = 1
@@ -27,7 +28,27 @@ def implementation(request: pytest.FixtureRequest) -> Implementation:
     except MissingFrameworkError as error:
         pytest.skip(str(error))
     limit_threads(request.param)
-    return loaded
+    if DEVICE == "cpu":
+        return loaded
+    forbid_tf32(request.param)
+    return type(loaded)(DEVICE)
+
+
+def forbid_tf32(name: str) -> None:
+    """Make float32 on a GPU mean float32, as the bounds of the tests do."""
+    if name == "pytorch":
+        import torch
+
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
+    elif name == "tf":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    else:
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def limit_threads(name: str) -> None:

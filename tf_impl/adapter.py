@@ -15,9 +15,12 @@ __all__ = ["TensorFlowImplementation", "implementation"]
 
 
 class TensorFlowImplementation:
-    """The NumPy-in, NumPy-out face of this package."""
+    """The NumPy-in, NumPy-out face of this package; `device` is "cpu", "gpu" or "auto"."""
 
     name = "tf"
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
 
     def loss(
         self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
@@ -39,7 +42,7 @@ class TensorFlowImplementation:
 
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> TrainState:
         """Return a fresh training state with the weights that `seed` stands for."""
-        return train.create_train_state(spec, seed=seed, dtype=dtype)
+        return train.create_train_state(spec, seed=seed, dtype=dtype, device=self.device)
 
     def generate(
         self, state: TrainState, latents: np.ndarray, *, training: bool = False
@@ -60,7 +63,7 @@ class TensorFlowImplementation:
     ) -> dict[str, np.ndarray]:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
         dtype = state.dtype.name
-        scratch = train.create_train_state(state.spec, dtype=dtype)
+        scratch = train.create_train_state(state.spec, dtype=dtype, device=self.device)
         checkpoint.import_state(scratch, checkpoint.export_state(state))
         _, gradients = train.compute_step(
             scratch,
