@@ -110,12 +110,12 @@ def _network_state(network: nnx.Module, settings: AdamSpec) -> NetworkState:
 
 
 def images_to_device(state: TrainState, images: np.ndarray) -> jax.Array:
-    """Return NumPy images NHWC as the array that `train_step` takes."""
+    """Return NumPy images NHWC as `train_step` takes them."""
     return _to_device(state, images)
 
 
 def latents_to_device(state: TrainState, latents: np.ndarray) -> jax.Array:
-    """Return NumPy latents [batch, latent_dim] as the array that `train_step` takes."""
+    """Return NumPy latents [batch, latent_dim] as `train_step` takes them."""
     return _to_device(state, latents)
 
 
@@ -125,7 +125,7 @@ def _to_device(state: TrainState, array: np.ndarray) -> jax.Array:
 
 
 def images_to_numpy(images: jax.Array) -> np.ndarray:
-    """Return an array of images as NumPy NHWC."""
+    """Return images as NumPy NHWC."""
     return np.array(images)
 
 

@@ -66,7 +66,7 @@ def train_step(
 def compute_step(
     state: TrainState, real_images: jax.Array, latents: jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array], Gradients]:
-    """Make the step of `train_step`; returns the losses and both networks' gradients too."""
+    """Make the step of `train_step`; returns its losses and both networks' gradients."""
     fake_images, backward, statistics = jax.vjp(
         lambda parameters: apply(state.generator, parameters, latents, training=True),
         state.generator.parameters,
@@ -101,7 +101,8 @@ def update_discriminator(
     loss = LOSSES[state.spec.loss]
 
     def total(parameters: nnx.State) -> tuple[jax.Array, tuple]:
-        # Two passes, so that each batch has its own BN statistics: docs/porting.md, BN batches.
+        # Two passes, so that each batch has its own BN statistics:
+        # docs/porting.md#batch-norm-batches.
         network = state.discriminator
         real_scores, statistics = apply(network, parameters, real_images, training=True)
         network = replace(network, statistics=statistics)

@@ -70,7 +70,7 @@ def to_canonical(tensor: Tensor) -> np.ndarray:
     """Return a tensor of a layer, or a moment of it, as an array in the canonical layout."""
     values = tensor.detach().cpu()
     if values.ndim == 4:
-        # OIHW → HWIO and IOHW → HWOI alike: porting.md, kernels.
+        # OIHW → HWIO and IOHW → HWOI alike: docs/porting.md#kernels-and-layouts.
         values = values.permute(2, 3, 1, 0)
     elif values.ndim == 2:
         # (out, in) → (in, out), with in-features from CHW to HWC order.

@@ -94,19 +94,19 @@ def _adam(network: nn.Module, settings: AdamSpec) -> torch.optim.Adam:
 
 
 def images_to_device(state: TrainState, images: np.ndarray) -> Tensor:
-    """Return NumPy images NHWC as the tensor that `train_step` takes."""
+    """Return NumPy images NHWC as `train_step` takes them."""
     # A permuted view of NHWC memory is a channels_last NCHW tensor: nothing is moved.
     values = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     return values.to(state.device, state.dtype)
 
 
 def latents_to_device(state: TrainState, latents: np.ndarray) -> Tensor:
-    """Return NumPy latents [batch, latent_dim] as the tensor that `train_step` takes."""
+    """Return NumPy latents [batch, latent_dim] as `train_step` takes them."""
     return torch.from_numpy(np.ascontiguousarray(latents)).to(state.device, state.dtype)
 
 
 def images_to_numpy(images: Tensor) -> np.ndarray:
-    """Return a tensor of images as NumPy NHWC."""
+    """Return images as NumPy NHWC."""
     return np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy())
 
 

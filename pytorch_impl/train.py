@@ -62,7 +62,8 @@ def update_discriminator(
 ) -> tuple[Tensor, Tensor]:
     """Update D; returns its losses on real and on fake images."""
     loss = LOSSES[state.spec.loss]
-    # Two passes, so that each batch has its own BN statistics: docs/porting.md, BN batches.
+    # Two passes, so that each batch has its own BN statistics:
+    # docs/porting.md#batch-norm-batches.
     loss_real = loss.discriminator_real(state.discriminator(real_images))
     loss_fake = loss.discriminator_fake(state.discriminator(fake_images))
     state.discriminator_optimizer.zero_grad(set_to_none=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -32,6 +33,33 @@ def implementation(request: pytest.FixtureRequest) -> Implementation:
         return loaded
     forbid_tf32(request.param)
     return type(loaded)(DEVICE)
+
+
+def installed_implementations(at_least: int = 1) -> list[Implementation]:
+    """Return those whose framework is installed; fewer than `at_least` skips the test."""
+    found, missing = [], []
+    for name in IMPLEMENTATIONS:
+        try:
+            found.append(load(name))
+        except MissingFrameworkError as error:
+            missing.append(str(error))
+            continue
+        limit_threads(name)
+    if len(found) < at_least:
+        pytest.skip(f"needs {at_least} frameworks: {'; '.join(missing)}")
+    return found
+
+
+@pytest.fixture(params=["float64", "float32"])
+def dtype(request: pytest.FixtureRequest, implementation: Implementation) -> Iterator[str]:
+    """The dtype, with JAX's x64 switched on for float64."""
+    if implementation.name != "jax":
+        yield request.param
+        return
+    import jax
+
+    with jax.enable_x64(request.param == "float64"):
+        yield request.param
 
 
 def forbid_tf32(name: str) -> None:

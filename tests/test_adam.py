@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -99,18 +99,6 @@ def optax_optimizer(transformation: object, start: np.ndarray) -> Optimizer:
 
 
 OPTIMIZERS = {"pytorch": pytorch_adam, "tf": tf_adam, "jax": jax_adam}
-
-
-@pytest.fixture(params=["float64", "float32"])
-def dtype(request: pytest.FixtureRequest, implementation: Implementation) -> Iterator[str]:
-    """The dtype, with JAX's x64 switched on for float64."""
-    if implementation.name != "jax":
-        yield request.param
-        return
-    import jax
-
-    with jax.enable_x64(request.param == "float64"):
-        yield request.param
 
 
 def gradients(step: int, dtype: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,18 +120,6 @@ class StockFlaxLayer(FlaxLayer):
 
 
 LAYERS = {"pytorch": PyTorchLayer, "tf": KerasLayer, "jax": FlaxLayer}
-
-
-@pytest.fixture(params=["float64", "float32"])
-def dtype(request: pytest.FixtureRequest, implementation: Implementation) -> Iterator[str]:
-    """The dtype, with JAX's x64 switched on for float64."""
-    if implementation.name != "jax":
-        yield request.param
-        return
-    import jax
-
-    with jax.enable_x64(request.param == "float64"):
-        yield request.param
 
 
 def batch(step: int, shape: tuple[int, int], dtype: str, mean: float, deviation: float) -> Any:

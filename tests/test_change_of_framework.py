@@ -12,8 +12,7 @@ import pytest
 
 from shared.checkpoint_format import read_checkpoint
 from shared.comparison import MismatchError, relative_l2
-from shared.interface import IMPLEMENTATIONS, Implementation, MissingFrameworkError
-from shared.interface import load_implementation as load
+from shared.interface import IMPLEMENTATIONS
 from shared.reference.adapter import ReferenceImplementation
 from shared.spec import SYSTEMS
 from shared.trajectory import (
@@ -25,24 +24,13 @@ from shared.trajectory import (
     require_within,
     training_images,
 )
-from tests.conftest import limit_threads
+from tests.conftest import installed_implementations
 
 SPEC = SYSTEMS["dcgan64"].replace(width=4, batch_size=4)
 PAIRS = tuple(itertools.permutations(IMPLEMENTATIONS, 2))
 # 50 + 50 steps on noise: measured at most 2.1e-14 in any tensor and 2.6e-15 in the losses. A lost
 # part of Adam's state or of BN's shows at the first step after the change.
 BOUND = BOUNDS["float64"]
-
-
-def installed() -> list[Implementation]:
-    found = []
-    for name in IMPLEMENTATIONS:
-        try:
-            found.append(load(name))
-        except MissingFrameworkError:
-            continue
-        limit_threads(name)
-    return found
 
 
 def course(steps: int, images: str = "noise") -> Course:
@@ -52,7 +40,7 @@ def course(steps: int, images: str = "noise") -> Course:
 @pytest.fixture(scope="module")
 def changed() -> dict[tuple[str, str], Difference]:
     """Every ordered pair's difference from the unbroken runs, which are made once."""
-    return change_framework(installed(), course(100), 50)
+    return change_framework(installed_implementations(at_least=2), course(100), 50)
 
 
 @pytest.mark.slow
@@ -97,7 +85,9 @@ def test_the_table_names_both_and_the_worst_tensor() -> None:
 @pytest.mark.slow
 def test_the_commands_hand_a_run_around(tmp_path: Path) -> None:
     """pytorch, tf, jax, pytorch: three steps each in one folder, against one framework's twelve."""
-    implementations = [implementation.name for implementation in installed()]
+    implementations = [
+        implementation.name for implementation in installed_implementations(at_least=2)
+    ]
     if len(implementations) < 2:
         pytest.skip("needs two frameworks")
     cycle = [*implementations, implementations[0]]

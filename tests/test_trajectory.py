@@ -11,7 +11,7 @@ from PIL import Image
 
 from shared import trajectory
 from shared.comparison import MismatchError
-from shared.interface import IMPLEMENTATIONS, Implementation, MissingFrameworkError
+from shared.interface import Implementation
 from shared.interface import load_implementation as load
 from shared.other_process import OtherProcess, load_trainer
 from shared.reference.adapter import ReferenceImplementation
@@ -27,7 +27,7 @@ from shared.trajectory import (
     require_within,
     training_images,
 )
-from tests.conftest import limit_threads
+from tests.conftest import installed_implementations
 
 SYSTEM = {"bce": "dcgan64", "lsgan": "dcgan64-lsgan"}
 # What one float64 step adds from a common state: measured 3e-15 and 2e-14 on digits. A slope that
@@ -39,16 +39,7 @@ TINY = ("--width", "2", "--batch-size", "2", "--steps", "2")
 @pytest.fixture(scope="module")
 def trainers() -> list[Implementation]:
     """All of the three that are installed, at one thread each."""
-    found = []
-    for name in IMPLEMENTATIONS:
-        try:
-            found.append(load(name))
-        except MissingFrameworkError:
-            continue
-        limit_threads(name)
-    if len(found) < 2:
-        pytest.skip("needs two frameworks")
-    return found
+    return installed_implementations(at_least=2)
 
 
 def narrow(loss: str) -> SystemSpec:

@@ -15,10 +15,10 @@ import numpy as np
 
 from shared.comparison import relative_l2
 from shared.fixtures.make_network import KINK_MARGIN, kink_margin, representative_state
-from shared.interface import IMPLEMENTATIONS, MissingFrameworkError, load_implementation
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions, SystemSpec
 from shared.streams import latents
+from tests.conftest import installed_implementations
 
 # What the ports that are held right must reach: float64 rounding through one step.
 BOUND = 1e-11
@@ -67,7 +67,7 @@ def right_error(system: str, loss: str) -> float:
     spec, arrays, real, z = starting_point(system, loss)
     expected = step_numbers(system, loss)
     worst = 0.0
-    for implementation in installed():
+    for implementation in installed_implementations():
         state = implementation.create(spec, dtype="float64")
         implementation.import_state(state, arrays)
         gradients = implementation.gradients(state, real, z)
@@ -76,17 +76,6 @@ def right_error(system: str, loss: str) -> float:
         received |= {f"gradient of {name}": g for name, g in gradients.items()}
         worst = max(worst, *(relative_l2(received[name], a) for name, a in expected.items()))
     return worst
-
-
-def installed() -> list:
-    """Return the implementations whose framework is there."""
-    found = []
-    for name in IMPLEMENTATIONS:
-        try:
-            found.append(load_implementation(name))
-        except MissingFrameworkError:
-            continue
-    return found
 
 
 def by_convention(

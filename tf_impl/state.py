@@ -84,12 +84,12 @@ def create_train_state(
 
 
 def images_to_device(state: TrainState, images: np.ndarray) -> tf.Tensor:
-    """Return NumPy images NHWC as the tensor that `train_step` takes."""
+    """Return NumPy images NHWC as `train_step` takes them."""
     return _to_device(state, images)
 
 
 def latents_to_device(state: TrainState, latents: np.ndarray) -> tf.Tensor:
-    """Return NumPy latents [batch, latent_dim] as the tensor that `train_step` takes."""
+    """Return NumPy latents [batch, latent_dim] as `train_step` takes them."""
     return _to_device(state, latents)
 
 
@@ -99,7 +99,7 @@ def _to_device(state: TrainState, array: np.ndarray) -> tf.Tensor:
 
 
 def images_to_numpy(images: tf.Tensor) -> np.ndarray:
-    """Return a tensor of images as NumPy NHWC."""
+    """Return images as NumPy NHWC."""
     return images.numpy()
 
 

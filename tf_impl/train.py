@@ -93,7 +93,8 @@ def update_discriminator(
     """Update D; returns its losses on real and on fake images, and its gradients."""
     loss, discriminator = LOSSES[state.spec.loss], state.discriminator
     with tf.GradientTape() as tape:
-        # Two passes, so that each batch has its own BN statistics: docs/porting.md, BN batches.
+        # Two passes, so that each batch has its own BN statistics:
+        # docs/porting.md#batch-norm-batches.
         loss_real = loss.discriminator_real(discriminator(real_images, training=True))
         loss_fake = loss.discriminator_fake(discriminator(fake_images, training=True))
         total = loss_real + loss_fake
