@@ -68,18 +68,27 @@ conv_transpose.defvjp(_conv_transpose_forward, _conv_transpose_backward)
 
 
 class ConvTranspose(nnx.Module):
-    """A conv-transpose without bias: kernel HWOI of 4x4, padding in PyTorch's meaning."""
+    """A conv-transpose: kernel HWOI of 4x4, padding in PyTorch's meaning, no bias by default."""
 
     def __init__(
-        self, in_features: int, out_features: int, stride: int, padding: int, *, dtype: jnp.dtype
+        self,
+        in_features: int,
+        out_features: int,
+        stride: int,
+        padding: int,
+        *,
+        dtype: jnp.dtype,
+        bias: bool = False,
     ) -> None:
         self.kernel = nnx.Param(jnp.zeros((4, 4, out_features, in_features), dtype))
+        self.bias = nnx.Param(jnp.zeros(out_features, dtype)) if bias else None
         self.stride = stride
         self.padding = padding
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return [batch, stride · height, stride · width, out], or 4x4 from 1x1."""
-        return conv_transpose(x, self.kernel[...], self.stride, self.padding)
+        y = conv_transpose(x, self.kernel[...], self.stride, self.padding)
+        return y if self.bias is None else y + self.bias[...]
 
 
 class BatchNorm(nnx.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -9,11 +11,25 @@ from flax import nnx
 from jax_impl.layers import BatchNorm, ConvTranspose, leaky_relu
 from shared.spec import SystemSpec
 
-__all__ = ["DCGAN64Discriminator", "DCGAN64Generator", "create_models"]
+__all__ = [
+    "Conv28Discriminator",
+    "Conv28Generator",
+    "DCGAN64Discriminator",
+    "DCGAN64Generator",
+    "MLP28Discriminator",
+    "MLP28Generator",
+    "create_models",
+]
 
 
 def _conv(
-    in_features: int, out_features: int, stride: int, padding: int, dtype: jnp.dtype
+    in_features: int,
+    out_features: int,
+    stride: int,
+    padding: int,
+    dtype: jnp.dtype,
+    *,
+    bias: bool = False,
 ) -> nnx.Conv:
     return nnx.Conv(
         in_features,
@@ -21,11 +37,15 @@ def _conv(
         kernel_size=(4, 4),
         strides=stride,
         padding=padding,
-        use_bias=False,
+        use_bias=bias,
         dtype=dtype,
         param_dtype=dtype,
         rngs=nnx.Rngs(0),
     )
+
+
+def _dense(in_features: int, out_features: int, dtype: jnp.dtype) -> nnx.Linear:
+    return nnx.Linear(in_features, out_features, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0))
 
 
 class DCGAN64Generator(nnx.Module):
@@ -69,9 +89,7 @@ class DCGAN64Discriminator(nnx.Module):
         if self.has_conv_head:
             self.conv_5 = _conv(8 * width, 1, 1, 0, dtype)
         else:
-            self.dense_5 = nnx.Linear(
-                4 * 4 * 8 * width, 1, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0)
-            )
+            self.dense_5 = _dense(4 * 4 * 8 * width, 1, dtype)
         self.ends_in_sigmoid = spec.loss == "bce_probs"
 
     def __call__(self, images: jax.Array, *, training: bool) -> jax.Array:
@@ -85,8 +103,92 @@ class DCGAN64Discriminator(nnx.Module):
         return jax.nn.sigmoid(scores) if self.ends_in_sigmoid else scores
 
 
-def create_models(
-    spec: SystemSpec, dtype: jnp.dtype
-) -> tuple[DCGAN64Generator, DCGAN64Discriminator]:
+class Conv28Generator(nnx.Module):
+    """Latents [batch, latent_dim] → images of 28x28 in [0, 1] (Chen et al. 2016, appendix C.1)."""
+
+    def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
+        width = spec.width
+        self.dense_1 = _dense(spec.latent_dim, 16 * width, dtype)
+        self.batch_norm_1 = BatchNorm(16 * width, dtype=dtype)
+        self.dense_2 = _dense(16 * width, 7 * 7 * 2 * width, dtype)
+        self.batch_norm_2 = BatchNorm(7 * 7 * 2 * width, dtype=dtype)
+        self.conv_transpose_3 = ConvTranspose(2 * width, width, 2, 1, dtype=dtype, bias=True)
+        self.batch_norm_3 = BatchNorm(width, dtype=dtype)
+        self.conv_transpose_4 = ConvTranspose(width, spec.channels, 2, 1, dtype=dtype, bias=True)
+
+    def __call__(self, latents: jax.Array, *, training: bool) -> jax.Array:
+        """Return images."""
+        x = jax.nn.relu(self.batch_norm_1(self.dense_1(latents), training=training))
+        x = jax.nn.relu(self.batch_norm_2(self.dense_2(x), training=training))
+        x = x.reshape(x.shape[0], 7, 7, -1)
+        x = jax.nn.relu(self.batch_norm_3(self.conv_transpose_3(x), training=training))
+        return jax.nn.sigmoid(self.conv_transpose_4(x))
+
+
+class Conv28Discriminator(nnx.Module):
+    """Images of 28x28 → one score each, [batch]; probabilities where the loss is bce_probs."""
+
+    def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
+        width = spec.width
+        self.conv_1 = _conv(spec.channels, width, 2, 1, dtype, bias=True)
+        self.conv_2 = _conv(width, 2 * width, 2, 1, dtype, bias=True)
+        self.batch_norm_2 = BatchNorm(2 * width, dtype=dtype)
+        self.dense_3 = _dense(7 * 7 * 2 * width, 16 * width, dtype)
+        self.batch_norm_3 = BatchNorm(16 * width, dtype=dtype)
+        self.dense_4 = _dense(16 * width, 1, dtype)
+        self.ends_in_sigmoid = spec.loss == "bce_probs"
+
+    def __call__(self, images: jax.Array, *, training: bool) -> jax.Array:
+        """Return scores."""
+        x = leaky_relu(self.conv_1(images))
+        x = leaky_relu(self.batch_norm_2(self.conv_2(x), training=training))
+        x = self.dense_3(x.reshape(x.shape[0], -1))
+        x = leaky_relu(self.batch_norm_3(x, training=training))
+        scores = self.dense_4(x).reshape(-1)
+        return jax.nn.sigmoid(scores) if self.ends_in_sigmoid else scores
+
+
+class MLP28Generator(nnx.Module):
+    """Latents [batch, latent_dim] → images of 28x28 in [-1, 1] by three dense layers."""
+
+    def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
+        self.image_shape = spec.image_shape
+        self.dense_1 = _dense(spec.latent_dim, spec.width, dtype)
+        self.dense_2 = _dense(spec.width, 2 * spec.width, dtype)
+        self.dense_3 = _dense(2 * spec.width, 28 * 28 * spec.channels, dtype)
+
+    def __call__(self, latents: jax.Array, *, training: bool) -> jax.Array:
+        """Return images; `training` changes nothing here."""
+        x = jax.nn.relu(self.dense_1(latents))
+        x = jax.nn.relu(self.dense_2(x))
+        return jnp.tanh(self.dense_3(x)).reshape(-1, *self.image_shape)
+
+
+class MLP28Discriminator(nnx.Module):
+    """Images of 28x28 → one score each, [batch]; probabilities where the loss is bce_probs."""
+
+    def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
+        self.dense_1 = _dense(28 * 28 * spec.channels, 2 * spec.width, dtype)
+        self.dense_2 = _dense(2 * spec.width, spec.width, dtype)
+        self.dense_3 = _dense(spec.width, 1, dtype)
+        self.ends_in_sigmoid = spec.loss == "bce_probs"
+
+    def __call__(self, images: jax.Array, *, training: bool) -> jax.Array:
+        """Return scores; `training` changes nothing here."""
+        x = jax.nn.relu(self.dense_1(images.reshape(images.shape[0], -1)))
+        x = jax.nn.relu(self.dense_2(x))
+        scores = self.dense_3(x).reshape(-1)
+        return jax.nn.sigmoid(scores) if self.ends_in_sigmoid else scores
+
+
+_NETWORKS: dict[str, tuple[Callable[..., nnx.Module], Callable[..., nnx.Module]]] = {
+    "dcgan64": (DCGAN64Generator, DCGAN64Discriminator),
+    "conv28": (Conv28Generator, Conv28Discriminator),
+    "mlp28": (MLP28Generator, MLP28Discriminator),
+}
+
+
+def create_models(spec: SystemSpec, dtype: jnp.dtype) -> tuple[nnx.Module, nnx.Module]:
     """Return the system's generator and discriminator, with weights still to be loaded."""
-    return DCGAN64Generator(spec, dtype), DCGAN64Discriminator(spec, dtype)
+    generator, discriminator = _NETWORKS[spec.architecture]
+    return generator(spec, dtype), discriminator(spec, dtype)

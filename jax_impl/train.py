@@ -9,6 +9,7 @@ from functools import partial
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -54,10 +55,11 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Update D on real and on detached fake images, then G through the updated D.
 
-    `real_images` and `latents` [batch, latent_dim] come from `images_to_device` and
-    `latents_to_device`. Returns the new state (the old one's memory is reused) and the losses as
-    scalars on the device. Source: Goodfellow et al. 2014, Algorithm 1, with one fake batch for
-    both updates.
+    `real_images` [steps · batch, …] and `latents` [batches · batch, latent_dim] come from
+    `images_to_device` and `latents_to_device`; steps and batches are `spec.discriminator_steps`
+    and `spec.latent_batches`, both 1 in most systems. Returns the new state (the old one's memory
+    is reused) and the losses of the last update of each network as scalars on the device. Source:
+    Goodfellow et al. 2014, Algorithm 1.
     """
     state, metrics, _ = compute_step(state, real_images, latents)
     return state, metrics
@@ -67,19 +69,18 @@ def compute_step(
     state: TrainState, real_images: jax.Array, latents: jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array], Gradients]:
     """Make the step of `train_step`; returns its losses and both networks' gradients."""
-    fake_images, backward, statistics = jax.vjp(
-        lambda parameters: apply(state.generator, parameters, latents, training=True),
-        state.generator.parameters,
-        has_aux=True,
-    )
-    discriminator, (loss_real, loss_fake), discriminator_gradients = update_discriminator(
-        state, real_images, fake_images
-    )
-    state = replace(
-        state,
-        generator=replace(state.generator, statistics=statistics),
-        discriminator=discriminator,
-    )
+    spec = state.spec
+    spec.batch_size_of(real_images.shape[0], latents.shape[0])
+    latent_batches = jnp.split(latents, spec.latent_batches)
+    real_batches = jnp.split(real_images, spec.discriminator_steps)
+    for real_batch, latent_batch in zip(real_batches, latent_batches, strict=False):
+        state, fake_images, backward = forward_generator(state, latent_batch)
+        discriminator, (loss_real, loss_fake), discriminator_gradients = update_discriminator(
+            state, real_batch, fake_images
+        )
+        state = replace(state, discriminator=discriminator)
+    if spec.generator_batch != "same_images":
+        state, fake_images, backward = forward_generator(state, latent_batches[-1])
     state, generator_loss, generator_gradients = update_generator(state, fake_images, backward)
     metrics = {
         "discriminator_loss": loss_real + loss_fake,
@@ -92,6 +93,19 @@ def compute_step(
         "discriminator": discriminator_gradients,
     }
     return state, metrics, gradients
+
+
+def forward_generator(
+    state: TrainState, latents: jax.Array
+) -> tuple[TrainState, jax.Array, Callable[[jax.Array], tuple[nnx.State]]]:
+    """Return the state after a pass of G, its images, and their way back to G's gradients."""
+    fake_images, backward, statistics = jax.vjp(
+        lambda parameters: apply(state.generator, parameters, latents, training=True),
+        state.generator.parameters,
+        has_aux=True,
+    )
+    generator = replace(state.generator, statistics=statistics)
+    return replace(state, generator=generator), fake_images, backward
 
 
 def update_discriminator(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.interface import check_arrays
-from shared.spec import NETWORKS, optimizer_name, state_shapes
+from shared.spec import NETWORKS, Pixels, flattened_pixels, optimizer_name, state_shapes
 
 if TYPE_CHECKING:
     from pytorch_impl.state import TrainState
@@ -22,15 +22,17 @@ _BATCH_NORM_NAMES = {"scale": "weight", "mean": "running_mean", "var": "running_
 def export_state(state: TrainState) -> dict[str, np.ndarray]:
     """Return weights, BN statistics, Adam moments and counters by canonical name."""
     arrays: dict[str, np.ndarray] = {}
+    pixels = flattened_pixels(state.spec)
     for network in NETWORKS:
         optimizer = state.optimizer(network)
         for name, parameter in state.spec.parameters(network).items():
             tensor = _tensor(state.network(network), name)
-            arrays[name] = to_canonical(tensor)
+            arrays[name] = to_canonical(tensor, pixels.get(name))
             if parameter.trainable:
                 moments = optimizer.state[tensor]
                 for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq")):
-                    arrays[optimizer_name(name, moment)] = to_canonical(moments[key])
+                    value = to_canonical(moments[key], pixels.get(name))
+                    arrays[optimizer_name(name, moment)] = value
                 steps = moments["step"]
         arrays[f"{network}_optimizer/step"] = np.array(int(steps), np.int64)
     return {name: arrays[name] for name in state_shapes(state.spec)}
@@ -39,18 +41,20 @@ def export_state(state: TrainState) -> dict[str, np.ndarray]:
 def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> None:
     """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
     check_arrays(arrays, state_shapes(state.spec), "the state")
+    pixels = flattened_pixels(state.spec)
     for network in NETWORKS:
         optimizer = state.optimizer(network)
         steps = float(arrays[f"{network}_optimizer/step"])
         for name, parameter in state.spec.parameters(network).items():
             tensor = _tensor(state.network(network), name)
-            _assign(tensor, arrays[name])
+            _assign(tensor, to_native(arrays[name], pixels.get(name)))
             if not parameter.trainable:
                 continue
             moments = optimizer.state[tensor]
             for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq")):
                 moments.setdefault(key, torch.zeros_like(tensor))
-                _assign(moments[key], arrays[optimizer_name(name, moment)])
+                value = to_native(arrays[optimizer_name(name, moment)], pixels.get(name))
+                _assign(moments[key], value)
             # Like the fused optimizer: the counter is a float32 scalar beside the parameter.
             moments["step"] = torch.tensor(steps, dtype=torch.float32, device=tensor.device)
 
@@ -58,33 +62,44 @@ def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> None:
 def export_gradients(state: TrainState) -> dict[str, np.ndarray]:
     """Return the gradients that the last step left on the parameters, by canonical name."""
     arrays: dict[str, np.ndarray] = {}
+    pixels = flattened_pixels(state.spec)
     for network in NETWORKS:
         for name in state.spec.parameters(network):
             gradient = _tensor(state.network(network), name).grad
             if gradient is not None:
-                arrays[name] = to_canonical(gradient)
+                arrays[name] = to_canonical(gradient, pixels.get(name))
     return arrays
 
 
-def to_canonical(tensor: Tensor) -> np.ndarray:
-    """Return a tensor of a layer, or a moment of it, as an array in the canonical layout."""
+def to_canonical(tensor: Tensor, pixels: Pixels | None = None) -> np.ndarray:
+    """Return a tensor of a layer, or a moment of it, as an array in the canonical layout.
+
+    `pixels`: what `flattened_pixels` says of the parameter.
+    """
     values = tensor.detach().cpu()
     if values.ndim == 4:
         # OIHW → HWIO and IOHW → HWOI alike: docs/porting.md#kernels-and-layouts.
         values = values.permute(2, 3, 1, 0)
     elif values.ndim == 2:
-        # (out, in) → (in, out), with in-features from CHW to HWC order.
-        values = values.reshape(len(values), -1, 4, 4).permute(2, 3, 1, 0).flatten(0, 2)
+        values = values.T  # (out, in) → (in, out)
+    if pixels:
+        axis, (height, width, channels) = pixels
+        # Features of an NCHW image are in CHW order: docs/porting.md#flatten-order.
+        image = values.unflatten(axis, (channels, height, width)).movedim(axis, axis + 2)
+        values = image.flatten(axis, axis + 2)
     return np.array(values.numpy(), order="C")
 
 
-def to_native(array: np.ndarray) -> Tensor:
+def to_native(array: np.ndarray, pixels: Pixels | None = None) -> Tensor:
     """Return an array in the canonical layout as a tensor in PyTorch's; undoes `to_canonical`."""
     values = torch.from_numpy(np.array(array))
+    if pixels:
+        axis, shape = pixels
+        values = values.unflatten(axis, shape).movedim(axis + 2, axis).flatten(axis, axis + 2)
     if values.ndim == 4:
         values = values.permute(3, 2, 0, 1)
     elif values.ndim == 2:
-        values = values.reshape(4, 4, -1, values.shape[1]).permute(3, 2, 0, 1).flatten(1)
+        values = values.T
     return values.contiguous()
 
 
@@ -98,5 +113,5 @@ def _tensor(module: nn.Module, name: str) -> Tensor:
 
 
 @torch.no_grad()
-def _assign(tensor: Tensor, array: np.ndarray) -> None:
-    tensor.copy_(to_native(array))
+def _assign(tensor: Tensor, values: Tensor) -> None:
+    tensor.copy_(values)

@@ -43,7 +43,15 @@ from shared.native_contents import (
     require_file,
     split_description,
 )
-from shared.spec import NETWORKS, AdamSpec, NetworkName, SystemSpec
+from shared.spec import (
+    NETWORKS,
+    AdamSpec,
+    NetworkName,
+    Pixels,
+    SystemSpec,
+    flattened_pixels,
+    optimizer_name,
+)
 
 __all__ = ["CARRIED", "read_native", "write_native"]
 
@@ -103,7 +111,12 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
 def _state_dict(network: NetworkName, contents: NativeContents) -> dict[str, Tensor]:
     prefix = f"{network}/"
     names = {n.removeprefix(prefix): c for n, c in native_names(contents.spec).items()}
-    saved = {n: to_native(contents.arrays[c]) for n, c in names.items() if c.startswith(prefix)}
+    pixels = flattened_pixels(contents.spec)
+    saved = {
+        n: to_native(contents.arrays[c], pixels.get(c))
+        for n, c in names.items()
+        if c.startswith(prefix)
+    }
     counters = batch_counters(contents.spec, network)
     return saved | {name: torch.tensor(0) for name in counters}
 
@@ -111,12 +124,14 @@ def _state_dict(network: NetworkName, contents: NativeContents) -> dict[str, Ten
 def _optimizer_state_dict(network: NetworkName, contents: NativeContents) -> dict[str, Any]:
     part = f"{network}_optimizer"
     state: dict[int, dict[str, Tensor]] = {}
+    pixels = _pixels_by_array(contents.spec)
     for native, name in native_names(contents.spec).items():
         if native.startswith(f"{part}/"):
             *_, index, key = native.split("/")
             # Adam's own counter is a float32 scalar.
             array = contents.arrays[name]
-            value = torch.tensor(float(array)) if key == "step" else to_native(array)
+            is_step = key == "step"
+            value = torch.tensor(float(array)) if is_step else to_native(array, pixels.get(name))
             state.setdefault(int(index), {})[key] = value
     settings: AdamSpec = getattr(contents.spec, part)
     adam = torch.optim.Adam(
@@ -205,7 +220,8 @@ def _with_settings(
 
 
 def _canonical_shapes(found: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    return {n: (a.transpose(2, 3, 1, 0) if a.ndim == 4 else a).shape for n, a in found.items()}
+    axes = {4: (2, 3, 1, 0), 2: (1, 0)}
+    return {n: a.transpose(axes.get(a.ndim, range(a.ndim))).shape for n, a in found.items()}
 
 
 def _canonical_arrays(
@@ -216,18 +232,32 @@ def _canonical_arrays(
     shapes = part_shapes(spec, parts)
     names = {native: name for native, name in native_names(spec).items() if name in shapes}
     counters = [f"{w}/{n}" for w in NETWORKS if w in parts for n in batch_counters(spec, w)]
+    pixels = _pixels_by_array(spec)
     expected = {n: tuple(to_native(np.empty(shapes[c])).shape) for n, c in names.items()}
     check_native_arrays(path, found, expected | dict.fromkeys(counters, ()))
     values = {name: [found[n] for n, c in names.items() if c == name] for name in shapes}
     arrays = {
         name: _steps(path, name, held)
         if name in _STEPS
-        else to_canonical(torch.from_numpy(held[0]))
+        else to_canonical(torch.from_numpy(held[0]), pixels.get(name))
         for name, held in values.items()
     }
     counted = sum(bool(found[name]) for name in counters)
     note = f"num_batches_tracked of {counted} layers, which a fixed momentum never reads"
     return arrays, (note,) if counted else ()
+
+
+def _pixels_by_array(spec: SystemSpec) -> dict[str, Pixels]:
+    """Return `flattened_pixels` of the parameters and of their moments."""
+    pixels = flattened_pixels(spec)
+    trainable = {n: p.trainable for w in NETWORKS for n, p in spec.parameters(w).items()}
+    moments = {
+        optimizer_name(n, moment): where
+        for n, where in pixels.items()
+        for moment in ("m", "v")
+        if trainable[n]
+    }
+    return pixels | moments
 
 
 def _steps(path: Path, name: str, values: list[np.ndarray]) -> np.ndarray:

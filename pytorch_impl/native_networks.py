@@ -38,9 +38,13 @@ def run_native(
         module = create_native_network(contents.spec, network)
         module.to(getattr(torch, contents.dtype)).eval()
         module.load_state_dict(saved.get(network, saved))
-        x = latents[:, None, None, :] if network == "generator" else images
+        x = torch.from_numpy(latents if network == "generator" else images)
+        if network == "discriminator":
+            x = x.permute(0, 3, 1, 2).contiguous()
+        elif contents.spec.layers("generator")[0].kind == "reshape":
+            x = x[:, :, None, None]
         with torch.no_grad():
-            y = module.get_submodule("main")(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous())
+            y = module.get_submodule("main")(x)
         y = y.permute(0, 2, 3, 1) if network == "generator" else y.reshape(-1)
         results[network] = y.numpy()
     return results
@@ -56,7 +60,8 @@ def create_native_network(spec: SystemSpec, network: NetworkName) -> nn.Module:
 def _main(spec: SystemSpec, network: NetworkName) -> list[tuple[int, Layer]]:
     """Return the layers with their indices in the nn.Sequential called main."""
     # The example's latents have the shape [batch, latent_dim, 1, 1] from the start.
-    return list(enumerate(layer for layer in spec.layers(network) if layer.kind != "reshape"))
+    layers = spec.layers(network)
+    return list(enumerate(layers[1:] if layers[0].kind == "reshape" else layers))
 
 
 def native_names(spec: SystemSpec) -> dict[str, str]:
@@ -89,17 +94,23 @@ def batch_counters(spec: SystemSpec, network: NetworkName) -> list[str]:
 
 def _module(layer: Layer) -> nn.Module:
     shape = layer.parameters[0].shape if layer.parameters else ()
+    has_bias = any(p.name == "bias" for p in layer.parameters)
     match layer.kind:
         case "conv":
-            return nn.Conv2d(shape[2], shape[3], 4, layer.stride, layer.padding, bias=False)
+            pair = (shape[2], shape[3])
+            return nn.Conv2d(*pair, 4, layer.stride, layer.padding, bias=has_bias)
         case "conv_transpose":
             pair = (shape[3], shape[2])
-            return nn.ConvTranspose2d(*pair, 4, layer.stride, layer.padding, bias=False)
+            return nn.ConvTranspose2d(*pair, 4, layer.stride, layer.padding, bias=has_bias)
         case "batch_norm":
-            return nn.BatchNorm2d(shape[0])
+            is_image = len(layer.output_shape) == 3
+            return nn.BatchNorm2d(shape[0]) if is_image else nn.BatchNorm1d(shape[0])
         case "dense":
             return nn.Linear(shape[0], shape[1])
         case "leaky_relu":
             return nn.LeakyReLU(0.2)
+        case "reshape":
+            height, width, channels = layer.output_shape
+            return nn.Unflatten(1, (channels, height, width))
     plain = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "flatten": nn.Flatten}
     return plain[layer.kind]()

@@ -42,12 +42,20 @@ __all__ = [
 def train_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[str, Tensor]:
     """Update D on real and on detached fake images, then G through the updated D.
 
-    `real_images` and `latents` [batch, latent_dim] come from `images_to_device` and
-    `latents_to_device`. Returns the losses as scalars on the device. Source: Goodfellow et al.
-    2014, Algorithm 1, with one fake batch for both updates.
+    `real_images` [steps · batch, …] and `latents` [batches · batch, latent_dim] come from
+    `images_to_device` and `latents_to_device`; steps and batches are `spec.discriminator_steps`
+    and `spec.latent_batches`, both 1 in most systems. Returns the losses of the last update of
+    each network as scalars on the device. Source: Goodfellow et al. 2014, Algorithm 1.
     """
-    fake_images = state.generator(latents)
-    loss_real, loss_fake = update_discriminator(state, real_images, fake_images.detach())
+    spec = state.spec
+    spec.batch_size_of(real_images.shape[0], latents.shape[0])
+    latent_batches = latents.chunk(spec.latent_batches)
+    real_batches = real_images.chunk(spec.discriminator_steps)
+    for real_batch, latent_batch in zip(real_batches, latent_batches, strict=False):
+        fake_images = state.generator(latent_batch)
+        loss_real, loss_fake = update_discriminator(state, real_batch, fake_images.detach())
+    if spec.generator_batch != "same_images":
+        fake_images = state.generator(latent_batches[-1])
     generator_loss = update_generator(state, fake_images)
     return {
         "discriminator_loss": loss_real + loss_fake,

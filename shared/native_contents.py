@@ -158,18 +158,36 @@ def closest_network(
 def _with_sizes(spec: SystemSpec, shapes: Mapping[str, tuple[int, ...]]) -> SystemSpec:
     """Return a spec with latent_dim, width and channels from shapes under canonical names.
 
-    Where a kernel that tells them is missing or has not four axes, the spec's own stay.
+    Where a kernel that tells them is missing or has another number of axes, the spec's own stay.
     """
-
-    def last_two(name: str) -> tuple[int, ...]:
+    sizes: dict[str, int] = {}
+    for name, size_of_axis in _SIZES[spec.architecture].items():
         shape = shapes.get(name, ())
-        return shape[2:] if len(shape) == 4 and min(shape) > 0 else ()
-
-    sizes = {}
-    if seen := last_two("generator/conv_transpose_1/kernel"):
-        sizes["latent_dim"] = seen[1]
-    kernels = ("generator/conv_transpose_5/kernel", "discriminator/conv_1/kernel")
-    # HWOI beside the images in the generator, HWIO in the discriminator: the same two numbers.
-    if seen := next(filter(None, map(last_two, kernels)), ()):
-        sizes |= {"channels": seen[0], "width": seen[1]}
+        if len(shape) == len(spec.parameters(_network_of(name))[name].shape) and min(shape) > 0:
+            for axis, (size, factor) in size_of_axis.items():
+                sizes.setdefault(size, max(1, shape[axis] // factor))
     return spec.replace(**sizes)
+
+
+def _network_of(name: str) -> NetworkName:
+    return "generator" if name.startswith("generator/") else "discriminator"
+
+
+# By architecture and kernel: which size an axis shows, and how many times over.
+_SIZES: dict[str, dict[str, dict[int, tuple[str, int]]]] = {
+    "dcgan64": {
+        "generator/conv_transpose_1/kernel": {3: ("latent_dim", 1)},
+        "generator/conv_transpose_5/kernel": {2: ("channels", 1), 3: ("width", 1)},
+        "discriminator/conv_1/kernel": {2: ("channels", 1), 3: ("width", 1)},
+    },
+    "conv28": {
+        "generator/dense_1/kernel": {0: ("latent_dim", 1)},
+        "generator/conv_transpose_4/kernel": {2: ("channels", 1), 3: ("width", 1)},
+        "discriminator/conv_1/kernel": {2: ("channels", 1), 3: ("width", 1)},
+    },
+    "mlp28": {
+        "generator/dense_1/kernel": {0: ("latent_dim", 1), 1: ("width", 1)},
+        "generator/dense_3/kernel": {1: ("channels", 28 * 28)},
+        "discriminator/dense_1/kernel": {0: ("channels", 28 * 28), 1: ("width", 2)},
+    },
+}

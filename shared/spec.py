@@ -1,8 +1,7 @@
-"""The systems as data: layers, parameter names and shapes, losses, optimizers, conventions.
+"""The systems as data: sizes, losses, optimizers, the order of a step, conventions.
 
-Everything an implementation has to agree on stands here, and nothing about how a framework does
-it. Shapes are NHWC; conv kernels are HWIO, conv-transpose kernels HWOI, dense kernels (in, out)
-with in-features in HWC order.
+Everything an implementation has to agree on stands here and in `shared.architectures`, and
+nothing about how a framework does it.
 """
 
 from __future__ import annotations
@@ -10,25 +9,39 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-NetworkName = Literal["generator", "discriminator"]
-NETWORKS: tuple[NetworkName, NetworkName] = ("generator", "discriminator")
+from shared.architectures import BUILDERS, IMAGE_SIZES
+from shared.layer import NETWORKS, Initializer, Layer, NetworkName, Parameter
 
-LayerKind = Literal[
-    "conv",
-    "conv_transpose",
-    "dense",
-    "batch_norm",
-    "relu",
-    "leaky_relu",
-    "tanh",
-    "sigmoid",
-    "flatten",
-    "reshape",
+__all__ = [
+    "LOSS_NAMES",
+    "NETWORKS",
+    "SYSTEMS",
+    "AdamSpec",
+    "Conventions",
+    "Initializer",
+    "Layer",
+    "LossName",
+    "NetworkName",
+    "Parameter",
+    "Pixels",
+    "SystemSpec",
+    "check_loss",
+    "flattened_pixels",
+    "get_system",
+    "optimizer_name",
+    "state_shapes",
 ]
+
+GeneratorBatch = Literal["same_images", "same_latents", "new_latents"]
 LossName = Literal["bce", "bce_probs", "minimax", "lsgan"]
 LOSS_NAMES: tuple[LossName, ...] = ("bce", "bce_probs", "minimax", "lsgan")
+
+
+def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{field} must be {' or '.join(choices)}, received {value!r}")
 
 
 def check_loss(name: str) -> str:
@@ -107,50 +120,6 @@ class Conventions:
 
 
 @dataclass(frozen=True)
-class Initializer:
-    """How a parameter starts.
-
-    normal: N(mean, scale²). truncated_normal: the same, redrawn beyond 2·scale from the mean.
-    uniform: U(mean ± scale). uniform_fan_in: U(±1/√fan_in), `torch.nn.Linear`'s default.
-    constant: the mean.
-    """
-
-    distribution: Literal["normal", "truncated_normal", "uniform", "uniform_fan_in", "constant"]
-    mean: float = 0.0
-    scale: float = 0.0
-
-
-ZEROS = Initializer("constant", 0.0)
-ONES = Initializer("constant", 1.0)
-NORMAL_002 = Initializer("normal", 0.0, 0.02)
-NORMAL_002_AROUND_ONE = Initializer("normal", 1.0, 0.02)
-UNIFORM_FAN_IN = Initializer("uniform_fan_in")
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One named array of a layer; `trainable` is False for BN's running mean and var."""
-
-    name: Literal["kernel", "bias", "scale", "mean", "var"]
-    shape: tuple[int, ...]
-    initializer: Initializer
-    fan_in: int
-    trainable: bool = True
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer of a network: `output_shape` is without the batch dimension."""
-
-    name: str
-    kind: LayerKind
-    output_shape: tuple[int, ...]
-    parameters: tuple[Parameter, ...] = ()
-    stride: int = 1
-    padding: int = 0
-
-
-@dataclass(frozen=True)
 class AdamSpec:
     """Adam's settings (Kingma & Ba 2015, Algorithm 1)."""
 
@@ -164,12 +133,19 @@ class AdamSpec:
 class SystemSpec:
     """One GAN system: everything needed to build and train it, in no framework's terms.
 
-    `discriminator_head` is "conv" (k4s1p0 to one logit) or "linear" (flatten and a dense layer);
-    every head goes with every loss. `width` is the number of channels beside the images.
+    `width` is the size of the narrowest hidden layer, of which the others are multiples.
+    `discriminator_head` is "conv" (k4s1p0 to one logit, dcgan64 only) or "linear" (flatten and a
+    dense layer); every head goes with every loss.
+
+    A training step makes `discriminator_steps` updates of the discriminator, each with real images
+    and latents of its own, then one of the generator. `generator_batch` says on what: the images
+    that the discriminator has just seen ("same_images"), images made anew from the same latents,
+    after which the generator's BN statistics have moved twice ("same_latents"), or latents of its
+    own ("new_latents", Goodfellow et al. 2014, Algorithm 1).
     """
 
     name: str
-    architecture: Literal["dcgan64"]
+    architecture: Literal["dcgan64", "conv28", "mlp28"]
     image_size: int
     channels: int
     width: int
@@ -180,27 +156,49 @@ class SystemSpec:
     loss: LossName
     batch_size: int
     discriminator_steps: int
+    generator_batch: GeneratorBatch
     generator_optimizer: AdamSpec
     discriminator_optimizer: AdamSpec
 
     def __post_init__(self) -> None:
-        for field in ("image_size", "channels", "width", "latent_dim", "batch_size"):
+        sizes = "image_size channels width latent_dim batch_size discriminator_steps"
+        for field in sizes.split():
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(
                     f"{field} must be a whole number of at least 1, received {value!r}"
                 )
         check_loss(self.loss)
-        if self.discriminator_steps != 1:
+        _check_choice("architecture", self.architecture, tuple(IMAGE_SIZES))
+        _check_choice("generator_batch", self.generator_batch, get_args(GeneratorBatch))
+        heads = ("conv", "linear") if self.architecture == "dcgan64" else ("linear",)
+        _check_choice(f"discriminator_head of {self.architecture}", self.discriminator_head, heads)
+        size = IMAGE_SIZES[self.architecture]
+        if self.image_size != size:
             raise ValueError(
-                f"discriminator_steps must be 1, received {self.discriminator_steps!r}"
+                f"{self.architecture} makes {size}x{size} images, "
+                f"received image_size={self.image_size}"
             )
-        if self.discriminator_head not in ("conv", "linear"):
+
+    @property
+    def latent_batches(self) -> int:
+        """How many batches of latents a training step takes: one for each batch of images made."""
+        return self.discriminator_steps + (self.generator_batch == "new_latents")
+
+    def batch_size_of(self, real_count: int, latent_count: int) -> int:
+        """Return the size of one batch in a step that is given so many images and latents.
+
+        A step takes `discriminator_steps` batches of real images and `latent_batches` of latents,
+        one after another along the first axis. Raises ValueError for numbers that are not that.
+        """
+        batch_size = real_count // self.discriminator_steps
+        expected = (batch_size * self.discriminator_steps, batch_size * self.latent_batches)
+        if batch_size < 1 or (real_count, latent_count) != expected:
             raise ValueError(
-                f"discriminator_head must be conv or linear, received {self.discriminator_head!r}"
+                f"a step of {self.name} takes {self.discriminator_steps} x batch real images and "
+                f"{self.latent_batches} x batch latents, received {real_count} and {latent_count}"
             )
-        if self.architecture == "dcgan64" and self.image_size != 64:
-            raise ValueError(f"dcgan64 makes 64x64 images, received image_size={self.image_size}")
+        return batch_size
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -215,7 +213,7 @@ class SystemSpec:
         """Return the layers of one network, in the order in which data passes them."""
         if network not in NETWORKS:
             raise ValueError(f"unknown network {network!r}; expected one of {', '.join(NETWORKS)}")
-        return _dcgan64_generator(self) if network == "generator" else _dcgan64_discriminator(self)
+        return BUILDERS[self.architecture, network](self)
 
     def parameters(self, network: NetworkName) -> dict[str, Parameter]:
         """Return every parameter and BN statistic by its canonical name, in layer order."""
@@ -272,6 +270,41 @@ def state_shapes(spec: SystemSpec) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+Pixels = tuple[int, tuple[int, int, int]]
+
+
+def flattened_pixels(spec: SystemSpec) -> dict[str, Pixels]:
+    """Return every parameter one of whose axes runs over the pixels of a flattened image.
+
+    By canonical name: that axis, and the (height, width, channels) that it runs over in HWC
+    order. A framework whose images are NCHW has CHW order there.
+    """
+    found: dict[str, Pixels] = {}
+    for network in NETWORKS:
+        shape: tuple[int, ...] = spec.image_shape
+        layers = spec.layers(network)
+        for i, layer in enumerate(layers):
+            if layer.kind == "flatten" and i + 1 < len(layers) and layers[i + 1].kind == "dense":
+                height, width, channels = shape
+                found[f"{network}/{layers[i + 1].name}/kernel"] = (0, (height, width, channels))
+            elif layer.kind == "reshape" and i > 0:
+                height, width, channels = layer.output_shape
+                names = _names_up_to_dense(network, layers[:i])
+                found |= {n: (axis, (height, width, channels)) for n, axis in names.items()}
+            shape = layer.output_shape
+    return found
+
+
+def _names_up_to_dense(network: NetworkName, layers: tuple[Layer, ...]) -> dict[str, int]:
+    """Return the feature axis of every parameter from the last dense layer on."""
+    first = max(i for i, layer in enumerate(layers) if layer.kind == "dense")
+    return {
+        f"{network}/{layer.name}/{p.name}": len(p.shape) - 1
+        for layer in layers[first:]
+        for p in layer.parameters
+    }
+
+
 def optimizer_name(parameter_name: str, moment: Literal["m", "v"] | str) -> str:
     """Return the name of a parameter's Adam moment.
 
@@ -280,87 +313,6 @@ def optimizer_name(parameter_name: str, moment: Literal["m", "v"] | str) -> str:
     """
     network, rest = parameter_name.split("/", 1)
     return f"{network}_optimizer/{rest}/{moment}"
-
-
-# --- building blocks -------------------------------------------------------------------------
-
-
-def _convolution(
-    name: str,
-    kind: Literal["conv", "conv_transpose"],
-    features: tuple[int, int],
-    output_size: int,
-    stride: int,
-    padding: int,
-) -> Layer:
-    in_features, out_features = features
-    # HWIO for conv and HWOI for conv-transpose.
-    last_two = (in_features, out_features) if kind == "conv" else (out_features, in_features)
-    kernel = Parameter("kernel", (4, 4, *last_two), NORMAL_002, fan_in=16 * in_features)
-    shape = (output_size, output_size, out_features)
-    return Layer(name, kind, shape, (kernel,), stride=stride, padding=padding)
-
-
-def _dense(name: str, in_features: int, out_features: int, initializer: Initializer) -> Layer:
-    kernel = Parameter("kernel", (in_features, out_features), initializer, fan_in=in_features)
-    bias_initializer = initializer if initializer is UNIFORM_FAN_IN else ZEROS
-    bias = Parameter("bias", (out_features,), bias_initializer, fan_in=in_features)
-    return Layer(name, "dense", (out_features,), (kernel, bias))
-
-
-def _batch_norm(name: str, shape: tuple[int, ...]) -> Layer:
-    features = (shape[-1],)
-    return Layer(
-        name,
-        "batch_norm",
-        shape,
-        (
-            Parameter("scale", features, NORMAL_002_AROUND_ONE, fan_in=1),
-            Parameter("bias", features, ZEROS, fan_in=1),
-            Parameter("mean", features, ZEROS, fan_in=1, trainable=False),
-            Parameter("var", features, ONES, fan_in=1, trainable=False),
-        ),
-    )
-
-
-def _dcgan64_generator(spec: SystemSpec) -> tuple[Layer, ...]:
-    """Latents → 4x4 → 8x8 → 16x16 → 32x32 → 64x64 (Radford et al. 2016, figure 1)."""
-    features = [spec.latent_dim, *(spec.width * m for m in (8, 4, 2, 1)), spec.channels]
-    layers = [Layer("reshape_0", "reshape", (1, 1, spec.latent_dim))]
-    for i in range(1, 6):
-        size, stride, padding = 2 ** (i + 1), 1 if i == 1 else 2, 0 if i == 1 else 1
-        pair = (features[i - 1], features[i])
-        convolution = _convolution(
-            f"conv_transpose_{i}", "conv_transpose", pair, size, stride, padding
-        )
-        layers.append(convolution)
-        if i < 5:
-            layers.append(_batch_norm(f"batch_norm_{i}", convolution.output_shape))
-            layers.append(Layer(f"relu_{i}", "relu", convolution.output_shape))
-    layers.append(Layer("tanh_5", "tanh", spec.image_shape))
-    return tuple(layers)
-
-
-def _dcgan64_discriminator(spec: SystemSpec) -> tuple[Layer, ...]:
-    """64x64 → 32x32 → 16x16 → 8x8 → 4x4 → one score; the sigmoid belongs to the loss."""
-    features = [spec.channels, *(spec.width * m for m in (1, 2, 4, 8))]
-    layers: list[Layer] = []
-    for i in range(1, 5):
-        pair = (features[i - 1], features[i])
-        convolution = _convolution(f"conv_{i}", "conv", pair, 2 ** (6 - i), 2, 1)
-        layers.append(convolution)
-        if i > 1:
-            layers.append(_batch_norm(f"batch_norm_{i}", convolution.output_shape))
-        layers.append(Layer(f"leaky_relu_{i}", "leaky_relu", convolution.output_shape))
-    if spec.discriminator_head == "conv":
-        layers.append(_convolution("conv_5", "conv", (features[4], 1), 1, 1, 0))
-        layers.append(Layer("flatten_5", "flatten", (1,)))
-    else:
-        layers.append(Layer("flatten_4", "flatten", (16 * features[4],)))
-        layers.append(_dense("dense_5", 16 * features[4], 1, UNIFORM_FAN_IN))
-    if spec.loss == "bce_probs":
-        layers.append(Layer("sigmoid_5", "sigmoid", (1,)))
-    return tuple(layers)
 
 
 _DCGAN64 = SystemSpec(
@@ -376,6 +328,41 @@ _DCGAN64 = SystemSpec(
     loss="bce",
     batch_size=128,
     discriminator_steps=1,
+    generator_batch="same_images",
+    generator_optimizer=AdamSpec(),
+    discriminator_optimizer=AdamSpec(),
+)
+_CONV28 = SystemSpec(
+    name="conv28",
+    architecture="conv28",
+    image_size=28,
+    channels=1,
+    width=64,
+    latent_dim=62,
+    latent_distribution="uniform",
+    image_range=(0.0, 1.0),
+    discriminator_head="linear",
+    loss="bce",
+    batch_size=64,
+    discriminator_steps=1,
+    generator_batch="same_latents",
+    generator_optimizer=AdamSpec(learning_rate=1e-3),
+    discriminator_optimizer=AdamSpec(),
+)
+_MLP28 = SystemSpec(
+    name="mlp28",
+    architecture="mlp28",
+    image_size=28,
+    channels=1,
+    width=128,
+    latent_dim=100,
+    latent_distribution="normal",
+    image_range=(-1.0, 1.0),
+    discriminator_head="linear",
+    loss="bce_probs",
+    batch_size=64,
+    discriminator_steps=1,
+    generator_batch="same_images",
     generator_optimizer=AdamSpec(),
     discriminator_optimizer=AdamSpec(),
 )
@@ -385,6 +372,8 @@ SYSTEMS: dict[str, SystemSpec] = {
     "dcgan64-lsgan": _DCGAN64.replace(
         name="dcgan64-lsgan", discriminator_head="linear", loss="lsgan"
     ),
+    "conv28": _CONV28,
+    "mlp28": _MLP28,
 }
 
 

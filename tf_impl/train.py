@@ -48,9 +48,10 @@ def train_step(
 ) -> dict[str, tf.Tensor]:
     """Update D on real and on detached fake images, then G through the updated D.
 
-    `real_images` and `latents` [batch, latent_dim] come from `images_to_device` and
-    `latents_to_device`. Returns the losses as scalars on the device. Source: Goodfellow et al.
-    2014, Algorithm 1, with one fake batch for both updates.
+    `real_images` [steps · batch, …] and `latents` [batches · batch, latent_dim] come from
+    `images_to_device` and `latents_to_device`; steps and batches are `spec.discriminator_steps`
+    and `spec.latent_batches`, both 1 in most systems. Returns the losses of the last update of
+    each network as scalars on the device. Source: Goodfellow et al. 2014, Algorithm 1.
     """
     with tf.device(state.device):
         return _compiled(state, _step)(real_images, latents)
@@ -72,11 +73,17 @@ def compute_step(
     state: TrainState, real_images: tf.Tensor, latents: tf.Tensor
 ) -> tuple[dict[str, tf.Tensor], Gradients]:
     """Make the step of `train_step`; returns its losses and both networks' gradients."""
-    with tf.GradientTape() as generator_tape:
-        fake_images = state.generator(latents, training=True)
-    loss_real, loss_fake, discriminator_gradients = update_discriminator(
-        state, real_images, tf.stop_gradient(fake_images)
-    )
+    spec = state.spec
+    spec.batch_size_of(real_images.shape[0], latents.shape[0])
+    latent_batches = tf.split(latents, spec.latent_batches)
+    real_batches = tf.split(real_images, spec.discriminator_steps)
+    for real_batch, latent_batch in zip(real_batches, latent_batches, strict=False):
+        fake_images, generator_tape = forward_generator(state, latent_batch)
+        loss_real, loss_fake, discriminator_gradients = update_discriminator(
+            state, real_batch, tf.stop_gradient(fake_images)
+        )
+    if spec.generator_batch != "same_images":
+        fake_images, generator_tape = forward_generator(state, latent_batches[-1])
     generator_loss, generator_gradients = update_generator(state, fake_images, generator_tape)
     metrics = {
         "discriminator_loss": loss_real + loss_fake,
@@ -85,6 +92,12 @@ def compute_step(
         "generator_loss": generator_loss,
     }
     return metrics, {"generator": generator_gradients, "discriminator": discriminator_gradients}
+
+
+def forward_generator(state: TrainState, latents: tf.Tensor) -> tuple[tf.Tensor, tf.GradientTape]:
+    """Return the images of a pass of G, and the tape that leads back to G's gradients."""
+    with tf.GradientTape() as tape:
+        return state.generator(latents, training=True), tape
 
 
 def update_discriminator(

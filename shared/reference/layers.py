@@ -215,3 +215,18 @@ def flatten_backward(saved: Saved, dy: Array) -> Array:
     shape, was_transposed = saved
     dx = dy.reshape(shape)
     return dx.transpose(0, 2, 3, 1) if was_transposed else dx
+
+
+def reshape_forward(x: Array, shape: tuple[int, ...], order: str = "hwc") -> tuple[Array, Saved]:
+    """Return [batch, *shape] of features in HWC order ("chw": as PyTorch reshapes to NCHW)."""
+    if order == "chw" and len(shape) == 3:
+        height, width, channels = shape
+        y = x.reshape(x.shape[0], channels, height, width).transpose(0, 2, 3, 1)
+        return y, (x.shape, True)
+    return x.reshape(x.shape[0], *shape), (x.shape, False)
+
+
+def reshape_backward(saved: Saved, dy: Array) -> Array:
+    """Return the gradient of x."""
+    shape, was_transposed = saved
+    return (dy.transpose(0, 3, 1, 2) if was_transposed else dy).reshape(shape)

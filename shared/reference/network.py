@@ -67,7 +67,10 @@ def _forward_layer(
     match layer.kind:
         case "conv":
             alignment = conventions.padding_alignment
-            return functions.conv_forward(x, p["kernel"], layer.stride, layer.padding, alignment)
+            y, saved = functions.conv_forward(
+                x, p["kernel"], layer.stride, layer.padding, alignment
+            )
+            return y + p.get("bias", 0.0), saved
         case "conv_transpose":
             flipped = conventions.conv_transpose_kernel == "flipped"
             kernel = p["kernel"][::-1, ::-1] if flipped else p["kernel"]
@@ -75,7 +78,7 @@ def _forward_layer(
             y, saved = functions.conv_transpose_forward(
                 x, kernel, layer.stride, layer.padding, alignment
             )
-            return y, (saved, flipped)
+            return y + p.get("bias", 0.0), (saved, flipped)
         case "dense":
             return functions.dense_forward(x, p["kernel"], p["bias"])
         case "relu":
@@ -90,17 +93,19 @@ def _forward_layer(
         case "flatten":
             return functions.flatten_forward(x, conventions.flatten_order)
         case "reshape":
-            return x.reshape(x.shape[0], *layer.output_shape), x.shape
+            return functions.reshape_forward(x, layer.output_shape, conventions.flatten_order)
     raise ValueError(f"unknown kind of layer {layer.kind!r}")
 
 
 def _backward_layer(layer: Layer, saved: Saved, dy: Array) -> tuple[Array, tuple[Array, ...]]:
     match layer.kind:
         case "conv":
-            dx, *rest = functions.conv_backward(saved, dy)
+            dx, dkernel = functions.conv_backward(saved, dy)
+            rest = [dkernel, *_bias_gradient(layer, dy)]
         case "conv_transpose":
             dx, dkernel = functions.conv_transpose_backward(saved[0], dy)
-            rest = [dkernel[::-1, ::-1] if saved[1] else dkernel]
+            dkernel = dkernel[::-1, ::-1] if saved[1] else dkernel
+            rest = [dkernel, *_bias_gradient(layer, dy)]
         case "dense":
             dx, *rest = functions.dense_backward(saved, dy)
         case "batch_norm":
@@ -116,8 +121,14 @@ def _backward_layer(layer: Layer, saved: Saved, dy: Array) -> tuple[Array, tuple
         case "flatten":
             dx, rest = functions.flatten_backward(saved, dy), []
         case _:
-            dx, rest = dy.reshape(saved), []
+            dx, rest = functions.reshape_backward(saved, dy), []
     return dx, tuple(rest)
+
+
+def _bias_gradient(layer: Layer, dy: Array) -> list[Array]:
+    """Return the gradient of a convolution's bias, if it has one."""
+    has_bias = any(p.name == "bias" for p in layer.parameters)
+    return [dy.sum(axis=(0, 1, 2))] if has_bias else []
 
 
 def _batch_norm(

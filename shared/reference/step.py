@@ -39,37 +39,83 @@ def train_step(
 ) -> StepResult:
     """Make one step from `arrays` (which stay as they are).
 
-    1. fake = G(z). 2. D on real and on detached fake as two batches, one update of D.
-    3. G's loss through the updated D on the same fake, one update of G.
+    As many updates of D as the spec says, each on real images and on detached fake ones as two
+    batches; then G's loss through the updated D on what `spec.generator_batch` says, and one
+    update of G. Losses and gradients of D are those of its last update.
     """
     c = conventions or Conventions()
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    normalise = c.batch_norm_mode != "running"
-    generated = forward(spec, "generator", arrays, latents, c, training=normalise)
-    if c.batch_norm_statistics != "never":
-        arrays = arrays | generated.statistics
+    spec.batch_size_of(len(real_images), len(latents))
+    real_batches = np.split(real_images, spec.discriminator_steps)
+    latent_batches = np.split(latents, spec.latent_batches)
     if c.update_order == "generator_first":
-        value, arrays, generator_gradients = _generator_gradients(spec, arrays, generated, c)
-        arrays, halves = _discriminator_gradients(spec, arrays, real_images, generated.output, c)
-        after = _update(spec, "discriminator", arrays, halves.gradients, c)
-    else:
-        arrays, halves = _discriminator_gradients(spec, arrays, real_images, generated.output, c)
-        after = _update(spec, "discriminator", arrays, halves.gradients, c)
-        seen = after if c.update_order == "discriminator_first" else arrays
-        value, seen, generator_gradients = _generator_gradients(spec, seen, generated, c)
-        moved = {n: a for n, a in seen.items() if n.endswith(("/mean", "/var"))}
-        after = after | moved
-    if not c.detach_fake:
-        leaked = backward("generator", generated, halves.fake_image_gradient)[1]
-        generator_gradients = add(generator_gradients, leaked)
-    after = _update(spec, "generator", after, generator_gradients, c)
-    metrics = {
+        return _generator_first(spec, arrays, real_batches, latent_batches, c)
+    leaks: list[Arrays] = []
+    for real, z in zip(real_batches, latent_batches, strict=False):
+        generated, arrays = _generate(spec, arrays, z, c)
+        arrays, halves = _discriminator_gradients(spec, arrays, real, generated.output, c)
+        before = _discriminator_weights(arrays)
+        arrays = _update(spec, "discriminator", arrays, halves.gradients, c)
+        if not c.detach_fake:
+            leaks.append(backward("generator", generated, halves.fake_image_gradient)[1])
+    if spec.generator_batch != "same_images":
+        generated, arrays = _generate(spec, arrays, latent_batches[-1], c)
+    seen = arrays | before if c.update_order == "simultaneous" else arrays
+    value, seen, gradients = _generator_gradients(spec, seen, generated, c)
+    arrays = arrays | {n: a for n, a in seen.items() if n.endswith(("/mean", "/var"))}
+    for leaked in leaks:
+        gradients = add(gradients, leaked)
+    arrays = _update(spec, "generator", arrays, gradients, c)
+    return StepResult(arrays, _metrics(halves, value), halves.gradients | gradients)
+
+
+def _generator_first(
+    spec: SystemSpec,
+    arrays: Arrays,
+    real_batches: list[Array],
+    latent_batches: list[Array],
+    c: Conventions,
+) -> StepResult:
+    """The step with G's update before D's; what leaks into G's gradients then comes too late."""
+    learned_from, arrays = _generate(spec, arrays, latent_batches[-1], c)
+    value, arrays, gradients = _generator_gradients(spec, arrays, learned_from, c)
+    arrays = _update(spec, "generator", arrays, gradients, c)
+    for i, (real, z) in enumerate(zip(real_batches, latent_batches, strict=False)):
+        is_last = i == spec.discriminator_steps - 1
+        if is_last and spec.generator_batch == "same_images":
+            generated = learned_from
+        else:
+            generated, arrays = _generate(spec, arrays, z, c)
+        arrays, halves = _discriminator_gradients(spec, arrays, real, generated.output, c)
+        arrays = _update(spec, "discriminator", arrays, halves.gradients, c)
+    return StepResult(arrays, _metrics(halves, value), halves.gradients | gradients)
+
+
+def _generate(
+    spec: SystemSpec, arrays: Arrays, latents: Array, c: Conventions
+) -> tuple[Pass, Arrays]:
+    """Return a pass of G and the state with G's BN statistics moved."""
+    training = c.batch_norm_mode != "running"
+    generated = forward(spec, "generator", arrays, latents, c, training=training)
+    return generated, _moved(arrays, generated, c)
+
+
+def _discriminator_weights(arrays: Arrays) -> Arrays:
+    statistics = ("/mean", "/var")
+    return {
+        n: a
+        for n, a in arrays.items()
+        if n.startswith("discriminator/") and not n.endswith(statistics)
+    }
+
+
+def _metrics(halves: _DiscriminatorHalves, generator_loss: float) -> dict[str, float]:
+    return {
         "discriminator_loss": halves.value_real + halves.value_fake,
         "discriminator_loss_real": halves.value_real,
         "discriminator_loss_fake": halves.value_fake,
-        "generator_loss": value,
+        "generator_loss": generator_loss,
     }
-    return StepResult(after, metrics, halves.gradients | generator_gradients)
 
 
 def _discriminator_gradients(
