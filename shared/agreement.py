@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.comparison import relative_l2
+from shared.differences import gradient_differences, state_differences
 from shared.fixtures import load_network_fixture
 from shared.interface import (
     IMPLEMENTATIONS,
@@ -50,8 +51,10 @@ def measure(implementation: Implementation, dtype: str) -> Agreement:
     implementation.train_step(state, real, z)
     received = implementation.export_state(state)
     expected = train_step(fixture.spec, fixture.arrays, fixture.real_images, fixture.latents)
-    gradient = max((relative_l2(gradients[n], g), n) for n, g in fixture.gradients.items())
-    array = max((relative_l2(received[n], a), n) for n, a in expected.arrays.items())
+    of_gradients = gradient_differences(fixture.spec, gradients, fixture.gradients)
+    of_arrays = state_differences(fixture.spec, received, expected.arrays)
+    gradient = max((difference, name) for name, difference in of_gradients.items())
+    array = max((difference, name) for name, difference in of_arrays.items())
     return Agreement(
         implementation.name,
         dtype,

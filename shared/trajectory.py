@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from shared.comparison import MismatchError, relative_l2
+from shared.comparison import MismatchError
 from shared.data import Batches, load_dataset
+from shared.differences import drifts, state_differences
 from shared.interface import (
     IMPLEMENTATIONS,
     METRIC_NAMES,
@@ -39,22 +40,28 @@ TABLE_STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
 
 @dataclass(frozen=True)
 class Bounds:
-    """Losses: |a - b| / max(1, |b|). Tensors of the state: relative L2. Counters must be equal."""
+    """Losses: |a - b| / max(1, |b|). Tensors of the state: relative L2. Counters must be equal.
+
+    Drift: of what rounding moves, as `shared.differences.drifts` measures it.
+    """
 
     loss: float
     tensor: float
+    drift: float
 
     def __str__(self) -> str:
-        return f"bounds: losses {self.loss:.0e}, tensors {self.tensor:.0e}"
+        return f"bounds: losses {self.loss:.0e}, tensors {self.tensor:.0e}, drift {self.drift:.0e}"
 
 
 BOUNDS = {
     # 200 steps on noise: measured 5e-14 and 2e-13 with bce; 2e-10 with lsgan, in a moment of one
     # number as it crosses 0. A slope that went through float32 shows at 1e-8 after one step.
-    "float64": Bounds(1e-10, 1e-9),
+    # Drift: measured 1e-5 of the learning rate a step, rounding of 1e-13 over Adam's epsilon.
+    "float64": Bounds(1e-10, 1e-9, 1e-4),
     # One step's rounding: measured 7e-7 and 2e-5. Runs leave it at the first kink, within about 20
-    # steps, PyTorch's own at another number of threads too: docs/trajectories.md.
-    "float32": Bounds(5e-6, 1e-4),
+    # steps, PyTorch's own at another number of threads too: docs/trajectories.md. Drift: two
+    # learning rates a step, one in each direction.
+    "float32": Bounds(5e-6, 1e-4, 2.0),
 }
 
 
@@ -62,7 +69,8 @@ BOUNDS = {
 class Difference:
     """How far two runs are apart after a step: the worst loss and the worst tensor, by name.
 
-    inf where something is not finite or a counter differs.
+    inf where something is not finite or a counter differs. `drift`: the worst of the arrays that
+    the arithmetic does not determine (`shared.differences`); most systems have none.
     """
 
     step: int
@@ -70,15 +78,20 @@ class Difference:
     loss_name: str
     tensor: float
     tensor_name: str
+    drift: float = 0.0
+    drift_name: str = ""
 
     def within(self, bounds: Bounds) -> bool:
-        """Whether both differences are within the bounds."""
-        return self.loss <= bounds.loss and self.tensor <= bounds.tensor
+        """Whether all differences are within the bounds."""
+        return (
+            self.loss <= bounds.loss and self.tensor <= bounds.tensor and self.drift <= bounds.drift
+        )
 
     def __str__(self) -> str:
+        drift = f", {self.drift_name} drift {self.drift:.1e}" if self.drift_name else ""
         return (
             f"step {self.step}: {self.tensor_name} {self.tensor:.1e}, "
-            f"{self.loss_name} {self.loss:.1e}"
+            f"{self.loss_name} {self.loss:.1e}{drift}"
         )
 
 
@@ -108,7 +121,8 @@ class Course:
 
     def advance(self, trainer: Trainer, state: Any, step: int) -> dict[str, float]:
         """Make the step with this index, counted from 0, and return its losses."""
-        drawn = latents(self.spec, self.seed, step, self.spec.batch_size)
+        count = self.spec.latent_batches * self.spec.batch_size
+        drawn = latents(self.spec, self.seed, step, count)
         return trainer.train_step(state, self._batches.images(step), drawn.astype(self.dtype))
 
     def export(self, trainer: Trainer, state: Any) -> Arrays:
@@ -129,24 +143,23 @@ def training_images(name: str, spec: SystemSpec, seed: int) -> np.ndarray:
 
 
 def difference(
-    step: int, actual: tuple[dict[str, float], Arrays], expected: tuple[dict[str, float], Arrays]
+    spec: SystemSpec,
+    step: int,
+    actual: tuple[dict[str, float], Arrays],
+    expected: tuple[dict[str, float], Arrays],
+    *,
+    moments: bool = True,
 ) -> Difference:
     """Return how far the losses and the state of one run are from those of another."""
     losses = {
         name: abs(actual[0][name] - expected[0][name]) / max(1.0, abs(expected[0][name]))
         for name in METRIC_NAMES
     }
-    tensors = {
-        name: _tensor_difference(name, array, expected[1][name])
-        for name, array in actual[1].items()
-    }
-    return Difference(step, *_worst(losses), *_worst(tensors))
-
-
-def _tensor_difference(name: str, actual: np.ndarray, expected: np.ndarray) -> float:
-    if name.endswith("_optimizer/step"):
-        return 0.0 if np.array_equal(actual, expected) else np.inf
-    return relative_l2(actual, expected)
+    tensors = state_differences(spec, actual[1], expected[1])
+    if not moments:
+        tensors = {n: d for n, d in tensors.items() if not n.endswith(("/m", "/v"))}
+    drifting = drifts(spec, actual[1], expected[1], step) or {"": 0.0}
+    return Difference(step, *_worst(losses), *_worst(tensors), *_worst(drifting))
 
 
 def _worst(values: dict[str, float]) -> tuple[float, str]:
@@ -162,11 +175,13 @@ def compare(
     *,
     against: str | None = None,
     restart: bool = False,
+    moments: bool = True,
 ) -> Curves:
     """Train side by side and return each pair's differences after every step.
 
     Every pair, or all others with the trainer called `against`. `restart` gives all the state of
-    the first after every step, so that each difference is that of one step alone.
+    the first after every step, so that each difference is that of one step alone. `moments`:
+    whether Adam's count among the tensors.
     """
     names = [trainer.name for trainer in trainers]
     pairs = [p for p in itertools.combinations(names, 2) if against is None or against in p]
@@ -184,7 +199,7 @@ def compare(
             metrics = course.advance(trainer, state, step)
             ends[trainer.name] = (metrics, course.export(trainer, state))
         for (a, b), curve in curves.items():
-            curve.append(difference(step + 1, ends[a], ends[b]))
+            curve.append(difference(course.spec, step + 1, ends[a], ends[b], moments=moments))
         if restart:
             for trainer in trainers[1:]:
                 trainer.import_state(states[trainer.name], ends[names[0]][1])
@@ -231,7 +246,9 @@ def change_framework(
         for step in range(change_at, course.steps):
             metrics = course.advance(second, state, step)
         end = (metrics, course.export(second, state))
-        differences = [difference(course.steps, end, unbroken[t.name]) for t in (first, second)]
+        differences = [
+            difference(course.spec, course.steps, end, unbroken[t.name]) for t in (first, second)
+        ]
         changed[first.name, second.name] = max(differences, key=lambda d: (d.tensor, d.loss))
     return changed
 
@@ -255,10 +272,14 @@ def partings(curves: Curves, bounds: Bounds) -> str:
     lines = []
     for (a, b), curve in curves.items():
         parted = first_parting(curve, bounds)
-        worst = max(curve, key=lambda d: max(d.tensor / bounds.tensor, d.loss / bounds.loss))
+        worst = max(curve, key=lambda d: _share(d, bounds))
         what = f"parted at {parted}" if parted else f"within at every step; furthest at {worst}"
         lines.append(f"{a} - {b}: {what}")
     return "\n".join(lines)
+
+
+def _share(d: Difference, bounds: Bounds) -> float:
+    return max(d.tensor / bounds.tensor, d.loss / bounds.loss, d.drift / bounds.drift)
 
 
 def change_table(changed: dict[Pair, Difference]) -> str:

@@ -97,7 +97,9 @@ def test_unknown_names_are_named_with_the_known_ones() -> None:
         ({"latent_dim": True}, "latent_dim must be a whole number"),
         ({"image_size": 32}, "64x64 images, received image_size=32"),
         ({"discriminator_head": "dense"}, "must be conv or linear, received 'dense'"),
-        ({"discriminator_steps": 2}, "discriminator_steps must be 1"),
+        ({"discriminator_steps": 0}, "discriminator_steps must be a whole number of at least 1"),
+        ({"generator_batch": "fresh"}, "generator_batch must be same_images or same_latents or"),
+        ({"architecture": "dcgan65"}, "architecture must be dcgan64 or conv28 or mlp28"),
     ],
 )
 def test_a_spec_that_cannot_be_is_refused(changes: dict, message: str) -> None:
