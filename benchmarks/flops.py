@@ -31,13 +31,14 @@ def multiply_adds(spec: SystemSpec, network: NetworkName) -> list[int]:
 
 
 def flops_per_image(spec: SystemSpec) -> int:
-    """Return the floating-point operations of one training step per image of its batch.
+    """Return the floating-point operations of one training step per image of one batch.
 
-    The smallest plan of one step, in passes over a network:
+    The smallest plan of a step with k discriminator updates, in passes over a network:
 
-    - G: forward, by the weights, by the inputs                                3 x G
-    - D on real images: forward, by the weights, by the inputs                 3 x D
-    - D on detached fake images: the same                                      3 x D
+    - G: forward, for each batch of images made                                k x G, or k + 1
+    - G: by the weights, by the inputs                                         2 x G
+    - D on real images: forward, by the weights, by the inputs                 3k x D
+    - D on detached fake images: the same                                      3k x D
     - D on fake images in G's update: forward, by the inputs only              2 x D
 
     less what nobody needs: the gradient by the latents (G's first layer), and that by the real
@@ -46,5 +47,8 @@ def flops_per_image(spec: SystemSpec) -> int:
     """
     generator = multiply_adds(spec, "generator")
     discriminator = multiply_adds(spec, "discriminator")
-    needed = 3 * sum(generator) - generator[0] + 8 * sum(discriminator) - 2 * discriminator[0]
-    return 2 * needed
+    k = spec.discriminator_steps
+    passes = k + (spec.generator_batch != "same_images")
+    of_generator = (passes + 2) * sum(generator) - generator[0]
+    of_discriminator = (6 * k + 2) * sum(discriminator) - 2 * k * discriminator[0]
+    return 2 * (of_generator + of_discriminator)

@@ -139,18 +139,19 @@ def check_equivalence(request: Request) -> dict[str, Any]:
     workload = FRAMEWORKS[request.framework].create(
         problem.spec, problem.seed, request.dtype, request.device, [batch]
     )
+    workload.import_state(problem.start)
     metrics = {name: float(value) for name, value in workload.step().items()}
-    return gate.compare(gate.truth(problem), metrics, workload.export_state())
+    return gate.compare(problem, gate.truth(problem), metrics, workload.export_state())
 
 
 def batches(request: Request) -> list[Batch]:
     """Return the batches in rotation: uniform noise in the image range, and the run's latents."""
     spec = request.spec
-    shape = (spec.batch_size, *spec.image_shape)
+    shape = (spec.discriminator_steps * spec.batch_size, *spec.image_shape)
     return [
         (
             stream(request.seed, "benchmark_images", i).uniform(*spec.image_range, shape),
-            latents(spec, request.seed, i, spec.batch_size),
+            latents(spec, request.seed, i, spec.latent_batches * spec.batch_size),
         )
         for i in range(BATCHES)
     ]

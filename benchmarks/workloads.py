@@ -21,7 +21,7 @@ from shared.interface import load_implementation
 from shared.spec import SystemSpec
 
 Batch = tuple[np.ndarray, np.ndarray]
-"""Real images [batch, height, width, channels] and latents [batch, latent_dim]."""
+"""Real images NHWC and latents [count, latent_dim] of one step, as `train_step` takes them."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Workload:
 
     `step` makes a step on the next batch in rotation and returns its losses, on the device and
     perhaps not computed yet. `synchronize` waits by reading back a number that depends on both
-    updated networks. `export_state` returns the arrays of the state by canonical name.
+    updated networks. `export_state` returns the arrays of the state by canonical name and
+    `import_state` replaces them.
     `effective_settings` reads back what is really in use, `peak_device_bytes` the framework's own
     figure for a GPU (None on a CPU).
     """
@@ -38,6 +39,7 @@ class Workload:
     step: Callable[[], dict[str, Any]]
     synchronize: Callable[[], float]
     export_state: Callable[[], dict[str, np.ndarray]]
+    import_state: Callable[[dict[str, np.ndarray]], None]
     effective_settings: Callable[[], dict[str, Any]]
     peak_device_bytes: Callable[[], int | None]
 
@@ -100,6 +102,7 @@ def pytorch_workload(
         step=lambda: train.train_step(state, *next(inputs)),
         synchronize=lambda: train.synchronize(state),
         export_state=lambda: checkpoint.export_state(state),
+        import_state=lambda arrays: checkpoint.import_state(state, arrays),
         effective_settings=effective_settings,
         peak_device_bytes=lambda: torch.cuda.max_memory_allocated() if device == "gpu" else None,
     )
@@ -143,6 +146,7 @@ def tf_workload(
         step=lambda: train.train_step(state, *next(inputs)),
         synchronize=lambda: train.synchronize(state),
         export_state=lambda: checkpoint.export_state(state),
+        import_state=lambda arrays: checkpoint.import_state(state, arrays),
         effective_settings=effective_settings,
         peak_device_bytes=lambda: (
             tf.config.experimental.get_memory_info("GPU:0")["peak"] if device == "gpu" else None
@@ -179,10 +183,15 @@ def jax_workload(
         state, metrics = train.train_step(state, *next(inputs))
         return metrics
 
+    def import_state(arrays: dict[str, np.ndarray]) -> None:
+        nonlocal state
+        state = checkpoint.import_state(state, arrays)
+
     return Workload(
         step=step,
         synchronize=lambda: train.synchronize(state),
         export_state=lambda: checkpoint.export_state(state),
+        import_state=import_state,
         effective_settings=lambda: _jax_settings(*state.placement),
         peak_device_bytes=lambda: (
             state.placement[1].memory_stats()["peak_bytes_in_use"] if device == "gpu" else None

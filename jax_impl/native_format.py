@@ -75,7 +75,7 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
     found, metadata = _load(path)
     stored_spec, progress = split_description(path, metadata)
     if not parts_of(found):
-        network = closest_network(found, native_names)
+        network = closest_network({n: a.shape for n, a in found.items()}, native_names)
         found = {f"{network}/{name}": array for name, array in found.items()}
     spec = stored_spec or infer_spec({n: a.shape for n, a in found.items()}, native_names)
     # Flax' layouts are the canonical ones: HWIO, HWOI (as layers.py keeps it) and (in, out).

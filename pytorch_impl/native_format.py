@@ -95,7 +95,7 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
     stored_spec, progress = split_description(path, saved)
     saved = {name: value for name, value in saved.items() if name not in DESCRIPTION_FIELDS}
     if not parts_of(saved):
-        saved = {closest_network(saved, native_names): saved}
+        saved = {closest_network(_canonical_shapes(saved), native_names): saved}
     found, settings = _flat(path, saved)
     spec = stored_spec or infer_spec(_canonical_shapes(found), native_names)
     spec = _with_settings(path, spec, settings, is_stored=stored_spec is not None)
@@ -219,9 +219,11 @@ def _with_settings(
     return read
 
 
-def _canonical_shapes(found: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    axes = {4: (2, 3, 1, 0), 2: (1, 0)}
-    return {n: a.transpose(axes.get(a.ndim, range(a.ndim))).shape for n, a in found.items()}
+def _canonical_shapes(found: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes in the canonical layout; () for what is no array."""
+    order = {4: (2, 3, 1, 0), 2: (1, 0)}
+    shapes = {name: tuple(getattr(value, "shape", ())) for name, value in found.items()}
+    return {n: tuple(s[i] for i in order.get(len(s), range(len(s)))) for n, s in shapes.items()}
 
 
 def _canonical_arrays(

@@ -1,12 +1,14 @@
 """The command `python -m {pytorch_impl,tf_impl,jax_impl}.train`: one set of options for all three.
 
 With no options at all it trains a narrow system for a few steps on scikit-learn's digits, which
-takes less than two minutes on two CPU cores. Every option that is given holds as it is given.
+takes less than two minutes on two CPU cores; so does every other --system alone. Every option that
+is given holds as it is given.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import math
 import re
@@ -15,26 +17,44 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from shared.interface import MissingFrameworkError
-from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec
+from shared.spec import LOSS_NAMES, SYSTEMS, GeneratorBatch, SystemSpec
 from shared.streams import MAXIMUM_SEED
 
-QUICK_WIDTH = 16
-QUICK_BATCH_SIZE = 32
-QUICK_STEPS = 600
+GENERATOR_BATCHES = {name.replace("_", "-"): name for name in get_args(GeneratorBatch)}
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
 
 
 @dataclass(frozen=True)
+class QuickRun:
+    """What a command without --full trains: enough for digits that can be read."""
+
+    width: int
+    batch_size: int
+    steps: int
+    sample_every: int
+    checkpoint_every: int
+
+
+QUICK_RUNS = {
+    "dcgan64": QuickRun(16, 32, steps=600, sample_every=100, checkpoint_every=500),
+    "conv28": QuickRun(32, 64, steps=600, sample_every=100, checkpoint_every=500),
+    "mlp28": QuickRun(128, 64, steps=10_000, sample_every=500, checkpoint_every=4000),
+}
+"""By architecture."""
+
+
+@dataclass(frozen=True)
 class TrainingOptions:
-    """What to train and how; `spec` has its final loss, width and batch size.
+    """What to train and how; `spec` is final, in its loss, width, batch size and order of a step.
 
     `data` is a path, or None for scikit-learn's digits. `out` is the folder of the run;
-    `checkpoint_every` and `sample_every` count steps. Raises ValueError for a number out of range.
+    `checkpoint_every` and `sample_every` count steps; `tensorboard` adds an event file to the
+    folder. Raises ValueError for a number out of range.
     """
 
     implementation: str
@@ -48,6 +68,7 @@ class TrainingOptions:
     dtype: Literal["float32", "float64"]
     checkpoint_every: int
     sample_every: int
+    tensorboard: bool
 
     def __post_init__(self) -> None:
         for name in ("steps", "checkpoint_every", "sample_every"):
@@ -93,16 +114,18 @@ def build_parser(implementation: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m {implementation}_impl.train",
         description=(
-            f"Train a GAN in {implementation}. The same options and the same --seed start the "
-            "same run in pytorch, tf and jax."
+            f"Train a GAN in {implementation}. The same options and the same --seed start the same "
+            "run in\npytorch, tf and jax."
         ),
         epilog=(
-            "With no options: a narrow dcgan64 on scikit-learn's digits, less than two minutes on "
-            f"two CPU cores. The defaults are small (--width {QUICK_WIDTH} --batch-size "
-            f"{QUICK_BATCH_SIZE} --steps {QUICK_STEPS}) and the same on every device and for "
-            "every data set; --full takes the system's own width and batch size instead. What is "
-            "given explicitly always holds."
+            "With no options: a narrow dcgan64 on scikit-learn's digits. The defaults take less "
+            "than two minutes\non them on two CPU cores, and are the same on every device and for "
+            "every data set:\n\n"
+            f"{_quick_runs()}\n\n"
+            "--full takes the system's own width and batch size instead. What is given explicitly "
+            "always holds."
         ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     _add_what_to_train(parser)
@@ -113,7 +136,12 @@ def build_parser(implementation: str) -> argparse.ArgumentParser:
 def _add_what_to_train(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what to train")
     group.add_argument(
-        "--system", choices=SYSTEMS, default="dcgan64", help="networks (default: %(default)s)"
+        "--system",
+        choices=SYSTEMS,
+        default="dcgan64",
+        help="dcgan64: convolutional, 64x64 in colour; dcgan64-lsgan: the same with a dense last "
+        "layer and loss lsgan; conv28: convolutional, 28x28 grey; mlp28: dense layers only, 28x28 "
+        "grey (default: %(default)s)",
     )
     group.add_argument(
         "--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)"
@@ -125,17 +153,47 @@ def _add_what_to_train(parser: argparse.ArgumentParser) -> None:
         help="folder of images, IDX file as MNIST's (raw or .gz), or .npz "
         "(default: scikit-learn's digits)",
     )
+    _add_sizes(group)
+    _add_order_of_a_step(group)
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="of the weights, the latents and the order of the images (default: %(default)s)",
+    )
+
+
+def _add_sizes(group: argparse._ArgumentGroup) -> None:
+    own = ", ".join(
+        f"{name} {system.width} and {system.batch_size}"
+        for name, system in SYSTEMS.items()
+        if name in QUICK_RUNS
+    )
     group.add_argument(
         "--width",
         type=int,
         metavar="W",
-        help=f"channels of the layer beside the images (default: {QUICK_WIDTH})",
+        help="size of the narrowest hidden layer, of which the others are multiples "
+        "(default: by system, see below)",
     )
     group.add_argument(
         "--batch-size",
         type=int,
         metavar="B",
-        help=f"images per step, at least 2 (default: {QUICK_BATCH_SIZE})",
+        help="images per update, at least 2 (default: by system, see below)",
+    )
+    group.add_argument(
+        "--full",
+        action="store_true",
+        help=f"default to the system's own width and batch size ({own})",
+    )
+    group.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="training steps in all, those before a --resume included "
+        "(default: by system, see below)",
     )
     group.add_argument(
         "--learning-rate",
@@ -144,24 +202,39 @@ def _add_what_to_train(parser: argparse.ArgumentParser) -> None:
         help="of both networks (default: the system's own times its width over --width, because "
         "Adam's steps have one size and fewer channels add up to less)",
     )
+
+
+def _add_order_of_a_step(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--full",
-        action="store_true",
-        help="default to the system's own width and batch size (64 and 128 for dcgan64)",
+        "--d-steps",
+        type=int,
+        metavar="K",
+        help="discriminator updates per generator update, each with fresh images and latents, as "
+        "in Goodfellow et al. 2014, Algorithm 1 (default: the system's own, 1 in all of them)",
     )
     group.add_argument(
-        "--steps",
-        type=int,
-        default=QUICK_STEPS,
-        metavar="N",
-        help="training steps in all, those before a --resume included (default: %(default)s)",
+        "--generator-batch",
+        choices=GENERATOR_BATCHES,
+        help="what the generator learns from. same-images: the fakes that the discriminator has "
+        "just seen; same-latents: images made anew from their latents, after the discriminator "
+        "has changed; new-latents: images from latents of its own, as in Goodfellow et al. 2014, "
+        "Algorithm 1 (default: the system's own, whatever --d-steps is: same-latents for conv28, "
+        "same-images for the others)",
     )
-    group.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="S",
-        help="of the weights, the latents and the order of the images (default: %(default)s)",
+
+
+def _quick_runs() -> str:
+    """Return a table of the defaults of every system."""
+    fields = [field.name for field in dataclasses.fields(QuickRun)]
+    rows = [["", *(f"--{field.replace('_', '-')}" for field in fields)]]
+    for name, system in SYSTEMS.items():
+        quick = QUICK_RUNS[system.architecture]
+        rows.append([name, *(str(getattr(quick, field)) for field in fields)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
     )
 
 
@@ -192,44 +265,63 @@ def _add_how_to_train(parser: argparse.ArgumentParser, implementation: str) -> N
         default="float32",
         help="of the weights and of all arithmetic (default: %(default)s)",
     )
-    for what, default in (("checkpoint", 500), ("sample", 100)):
+    for what in ("sample", "checkpoint"):
         group.add_argument(
             f"--{what}-every",
             type=int,
-            default=default,
-            metavar="K",
+            metavar="N",
             help=f"steps between two {what}s; the last step always makes one "
-            "(default: %(default)s)",
+            "(default: by system, see below)",
         )
+    group.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="also write losses, samples and their quality for TensorBoard into --out; "
+        "`tensorboard --logdir runs` shows all runs side by side",
+    )
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def _options(implementation: str, arguments: argparse.Namespace) -> TrainingOptions:
-    system = SYSTEMS[arguments.system]
-    width, batch_size = (
-        (system.width, system.batch_size) if arguments.full else (QUICK_WIDTH, QUICK_BATCH_SIZE)
-    )
-    spec = system.replace(
-        loss=arguments.loss or system.loss,
-        width=width if arguments.width is None else arguments.width,
-        batch_size=batch_size if arguments.batch_size is None else arguments.batch_size,
-    )
-    spec = _with_learning_rates(spec, system, arguments.learning_rate)
+    spec = _spec(arguments)
+    quick = QUICK_RUNS[spec.architecture]
+    counts = {}
+    for name in ("steps", "checkpoint_every", "sample_every"):
+        given = getattr(arguments, name)
+        counts[name] = getattr(quick, name) if given is None else given
     default_out = Path("runs") / f"{implementation}-{spec.name}-{spec.loss}"
     choose = _latest_name if arguments.resume else _free_name
     return TrainingOptions(
         implementation=implementation,
         spec=spec,
         data=arguments.data,
-        steps=arguments.steps,
+        **counts,
         seed=arguments.seed,
         out=choose(default_out) if arguments.out is None else arguments.out,
         resume=arguments.resume,
         device=arguments.device,
         dtype=arguments.dtype,
-        checkpoint_every=arguments.checkpoint_every,
-        sample_every=arguments.sample_every,
+        tensorboard=arguments.tensorboard,
     )
+
+
+def _spec(arguments: argparse.Namespace) -> SystemSpec:
+    """Return the system that was asked for with everything that was given in its place."""
+    system = SYSTEMS[arguments.system]
+    default = system if arguments.full else QUICK_RUNS[system.architecture]
+    if arguments.d_steps is not None and arguments.d_steps < 1:
+        raise ValueError(f"--d-steps must be at least 1, received {arguments.d_steps}")
+    given = {
+        "loss": arguments.loss,
+        "width": arguments.width,
+        "batch_size": arguments.batch_size,
+        "discriminator_steps": arguments.d_steps,
+        "generator_batch": GENERATOR_BATCHES.get(arguments.generator_batch),
+    }
+    sizes = {"width": default.width, "batch_size": default.batch_size}
+    changes = {name: value for name, value in given.items() if value is not None}
+    spec = system.replace(**{**sizes, **changes})
+    return _with_learning_rates(spec, system, arguments.learning_rate)
 
 
 def _with_learning_rates(

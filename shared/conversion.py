@@ -64,6 +64,11 @@ def with_choices(contents: NativeContents, system: str | None, loss: str | None)
     spec = contents.spec
     if system and system != spec.name:
         chosen = SYSTEMS[system]
+        if chosen.architecture != spec.architecture:
+            raise CheckpointError(
+                f"SRC holds networks of {spec.architecture}, --system {system} asks for those of "
+                f"{chosen.architecture}"
+            )
         spec = spec.replace(
             name=chosen.name, loss=chosen.loss, discriminator_head=chosen.discriminator_head
         )

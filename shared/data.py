@@ -44,10 +44,11 @@ class ImageDataset:
 class Batches:
     """Batches of real images in an order that depends on nothing but the seed and the step.
 
-    `images` is uint8 [n, *spec.image_shape]; `dtype` is float32 or float64. Step t belongs to
-    epoch t // batches_per_epoch; the order of an epoch is `shared.streams.batch_order`, and its
-    last, partial batch is dropped. Raises DataError if the images do not suit the spec or are
-    fewer than a batch, ValueError for another argument out of bounds.
+    `images` is uint8 [n, *spec.image_shape]; `dtype` is float32 or float64. Step t takes the k
+    batches from number t · k on, where k is `spec.discriminator_steps`. Batch b belongs to epoch
+    b // batches_per_epoch; the order of an epoch is `shared.streams.batch_order`, and its last,
+    partial batch is dropped. Raises DataError if the images do not suit the spec or are fewer
+    than a batch, ValueError for another argument out of bounds.
     """
 
     def __init__(
@@ -77,19 +78,25 @@ class Batches:
         self.batches_per_epoch: int = len(images) // batch_size
 
     def images(self, step: int) -> np.ndarray:
-        """Return the batch of one step, counted from 0: [batch, height, width, channels].
+        """Return the batches of one step, counted from 0: [k · batch, height, width, channels].
 
         In `spec.image_range`, of the dtype asked for, C-contiguous, a new array at each call.
         """
         if step < 0:
             raise ValueError(f"step must not be negative, received {step}")
-        epoch, batch = divmod(step, self.batches_per_epoch)
+        first = step * self._spec.discriminator_steps
+        numbers = range(first, first + self._spec.discriminator_steps)
+        chosen = np.concatenate([self._batch(number) for number in numbers])
+        return to_image_range(self._all_images[chosen], self._spec, str(self._dtype))
+
+    def _batch(self, number: int) -> np.ndarray:
+        """Return which images make up a batch, int64 [batch]."""
+        epoch, batch = divmod(number, self.batches_per_epoch)
         cached_epoch, order = self._epoch_order
         if epoch != cached_epoch:
             order = batch_order(self._seed, epoch, len(self._all_images))
             self._epoch_order = (epoch, order)
-        chosen = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-        return to_image_range(self._all_images[chosen], self._spec, str(self._dtype))
+        return order[batch * self._batch_size : (batch + 1) * self._batch_size]
 
 
 def to_image_range(pixels: np.ndarray, spec: SystemSpec, dtype: str = "float32") -> np.ndarray:

@@ -122,37 +122,49 @@ def check_native_arrays(
 def infer_spec(
     shapes: Mapping[str, tuple[int, ...]], names_of: Callable[[SystemSpec], Mapping[str, str]]
 ) -> SystemSpec:
-    """Return the system whose names differ least from a file's, with the sizes of its arrays.
+    """Return the system that a file's arrays fit best, with the sizes that they show.
 
     `shapes`: in the canonical layout, by the file's names; `names_of`: a spec's canonical names by
     a format's. How far the two differ is for the strict check afterwards.
     """
-    parts = parts_of(shapes)
 
-    def distance(spec: SystemSpec) -> int:
-        # A part that is absent says nothing about the system.
-        expected = {name for name in names_of(spec) if name.split("/", 1)[0] in parts}
-        return len(shapes.keys() ^ expected)
+    def with_sizes(spec: SystemSpec) -> SystemSpec:
+        names = names_of(spec)
+        return _with_sizes(spec, {names[n]: shape for n, shape in shapes.items() if n in names})
 
-    system = min(SYSTEMS.values(), key=distance)
-    names = names_of(system)
-    return _with_sizes(system, {names[n]: shape for n, shape in shapes.items() if n in names})
+    return min(map(with_sizes, SYSTEMS.values()), key=lambda s: _misfit(s, shapes, names_of))
 
 
 def closest_network(
-    names: Collection[str], names_of: Callable[[SystemSpec], Iterable[str]]
+    shapes: Mapping[str, tuple[int, ...]], names_of: Callable[[SystemSpec], Mapping[str, str]]
 ) -> NetworkName:
-    """Return the network whose names in a format differ least from a bare file's.
+    """Return the network that a bare file's arrays fit best, arguments as for `infer_spec`.
 
-    `names_of` begin with "generator/" or "discriminator/"; those of the file do not.
+    The names of `names_of` begin with "generator/" or "discriminator/"; those of the file do not.
+    They need not tell: both networks of mlp28 have dense_1 to dense_3.
     """
 
-    def distance(network: NetworkName) -> int:
-        prefixed = {f"{network}/{name}" for name in names}
-        every = (set(names_of(spec)) for spec in SYSTEMS.values())
-        return min(len(prefixed ^ {n for n in e if n.startswith(f"{network}/")}) for e in every)
+    def misfit(network: NetworkName) -> tuple[int, int]:
+        prefixed = {f"{network}/{name}": shape for name, shape in shapes.items()}
+        return _misfit(infer_spec(prefixed, names_of), prefixed, names_of)
 
-    return min(NETWORKS, key=distance)
+    return min(NETWORKS, key=misfit)
+
+
+def _misfit(
+    spec: SystemSpec,
+    shapes: Mapping[str, tuple[int, ...]],
+    names_of: Callable[[SystemSpec], Mapping[str, str]],
+) -> tuple[int, int]:
+    """Return how many arrays of a file have no place, and how many places no array that fits.
+
+    In this order: a file that lost much would otherwise be nearest to the smallest system.
+    """
+    # A part that is absent says nothing about the system.
+    expected = part_shapes(spec, parts_of(shapes))
+    places = {native: expected[name] for native, name in names_of(spec).items() if name in expected}
+    unfilled = [native for native, shape in places.items() if shapes.get(native) != shape]
+    return len(shapes.keys() - places.keys()), len(unfilled)
 
 
 def _with_sizes(spec: SystemSpec, shapes: Mapping[str, tuple[int, ...]]) -> SystemSpec:

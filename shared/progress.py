@@ -12,14 +12,15 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class ProgressDisplay:
-    """Steps, images per second, losses and remaining time of one run.
+    """Steps, real images per second, losses, quality and remaining time of one run.
 
     On a terminal a bar; otherwise, in a log or a pipe, a line every ten seconds and at the end.
     """
 
-    def __init__(self, start: int, steps: int, batch_size: int) -> None:
+    def __init__(self, start: int, steps: int, images_per_step: int) -> None:
         self._steps = steps
-        self._batch_size = batch_size
+        self._images_per_step = images_per_step
+        self._quality = ""
         self._console = Console()
         self._bar = Progress(
             BarColumn(bar_width=24),
@@ -48,15 +49,19 @@ class ProgressDisplay:
         """Move the bar to so many completed steps."""
         self._bar.update(self._task, completed=completed)
 
+    def quality(self, swd: float) -> None:
+        """Show this sliced Wasserstein distance from the next losses on."""
+        self._quality = f"SWD {swd:.0f}  "
+
     def losses(self, completed: int, metrics: Mapping[str, float]) -> None:
         """Show the losses after so many steps, and the speed since the last call."""
         now = time.monotonic()
-        images = (completed - self._losses_at) * self._batch_size
+        images = (completed - self._losses_at) * self._images_per_step
         rate = images / max(now - self._losses_time, 1e-9)
         self._losses_at, self._losses_time = completed, now
         text = (
             f"D {metrics['discriminator_loss']:.3f}  G {metrics['generator_loss']:.3f}  "
-            f"{rate:,.0f} img/s"
+            f"{self._quality}{rate:,.0f} img/s"
         )
         self._bar.update(self._task, description=text)
         due = now - self._line_time >= SECONDS_BETWEEN_LINES or completed == self._steps

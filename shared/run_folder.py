@@ -3,10 +3,12 @@
     run.json                             spec, and options and versions of every session
     losses.csv                           completed steps, METRIC_NAMES, seconds since the start
     losses.png                           drawn at the end
+    quality.csv                          completed steps, what shared.sample_quality measures
+    events.out.tfevents.*                with --tensorboard, one for every session
     samples/step_000200.png              the same 64 latents every time
     checkpoints/step_000200.safetensors  see shared.checkpoint_format
 
-The numbers in file names and in losses.csv count completed steps, so step index 199 makes 200.
+The numbers in file names and in the tables count completed steps, so step index 199 makes 200.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from shared.command_line import TrainingOptions
 from shared.interface import METRIC_NAMES
 
 LOSS_COLUMNS = ("step", *METRIC_NAMES, "seconds")
+QUALITY_COLUMNS = ("step", "swd")
 _NUMBERED = re.compile(r"step_(\d{6,})\.(png|safetensors)")
 
 
@@ -38,6 +41,7 @@ class RunFolder:
         self.description = path / "run.json"
         self.losses = path / "losses.csv"
         self.losses_plot = path / "losses.png"
+        self.quality = path / "quality.csv"
         self.samples = path / "samples"
         self.checkpoints = path / "checkpoints"
 
@@ -111,22 +115,37 @@ class RunFolder:
 
         Makes the file if there is none. Returns the seconds of the last row that stays, or 0.
         """
-        kept = [row for row in self._loss_rows() if int(row[0]) <= completed]
-        lines = [",".join(row) + "\n" for row in [list(LOSS_COLUMNS), *kept]]
-        write_file_atomically(self.losses, "".join(lines).encode())
+        kept = _cut(self.losses, LOSS_COLUMNS, completed)
         return float(kept[-1][-1]) if kept else 0.0
+
+    def cut_quality(self, completed: int) -> float | None:
+        """Leave in quality.csv the header and the rows of the first `completed` steps.
+
+        Makes the file if there is none. Returns the distance of the last row that stays.
+        """
+        kept = _cut(self.quality, QUALITY_COLUMNS, completed)
+        return float(kept[-1][-1]) if kept else None
 
     def has_losses(self) -> bool:
         """Whether losses.csv holds any step."""
-        return bool(self._loss_rows())
+        return bool(_rows(self.losses, LOSS_COLUMNS))
 
-    def _loss_rows(self) -> list[list[str]]:
-        """Return the rows below the header; a row that a crash cut off is left out."""
-        if not self.losses.exists():
-            return []
-        lines = self.losses.read_text().splitlines(keepends=True)[1:]
-        rows = [line.strip().split(",") for line in lines if line.endswith("\n")]
-        return [row for row in rows if len(row) == len(LOSS_COLUMNS)]
+
+def _cut(path: Path, columns: tuple[str, ...], completed: int) -> list[list[str]]:
+    """Leave in a table the header and the rows of the first `completed` steps; return those."""
+    kept = [row for row in _rows(path, columns) if int(row[0]) <= completed]
+    lines = [",".join(row) + "\n" for row in [list(columns), *kept]]
+    write_file_atomically(path, "".join(lines).encode())
+    return kept
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> list[list[str]]:
+    """Return the rows below the header; a row that a crash cut off is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)[1:]
+    rows = [line.strip().split(",") for line in lines if line.endswith("\n")]
+    return [row for row in rows if len(row) == len(columns)]
 
 
 def _newest_first(folder: Path) -> list[tuple[int, Path]]:

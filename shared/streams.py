@@ -12,6 +12,7 @@ import zlib
 
 import numpy as np
 
+from shared.layer import ZEROS
 from shared.spec import NETWORKS, Conventions, Initializer, Parameter, SystemSpec, state_shapes
 
 MAXIMUM_SEED = 2**63 - 1
@@ -67,22 +68,25 @@ def initial_state(
     }
     for network in NETWORKS:
         for name, parameter in spec.parameters(network).items():
-            initializer = _initializer(parameter, conventions)
+            initializer = _initializer(name, parameter, conventions)
             arrays[name] = _draw(parameter, initializer, stream(seed, name))
     return arrays
 
 
-def _initializer(parameter: Parameter, conventions: Conventions) -> Initializer:
+def _initializer(name: str, parameter: Parameter, conventions: Conventions) -> Initializer:
     """Return the spec's initializer, or what a framework's layer does when left alone."""
     if conventions.initializer == "spec" or not parameter.trainable:
         return parameter.initializer
     if parameter.name == "scale":
         return Initializer("constant", 1.0)
     if parameter.name == "bias":
-        return parameter.initializer
+        is_torch = conventions.initializer == "torch_default" and "/batch_norm" not in name
+        # U(±1/√fan_in), where PyTorch takes a conv-transpose's OUT features for its fan-in.
+        fan_in = 16 * parameter.shape[0] if "/conv_transpose" in name else parameter.fan_in
+        return Initializer("uniform", 0.0, fan_in**-0.5) if is_torch else ZEROS
     receptive_field = math.prod(parameter.shape[:-2])
     if conventions.initializer == "torch_default":
-        # U(±1/√fan_in), where PyTorch takes a conv-transpose's OUT features for its fan-in.
+        # As above: in HWOI, the last axis but one holds the OUT features.
         half_width = (receptive_field * parameter.shape[-2]) ** -0.5
         return Initializer("uniform", 0.0, half_width)
     if conventions.initializer == "keras_default":  # Glorot & Bengio 2010, equation 16

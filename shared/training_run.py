@@ -26,8 +26,11 @@ from shared.interface import METRIC_NAMES
 from shared.pictures import image_grid, plot_losses, save_png
 from shared.progress import ProgressDisplay
 from shared.run_folder import RunFolder
-from shared.spec import NETWORKS, SYSTEMS
+from shared.run_records import RunRecords
+from shared.sample_quality import SampleQuality
+from shared.spec import NETWORKS, SYSTEMS, SystemSpec
 from shared.streams import latents
+from shared.tensorboard import require_tensorboard
 
 SAMPLE_COUNT = 64
 FLUSH_EVERY = 10  # steps between two readings of the metrics, each of which waits for the device
@@ -80,17 +83,21 @@ class TrainingRun:
         self._final_step = options.steps - 1
         self._interrupted = False
         self._pending: list[tuple[int, Mapping[str, Any], float]] = []
-        self._display = ProgressDisplay(self.start, options.steps, spec.batch_size)
+        self._quality = SampleQuality(dataset, spec, SAMPLE_COUNT)
+        images_per_step = spec.batch_size * spec.discriminator_steps
+        self._display = ProgressDisplay(self.start, options.steps, images_per_step)
 
     @classmethod
     def open(cls, options: TrainingOptions, *, device: str, versions: Mapping[str, str]) -> Self:
         """Check the folder, read the last checkpoint when resuming, load the data, say it all.
 
         `device` is the framework's name of the one that it runs on, `versions` are those of its
-        packages. Nothing is written yet. Raises ValueError
-        for a folder that is taken or holds nothing to resume, CheckpointError for a checkpoint of
-        other options, DataError for the data.
+        packages. Nothing is written yet. Raises ValueError for a folder that is taken or holds
+        nothing to resume, CheckpointError for a checkpoint of other options, DataError for the
+        data, MissingFrameworkError for a tensorboard that is asked for and not installed.
         """
+        if options.tensorboard:
+            require_tensorboard()
         checkpoint: Checkpoint | None = None
         notes: list[str] = []
         if options.resume:
@@ -105,15 +112,18 @@ class TrainingRun:
             notes.append(
                 f"already complete: {run.start} steps are done, --steps asks for {options.steps}"
             )
-        print("\n".join([*_announcement(options, dataset, device), *notes]), flush=True)
+        lines = [*_announcement(options, dataset, device), _quality_row(run._quality), *notes]
+        print("\n".join(lines), flush=True)
         return run
 
     def __enter__(self) -> Self:
         self._folder.create()
         self._write_session()
-        earlier_seconds = self._folder.cut_losses(self.start)
-        self._losses_file = open(self._folder.losses, "a")
-        self._clock_start = time.monotonic() - earlier_seconds
+        tensorboard = self.options.tensorboard
+        self._records = RunRecords(self._folder, self.start, tensorboard=tensorboard)
+        if self._records.last_quality is not None:
+            self._display.quality(self._records.last_quality)
+        self._clock_start = time.monotonic() - self._records.earlier_seconds
         # Only the main thread may install a handler.
         self._handles_interrupt = threading.current_thread() is threading.main_thread()
         if self._handles_interrupt:
@@ -132,7 +142,7 @@ class TrainingRun:
                 self._flush()
         finally:
             self._display.stop()
-            self._losses_file.close()
+            self._records.close()
             if self._handles_interrupt:
                 signal.signal(signal.SIGINT, self._previous_handler)
         if kind is None:
@@ -153,12 +163,13 @@ class TrainingRun:
                 return
 
     def inputs(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return real images [batch, height, width, channels] and latents [batch, latent_dim].
+        """Return real images [k · batch, height, width, channels], latents [l · batch, latent_dim].
 
-        Both in the options' dtype, and the same for a step however the run got there.
+        k and l are the spec's `discriminator_steps` and `latent_batches`. Both arrays are in the
+        options' dtype, and the same for a step however the run got there.
         """
         spec = self.options.spec
-        drawn = latents(spec, self.options.seed, step, spec.batch_size)
+        drawn = latents(spec, self.options.seed, step, spec.latent_batches * spec.batch_size)
         return self._batches.images(step), drawn.astype(self.options.dtype)
 
     def record(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -210,6 +221,9 @@ class TrainingRun:
     def _save_grid(self, completed: int, images: np.ndarray) -> None:
         grid = image_grid(images, self.options.spec.image_range, columns=8)
         save_png(self._folder.sample(completed), grid)
+        distance = self._quality.distance(images)
+        self._records.add_samples(completed, self._folder.sample(completed), distance)
+        self._display.quality(distance)
 
     def _flush(self) -> None:
         """Read the pending metrics and write them; nothing of a step that is not finite."""
@@ -222,10 +236,9 @@ class TrainingRun:
                         f"{name} is {value} after step {completed}; whatever checkpoint is in "
                         f"{self._folder.checkpoints} is from before that"
                     )
-            fields = [str(completed), *map(repr, values.values()), f"{seconds:.3f}"]
-            self._losses_file.write(",".join(fields) + "\n")
+            self._records.add_losses(completed, values, seconds)
         if pending:
-            self._losses_file.flush()
+            self._records.flush()
             self._display.losses(completed, values)
 
     def _on_interrupt(self, signal_number: int, frame: object) -> None:
@@ -261,7 +274,10 @@ class TrainingRun:
         if folder.has_losses():
             plot_losses(folder.losses, folder.losses_plot)
             files["losses"] = folder.losses_plot
-        print("\n".join(f"{what:<15}{path}" for what, path in files.items() if path), flush=True)
+        rows = [f"{what:<15}{path}" for what, path in files.items() if path]
+        if self._records.last_quality is not None:
+            rows.append(f"{'quality':<15}SWD {self._records.last_quality:.0f}")
+        print("\n".join(rows), flush=True)
         if self._final_step < self.options.steps - 1:
             raise KeyboardInterrupt(
                 f"interrupted after step {self._completed} of {self.options.steps}; "
@@ -281,21 +297,53 @@ def _announcement(options: TrainingOptions, dataset: ImageDataset, device: str) 
             NETWORKS, (spec.generator_optimizer, spec.discriminator_optimizer), strict=True
         )
     )
+    steps = f"{options.steps} steps of batch {spec.batch_size}, seed {options.seed}"
     rows = [
         ("system", f"{spec.name}, loss {spec.loss}, width {spec.width}{narrowed}"),
         ("parameters", parameters),
         ("data", dataset.description),
-    ]
-    if dataset.skipped:
-        shown = [*dataset.skipped[:SKIPPED_SHOWN]]
-        if len(dataset.skipped) > SKIPPED_SHOWN:
-            shown.append("…")
-        rows.append(("skipped", f"{len(dataset.skipped):,} files"))
-        rows += [("", f"  {line}") for line in shown]
-    rows += [
-        ("training", f"{options.steps} steps of batch {spec.batch_size}, seed {options.seed}"),
+        *_skipped_rows(dataset),
+        ("training", steps),
+        *_step_rows(spec),
         ("learning rates", rates),
         ("framework", f"{options.implementation}, {options.dtype}, on {device}"),
         ("out", str(options.out)),
     ]
     return [f"{name:<15}{value}" for name, value in rows]
+
+
+def _skipped_rows(dataset: ImageDataset) -> list[tuple[str, str]]:
+    """Return how many files were skipped, and the first of them with the reason."""
+    if not dataset.skipped:
+        return []
+    shown = [*dataset.skipped[:SKIPPED_SHOWN]]
+    if len(dataset.skipped) > SKIPPED_SHOWN:
+        shown.append("…")
+    return [
+        ("skipped", f"{len(dataset.skipped):,} files"),
+        *(("", f"  {line}") for line in shown),
+    ]
+
+
+def _step_rows(spec: SystemSpec) -> list[tuple[str, str]]:
+    """Return one step in words, unless it is one update of each network on the same images."""
+    k = spec.discriminator_steps
+    if (k, spec.generator_batch) == (1, "same_images"):
+        return []
+    first = "one discriminator update" if k == 1 else f"{k} discriminator updates on fresh batches"
+    source = {
+        "same_images": "the last of their fake images",
+        "same_latents": "images made anew from the same latents",
+        "new_latents": "images from new latents",
+    }[spec.generator_batch]
+    return [("each step", f"{first}, then the generator on {source}")]
+
+
+def _quality_row(quality: SampleQuality) -> str:
+    """Return the line that says what SWD is and how far down it can go."""
+    count, floor = quality.count, quality.distance_of_real_images()
+    reached = f" (other real ones: {floor:.0f})" if math.isfinite(floor) else ""
+    return (
+        f"{'quality':<15}SWD, sliced Wasserstein distance of {count} samples to {count} real "
+        f"images{reached}; rough"
+    )

@@ -23,7 +23,6 @@ from benchmarks.request import Request
 from shared.interface import IMPLEMENTATIONS
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions
-from shared.streams import initial_state
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = json.loads((ROOT / "benchmarks" / "results_schema.json").read_text())
@@ -135,11 +134,12 @@ def test_order_is_shuffled_in_every_round_and_follows_from_the_seed():
 # --- the equivalence gate ----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("loss", ["bce", "lsgan"])
-def test_gate_passes_the_truth_itself(loss):
-    problem = gate.gate_problem(SYSTEMS["dcgan64"].replace(loss=loss))
+def test_gate_passes_the_truth_itself(system, loss):
+    problem = gate.gate_problem(SYSTEMS[system].replace(loss=loss))
     truth = gate.truth(problem)
-    check = gate.compare(truth, truth.metrics, truth.arrays)
+    check = gate.compare(problem, truth, truth.metrics, truth.arrays)
     assert check["passed"]
     assert check["worst_loss"]["difference"] == check["worst_array"]["difference"] == 0.0
 
@@ -158,15 +158,35 @@ def test_gate_passes_the_truth_itself(loss):
     ids=lambda wrong: next(iter(wrong)),
 )
 def test_gate_stops_a_planted_fault(wrong):
-    problem = gate.gate_problem(SYSTEMS["dcgan64"])
+    require_stopped("dcgan64", wrong)
+
+
+@pytest.mark.parametrize(
+    ("system", "wrong"),
+    [
+        ("conv28", {"batch_norm_running_variance": "biased"}),
+        ("conv28", {"flatten_order": "chw"}),
+        ("conv28", {"detach_fake": False}),
+        ("conv28", {"update_order": "simultaneous"}),
+        ("mlp28", {"discriminator_loss_scale": 0.5}),
+        ("mlp28", {"adam_beta1": 0.9}),
+    ],
+    ids=str,
+)
+def test_gate_stops_a_planted_fault_in_other_systems(system, wrong):
+    require_stopped(system, wrong)
+
+
+def require_stopped(system, wrong):
+    problem = gate.gate_problem(SYSTEMS[system])
     step = train_step(
         problem.spec,
-        initial_state(problem.spec, problem.seed),
+        {n: a.astype(np.float64) for n, a in problem.start.items()},
         problem.real_images.astype(np.float64),
         problem.latents.astype(np.float64),
         Conventions(**wrong),
     )
-    check = gate.compare(gate.truth(problem), step.metrics, step.arrays)
+    check = gate.compare(problem, gate.truth(problem), step.metrics, step.arrays)
     assert not check["passed"]
     assert "does not agree" in gate.describe_failure(check)
 
@@ -176,7 +196,9 @@ def test_gate_stops_a_tensor_that_is_not_finite_and_names_it(bad):
     problem = gate.gate_problem(SYSTEMS["dcgan64"])
     truth = gate.truth(problem)
     name = "discriminator/conv_3/kernel"
-    check = gate.compare(truth, truth.metrics, truth.arrays | {name: truth.arrays[name] * bad})
+    check = gate.compare(
+        problem, truth, truth.metrics, truth.arrays | {name: truth.arrays[name] * bad}
+    )
     assert not check["passed"]
     assert name in gate.describe_failure(check)
     json.dumps(check, allow_nan=False)
@@ -407,6 +429,7 @@ def plant(monkeypatch, **parts):
             step=lambda: truth.metrics,
             synchronize=lambda: 0.0,
             export_state=lambda: truth.arrays,
+            import_state=lambda arrays: None,
             effective_settings=lambda: settings,
             peak_device_bytes=lambda: None,
         )

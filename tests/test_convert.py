@@ -16,11 +16,13 @@ from shared.file_kinds import FILE_KINDS, kind_of, load_format
 from shared.fixtures.make_network import representative_state
 from shared.interface import IMPLEMENTATIONS, MissingFrameworkError, load_implementation
 from shared.native_contents import OPTIMIZERS
-from shared.spec import NETWORKS, SYSTEMS
+from shared.spec import NETWORKS, SYSTEMS, Pixels, SystemSpec
 from shared.verification import NETWORK_BOUND, VerificationError, require_same_outputs
 from tests.conftest import limit_threads
 
 PROGRESS = {"step": 3, "seed": 7, "dtype": "float32"}
+# The pixels of mlp28's flat images have an order only where there are channels.
+COLOUR = {"mlp28": {"channels": 3}}
 SUFFIX = {name: kind.suffixes[0] for name, kind in FILE_KINDS.items()}
 
 
@@ -76,7 +78,7 @@ def one_of_each(tmp_path_factory: pytest.TempPathFactory):
         key = (system, dtype, kind)
         if key not in made:
             folder = tmp_path_factory.mktemp("files")
-            made[key] = checkpoint(folder, system, dtype)
+            made[key] = checkpoint(folder, system, dtype, **COLOUR.get(system, {}))
             if kind != "safetensors":
                 made[key] = folder / f"file{SUFFIX[kind]}"
                 assert run(folder / f"{system}-{dtype}.safetensors", made[key]) == 0
@@ -85,10 +87,23 @@ def one_of_each(tmp_path_factory: pytest.TempPathFactory):
     return make
 
 
-@pytest.mark.parametrize(
-    ("system", "dtype"), [("dcgan64", "float32"), ("dcgan64-lsgan", "float64")]
-)
-@pytest.mark.parametrize(("source", "target"), list(itertools.product(FILE_KINDS, FILE_KINDS)))
+def every_way() -> list[tuple[str, str, str, str]]:
+    """Return (system, dtype, source, target); from a kind to itself for the two dcgan64 only."""
+    dtypes = {
+        "dcgan64": "float32",
+        "dcgan64-lsgan": "float64",
+        "conv28": "float32",
+        "mlp28": "float64",
+    }
+    return [
+        (system, dtypes[system], source, target)
+        for system in SYSTEMS
+        for source, target in itertools.product(FILE_KINDS, FILE_KINDS)
+        if source != target or system.startswith("dcgan64")
+    ]
+
+
+@pytest.mark.parametrize(("system", "dtype", "source", "target"), every_way())
 def test_all_to_all(one_of_each, tmp_path, capsys, source, target, system, dtype) -> None:
     needs(source, target)
     path = one_of_each(system, dtype, source)
@@ -143,9 +158,10 @@ def test_optimizers_start_at_zero_only_when_asked(one_of_each, tmp_path, capsys)
             assert not array.any(), name
 
 
-def test_two_files_of_pytorchs_example_become_a_checkpoint(tmp_path, capsys) -> None:
+@pytest.mark.parametrize("system", ["dcgan64", "conv28", "mlp28"])
+def test_two_bare_files_of_pytorch_become_a_checkpoint(tmp_path, capsys, system) -> None:
     needs("torch")
-    source = checkpoint(tmp_path)
+    source = checkpoint(tmp_path, system)
     for network in NETWORKS:
         assert run(source, tmp_path / f"{network}.pth", "--only", network) == 0
     output = capsys.readouterr().out
@@ -315,17 +331,40 @@ def test_debug_adds_the_traceback(tmp_path, capsys) -> None:
 # --- verification ----------------------------------------------------------------------------
 
 
-def test_a_mistake_that_reading_undoes_is_caught(tmp_path, capsys, monkeypatch) -> None:
-    """Dense in-features left in HWC order, both ways: the arrays agree, PyTorch's network not."""
+@pytest.mark.parametrize(
+    ("system", "left_out"),
+    [
+        ("dcgan64-lsgan", "discriminator/dense_5/kernel"),
+        ("conv28", "generator/dense_2/kernel"),
+        ("conv28", "generator/dense_2/bias"),
+        ("conv28", "generator/batch_norm_2/"),
+        ("conv28", "generator/batch_norm_2/mean"),
+        ("conv28", "discriminator/dense_3/kernel"),
+        ("mlp28", "generator/dense_3/kernel"),
+        ("mlp28", "generator/dense_3/bias"),
+        ("mlp28", "discriminator/dense_1/kernel"),
+    ],
+)
+def test_a_mistake_that_reading_undoes_is_caught(
+    tmp_path, capsys, monkeypatch, system, left_out
+) -> None:
+    """Pixels left in HWC order, both ways: the arrays agree, PyTorch's network not."""
     pytest.importorskip("torch")
     import pytorch_impl.native_format as own
 
-    monkeypatch.setattr(own, "flattened_pixels", lambda spec: {})
-    source = checkpoint(tmp_path, "dcgan64-lsgan")
+    every = own.flattened_pixels
+
+    def some(spec: SystemSpec) -> dict[str, Pixels]:
+        assert any(name.startswith(left_out) for name in every(spec))
+        return {n: where for n, where in every(spec).items() if not n.startswith(left_out)}
+
+    monkeypatch.setattr(own, "flattened_pixels", some)
+    source = checkpoint(tmp_path, system, **COLOUR.get(system, {}))
     assert run(source, tmp_path / "b.pth") == 2
     captured = capsys.readouterr()
     assert "every bit the same" in captured.out
-    assert "the discriminators of SRC and DST differ by up to" in captured.err
+    network = left_out.split("/")[0]
+    assert f"the {network}s of SRC and DST differ by up to" in captured.err
     assert [p.name for p in tmp_path.iterdir()] == [source.name]
 
 

@@ -875,6 +875,21 @@ def test_a_batch_depends_on_seed_and_step_alone():
     assert numbers(other.images(1234)) != numbers(fresh.images(1234))
 
 
+@pytest.mark.parametrize("k", [2, 3, 5, 9])
+def test_a_step_of_several_updates_takes_the_next_batches_of_the_same_order(k):
+    single = Batches(numbered(23), COLOUR, 5, seed=3)  # four batches an epoch
+    several = Batches(numbered(23), COLOUR.replace(discriminator_steps=k), 5, seed=3)
+    for step in (0, 1, 2, 7, 3):  # one epoch's last batches and the next one's first, and back
+        batches = [single.images(step * k + i) for i in range(k)]
+        images = several.images(step)
+        assert images.shape == (k * 5, 64, 64, 3)
+        assert images.flags.c_contiguous
+        np.testing.assert_array_equal(images, np.concatenate(batches))
+    flat = [number for step in range(4) for number in numbers(several.images(step))]
+    orders = [batch_order(3, epoch, 23)[:20] for epoch in range(9)]
+    assert flat == np.concatenate(orders)[: 4 * k * 5].tolist()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_batch_is_contiguous_in_range_and_new(dtype):
     batches = Batches(NOISE, COLOUR, 4, 0, dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import pickle
@@ -18,8 +19,15 @@ from shared.checkpoint_format import CheckpointError
 from shared.file_kinds import FILE_KINDS, FileFormat, kind_of, load_format
 from shared.fixtures.make_network import representative_state
 from shared.interface import Implementation
-from shared.native_contents import NativeContents, part_shapes, parts_of
-from shared.spec import NETWORKS, SYSTEMS, SystemSpec
+from shared.native_contents import (
+    NativeContents,
+    closest_network,
+    infer_spec,
+    part_shapes,
+    parts_of,
+)
+from shared.reference.network import forward
+from shared.spec import NETWORKS, SYSTEMS, Conventions, NetworkName, SystemSpec
 from shared.staging import staged
 from shared.verification import verification_inputs
 
@@ -29,7 +37,9 @@ NAMES = {"pytorch": "a.pth", "tf": "a.weights.h5", "jax": "a.orbax"}
 
 
 def narrow(system: str = "dcgan64", **changes: object) -> SystemSpec:
-    return SYSTEMS[system].replace(**{"width": WIDTH, "latent_dim": 5, "batch_size": 3, **changes})
+    """Return a small system, in colour: mlp28's pixels have an order only with channels."""
+    sizes = {"width": WIDTH, "latent_dim": 5, "batch_size": 3, "channels": 3}
+    return SYSTEMS[system].replace(**{**sizes, **changes})
 
 
 def make_contents(
@@ -70,8 +80,8 @@ def require_same(read: NativeContents, meant: NativeContents) -> None:
 def test_round_trip_keeps_every_bit(own: FileFormat, path: Path, system: str, dtype: str) -> None:
     spec = narrow(system, loss="bce_probs")
     contents = make_contents(spec, dtype, own.carried)
-    kernel = contents.arrays["generator/conv_transpose_1/kernel"]
-    kernel[0, 0, 0, :4] = np.nan, -0.0, np.inf, 1e-42
+    first = next(n for n in contents.arrays if n.endswith("/kernel"))
+    contents.arrays[first].flat[:4] = np.nan, -0.0, np.inf, 1e-42
     own.write(path, contents)
     read = own.read(path)
     require_same(read, contents)
@@ -110,6 +120,7 @@ def test_one_network_alone(own: FileFormat, path: Path, system: str, network: st
     read = own.read(path)
     require_same(read, contents)
     assert read.networks == (network,)
+    assert read.spec.architecture == contents.spec.architecture
     assert read.spec.width == WIDTH
     assert read.spec.channels == 3
     if network == "generator":
@@ -118,6 +129,29 @@ def test_one_network_alone(own: FileFormat, path: Path, system: str, network: st
         assert read.spec.discriminator_head == contents.spec.discriminator_head
     outputs = own.run(path, read, *verification_inputs(contents))
     assert list(outputs) == [network]
+
+
+@pytest.mark.parametrize("parts", [NETWORKS, *((network,) for network in NETWORKS)], ids=str)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_system_is_read_off_the_shapes(
+    implementation: Implementation, system: str, parts: tuple[NetworkName, ...]
+) -> None:
+    """Without a stored spec, and one network without its name in front."""
+    names_of = importlib.import_module(f"{implementation.name}_impl.native_networks").native_names
+    for width, latent_dim, channels in ((1, 1, 1), (2, 7, 3), (8, 784, 1), (64, 62, 4)):
+        spec = SYSTEMS[system].replace(width=width, latent_dim=latent_dim, channels=channels)
+        expected = part_shapes(spec, parts)
+        shapes = {n: expected[c] for n, c in names_of(spec).items() if c in expected}
+        found = infer_spec(shapes, names_of)
+        assert (found.width, found.channels) == (width, channels)
+        if "generator" in parts:
+            assert found.latent_dim == latent_dim
+        # The two dcgan64 have the same generator.
+        whole = "discriminator" in parts or not system.startswith("dcgan64")
+        assert found.name == (system if whole else "dcgan64")
+        if len(parts) == 1:
+            bare = {n.removeprefix(f"{parts[0]}/"): shape for n, shape in shapes.items()}
+            assert closest_network(bare, names_of) == parts[0]
 
 
 def test_arrays_that_are_not_contiguous_arrive_as_they_look(own: FileFormat, path: Path) -> None:
@@ -305,29 +339,123 @@ def example_networks(torch, width: int, latent_dim: int, channels: int = 3):
     return generator, discriminator
 
 
+def conv28_networks(torch, width: int, latent_dim: int, channels: int = 3):
+    """Return conv28 as somebody would write it who knows PyTorch and not this project."""
+    nn = torch.nn
+    generator, discriminator = nn.Module(), nn.Module()
+    generator.main = nn.Sequential(
+        nn.Linear(latent_dim, 16 * width),
+        nn.BatchNorm1d(16 * width),
+        nn.ReLU(),
+        nn.Linear(16 * width, 2 * width * 7 * 7),
+        nn.BatchNorm1d(2 * width * 7 * 7),
+        nn.ReLU(),
+        nn.Unflatten(1, (2 * width, 7, 7)),
+        nn.ConvTranspose2d(2 * width, width, 4, 2, 1),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.ConvTranspose2d(width, channels, 4, 2, 1),
+        nn.Sigmoid(),
+    )
+    discriminator.main = nn.Sequential(
+        nn.Conv2d(channels, width, 4, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(width, 2 * width, 4, 2, 1),
+        nn.BatchNorm2d(2 * width),
+        nn.LeakyReLU(0.2),
+        nn.Flatten(),
+        nn.Linear(2 * width * 7 * 7, 16 * width),
+        nn.BatchNorm1d(16 * width),
+        nn.LeakyReLU(0.2),
+        nn.Linear(16 * width, 1),
+        nn.Sigmoid(),
+    )
+    return generator, discriminator
+
+
+def mlp28_networks(torch, width: int, latent_dim: int, channels: int = 3):
+    """Return mlp28 in the same way."""
+    nn = torch.nn
+    generator, discriminator = nn.Module(), nn.Module()
+    generator.main = nn.Sequential(
+        nn.Linear(latent_dim, width),
+        nn.ReLU(),
+        nn.Linear(width, 2 * width),
+        nn.ReLU(),
+        nn.Linear(2 * width, channels * 28 * 28),
+        nn.Tanh(),
+        nn.Unflatten(1, (channels, 28, 28)),
+    )
+    discriminator.main = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(channels * 28 * 28, 2 * width),
+        nn.ReLU(),
+        nn.Linear(2 * width, width),
+        nn.ReLU(),
+        nn.Linear(width, 1),
+        nn.Sigmoid(),
+    )
+    return generator, discriminator
+
+
+STRANGERS = {"dcgan64": example_networks, "conv28": conv28_networks, "mlp28": mlp28_networks}
+
+
+def outputs_of_strangers(torch, system: str, modules, latents, images) -> dict[str, np.ndarray]:
+    """Run a stranger's networks by their running statistics; returns NHWC and [batch]."""
+    generator, discriminator = (module.eval().main for module in modules)
+    z = torch.from_numpy(latents)
+    with torch.no_grad():
+        made = generator(z[:, :, None, None] if system == "dcgan64" else z)
+        scores = discriminator(torch.from_numpy(images).permute(0, 3, 1, 2))
+    return {"generator": made.permute(0, 2, 3, 1).numpy(), "discriminator": scores[:, 0].numpy()}
+
+
+def require_the_references_outputs(contents: NativeContents, outputs: dict) -> None:
+    """Raise AssertionError unless float32 outputs are those of the NumPy networks."""
+    inputs = dict(zip(NETWORKS, verification_inputs(contents), strict=True))
+    arrays = {n: a.astype(np.float64) for n, a in contents.arrays.items()}
+    for network in contents.networks:
+        expected = forward(
+            contents.spec, network, arrays, inputs[network], Conventions(), training=False
+        ).output
+        # Measured 2e-7; one array of one layer in a wrong order: 0.03 or more.
+        np.testing.assert_allclose(outputs[network].reshape(expected.shape), expected, atol=1e-6)
+
+
 def saved_pth(torch, path: Path, contents: NativeContents | None = None) -> dict:
     """Write a .pth and return what torch.load gives."""
     load_format(FILE_KINDS["torch"]).write(path, contents or make_contents())
     return torch.load(path, weights_only=True)
 
 
-def test_the_examples_networks_load_a_pth(torch, tmp_path: Path) -> None:
-    contents = make_contents(narrow(loss="bce_probs"))
+@pytest.mark.parametrize("system", STRANGERS)
+def test_a_strangers_networks_load_a_pth(torch, tmp_path: Path, system: str) -> None:
+    contents = make_contents(narrow(system, loss="bce_probs"))
     saved = saved_pth(torch, tmp_path / "a.pth", contents)
-    generator, discriminator = example_networks(torch, WIDTH, 5)
-    generator.load_state_dict(saved["generator"], strict=True)
-    discriminator.load_state_dict(saved["discriminator"], strict=True)
-    implementation = pytest.importorskip("pytorch_impl.adapter").implementation
-    state = implementation.create(contents.spec)
-    implementation.import_state(state, contents.arrays)
-    latents, images = verification_inputs(contents)
-    with torch.no_grad():
-        made = generator.eval().main(torch.from_numpy(latents)[:, :, None, None])
-        scores = discriminator.eval().main(torch.from_numpy(images).permute(0, 3, 1, 2))
-    expected = implementation.generate(state, latents)
-    np.testing.assert_allclose(made.permute(0, 2, 3, 1), expected, atol=1e-6)
-    expected = implementation.discriminate(state, images)
-    np.testing.assert_allclose(scores.reshape(-1), expected, atol=1e-6)
+    modules = STRANGERS[system](torch, WIDTH, 5)
+    for network, module in zip(NETWORKS, modules, strict=True):
+        module.load_state_dict(saved[network], strict=True)
+    outputs = outputs_of_strangers(torch, system, modules, *verification_inputs(contents))
+    require_the_references_outputs(contents, outputs)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("system", ["conv28", "mlp28"])
+def test_a_strangers_bare_files_are_read(torch, tmp_path: Path, system: str, channels: int) -> None:
+    torch.manual_seed(0)
+    modules = STRANGERS[system](torch, 3, 7, channels)
+    modules[0].main(torch.rand(8, 7))  # moves the running statistics
+    modules[1].main(torch.rand(8, channels, 28, 28))
+    for network, module in zip(NETWORKS, modules, strict=True):
+        torch.save(module.state_dict(), tmp_path / "net.pth")
+        read = load_format(FILE_KINDS["torch"]).read(tmp_path / "net.pth")
+        assert (read.networks, read.spec_is_stored, read.spec.name) == ((network,), False, system)
+        assert (read.spec.width, read.spec.channels) == (3, channels)
+        assert network == "discriminator" or read.spec.latent_dim == 7
+        contents = dataclasses.replace(read, spec=read.spec.replace(loss="bce_probs", latent_dim=7))
+        outputs = outputs_of_strangers(torch, system, modules, *verification_inputs(contents))
+        require_the_references_outputs(contents, outputs)
 
 
 def test_the_examples_generator_loads_a_bare_pth(torch, tmp_path: Path) -> None:
@@ -351,6 +479,29 @@ def test_adam_of_pytorch_loads_its_part_of_a_pth(torch, tmp_path: Path) -> None:
     expected = contents.arrays["generator_optimizer/conv_transpose_5/kernel/v"]
     np.testing.assert_array_equal(moments["exp_avg_sq"], expected.transpose(3, 2, 0, 1))
     assert moments["step"] == contents.arrays["generator_optimizer/step"]
+
+
+def test_adams_moments_are_in_the_order_of_the_parameters(torch, tmp_path: Path) -> None:
+    """Both ways wrong would cancel on a round trip, and no network's output shows a moment."""
+    contents = make_contents(narrow("conv28"))
+    saved = saved_pth(torch, tmp_path / "a.pth", contents)
+    for part, layer, prefix in (
+        ("generator", "dense_2/kernel", "main.3.weight"),
+        ("generator", "batch_norm_2/scale", "main.4.weight"),
+        ("discriminator", "dense_3/kernel", "main.6.weight"),
+    ):
+        module = conv28_networks(torch, WIDTH, 5)[NETWORKS.index(part)]
+        adam = torch.optim.Adam(module.parameters())
+        adam.load_state_dict(saved[f"{part}_optimizer"])
+        moment = adam.state[dict(module.named_parameters())[prefix]]["exp_avg"].numpy()
+        expected = contents.arrays[f"{part}_optimizer/{layer}/m"]
+        if part == "discriminator":  # (49 · channels, out) → (out, channels · 49)
+            image = expected.reshape(7, 7, 2 * WIDTH, -1)
+            expected = image.transpose(3, 2, 0, 1).reshape(16 * WIDTH, -1)
+        else:  # the features are the last axis
+            image = expected.reshape(-1, 7, 7, 2 * WIDTH)
+            expected = image.transpose(3, 1, 2, 0).reshape(moment.shape)
+        np.testing.assert_array_equal(moment, expected, err_msg=layer)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -473,22 +624,26 @@ KERAS_ONLY = pytest.mark.parametrize("implementation", ["tf"], indirect=True)
 
 @KERAS_ONLY
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
-def test_a_file_that_keras_saved_is_read(implementation: Implementation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("system", ["dcgan64-lsgan", "conv28", "mlp28"])
+def test_a_file_that_keras_saved_is_read(
+    implementation: Implementation, tmp_path: Path, system: str
+) -> None:
     from tf_impl.native_networks import Networks
 
-    contents = make_contents(narrow("dcgan64-lsgan"), "float64")
+    contents = make_contents(narrow(system), "float64")
     state = implementation.create(contents.spec, dtype="float64")
     implementation.import_state(state, contents.arrays)
     path = tmp_path / "both.weights.h5"
     Networks(generator=state.generator, discriminator=state.discriminator).save_weights(path)
-    weights = make_contents(narrow("dcgan64-lsgan"), "float64", NETWORKS)
+    weights = make_contents(narrow(system), "float64", NETWORKS)
     read = load_format(FILE_KINDS["keras"]).read(path)
     require_same(read, weights)
     # batch_size is not in the shapes.
     assert read.spec == weights.spec.replace(batch_size=read.spec.batch_size)
-    state.generator.save_weights(tmp_path / "one.weights.h5")
-    read = load_format(FILE_KINDS["keras"]).read(tmp_path / "one.weights.h5")
-    require_same(read, make_contents(weights.spec, "float64", ("generator",)))
+    for network in NETWORKS:
+        getattr(state, network).save_weights(tmp_path / "one.weights.h5")
+        read = load_format(FILE_KINDS["keras"]).read(tmp_path / "one.weights.h5")
+        require_same(read, make_contents(weights.spec, "float64", (network,)))
 
 
 @KERAS_ONLY
@@ -549,28 +704,33 @@ JAX_ONLY = pytest.mark.parametrize("implementation", ["jax"], indirect=True)
 
 
 @JAX_ONLY
-def test_a_folder_that_flax_saved_is_read(implementation: Implementation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("system", ["dcgan64", "conv28", "mlp28"])
+def test_a_folder_that_flax_saved_is_read(
+    implementation: Implementation, tmp_path: Path, system: str
+) -> None:
     import jax
     import orbax.checkpoint as ocp
     from flax import nnx
 
-    state = implementation.create(narrow(), dtype="float64").current
+    state = implementation.create(narrow(system), dtype="float64").current
+    first = next(iter(state.spec.parameters("discriminator"))).split("/")[1]
     with jax.enable_x64(True):
         networks = {n: state.network(n) for n in NETWORKS}
         models = {n: nnx.merge(h.graph, h.parameters, h.statistics) for n, h in networks.items()}
         trees = {
             "state": {name: nnx.state(model) for name, model in models.items()},
-            "pure": nnx.to_pure_dict(nnx.state(models["generator"])),
+            "pure": nnx.to_pure_dict(nnx.state(models["discriminator"])),
         }
         with ocp.StandardCheckpointer() as checkpointer:
             for name, tree in trees.items():
                 checkpointer.save(tmp_path / name, tree)
-        kernel = np.array(models["generator"].conv_transpose_1.kernel[...])
+        kernel = np.array(getattr(models["discriminator"], first).kernel[...])
     orbax = load_format(FILE_KINDS["orbax"])
-    for name, held in (("state", NETWORKS), ("pure", ("generator",))):
+    for name, held in (("state", NETWORKS), ("pure", ("discriminator",))):
         read = orbax.read(tmp_path / name)
         assert (read.networks, read.dtype, read.spec_is_stored) == (held, "float64", False)
-        np.testing.assert_array_equal(read.arrays["generator/conv_transpose_1/kernel"], kernel)
+        assert read.spec.name == system
+        np.testing.assert_array_equal(read.arrays[f"discriminator/{first}/kernel"], kernel)
         orbax.run(tmp_path / name, read, *verification_inputs(read))
 
 

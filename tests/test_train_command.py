@@ -18,6 +18,8 @@ from tests.conftest import installed_implementations
 # Two steps of a system of width 4: seconds, most of them compilation.
 SMALL = ("--width", "4", "--batch-size", "4", "--steps", "2")
 
+SEVERAL_UPDATES = ("--d-steps", "3", "--generator-batch", "new-latents")
+
 Train = Callable[..., int]
 
 
@@ -52,14 +54,19 @@ def test_a_run_leaves_pictures_losses_and_a_checkpoint(train: Train, tmp_path: P
     assert checkpoint.arrays["generator_optimizer/step"] == 2
 
 
-def test_the_same_seed_starts_the_same_run_in_every_framework(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [(), ("--system", "mlp28", *SEVERAL_UPDATES)], ids=["dcgan64", "mlp28, k = 3"]
+)
+def test_the_same_seed_starts_the_same_run_in_every_framework(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
     """float64, five steps: the losses agree to rounding; another seed's do not."""
     rows = {}
     for name in (one.name for one in installed_implementations(at_least=2)):
         main = importlib.import_module(f"{name}_impl.train").main
         out = tmp_path / name
         arguments = ["--width", "4", "--batch-size", "4", "--steps", "5", "--dtype", "float64"]
-        assert main([*arguments, "--seed", "7", "--out", str(out)]) == 0
+        assert main([*arguments, *options, "--seed", "7", "--out", str(out)]) == 0
         rows[name] = np.array([list(row.values()) for row in losses(out)])
     first = next(iter(rows.values()))
     assert first.shape == (5, 5)
@@ -68,8 +75,15 @@ def test_the_same_seed_starts_the_same_run_in_every_framework(tmp_path: Path) ->
         assert np.abs(values / first - 1).max() < 1e-12, name
 
 
-def test_a_resumed_run_is_the_unbroken_run(train: Train, tmp_path: Path) -> None:
-    options = ("--width", "4", "--batch-size", "4", "--seed", "3", "--dtype", "float64")
+@pytest.mark.parametrize(
+    "system",
+    [(), ("--system", "conv28", *SEVERAL_UPDATES), ("--system", "mlp28", "--loss", "minimax")],
+    ids=["dcgan64", "conv28, k = 3", "mlp28"],
+)
+def test_a_resumed_run_is_the_unbroken_run(
+    train: Train, tmp_path: Path, system: tuple[str, ...]
+) -> None:
+    options = ("--width", "4", "--batch-size", "4", "--seed", "3", "--dtype", "float64", *system)
     assert train(*options, "--steps", "4", "--out", tmp_path / "whole") == 0
     assert train(*options, "--steps", "2", "--out", tmp_path / "halves") == 0
     assert train(*options, "--steps", "4", "--out", tmp_path / "halves", "--resume") == 0
@@ -109,6 +123,7 @@ def write_wrong_npz(folder: Path) -> Path:
         (lambda d: ["--data", write_truncated_idx(d)], "images-idx3-ubyte.gz"),
         (lambda d: ["--data", write_wrong_npz(d)], "wrong.npz"),
         (lambda d: ["--batch-size", "5000"], "5000"),
+        (lambda d: ["--d-steps", "0"], "--d-steps must be at least 1, received 0"),
         (lambda d: ["--steps", "0"], "--steps must be at least 1"),
         (lambda d: ["--seed", "-3"], "--seed must be between 0"),
         (lambda d: ["--width", "0"], "width must be"),
@@ -121,6 +136,7 @@ def write_wrong_npz(folder: Path) -> Path:
         "truncated gz",
         "npz of the wrong dtype",
         "batch larger than the data",
+        "no discriminator steps",
         "no steps",
         "negative seed",
         "no width",
@@ -150,6 +166,7 @@ def test_bad_input_is_one_clear_line(
         (["--system", "dcgan65"], "dcgan64"),
         (["--loss", "hinge"], "lsgan"),
         (["--device", "tpu"], "gpu"),
+        (["--generator-batch", "fresh"], "new-latents"),
     ],
 )
 def test_an_unknown_choice_lists_the_known_ones(

@@ -15,9 +15,11 @@ import numpy as np
 
 from shared.comparison import relative_l2
 from shared.fixtures.make_network import KINK_MARGIN, kink_margin, representative_state
+from shared.interface import load_implementation
+from shared.reference.network import forward
 from shared.reference.step import train_step
-from shared.spec import SYSTEMS, Conventions, SystemSpec
-from shared.streams import latents
+from shared.spec import NETWORKS, SYSTEMS, Conventions, SystemSpec, flattened_pixels, optimizer_name
+from shared.streams import initial_state, latents
 from tests.conftest import installed_implementations
 
 # What the ports that are held right must reach: float64 rounding through one step.
@@ -90,18 +92,164 @@ def by_convention(
     return Trap(name, naive, lambda: right_error(system, loss))
 
 
+# --- traps of a step that are no convention -----------------------------------------------------
+
+
+def reshape_order(forgotten: tuple[str, ...]) -> float:
+    """Return the error of conv28's generator where PyTorch gets some layers in HWC order.
+
+    Of what its last sigmoid is given: the images themselves are all near 1/2.
+    """
+    torch = importlib.import_module("torch")
+    from pytorch_impl.checkpoint import to_native
+    from pytorch_impl.native_networks import create_native_network, native_names
+
+    spec, arrays, _, z = starting_point("conv28", "bce")
+    pixels = {n: w for n, w in flattened_pixels(spec).items() if n.split("/")[1] not in forgotten}
+    network = create_native_network(spec, "generator").double().eval()
+    held = {
+        native.removeprefix("generator/"): to_native(arrays[name], pixels.get(name))
+        for native, name in native_names(spec).items()
+        if name.startswith("generator/")
+    }
+    network.load_state_dict(held, strict=False)  # BN's counters are missing
+    with torch.no_grad():
+        images = network.get_submodule("main")(torch.tensor(z)).permute(0, 2, 3, 1).numpy()
+    expected = forward(spec, "generator", arrays, z, Conventions(), training=False)
+    return relative_l2(np.log(images / (1 - images)), expected.activations["conv_transpose_4"])
+
+
+def other_generator_batch(generator_batch: str) -> float:
+    """Return the largest error of any tensor if G learns on other images than D has just seen."""
+    spec, arrays, real, z = starting_point("dcgan64", "bce")
+    other = spec.replace(generator_batch=generator_batch)
+    drawn = np.concatenate([z, latents(spec, 0, 1, len(z))])[: other.latent_batches * len(z)]
+    step = train_step(other, arrays, real, drawn)
+    theirs = step.arrays | {f"gradient of {name}": g for name, g in step.gradients.items()}
+    return max(relative_l2(theirs[n], a) for n, a in step_numbers("dcgan64", "bce").items())
+
+
+CANCELLED = (
+    "generator/dense_1/bias",
+    "generator/dense_2/bias",
+    "generator/conv_transpose_3/bias",
+    "discriminator/conv_2/bias",
+    "discriminator/dense_3/bias",
+)
+"""The biases of conv28 that stand before a batch norm, which takes them away again."""
+
+
+@functools.cache
+def first_steps(dtype: str) -> tuple[SystemSpec, dict, list[tuple[dict, dict]]]:
+    """Make the first step of a narrow conv28 in float64 NumPy and in every installed framework.
+
+    Returns the spec, the state after NumPy's step and, for each framework, its state and the
+    errors of what its networks then make by the batch's statistics.
+    """
+    spec = SYSTEMS["conv28"].replace(width=4, latent_dim=10, batch_size=8)
+    arrays = initial_state(spec, 0)
+    inputs = {
+        "generator": latents(spec, 0, 0, 8),
+        "discriminator": np.random.default_rng(0).uniform(0, 1, (8, *spec.image_shape)),
+    }
+    z, real = inputs.values()
+    assert kink_margin(spec, arrays, real, z) >= KINK_MARGIN
+    expected = train_step(spec, arrays, real, z).arrays
+    made = []
+    for implementation in installed_implementations():
+        state = implementation.create(spec, dtype=dtype)
+        implementation.import_state(state, arrays)
+        z, real = (x.astype(dtype) for x in inputs.values())
+        implementation.train_step(state, real, z)
+        outputs = {
+            "generator": implementation.generate(state, z, training=True),
+            "discriminator": implementation.discriminate(state, real, training=True),
+        }
+        errors = {
+            network: relative_l2(
+                outputs[network],
+                forward(spec, network, expected, x, Conventions(), training=True).output,
+            )
+            for network, x in inputs.items()
+        }
+        made.append((implementation.export_state(state), errors))
+    return spec, expected, made
+
+
+def bias_before_batch_norm(dtype: str = "float32") -> float:
+    """Return the largest error of a cancelled bias after one step: RMS, in learning rates."""
+    spec, expected, made = first_steps(dtype)
+    rates = {
+        "generator": spec.generator_optimizer.learning_rate,
+        "discriminator": spec.discriminator_optimizer.learning_rate,
+    }
+    return max(
+        float(np.sqrt(np.mean(np.square(after[name] - expected[name])))) / rates[network]
+        for after, _ in made
+        for network in NETWORKS
+        for name in CANCELLED
+        if name.startswith(network)
+    )
+
+
+def what_batch_norm_leaves() -> float:
+    """Return the largest error of what is determined.
+
+    That is what the networks make by the batch's statistics, and a cancelled bias' gradient, which
+    is 0, in units of its kernel's: their first moments, after one step, are in the same ratio.
+    """
+    worst = 0.0
+    for after, errors in first_steps("float32")[2]:
+        sizes = {
+            name: np.linalg.norm(after[optimizer_name(name, "m")])
+            for bias in CANCELLED
+            for name in (bias, bias.replace("/bias", "/kernel"))
+        }
+        shares = [sizes[name] / sizes[name.replace("/bias", "/kernel")] for name in CANCELLED]
+        worst = max(worst, *errors.values(), *map(float, shares))
+    return worst
+
+
 CONVENTION_TRAPS = [
     by_convention("conv-transpose-flip", conv_transpose_kernel="flipped"),
     by_convention("flatten-order", system="dcgan64-lsgan", loss="lsgan", flatten_order="chw"),
+    Trap(
+        "reshape-order",
+        lambda: reshape_order(("dense_2", "batch_norm_2")),
+        lambda: reshape_order(()),
+        framework="pytorch",
+    ),
+    Trap(
+        "reshape-order-batch-norm",
+        lambda: reshape_order(("batch_norm_2",)),
+        lambda: reshape_order(()),
+        framework="pytorch",
+    ),
     by_convention("batch-norm-epsilon", batch_norm_epsilon=1e-3),
     by_convention("batch-norm-momentum", batch_norm_momentum=0.9),
     by_convention("batch-norm-variance", batch_norm_running_variance="biased"),
     by_convention("batch-norm-batches", discriminator_batches="merged"),
     by_convention("batch-norm-frozen", batch_norm_mode="running_in_generator_step"),
     by_convention("batch-norm-not-threaded", batch_norm_statistics="not_in_generator_step"),
+    Trap(
+        "bias-before-batch-norm",
+        bias_before_batch_norm,
+        what_batch_norm_leaves,
+        bound=1e-3,  # float32; measured 7e-5, in a gradient whose real and fake halves cancel
+    ),
     by_convention("leaky-relu-slope", leaky_relu_slope=0.01),
     by_convention("detach", detach_fake=False),
     by_convention("update-order", update_order="simultaneous"),
+    Trap(
+        "generator-batch",
+        lambda: other_generator_batch("new_latents"),
+        lambda: right_error("dcgan64", "bce"),
+    ),
+    Trap(
+        "generator-batch-forward",
+        lambda: other_generator_batch("same_latents"),
+        lambda: right_error("dcgan64", "bce"),
+    ),
     by_convention("discriminator-loss-half", discriminator_loss_scale=0.5),
     by_convention("loss-reduction", loss_reduction="sum"),
     by_convention("lsgan-half", loss="lsgan", lsgan_scale=1.0),
@@ -109,6 +257,126 @@ CONVENTION_TRAPS = [
     by_convention("adam-beta1", adam_beta1=0.9),
     by_convention("adam-epsilon-placement", adam_epsilon_placement="before_correction"),
     by_convention("adam-epsilon-value", adam_epsilon=1e-7),
+]
+
+
+# --- traps of initial weights -------------------------------------------------------------------
+
+DEVIATION_WITHIN_TWO = 0.87962566103423978  # of a standard normal number that is cut at 2
+
+
+def truncated_normals() -> dict[str, Callable[[], np.ndarray]]:
+    """Return each framework's draws of a truncated normal of 0.02, cut as its user asks for it."""
+    shape = (4, 4, 64, 128)
+
+    def pytorch(**cut: float) -> np.ndarray:
+        torch = importlib.import_module("torch")
+        drawn = torch.nn.init.trunc_normal_(
+            torch.empty(shape), std=0.02, generator=torch.Generator().manual_seed(0), **cut
+        )
+        return drawn.numpy()
+
+    def tf() -> np.ndarray:
+        return tensorflow()[0].random.stateless_truncated_normal(shape, (0, 0), stddev=0.02).numpy()
+
+    def keras() -> np.ndarray:
+        return tensorflow()[1].initializers.TruncatedNormal(stddev=0.02, seed=0)(shape).numpy()
+
+    def keras_scaled() -> np.ndarray:
+        scaling = tensorflow()[1].initializers.VarianceScaling
+        draw = scaling(0.02**2 * 1024, "fan_in", "truncated_normal", seed=0)
+        return draw(shape).numpy()
+
+    def jax(scaled: bool = False) -> np.ndarray:
+        module = importlib.import_module("jax")
+        draw = module.nn.initializers.truncated_normal(0.02)
+        if scaled:
+            scaling = module.nn.initializers.variance_scaling
+            draw = scaling(0.02**2 * 1024, "fan_in", "truncated_normal")
+        return np.asarray(draw(module.random.key(0), shape))
+
+    return {
+        "pytorch": pytorch,
+        "pytorch cut": lambda: pytorch(a=-0.04, b=0.04),
+        "tf": tf,
+        "tf keras": keras,
+        "tf keras scaled": keras_scaled,
+        "jax": jax,
+        "jax scaled": lambda: jax(scaled=True),
+    }
+
+
+def truncated_normal(name: str) -> float:
+    """Return the error of the standard deviation against a cut at twice 0.02."""
+    drawn = truncated_normals()[name]()
+    return abs(float(drawn.std(dtype=np.float64)) / (0.02 * DEVIATION_WITHIN_TWO) - 1.0)
+
+
+def fresh_dense_layers() -> dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]]:
+    """Return kernel and bias of a fresh dense layer, 784 to 256, of each framework's own."""
+
+    def pytorch() -> tuple[np.ndarray, np.ndarray]:
+        torch = importlib.import_module("torch")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            layer = torch.nn.Linear(784, 256)
+        return layer.weight.detach().numpy().T, layer.bias.detach().numpy()
+
+    def tf() -> tuple[np.ndarray, np.ndarray]:
+        _, keras = tensorflow()
+        layer = keras.layers.Dense(256, kernel_initializer=keras.initializers.GlorotUniform(0))
+        assert type(keras.layers.Dense(256).kernel_initializer) is keras.initializers.GlorotUniform
+        layer.build((None, 784))
+        return layer.kernel.numpy(), layer.bias.numpy()
+
+    def jax() -> tuple[np.ndarray, np.ndarray]:
+        nnx = importlib.import_module("flax.nnx")
+        layer = nnx.Linear(784, 256, rngs=nnx.Rngs(0))
+        return np.asarray(layer.kernel[...]), np.asarray(layer.bias[...])
+
+    return {"pytorch": pytorch, "tf": tf, "jax": jax}
+
+
+def dense_default_init(framework: str) -> float:
+    """Return the error of the kernel's standard deviation against `torch.nn.Linear`'s."""
+    return deviation_error(fresh_dense_layers()[framework]()[0])
+
+
+def mlp28_init(framework: str) -> float:
+    """Return the same of our own mlp28, whose discriminator begins with such a layer."""
+    implementation = load_implementation(framework)
+    state = implementation.create(SYSTEMS["mlp28"], dtype="float32")
+    return deviation_error(implementation.export_state(state)["discriminator/dense_1/kernel"])
+
+
+def deviation_error(kernel: np.ndarray) -> float:
+    truth = (3 * kernel.shape[0]) ** -0.5
+    return abs(float(kernel.std(dtype=np.float64)) / truth - 1.0)
+
+
+INITIALIZER_TRAPS = [
+    # Of 131,072 and of 200,704 numbers, whose standard deviation is known to 0.2 %.
+    Trap(
+        "truncated-normal",
+        lambda: truncated_normal("pytorch"),
+        lambda: truncated_normal("pytorch cut"),
+        bound=0.01,
+        framework="pytorch",
+    ),
+    Trap(
+        "dense-default-init",
+        lambda: dense_default_init("tf"),
+        lambda: mlp28_init("tf"),
+        bound=0.01,
+        framework="tf",
+    ),
+    Trap(
+        "nnx-dense-default-init",
+        lambda: dense_default_init("jax"),
+        lambda: mlp28_init("jax"),
+        bound=0.01,
+        framework="jax",
+    ),
 ]
 
 
@@ -488,7 +756,7 @@ FRAMEWORK_TRAPS = [
     ),
 ]
 
-TRAPS = CONVENTION_TRAPS + FRAMEWORK_TRAPS
+TRAPS = CONVENTION_TRAPS + INITIALIZER_TRAPS + FRAMEWORK_TRAPS
 
 
 if __name__ == "__main__":

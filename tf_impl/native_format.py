@@ -65,7 +65,7 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
     found, attributes = _load(path)
     stored_spec, progress = split_description(path, attributes)
     if not parts_of(found):
-        network = closest_network(found, native_names)
+        network = closest_network({n: a.shape for n, a in found.items()}, native_names)
         found = {f"{network}/{name}": array for name, array in found.items()}
     spec = stored_spec or infer_spec({n: a.shape for n, a in found.items()}, native_names)
     # Keras' layouts are the canonical ones: HWIO, HWOI and (in, out).

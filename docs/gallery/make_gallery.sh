@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Makes the pictures of this folder: the same runs in three frameworks, their samples side by side.
+# Usage: docs/gallery/make_gallery.sh FOLDER_OF_PHOTOS MNIST_IMAGES [FOLDER_OF_RUNS]
+# Hours on two CPU cores if the frameworks share them, half of it in the two runs on photos.
+set -euo pipefail
+photos=$(realpath "$1")
+digits=$(realpath "$2")
+cd "$(dirname "$0")/../.."
+runs=${3:-runs/gallery}
+for name in pytorch tf jax; do
+  python -m "${name}_impl.train" --system mlp28 --full --data "$digits" --steps 20000 \
+    --sample-every 5000 --checkpoint-every 10000 --seed 7 --out "$runs/mlp28-$name"
+done
+for name in tf jax pytorch; do
+  python -m "${name}_impl.train" --system conv28 --full --data "$digits" --steps 1500 \
+    --sample-every 500 --seed 7 --out "$runs/conv28-$name"
+done
+for name in tf pytorch jax; do
+  for system in dcgan64-lsgan dcgan64; do
+    python -m "${name}_impl.train" --system "$system" --width 32 --batch-size 32 --data "$photos" \
+      --steps 3000 --sample-every 1000 --checkpoint-every 1000 --seed 7 --out "$runs/$system-$name"
+  done
+done
+python docs/gallery/side_by_side.py "$runs" docs/gallery

@@ -1,0 +1,168 @@
+"""FID and KID of two folders of pictures, by torch-fidelity, which the extra `fid` installs.
+
+Fréchet and kernel Inception distance: Heusel et al. 2017, *GANs trained by a two time-scale update
+rule*, equation 6; Bińkowski et al. 2018, *Demystifying MMD GANs*, section 4. Both compare what an
+Inception network, trained on ImageNet, makes of the pictures. torch-fidelity brings PyTorch with
+it, so it is imported by name and only where it is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from shared.interface import MissingFrameworkError
+
+FEATURE_EXTRACTOR = "inception-v3-compat"
+"""torch-fidelity's name of the Inception network with the weights of the FID paper."""
+KID_SUBSET_SIZE = 1000
+"""Pictures that one estimate of KID takes, where there are as many; torch-fidelity's default."""
+
+
+class FidelityError(ValueError):
+    """FID and KID cannot be computed here; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Distances of generated pictures from real ones; less is better.
+
+    `fid` has no unit. `kid` is the mean of 100 estimates, each from `kid_subset_size` pictures of
+    either folder, and `kid_deviation` their standard deviation; being unbiased it may fall below 0.
+    """
+
+    fid: float
+    kid: float
+    kid_deviation: float
+    kid_subset_size: int
+
+
+def require_importable() -> None:
+    """Raise what `require_fidelity` raises unless torch-fidelity can be imported."""
+    _import("torch_fidelity")
+
+
+def require_fidelity(weights: Path | None = None) -> None:
+    """Raise an error now, and not after minutes of work, if `fidelity` could not run.
+
+    `weights` is a file with the Inception network's; None is torch-fidelity's own, which it
+    downloads once. Raises MissingFrameworkError where torch-fidelity is not installed,
+    FidelityError where it cannot be imported or has no weights.
+    """
+    library = _import("torch_fidelity.registry")
+    if weights is not None:
+        _require_plain_weights(weights)
+    extractor = library.FEATURE_EXTRACTORS_REGISTRY[FEATURE_EXTRACTOR]
+    layer = extractor.get_default_feature_layer_for_metric("fid")
+    try:
+        # torch.hub says on stderr that it downloads, where only errors belong.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(sys.stdout):
+            warnings.simplefilter("ignore")
+            extractor(FEATURE_EXTRACTOR, [layer], feature_extractor_weights_path=_text(weights))
+    except OSError as error:
+        raise FidelityError(
+            f"the weights of {FEATURE_EXTRACTOR} cannot be fetched ({error}); expected a network "
+            "connection or a local copy: give it with --feature-weights FILE"
+        ) from error
+    except (RuntimeError, TypeError, AttributeError) as error:
+        source = weights or "what was downloaded"
+        raise FidelityError(
+            f"{source} does not hold the weights of {FEATURE_EXTRACTOR} "
+            f"({_first_line(error)}); expected torch-fidelity's weights-inception-2015-12-05 file"
+        ) from error
+
+
+def fidelity(real: Path, generated: Path, *, weights: Path | None = None) -> Fidelity:
+    """Return the distances between two folders of PNG files, which grey ones enter as RGB.
+
+    Runs on a GPU where PyTorch finds one. Raises what `require_fidelity` raises.
+    """
+    require_fidelity(weights)
+    counts = {folder: len(list(folder.glob("*.png"))) for folder in (real, generated)}
+    if few := [f"{folder} holds {count}" for folder, count in counts.items() if count < 2]:
+        raise FidelityError(f"expected at least 2 PNG files in each folder; {'; '.join(few)}")
+    subset = min(KID_SUBSET_SIZE, *counts.values())
+    measured = _calculate(real, generated, weights, subset)
+    return Fidelity(
+        measured["frechet_inception_distance"],
+        measured["kernel_inception_distance_mean"],
+        measured["kernel_inception_distance_std"],
+        subset,
+    )
+
+
+def _calculate(
+    real: Path, generated: Path, weights: Path | None, kid_subset_size: int
+) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        # Not ours to mend, and a caller who makes warnings errors would get none of the figures.
+        warnings.simplefilter("ignore")
+        return _import("torch_fidelity").calculate_metrics(
+            # Absolute, because a bare name could be one of its own data sets.
+            input1=str(generated.resolve()),
+            input2=str(real.resolve()),
+            fid=True,
+            kid=True,
+            kid_subset_size=kid_subset_size,
+            feature_extractor=FEATURE_EXTRACTOR,
+            feature_extractor_weights_path=_text(weights),
+            cuda=_import("torch").cuda.is_available(),
+            save_cpu_ram=True,  # no worker processes: forking one beside JAX or TensorFlow may hang
+            cache=False,
+            verbose=False,
+        )
+
+
+def _import(name: str) -> ModuleType:
+    """Import a module of torch-fidelity, or torch; only by name, because `shared` has neither."""
+    if importlib.util.find_spec("torch_fidelity") is None:
+        raise MissingFrameworkError(
+            "FID and KID need torch-fidelity, which is not installed; "
+            "install it with: pip install -e '.[fid]'"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(name)
+    except (ImportError, RuntimeError) as error:
+        # A torchvision built for another torch raises RuntimeError.
+        raise FidelityError(
+            f"torch-fidelity is installed but cannot be imported ({_first_line(error)}); expected "
+            "torch and torchvision of one release and one build (CPU or CUDA): install both from "
+            "the same index"
+        ) from error
+
+
+def _require_plain_weights(path: Path) -> None:
+    """Raise FidelityError unless a file holds tensors and nothing else.
+
+    torch-fidelity unpickles it without a guard, which runs whatever code a stranger's file holds.
+    """
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise FidelityError(f"{path}: expected a file of weights, found {found}")
+    torch = _import("torch")
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises whatever the damage has it
+        raise FidelityError(
+            f"{path}: expected a PyTorch file of tensors and nothing else, found "
+            f"{path.stat().st_size} bytes that are none ({type(error).__name__}); "
+            "give torch-fidelity's weights-inception-2015-12-05 file"
+        ) from error
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of a message; PyTorch's go on for pages."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(":. ")
