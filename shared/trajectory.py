@@ -54,8 +54,8 @@ class Bounds:
 
 
 BOUNDS = {
-    # 200 steps on noise: measured 5e-14 and 2e-13 with bce; 2e-10 with lsgan, in a moment of one
-    # number as it crosses 0. A slope that went through float32 shows at 1e-8 after one step.
+    # 200 steps on noise: measured 5e-14 and 2e-13 with bce, 6e-14 and 3e-13 with lsgan. A slope
+    # that went through float32 shows at 1e-8 after one step.
     # Drift: measured 1e-5 of the learning rate a step, rounding of 1e-13 over Adam's epsilon.
     "float64": Bounds(1e-10, 1e-9, 1e-4),
     # One step's rounding: measured 7e-7 and 2e-5. Runs leave it at the first kink, within about 20
@@ -148,9 +148,13 @@ def difference(
     actual: tuple[dict[str, float], Arrays],
     expected: tuple[dict[str, float], Arrays],
     *,
+    apart_for: int,
     moments: bool = True,
 ) -> Difference:
-    """Return how far the losses and the state of one run are from those of another."""
+    """Return how far the losses and the state of one run are from those of another.
+
+    `apart_for`: the steps since both had the same state.
+    """
     losses = {
         name: abs(actual[0][name] - expected[0][name]) / max(1.0, abs(expected[0][name]))
         for name in METRIC_NAMES
@@ -158,7 +162,7 @@ def difference(
     tensors = state_differences(spec, actual[1], expected[1])
     if not moments:
         tensors = {n: d for n, d in tensors.items() if not n.endswith(("/m", "/v"))}
-    drifting = drifts(spec, actual[1], expected[1], step) or {"": 0.0}
+    drifting = drifts(spec, actual[1], expected[1], apart_for) or {"": 0.0}
     return Difference(step, *_worst(losses), *_worst(tensors), *_worst(drifting))
 
 
@@ -199,7 +203,16 @@ def compare(
             metrics = course.advance(trainer, state, step)
             ends[trainer.name] = (metrics, course.export(trainer, state))
         for (a, b), curve in curves.items():
-            curve.append(difference(course.spec, step + 1, ends[a], ends[b], moments=moments))
+            curve.append(
+                difference(
+                    course.spec,
+                    step + 1,
+                    ends[a],
+                    ends[b],
+                    apart_for=1 if restart else step + 1,
+                    moments=moments,
+                )
+            )
         if restart:
             for trainer in trainers[1:]:
                 trainer.import_state(states[trainer.name], ends[names[0]][1])
@@ -247,7 +260,8 @@ def change_framework(
             metrics = course.advance(second, state, step)
         end = (metrics, course.export(second, state))
         differences = [
-            difference(course.spec, course.steps, end, unbroken[t.name]) for t in (first, second)
+            difference(course.spec, course.steps, end, unbroken[t.name], apart_for=course.steps)
+            for t in (first, second)
         ]
         changed[first.name, second.name] = max(differences, key=lambda d: (d.tensor, d.loss))
     return changed
