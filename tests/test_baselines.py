@@ -1,4 +1,4 @@
-"""The plain steps of benchmarks/baselines compute what their named conventions say, and only that."""
+"""The plain steps of benchmarks/baselines compute what their named conventions say."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_step_is_the_references_under_its_conventions(made: tuple) -> None:
 
 def test_without_them_it_is_not(made: tuple) -> None:
     baseline, problem, _, arrays = made
-    if baseline.CONVENTIONS == Conventions():
+    if baseline.__name__.endswith("pytorch_baseline"):
         pytest.skip("PyTorch's own layers follow the spec")
     expected = truth(baseline, problem, Conventions())
     assert max(state_differences(problem.spec, arrays, expected.arrays).values()) > 1e-4

@@ -7,6 +7,7 @@ in most public JAX code.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,8 @@ CONVENTIONS = Conventions(batch_norm_running_variance="biased")
 class Generator(nnx.Module):
     """Latents → images, of stock layers."""
 
+    conv_transpose_5: nnx.ConvTranspose
+
     def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
         features = [spec.latent_dim, *(spec.width * m for m in (8, 4, 2, 1)), spec.channels]
         for i in range(1, 6):
@@ -66,6 +69,9 @@ class Generator(nnx.Module):
 
 class Discriminator(nnx.Module):
     """Images → scores, of stock layers."""
+
+    conv_1: nnx.Conv
+    conv_5: nnx.Conv
 
     def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
         features = [spec.channels, *(spec.width * m for m in (1, 2, 4, 8)), 1]
@@ -103,7 +109,7 @@ class BaselineState:
 
     spec: SystemSpec
     device: jax.Device
-    networks: dict[str, nnx.Module]
+    networks: dict[str, Any]
     optimizers: dict[str, nnx.Optimizer]
 
 

@@ -64,11 +64,13 @@ def create(
     policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
     place = select_device(device)
     with tf.device(place):
-        networks = {
+        networks: dict[str, keras.Model] = {
             "generator": _generator(spec, policy),
             "discriminator": _discriminator(spec, policy),
         }
-        optimizers = {name: _adam(getattr(spec, f"{name}_optimizer")) for name in NETWORKS}
+        optimizers: dict[str, keras.optimizers.Adam] = {
+            name: _adam(getattr(spec, f"{name}_optimizer")) for name in NETWORKS
+        }
         for name, network in networks.items():
             optimizers[name].build(network.trainable_variables)
     state = BaselineState(spec, place, networks, optimizers)
