@@ -106,8 +106,10 @@ def test_erratum_03_they_prefer_different_batches(implementation: Implementation
 def test_erratum_04_the_second_term_is_added(implementation: Implementation) -> None:
     for y in (1.0, 0.9, 0.5):
         for p in (0.2, 0.9):
-            found = implementation.loss("bce", logit([p]), logit([p]), generator_label=y)
-            assert float(found.generator) == pytest.approx(errata.cross_entropy(p, y), abs=EXACT)
+            for loss, score in (("bce", logit([p])), ("bce_probs", np.array([p]))):
+                found = implementation.loss(loss, score, score, generator_label=y)
+                expected = pytest.approx(errata.cross_entropy(p, y), abs=EXACT)
+                assert float(found.generator) == expected, loss
     # Harmless with a hard target 1, upside down with 0, and between them without a least value.
     assert errata.minus_for_plus(0.3, 1.0) == errata.cross_entropy(0.3, 1.0)
     assert errata.minus_for_plus(0.3, 0.0) == -errata.cross_entropy(0.3, 0.0)
