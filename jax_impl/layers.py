@@ -78,17 +78,21 @@ class ConvTranspose(nnx.Module):
         padding: int,
         *,
         dtype: jnp.dtype,
+        param_dtype: jnp.dtype | None = None,
         bias: bool = False,
     ) -> None:
-        self.kernel = nnx.Param(jnp.zeros((4, 4, out_features, in_features), dtype))
-        self.bias = nnx.Param(jnp.zeros(out_features, dtype)) if bias else None
+        param_dtype = param_dtype or dtype
+        self.kernel = nnx.Param(jnp.zeros((4, 4, out_features, in_features), param_dtype))
+        self.bias = nnx.Param(jnp.zeros(out_features, param_dtype)) if bias else None
+        self.dtype = dtype
         self.stride = stride
         self.padding = padding
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return [batch, stride · height, stride · width, out], or 4x4 from 1x1."""
-        y = conv_transpose(x, self.kernel[...], self.stride, self.padding)
-        return y if self.bias is None else y + self.bias[...]
+        kernel = self.kernel[...].astype(self.dtype)
+        y = conv_transpose(x.astype(self.dtype), kernel, self.stride, self.padding)
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
 class BatchNorm(nnx.Module):
@@ -100,25 +104,34 @@ class BatchNorm(nnx.Module):
     """
 
     def __init__(
-        self, features: int, *, epsilon: float = 1e-5, momentum: float = 0.1, dtype: jnp.dtype
+        self,
+        features: int,
+        *,
+        epsilon: float = 1e-5,
+        momentum: float = 0.1,
+        dtype: jnp.dtype,
+        param_dtype: jnp.dtype | None = None,
     ) -> None:
-        self.scale = nnx.Param(jnp.ones(features, dtype))
-        self.bias = nnx.Param(jnp.zeros(features, dtype))
-        self.mean = nnx.BatchStat(jnp.zeros(features, dtype))
-        self.var = nnx.BatchStat(jnp.ones(features, dtype))
+        param_dtype = param_dtype or dtype
+        self.scale = nnx.Param(jnp.ones(features, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(features, param_dtype))
+        self.mean = nnx.BatchStat(jnp.zeros(features, param_dtype))
+        self.var = nnx.BatchStat(jnp.ones(features, param_dtype))
+        self.dtype = dtype
         self.epsilon = epsilon
         self.momentum = momentum
 
     def __call__(self, x: jax.Array, *, training: bool) -> jax.Array:
         """Normalise by the batch's statistics while training, else by the running ones."""
         mean, variance = self.mean[...], self.var[...]
+        x = x.astype(mean.dtype)
         if training:
             axes = tuple(range(x.ndim - 1))
             mean = jnp.mean(x, axes)
             variance = jnp.mean(jnp.square(x - mean), axes)
             self._move_statistics(mean, variance, x.size // x.shape[-1])
         factor = self.scale[...] * jax.lax.rsqrt(variance + self.epsilon)
-        return (x - mean) * factor + self.bias[...]
+        return ((x - mean) * factor + self.bias[...]).astype(self.dtype)
 
     def _move_statistics(self, mean: jax.Array, variance: jax.Array, count: int) -> None:
         unbiased = variance * (count / (count - 1))

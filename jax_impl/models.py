@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +23,19 @@ __all__ = [
 ]
 
 
+class Dtypes(TypedDict):
+    """What every layer of Flax takes: of its arithmetic and of its parameters."""
+
+    dtype: jnp.dtype
+    param_dtype: jnp.dtype
+
+
 def _conv(
     in_features: int,
     out_features: int,
     stride: int,
     padding: int,
-    dtype: jnp.dtype,
+    dtypes: Dtypes,
     *,
     bias: bool = False,
 ) -> nnx.Conv:
@@ -38,30 +46,29 @@ def _conv(
         strides=stride,
         padding=padding,
         use_bias=bias,
-        dtype=dtype,
-        param_dtype=dtype,
+        **dtypes,
         rngs=nnx.Rngs(0),
     )
 
 
-def _dense(in_features: int, out_features: int, dtype: jnp.dtype) -> nnx.Linear:
-    return nnx.Linear(in_features, out_features, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0))
+def _dense(in_features: int, out_features: int, dtypes: Dtypes) -> nnx.Linear:
+    return nnx.Linear(in_features, out_features, **dtypes, rngs=nnx.Rngs(0))
 
 
 class DCGAN64Generator(nnx.Module):
     """Latents [batch, latent_dim] → images of 64x64 in [-1, 1] (Radford et al. 2016, figure 1)."""
 
-    def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
+    def __init__(self, spec: SystemSpec, dtypes: Dtypes) -> None:
         width = spec.width
-        self.conv_transpose_1 = ConvTranspose(spec.latent_dim, 8 * width, 1, 0, dtype=dtype)
-        self.batch_norm_1 = BatchNorm(8 * width, dtype=dtype)
-        self.conv_transpose_2 = ConvTranspose(8 * width, 4 * width, 2, 1, dtype=dtype)
-        self.batch_norm_2 = BatchNorm(4 * width, dtype=dtype)
-        self.conv_transpose_3 = ConvTranspose(4 * width, 2 * width, 2, 1, dtype=dtype)
-        self.batch_norm_3 = BatchNorm(2 * width, dtype=dtype)
-        self.conv_transpose_4 = ConvTranspose(2 * width, width, 2, 1, dtype=dtype)
-        self.batch_norm_4 = BatchNorm(width, dtype=dtype)
-        self.conv_transpose_5 = ConvTranspose(width, spec.channels, 2, 1, dtype=dtype)
+        self.conv_transpose_1 = ConvTranspose(spec.latent_dim, 8 * width, 1, 0, **dtypes)
+        self.batch_norm_1 = BatchNorm(8 * width, **dtypes)
+        self.conv_transpose_2 = ConvTranspose(8 * width, 4 * width, 2, 1, **dtypes)
+        self.batch_norm_2 = BatchNorm(4 * width, **dtypes)
+        self.conv_transpose_3 = ConvTranspose(4 * width, 2 * width, 2, 1, **dtypes)
+        self.batch_norm_3 = BatchNorm(2 * width, **dtypes)
+        self.conv_transpose_4 = ConvTranspose(2 * width, width, 2, 1, **dtypes)
+        self.batch_norm_4 = BatchNorm(width, **dtypes)
+        self.conv_transpose_5 = ConvTranspose(width, spec.channels, 2, 1, **dtypes)
 
     def __call__(self, latents: jax.Array, *, training: bool) -> jax.Array:
         """Return images."""
@@ -76,20 +83,20 @@ class DCGAN64Generator(nnx.Module):
 class DCGAN64Discriminator(nnx.Module):
     """Images of 64x64 → one score each, [batch]; probabilities where the loss is bce_probs."""
 
-    def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
+    def __init__(self, spec: SystemSpec, dtypes: Dtypes) -> None:
         width = spec.width
-        self.conv_1 = _conv(spec.channels, width, 2, 1, dtype)
-        self.conv_2 = _conv(width, 2 * width, 2, 1, dtype)
-        self.batch_norm_2 = BatchNorm(2 * width, dtype=dtype)
-        self.conv_3 = _conv(2 * width, 4 * width, 2, 1, dtype)
-        self.batch_norm_3 = BatchNorm(4 * width, dtype=dtype)
-        self.conv_4 = _conv(4 * width, 8 * width, 2, 1, dtype)
-        self.batch_norm_4 = BatchNorm(8 * width, dtype=dtype)
+        self.conv_1 = _conv(spec.channels, width, 2, 1, dtypes)
+        self.conv_2 = _conv(width, 2 * width, 2, 1, dtypes)
+        self.batch_norm_2 = BatchNorm(2 * width, **dtypes)
+        self.conv_3 = _conv(2 * width, 4 * width, 2, 1, dtypes)
+        self.batch_norm_3 = BatchNorm(4 * width, **dtypes)
+        self.conv_4 = _conv(4 * width, 8 * width, 2, 1, dtypes)
+        self.batch_norm_4 = BatchNorm(8 * width, **dtypes)
         self.has_conv_head = spec.discriminator_head == "conv"
         if self.has_conv_head:
-            self.conv_5 = _conv(8 * width, 1, 1, 0, dtype)
+            self.conv_5 = _conv(8 * width, 1, 1, 0, dtypes)
         else:
-            self.dense_5 = _dense(4 * 4 * 8 * width, 1, dtype)
+            self.dense_5 = _dense(4 * 4 * 8 * width, 1, dtypes)
         self.ends_in_sigmoid = spec.loss == "bce_probs"
 
     def __call__(self, images: jax.Array, *, training: bool) -> jax.Array:
@@ -106,15 +113,15 @@ class DCGAN64Discriminator(nnx.Module):
 class Conv28Generator(nnx.Module):
     """Latents [batch, latent_dim] → images of 28x28 in [0, 1] (Chen et al. 2016, appendix C.1)."""
 
-    def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
+    def __init__(self, spec: SystemSpec, dtypes: Dtypes) -> None:
         width = spec.width
-        self.dense_1 = _dense(spec.latent_dim, 16 * width, dtype)
-        self.batch_norm_1 = BatchNorm(16 * width, dtype=dtype)
-        self.dense_2 = _dense(16 * width, 7 * 7 * 2 * width, dtype)
-        self.batch_norm_2 = BatchNorm(7 * 7 * 2 * width, dtype=dtype)
-        self.conv_transpose_3 = ConvTranspose(2 * width, width, 2, 1, dtype=dtype, bias=True)
-        self.batch_norm_3 = BatchNorm(width, dtype=dtype)
-        self.conv_transpose_4 = ConvTranspose(width, spec.channels, 2, 1, dtype=dtype, bias=True)
+        self.dense_1 = _dense(spec.latent_dim, 16 * width, dtypes)
+        self.batch_norm_1 = BatchNorm(16 * width, **dtypes)
+        self.dense_2 = _dense(16 * width, 7 * 7 * 2 * width, dtypes)
+        self.batch_norm_2 = BatchNorm(7 * 7 * 2 * width, **dtypes)
+        self.conv_transpose_3 = ConvTranspose(2 * width, width, 2, 1, **dtypes, bias=True)
+        self.batch_norm_3 = BatchNorm(width, **dtypes)
+        self.conv_transpose_4 = ConvTranspose(width, spec.channels, 2, 1, **dtypes, bias=True)
 
     def __call__(self, latents: jax.Array, *, training: bool) -> jax.Array:
         """Return images."""
@@ -128,14 +135,14 @@ class Conv28Generator(nnx.Module):
 class Conv28Discriminator(nnx.Module):
     """Images of 28x28 → one score each, [batch]; probabilities where the loss is bce_probs."""
 
-    def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
+    def __init__(self, spec: SystemSpec, dtypes: Dtypes) -> None:
         width = spec.width
-        self.conv_1 = _conv(spec.channels, width, 2, 1, dtype, bias=True)
-        self.conv_2 = _conv(width, 2 * width, 2, 1, dtype, bias=True)
-        self.batch_norm_2 = BatchNorm(2 * width, dtype=dtype)
-        self.dense_3 = _dense(7 * 7 * 2 * width, 16 * width, dtype)
-        self.batch_norm_3 = BatchNorm(16 * width, dtype=dtype)
-        self.dense_4 = _dense(16 * width, 1, dtype)
+        self.conv_1 = _conv(spec.channels, width, 2, 1, dtypes, bias=True)
+        self.conv_2 = _conv(width, 2 * width, 2, 1, dtypes, bias=True)
+        self.batch_norm_2 = BatchNorm(2 * width, **dtypes)
+        self.dense_3 = _dense(7 * 7 * 2 * width, 16 * width, dtypes)
+        self.batch_norm_3 = BatchNorm(16 * width, **dtypes)
+        self.dense_4 = _dense(16 * width, 1, dtypes)
         self.ends_in_sigmoid = spec.loss == "bce_probs"
 
     def __call__(self, images: jax.Array, *, training: bool) -> jax.Array:
@@ -151,11 +158,11 @@ class Conv28Discriminator(nnx.Module):
 class MLP28Generator(nnx.Module):
     """Latents [batch, latent_dim] → images of 28x28 in [-1, 1] by three dense layers."""
 
-    def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
+    def __init__(self, spec: SystemSpec, dtypes: Dtypes) -> None:
         self.image_shape = spec.image_shape
-        self.dense_1 = _dense(spec.latent_dim, spec.width, dtype)
-        self.dense_2 = _dense(spec.width, 2 * spec.width, dtype)
-        self.dense_3 = _dense(2 * spec.width, 28 * 28 * spec.channels, dtype)
+        self.dense_1 = _dense(spec.latent_dim, spec.width, dtypes)
+        self.dense_2 = _dense(spec.width, 2 * spec.width, dtypes)
+        self.dense_3 = _dense(2 * spec.width, 28 * 28 * spec.channels, dtypes)
 
     def __call__(self, latents: jax.Array, *, training: bool) -> jax.Array:
         """Return images; `training` changes nothing here."""
@@ -167,10 +174,10 @@ class MLP28Generator(nnx.Module):
 class MLP28Discriminator(nnx.Module):
     """Images of 28x28 → one score each, [batch]; probabilities where the loss is bce_probs."""
 
-    def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
-        self.dense_1 = _dense(28 * 28 * spec.channels, 2 * spec.width, dtype)
-        self.dense_2 = _dense(2 * spec.width, spec.width, dtype)
-        self.dense_3 = _dense(spec.width, 1, dtype)
+    def __init__(self, spec: SystemSpec, dtypes: Dtypes) -> None:
+        self.dense_1 = _dense(28 * 28 * spec.channels, 2 * spec.width, dtypes)
+        self.dense_2 = _dense(2 * spec.width, spec.width, dtypes)
+        self.dense_3 = _dense(spec.width, 1, dtypes)
         self.ends_in_sigmoid = spec.loss == "bce_probs"
 
     def __call__(self, images: jax.Array, *, training: bool) -> jax.Array:
@@ -188,7 +195,13 @@ _NETWORKS: dict[str, tuple[Callable[..., nnx.Module], Callable[..., nnx.Module]]
 }
 
 
-def create_models(spec: SystemSpec, dtype: jnp.dtype) -> tuple[nnx.Module, nnx.Module]:
-    """Return the system's generator and discriminator, with weights still to be loaded."""
+def create_models(
+    spec: SystemSpec, dtype: jnp.dtype, compute_dtype: jnp.dtype | None = None
+) -> tuple[nnx.Module, nnx.Module]:
+    """Return the system's generator and discriminator, with weights still to be loaded.
+
+    The parameters have `dtype`; activations and products have `compute_dtype`, if it is another.
+    """
+    dtypes = Dtypes(dtype=compute_dtype or dtype, param_dtype=dtype)
     generator, discriminator = _NETWORKS[spec.architecture]
-    return generator(spec, dtype), discriminator(spec, dtype)
+    return generator(spec, dtypes), discriminator(spec, dtypes)

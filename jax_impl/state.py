@@ -14,10 +14,13 @@ from flax import nnx
 from jax_impl.checkpoint import import_state
 from jax_impl.layers import adam
 from jax_impl.models import create_models
+from shared.precision import PRECISIONS, check_mode, check_precision
 from shared.spec import AdamSpec, NetworkName, SystemSpec
 from shared.streams import initial_state
 
 __all__ = [
+    "MODES",
+    "PRECISIONS",
     "TrainState",
     "create_train_state",
     "images_to_device",
@@ -28,6 +31,8 @@ __all__ = [
 ]
 
 DTYPES = {"float32": jnp.float32, "float64": jnp.float64}
+MODES = ("jit",)
+"""jit: one compiled function for the whole step."""
 
 
 @partial(
@@ -49,7 +54,7 @@ class NetworkState:
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["generator", "discriminator"],
-    meta_fields=["spec"],
+    meta_fields=["spec", "precision", "mode"],
 )
 @dataclass(frozen=True)
 class TrainState:
@@ -58,6 +63,8 @@ class TrainState:
     spec: SystemSpec
     generator: NetworkState
     discriminator: NetworkState
+    precision: str = "float32"
+    mode: str = "jit"
 
     def network(self, name: NetworkName) -> NetworkState:
         """Return a network by its name."""
@@ -85,21 +92,38 @@ def select_device(name: str) -> jax.Device:
 
 
 def create_train_state(
-    spec: SystemSpec, *, seed: int = 0, dtype: str = "float32", device: str = "cpu"
+    spec: SystemSpec,
+    *,
+    seed: int = 0,
+    dtype: str = "float32",
+    device: str = "cpu",
+    precision: str = "float32",
+    mode: str | None = None,
 ) -> TrainState:
-    """Return a fresh state: the weights that `seed` stands for in every framework."""
+    """Return a fresh state: the weights that `seed` stands for in every framework.
+
+    `precision`: one of `shared.precision.PRECISIONS`. `mode`: one of MODES, None for jit.
+    """
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     if dtype == "float64" and jax.dtypes.canonicalize_dtype(jnp.float64) != jnp.float64:
         raise ValueError("float64 in JAX needs x64; enter `with jax.enable_x64(True):` first")
+    place, mode = select_device(device), mode or "jit"
+    check_precision(precision, spec, dtype=dtype, on_gpu=place.platform == "gpu")
+    check_mode(mode, MODES)
+    compute_dtype = jnp.bfloat16 if precision == "bfloat16" else None
     # Abstract networks hold shapes alone: no initial weights are drawn to be thrown away.
-    generator, discriminator = nnx.eval_shape(lambda: create_models(spec, DTYPES[dtype]))
+    generator, discriminator = nnx.eval_shape(
+        lambda: create_models(spec, DTYPES[dtype], compute_dtype)
+    )
     abstract = TrainState(
         spec,
         _network_state(generator, spec.generator_optimizer),
         _network_state(discriminator, spec.discriminator_optimizer),
+        precision,
+        mode,
     )
-    return import_state(abstract, initial_state(spec, seed), select_device(device))
+    return import_state(abstract, initial_state(spec, seed), place)
 
 
 def _network_state(network: nnx.Module, settings: AdamSpec) -> NetworkState:

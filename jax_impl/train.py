@@ -47,6 +47,8 @@ __all__ = [
 ]
 
 Gradients = dict[NetworkName, nnx.State]
+# What a GPU does with float32 products, which is TF32 unless it is told otherwise.
+PRODUCTS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -61,7 +63,8 @@ def train_step(
     is reused) and the losses of the last update of each network as scalars on the device. Source:
     Goodfellow et al. 2014, Algorithm 1.
     """
-    state, metrics, _ = compute_step(state, real_images, latents)
+    with jax.default_matmul_precision(PRODUCTS[state.precision]):
+        state, metrics, _ = compute_step(state, real_images, latents)
     return state, metrics
 
 
@@ -162,7 +165,9 @@ def apply(
     # copy=True: inside a transformation NNX refuses to update the caller's own BatchStat.
     module = nnx.merge(network.graph, parameters, network.statistics, copy=True)
     output = module(x, training=training)
-    return output, nnx.state(module, nnx.BatchStat)
+    # In bfloat16 too, images and scores leave the network in the dtype of its parameters.
+    dtype = jax.tree.leaves(parameters)[0].dtype
+    return output.astype(dtype), nnx.state(module, nnx.BatchStat)
 
 
 def apply_gradients(network: NetworkState, gradients: nnx.State) -> NetworkState:
@@ -180,17 +185,19 @@ def generate(state: TrainState, latents: jax.Array, *, training: bool = False) -
 
     `training` normalises by the batch's statistics instead of the running ones.
     """
-    return _forward(state.generator, latents, training)
+    return _forward(state, "generator", latents, training)
 
 
 @partial(jax.jit, static_argnames="training")
 def discriminate(state: TrainState, images: jax.Array, *, training: bool = False) -> jax.Array:
     """Return scores [batch] of images; the state does not change."""
-    return _forward(state.discriminator, images, training)
+    return _forward(state, "discriminator", images, training)
 
 
-def _forward(network: NetworkState, x: jax.Array, training: bool) -> jax.Array:
-    return apply(network, network.parameters, x, training=training)[0]
+def _forward(state: TrainState, name: NetworkName, x: jax.Array, training: bool) -> jax.Array:
+    network = state.network(name)
+    with jax.default_matmul_precision(PRODUCTS[state.precision]):
+        return apply(network, network.parameters, x, training=training)[0]
 
 
 def fit(state: TrainState, run: TrainingRun) -> TrainState:

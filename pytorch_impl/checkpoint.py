@@ -56,7 +56,8 @@ def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> None:
                 value = to_native(arrays[optimizer_name(name, moment)], pixels.get(name))
                 _assign(moments[key], value)
             # Like the fused optimizer: the counter is a float32 scalar beside the parameter.
-            moments["step"] = torch.tensor(steps, dtype=torch.float32, device=tensor.device)
+            counter = torch.zeros((), dtype=torch.float32, device=tensor.device)
+            moments.setdefault("step", counter).fill_(steps)
 
 
 def export_gradients(state: TrainState) -> dict[str, np.ndarray]:

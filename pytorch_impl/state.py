@@ -9,11 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from pytorch_impl.checkpoint import import_state
+from pytorch_impl.cuda_graph import CapturedStep
 from pytorch_impl.models import create_models
+from shared.precision import PRECISIONS, check_mode, check_precision
 from shared.spec import AdamSpec, NetworkName, SystemSpec
 from shared.streams import initial_state
 
 __all__ = [
+    "MODES",
+    "PRECISIONS",
     "TrainState",
     "create_train_state",
     "images_to_device",
@@ -24,6 +28,8 @@ __all__ = [
 ]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+MODES = ("eager", "compile", "cudagraph")
+"""compile: `torch.compile` of both networks. cudagraph: the whole step recorded once, on a GPU."""
 
 
 @dataclass
@@ -37,6 +43,9 @@ class TrainState:
     discriminator: nn.Module
     generator_optimizer: torch.optim.Adam
     discriminator_optimizer: torch.optim.Adam
+    precision: str = "float32"
+    mode: str = "eager"
+    captured: CapturedStep | None = None
 
     def network(self, name: NetworkName) -> nn.Module:
         """Return a network by its name."""
@@ -58,31 +67,57 @@ def select_device(name: str) -> torch.device:
 
 
 def create_train_state(
-    spec: SystemSpec, *, seed: int = 0, dtype: str = "float32", device: str = "cpu"
+    spec: SystemSpec,
+    *,
+    seed: int = 0,
+    dtype: str = "float32",
+    device: str = "cpu",
+    precision: str = "float32",
+    mode: str | None = None,
 ) -> TrainState:
-    """Return a fresh state: the weights that `seed` stands for in every framework."""
+    """Return a fresh state: the weights that `seed` stands for in every framework.
+
+    `precision`: one of `shared.precision.PRECISIONS`. `mode`: one of MODES, None for eager.
+    """
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
-    place = select_device(device)
+    place, mode = select_device(device), mode or "eager"
+    check_precision(precision, spec, dtype=dtype, on_gpu=place.type == "cuda")
+    check_mode(mode, MODES)
+    if mode == "cudagraph" and place.type != "cuda":
+        raise ValueError("mode cudagraph needs a GPU; expected mode eager or compile on a CPU")
+    if place.type == "cuda":
+        _set_tf32(precision == "tf32")
     generator, discriminator = create_models(spec)
     for network in (generator, discriminator):
         network.to(place, DTYPES[dtype])
         # channels_last is NHWC in memory, the layout that convolutions run fastest in.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if mode == "compile":
+            network.compile(dynamic=False)
     state = TrainState(
         spec,
         place,
         DTYPES[dtype],
         generator,
         discriminator,
-        _adam(generator, spec.generator_optimizer),
-        _adam(discriminator, spec.discriminator_optimizer),
+        _adam(generator, spec.generator_optimizer, mode),
+        _adam(discriminator, spec.discriminator_optimizer, mode),
+        precision,
+        mode,
     )
     import_state(state, initial_state(spec, seed))
     return state
 
 
-def _adam(network: nn.Module, settings: AdamSpec) -> torch.optim.Adam:
+def _set_tf32(allowed: bool) -> None:
+    # Settings of the process: two states of different precisions cannot train beside each other.
+    precision = "tf32" if allowed else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+
+
+def _adam(network: nn.Module, settings: AdamSpec, mode: str = "eager") -> torch.optim.Adam:
     # torch.optim.Adam is Kingma & Ba's Algorithm 1: epsilon outside the bias-corrected root.
     return torch.optim.Adam(
         network.parameters(),
@@ -90,6 +125,7 @@ def _adam(network: nn.Module, settings: AdamSpec) -> torch.optim.Adam:
         betas=(settings.beta1, settings.beta2),
         eps=settings.epsilon,
         fused=True,
+        capturable=mode == "cudagraph",
     )
 
 

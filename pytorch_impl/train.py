@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pytorch_impl.checkpoint import export_state, import_state
+from pytorch_impl.cuda_graph import CapturedStep
 from pytorch_impl.losses import LOSSES
 from pytorch_impl.state import (
     TrainState,
@@ -21,6 +23,7 @@ from pytorch_impl.state import (
     synchronize,
 )
 from shared.command_line import TrainingOptions, run_command
+from shared.spec import NetworkName
 from shared.training_run import TrainingRun
 
 __all__ = [
@@ -47,15 +50,26 @@ def train_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[
     and `spec.latent_batches`, both 1 in most systems. Returns the losses of the last update of
     each network as scalars on the device. Source: Goodfellow et al. 2014, Algorithm 1.
     """
+    state.spec.batch_size_of(real_images.shape[0], latents.shape[0])
+    if state.mode != "cudagraph":
+        return _step(state, real_images, latents)
+    if state.captured is None:
+        before = export_state(state)
+        state.captured = CapturedStep(
+            partial(_step, state), real_images, latents, lambda: import_state(state, before)
+        )
+    return state.captured(real_images, latents)
+
+
+def _step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[str, Tensor]:
     spec = state.spec
-    spec.batch_size_of(real_images.shape[0], latents.shape[0])
     latent_batches = latents.chunk(spec.latent_batches)
     real_batches = real_images.chunk(spec.discriminator_steps)
     for real_batch, latent_batch in zip(real_batches, latent_batches, strict=False):
-        fake_images = state.generator(latent_batch)
+        fake_images = forward(state, "generator", latent_batch)
         loss_real, loss_fake = update_discriminator(state, real_batch, fake_images.detach())
     if spec.generator_batch != "same_images":
-        fake_images = state.generator(latent_batches[-1])
+        fake_images = forward(state, "generator", latent_batches[-1])
     generator_loss = update_generator(state, fake_images)
     return {
         "discriminator_loss": loss_real + loss_fake,
@@ -65,6 +79,20 @@ def train_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[
     }
 
 
+def forward(state: TrainState, network: NetworkName, x: Tensor) -> Tensor:
+    """Return images or scores, in the state's precision; the scores in its dtype."""
+    # Without its cache, because a recorded step must not keep weights that were cast once.
+    autocast = torch.autocast(
+        state.device.type,
+        torch.bfloat16,
+        enabled=state.precision == "bfloat16",
+        cache_enabled=state.mode != "cudagraph",
+    )
+    with autocast:
+        y = state.network(network)(x)
+    return y if network == "generator" else y.to(state.dtype)
+
+
 def update_discriminator(
     state: TrainState, real_images: Tensor, fake_images: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -72,8 +100,8 @@ def update_discriminator(
     loss = LOSSES[state.spec.loss]
     # Two passes, so that each batch has its own BN statistics:
     # docs/porting.md#batch-norm-batches.
-    loss_real = loss.discriminator_real(state.discriminator(real_images))
-    loss_fake = loss.discriminator_fake(state.discriminator(fake_images))
+    loss_real = loss.discriminator_real(forward(state, "discriminator", real_images))
+    loss_fake = loss.discriminator_fake(forward(state, "discriminator", fake_images))
     state.discriminator_optimizer.zero_grad(set_to_none=True)
     (loss_real + loss_fake).backward()
     state.discriminator_optimizer.step()
@@ -82,11 +110,13 @@ def update_discriminator(
 
 def update_generator(state: TrainState, fake_images: Tensor) -> Tensor:
     """Update G through D as it is now; returns G's loss."""
-    generator_loss = LOSSES[state.spec.loss].generator(state.discriminator(fake_images))
+    # Spares the discriminator's weight gradients, which this update has no use for.
+    state.discriminator.requires_grad_(False)
+    generator_loss = LOSSES[state.spec.loss].generator(forward(state, "discriminator", fake_images))
     state.generator_optimizer.zero_grad(set_to_none=True)
-    # `inputs` spares the discriminator's weight gradients, which this update has no use for.
-    generator_loss.backward(inputs=list(state.generator.parameters()))
+    generator_loss.backward()
     state.generator_optimizer.step()
+    state.discriminator.requires_grad_(True)
     return generator_loss.detach()
 
 
@@ -96,21 +126,22 @@ def generate(state: TrainState, latents: Tensor, *, training: bool = False) -> T
 
     `training` normalises by the batch's statistics instead of the running ones.
     """
-    return _forward(state.generator, latents, training)
+    return _forward(state, "generator", latents, training)
 
 
 @torch.no_grad()
 def discriminate(state: TrainState, images: Tensor, *, training: bool = False) -> Tensor:
     """Return scores [batch] of images; the state does not change."""
-    return _forward(state.discriminator, images, training)
+    return _forward(state, "discriminator", images, training)
 
 
-def _forward(network: nn.Module, x: Tensor, training: bool) -> Tensor:
-    statistics = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    output = network.train(training)(x)
+def _forward(state: TrainState, name: NetworkName, x: Tensor, training: bool) -> Tensor:
+    network = state.network(name).train(training)
+    statistics = {key: buffer.clone() for key, buffer in network.named_buffers()}
+    output = forward(state, name, x).to(state.dtype)
     network.train()
-    for name, buffer in network.named_buffers():
-        buffer.copy_(statistics[name])
+    for key, buffer in network.named_buffers():
+        buffer.copy_(statistics[key])
     return output
 
 

@@ -32,7 +32,8 @@ class BatchNormalization(keras.layers.Layer):
     def __init__(
         self, *, epsilon: float = 1e-5, momentum: float = 0.1, dtype: str, name: str
     ) -> None:
-        super().__init__(dtype=dtype, name=name)
+        # Without autocast: in mixed precision too, parameters and statistics stay in float32.
+        super().__init__(dtype=dtype, name=name, autocast=False)
         self.epsilon = epsilon
         self.momentum = momentum
 
@@ -49,14 +50,15 @@ class BatchNormalization(keras.layers.Layer):
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Normalise by the batch's statistics while training, else by the running ones."""
         if not training:
-            return tf.nn.batch_normalization(
-                x, self.mean.value, self.var.value, self.bias.value, self.scale.value, self.epsilon
-            )
-        normalise = self._fused if x.dtype == tf.float32 and x.shape.rank == 4 else self._plain
+            values = [v.value for v in (self.mean, self.var, self.bias, self.scale)]
+            y = tf.nn.batch_normalization(tf.cast(x, self.variable_dtype), *values, self.epsilon)
+            return tf.cast(y, x.dtype)
+        has_fused = x.dtype in (tf.float32, tf.bfloat16) and x.shape.rank == 4
+        normalise = self._fused if has_fused else self._plain
         y, mean, unbiased_variance = normalise(x)
         for running, batch in ((self.mean, mean), (self.var, unbiased_variance)):
             running.assign(running.value * (1.0 - self.momentum) + batch * self.momentum)
-        return y
+        return tf.cast(y, x.dtype)
 
     def _fused(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         # The fused op has no float64 kernel; the variance that it returns is unbiased.
@@ -72,6 +74,7 @@ class BatchNormalization(keras.layers.Layer):
         return y, mean, variance
 
     def _plain(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        x = tf.cast(x, self.variable_dtype)
         mean, variance = tf.nn.moments(x, axes=list(range(x.shape.rank - 1)))
         count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
         y = tf.nn.batch_normalization(

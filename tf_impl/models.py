@@ -201,5 +201,5 @@ def create_models(spec: SystemSpec, dtype: str) -> tuple[keras.Model, keras.Mode
     build_generator, build_discriminator = _NETWORKS[spec.architecture]
     generator, discriminator = build_generator(spec, dtype), build_discriminator(spec, dtype)
     # Keras creates a layer's weights when it first sees data.
-    discriminator(generator(tf.zeros([1, spec.latent_dim], dtype)))
+    discriminator(generator(tf.zeros([1, spec.latent_dim], generator.compute_dtype)))
     return generator, discriminator

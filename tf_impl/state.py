@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from shared.precision import PRECISIONS, check_mode, check_precision
 from shared.spec import NetworkName, SystemSpec
 from shared.streams import initial_state
 from tf_impl.checkpoint import import_state
@@ -16,6 +17,8 @@ from tf_impl.layers import Adam
 from tf_impl.models import create_models
 
 __all__ = [
+    "MODES",
+    "PRECISIONS",
     "TrainState",
     "create_train_state",
     "images_to_device",
@@ -26,6 +29,8 @@ __all__ = [
 ]
 
 DTYPES = {"float32": tf.float32, "float64": tf.float64}
+MODES = ("function", "xla")
+"""function: one `tf.function` for the whole step. xla: the same, compiled by XLA."""
 
 
 @dataclass
@@ -41,6 +46,8 @@ class TrainState:
     discriminator_optimizer: Adam
     # A tf.function belongs to the variables that it was traced with, so to one state.
     functions: dict[str, Callable] = field(default_factory=dict)
+    precision: str = "float32"
+    mode: str = "function"
 
     def network(self, name: NetworkName | str) -> keras.Model:
         """Return a network by its name."""
@@ -62,14 +69,31 @@ def select_device(name: str) -> str:
 
 
 def create_train_state(
-    spec: SystemSpec, *, seed: int = 0, dtype: str = "float32", device: str = "cpu"
+    spec: SystemSpec,
+    *,
+    seed: int = 0,
+    dtype: str = "float32",
+    device: str = "cpu",
+    precision: str = "float32",
+    mode: str | None = None,
 ) -> TrainState:
-    """Return a fresh state: the weights that `seed` stands for in every framework."""
+    """Return a fresh state: the weights that `seed` stands for in every framework.
+
+    `precision`: one of `shared.precision.PRECISIONS`. `mode`: one of MODES, None for xla on a GPU
+    and function on a CPU, where XLA's convolutions are slower.
+    """
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     place = select_device(device)
+    mode = mode or ("xla" if "GPU" in place else "function")
+    check_precision(precision, spec, dtype=dtype, on_gpu="GPU" in place)
+    check_mode(mode, MODES)
+    if "GPU" in place:
+        # A setting of the process: two states of different precisions cannot train side by side.
+        tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
     with tf.device(place):
-        generator, discriminator = create_models(spec, dtype)
+        policy = "mixed_bfloat16" if precision == "bfloat16" else dtype
+        generator, discriminator = create_models(spec, policy)
         state = TrainState(
             spec,
             place,
@@ -78,6 +102,8 @@ def create_train_state(
             discriminator,
             Adam(spec.generator_optimizer, generator.trainable_variables),
             Adam(spec.discriminator_optimizer, discriminator.trainable_variables),
+            precision=precision,
+            mode=mode,
         )
     import_state(state, initial_state(spec, seed))
     return state

@@ -61,7 +61,9 @@ def _compiled(state: TrainState, function: Callable) -> Callable:
     """Return a state's own tf.function of `function(state, ...)`, made at its first use."""
     name = function.__name__
     if name not in state.functions:
-        state.functions[name] = tf.function(partial(function, state))
+        state.functions[name] = tf.function(
+            partial(function, state), jit_compile=state.mode == "xla"
+        )
     return state.functions[name]
 
 
@@ -108,8 +110,10 @@ def update_discriminator(
     with tf.GradientTape() as tape:
         # Two passes, so that each batch has its own BN statistics:
         # docs/porting.md#batch-norm-batches.
-        loss_real = loss.discriminator_real(discriminator(real_images, training=True))
-        loss_fake = loss.discriminator_fake(discriminator(fake_images, training=True))
+        real_scores = discriminator(real_images, training=True)
+        fake_scores = discriminator(fake_images, training=True)
+        loss_real = loss.discriminator_real(tf.cast(real_scores, state.dtype))
+        loss_fake = loss.discriminator_fake(tf.cast(fake_scores, state.dtype))
         total = loss_real + loss_fake
     gradients = tape.gradient(total, discriminator.trainable_variables)
     state.discriminator_optimizer.apply(gradients)
@@ -125,7 +129,7 @@ def update_generator(
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(fake_images)
         scores = state.discriminator(fake_images, training=True)
-        generator_loss = LOSSES[state.spec.loss].generator(scores)
+        generator_loss = LOSSES[state.spec.loss].generator(tf.cast(scores, state.dtype))
     gradients = generator_tape.gradient(
         fake_images,
         state.generator.trainable_variables,
@@ -157,7 +161,7 @@ def _forward(state: TrainState, name: NetworkName, x: tf.Tensor, training: bool)
     if training:
         for variable, value in zip(network.non_trainable_variables, statistics, strict=True):
             variable.assign(value)
-    return output
+    return tf.cast(output, state.dtype)
 
 
 def fit(state: TrainState, run: TrainingRun) -> None:
