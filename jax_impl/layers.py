@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
 from shared.spec import AdamSpec
 
-__all__ = ["BatchNorm", "ConvTranspose", "adam", "leaky_relu"]
+__all__ = ["BatchNorm", "Conv", "ConvTranspose", "adam", "leaky_relu"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -27,24 +29,82 @@ def leaky_relu(x: jax.Array, slope: float = 0.2) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """Spread x [batch, height, width, in] through an HWOI kernel; `padding` is PyTorch's."""
-    outside = kernel.shape[0] - 1 - padding
-    return jax.lax.conv_transpose(
-        x,
-        kernel,
-        strides=(stride, stride),
-        padding=((outside, outside), (outside, outside)),
-        dimension_numbers=_LAYOUT,
-        transpose_kernel=True,
-    )
-
-
-def _conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """The strided convolution that `conv_transpose` is the transpose of."""
+def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Slide an HWIO kernel over x [batch, height, width, in]; `padding` is PyTorch's."""
     pads = ((padding, padding), (padding, padding))
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), pads, dimension_numbers=_LAYOUT
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Spread x [batch, height, width, in] through an HWOI kernel; `padding` is PyTorch's."""
+    if x.shape[1:3] == (1, 1) and (stride, padding) == (1, 0):
+        return jnp.einsum("brci,hwoi->bhwo", x, kernel)
+    if (stride, padding) == (2, 1) and kernel.shape[2] in SUB_PIXEL_CHANNELS:
+        return jax.lax.platform_dependent(
+            x, kernel, cpu=_sub_pixel_conv_transpose, default=_conv_transpose_of_xla(2, 1)
+        )
+    return _conv_transpose_of_xla(stride, padding)(x, kernel)
+
+
+# Where XLA's own conv-transpose on a CPU is slow: 33 against 14 ms from 128 to 64 channels, 5
+# against 4 from 64 to 32. From 128 channels on, and for the 3 of an image, it is the faster one.
+SUB_PIXEL_CHANNELS = range(8, 65)
+
+
+def _conv_transpose_of_xla(
+    stride: int, padding: int
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    def apply(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        outside = kernel.shape[0] - 1 - padding
+        return jax.lax.conv_transpose(
+            x,
+            kernel,
+            strides=(stride, stride),
+            padding=((outside, outside), (outside, outside)),
+            dimension_numbers=_LAYOUT,
+            transpose_kernel=True,
+        )
+
+    return apply
+
+
+def _sub_pixel_conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Write a conv-transpose of stride 2 as one convolution whose channels hold four pixels.
+
+    An output row 2r needs the kernel's rows 3 and 1 on the input rows r - 1 and r, an output row
+    2r + 1 the rows 2 and 0 on r and r + 1; columns likewise (Shi et al. 2016, section 3).
+    """
+    batch, size, _, in_features = x.shape
+    out_features = kernel.shape[2]
+    taps = np.array([[3, 1], [2, 0]])
+    # [even or odd row, tap, even or odd column, tap, out, in]
+    phases = kernel[taps][:, :, taps]
+    small = phases.transpose(1, 3, 5, 0, 2, 4).reshape(2, 2, in_features, 4 * out_features)
+    y = jax.lax.conv_general_dilated(
+        x, small, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_LAYOUT
+    ).reshape(batch, size + 1, size + 1, 2, 2, out_features)
+    rows = [
+        jnp.stack([y[:, i : i + size, j : j + size, i, j] for j in (0, 1)], axis=3) for i in (0, 1)
+    ]
+    return jnp.stack(rows, axis=2).reshape(batch, 2 * size, 2 * size, out_features)
+
+
+def _conv_forward(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return conv(x, kernel, stride, padding), (x, kernel)
+
+
+def _conv_backward(
+    stride: int, padding: int, saved: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    # An HWIO kernel read as HWOI is that of the transpose.
+    return conv_transpose(dy, kernel, stride, padding), _kernel_gradient(
+        x, kernel, dy, stride, padding
     )
 
 
@@ -60,11 +120,54 @@ def _conv_transpose_backward(
     # XLA's own weight gradient of a conv-transpose runs at 1-3 GFLOP/s on a CPU. Written as the
     # weight gradient of the convolution that it transposes, the whole step is several times faster.
     x, kernel = saved
-    _, kernel_gradient = jax.vjp(lambda k: _conv(dy, k, stride, padding), kernel)
-    return _conv(dy, kernel, stride, padding), kernel_gradient(x)[0]
+    return conv(dy, kernel, stride, padding), _kernel_gradient(dy, kernel, x, stride, padding)
 
 
+def _kernel_gradient(
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, stride: int, padding: int
+) -> jax.Array:
+    """Return the gradient of a convolution's kernel, by XLA's own rule."""
+    pads = ((padding, padding), (padding, padding))
+    _, gradient = jax.vjp(
+        lambda k: jax.lax.conv_general_dilated(
+            x, k, (stride, stride), pads, dimension_numbers=_LAYOUT
+        ),
+        kernel,
+    )
+    return gradient(dy)[0]
+
+
+conv.defvjp(_conv_forward, _conv_backward)
 conv_transpose.defvjp(_conv_transpose_forward, _conv_transpose_backward)
+
+
+class Conv(nnx.Module):
+    """A convolution: kernel HWIO of 4x4, padding in PyTorch's meaning, no bias by default."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        stride: int,
+        padding: int,
+        *,
+        dtype: jnp.dtype,
+        param_dtype: jnp.dtype | None = None,
+        bias: bool = False,
+    ) -> None:
+        param_dtype = param_dtype or dtype
+        self.kernel = nnx.Param(jnp.zeros((4, 4, in_features, out_features), param_dtype))
+        self.bias = nnx.Param(jnp.zeros(out_features, param_dtype)) if bias else None
+        self.stride = stride
+        self.padding = padding
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return [batch, height / stride, width / stride, out], or 1x1 from 4x4."""
+        y = conv(
+            x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride, self.padding
+        )
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
 class ConvTranspose(nnx.Module):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_impl.layers import BatchNorm, ConvTranspose, leaky_relu
+from jax_impl.layers import BatchNorm, Conv, ConvTranspose, leaky_relu
 from shared.spec import SystemSpec
 
 __all__ = [
@@ -28,27 +28,6 @@ class Dtypes(TypedDict):
 
     dtype: jnp.dtype
     param_dtype: jnp.dtype
-
-
-def _conv(
-    in_features: int,
-    out_features: int,
-    stride: int,
-    padding: int,
-    dtypes: Dtypes,
-    *,
-    bias: bool = False,
-) -> nnx.Conv:
-    return nnx.Conv(
-        in_features,
-        out_features,
-        kernel_size=(4, 4),
-        strides=stride,
-        padding=padding,
-        use_bias=bias,
-        **dtypes,
-        rngs=nnx.Rngs(0),
-    )
 
 
 def _dense(in_features: int, out_features: int, dtypes: Dtypes) -> nnx.Linear:
@@ -85,16 +64,16 @@ class DCGAN64Discriminator(nnx.Module):
 
     def __init__(self, spec: SystemSpec, dtypes: Dtypes) -> None:
         width = spec.width
-        self.conv_1 = _conv(spec.channels, width, 2, 1, dtypes)
-        self.conv_2 = _conv(width, 2 * width, 2, 1, dtypes)
+        self.conv_1 = Conv(spec.channels, width, 2, 1, **dtypes)
+        self.conv_2 = Conv(width, 2 * width, 2, 1, **dtypes)
         self.batch_norm_2 = BatchNorm(2 * width, **dtypes)
-        self.conv_3 = _conv(2 * width, 4 * width, 2, 1, dtypes)
+        self.conv_3 = Conv(2 * width, 4 * width, 2, 1, **dtypes)
         self.batch_norm_3 = BatchNorm(4 * width, **dtypes)
-        self.conv_4 = _conv(4 * width, 8 * width, 2, 1, dtypes)
+        self.conv_4 = Conv(4 * width, 8 * width, 2, 1, **dtypes)
         self.batch_norm_4 = BatchNorm(8 * width, **dtypes)
         self.has_conv_head = spec.discriminator_head == "conv"
         if self.has_conv_head:
-            self.conv_5 = _conv(8 * width, 1, 1, 0, dtypes)
+            self.conv_5 = Conv(8 * width, 1, 1, 0, **dtypes)
         else:
             self.dense_5 = _dense(4 * 4 * 8 * width, 1, dtypes)
         self.ends_in_sigmoid = spec.loss == "bce_probs"
@@ -137,8 +116,8 @@ class Conv28Discriminator(nnx.Module):
 
     def __init__(self, spec: SystemSpec, dtypes: Dtypes) -> None:
         width = spec.width
-        self.conv_1 = _conv(spec.channels, width, 2, 1, dtypes, bias=True)
-        self.conv_2 = _conv(width, 2 * width, 2, 1, dtypes, bias=True)
+        self.conv_1 = Conv(spec.channels, width, 2, 1, **dtypes, bias=True)
+        self.conv_2 = Conv(width, 2 * width, 2, 1, **dtypes, bias=True)
         self.batch_norm_2 = BatchNorm(2 * width, **dtypes)
         self.dense_3 = _dense(7 * 7 * 2 * width, 16 * width, dtypes)
         self.batch_norm_3 = BatchNorm(16 * width, **dtypes)
