@@ -11,7 +11,7 @@ PICTURES = {  # file: (runs from left to right, size of an image, rows and colum
     "mlp28.png": ([f"mlp28-{name}" for name in FRAMEWORKS], 28, 8),
     "conv28.png": ([f"conv28-{name}" for name in FRAMEWORKS], 28, 8),
     "facades_lsgan.png": ([f"dcgan64-lsgan-{name}" for name in FRAMEWORKS], 64, 4),
-    "facades_bce_and_lsgan.png": (["dcgan64-pytorch", "dcgan64-lsgan-pytorch"], 64, 6),
+    "facades_bce_and_lsgan.png": (["dcgan64-tf", "dcgan64-lsgan-tf"], 64, 6),
 }
 
 
