@@ -10,14 +10,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, Any
 
-from benchmarks.host import ROOT
+from benchmarks.host import ROOT, available_threads
 from benchmarks.request import Request
 from benchmarks.worker import PHASE_PREFIX, empty_row
 
 WORKER_COMMAND = (sys.executable, "-m", "benchmarks.worker")
 PEAK_COMMAND = (sys.executable, "-m", "benchmarks.gemm_peak")
+LOADING_COMMAND = (sys.executable, "-m", "benchmarks.loading")
 ERROR_TAIL = 2000  # characters of stderr kept in a row
 
 
@@ -26,9 +28,9 @@ def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
 
     `time_limit` is in seconds; the worker's whole process group is killed when it is over.
     """
-    environment = worker_environment(request.device, request.threads)
+    environment = worker_environment(request.device, request.configuration.threads)
     command = (*WORKER_COMMAND, request.to_json())
-    row = empty_row(request.framework, request.round)
+    row, kills = empty_row(request), out_of_memory_kills()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         try:
             answer, exit_code = _communicate(command, environment, errors, time_limit)
@@ -40,20 +42,40 @@ def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
     try:
         answered: dict[str, Any] = json.loads(answer)
     except json.JSONDecodeError:
-        return row | {"status": "error", "error": _death(exit_code, stderr), "stderr": stderr}
+        status = "oom" if out_of_memory_kills() > kills else "error"
+        return row | {"status": status, "error": _death(exit_code, stderr), "stderr": stderr}
     return answered if answered["status"] == "ok" else answered | {"stderr": stderr}
 
 
 def measure_gemm_peak(threads: int, time_limit: float) -> dict[str, Any] | None:
     """Return what `benchmarks.gemm_peak` measures with these threads; None if it failed."""
+    peak = _answer(PEAK_COMMAND, threads, time_limit)
+    return None if peak is None else peak | {"threads": threads}
+
+
+def measure_loading(system: str, time_limit: float) -> dict[str, Any] | None:
+    """Return what `benchmarks.loading` measures for a system; None if it failed."""
+    return _answer((*LOADING_COMMAND, system), available_threads(), time_limit)
+
+
+def _answer(command: Sequence[str], threads: int, time_limit: float) -> dict[str, Any] | None:
     environment = worker_environment("cpu", threads)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         try:
-            answer, _ = _communicate(PEAK_COMMAND, environment, errors, time_limit)
-            peak: dict[str, Any] = json.loads(answer)
+            answer, _ = _communicate(command, environment, errors, time_limit)
+            found: dict[str, Any] = json.loads(answer)
         except (subprocess.TimeoutExpired, json.JSONDecodeError):
             return None
-    return peak | {"threads": threads}
+    return found
+
+
+def out_of_memory_kills() -> int:
+    """Return how many processes beside this one the kernel has killed for memory; 0 if unknown."""
+    try:
+        lines = Path("/sys/fs/cgroup/memory.events").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def worker_environment(device: str, threads: int) -> dict[str, str]:

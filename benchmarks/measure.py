@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from benchmarks.request import Request
+from benchmarks.sync_contract import check_complete, check_linear, time_steps
 from benchmarks.workloads import Workload
 
-WINDOW_SECONDS = 1.0  # long enough that the sync at a window's end does not show
+WINDOW_MS = 1000.0  # long enough that the sync at a window's end does not show
 WARM_UP_AGREEMENT = 0.02
 WARM_UP_WINDOWS = (2, 6)  # at least, at most
 THROUGHPUT_WINDOWS = (2, 5)
-LATENCY_STEPS = (3, 20)
+LATENCY_STEPS = (3, 50)
 # What part of the time left each phase may take; latency has all that then remains.
 WARM_UP_SHARE = 0.3
 THROUGHPUT_SHARE = 0.75
@@ -31,50 +32,47 @@ class Recorder(Protocol):
 
 
 def measure(workload: Workload, request: Request, recorder: Recorder) -> None:
-    """Fill a row's warm_up, windows and latency_ms.
+    """Fill a row's warm_up, windows, latency_ms and the checks of its times.
 
-    Raises FloatingPointError if a weight or a loss is no longer finite.
+    Raises FloatingPointError if a weight or a loss is no longer finite, ContractError if the
+    times mean nothing.
     """
     row, deadline = recorder.row, recorder.started + request.budget
+    with recorder.phase("sync_check"):
+        row["checks"]["complete"] = check_complete(workload)
     with recorder.phase("warm_up"):
         steps = request.steps or _steps_per_window(workload)
         settled, tried = _warm_up(workload, steps, _share(deadline, WARM_UP_SHARE))
         row["warm_up"] = {"settled": settled, "windows": tried}
+    fastest = min(window["ms"] for window in tried)
+    with recorder.phase("linear_check"):
+        row["checks"]["linear"] = check_linear(workload, fastest / steps)
     with recorder.phase("throughput"):
-        until = _share(deadline, THROUGHPUT_SHARE)
-        windows: list[dict[str, Any]] = []
-        while _goes_on(len(windows), THROUGHPUT_WINDOWS, until):
-            windows.append(_window(workload, steps))
-        row["windows"] = windows
+        row["windows"] = _windows(workload, steps, _share(deadline, THROUGHPUT_SHARE))
     with recorder.phase("latency"):
         single_steps: list[float] = []
         while _goes_on(len(single_steps), LATENCY_STEPS, deadline):
-            single_steps.append(1e3 * time_steps(workload, 1))
+            single_steps.append(time_steps(workload, 1))
         row["latency_ms"] = single_steps
     losses = {name: float(value) for name, value in workload.step().items()}
     if not all(map(math.isfinite, losses.values())):
         raise FloatingPointError(f"a loss is not finite after the measurement: {losses}")
 
 
-def time_steps(workload: Workload, steps: int) -> float:
-    """Return the seconds that `steps` steps and one synchronisation at their end take."""
-    started = time.perf_counter()
-    for _ in range(steps):
-        workload.step()
-    value = workload.synchronize()
-    seconds = time.perf_counter() - started
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the weights are not finite any more: their sum is {value}")
-    return seconds
+def _windows(workload: Workload, steps: int, until: float) -> list[dict[str, Any]]:
+    windows: list[dict[str, Any]] = []
+    while _goes_on(len(windows), THROUGHPUT_WINDOWS, until):
+        windows.append(_window(workload, steps))
+    return windows
 
 
 def _window(workload: Workload, steps: int) -> dict[str, Any]:
-    return {"steps": steps, "ms": 1e3 * time_steps(workload, steps)}
+    return {"steps": steps, "ms": time_steps(workload, steps)}
 
 
 def _steps_per_window(workload: Workload) -> int:
-    """Return how many steps fill a window, by the second step of all."""
-    return max(1, round(WINDOW_SECONDS / time_steps(workload, 1)))
+    """Return how many steps fill a window, by one that is already compiled."""
+    return max(1, round(WINDOW_MS / time_steps(workload, 1)))
 
 
 def _warm_up(workload: Workload, steps: int, until: float) -> tuple[bool, list[dict[str, Any]]]:

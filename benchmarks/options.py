@@ -1,18 +1,19 @@
-"""The command line of the benchmark, and the plan that it makes."""
+"""The command line of the benchmark: `parse` makes the plan of a run."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from benchmarks import host
-from benchmarks.request import DeviceName, Request
+from benchmarks.configuration import INPUTS, MODES, PRECISIONS
+from benchmarks.plan import Plan
+from benchmarks.request import DeviceName
 from shared.interface import IMPLEMENTATIONS
 from shared.spec import LOSS_NAMES, SYSTEMS
-from shared.streams import MAXIMUM_SEED
 
 EXIT_BAD_INPUT = 2
 
@@ -20,68 +21,16 @@ EXIT_BAD_INPUT = 2
 CPU_BATCH_SIZE = 16
 ROUNDS = 2
 TIME_BUDGET = 60.0
+# Of a larger run: with less, a worker has no time for more than the least number of windows.
+WORKER_BUDGET = 10.0
 TIME_LIMIT = 180.0
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What to measure, with every default resolved; times in seconds.
-
-    `steps` is per window, None for about a second's worth. Raises ValueError for a value that is
-    out of range.
-    """
-
-    frameworks: tuple[str, ...]
-    system: str
-    loss: str
-    width: int
-    batch_size: int
-    batch_reason: str
-    device: DeviceName
-    device_reason: str
-    threads: int
-    steps: int | None
-    rounds: int
-    time_budget: float
-    time_limit: float
-    seed: int
-    json: Path | None
-
-    def __post_init__(self) -> None:
-        least = {"width": 1, "batch_size": 2, "threads": 1, "steps": 1, "rounds": 1}
-        for name, minimum in least.items():
-            value = getattr(self, name)
-            if value is not None and value < minimum:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} must be at least {minimum}, received {value}")
-        for name in ("time_budget", "time_limit"):
-            value = getattr(self, name)
-            if not 0 < value < float("inf"):
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} must be a positive number of seconds, received {value}")
-        if self.threads > host.available_threads():
-            raise ValueError(
-                f"--threads must be at most {host.available_threads()}, the CPU cores that this "
-                f"process may use; received {self.threads}"
-            )
-        if not 0 <= self.seed <= MAXIMUM_SEED:
-            raise ValueError(f"--seed must be between 0 and {MAXIMUM_SEED}, received {self.seed}")
-
-    def request(self, framework: str, number: int, budget: float) -> Request:
-        """Return what one worker is asked to do within `budget` seconds."""
-        return Request(
-            framework=framework,
-            round=number,
-            system=self.system,
-            loss=self.loss,
-            width=self.width,
-            batch_size=self.batch_size,
-            device=self.device,
-            threads=self.threads,
-            seed=self.seed,
-            steps=self.steps,
-            budget=budget,
-        )
+EPILOG = (
+    "With no options: all three frameworks, dcgan64 at full width, float32, all cores, in about a "
+    "minute and a half on two CPU cores. Options that take several values time every combination. "
+    "A framework that is not installed is a row of its own that says how to install it. Exit code: "
+    "0 if every row is ok, 1 if one is not, 2 for bad input, 130 after Ctrl-C."
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -96,30 +45,39 @@ def parse(arguments: Sequence[str]) -> Plan:
 
     Raises ValueError for a value that is out of range.
     """
-    options = _parser().parse_args(arguments)
-    system = SYSTEMS[options.system]
-    device, device_reason = choose_device(options.device)
-    batch_size, batch_reason = options.batch_size, "as asked for"
-    if batch_size is None:
-        batch_size = CPU_BATCH_SIZE if device == "cpu" else system.batch_size
-        batch_reason = f"default on a {device.upper()}"
-    return Plan(
-        frameworks=IMPLEMENTATIONS if options.framework == "all" else (options.framework,),
-        system=options.system,
-        loss=options.loss or system.loss,
-        width=system.width if options.width is None else options.width,
-        batch_size=batch_size,
-        batch_reason=batch_reason,
-        device=device,
-        device_reason=device_reason,
-        threads=host.available_threads() if options.threads is None else options.threads,
-        steps=options.steps,
-        rounds=options.rounds,
-        time_budget=options.time_budget,
-        time_limit=options.time_limit,
-        seed=options.seed,
-        json=options.json,
-    )
+    given = vars(_parser().parse_args(arguments))
+    system = SYSTEMS[given["system"]]
+    device, device_reason = choose_device(given["device"])
+    given |= {
+        "frameworks": _frameworks(given.pop("framework")),
+        "loss": given["loss"] or system.loss,
+        "width": system.width if given["width"] is None else given["width"],
+        "batch_sizes": given.pop("batch_size"),
+        "batch_reason": "as asked for",
+        "precisions": [PRECISIONS[name] for name in dict.fromkeys(given.pop("precision"))],
+        "modes": list(dict.fromkeys(given.pop("mode"))),
+        "device": device,
+        "device_reason": device_reason,
+        "threads": given["threads"] or [host.available_threads()],
+    }
+    if given["batch_sizes"] is None:
+        given["batch_sizes"] = [CPU_BATCH_SIZE if device == "cpu" else system.batch_size]
+        given["batch_reason"] = f"default on a {device.upper()}"
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return _with_budget(given)
+
+
+def _frameworks(names: Sequence[str]) -> tuple[str, ...]:
+    return IMPLEMENTATIONS if "all" in names else tuple(dict.fromkeys(names))
+
+
+def _with_budget(given: dict[str, Any]) -> Plan:
+    """Return the plan; where no time budget is given, as long as its workers need."""
+    if given["time_budget"] is not None:
+        return Plan(**given)
+    plan = Plan(**given | {"time_budget": TIME_BUDGET})
+    needed = WORKER_BUDGET * len(plan.configurations) * plan.rounds
+    return Plan(**given | {"time_budget": max(TIME_BUDGET, needed)})
 
 
 def choose_device(name: str) -> tuple[DeviceName, str]:
@@ -143,83 +101,75 @@ def _parser() -> argparse.ArgumentParser:
             "Time one GAN training step of the same system in PyTorch, TensorFlow and JAX. A "
             "framework whose step does not agree with the NumPy reference gets no time."
         ),
-        epilog=(
-            "With no options: all three frameworks, dcgan64 at full width, float32, all cores, in "
-            "less than two minutes on two CPU cores. A framework that is not installed is a row "
-            "of its own that says how to install it. Exit code: 0 if every row is ok, 1 if one is "
-            "not, 2 for bad input."
-        ),
+        epilog=EPILOG,
         allow_abbrev=False,
     )
     _add_what(parser)
     _add_how(parser)
-    _add_time(parser)
+    _add_comparisons(parser)
+    _add_output(parser)
     return parser
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what to time")
-    group.add_argument(
+    add = parser.add_argument_group("what to time").add_argument
+    add(
         "--framework",
+        nargs="+",
         choices=(*IMPLEMENTATIONS, "all"),
-        default="all",
-        help="(default: %(default)s; one that is missing is an error row)",
+        default=["all"],
+        help="(default: all; one that is missing is an error row)",
     )
-    group.add_argument(
-        "--system", choices=SYSTEMS, default="dcgan64", help="networks (default: %(default)s)"
-    )
-    group.add_argument(
-        "--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)"
-    )
-    group.add_argument(
-        "--batch-size",
-        type=int,
-        metavar="B",
-        help=f"images per step (default: {CPU_BATCH_SIZE} on a CPU, the system's own on a GPU)",
-    )
-    group.add_argument(
-        "--width", type=int, metavar="W", help="channels beside the images (default: the system's)"
-    )
+    add("--system", choices=SYSTEMS, default="dcgan64", help="networks (default: %(default)s)")
+    add("--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)")
+    text = f"images per step (default: {CPU_BATCH_SIZE} on a CPU, the system's own on a GPU)"
+    add("--batch-size", nargs="+", type=int, metavar="N", help=text)
+    add("--width", type=int, metavar="W", help="channels beside the images (default: the system's)")
 
 
 def _add_how(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("where and how")
-    group.add_argument(
-        "--device",
-        choices=("auto", "cpu", "gpu"),
-        default="auto",
-        help="auto: the GPU where there is a driver; never silently the CPU (default: %(default)s)",
+    add = parser.add_argument_group("where and how").add_argument
+    text = "auto: the GPU where there is a driver; never silently the CPU (default: %(default)s)"
+    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help=text)
+    text = "of convolutions and matrix products; tf32 needs a GPU (default: fp32)"
+    add("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help=text)
+    modes = tuple(itertools.chain.from_iterable(MODES.values()))
+    text = "how a framework runs a step; each takes its own (default: its best on the device)"
+    add("--mode", nargs="+", choices=modes, default=[], help=text)
+    text = "CPU threads (default: all cores)"
+    add("--threads", nargs="+", type=int, metavar="N", help=text)
+    text = (
+        "where a step finds its batch: on the device, in the host's memory, or in the Python "
+        "loader of the training commands (default: %(default)s)"
     )
-    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
-    group.add_argument(
-        "--steps",
-        type=int,
-        metavar="N",
-        help="steps per timed window (default: about a second's worth)",
-    )
-    group.add_argument(
-        "--rounds",
-        type=int,
-        default=ROUNDS,
-        metavar="N",
-        help="processes per framework, at most; fewer if time runs out (default: %(default)s)",
-    )
-    group.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="S",
-        help="of the order, the weights and the inputs (default: %(default)s)",
-    )
-    group.add_argument("--json", type=Path, metavar="FILE", help="write all raw figures there")
+    add("--input", choices=INPUTS, default="device", help=text)
+    text = "images for --input loader (default: scikit-learn's digits)"
+    add("--data", type=Path, metavar="PATH", help=text)
 
 
-def _add_time(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("how long, in seconds")
-    for name, default, purpose in (
-        ("budget", TIME_BUDGET, "what the whole run aims at; each row has a minimum of its own"),
-        ("limit", TIME_LIMIT, "after which a worker is killed"),
-    ):
-        text = f"{purpose} (default: %(default)g)"
-        flag = f"--time-{name}"
-        group.add_argument(flag, type=float, default=default, metavar="SECONDS", help=text)
+def _add_comparisons(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what to compare with").add_argument
+    text = "also a plain, widely used style of step in each framework"
+    add("--baselines", action="store_true", help=text)
+    text = "time everything twice, as two configurations: their ratio is the noise floor"
+    add("--aa", action="store_true", help=text)
+    text = "processes per configuration, at most; fewer if time runs out (default: %(default)s)"
+    add("--rounds", type=int, default=ROUNDS, metavar="N", help=text)
+    text = "of the order, the weights and the inputs (default: %(default)s)"
+    add("--seed", type=int, default=0, metavar="S", help=text)
+    text = "steps per timed window (default: about a second's worth)"
+    add("--steps", type=int, metavar="N", help=text)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("how long, and where to").add_argument
+    text = (
+        "seconds that the whole run aims at; each row has a minimum of its own (default: "
+        f"{TIME_BUDGET:g}, or {WORKER_BUDGET:g} per process)"
+    )
+    add("--time-budget", type=float, metavar="SECONDS", help=text)
+    text = "seconds after which a worker is killed (default: %(default)g)"
+    add("--time-limit", type=float, default=TIME_LIMIT, metavar="SECONDS", help=text)
+    add("--json", type=Path, metavar="FILE", help="write all raw figures there")
+    text = "write a page with tables and plots there: DIR/index.html"
+    add("--report", type=Path, metavar="DIR", help=text)

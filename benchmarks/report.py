@@ -1,4 +1,4 @@
-"""What a run says on the terminal: what was chosen and why, the table, the verdict."""
+"""What a run says on the terminal: the tables, the ratios, what failed, the verdict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from benchmarks import verdict
+from benchmarks.verdict import short
+
 PIPED_WIDTH = 120  # a pipe has no width of its own, and 80 columns would fold the table
+HEADINGS = (
+    "img/s median \\[quartiles]",
+    "ms/step p50",
+    "p95",
+    "% of GEMM peak",
+    "compile s",
+    "peak GB",
+)
 
 
 def make_console() -> Console:
@@ -18,21 +29,42 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
 
-def results_table(document: dict[str, Any]) -> Table:
-    """Return one line per framework; a failed one has its status and no numbers."""
-    table = Table(title=None)
-    table.add_column("framework")
-    for heading in (
-        "img/s median \\[quartiles]",
-        "ms/step p50",
-        "p95",
-        "% of GEMM peak",
-        "compile s",
-        "peak GB",
-    ):
+def show(document: dict[str, Any], console: Console) -> None:
+    """Print the tables, the peaks, what failed, the ratios and the verdict."""
+    for table in results_tables(document):
+        console.print(table)
+    for line in (*peak_lines(document), *loading_lines(document), *failures(document)):
+        console.print(line, soft_wrap=True)
+    for line in (*verdict.ratio_lines(document), *verdict.verdicts(document)):
+        console.print(escape(line), soft_wrap=True)
+    if document["interrupted"]:
+        console.print("interrupted: the rounds that were measured until then")
+    console.print(f"elapsed {document['elapsed_seconds']:.0f} s")
+
+
+def results_tables(document: dict[str, Any]) -> list[Table]:
+    """Return a table of each matched group, of what failed, and of the best of each framework."""
+    summaries = {summary["configuration"]: summary for summary in document["summary"]}
+    groups = document["groups"]
+    failed = [s for s in summaries.values() if s["results"] is None]
+    if len(groups) < 2:
+        return [_table(None, list(summaries.values()))]
+    tables = [
+        _table(verdict.group_title(group), verdict.group_lines(document, group)) for group in groups
+    ]
+    tables += [_table("no numbers", failed)] if failed else []
+    best = [summaries[entry["configuration"]] for entry in document["best"]]
+    title = "best of each, not of the same settings: no ranking"
+    return [*tables, _table(title, best)]
+
+
+def _table(title: str | None, lines: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("framework", no_wrap=True)
+    for heading in HEADINGS:
         table.add_column(heading, justify="right")
     table.add_column("status")
-    for summary in document["summary"]:
+    for summary in lines:
         table.add_row(*_cells(summary))
     return table
 
@@ -40,73 +72,53 @@ def results_table(document: dict[str, Any]) -> Table:
 def _cells(summary: dict[str, Any]) -> list[str]:
     results = summary["results"]
     if results is None:
-        return [summary["framework"], *["-"] * 6, summary["status"]]
+        return [summary["label"], *["-"] * len(HEADINGS), summary["status"]]
     rate, step = results["images_per_second"], results["step_ms"]
     percent = results["percent_of_gemm_peak"]
     low, high = rate["quartiles"]
     return [
-        summary["framework"],
-        f"{_short(rate['median'])} \\[{_short(low)}, {_short(high)}]",
-        _short(step["p50"]),
-        _short(step["p95"]),
+        summary["label"],
+        f"{short(rate['median'])} \\[{short(low)}, {short(high)}]",
+        short(step["p50"]),
+        short(step["p95"]),
         "not measured" if percent is None else f"{percent:.0f}",
         f"{results['compile_ms'] / 1e3:.1f}",
         f"{results['peak_memory_bytes'] / 1e9:.2f}",
-        summary["status"] if results["warm_up_settled"] else "ok, not settled",
+        verdict.remark(summary),
     ]
 
 
 def failures(document: dict[str, Any]) -> list[str]:
-    """Return one line per framework that failed."""
+    """Return one line per configuration that failed."""
     return [
-        escape(f"{summary['framework']}: {summary['status']}: {summary['error']}")
+        escape(f"{summary['label']}: {summary['status']}: {summary['error']}")
         for summary in document["summary"]
         if summary["status"] != "ok"
     ]
 
 
-def peak_line(document: dict[str, Any]) -> str:
+def peak_lines(document: dict[str, Any]) -> list[str]:
     """Return what the percentages are of, and a word of caution where one exceeds it."""
-    peak = document["gemm_peak"]
-    if peak is None:
-        return "GEMM peak: not measured"
-    line = (
+    lines = [
         f"GEMM peak: {peak['gflops_per_second']:.0f} GFLOP/s, {peak['method']}, "
-        f"threads {peak['threads']}"
-    )
-    found = [s["results"]["percent_of_gemm_peak"] for s in document["summary"] if s["results"]]
+        f"{peak['precision']}, threads {peak['threads']}"
+        for peak in document["peaks"]
+    ] or ["GEMM peak: not measured"]
+    found = [s["results"]["percent_of_gemm_peak"] or 0 for s in document["summary"] if s["results"]]
     if max(found, default=0) > 100:
-        line += (
-            ". Above 100 %: NumPy's BLAS need not be the fastest here, and the analytic count has "
-            "the taps on padding, which a framework may skip"
+        lines.append(
+            "Above 100 %: the analytic count has the taps on padding, which a framework may skip"
         )
-    return line
+    return lines
 
 
-def verdict(summaries: Sequence[dict[str, Any]]) -> str:
-    """Return the answer in one line: who is fastest, by how much, and whether that is certain."""
-    ranked = sorted(
-        (s for s in summaries if s["results"]),
-        key=lambda s: -s["results"]["images_per_second"]["median"],
-    )
-    if not ranked:
-        return "No verdict: there is nothing to compare."
-    first = ranked[0]["results"]["images_per_second"]
-    low, high = first["interval_95"]
-    speed = f"{_short(first['median'])} img/s (95 % interval {_short(low)} to {_short(high)})"
-    name = ranked[0]["framework"]
-    if len(ranked) == 1:
-        return f"{name} trains {speed}."
-    second = ranked[1]["results"]["images_per_second"]
-    ratio, next_name = first["median"] / second["median"], ranked[1]["framework"]
-    if min(first["rounds"], second["rounds"]) < 2:
-        # One process per framework says nothing about the spread between processes.
-        return f"Not certain after one round: {name} at {speed} is {ratio:.2f}x {next_name}."
-    if low <= second["interval_95"][1]:
-        return f"No clear winner: {name} at {speed} is {ratio:.2f}x {next_name}, intervals overlap."
-    return f"Fastest: {name} at {speed}, {ratio:.2f}x {next_name}."
-
-
-def _short(value: float) -> str:
-    """Return three significant digits, without an exponent."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+def loading_lines(document: dict[str, Any]) -> list[str]:
+    """Return how fast images reach a step, where that was measured."""
+    loading = document["loading"]
+    if loading is None:
+        return []
+    return [
+        f"loading: {loading['decoded_per_second']:.0f} JPEG files of {loading['width']} x "
+        f"{loading['height']} decoded per second, {loading['batched_per_second']:.0f} images in "
+        "batches per second"
+    ]

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmarks.configuration import Configuration
 from shared.spec import SYSTEMS, SystemSpec
 
 DeviceName = Literal["cpu", "gpu"]
@@ -17,27 +18,32 @@ class Request:
     """One worker's task. `steps` is per window (None: about a second's worth); budget in seconds.
 
     `budget` ends the measuring of a worker that started `budget` seconds ago; the little that
-    every row needs (two windows, a few single steps) is measured even after that.
+    every row needs (two windows, a few single steps) is measured even after that. `data` is a
+    folder or file of images for the loader, None for the digits that scikit-learn brings.
     """
 
-    framework: str
+    configuration: Configuration
     round: int
     system: str
     loss: str
     width: int
-    batch_size: int
     device: DeviceName
-    threads: int
     seed: int
     steps: int | None
     budget: float
+    data: str | None = None
     dtype: str = "float32"
+
+    @property
+    def framework(self) -> str:
+        """The framework of the configuration."""
+        return self.configuration.framework
 
     @property
     def spec(self) -> SystemSpec:
         """The system to train, with its loss, width and batch size."""
-        changes = {"loss": self.loss, "width": self.width, "batch_size": self.batch_size}
-        return SYSTEMS[self.system].replace(**changes)
+        batch_size = self.configuration.batch_size
+        return SYSTEMS[self.system].replace(loss=self.loss, width=self.width, batch_size=batch_size)
 
     def to_json(self) -> str:
         """Return the request as one line of JSON."""
@@ -46,4 +52,5 @@ class Request:
     @classmethod
     def from_json(cls, text: str) -> Request:
         """Rebuild a request from `to_json`."""
-        return cls(**json.loads(text))
+        data = json.loads(text)
+        return cls(**data | {"configuration": Configuration(**data["configuration"])})

@@ -1,4 +1,4 @@
-"""The document of a run: raw rows, what they add up to, and the file they go to."""
+"""The document of a run: what its rows add up to, and the file it goes to."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.configuration import Configuration
 from benchmarks.flops import flops_per_image
-from benchmarks.statistics import bootstrap_interval, median_of_rounds, quantiles
+from benchmarks.statistics import bootstrap_interval, median_of_rounds, outliers, quantiles
 from shared.spec import SystemSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+Rows = Sequence[dict[str, Any]]
 
 
 def workload(spec: SystemSpec, dtype: str) -> dict[str, Any]:
-    """Return what one step is, and its operations per image."""
+    """Return what one step is, whatever its batch, and its operations per image."""
     return {
         "system": spec.name,
         "loss": spec.loss,
-        "batch_size": spec.batch_size,
         "width": spec.width,
         "dtype": dtype,
         "flops_per_image": flops_per_image(spec),
@@ -29,54 +31,60 @@ def workload(spec: SystemSpec, dtype: str) -> dict[str, Any]:
     }
 
 
+def rates_of(row: dict[str, Any], batch_size: int) -> list[float]:
+    """Return the images per second of each window of a row."""
+    return [1e3 * batch_size * window["steps"] / window["ms"] for window in row["windows"]]
+
+
 def summarise(
-    rows: Sequence[dict[str, Any]],
-    framework: str,
-    workload: dict[str, Any],
-    peak: dict[str, Any] | None,
+    rows: Rows,
+    configuration: Configuration,
+    label: str,
+    flops_per_image: int,
+    peak: float | None,
     seed: int,
 ) -> dict[str, Any]:
-    """Return a framework's line of the table from its rows; no numbers unless all rows are ok.
+    """Return a configuration's line of the table; no numbers unless all its rows are ok.
 
-    Rates are images per second, times milliseconds, memory bytes.
+    Rates are images per second, times milliseconds, memory bytes, `peak` GFLOP/s.
     """
-    own = [row for row in rows if row["framework"] == framework]
+    own = [row for row in rows if row["configuration"] == configuration.id]
     failed = [row for row in own if row["status"] != "ok"]
     summary: dict[str, Any] = {
-        "framework": framework,
+        "configuration": configuration.id,
+        "label": label,
         "status": failed[0]["status"] if failed else "ok",
         "error": failed[0]["error"] if failed else None,
+        "settings": own[0]["settings"] if own and not failed else None,
         "results": None,
     }
+    if not own:
+        return summary | {"status": "not_run", "error": "the run ended before its turn"}
     if not failed:
-        summary["results"] = _results(own, workload, peak, seed)
+        summary["results"] = _results(own, configuration.batch_size, flops_per_image, peak, seed)
     return summary
 
 
 def _results(
-    rows: Sequence[dict[str, Any]],
-    workload: dict[str, Any],
-    peak: dict[str, Any] | None,
-    seed: int,
+    rows: Rows, batch_size: int, flops_per_image: int, peak: float | None, seed: int
 ) -> dict[str, Any]:
-    rates = [
-        [1e3 * workload["batch_size"] * w["steps"] / w["ms"] for w in row["windows"]]
-        for row in rows
-    ]
-    flops_per_second = median_of_rounds(rates) * workload["flops_per_image"]
+    rates = [rates_of(row, batch_size) for row in rows]
+    gflops_per_second = 1e-9 * median_of_rounds(rates) * flops_per_image
     on_gpu = rows[0]["settings"]["platform"] == "gpu"
     memory = "peak_device_bytes" if on_gpu else "peak_resident_bytes"
-    compile_ms = [row["phases_ms"]["compile_first_step"] for row in rows]
     return {
         "images_per_second": _rate(rates, seed),
         "step_ms": _latency([ms for row in rows for ms in row["latency_ms"]]),
-        "percent_of_gemm_peak": (
-            1e-7 * flops_per_second / peak["gflops_per_second"] if peak else None
-        ),
-        "compile_ms": quantiles(compile_ms, (0.5,))[0],
+        "percent_of_gemm_peak": 100 * gflops_per_second / peak if peak else None,
+        "phases_ms": {name: _median_phase(rows, name) for name in rows[0]["phases_ms"]},
+        "compile_ms": _median_phase(rows, "compile_first_step"),
         "peak_memory_bytes": max(row["memory"][memory] for row in rows),
         "warm_up_settled": all(row["warm_up"]["settled"] for row in rows),
     }
+
+
+def _median_phase(rows: Rows, name: str) -> float:
+    return quantiles([row["phases_ms"][name] for row in rows], (0.5,))[0]
 
 
 def _rate(rounds: Sequence[Sequence[float]], seed: int) -> dict[str, Any]:
@@ -87,12 +95,19 @@ def _rate(rounds: Sequence[Sequence[float]], seed: int) -> dict[str, Any]:
         "interval_95": list(bootstrap_interval(rounds, seed)),
         "rounds": len(rounds),
         "windows": len(every_rate),
+        "outliers": len(outliers(every_rate)),
     }
 
 
 def _latency(single_steps: Sequence[float]) -> dict[str, Any]:
     p5, p50, p95 = quantiles(single_steps, (0.05, 0.5, 0.95))
-    return {"p5": p5, "p50": p50, "p95": p95, "steps": len(single_steps)}
+    return {
+        "p5": p5,
+        "p50": p50,
+        "p95": p95,
+        "steps": len(single_steps),
+        "outliers": len(outliers(single_steps)),
+    }
 
 
 def check_writable(path: Path) -> None:

@@ -10,29 +10,37 @@ if __package__ in (None, ""):
     # hide the standard library's.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import dataclasses
-import datetime
+import contextlib
 import shlex
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks import host, launcher, report, results
-from benchmarks.options import EXIT_BAD_INPUT, Plan, parse
-from shared.streams import stream
+from benchmarks import document, launcher, report, results
+from benchmarks.options import EXIT_BAD_INPUT, parse
+from benchmarks.plan import Plan
 
 EXIT_FAILED_ROW = 1
 EXIT_INTERRUPTED = 130
 PEAK_TIME_LIMIT = 60.0
+LOADING_TIME_LIMIT = 60.0
 # No further round starts that, at the pace so far, would end later than this many time budgets:
 # every worker takes its minimum of time, and on a busy machine that is a multiple of the usual.
 LATEST_END = 1.8
 BUSY_LOAD = 0.5  # processes that want a core, before the run starts any of its own
+
+
+class _EndedError(Exception):
+    """The run was asked to end: by Ctrl-C (2) or by SIGTERM (15)."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,63 +50,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = parse(arguments)
         if plan.json is not None:
             results.check_writable(plan.json)
+        if plan.report is not None:
+            plan.report.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         print(f"benchmarks/run.py: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    previous = signal.signal(signal.SIGTERM, _terminate)  # so that the worker is ended first
-    try:
-        document = _run(plan, arguments, report.make_console())
-    except KeyboardInterrupt:
-        print("benchmarks/run.py: interrupted; no results were written", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    return 0 if all(row["status"] == "ok" for row in document["rows"]) else EXIT_FAILED_ROW
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
-
-
-def _run(plan: Plan, arguments: Sequence[str], console: Console) -> dict[str, Any]:
+    console = report.make_console()
+    found = document.header(plan, shlex.join(["python", "benchmarks/run.py", *arguments]))
     started = time.monotonic()
-    order = draw_order(plan)
-    document = _header(plan, arguments, order)
-    _announce(plan, document, console)
-    if plan.device == "cpu":
-        document["gemm_peak"] = launcher.measure_gemm_peak(plan.threads, PEAK_TIME_LIMIT)
-    document["rows"] = _rows(plan, order, started)
-    document["summary"] = [
-        results.summarise(
-            document["rows"], name, document["workload"], document["gemm_peak"], plan.seed
-        )
-        for name in plan.frameworks
-    ]
-    document["elapsed_seconds"] = time.monotonic() - started
-    _conclude(document, console)
-    if plan.json is not None:
-        results.write_json(plan.json, document)
-        console.print(f"written to {escape(str(plan.json))}")
-    return document
+    try:
+        with _ended_by_signals():
+            _measure(plan, found, console, started)
+    except _EndedError as ended:
+        found["interrupted"] = True
+        print(f"benchmarks/run.py: interrupted by {ended}", file=sys.stderr)
+        _finish(plan, found, console, started)
+        return ended.exit_code
+    _finish(plan, found, console, started)
+    return 0 if all(summary["status"] == "ok" for summary in found["summary"]) else EXIT_FAILED_ROW
 
 
-def draw_order(plan: Plan) -> list[tuple[str, int]]:
-    """Return (framework, round) of every worker: rounds one after another, each one shuffled.
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into _EndedError, so that the worker ends first, and what is left."""
 
-    So a machine that slows down during the run slows every framework down.
-    """
-    return [
-        (plan.frameworks[i], number)
-        for number in range(plan.rounds)
-        for i in stream(plan.seed, "benchmark_order", number).permutation(len(plan.frameworks))
-    ]
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        raise _EndedError(number)
+
+    previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def _rows(plan: Plan, order: Sequence[tuple[str, int]], started: float) -> list[dict[str, Any]]:
-    """Run the workers; a framework that failed once is not tried again."""
-    rows: list[dict[str, Any]] = []
-    for position, (framework, number) in enumerate(order):
-        if any(row["framework"] == framework and row["status"] != "ok" for row in rows):
+def _measure(plan: Plan, found: dict[str, Any], console: Console, started: float) -> None:
+    """Fill a document's peaks, loading and rows."""
+    _announce(plan, found, console)
+    if plan.device == "cpu" and "float32" in plan.precisions:
+        for threads in plan.threads:
+            peak = launcher.measure_gemm_peak(threads, PEAK_TIME_LIMIT)
+            found["peaks"] += [] if peak is None else [peak]
+    if plan.input == "loader":
+        found["loading"] = launcher.measure_loading(plan.system, LOADING_TIME_LIMIT)
+    _add_rows(plan, found["rows"], started)
+
+
+def _add_rows(plan: Plan, rows: list[dict[str, Any]], started: float) -> None:
+    """Run the workers; a configuration that failed once is not tried again."""
+    order = plan.order
+    labels = document.labels_of(plan)
+    for position, (configuration, number) in enumerate(order):
+        own = [row for row in rows if row["configuration"] == configuration.id]
+        if any(row["status"] != "ok" for row in own):
             continue
         elapsed = time.monotonic() - started
         if number > max((row["round"] for row in rows), default=0) and (
@@ -107,42 +112,24 @@ def _rows(plan: Plan, order: Sequence[tuple[str, int]], started: float) -> list[
             print(f"no round {number + 1}: the time budget is used up", file=sys.stderr)
             break
         share = max(0.0, plan.time_budget - elapsed) / (len(order) - position)
-        print(f"{framework}, round {number + 1} of {plan.rounds} …", file=sys.stderr, flush=True)
-        rows.append(launcher.run_worker(plan.request(framework, number, share), plan.time_limit))
-    return rows
+        progress = f"{labels[configuration.id]}, round {number + 1} of {plan.rounds} …"
+        print(progress, file=sys.stderr, flush=True)
+        request = plan.request(configuration, number, share)
+        rows.append(launcher.run_worker(request, plan.time_limit))
 
 
-def _header(
-    plan: Plan, arguments: Sequence[str], order: Sequence[tuple[str, int]]
-) -> dict[str, Any]:
-    """Return the document with everything that is known before the first worker starts."""
-    request = plan.request(plan.frameworks[0], 0, plan.time_budget)
-    requested = dataclasses.asdict(plan) | {"json": plan.json and str(plan.json)}
-    return {
-        "schema_version": results.SCHEMA_VERSION,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "benchmarks/run.py", *arguments]),
-        "git": host.git_state(),
-        "seed": plan.seed,
-        "order": [list(pair) for pair in order],
-        "host": host.describe(),
-        "requested": requested,
-        "workload": results.workload(request.spec, request.dtype),
-        "gemm_peak": None,
-    }
-
-
-def _announce(plan: Plan, document: dict[str, Any], console: Console) -> None:
-    work, machine = document["workload"], document["host"]
-    gigaflops = work["flops_per_image"] / 1e9
+def _announce(plan: Plan, found: dict[str, Any], console: Console) -> None:
+    work, machine = found["workload"], found["host"]
     console.print(
-        f"{work['system']}, loss {work['loss']}, width {work['width']}, {work['dtype']}: "
-        f"{gigaflops:.9f} GFLOP per image and step (analytic)"
+        f"{work['system']}, loss {work['loss']}, width {work['width']}, "
+        f"{' '.join(plan.precisions)}: {work['flops_per_image'] / 1e9:.9f} GFLOP per image and "
+        "step (analytic)"
     )
+    batches, threads = (" ".join(map(str, n)) for n in (plan.batch_sizes, plan.threads))
     console.print(
-        f"device {plan.device} ({plan.device_reason}), batch {plan.batch_size} "
-        f"({plan.batch_reason}), threads {plan.threads} of {machine['cores']}; "
-        f"rounds {plan.rounds}, seed {plan.seed}, aims at {plan.time_budget:g} s"
+        f"device {plan.device} ({plan.device_reason}), batch {batches} ({plan.batch_reason}), "
+        f"threads {threads} of {machine['cores']}; rounds {plan.rounds}, seed {plan.seed}, "
+        f"aims at {plan.time_budget:g} s"
     )
     if machine["load_average"] > BUSY_LOAD:
         console.print(
@@ -151,13 +138,18 @@ def _announce(plan: Plan, document: dict[str, Any], console: Console) -> None:
         )
 
 
-def _conclude(document: dict[str, Any], console: Console) -> None:
-    console.print(report.results_table(document))
-    console.print(report.peak_line(document), soft_wrap=True)
-    for line in report.failures(document):
-        console.print(line, soft_wrap=True)
-    console.print(report.verdict(document["summary"]))
-    console.print(f"elapsed {document['elapsed_seconds']:.0f} s")
+def _finish(plan: Plan, found: dict[str, Any], console: Console, started: float) -> None:
+    """Sum the rows up, show them, and write what was asked for."""
+    document.conclude(plan, found)
+    found["elapsed_seconds"] = time.monotonic() - started
+    report.show(found, console)
+    if plan.json is not None:
+        results.write_json(plan.json, found)
+        console.print(f"written to {escape(str(plan.json))}")
+    if plan.report is not None:
+        from benchmarks import page  # with matplotlib, which a run without a report can spare
+
+        console.print(f"report in {escape(str(page.write(plan.report, found)))}")
 
 
 if __name__ == "__main__":

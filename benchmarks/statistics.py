@@ -1,12 +1,26 @@
-"""Median, quantiles and a bootstrap interval of timings that come in rounds of windows."""
+"""Medians, quantiles, ratios and bootstrap intervals of timings in rounds of windows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 RESAMPLES = 2000
+FAR_OUT = 3.0  # interquartile ranges beyond a quartile: Tukey's outer fence
+
+Rounds = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio with its 95 % interval, and the ratio of each round (empty where not paired)."""
+
+    value: float
+    low: float
+    high: float
+    per_round: tuple[float, ...] = ()
 
 
 def median_of_rounds(rounds: Sequence[Sequence[float]]) -> float:
@@ -18,7 +32,7 @@ def median_of_rounds(rounds: Sequence[Sequence[float]]) -> float:
     return float(np.median([np.median(values) for values in rounds]))
 
 
-def quantiles(values: Sequence[float], fractions: Sequence[float]) -> list[float]:
+def quantiles(values: Sequence[float] | np.ndarray, fractions: Sequence[float]) -> list[float]:
     """Return the quantiles of all values, interpolated linearly between two of them.
 
     `fractions` lie in [0, 1]. Raises ValueError without a value.
@@ -39,17 +53,74 @@ def bootstrap_interval(
     """
     _check(rounds)
     draw = np.random.default_rng(seed)
-    medians = [
-        median_of_rounds(
-            [
-                draw.choice(rounds[i], len(rounds[i])).tolist()
-                for i in draw.integers(len(rounds), size=len(rounds))
-            ]
-        )
-        for _ in range(RESAMPLES)
-    ]
+    medians = np.median(_drawn(rounds, _choose(len(rounds), draw), draw), axis=1)
     low, high = quantiles(medians, [(1 - coverage) / 2, (1 + coverage) / 2])
     return low, high
+
+
+def paired_ratio(
+    numerator: Mapping[int, Sequence[float]], denominator: Mapping[int, Sequence[float]], seed: int
+) -> Ratio:
+    """Return the median over rounds of the ratio of medians, of two mappings round → values.
+
+    A round's processes ran close together, so what slows the machine for a while cancels. The
+    interval draws rounds, both sides of one together, then windows within each side. Raises
+    ValueError where the two have no round in common.
+    """
+    common = sorted(numerator.keys() & denominator.keys())
+    pairs = [(numerator[i], denominator[i]) for i in common]
+    _check([values for pair in pairs for values in pair])
+    per_round = tuple(float(np.median(a) / np.median(b)) for a, b in pairs)
+    draw = np.random.default_rng(seed)
+    chosen = _choose(len(pairs), draw)
+    above, below = (_drawn(side, chosen, draw) for side in zip(*pairs, strict=True))
+    low, high = quantiles(np.median(above / below, axis=1), (0.025, 0.975))
+    return Ratio(float(np.median(per_round)), low, high, per_round)
+
+
+def unpaired_ratio(numerator: Rounds, denominator: Rounds, seed: int) -> Ratio:
+    """Return the ratio of medians of rounds of two runs, each drawn by itself for the interval."""
+    _check(numerator)
+    _check(denominator)
+    draw = np.random.default_rng(seed)
+    above, below = (
+        np.median(_drawn(rounds, _choose(len(rounds), draw), draw), axis=1)
+        for rounds in (numerator, denominator)
+    )
+    low, high = quantiles(above / below, (0.025, 0.975))
+    return Ratio(median_of_rounds(numerator) / median_of_rounds(denominator), low, high)
+
+
+def outliers(values: Sequence[float]) -> list[int]:
+    """Return the positions of values far outside the others, which are flagged and never dropped.
+
+    Far is three interquartile ranges beyond a quartile, and 5 % of the median from it: where all
+    values are equal but for the clock, the range is nothing.
+    """
+    if len(values) < 4:
+        return []
+    first, median, third = quantiles(values, (0.25, 0.5, 0.75))
+    reach = FAR_OUT * (third - first)
+    return [
+        i
+        for i, value in enumerate(values)
+        if not first - reach <= value <= third + reach and abs(value / median - 1) > 0.05
+    ]
+
+
+def _choose(count: int, draw: np.random.Generator) -> np.ndarray:
+    """Return which of `count` rounds each resample has, with replacement: [RESAMPLES, count]."""
+    return draw.integers(count, size=(RESAMPLES, count))
+
+
+def _drawn(rounds: Rounds, chosen: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Return the median of the windows drawn anew within each chosen round, as `chosen` is."""
+    medians = np.empty(chosen.shape)
+    for number, values in enumerate(rounds):
+        here = chosen == number
+        places = draw.integers(len(values), size=(np.count_nonzero(here), len(values)))
+        medians[here] = np.median(np.asarray(values)[places], axis=1)
+    return medians
 
 
 def _check(rounds: Sequence[Sequence[float]]) -> None:

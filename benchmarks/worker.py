@@ -10,20 +10,24 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks import gate, host
+from benchmarks import baseline_workload, gate, host, precision, workloads
+from benchmarks.feed import feed_of_one, make_feed
 from benchmarks.measure import measure
 from benchmarks.request import Request
-from benchmarks.workloads import FRAMEWORKS, Batch, Workload
+from benchmarks.sync_contract import ContractError
+from benchmarks.workloads import UnsupportedError, Workload
+from shared.data import DataError
 from shared.interface import MissingFrameworkError
-from shared.streams import latents, stream
+from shared.spec import Conventions
 
-BATCHES = 3  # in rotation, so that no step sees the images of the step before
 PHASE_PREFIX = "benchmarks.worker: phase "
+# Of the square matrix products of the peak: large enough for all cores, done in under a second.
+PEAK_SIZE = {"cpu": 1024, "gpu": 8192}
 OUT_OF_MEMORY = ("out of memory", "resource_exhausted", "resourceexhausted", "can't allocate")
 
 
@@ -55,7 +59,7 @@ class Recorder:
 
 def run(request: Request) -> dict[str, Any]:
     """Return the row of a request; whatever goes wrong is a row with its status and error."""
-    row = empty_row(request.framework, request.round)
+    row = empty_row(request)
     recorder = Recorder(row)
     try:
         _fill(request, recorder)
@@ -67,15 +71,15 @@ def run(request: Request) -> dict[str, Any]:
         row["error"] = f"{recorder.phase_name}: {type(error).__name__}: {error}"
     if row["status"] != "ok":
         # No number leaves a row that failed, so that none can be quoted.
-        row |= {"warm_up": None, "windows": [], "latency_ms": []}
+        row |= {"warm_up": None, "windows": [], "latency_ms": [], "peak_gflops_per_second": None}
     return row
 
 
-def empty_row(framework: str, round_number: int) -> dict[str, Any]:
+def empty_row(request: Request) -> dict[str, Any]:
     """Return a row that holds nothing yet; times in milliseconds, memory in bytes."""
     return {
-        "framework": framework,
-        "round": round_number,
+        "configuration": request.configuration.id,
+        "round": request.round,
         "status": "error",
         "error": None,
         "python": sys.version.split()[0],
@@ -87,42 +91,46 @@ def empty_row(framework: str, round_number: int) -> dict[str, Any]:
         "windows": [],
         "latency_ms": [],
         "memory": None,
+        "peak_gflops_per_second": None,
         "checks": {},
     }
 
 
 def _fill(request: Request, recorder: Recorder) -> None:
-    framework, row = FRAMEWORKS[request.framework], recorder.row
+    row = recorder.row
     with recorder.phase("import"):
         _configure(request)
         row["versions"] = host.package_versions(request.framework)
     with recorder.phase("check"):
-        row["checks"]["equivalence"] = check = check_equivalence(request)
-    if not check["passed"]:
-        raise RowError("check_failed", gate.describe_failure(check))
+        _check_numerics(request, row)
     with recorder.phase("init"):
-        workload = framework.create(
-            request.spec, request.seed, request.dtype, request.device, batches(request)
-        )
+        workload = _create(request)
         workload.synchronize()
     with recorder.phase("compile_first_step"):
         workload.step()
         workload.synchronize()
-    row["settings"] = check_settings(request, workload)
+    row["settings"] = check_settings(request, workload, row["checks"]["precision"])
     try:
         measure(workload, request, recorder)
     except FloatingPointError as error:
         raise RowError("nan", str(error)) from error
+    except ContractError as error:
+        raise RowError("check_failed", str(error)) from error
     row["memory"] = {
         "peak_resident_bytes": host.peak_resident_bytes(),
         "peak_device_bytes": workload.peak_device_bytes(),
     }
+    with recorder.phase("peak"):  # last, because its matrices are no part of a step's memory
+        size = PEAK_SIZE[request.device]
+        products = workloads.load(request.framework).products(request, size)
+        peak = precision.measure_peak(products, 2.0 * size**3)
+        row["peak_gflops_per_second"] = peak
 
 
 def _configure(request: Request) -> None:
     """Import the framework on the device that was asked for, or say why that cannot be."""
     try:
-        FRAMEWORKS[request.framework].configure(request.device, request.threads)
+        workloads.load(request.framework).configure(request)
     except MissingFrameworkError as error:
         raise RowError("missing_framework", str(error)) from error
     except ModuleNotFoundError as error:  # the framework is there, a package beside it is not
@@ -132,37 +140,61 @@ def _configure(request: Request) -> None:
         raise RowError("no_device", str(error)) from error
 
 
+def _create(request: Request) -> Workload:
+    try:
+        feed = make_feed(request)
+        return workload_of(request)(request.spec, request.seed, request, feed)
+    except DataError as error:
+        raise RowError("error", str(error)) from error
+
+
+def workload_of(request: Request) -> Callable[..., Workload]:
+    """Return what makes the workload of a request's implementation: ours or the baseline."""
+    if request.configuration.implementation == "ours":
+        return workloads.load(request.framework).create
+    return baseline_workload.create
+
+
+def _check_numerics(request: Request, row: dict[str, Any]) -> None:
+    """Let the gate and the precision probe fill the row's checks; what they refuse ends it."""
+    checks = row["checks"]
+    checks["equivalence"] = check = check_equivalence(request)
+    if not check["passed"]:
+        raise RowError("check_failed", gate.describe_failure(check))
+    errors = precision.probe(workloads.load(request.framework).operations(request))
+    checks["precision"] = errors | {"effective": gate.effective_precision(request, check, errors)}
+    complaint = precision.complaint(request, errors) or gate.complaint(request, check)
+    if complaint:
+        raise RowError("check_failed", complaint)
+
+
 def check_equivalence(request: Request) -> dict[str, Any]:
     """Make the gate's step on the device that is going to be timed, and compare it."""
-    problem = gate.gate_problem(request.spec)
-    batch = (problem.real_images, problem.latents)
-    workload = FRAMEWORKS[request.framework].create(
-        problem.spec, problem.seed, request.dtype, request.device, [batch]
-    )
+    asked = request.configuration
+    spec, conventions = request.spec, Conventions()
+    if asked.implementation == "baseline":
+        module = baseline_workload.baseline(request.framework)
+        spec, conventions = module.spec_of(spec), module.CONVENTIONS
+    problem = gate.gate_problem(spec, asked.precision)
+    feed = feed_of_one(problem.real_images, problem.latents)
+    try:
+        workload = workload_of(request)(problem.spec, problem.seed, request, feed)
+    except (UnsupportedError, ValueError) as error:  # a precision or mode that cannot be had
+        raise RowError("error", str(error)) from error
     workload.import_state(problem.start)
     metrics = {name: float(value) for name, value in workload.step().items()}
-    return gate.compare(problem, gate.truth(problem), metrics, workload.export_state())
+    expected = gate.truth(problem, conventions)
+    return gate.compare(problem, expected, metrics, workload.export_state(), asked.precision)
 
 
-def batches(request: Request) -> list[Batch]:
-    """Return the batches in rotation: uniform noise in the image range, and the run's latents."""
-    spec = request.spec
-    shape = (spec.discriminator_steps * spec.batch_size, *spec.image_shape)
-    return [
-        (
-            stream(request.seed, "benchmark_images", i).uniform(*spec.image_range, shape),
-            latents(spec, request.seed, i, spec.latent_batches * spec.batch_size),
-        )
-        for i in range(BATCHES)
-    ]
-
-
-def check_settings(request: Request, workload: Workload) -> dict[str, Any]:
-    """Return the settings as read back; another device or dtype than asked for ends the row."""
-    settings = workload.effective_settings()
+def check_settings(request: Request, workload: Workload, probed: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings as read back; others than were asked for end the row."""
+    settings = workload.effective_settings() | {"precision": probed["effective"]}
     asked = {"platform": request.device, "dtype": request.dtype}
+    if request.configuration.mode is not None:
+        asked["mode"] = request.configuration.mode
     if wrong := {name: settings[name] for name in asked if settings[name] != asked[name]}:
-        raise RowError("error", f"asked for {asked}, but the parameters are on {wrong}")
+        raise RowError("error", f"asked for {asked}, but what is in use is {wrong}")
     return settings
 
 

@@ -1,9 +1,9 @@
-"""The benchmark: its counts, its statistics, its checks, and what it says when things go wrong."""
+"""The benchmark: its counts, its gate, a real run, and what it says when things go wrong."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
+import importlib
+import itertools
 import json
 import os
 import signal
@@ -12,55 +12,37 @@ import sys
 import time
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
 
-from benchmarks import gate, host, launcher, report, results, run, statistics, worker, workloads
+from benchmarks import gate, host, launcher, loading, results, run, worker
+from benchmarks.configuration import MODES, PRECISIONS
+from benchmarks.feed import make_feed
 from benchmarks.flops import flops_per_image, multiply_adds
 from benchmarks.options import choose_device, parse
 from benchmarks.request import Request
 from shared.interface import IMPLEMENTATIONS
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions
+from tests.benchmark_documents import make_row, validate, validate_row
+from tests.benchmark_stand_ins import (
+    INSTALLED,
+    PACKAGES,
+    QUICKEST,
+    SETTINGS,
+    TINY,
+    call,
+    failed_row,
+    plant,
+    tiny_request,
+    use_worker,
+    without_peak,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMA = json.loads((ROOT / "benchmarks" / "results_schema.json").read_text())
-PACKAGES = {"pytorch": "torch", "tf": "tensorflow", "jax": "jax"}
-INSTALLED = [name for name in IMPLEMENTATIONS if importlib.util.find_spec(PACKAGES[name])]
 pytestmark = pytest.mark.skipif(not INSTALLED, reason="no framework is installed")
-QUICKEST = next((name for name in ("pytorch", "jax", "tf") if name in INSTALLED), "pytorch")
-# Narrower than the gate's system, so that a fault can be planted in one of the two alone.
-# One thread: two, beside another busy process, wait for each other most of the time.
-TINY = ["--width", "4", "--batch-size", "4", "--rounds", "1", "--device", "cpu", "--threads", "1"]
-TINY += ["--steps", "10", "--time-budget", "1"]
 
 needs_no_gpu = pytest.mark.skipif(host.gpu_driver() is not None, reason="there is a GPU here")
-
-
-def tiny_request(framework=QUICKEST):
-    return parse([*TINY, "--framework", framework]).request(framework, 0, 1.0)
-
-
-def validate(document):
-    jsonschema.Draft202012Validator(SCHEMA).validate(document)
-
-
-def call(*arguments):
-    """Run the command in this process; returns its exit code."""
-    try:
-        return run.main(list(arguments))
-    except SystemExit as stop:
-        return stop.code
-
-
-@pytest.fixture
-def no_peak(monkeypatch):
-    monkeypatch.setattr(launcher, "measure_gemm_peak", lambda threads, time_limit: None)
-
-
-def use_worker(monkeypatch, code):
-    monkeypatch.setattr(launcher, "WORKER_COMMAND", (sys.executable, "-c", code))
 
 
 # --- the work ----------------------------------------------------------------------------------
@@ -81,54 +63,14 @@ def test_the_count_does_not_depend_on_head_loss_or_batch_and_grows_with_the_widt
     assert 2 < flops_per_image(system.replace(width=128)) / flops_per_image(system) < 4
 
 
-# --- statistics --------------------------------------------------------------------------------
-
-
-def test_median_of_rounds_weighs_rounds_not_windows():
-    assert statistics.median_of_rounds([[1.0, 1.0, 1.0, 1.0, 1.0], [3.0], [5.0]]) == 3.0
-    assert statistics.median_of_rounds([[4.0, 1.0, 3.0, 2.0]]) == 2.5
-
-
-def test_quantiles_interpolate():
-    assert statistics.quantiles([4.0, 1.0, 2.0, 3.0, 5.0], (0.0, 0.25, 0.5, 1.0)) == [1, 2, 3, 5]
-    assert statistics.quantiles([0.0, 10.0], (0.25, 0.95)) == [2.5, 9.5]
-
-
-def test_bootstrap_interval_of_constants_is_the_constant():
-    assert statistics.bootstrap_interval([[2.0, 2.0], [2.0]], seed=0) == (2.0, 2.0)
-
-
-def test_bootstrap_interval_of_two_rounds_spans_them():
-    # Both draws hit the same round with probability 1/2, so 95 % must hold both ends.
-    assert statistics.bootstrap_interval([[1.0] * 3, [2.0] * 3], seed=1) == (1.0, 2.0)
-
-
-def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
-    draw = np.random.default_rng(0)
-    hits = 0
-    for seed in range(20):
-        low, high = statistics.bootstrap_interval([list(draw.normal(10, 1, 40))], seed)
-        hits += low <= 10 <= high
-    # 19 expected; at a true coverage of 90 %, fewer than 14 has a probability of 2e-3.
-    assert hits >= 14
-
-
-@pytest.mark.parametrize("rounds", [[], [[1.0], []]])
-def test_statistics_of_nothing_are_an_error(rounds):
-    with pytest.raises(ValueError, match="at least one"):
-        statistics.median_of_rounds(rounds)
-    with pytest.raises(ValueError, match="at least one"):
-        statistics.bootstrap_interval(rounds, seed=0)
-
-
 def test_order_is_shuffled_in_every_round_and_follows_from_the_seed():
     plan = parse(["--rounds", "20", "--seed", "3"])
-    order = run.draw_order(plan)
+    order = [(configuration.framework, number) for configuration, number in plan.order]
     rounds = [[name for name, number in order if number == i] for i in range(20)]
     assert all(sorted(names) == sorted(IMPLEMENTATIONS) for names in rounds)
     assert len({tuple(names) for names in rounds}) > 2
-    assert order == run.draw_order(plan)
-    assert order != run.draw_order(parse(["--rounds", "20", "--seed", "4"]))
+    assert plan.order == parse(["--rounds", "20", "--seed", "3"]).order
+    assert plan.order != parse(["--rounds", "20", "--seed", "4"]).order
 
 
 # --- the equivalence gate ----------------------------------------------------------------------
@@ -154,6 +96,7 @@ def test_gate_passes_the_truth_itself(system, loss):
         {"adam_epsilon": 1e-7},
         {"detach_fake": False},
         {"update_order": "simultaneous"},
+        {"discriminator_batches": "merged"},
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
@@ -240,7 +183,7 @@ def test_document_follows_the_schema_and_has_positive_times(real_run):
     framework, _, document = real_run
     validate(document)
     (row,) = document["rows"]
-    assert row["framework"] == framework
+    assert row["configuration"] == f"{framework}/ours/float32/auto/batch4/threads1/input-device"
     assert row["status"] == "ok"
     assert all(window["ms"] > 0 and window["steps"] == 10 for window in row["windows"])
     assert all(ms > 0 for ms in [*row["latency_ms"], *row["phases_ms"].values()])
@@ -258,6 +201,8 @@ def test_settings_are_read_back_and_the_gate_has_its_figures(real_run):
     assert row["settings"]["platform"] == "cpu"
     assert row["settings"]["dtype"] == "float32"
     assert row["settings"]["threads"] == 1
+    assert row["settings"]["precision"] == "float32"
+    assert row["settings"]["mode"] in (None, *MODES[framework])
     assert {"numpy", PACKAGES[framework]} <= row["versions"].keys()
     check = row["checks"]["equivalence"]
     assert check["passed"]
@@ -266,13 +211,14 @@ def test_settings_are_read_back_and_the_gate_has_its_figures(real_run):
     assert 0 < check["worst_loss"]["difference"] < gate.LOSS_BOUND
 
 
-def test_ten_steps_take_about_ten_times_as_long_as_one(real_run):
+def test_times_hold_the_steps_and_their_checks_are_kept(real_run):
     _, _, document = real_run
     (row,) = document["rows"]
-    # t(n) = n·s + c with a sync c that is shorter than a step, so t(10) / t(1) is between 5.5 and
-    # 10. The fastest of each kind counts; a quarter more on either side is left to the machine.
-    ratio = min(window["ms"] for window in row["windows"]) / min(row["latency_ms"])
-    assert 4.1 < ratio < 12.5
+    complete, linear = row["checks"]["complete"], row["checks"]["linear"]
+    assert min(complete["left_shares"]) <= complete["bound"]
+    low, high = linear["band"]
+    assert low <= min(linear["double_ms"]) / min(linear["ms"]) == linear["ratio"] <= high
+    assert max(row["checks"]["precision"][name] for name in ("matmul", "convolution")) < 1e-5
 
 
 def test_terminal_has_the_table_what_was_chosen_and_the_verdict(real_run):
@@ -285,21 +231,8 @@ def test_terminal_has_the_table_what_was_chosen_and_the_verdict(real_run):
 # --- what goes wrong -----------------------------------------------------------------------------
 
 
-def failed_row(tmp_path, framework=QUICKEST, *more):
-    """Run the tiny benchmark, which must fail; returns its only row, from a valid document."""
-    path = tmp_path / "out.json"
-    assert call(*TINY, "--framework", framework, "--json", str(path), *more) == run.EXIT_FAILED_ROW
-    document = json.loads(path.read_text())
-    validate(document)
-    assert document["summary"][0]["results"] is None
-    (row,) = document["rows"]
-    return row
-
-
 @pytest.mark.parametrize("framework", IMPLEMENTATIONS)
-def test_missing_framework_says_how_to_install_it(
-    framework, tmp_path, monkeypatch, no_peak, capsys
-):
+def test_missing_framework_says_how_to_install_it(framework, tmp_path, monkeypatch, capsys):
     hide = f"import sys; sys.modules[{PACKAGES[framework]!r}] = None\n"
     use_worker(monkeypatch, f"{hide}from benchmarks import worker; worker.main()")
     row = failed_row(tmp_path, framework)
@@ -328,12 +261,21 @@ def test_gpu_that_is_not_there_is_an_error_and_no_number(framework, tmp_path, ca
     ],
     ids=["killed", "exits", "babbles"],
 )
-def test_worker_that_dies_is_a_row(code, words, tmp_path, monkeypatch, no_peak, capsys):
+def test_worker_that_dies_is_a_row(code, words, tmp_path, monkeypatch, capsys):
     use_worker(monkeypatch, code)
     row = failed_row(tmp_path)
     assert row["status"] == "error"
     assert words in row["error"]
     assert words in capsys.readouterr().out
+
+
+def test_worker_that_the_kernel_killed_for_memory_is_oom(tmp_path, monkeypatch):
+    kills = iter((3, 4))
+    monkeypatch.setattr(launcher, "out_of_memory_kills", lambda: next(kills))
+    use_worker(monkeypatch, "import os; os.kill(os.getpid(), 9)")
+    row = failed_row(tmp_path)
+    assert row["status"] == "oom"
+    assert "SIGKILL" in row["error"]
 
 
 def wait_for(condition):
@@ -362,7 +304,7 @@ time.sleep(60)
 """
 
 
-def test_worker_that_hangs_is_killed_with_its_children(tmp_path, monkeypatch, no_peak):
+def test_worker_that_hangs_is_killed_with_its_children(tmp_path, monkeypatch):
     pid_file = tmp_path / "pid"
     use_worker(monkeypatch, hanging(pid_file))
     row = failed_row(tmp_path, QUICKEST, "--time-limit", "2")
@@ -392,23 +334,51 @@ sys.exit(run.main({arguments!r}))
     assert process.returncode == code
     assert b"Traceback" not in errors
     wait_for(lambda: not is_running(pid_file.read_text()))
-    assert [file.name for file in tmp_path.iterdir()] == ["pid"]
+    document = json.loads(path.read_text())
+    validate(document)
+    assert document["interrupted"]
+    assert document["rows"] == []
+    assert document["summary"][0]["status"] == "not_run"
 
 
-def test_step_that_is_wrong_gets_no_number(tmp_path, monkeypatch, no_peak, capsys):
+def test_what_was_measured_before_ctrl_c_is_kept(tmp_path, monkeypatch, capsys):
+    path, seen = tmp_path / "out.json", []
+
+    def run_worker(request, time_limit):
+        if seen:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        seen.append(request.framework)
+        return make_row(request, [50.0, 51.0])
+
+    without_peak(monkeypatch)
+    monkeypatch.setattr(launcher, "run_worker", run_worker)
+    report = tmp_path / "report"
+    arguments = ["--device", "cpu", "--json", str(path), "--report", str(report)]
+    assert call(*arguments) == run.EXIT_INTERRUPTED
+    document = json.loads(path.read_text())
+    validate(document)
+    assert document["interrupted"]
+    assert [row["status"] for row in document["rows"]] == ["ok"]
+    assert sorted(s["status"] for s in document["summary"]) == ["not_run", "not_run", "ok"]
+    assert f"{seen[0]} trains 50.5 img/s" in capsys.readouterr().out
+    assert "Interrupted" in (report / "index.html").read_text()
+
+
+def test_step_that_is_wrong_gets_no_number(tmp_path, monkeypatch, capsys):
     use_worker(
         monkeypatch,
         f"""
 import dataclasses
 from benchmarks import worker, workloads
-honest = workloads.FRAMEWORKS[{QUICKEST!r}]
+honest = workloads.load({QUICKEST!r})
 def create(*arguments):
     workload = honest.create(*arguments)
     def twice():
         workload.step()
         return workload.step()
     return dataclasses.replace(workload, step=twice)
-workloads.FRAMEWORKS[{QUICKEST!r}] = dataclasses.replace(honest, create=create)
+workloads.load = lambda name: dataclasses.replace(honest, create=create)
 worker.main()
 """,
     )
@@ -417,28 +387,6 @@ worker.main()
     assert row["checks"]["equivalence"]["worst_array"]["name"] in row["error"]
     assert row["windows"] == []
     assert "img/s (95" not in capsys.readouterr().out
-
-
-def plant(monkeypatch, **parts):
-    """Put the NumPy reference in a framework's place, with parts of the timed workload replaced."""
-    settings = {"platform": "cpu", "device": "cpu", "dtype": "float32", "threads": 1}
-    truth = gate.truth(gate.gate_problem(SYSTEMS["dcgan64"]))
-
-    def create(spec, *_):
-        workload = workloads.Workload(
-            step=lambda: truth.metrics,
-            synchronize=lambda: 0.0,
-            export_state=lambda: truth.arrays,
-            import_state=lambda arrays: None,
-            effective_settings=lambda: settings,
-            peak_device_bytes=lambda: None,
-        )
-        timed = spec.width != gate.GATE_WIDTH
-        return dataclasses.replace(workload, **parts) if timed else workload
-
-    framework = workloads.Framework(lambda device, threads: None, create)
-    monkeypatch.setitem(workloads.FRAMEWORKS, QUICKEST, framework)
-    return worker.run(tiny_request())
 
 
 def raising(error):
@@ -467,25 +415,24 @@ def test_status_of_a_worker(parts, status, monkeypatch):
     row = plant(monkeypatch, **parts)
     assert row["status"] == status
     assert (row["windows"] == []) == (row["latency_ms"] == []) == (status != "ok")
-    row_schema = {"$defs": SCHEMA["$defs"], "$ref": "#/$defs/row"}
-    jsonschema.Draft202012Validator(row_schema).validate(row)
+    validate_row(row)
 
 
 @pytest.mark.parametrize(("name", "value"), [("platform", "gpu"), ("dtype", "bfloat16")])
 def test_other_settings_than_asked_for_are_an_error(name, value, monkeypatch):
-    settings = {"platform": "cpu", "device": "cpu", "dtype": "float32", "threads": 1}
-    row = plant(monkeypatch, effective_settings=lambda: settings | {name: value})
+    row = plant(monkeypatch, effective_settings=lambda: SETTINGS | {name: value})
     assert row["status"] == "error"
     assert value in row["error"]
 
 
-def test_a_framework_that_failed_is_not_run_again_and_the_others_are(monkeypatch, no_peak):
+def test_a_framework_that_failed_is_not_run_again_and_the_others_are(monkeypatch):
+    without_peak(monkeypatch)
     seen = []
 
     def run_worker(request, time_limit):
         seen.append((request.framework, request.round))
         status = "timeout" if request.framework == "tf" else "oom"
-        return worker.empty_row(request.framework, request.round) | {"status": status, "error": "x"}
+        return worker.empty_row(request) | {"status": status, "error": "x"}
 
     monkeypatch.setattr(launcher, "run_worker", run_worker)
     assert call("--rounds", "3", "--device", "cpu") == run.EXIT_FAILED_ROW
@@ -493,13 +440,15 @@ def test_a_framework_that_failed_is_not_run_again_and_the_others_are(monkeypatch
 
 
 @pytest.mark.parametrize(("budget", "rounds"), [("0.1", 1), ("100", 3)])
-def test_rounds_beyond_the_time_budget_are_left_out(budget, rounds, monkeypatch, no_peak):
-    seen = []
+def test_rounds_beyond_the_time_budget_are_left_out(budget, rounds, monkeypatch):
+    without_peak(monkeypatch)
+    seen, row = [], plant(monkeypatch)
 
     def run_worker(request, time_limit):
         seen.append(request.round)
         time.sleep(0.1)
-        return plant(monkeypatch) | {"framework": request.framework, "round": request.round}
+        own = {"configuration": request.configuration.id, "round": request.round}
+        return row | own
 
     monkeypatch.setattr(launcher, "run_worker", run_worker)
     assert call("--rounds", "3", "--device", "cpu", "--time-budget", budget) == 0
@@ -515,6 +464,15 @@ def test_rounds_beyond_the_time_budget_are_left_out(budget, rounds, monkeypatch,
         ["--device", "tpu"],
         ["--batch-size", "1"],
         ["--batch-size", "many"],
+        ["--batch-size", "8", "8"],
+        ["--precision", "fp8"],
+        ["--precision", "tf32", "--device", "cpu"],
+        ["--mode", "jit", "--framework", "pytorch"],
+        ["--baselines", "--loss", "lsgan"],
+        ["--data", "."],
+        ["--data", "/nowhere", "--input", "loader"],
+        ["--input", "disk"],
+        ["--report", "/dev/null/report"],
         ["--width", "0"],
         ["--steps", "0"],
         ["--rounds", "0"],
@@ -557,10 +515,52 @@ def test_parent_imports_no_framework():
     assert finished.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("framework", INSTALLED)
+def test_modes_and_precisions_are_those_of_the_implementations(framework):
+    module = {"pytorch": "pytorch_impl", "tf": "tf_impl", "jax": "jax_impl"}[framework]
+    state = importlib.import_module(f"{module}.state")
+    assert MODES[framework] == state.MODES
+    assert set(state.PRECISIONS) == set(PRECISIONS.values())
+
+
+def test_every_combination_is_a_configuration_with_a_name_of_its_own():
+    arguments = ["--batch-size", "8", "16", "--precision", "fp32", "bf16", "--baselines", "--aa"]
+    plan = parse([*arguments, "--mode", "jit", "xla", "eager", "compile", "--device", "cpu"])
+    ids = [configuration.id for configuration in plan.configurations]
+    # Four modes of ours and three baselines, twice, at two sizes and two precisions.
+    assert len(ids) == len(set(ids)) == (4 + 3) * 2 * 2 * 2
+    assert plan.time_budget == 10 * len(ids) * plan.rounds
+    assert plan.modes == ("jit", "xla", "eager", "compile")
+
+
+@pytest.mark.parametrize("source", ["host", "loader"])
+def test_batches_that_are_not_on_the_device_are_new_and_named(source):
+    plan = parse([*TINY, "--framework", QUICKEST, "--input", source])
+    (configuration,) = plan.configurations
+    assert configuration.id.endswith(f"input-{source}")
+    inputs = make_feed(plan.request(configuration, 0, 1.0)).on_device(lambda batch: batch)
+    batches = list(itertools.islice(inputs, 3))
+    for images, z in batches:
+        assert images.shape == (4, 64, 64, 3)
+        assert z.shape == (4, 100)
+        assert images.dtype == z.dtype == np.float32
+    assert not np.array_equal(batches[0][0], batches[1][0])
+    assert not np.array_equal(batches[0][1], batches[1][1])
+
+
+def test_loading_is_measured_on_jpeg_files(monkeypatch):
+    monkeypatch.setattr(loading, "FILES", 16)
+    monkeypatch.setattr(loading, "BATCH_SECONDS", 0.05)
+    found = loading.measure("dcgan64")
+    assert found["files"] == 16
+    assert found["decoded_per_second"] > 1
+    assert found["batched_per_second"] > found["decoded_per_second"]
+
+
 def test_auto_is_one_device_for_all_frameworks(monkeypatch):
     monkeypatch.setattr(host, "gpu_driver", lambda: "/dev/nvidia0")
     assert choose_device("auto") == ("gpu", "auto: found /dev/nvidia0")
-    assert parse([]).batch_size == SYSTEMS["dcgan64"].batch_size
+    assert parse([]).batch_sizes == (SYSTEMS["dcgan64"].batch_size,)
     monkeypatch.setattr(host, "gpu_driver", lambda: None)
     assert choose_device("auto")[0] == "cpu"
     assert choose_device("gpu")[0] == "gpu"
@@ -578,21 +578,3 @@ def test_json_is_written_in_one_piece_or_not_at_all(tmp_path):
         results.write_json(path, {"a": float("nan")})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["out.json"]
-
-
-def summary(name, median, low, high, rounds=2):
-    rate = {"median": median, "interval_95": [low, high], "rounds": rounds}
-    return {"framework": name, "results": {"images_per_second": rate}}
-
-
-def test_verdict_is_certain_only_where_the_intervals_are_apart():
-    fast, slow = summary("jax", 60.0, 58.0, 62.0), summary("tf", 50.0, 48.0, 52.0)
-    assert report.verdict([slow, fast]).startswith("Fastest: jax at 60.0 img/s")
-    assert "1.20x tf" in report.verdict([slow, fast])
-    near = summary("pytorch", 59.0, 57.0, 61.0)
-    assert report.verdict([near, fast]).startswith("No clear winner")
-    once = summary("jax", 60.0, 58.0, 62.0, rounds=1)
-    assert report.verdict([slow, once]).startswith("Not certain after one round")
-    assert report.verdict([slow]).startswith("tf trains 50.0 img/s")
-    failed = {"framework": "jax", "results": None}
-    assert report.verdict([failed]).startswith("No verdict")

@@ -1,0 +1,125 @@
+"""PyTorch as the benchmark uses it. These three files differ only in the framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.feed import Feed
+from benchmarks.request import Request
+from benchmarks.workloads import Framework, Operation, Workload, create_state, settings_of
+from shared.interface import load_implementation
+from shared.spec import SystemSpec
+
+
+def configure(request: Request) -> None:
+    """Import PyTorch, set its threads, and allow TF32 only where it is asked for."""
+    load_implementation("pytorch")
+    import torch
+
+    from pytorch_impl import train
+
+    torch.set_num_threads(request.configuration.threads)
+    if request.device == "gpu":
+        precision = "tf32" if request.configuration.precision == "tf32" else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = precision
+        torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+    train.select_device(request.device)
+
+
+def create(spec: SystemSpec, seed: int, request: Request, feed: Feed) -> Workload:
+    """Return PyTorch's training state with its batches."""
+    from pytorch_impl import checkpoint, train
+
+    state = create_state(train, spec, seed, request)
+    inputs = feed.on_device(
+        lambda batch: (
+            train.images_to_device(state, batch[0]),
+            train.latents_to_device(state, batch[1]),
+        )
+    )
+    return Workload(
+        step=lambda: train.train_step(state, *next(inputs)),
+        synchronize=lambda: train.synchronize(state),
+        wait=lambda: wait(request, []),
+        export_state=lambda: checkpoint.export_state(state),
+        import_state=lambda arrays: checkpoint.import_state(state, arrays),
+        effective_settings=lambda: settings_of(state, **read_back(state.generator)),
+        peak_device_bytes=lambda: peak_device_bytes(request),
+    )
+
+
+def read_back(network: Any) -> dict[str, Any]:
+    """Return platform, device, dtype, threads, layout and flags that are in use."""
+    import torch
+
+    weight = next(p for p in network.parameters() if p.dim() > 1)
+    kernels = [p for p in network.parameters() if p.dim() == 4]
+    last = all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)
+    flags = {
+        "cudnn.benchmark": torch.backends.cudnn.benchmark,
+        "cuda.matmul.fp32_precision": torch.backends.cuda.matmul.fp32_precision,
+        "cudnn.conv.fp32_precision": torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
+    }
+    return {
+        "platform": "gpu" if weight.is_cuda else "cpu",
+        "device": torch.cuda.get_device_name() if weight.is_cuda else str(weight.device),
+        "dtype": str(weight.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "layout": ("channels_last" if last else "channels_first") if kernels else "dense",
+        "flags": {name: str(value) for name, value in flags.items()},
+    }
+
+
+def wait(request: Request, networks: Sequence[Any]) -> None:
+    """Wait for every kernel on the GPU; on a CPU PyTorch has nothing to wait for."""
+    import torch
+
+    if request.device == "gpu":
+        torch.cuda.synchronize()
+
+
+def peak_device_bytes(request: Request) -> int | None:
+    """Return the most bytes that tensors ever held on the GPU; None on a CPU."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() if request.device == "gpu" else None
+
+
+def operations(request: Request) -> dict[str, Operation]:
+    """Return a matrix product and a convolution of NumPy arrays, done by PyTorch on the device."""
+    import torch
+    import torch.nn.functional as F
+
+    place = "cuda" if request.device == "gpu" else "cpu"
+
+    def convolution(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(images).to(place).permute(0, 3, 1, 2)
+        w = torch.from_numpy(kernel).to(place).permute(3, 2, 0, 1)
+        return F.conv2d(x, w, padding=1).permute(0, 2, 3, 1).cpu().numpy()
+
+    def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        return (torch.from_numpy(left).to(place) @ torch.from_numpy(right).to(place)).cpu().numpy()
+
+    return {"matmul": product, "convolution": convolution}
+
+
+def products(request: Request, size: int) -> Callable[[int], None]:
+    """Return what makes n products of two size x size matrices and waits for them."""
+    import torch
+
+    place = "cuda" if request.device == "gpu" else "cpu"
+    dtype = torch.bfloat16 if request.configuration.precision == "bfloat16" else torch.float32
+    left = torch.full((size, size), 0.5, dtype=dtype, device=place)
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            left @ left
+        wait(request, [])
+
+    return run
+
+
+FRAMEWORK = Framework(configure, create, operations, products, wait, read_back, peak_device_bytes)
