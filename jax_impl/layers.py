@@ -1,6 +1,7 @@
-"""Where Flax' own layers and Optax' Adam depart from the spec.
+"""Where Flax' own layers and Optax' Adam depart from the spec, or where XLA is slow on a CPU.
 
-Each departure has a row in docs/porting.md.
+Each departure has a row in docs/porting.md. The convolutions are Flax' in everything but the way
+in which their gradients are computed.
 """
 
 from __future__ import annotations
