@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -142,61 +143,57 @@ conv.defvjp(_conv_forward, _conv_backward)
 conv_transpose.defvjp(_conv_transpose_forward, _conv_transpose_backward)
 
 
-class Conv(nnx.Module):
+class _Convolution(nnx.Module):
+    """The kernel of 4x4, the bias if there is one, and the settings of both kinds."""
+
+    def __init__(
+        self,
+        kernel_features: tuple[int, int],
+        out_features: int,
+        stride: int,
+        padding: int,
+        *,
+        dtype: jnp.dtype,
+        param_dtype: jnp.dtype | None = None,
+        bias: bool = False,
+    ) -> None:
+        param_dtype = param_dtype or dtype
+        self.kernel = nnx.Param(jnp.zeros((4, 4, *kernel_features), param_dtype))
+        self.bias = nnx.Param(jnp.zeros(out_features, param_dtype)) if bias else None
+        self.stride = stride
+        self.padding = padding
+        self.dtype = dtype
+
+    def _apply(self, function: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
+        kernel = self.kernel[...].astype(self.dtype)
+        y = function(x.astype(self.dtype), kernel, self.stride, self.padding)
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class Conv(_Convolution):
     """A convolution: kernel HWIO of 4x4, padding in PyTorch's meaning, no bias by default."""
 
     def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        stride: int,
-        padding: int,
-        *,
-        dtype: jnp.dtype,
-        param_dtype: jnp.dtype | None = None,
-        bias: bool = False,
+        self, in_features: int, out_features: int, stride: int, padding: int, **settings: Any
     ) -> None:
-        param_dtype = param_dtype or dtype
-        self.kernel = nnx.Param(jnp.zeros((4, 4, in_features, out_features), param_dtype))
-        self.bias = nnx.Param(jnp.zeros(out_features, param_dtype)) if bias else None
-        self.stride = stride
-        self.padding = padding
-        self.dtype = dtype
+        super().__init__((in_features, out_features), out_features, stride, padding, **settings)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return [batch, height / stride, width / stride, out], or 1x1 from 4x4."""
-        y = conv(
-            x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride, self.padding
-        )
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+        return self._apply(conv, x)
 
 
-class ConvTranspose(nnx.Module):
+class ConvTranspose(_Convolution):
     """A conv-transpose: kernel HWOI of 4x4, padding in PyTorch's meaning, no bias by default."""
 
     def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        stride: int,
-        padding: int,
-        *,
-        dtype: jnp.dtype,
-        param_dtype: jnp.dtype | None = None,
-        bias: bool = False,
+        self, in_features: int, out_features: int, stride: int, padding: int, **settings: Any
     ) -> None:
-        param_dtype = param_dtype or dtype
-        self.kernel = nnx.Param(jnp.zeros((4, 4, out_features, in_features), param_dtype))
-        self.bias = nnx.Param(jnp.zeros(out_features, param_dtype)) if bias else None
-        self.dtype = dtype
-        self.stride = stride
-        self.padding = padding
+        super().__init__((out_features, in_features), out_features, stride, padding, **settings)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return [batch, stride · height, stride · width, out], or 4x4 from 1x1."""
-        kernel = self.kernel[...].astype(self.dtype)
-        y = conv_transpose(x.astype(self.dtype), kernel, self.stride, self.padding)
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+        return self._apply(conv_transpose, x)
 
 
 class BatchNorm(nnx.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from pytorch_impl.checkpoint import import_state
-from pytorch_impl.cuda_graph import CapturedStep
 from pytorch_impl.models import create_models
 from shared.precision import PRECISIONS, check_mode, check_precision
 from shared.spec import AdamSpec, NetworkName, SystemSpec
@@ -18,6 +18,7 @@ from shared.streams import initial_state
 __all__ = [
     "MODES",
     "PRECISIONS",
+    "CapturedStep",
     "TrainState",
     "create_train_state",
     "images_to_device",
@@ -30,6 +31,51 @@ __all__ = [
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 MODES = ("eager", "compile", "cudagraph")
 """compile: `torch.compile` of both networks. cudagraph: the whole step recorded once, on a GPU."""
+
+
+WARM_UP_STEPS = 3  # so that no library allocates or chooses an algorithm while it is recorded
+
+Step = Callable[[Tensor, Tensor], dict[str, Tensor]]
+
+
+class CapturedStep:
+    """A whole training step as one CUDA graph: a launch per step instead of hundreds.
+
+    Below a batch of some 256 images a large GPU waits for Python to launch kernels. The step is
+    recorded once and replayed on inputs of the same shapes: PyTorch's notes on CUDA semantics,
+    "CUDA Graphs". Not run on a GPU yet.
+
+    `restore` puts the training state back to where it was before the warm-up, in place: the graph
+    holds the addresses of its tensors.
+    """
+
+    def __init__(
+        self, step: Step, real_images: Tensor, latents: Tensor, restore: Callable[[], None]
+    ) -> None:
+        self._real_images, self._latents = real_images.clone(), latents.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_STEPS):
+                step(self._real_images, self._latents)
+        torch.cuda.current_stream().wait_stream(stream)
+        restore()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._metrics = step(self._real_images, self._latents)
+
+    def __call__(self, real_images: Tensor, latents: Tensor) -> dict[str, Tensor]:
+        """Make the step; raises ValueError for inputs of other shapes."""
+        if (real_images.shape, latents.shape) != (self._real_images.shape, self._latents.shape):
+            raise ValueError(
+                "mode cudagraph takes the shapes of its first step, "
+                f"{tuple(self._real_images.shape)} and {tuple(self._latents.shape)}; received "
+                f"{tuple(real_images.shape)} and {tuple(latents.shape)}"
+            )
+        self._real_images.copy_(real_images)
+        self._latents.copy_(latents)
+        self._graph.replay()
+        return {name: value.clone() for name, value in self._metrics.items()}
 
 
 @dataclass

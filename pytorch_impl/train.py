@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pytorch_impl.checkpoint import export_state, import_state
-from pytorch_impl.cuda_graph import CapturedStep
 from pytorch_impl.losses import LOSSES
 from pytorch_impl.state import (
+    CapturedStep,
     TrainState,
     create_train_state,
     images_to_device,
@@ -52,16 +52,20 @@ def train_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[
     """
     state.spec.batch_size_of(real_images.shape[0], latents.shape[0])
     if state.mode != "cudagraph":
-        return _step(state, real_images, latents)
+        return compute_step(state, real_images, latents)
     if state.captured is None:
         before = export_state(state)
         state.captured = CapturedStep(
-            partial(_step, state), real_images, latents, lambda: import_state(state, before)
+            partial(compute_step, state),
+            real_images,
+            latents,
+            lambda: import_state(state, before),
         )
     return state.captured(real_images, latents)
 
 
-def _step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[str, Tensor]:
+def compute_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[str, Tensor]:
+    """Make the step of `train_step`; returns its losses, leaves the gradients on the parameters."""
     spec = state.spec
     latent_batches = latents.chunk(spec.latent_batches)
     real_batches = real_images.chunk(spec.discriminator_steps)
