@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pytorch_impl import checkpoint
-from pytorch_impl.models import create_models
+from pytorch_impl.models import DCGAN64Discriminator, DCGAN64Generator
 from pytorch_impl.state import TrainState, select_device
 from pytorch_impl.state import synchronize as synchronize_state
 from shared.spec import AdamSpec, Conventions, SystemSpec
@@ -33,6 +34,19 @@ __all__ = [
 
 CONVENTIONS = Conventions()
 """PyTorch's own layers, loss and Adam follow the spec."""
+
+
+class PlainGenerator(DCGAN64Generator):
+    """The generator with its first layer as a transposed convolution, as the tutorial has it."""
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Return images."""
+        x = self.conv_transpose_1(latents[:, :, None, None])
+        x = F.relu(self.batch_norm_1(x), inplace=True)
+        x = F.relu(self.batch_norm_2(self.conv_transpose_2(x)), inplace=True)
+        x = F.relu(self.batch_norm_3(self.conv_transpose_3(x)), inplace=True)
+        x = F.relu(self.batch_norm_4(self.conv_transpose_4(x)), inplace=True)
+        return torch.tanh(self.conv_transpose_5(x))
 
 
 @dataclass
@@ -56,7 +70,8 @@ def create(
         raise ValueError(f"the baseline trains dcgan64 with bce, received {spec.name}, {spec.loss}")
     torch.set_num_threads(threads)
     place = select_device(device)
-    generator, discriminator = (network.to(place) for network in create_models(spec))
+    generator = PlainGenerator(spec).to(place)
+    discriminator = DCGAN64Discriminator(spec).to(place)
     state = TrainState(
         spec,
         place,
