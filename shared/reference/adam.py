@@ -20,10 +20,13 @@ def adam_update(
     beta1 = settings.beta1 if conventions.adam_beta1 is None else conventions.adam_beta1
     beta2 = settings.beta2 if conventions.adam_beta2 is None else conventions.adam_beta2
     epsilon = settings.epsilon if conventions.adam_epsilon is None else conventions.adam_epsilon
+    if conventions.adam_weight_decay:
+        gradient = gradient + conventions.adam_weight_decay * parameter
     m = beta1 * moments[0] + (1.0 - beta1) * gradient
     v = beta2 * moments[1] + (1.0 - beta2) * np.square(gradient)
     # 1 - βᵗ through expm1: no cancellation for β near 1.
-    correction1, correction2 = (-np.expm1(step * np.log(beta)) for beta in (beta1, beta2))
+    number = step + conventions.adam_step_offset
+    correction1, correction2 = (-np.expm1(number * np.log(beta)) for beta in (beta1, beta2))
     if not conventions.adam_bias_correction:
         correction1 = correction2 = 1.0
     match conventions.adam_epsilon_placement:

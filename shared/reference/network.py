@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 from shared.reference import layers as functions
 from shared.reference.layers import Array, Saved
@@ -37,7 +39,7 @@ def forward(
     activations: Arrays = {}
     statistics: Arrays = {}
     saved: list[tuple[Layer, Saved]] = []
-    for layer in spec.layers(network):
+    for layer in _layers(spec, network, conventions):
         prefix = f"{network}/{layer.name}"
         p: Arrays = {q.name: arrays[f"{prefix}/{q.name}"] for q in layer.parameters}
         if layer.kind == "batch_norm":
@@ -48,6 +50,25 @@ def forward(
         saved.append((layer, keep))
     output = x[:, 0] if network == "discriminator" else x
     return Pass(output, activations, statistics, tuple(saved))
+
+
+def _layers(spec: SystemSpec, network: NetworkName, conventions: Conventions) -> tuple[Layer, ...]:
+    """Return the spec's layers with the activations that the conventions have."""
+    layers = list(spec.layers(network))
+    if network == "generator" and conventions.generator_activation != "relu":
+        kind = conventions.generator_activation
+        layers = [dataclasses.replace(x, kind=kind) if x.kind == "relu" else x for x in layers]
+    output = getattr(conventions, f"{network}_output")
+    return tuple(layers if output == "as_named" else _with_output(layers, output))
+
+
+def _with_output(layers: list[Layer], output: Literal["none", "tanh", "sigmoid"]) -> list[Layer]:
+    """Return the layers with another activation after the last one that has parameters."""
+    last = max(i for i, layer in enumerate(layers) if layer.parameters)
+    rest = [layer for layer in layers[last + 1 :] if layer.kind not in ("tanh", "sigmoid")]
+    if output == "none":
+        return layers[: last + 1] + rest
+    return [*layers[: last + 1], *rest, Layer(output, output, layers[-1].output_shape)]
 
 
 def backward(network: NetworkName, run: Pass, gradient: Array) -> tuple[Array, Arrays]:
@@ -66,19 +87,17 @@ def _forward_layer(
 ) -> tuple[Array, Saved]:
     match layer.kind:
         case "conv":
+            kernel = _arranged(p["kernel"], conventions.conv_kernel)
             alignment = conventions.padding_alignment
-            y, saved = functions.conv_forward(
-                x, p["kernel"], layer.stride, layer.padding, alignment
-            )
-            return y + p.get("bias", 0.0), saved
+            y, saved = functions.conv_forward(x, kernel, layer.stride, layer.padding, alignment)
+            return y + p.get("bias", 0.0), (saved, conventions.conv_kernel)
         case "conv_transpose":
-            flipped = conventions.conv_transpose_kernel == "flipped"
-            kernel = p["kernel"][::-1, ::-1] if flipped else p["kernel"]
+            kernel = _arranged(p["kernel"], conventions.conv_transpose_kernel)
             alignment = conventions.padding_alignment
             y, saved = functions.conv_transpose_forward(
                 x, kernel, layer.stride, layer.padding, alignment
             )
-            return y + p.get("bias", 0.0), (saved, flipped)
+            return y + p.get("bias", 0.0), (saved, conventions.conv_transpose_kernel)
         case "dense":
             return functions.dense_forward(x, p["kernel"], p["bias"])
         case "relu":
@@ -100,12 +119,11 @@ def _forward_layer(
 def _backward_layer(layer: Layer, saved: Saved, dy: Array) -> tuple[Array, tuple[Array, ...]]:
     match layer.kind:
         case "conv":
-            dx, dkernel = functions.conv_backward(saved, dy)
-            rest = [dkernel, *_bias_gradient(layer, dy)]
+            dx, dkernel = functions.conv_backward(saved[0], dy)
+            rest = [_arranged(dkernel, saved[1]), *_bias_gradient(layer, dy)]
         case "conv_transpose":
             dx, dkernel = functions.conv_transpose_backward(saved[0], dy)
-            dkernel = dkernel[::-1, ::-1] if saved[1] else dkernel
-            rest = [dkernel, *_bias_gradient(layer, dy)]
+            rest = [_arranged(dkernel, saved[1]), *_bias_gradient(layer, dy)]
         case "dense":
             dx, *rest = functions.dense_backward(saved, dy)
         case "batch_norm":
@@ -123,6 +141,16 @@ def _backward_layer(layer: Layer, saved: Saved, dy: Array) -> tuple[Array, tuple
         case _:
             dx, rest = functions.reshape_backward(saved, dy), []
     return dx, tuple(rest)
+
+
+def _arranged(kernel: Array, arrangement: str) -> Array:
+    """Return a kernel as a convention has it; the same again undoes it."""
+    match arrangement:
+        case "flipped":
+            return kernel[::-1, ::-1]
+        case "transposed":
+            return kernel.swapaxes(0, 1)
+    return kernel
 
 
 def _bias_gradient(layer: Layer, dy: Array) -> list[Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,9 @@ from shared.reference.adam import adam_update
 from shared.reference.layers import Array
 from shared.reference.losses import discriminator_half, generator_loss
 from shared.reference.network import Arrays, Pass, add, backward, forward
-from shared.spec import Conventions, NetworkName, SystemSpec, optimizer_name
+from shared.spec import AdamSpec, Conventions, NetworkName, SystemSpec, optimizer_name
+
+_HALVES = ("real", "fake")
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,12 @@ def train_step(
     """
     c = conventions or Conventions()
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    spec.batch_size_of(len(real_images), len(latents))
-    real_batches = np.split(real_images, spec.discriminator_steps)
-    latent_batches = np.split(latents, spec.latent_batches)
+    batch_size = spec.batch_size_of(len(real_images), len(latents))
+    part = _part(batch_size, c.batch_part)
+    real_batches = [b[part] for b in np.split(real_images, spec.discriminator_steps)]
+    latent_batches = [b[part] for b in np.split(latents, spec.latent_batches)]
+    spec = _as_made(spec, c)
+    real_batches, latent_batches = _steps_made(spec, real_batches, latent_batches, c)
     if c.update_order == "generator_first":
         return _generator_first(spec, arrays, real_batches, latent_batches, c)
     leaks: list[Arrays] = []
@@ -67,6 +73,28 @@ def train_step(
         gradients = add(gradients, leaked)
     arrays = _update(spec, "generator", arrays, gradients, c)
     return StepResult(arrays, _metrics(halves, value), halves.gradients | gradients)
+
+
+def _part(batch_size: int, part: str) -> slice:
+    half = batch_size // 2
+    return {"first_half": slice(half), "second_half": slice(half, None)}.get(part, slice(None))
+
+
+def _as_made(spec: SystemSpec, c: Conventions) -> SystemSpec:
+    """Return the spec of the step that the conventions make of it."""
+    steps = spec.discriminator_steps + c.discriminator_step_offset
+    named = c.generator_batch == "as_named"
+    generator_batch = spec.generator_batch if named else c.generator_batch
+    return spec.replace(discriminator_steps=steps, generator_batch=generator_batch)
+
+
+def _steps_made(
+    spec: SystemSpec, real: list[Array], latents: list[Array], c: Conventions
+) -> tuple[list[Array], list[Array]]:
+    """Return the batches of the step that is made, of those that it is given."""
+    own = latents[len(real) :] if spec.generator_batch == "new_latents" else []
+    numbers = [min(i, len(real) - 1) for i in range(spec.discriminator_steps)]
+    return [real[i] for i in numbers], [latents[i] for i in numbers] + own
 
 
 def _generator_first(
@@ -97,7 +125,8 @@ def _generate(
     """Return a pass of G and the state with G's BN statistics moved."""
     training = c.batch_norm_mode != "running"
     generated = forward(spec, "generator", arrays, latents, c, training=training)
-    return generated, _moved(arrays, generated, c)
+    moves = c.batch_norm_statistics != "not_of_generator"
+    return generated, _moved(arrays, generated, c) if moves else arrays
 
 
 def _discriminator_weights(arrays: Arrays) -> Arrays:
@@ -133,7 +162,10 @@ def _discriminator_gradients(
         values.append(scale * value)
         image_gradient, parameter_gradients = backward("discriminator", run, scale * score_gradient)
         gradients.append(parameter_gradients)
-    total = add(*gradients)
+    if c.discriminator_halves == "both":
+        total = add(*gradients)
+    else:
+        total = gradients[c.discriminator_halves == "fake_only"]
     return arrays, _DiscriminatorHalves(values[0], values[1], total, image_gradient)
 
 
@@ -147,7 +179,9 @@ def _merged_discriminator_gradients(
     halves = run.output[: len(real)], run.output[len(real) :]
     value_real, gradient_real = discriminator_half(spec.loss, halves[0], c.real_label, c)
     value_fake, gradient_fake = discriminator_half(spec.loss, halves[1], c.fake_label, c)
-    score_gradient = scale * np.concatenate([gradient_real, gradient_fake])
+    learns_real, learns_fake = (c.discriminator_halves in ("both", f"{x}_only") for x in _HALVES)
+    halves_gradient = [gradient_real * learns_real, gradient_fake * learns_fake]
+    score_gradient = scale * np.concatenate(halves_gradient)
     image_gradient, gradients = backward("discriminator", run, score_gradient)
     fake_gradient = image_gradient[len(real) :]
     return _moved(arrays, run, c), _DiscriminatorHalves(
@@ -182,7 +216,10 @@ def _update(
     spec: SystemSpec, network: NetworkName, arrays: Arrays, gradients: Arrays, c: Conventions
 ) -> Arrays:
     """Return the state after one Adam update of one network."""
-    settings = spec.generator_optimizer if network == "generator" else spec.discriminator_optimizer
+    settings: AdamSpec = getattr(spec, f"{network}_optimizer")
+    rate = getattr(c, f"{network}_learning_rate")
+    if rate is not None:
+        settings = dataclasses.replace(settings, learning_rate=rate)
     counter = f"{network}_optimizer/step"
     step = int(arrays[counter]) + 1
     after = dict(arrays) | {counter: np.array(step, np.int64)}
