@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_impl import checkpoint, train
+from jax_impl.activations import activations
 from jax_impl.losses import LOSSES
 from jax_impl.train import TrainState
 from shared.interface import METRIC_NAMES, LossValues, split_labels
-from shared.spec import SystemSpec, check_loss
+from shared.spec import NetworkName, SystemSpec, check_loss
 
 __all__ = ["JaxImplementation", "implementation"]
 
@@ -80,6 +81,16 @@ class JaxImplementation:
         with _precision(state.dtype):
             values = train.images_to_device(state.current, images)
             return np.array(train.discriminate(state.current, values, training=training))
+
+    def activations(
+        self, state: HeldState, network: NetworkName, inputs: np.ndarray, *, training: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Return what each layer makes of the inputs, by its name; the state does not change."""
+        to_device = train.latents_to_device if network == "generator" else train.images_to_device
+        with _precision(state.dtype):
+            values = to_device(state.current, inputs)
+            found = activations(state.current, network, values, training=training)
+            return {name: np.array(x) for name, x in found.items()}
 
     def gradients(
         self, state: HeldState, real_images: np.ndarray, latents: np.ndarray

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from pytorch_impl import checkpoint, train
+from pytorch_impl.activations import activations
 from pytorch_impl.losses import LOSSES
 from pytorch_impl.train import TrainState
 from shared.interface import LossValues, split_labels
-from shared.spec import SystemSpec, check_loss
+from shared.spec import NetworkName, SystemSpec, check_loss
 
 __all__ = ["PyTorchImplementation", "implementation"]
 
@@ -57,6 +58,14 @@ class PyTorchImplementation:
         """Return scores [batch]; the state does not change."""
         values = train.images_to_device(state, images)
         return train.discriminate(state, values, training=training).cpu().numpy()
+
+    def activations(
+        self, state: TrainState, network: NetworkName, inputs: np.ndarray, *, training: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Return what each layer makes of the inputs, by its name; the state does not change."""
+        to_device = train.latents_to_device if network == "generator" else train.images_to_device
+        found = activations(state, network, to_device(state, inputs), training=training)
+        return {name: x.cpu().numpy() for name, x in found.items()}
 
     def gradients(
         self, state: TrainState, real_images: np.ndarray, latents: np.ndarray

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from shared.spec import SystemSpec
+from shared.spec import AdamSpec, NetworkName, SystemSpec
 
 IMPLEMENTATIONS = ("pytorch", "tf", "jax")
 
@@ -94,6 +94,33 @@ class Implementation(Protocol):
 
     def synchronize(self, state: State) -> None:
         """Return when all work on the state is done, on whatever device it runs."""
+
+
+class ActivationsProtocol(Protocol):
+    """What an implementation may offer besides, so that a difference is found layer by layer."""
+
+    def activations(
+        self, state: State, network: NetworkName, inputs: np.ndarray, *, training: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Return what each layer makes of the inputs, by its name; the state does not change.
+
+        Layers are those of `SystemSpec.layers`, images NHWC; any of them may be left out.
+        """
+
+
+class AdamProtocol(Protocol):
+    """What an optimizer alone may offer: a partial implementation with nothing else."""
+
+    def adam(
+        self,
+        parameter: np.ndarray,
+        gradient: np.ndarray,
+        m: np.ndarray,
+        v: np.ndarray,
+        step: int,
+        settings: AdamSpec,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the parameter and both moments after update number `step` (the first is 1)."""
 
 
 METRIC_NAMES = (

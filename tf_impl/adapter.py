@@ -6,8 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from shared.interface import LossValues, split_labels
-from shared.spec import SystemSpec, check_loss
+from shared.spec import NetworkName, SystemSpec, check_loss
 from tf_impl import checkpoint, train
+from tf_impl.activations import activations
 from tf_impl.losses import LOSSES
 from tf_impl.train import TrainState
 
@@ -57,6 +58,14 @@ class TensorFlowImplementation:
         """Return scores [batch]; the state does not change."""
         values = train.images_to_device(state, images)
         return train.discriminate(state, values, training=training).numpy()
+
+    def activations(
+        self, state: TrainState, network: NetworkName, inputs: np.ndarray, *, training: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Return what each layer makes of the inputs, by its name; the state does not change."""
+        to_device = train.latents_to_device if network == "generator" else train.images_to_device
+        found = activations(state, network, to_device(state, inputs), training=training)
+        return {name: x.numpy() for name, x in found.items()}
 
     def gradients(
         self, state: TrainState, real_images: np.ndarray, latents: np.ndarray

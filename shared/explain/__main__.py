@@ -1,0 +1,129 @@
+"""The command line: `python -m shared.explain --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+
+from shared.explain.explanation import explain
+from shared.explain.port import Port, PortError
+from shared.explain.recordings import explain_recordings, format_report
+from shared.explain.report import print_explanation
+from shared.interface import load_implementation
+from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec
+
+PROGRAM = "python -m shared.explain"
+EXIT_DIFFERS, EXIT_BAD_INPUT = 1, 2
+DESCRIPTION = """\
+Say whether an implementation's difference from the NumPy reference is a bug, and which one.
+
+It is compared stage by stage from the same weights, latents and images: forward passes, losses,
+gradients, batch normalisation's statistics, Adam, ten steps. If something parts, the conventions are
+looked for under which the reference reproduces it: one wrong choice, then several.
+Two .safetensors files of shared.record.Recorder are compared with each other instead.
+"""
+EPILOG = """\
+The verdict is one of rounding (exit code 0), known trap or unexplained (1). Exit code 2: bad input.
+
+  python -m shared.explain jax
+  python -m shared.explain my_package.adapter --system conv28 --json explanation.json
+  python -m shared.explain ours.safetensors theirs.safetensors
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROGRAM,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    text = "pytorch, tf, jax, a module with an object `implementation`; or two recordings"
+    add("what", nargs="+", metavar="IMPLEMENTATION", help=text)
+    add("--system", choices=SYSTEMS, default="dcgan64", help="networks (default: %(default)s)")
+    add("--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)")
+    text = "size of the narrowest layer (default: 2, mlp28 8)"
+    add("--width", type=int, metavar="W", help=text)
+    add("--batch-size", type=int, default=4, metavar="N", help="(default: %(default)s)")
+    text = "updates of the discriminator a step (default: the system's)"
+    add("--d-steps", type=int, metavar="K", help=text)
+    text = "float64 unless the implementation refuses it"
+    add("--dtype", choices=("float64", "float32"), help=f"(default: {text})")
+    add("--seed", type=int, default=0, metavar="S", help="of the probes (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write everything there as JSON")
+    return parser
+
+
+def _spec(options: argparse.Namespace) -> SystemSpec:
+    system = SYSTEMS[options.system]
+    width = options.width or (8 if system.architecture == "mlp28" else 2)
+    if options.batch_size < 2 or options.batch_size % 2:
+        raise ValueError(f"--batch-size must be even, received {options.batch_size}")
+    return system.replace(
+        width=width,
+        latent_dim=6,
+        batch_size=options.batch_size,
+        loss=options.loss or system.loss,
+        discriminator_steps=options.d_steps or system.discriminator_steps,
+    )
+
+
+def _dtype(implementation: Any, spec: SystemSpec) -> str:
+    """Return float64, or float32 where the implementation does not take float64."""
+    port = Port(implementation, "float64")
+    if not port.offers("create"):
+        return "float64"
+    try:
+        port.call("create", spec, seed=0, dtype="float64")
+    except PortError:
+        return "float32"
+    return "float64"
+
+
+def _explain_implementation(options: argparse.Namespace, console: Console) -> tuple[Any, bool]:
+    implementation, spec = load_implementation(options.what[0]), _spec(options)
+    dtype = options.dtype or _dtype(implementation, spec)
+    explanation = explain(implementation, spec, dtype=dtype, seed=options.seed)
+    print_explanation(explanation, console)
+    return explanation.to_dict(), explanation.verdict == "rounding"
+
+
+def _explain_recordings(options: argparse.Namespace, console: Console) -> tuple[Any, bool]:
+    if len(options.what) != 2:
+        raise ValueError(f"expected one implementation or two recordings, received {options.what}")
+    report = explain_recordings(*map(Path, options.what))
+    console.print(format_report(report), markup=False, highlight=False)
+    return report.to_dict(), report.parting is None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    recordings = len(options.what) > 1 or options.what[0].endswith(".safetensors")
+    try:
+        command = _explain_recordings if recordings else _explain_implementation
+        data, agrees = command(options, console)
+        if options.json is not None:
+            options.json.write_text(json.dumps(data, indent=1, default=str) + "\n")
+    except (ValueError, ImportError, OSError) as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    return 0 if agrees else EXIT_DIFFERS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Asking an implementation, which may be partial, for everything that it can show of a probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from shared.explain.observations import (
+    ADAM_STAGE,
+    FORWARD_STAGES,
+    LOSS_STAGE,
+    STEP_STAGES,
+    Group,
+    adam_arrays,
+    forward_inputs,
+    gradient_stages,
+    loss_arrays,
+    output_name,
+    state_stages,
+)
+from shared.explain.probes import Arrays, Probe
+from shared.interface import LossValues
+from shared.spec import AdamSpec, SystemSpec, state_shapes
+
+_STATE = ("train_step", "export_state")
+_NEEDED = {
+    "losses of a step": ("train_step",),
+    "gradients of the discriminator": ("gradients",),
+    "gradients of the generator": ("gradients",),
+    "batch normalisation's statistics": _STATE,
+    "Adam's moments": _STATE,
+    "updated parameters": _STATE,
+}
+
+
+class PortError(Exception):
+    """An implementation raised, or returned something of another kind; says where and what."""
+
+
+@dataclass
+class Observations:
+    """The stages that an implementation has shown, and why others are missing."""
+
+    groups: list[Group] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def of(self, stages: tuple[str, ...]) -> list[Group]:
+        """Return the groups of some stages."""
+        return [group for group in self.groups if group.stage in stages]
+
+
+class Port:
+    """An implementation under test, in one dtype; every array comes back as float64.
+
+    Methods that the implementation does not have are stages that it does not show.
+    """
+
+    def __init__(self, implementation: Any, dtype: str) -> None:
+        self.implementation, self.dtype = implementation, dtype
+
+    def offers(self, *methods: str) -> bool:
+        """Return whether the implementation has all of these methods."""
+        return all(callable(getattr(self.implementation, name, None)) for name in methods)
+
+    def lacking(self, *methods: str) -> str:
+        """Return which of these methods are missing, as a reason."""
+        names = [f"{name}()" for name in methods if not self.offers(name)]
+        return f"the implementation has no {', '.join(names)}" if names else ""
+
+    def call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method; whatever it raises becomes a PortError."""
+        try:
+            return getattr(self.implementation, method)(*arguments, **options)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise PortError(f"{method}() raised {text}") from error
+
+    def state_of(self, probe: Probe) -> Any:
+        """Return a state that holds the arrays of a probe."""
+        state = self.call("create", probe.spec, seed=0, dtype=self.dtype)
+        self.call("import_state", state, self._given(probe.arrays))
+        return state
+
+    def _given(self, arrays: Arrays) -> Arrays:
+        return {n: a.copy() if n.endswith("/step") else self.cast(a) for n, a in arrays.items()}
+
+    def cast(self, array: np.ndarray) -> np.ndarray:
+        """Return an array in the dtype of the implementation."""
+        return array.astype(self.dtype)
+
+    def observe(self, probe: Probe, into: Observations) -> None:
+        """Add every stage that the implementation shows of a probe."""
+        if not self.offers("create", "import_state"):
+            reason = self.lacking("create", "import_state")
+            into.missing |= dict.fromkeys((*FORWARD_STAGES, *STEP_STAGES), reason)
+            return
+        self._observe_forward(probe, into)
+        self._observe_step(probe, into)
+
+    def _observe_forward(self, probe: Probe, into: Observations) -> None:
+        state = self.state_of(probe)
+        for stage in FORWARD_STAGES:
+            network, x, training = forward_inputs(stage, probe)
+            method = "generate" if network == "generator" else "discriminate"
+            if not self.offers(method):
+                into.missing[stage] = self.lacking(method)
+                continue
+            arrays: Arrays = {}
+            if self.offers("activations"):
+                found = self.call("activations", state, network, self.cast(x), training=training)
+                arrays |= _widened(found, stage)
+            output = self.call(method, state, self.cast(x), training=training)
+            arrays |= _widened({output_name(network): output}, stage)
+            into.groups.append(Group(stage, probe, arrays))
+
+    def _observe_step(self, probe: Probe, into: Observations) -> None:
+        found: dict[str, Arrays] = {}
+        if self.offers("train_step"):
+            found = self.step(self.state_of(probe), probe)
+        if self.offers("gradients"):
+            inputs = self.cast(probe.real_images), self.cast(probe.latents)
+            gradients = self.call("gradients", self.state_of(probe), *inputs)
+            found |= gradient_stages(_widened(gradients, "gradients"))
+        for stage in STEP_STAGES:
+            if found.get(stage):
+                into.groups.append(Group(stage, probe, found[stage]))
+            else:
+                into.missing[stage] = self.lacking(*_NEEDED[stage]) or "it returned none"
+
+    def step(self, state: Any, probe: Probe) -> dict[str, Arrays]:
+        """Make a step on a probe's inputs; return the arrays of its stages, without gradients."""
+        inputs = self.cast(probe.real_images), self.cast(probe.latents)
+        metrics = self.call("train_step", state, *inputs)
+        found = {"losses of a step": _widened(metrics, "losses of a step")}
+        if self.offers("export_state"):
+            found |= state_stages(probe.spec, self.exported(probe.spec, state))
+        return found
+
+    def exported(self, spec: SystemSpec, state: Any) -> Arrays:
+        """Return the arrays of a state; those that the system has not are a PortError."""
+        arrays = _widened(self.call("export_state", state), "the exported state")
+        expected = state_shapes(spec)
+        for name, array in arrays.items():
+            if name not in expected:
+                raise PortError(f"export_state() returned {name}, which {spec.name} has not")
+            if array.shape != expected[name]:
+                raise PortError(
+                    f"export_state() returned {name} of shape {array.shape}, "
+                    f"expected {expected[name]}"
+                )
+        return {name: arrays[name] for name in expected if name in arrays}
+
+    def observe_losses(self, probe: Probe, into: Observations) -> None:
+        """Add the values and gradients of the loss functions."""
+        if not self.offers("loss"):
+            into.missing[LOSS_STAGE] = self.lacking("loss")
+            return
+
+        def function(loss: str, real: np.ndarray, fake: np.ndarray) -> LossValues:
+            return self.call("loss", loss, self.cast(real), self.cast(fake))
+
+        arrays = _widened(loss_arrays(probe.spec.loss, function), LOSS_STAGE)
+        into.groups.append(Group(LOSS_STAGE, probe, arrays))
+
+    def observe_adam(self, probe: Probe, into: Observations) -> None:
+        """Add the numbers of the optimizer alone."""
+        if not self.offers("adam"):
+            return  # the step shows it as well
+
+        def function(*arrays: np.ndarray, step: int, settings: AdamSpec) -> tuple[Any, ...]:
+            return self.call("adam", *map(self.cast, arrays), step, settings)
+
+        arrays = _widened(adam_arrays(probe.spec, function), ADAM_STAGE)
+        into.groups.append(Group(ADAM_STAGE, probe, arrays))
+
+
+def _widened(arrays: Any, what: str) -> Arrays:
+    """Return named arrays as float64; anything else is a PortError."""
+    try:
+        return {name: np.asarray(array).astype(np.float64) for name, array in arrays.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PortError(f"{what}: expected arrays by name, received {type(arrays)}") from error

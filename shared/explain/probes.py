@@ -1,0 +1,134 @@
+"""What an implementation is asked to compute: weights, images and latents that show every trap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.fixtures.make_network import representative_state
+from shared.layer import Layer
+from shared.reference.network import Pass, forward
+from shared.reference.step import train_step
+from shared.spec import Conventions, SystemSpec
+from shared.streams import latents, stream
+
+Arrays = dict[str, np.ndarray]
+
+# In float32 a pre-activation nearer to 0 than this may fall on the other side of a ReLU's kink.
+KINK_MARGIN = 4e-6
+SMALL = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A state and the inputs of one step; every number is a float32 number, held as float64."""
+
+    name: str
+    spec: SystemSpec
+    arrays: Arrays
+    real_images: np.ndarray
+    latents: np.ndarray
+
+    @property
+    def one_batch(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first batch of latents and of real images."""
+        count = len(self.real_images) // self.spec.discriminator_steps
+        return self.latents[:count], self.real_images[:count]
+
+
+def make_probes(
+    spec: SystemSpec, seed: int, clear_under: Sequence[Conventions]
+) -> tuple[Probe, ...]:
+    """Return a probe as in the middle of training, and one at its start with small gradients.
+
+    Their batches differ in size. No pre-activation of either is near a kink under any of the
+    conventions `clear_under`. In the first no array is 0 or 1, no moment is 0. In the second the
+    moments are 0, the gradients are of the size of Adam's epsilon, and the first channel of the
+    discriminator's first convolution has no weights: its pre-activations are exactly 0.
+    """
+    larger = spec.replace(batch_size=spec.batch_size + 2)
+    return (
+        _first_clear("mid-training", spec, representative_state, seed, clear_under),
+        _first_clear("small gradients", larger, _small_state, seed, clear_under),
+    )
+
+
+def _first_clear(
+    name: str,
+    spec: SystemSpec,
+    state_of: Callable[[SystemSpec, int], Arrays],
+    seed: int,
+    clear_under: Sequence[Conventions],
+) -> Probe:
+    for number in range(1000 * seed, 1000 * seed + 300):
+        probe = _probe(name, spec, state_of(spec, number), number)
+        if all(kink_margin(probe, c) >= KINK_MARGIN for c in clear_under):
+            return probe
+    raise ValueError(
+        f"no probe of {spec.name} with width {spec.width} and batch {spec.batch_size} keeps every "
+        "pre-activation clear of 0 in float32; expected a narrower system or --dtype float64"
+    )
+
+
+def _probe(name: str, spec: SystemSpec, arrays: Arrays, seed: int) -> Probe:
+    widened = {n: a if n.endswith("/step") else a.astype(np.float64) for n, a in arrays.items()}
+    return Probe(name, spec, widened, *draw_inputs(spec, seed))
+
+
+def draw_inputs(spec: SystemSpec, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return real images and latents for one step."""
+    shape = (spec.batch_size * spec.discriminator_steps, *spec.image_shape)
+    real = stream(seed, "explain/real_images").uniform(*spec.image_range, shape)
+    z = latents(spec, seed, 0, spec.batch_size * spec.latent_batches)
+    return _as_float32(real), _as_float32(z)
+
+
+def _as_float32(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32).astype(np.float64)
+
+
+def _small_state(spec: SystemSpec, seed: int) -> Arrays:
+    arrays = representative_state(spec, seed)
+    for name, array in arrays.items():
+        if name.endswith(("/m", "/v", "/step")):
+            arrays[name] = np.zeros_like(array)
+    last = last_layer(spec)
+    for name in (f"discriminator/{last.name}/{p.name}" for p in last.parameters):
+        arrays[name] = (arrays[name] * SMALL).astype(np.float32)
+    first = spec.layers("discriminator")[0]
+    if first.kind == "conv":
+        for parameter in first.parameters:
+            arrays[f"discriminator/{first.name}/{parameter.name}"][..., 0] = 0.0
+    return arrays
+
+
+def last_layer(spec: SystemSpec) -> Layer:
+    """Return the discriminator's last layer with parameters."""
+    return [layer for layer in spec.layers("discriminator") if layer.parameters][-1]
+
+
+def kink_margin(probe: Probe, conventions: Conventions | None = None) -> float:
+    """Return the smallest |pre-activation| but 0 of any (leaky) ReLU in the passes of one step.
+
+    Of the first update of the discriminator and of the generator's pass through it.
+    """
+    c = conventions or Conventions()
+    z, real = probe.one_batch
+    updated = train_step(probe.spec, probe.arrays, probe.real_images, probe.latents, c).arrays
+    margins = []
+    for arrays in (probe.arrays, probe.arrays | updated):
+        generated = forward(probe.spec, "generator", probe.arrays, z, c, training=True)
+        margins.append(_smallest_pre_activation(generated))
+        for images in (real, generated.output):
+            run = forward(probe.spec, "discriminator", arrays, images, c, training=True)
+            margins.append(_smallest_pre_activation(run))
+    return min(margins)
+
+
+def _smallest_pre_activation(run: Pass) -> float:
+    names = list(run.activations)
+    before = [names[i - 1] for i, n in enumerate(names) if n.startswith(("relu", "leaky_relu"))]
+    sizes = [np.abs(run.activations[name]) for name in before]
+    return min(float(np.min(size, where=size > 0.0, initial=np.inf)) for size in sizes)
