@@ -24,8 +24,8 @@ DESCRIPTION = """\
 Say whether an implementation's difference from the NumPy reference is a bug, and which one.
 
 It is compared stage by stage from the same weights, latents and images: forward passes, losses,
-gradients, batch normalisation's statistics, Adam, ten steps. If something parts, the conventions are
-looked for under which the reference reproduces it: one wrong choice, then several.
+gradients, batch normalisation's statistics, Adam, ten steps. If something parts, the conventions
+are looked for under which the reference reproduces it: one wrong choice, then several.
 Two .safetensors files of shared.record.Recorder are compared with each other instead.
 """
 EPILOG = """\

@@ -7,7 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from shared.explain.distance import BOUNDS, differences
+from shared.explain.initial import InitialWeights, initial_weights
 from shared.explain.observations import (
     FORWARD_STAGES,
     LOSS_STAGE,
@@ -41,7 +44,9 @@ def explain(
     optional protocols; what it lacks is not looked at. `spec` should be narrow (width 2 to 8, batch
     4). Raises ValueError for a system that has no probe in float32.
     """
-    return _Explainer(implementation, spec, dtype, seed, steps).run()
+    # The reference's matrices are small: more threads only wait for each other.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _Explainer(implementation, spec, dtype, seed, steps).run()
 
 
 class _Explainer:
@@ -55,6 +60,7 @@ class _Explainer:
         self.started = time.monotonic()
         self.tried = 0
         self.notes: list[str] = []
+        self.initial: InitialWeights | None = None
 
     def run(self) -> Explanation:
         clear_under: list[Conventions] = [CANONICAL] if self.dtype == "float32" else []
@@ -62,6 +68,7 @@ class _Explainer:
             probes = make_probes(self.spec, self.seed * ATTEMPTS + attempt, clear_under)
             seen = Observations()
             try:
+                self.initial = self.initial or initial_weights(self.port, self.spec)
                 self._observe(probes, seen)
             except PortError as error:
                 return self._failed(seen, str(error))
@@ -132,7 +139,8 @@ class _Explainer:
         if later.parting is not None:
             place = first or Place.of(later.parting, self.dtype)
             return self._explanation(seen, "unexplained", stages, place)
-        traps = [self._trap(change, probes) for change in deviations(found[0])]
+        traps = self._initial_traps()
+        traps += [self._trap(change, probes) for change in deviations(found[0])]
         if lower:
             traps.append(Trap(FLOAT32_INSIDE, first.relative if first else 0.0, _where(first)))
         verdict = "known trap" if traps else "rounding"
@@ -141,7 +149,12 @@ class _Explainer:
 
     def _stages(self, seen: Observations) -> tuple[list[Stage], Place | None]:
         """Return every stage with its largest difference, and the first array that parts."""
-        stages, first = [], None
+        stages: list[Stage] = []
+        first: Place | None = None
+        if self.initial is not None:
+            stages.append(self.initial.stage)
+            if self.initial.parting is not None:
+                first = Place.of(self.initial.parting, self.dtype)
         for group in seen.groups:
             expected = self.reference.arrays(group.stage, group.probe, CANONICAL)
             found = differences(group, expected, self.dtype)
@@ -164,6 +177,16 @@ class _Explainer:
                 if difference > cost:
                     cost, where = difference, f"{name} ({stage}, {probe.name})"
         return Trap(change, cost, where)
+
+    def _initial_traps(self) -> list[Trap]:
+        initial = self.initial
+        if initial is None or initial.parting is None:
+            return []
+        change = {"initializer": initial.initializer}
+        return [Trap(change, initial.parting.relative, f"{initial.parting.name} (initial weights)")]
+
+    def _initial_notes(self) -> list[str]:
+        return [self.initial.note] if self.initial is not None and self.initial.note else []
 
     def _failed(self, seen: Observations, reason: str) -> Explanation:
         self.notes.append(reason)
@@ -189,7 +212,7 @@ class _Explainer:
             first=first,
             traps=traps,
             alternatives=alternatives,
-            notes=tuple(dict.fromkeys(self.notes)),
+            notes=tuple(dict.fromkeys([*self.notes, *self._initial_notes()])),
             tried=self.tried,
             seconds=time.monotonic() - self.started,
             missing=seen.missing,

@@ -643,7 +643,7 @@ def _fewest_differences(
         for a in first
         for b in second
     }
-    if not changes or () in changes:
+    if not changes:
         return []
     fewest = min(len(change) for change in changes)
     smallest = {change for change in changes if len(change) == fewest}

@@ -48,7 +48,8 @@ def many_steps(
             expected = reference.arrays(stage, here, conventions)
             found = differences(group, expected, port.dtype)
             parting = worst(group, expected, found, bound)
-            largest, where = max((largest, where), *((d, name) for name, d in found.items()))
+            seen = [(difference, name) for name, difference in found.items()]
+            largest, where = max([(largest, where), *seen])
             if parting is not None:
                 return Steps([Stage(STAGE.format(steps), here.name, largest, where)], parting)
     return Steps([Stage(STAGE.format(steps), probe.name, largest, where)])

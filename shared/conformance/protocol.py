@@ -1,0 +1,130 @@
+"""What the runner and an implementation's process say to each other: one JSON object per line.
+
+The process speaks first, `{"hello": {"protocol": 1, "name": …, "methods": […]}}`. Then every line
+to it is a request, `{"id": 1, "method": …, "arguments": {…}}`, and every line from it an answer,
+`{"id": 1, "result": {…}}` or `{"id": 1, "error": {"kind": "refused" or "failed", "message": …}}`.
+Wherever a number can be nan, infinite or has a dtype it is an array: `{"dtype", "shape", "data"}`
+with the bytes little-endian, C order, in base64, which is exact in every language.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+VERSION = 1
+METHODS = (
+    "loss",
+    "create",
+    "generate",
+    "discriminate",
+    "gradients",
+    "train_step",
+    "export_state",
+    "import_state",
+    "synchronize",
+    "adam",
+)
+DTYPES = ("float32", "float64", "int64")
+_ARRAY_KEYS = {"dtype", "shape", "data"}
+
+
+class ProtocolError(ValueError):
+    """A line that is not what the protocol says; the message says what it holds instead."""
+
+
+class RefusedError(Exception):
+    """An implementation says that it does not do what it was asked, a dtype for instance."""
+
+
+class RequestFailedError(Exception):
+    """One request failed in the implementation, which goes on."""
+
+
+class SessionEndedError(Exception):
+    """The implementation's process ended, hung or spoke another language: nothing more comes."""
+
+
+class Session(Protocol):
+    """An implementation that can be asked."""
+
+    name: str
+    methods: tuple[str, ...]
+
+    def call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the result of one request.
+
+        Raises RefusedError, RequestFailedError or SessionEndedError.
+        """
+
+
+def encode(value: Any) -> Any:
+    """Return a value as JSON data: arrays and NumPy's scalars as objects, the rest as it is."""
+    if isinstance(value, Mapping):
+        return {name: encode(part) for name, part in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        if value.dtype.name not in DTYPES:
+            raise ProtocolError(f"an array of {value.dtype}; expected one of {', '.join(DTYPES)}")
+        little = np.asarray(value, value.dtype.newbyteorder("<"))
+        data = base64.b64encode(little.tobytes()).decode("ascii")
+        return {"dtype": value.dtype.name, "shape": list(value.shape), "data": data}
+    return value
+
+
+def decode(value: Any) -> Any:
+    """Undo `encode`. An array that does not hold what it says raises ProtocolError."""
+    if isinstance(value, list):
+        return [decode(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == _ARRAY_KEYS:
+        return _decode_array(**value)
+    return {name: decode(part) for name, part in value.items()}
+
+
+def _decode_array(dtype: Any, shape: Any, data: Any) -> np.ndarray:
+    if dtype not in DTYPES:
+        raise ProtocolError(f"an array of dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
+    whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
+    if not whole or not isinstance(data, str):
+        raise ProtocolError(f"an array of shape {shape!r}; expected whole numbers, data in base64")
+    try:
+        content = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ProtocolError(f"an array whose data is not base64: {error}") from error
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if len(content) != size:
+        raise ProtocolError(f"{len(content)} bytes for {dtype}{shape}, which takes {size}")
+    little = np.dtype(dtype).newbyteorder("<")
+    return np.frombuffer(content, little).reshape(shape).astype(dtype)
+
+
+def write_line(message: Mapping[str, Any]) -> bytes:
+    """Return a message as a line; nan outside an array raises ProtocolError."""
+    try:
+        return json.dumps(encode(message), allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(f"a message that JSON cannot hold: {error}") from error
+
+
+def read_line(line: bytes) -> dict[str, Any]:
+    """Return the message of a line; raises ProtocolError for anything but a JSON object."""
+    try:
+        message = json.loads(line)
+    except ValueError as error:
+        raise ProtocolError(f"received {shortened(line)}, expected a line of JSON") from error
+    if not isinstance(message, dict):
+        raise ProtocolError(f"received {shortened(line)}, expected a JSON object")
+    return decode(message)
+
+
+def shortened(line: bytes, length: int = 80) -> str:
+    """Return the start of a line for a message."""
+    text = line[:length].decode("utf-8", "replace").strip()
+    return repr(text + " …" if len(line) > length else text)

@@ -1,0 +1,131 @@
+"""What a run found: for a terminal, as JSON and as JUnit XML."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from shared.conformance.verdicts import FAILURES, VERDICTS, Result, counts, finite, is_conformant
+
+FORMAT_VERSION = 1
+SHOWN = 20
+# Anything else cannot stand in an XML 1.0 document, not even escaped.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_JUNIT_TAGS = {
+    "fail": "failure",
+    "unexpected pass": "failure",
+    "errored": "error",
+    "skipped": "skipped",
+    # JUnit has no word for these; they are not passes, so a reader counts them as skipped.
+    "divergent as declared": "skipped",
+    "loosened": "skipped",
+}
+
+
+def headline(name: str, results: Sequence[Result]) -> str:
+    """Return all counts of a run in one line."""
+    found = counts(results)
+    return f"{name}: " + ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS)
+
+
+def print_summary(name: str, results: Sequence[Result], console: Console) -> None:
+    """Print a table by kind of case, why cases were skipped, the first failures, the headline."""
+    console.print(_table(results))
+    for verdict in ("skipped", "divergent as declared", "loosened"):
+        _print_reasons(verdict, results, console)
+    failures = [result for result in results if result.verdict in FAILURES]
+    for result in failures[:SHOWN]:
+        _print_line(f"{result.verdict}: {result.case.id}: {result.message}", console)
+        _print_line(f"    bound {result.limit:g} {result.case.bound.unit}", console)
+    if len(failures) > SHOWN:
+        _print_line(f"… and {len(failures) - SHOWN} more; --json FILE holds them all", console)
+    _print_line(headline(name, results), console)
+    if not results or all(result.verdict == "skipped" for result in results):
+        _print_line("no case was run", console)
+
+
+def _table(results: Sequence[Result]) -> Table:
+    table = Table("cases", *VERDICTS)
+    for kind in dict.fromkeys(map(_kind, results)):
+        found = counts(result for result in results if _kind(result) == kind)
+        table.add_row(kind, *(str(found[verdict] or "") for verdict in VERDICTS))
+    return table
+
+
+def _kind(result: Result) -> str:
+    return result.case.id.split("/", 1)[0]
+
+
+def _print_reasons(verdict: str, results: Sequence[Result], console: Console) -> None:
+    reasons = Counter(r.message for r in results if r.verdict == verdict)
+    for reason, number in reasons.most_common(SHOWN):
+        _print_line(f"{verdict}, {number}: {reason}", console)
+    if len(reasons) > SHOWN:
+        _print_line(f"{verdict}: {len(reasons) - SHOWN} more reasons", console)
+
+
+def _print_line(text: str, console: Console) -> None:
+    """Print a line; what a process said may hold escape sequences and lone surrogates."""
+    shown = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    console.print(Text(shown), soft_wrap=True, highlight=False)
+
+
+def write_json(path: Path, name: str, results: Sequence[Result]) -> None:
+    """Write the counts and every case with its error, bound, derivation and message."""
+    document = {
+        "format": "gan-conformance-report",
+        "format_version": FORMAT_VERSION,
+        "implementation": name,
+        "conformant": is_conformant(results),
+        "counts": counts(results),
+        "cases": [_json_case(result) for result in results],
+    }
+    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+def _json_case(result: Result) -> dict[str, Any]:
+    bound = result.case.bound
+    return {
+        "id": result.case.id,
+        "verdict": result.verdict,
+        "error": finite(result.error),
+        "bound": result.limit,
+        "own_bound": bound.limit,
+        "unit": bound.unit,
+        "derivation": bound.derivation,
+        "message": result.message,
+    }
+
+
+def write_junit(path: Path, name: str, results: Sequence[Result]) -> None:
+    """Write JUnit XML: one suite, a test case for each case, named by its id."""
+    tags = Counter(_JUNIT_TAGS.get(result.verdict) for result in results)
+    numbers = {
+        "tests": str(len(results)),
+        "failures": str(tags["failure"]),
+        "errors": str(tags["error"]),
+        "skipped": str(tags["skipped"]),
+    }
+    root = ElementTree.Element("testsuites", numbers)
+    suite = ElementTree.SubElement(root, "testsuite", {"name": _xml(name)} | numbers)
+    for result in results:
+        attributes = {"classname": f"conformance.{_kind(result)}", "name": _xml(result.case.id)}
+        element = ElementTree.SubElement(suite, "testcase", attributes)
+        if result.verdict in _JUNIT_TAGS:
+            message = _xml(f"{result.verdict}: {result.message}")
+            ElementTree.SubElement(element, _JUNIT_TAGS[result.verdict], {"message": message})
+    ElementTree.indent(root, " ")
+    ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)

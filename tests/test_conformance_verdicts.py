@@ -1,0 +1,321 @@
+"""Verdicts, overrides and reports of the conformance kit."""
+
+from __future__ import annotations
+
+import io
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from shared.conformance import measures
+from shared.conformance.bounds import Bound
+from shared.conformance.cases import all_problems, cases_of, matches, selected
+from shared.conformance.overrides import Override, load_overrides
+from shared.conformance.problem import Case, Declared, Problem
+from shared.conformance.protocol import RefusedError, RequestFailedError, SessionEndedError
+from shared.conformance.reports import headline, print_summary, write_json, write_junit
+from shared.conformance.serve import Server
+from shared.conformance.verdicts import VERDICTS, Result, counts, is_conformant, judge, run
+from tests.conformance_reference import ReferenceWithAdam
+
+TRUTH = np.array([1.0, 2.0])
+BOUND = Bound(1e-6, "relative L2", "for a test")
+
+
+def case(identifier: str = "loss/one", **changes: Any) -> Case:
+    fields = {"field": "x", "shape": (2,), "dtype": "float64", "bound": BOUND, "truth": TRUTH}
+    return Case(identifier, measure=measures.relative(TRUTH), **fields | changes)
+
+
+RIGHT, NEAR, WRONG = TRUTH * (1 + 1e-9), TRUTH * (1 + 1e-4), TRUTH * 2
+DIVERGENT = Override("*", "ours is another", None)
+TIGHT, LOOSE = (Override("*", "we know better", bound) for bound in (1e-12, 1e-3))
+
+
+@pytest.mark.parametrize(
+    ("answer", "override", "verdict"),
+    [
+        (RIGHT, None, "pass"),
+        (NEAR, None, "fail"),
+        (TRUTH * np.nan, None, "fail"),
+        (NEAR, DIVERGENT, "divergent as declared"),
+        (RIGHT, DIVERGENT, "unexpected pass"),
+        (TRUTH, TIGHT, "pass"),
+        (RIGHT, TIGHT, "fail"),
+        (NEAR, LOOSE, "loosened"),
+        (RIGHT, LOOSE, "loosened"),  # never a pass
+        (WRONG, LOOSE, "fail"),
+        (TRUTH * np.nan, LOOSE, "fail"),
+        (RIGHT, Override("*", "the same", 1e-6), "pass"),
+    ],
+)
+def test_verdicts(answer: np.ndarray, override: Override | None, verdict: str) -> None:
+    result = judge(case(), answer, "somebody", override)
+    assert result.verdict == verdict
+    if override:
+        assert override.reason in result.message
+    assert is_conformant([result]) == (verdict not in ("fail", "unexpected pass"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (None, "the answer has no 'x'"),
+        (3.0, "received a float, expected an array"),
+        (RIGHT[:, None], r"received shape (2, 1), expected (2,)"),
+        (RIGHT.astype(np.float32), "received dtype float32, expected float64"),
+    ],
+)
+@pytest.mark.parametrize("override", [None, LOOSE])
+def test_an_answer_of_another_kind_fails(answer: Any, message: str, override: Any) -> None:
+    result = judge(case(), answer, "somebody", override)
+    assert result.verdict == "fail"
+    assert message in result.message
+    assert result.error is None
+
+
+def test_a_failure_names_the_worst_element() -> None:
+    result = judge(case(), np.array([1.0, 3.0]), "somebody", None)
+    assert "off by 0.447 relative L2" in result.message  # 1 / √5
+    assert "worst element (1,): received 3.0, expected 2.0" in result.message
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "verdict"),
+    [
+        ("tf", np.array([np.nan, np.nan]), "divergent as declared"),
+        ("tf", RIGHT, "unexpected pass"),
+        ("tf", WRONG, "fail"),
+        ("jax", np.array([np.nan, np.nan]), "fail"),
+        ("jax", RIGHT, "pass"),
+    ],
+)
+def test_what_the_fixture_declares_holds_for_one_implementation(
+    name: str, answer: np.ndarray, verdict: str
+) -> None:
+    declared = case(declared={"tf": Declared(float("nan"), "inf - inf")})
+    assert judge(declared, answer, name, None).verdict == verdict
+
+
+class Stub:
+    """A session whose method raises, or answers with one array."""
+
+    name = "stub"
+    methods = ("loss",)
+
+    def __init__(self, outcome: Exception | dict) -> None:
+        self.outcome = outcome
+
+    def call(self, method: str, arguments: object) -> dict:
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+def problem(method: str = "loss") -> Problem:
+    return Problem(
+        (method,), lambda session: {"x": session.call(method, {})["x"]}, (case(), case("loss/two"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict", "message"),
+    [
+        ({"x": RIGHT}, "pass", "off by"),
+        ({"y": RIGHT}, "errored", "an answer lacks 'x'"),
+        (RefusedError("float64 only"), "skipped", "refused: float64 only"),
+        (RequestFailedError("no memory"), "errored", "no memory"),
+        (SessionEndedError("killed"), "errored", "killed"),
+    ],
+)
+def test_every_case_of_a_problem_gets_a_verdict(outcome: Any, verdict: str, message: str) -> None:
+    results = run([problem()], Stub(outcome), {})
+    assert [r.verdict for r in results] == [verdict] * 2
+    assert message in results[0].message
+    assert is_conformant(results) == (verdict == "pass")
+
+
+def test_an_absent_method_is_skipped_with_the_reason() -> None:
+    results = run([problem("train_step")], Stub({}), {})
+    assert [(r.verdict, r.message) for r in results] == [("skipped", "no method train_step")] * 2
+    assert not is_conformant(results)  # nothing was run
+
+
+def test_a_partial_adapter_is_asked_only_what_it_offers() -> None:
+    class LossesAlone:
+        name = "losses alone"
+        loss = ReferenceWithAdam().loss
+
+    problems = selected(all_problems(), ["*/float64", "*/float64/*"])
+    found = counts(run(problems, Server(LossesAlone()), {}))
+    assert found == dict.fromkeys(VERDICTS, 0) | {"pass": 490, "skipped": 735}
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [(NotImplementedError("float64 only"), "skipped"), (ValueError("float64 only"), "errored")],
+)
+def test_only_a_plain_refusal_is_a_skip(error: Exception, verdict: str) -> None:
+    """Any other exception may be a mistake: a ValueError of a loss is no refusal of a dtype."""
+
+    class Refusing:
+        def loss(self, *_: object, **__: float) -> None:
+            raise error
+
+    (result, *_) = run(selected(all_problems(), ["loss/bce/point/+0/*"]), Server(Refusing()), {})
+    assert result.verdict == verdict
+    assert "float64 only" in result.message
+
+
+def test_a_system_or_dtype_that_create_refuses_is_a_skip() -> None:
+    problems = selected(all_problems(), ["network/mlp28/generate/*/float32"])
+    results = run(problems, Server(ReferenceWithAdam()), {})
+    assert {r.verdict for r in results} == {"skipped"}
+    assert "computes in float64 only, received 'float32'" in results[0].message
+
+
+# --- overrides --------------------------------------------------------------------------------
+
+IDENTIFIERS = ["loss/bce/float32/generator", "loss/bce/float64/generator", "step/mlp28/float32/x"]
+TOML = """
+["loss/*/float32/*"]
+divergent = true
+reason = "rounds to bfloat16"
+
+["step/mlp28/float32/x"]
+bound = 1e-3
+reason = "fast mathematics"
+"""
+
+
+def write(folder: Path, text: str, name: str = "overrides.toml") -> Path:
+    path = folder / name
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_overrides_of_toml_and_json(tmp_path: Path) -> None:
+    expected = {
+        IDENTIFIERS[0]: Override("loss/*/float32/*", "rounds to bfloat16", None),
+        IDENTIFIERS[2]: Override("step/mlp28/float32/x", "fast mathematics", 1e-3),
+    }
+    assert load_overrides(write(tmp_path, TOML), IDENTIFIERS) == expected
+    as_json = json.dumps(tomllib.loads(TOML))
+    assert load_overrides(write(tmp_path, as_json, "o.json"), IDENTIFIERS) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('["loss/none"]\ndivergent = true\nreason = "r"', "'loss/none' matches no case"),
+        ('["loss/*"]\ndivergent = true', "expected a table by case id or pattern"),
+        ('["loss/*"]\ndivergent = false\nreason = "r"', "expected a table by case id"),
+        ('["loss/*"]\ndivergent = true\nreason = " "', "has an empty reason"),
+        ('["loss/*"]\nbound = "1"\nreason = "r"', "expected a table by case id or pattern"),
+        ('["loss/*"]\nbound = true\nreason = "r"', "expected a table by case id or pattern"),
+        ('["loss/*"]\nbound = nan\nreason = "r"', "expected a finite number of at least 0"),
+        ('["loss/*"]\nbound = -1.0\nreason = "r"', "expected a finite number of at least 0"),
+        ('["loss/*"]\nbound = 1\ndivergent = true\nreason = "r"', "expected a table by case"),
+        ('"loss/*" = 3', "expected a table by case id or pattern"),
+        ("[", "overrides.toml: "),
+        (
+            '["*32*"]\nbound = 1\nreason = "r"\n["loss/*"]\nbound = 1\nreason = "r"',
+            "'*32*' and 'loss/*' both match loss/bce/float32/generator",
+        ),
+    ],
+)
+def test_a_bad_override_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match="overrides") as raised:
+        load_overrides(write(tmp_path, text), IDENTIFIERS)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["absent.toml", "overrides.yaml", "folder.toml"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.toml").mkdir()
+    write(tmp_path, "", "overrides.yaml")
+    with pytest.raises(ValueError, match=name):
+        load_overrides(tmp_path / name, IDENTIFIERS)
+
+
+def test_patterns() -> None:
+    assert matches("loss/bce/point/+inf/float32/generator", "loss/*/float32/*")
+    assert not matches("loss/bce/point/+inf/float32/generator", "loss/*/float32")
+    with pytest.raises(ValueError, match=r"--select 'nothing' matches no case"):
+        selected(all_problems(), ["loss/*", "nothing"])
+    chosen = cases_of(selected(all_problems(), ["adam/fresh/*", "step/mlp28/*"]))
+    assert {c.id.split("/")[0] for c in chosen} == {"adam", "step"}
+
+
+# --- reports ----------------------------------------------------------------------------------
+
+# What a process may say on stderr before it dies; XML can hold neither \x00 nor a lone surrogate.
+HOSTILE = 'Segmentation fault \x00\x1b[31m <&"]]> \ud800 é'
+
+
+def one_of_each() -> list[Result]:
+    return [
+        Result(case(f"kind/{verdict}"), verdict, 0.5, 1.0, f"{verdict} {HOSTILE}")
+        for verdict in VERDICTS
+    ] + [Result(case("kind/inf"), "fail", float("inf"), 1.0, "")]
+
+
+def test_the_json_report(tmp_path: Path) -> None:
+    write_json(tmp_path / "report.json", "somebody", one_of_each())
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert report["counts"] == dict.fromkeys(VERDICTS, 1) | {"fail": 2}
+    assert report["conformant"] is False
+    assert report["cases"][0]["derivation"] == "for a test"
+    assert report["cases"][-1]["error"] is None
+    assert report["cases"][2]["id"] == "kind/errored"
+
+
+def test_the_junit_report_is_xml(tmp_path: Path) -> None:
+    write_junit(tmp_path / "report.xml", f"somebody {HOSTILE}", one_of_each())
+    suite = ElementTree.parse(tmp_path / "report.xml").getroot().find("testsuite")
+    assert suite is not None
+    numbers = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
+    assert numbers == {"tests": "8", "failures": "3", "errors": "1", "skipped": "3"}
+    tags = {
+        element.get("name"): [child.tag for child in element]
+        for element in suite.findall("testcase")
+    }
+    assert tags == {
+        "kind/pass": [],
+        "kind/fail": ["failure"],
+        "kind/errored": ["error"],
+        "kind/unexpected pass": ["failure"],
+        "kind/divergent as declared": ["skipped"],
+        "kind/loosened": ["skipped"],
+        "kind/skipped": ["skipped"],
+        "kind/inf": ["failure"],
+    }
+    assert '<&"]]>' in suite.findall("testcase")[2][0].get("message", "")
+
+
+def test_the_summary_shows_counts_reasons_and_failures() -> None:
+    text = io.StringIO()
+    print_summary("somebody", one_of_each(), Console(file=text, width=80))
+    shown = text.getvalue()
+    expected = (
+        "somebody: 1 pass, 2 fail, 1 errored, 1 unexpected pass, 1 divergent as declared, "
+        "1 loosened, 1 skipped"
+    )
+    assert headline("somebody", one_of_each()) == expected
+    assert expected in shown
+    assert "fail: kind/inf: " in shown
+    assert "skipped, 1: skipped Segmentation fault" in shown
+    assert "\x1b" not in shown
+    shown.encode()  # a lone surrogate could not be
+
+
+def test_a_summary_of_nothing_says_so() -> None:
+    text = io.StringIO()
+    print_summary("somebody", [], Console(file=text, width=80))
+    assert "no case was run" in text.getvalue()
