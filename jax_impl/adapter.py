@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jax_impl import checkpoint, train
 from jax_impl.activations import activations
+from jax_impl.layers import adam
 from jax_impl.losses import LOSSES
 from jax_impl.train import TrainState
 from shared.interface import METRIC_NAMES, LossValues, split_labels
-from shared.spec import NetworkName, SystemSpec, check_loss
+from shared.spec import AdamSpec, NetworkName, SystemSpec, check_loss
 
 __all__ = ["JaxImplementation", "implementation"]
 
@@ -116,6 +118,28 @@ class JaxImplementation:
             )
             # A jitted function returns a dict in alphabetical order.
             return {name: float(metrics[name]) for name in METRIC_NAMES}
+
+    def adam(
+        self,
+        parameter: np.ndarray,
+        gradient: np.ndarray,
+        m: np.ndarray,
+        v: np.ndarray,
+        step: int,
+        settings: AdamSpec,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the parameter and both moments after update number `step` (the first is 1)."""
+        with _precision(str(parameter.dtype)):
+            transformation = adam(settings)
+            moments, *rest = transformation.init(jnp.asarray(parameter))
+            moments = moments._replace(
+                count=jnp.asarray(step - 1, jnp.int32), mu=jnp.asarray(m), nu=jnp.asarray(v)
+            )
+            updates, (moments, *_) = transformation.update(
+                jnp.asarray(gradient), (moments, *rest), jnp.asarray(parameter)
+            )
+            after = optax.apply_updates(jnp.asarray(parameter), updates)
+            return np.array(after), np.array(moments.mu), np.array(moments.nu)
 
     def export_state(self, state: HeldState) -> dict[str, np.ndarray]:
         """Return weights, BN statistics, Adam moments and counters by canonical name."""

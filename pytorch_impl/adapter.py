@@ -11,9 +11,10 @@ from torch import Tensor
 from pytorch_impl import checkpoint, train
 from pytorch_impl.activations import activations
 from pytorch_impl.losses import LOSSES
+from pytorch_impl.state import create_adam
 from pytorch_impl.train import TrainState
 from shared.interface import LossValues, split_labels
-from shared.spec import NetworkName, SystemSpec, check_loss
+from shared.spec import AdamSpec, NetworkName, SystemSpec, check_loss
 
 __all__ = ["PyTorchImplementation", "implementation"]
 
@@ -85,6 +86,29 @@ class PyTorchImplementation:
             train.latents_to_device(state, latents),
         )
         return {name: float(value) for name, value in metrics.items()}
+
+    def adam(
+        self,
+        parameter: np.ndarray,
+        gradient: np.ndarray,
+        m: np.ndarray,
+        v: np.ndarray,
+        step: int,
+        settings: AdamSpec,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the parameter and both moments after update number `step` (the first is 1)."""
+        held = torch.nn.ParameterList([torch.nn.Parameter(_to_tensor(parameter))])
+        optimizer = create_adam(held, settings)
+        held[0].grad = _to_tensor(gradient)
+        optimizer.state[held[0]] = {
+            "step": torch.tensor(step - 1.0),
+            "exp_avg": _to_tensor(m),
+            "exp_avg_sq": _to_tensor(v),
+        }
+        optimizer.step()
+        after = optimizer.state[held[0]]
+        tensors = (held[0].detach(), after["exp_avg"], after["exp_avg_sq"])
+        return tensors[0].numpy(), tensors[1].numpy(), tensors[2].numpy()
 
     def export_state(self, state: TrainState) -> dict[str, np.ndarray]:
         """Return weights, BN statistics, Adam moments and counters by canonical name."""

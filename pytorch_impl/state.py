@@ -20,6 +20,7 @@ __all__ = [
     "PRECISIONS",
     "CapturedStep",
     "TrainState",
+    "create_adam",
     "create_train_state",
     "images_to_device",
     "images_to_numpy",
@@ -147,8 +148,8 @@ def create_train_state(
         DTYPES[dtype],
         generator,
         discriminator,
-        _adam(generator, spec.generator_optimizer, mode),
-        _adam(discriminator, spec.discriminator_optimizer, mode),
+        create_adam(generator, spec.generator_optimizer, mode),
+        create_adam(discriminator, spec.discriminator_optimizer, mode),
         precision,
         mode,
     )
@@ -163,7 +164,8 @@ def _set_tf32(allowed: bool) -> None:
     torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
 
 
-def _adam(network: nn.Module, settings: AdamSpec, mode: str = "eager") -> torch.optim.Adam:
+def create_adam(network: nn.Module, settings: AdamSpec, mode: str = "eager") -> torch.optim.Adam:
+    """Return the optimizer of a network's parameters."""
     # torch.optim.Adam is Kingma & Ba's Algorithm 1: epsilon outside the bias-corrected root.
     return torch.optim.Adam(
         network.parameters(),

@@ -214,6 +214,19 @@ def _right(options: argparse.Namespace) -> list[Outcome]:
     return outcomes
 
 
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Return the single faults as a table in Markdown: a line each, a column for each framework."""
+    columns = [name for name in IMPLEMENTATIONS if name in {o.framework for o in outcomes}]
+    cells = {(o.planted[0], o.framework): o for o in outcomes}
+    lines = [f"| fault | {' | '.join(columns)} | what is said |", "|---" * (len(columns) + 2) + "|"]
+    for name in dict.fromkeys(o.planted[0] for o in outcomes):
+        row = [cells.get((name, framework)) for framework in columns]
+        marks = ["-" if o is None else "named" if o.right else f"**{o.verdict}**" for o in row]
+        said = dict.fromkeys(o.named for o in row if o is not None)
+        lines.append(f"| {name} | {' | '.join(marks)} | {' / '.join(said)} |")
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 0 where every verdict is right."""
     parser = argparse.ArgumentParser(prog="python -m tests.explain_accuracy", description=__doc__)
@@ -226,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--dtype", choices=("float64", "float32"), default="float64")
     add("--seed", type=int, default=0, help="of the pairs")
     add("--json", type=Path, metavar="FILE")
+    add("--table", type=Path, metavar="FILE", help="the single faults as a table in Markdown")
     options = parser.parse_args(arguments)
     parts = {
         "single faults": _singles(options) if options.singles or options.only else [],
@@ -235,6 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, outcomes in parts.items():
         if outcomes:
             print(f"{name}: {sum(o.right for o in outcomes)} of {len(outcomes)} right")
+    if options.table:
+        options.table.write_text(table(parts["single faults"]) + "\n")
     if options.json:
         data = {name: [asdict(o) for o in outcomes] for name, outcomes in parts.items()}
         options.json.write_text(json.dumps(data, indent=1) + "\n")

@@ -32,10 +32,10 @@ Optimizer = tuple[Update, Export]
 def pytorch_adam(settings: AdamSpec, start: np.ndarray) -> Optimizer:
     import torch
 
-    from pytorch_impl.state import _adam
+    from pytorch_impl.state import create_adam
 
     network = torch.nn.ParameterList([torch.nn.Parameter(torch.from_numpy(start.copy()))])
-    optimizer = _adam(network, settings)
+    optimizer = create_adam(network, settings)
     (parameter,) = network
 
     def update(gradient: np.ndarray) -> None:

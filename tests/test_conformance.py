@@ -20,13 +20,13 @@ from shared.conformance.verdicts import Result, counts, run
 from shared.fixtures import load_network_fixture
 from shared.fixtures.make_network import KINK_MARGIN
 from shared.layer import Initializer, Parameter
+from shared.reference.adapter import ReferenceImplementation
 from shared.reference.network import Pass, forward
 from shared.reference.step import train_step
 from shared.spec import Conventions
 from shared.streams import stream
 from shared.trajectory import BOUNDS
 from tests import test_adam, test_models, test_systems
-from tests.conformance_reference import ReferenceWithAdam
 from tests.test_conventions import CASES as DEVIATIONS
 
 DTYPES = ("float64", "float32")
@@ -39,7 +39,7 @@ def in_float64() -> tuple[Problem, ...]:
 
 
 def results(conventions: Conventions) -> list[Result]:
-    server = Server(ReferenceWithAdam(conventions))
+    server = Server(ReferenceImplementation(conventions))
     with np.errstate(all="ignore"):  # a wrong convention may divide by 0
         return run(in_float64(), server, {})
 
@@ -92,11 +92,11 @@ def test_smaller_faults_fail_a_case(fault: dict) -> None:
     problems = in_float64()
     if "discriminator_step_offset" in fault:  # needs a system that makes two
         problems = selected(problems, ["*/mlp28-algorithm-1/*"])
-    found = counts(run(problems, Server(ReferenceWithAdam(Conventions(**fault))), {}))
+    found = counts(run(problems, Server(ReferenceImplementation(Conventions(**fault))), {}))
     assert found["fail"] >= 10, found
 
 
-class Careless(ReferenceWithAdam):
+class Careless(ReferenceImplementation):
     """One mistake that no convention describes."""
 
     def __init__(self, mistake: str) -> None:

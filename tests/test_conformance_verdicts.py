@@ -22,7 +22,7 @@ from shared.conformance.protocol import RefusedError, RequestFailedError, Sessio
 from shared.conformance.reports import headline, print_summary, write_json, write_junit
 from shared.conformance.serve import Server
 from shared.conformance.verdicts import VERDICTS, Result, counts, is_conformant, judge, run
-from tests.conformance_reference import ReferenceWithAdam
+from shared.reference.adapter import ReferenceImplementation
 
 TRUTH = np.array([1.0, 2.0])
 BOUND = Bound(1e-6, "relative L2", "for a test")
@@ -150,7 +150,7 @@ def test_an_absent_method_is_skipped_with_the_reason() -> None:
 def test_a_partial_adapter_is_asked_only_what_it_offers() -> None:
     class LossesAlone:
         name = "losses alone"
-        loss = ReferenceWithAdam().loss
+        loss = ReferenceImplementation().loss
 
     problems = selected(all_problems(), ["*/float64", "*/float64/*"])
     found = counts(run(problems, Server(LossesAlone()), {}))
@@ -175,7 +175,7 @@ def test_only_a_plain_refusal_is_a_skip(error: Exception, verdict: str) -> None:
 
 def test_a_system_or_dtype_that_create_refuses_is_a_skip() -> None:
     problems = selected(all_problems(), ["network/mlp28/generate/*/float32"])
-    results = run(problems, Server(ReferenceWithAdam()), {})
+    results = run(problems, Server(ReferenceImplementation()), {})
     assert {r.verdict for r in results} == {"skipped"}
     assert "computes in float64 only, received 'float32'" in results[0].message
 

@@ -36,19 +36,12 @@ from tests.planted.probe import (
 )
 
 # Of TensorFlow and JAX, of which the one traces every copy anew and the other compiles every
-# operation of a new shape: one fault of every kind in one system, and the longest edits.
+# operation of a new shape: the longest edits.
 SAMPLE = (
-    "batch_norm_variance_biased",
     "statistics_never_move",
     "batches_merged",
-    "generator_output_none",
-    "flatten_chw",
     "padding_before",
-    "labels_swapped",
-    "discriminator_loss_halved",
     "fake_not_detached",
-    "stale_discriminator",
-    "beta1_0.6",
     "adam_epsilon_before_correction",
 )
 CASES = [

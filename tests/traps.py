@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import warnings
@@ -15,7 +16,8 @@ import numpy as np
 
 from shared.comparison import relative_l2
 from shared.fixtures.make_network import KINK_MARGIN, kink_margin, representative_state
-from shared.interface import load_implementation
+from shared.interface import LossValues, load_implementation
+from shared.reference.losses import loss_values
 from shared.reference.network import forward
 from shared.reference.step import train_step
 from shared.spec import NETWORKS, SYSTEMS, Conventions, SystemSpec, flattened_pixels, optimizer_name
@@ -129,6 +131,31 @@ def other_generator_batch(generator_batch: str) -> float:
     return max(relative_l2(theirs[n], a) for n, a in step_numbers("dcgan64", "bce").items())
 
 
+# Probabilities of which one is beyond Keras' clip at 1e-7.
+PROBABILITIES = (np.array([0.25, 0.75, 1e-9]), np.array([0.25, 0.75, 0.5]))
+
+
+def clipped_probabilities() -> float:
+    """Return the error of bce_probs' values and gradients with Keras' clip at 1e-7."""
+    return probability_error(
+        loss_values("bce_probs", *PROBABILITIES, Conventions(probability_clipping="epsilon_1e-7"))
+    )
+
+
+def right_probabilities() -> float:
+    """Return the same error of every installed implementation."""
+    return max(
+        probability_error(implementation.loss("bce_probs", *PROBABILITIES))
+        for implementation in installed_implementations()
+    )
+
+
+def probability_error(received: LossValues) -> float:
+    expected = dataclasses.asdict(loss_values("bce_probs", *PROBABILITIES))
+    found = dataclasses.asdict(received)
+    return max(relative_l2(found[name], expected[name]) for name in expected)
+
+
 CANCELLED = (
     "generator/dense_1/bias",
     "generator/dense_2/bias",
@@ -212,6 +239,7 @@ def what_batch_norm_leaves() -> float:
 
 CONVENTION_TRAPS = [
     by_convention("conv-transpose-flip", conv_transpose_kernel="flipped"),
+    by_convention("conv-kernel", conv_kernel="flipped"),
     by_convention("flatten-order", system="dcgan64-lsgan", loss="lsgan", flatten_order="chw"),
     Trap(
         "reshape-order",
@@ -238,6 +266,9 @@ CONVENTION_TRAPS = [
         bound=1e-3,  # float32; measured 7e-5, in a gradient whose real and fake halves cancel
     ),
     by_convention("leaky-relu-slope", leaky_relu_slope=0.01),
+    by_convention("generator-activation", generator_activation="leaky_relu"),
+    by_convention("generator-output", generator_output="none"),
+    by_convention("discriminator-output", discriminator_output="sigmoid"),
     by_convention("detach", detach_fake=False),
     by_convention("update-order", update_order="simultaneous"),
     Trap(
@@ -250,11 +281,21 @@ CONVENTION_TRAPS = [
         lambda: other_generator_batch("same_latents"),
         lambda: right_error("dcgan64", "bce"),
     ),
+    by_convention("discriminator-step-count", discriminator_step_offset=1),
+    by_convention("batch-part", batch_part="first_half"),
+    by_convention("discriminator-halves", discriminator_halves="real_only"),
+    by_convention("discriminator-labels", real_label=0.0, fake_label=1.0),
     by_convention("discriminator-loss-half", discriminator_loss_scale=0.5),
     by_convention("loss-reduction", loss_reduction="sum"),
     by_convention("lsgan-half", loss="lsgan", lsgan_scale=1.0),
     by_convention("generator-objective", generator_objective="saturating"),
+    Trap("probability-clipping", clipped_probabilities, right_probabilities),
+    by_convention("learning-rates", generator_learning_rate=1e-3),
     by_convention("adam-beta1", adam_beta1=0.9),
+    by_convention("adam-beta2", adam_beta2=0.99),
+    by_convention("adam-bias-correction", adam_bias_correction=False),
+    by_convention("adam-step", adam_step_offset=-1),
+    by_convention("adam-weight-decay", adam_weight_decay=1e-2),
     by_convention("adam-epsilon-placement", adam_epsilon_placement="before_correction"),
     by_convention("adam-epsilon-value", adam_epsilon=1e-7),
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from shared.interface import LossValues, split_labels
-from shared.spec import NetworkName, SystemSpec, check_loss
+from shared.spec import AdamSpec, NetworkName, SystemSpec, check_loss
 from tf_impl import checkpoint, train
 from tf_impl.activations import activations
+from tf_impl.layers import Adam
 from tf_impl.losses import LOSSES
 from tf_impl.train import TrainState
 
@@ -91,6 +93,25 @@ class TensorFlowImplementation:
             train.latents_to_device(state, latents),
         )
         return {name: float(value) for name, value in metrics.items()}
+
+    def adam(
+        self,
+        parameter: np.ndarray,
+        gradient: np.ndarray,
+        m: np.ndarray,
+        v: np.ndarray,
+        step: int,
+        settings: AdamSpec,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the parameter and both moments after update number `step` (the first is 1)."""
+        variable = keras.Variable(parameter, dtype=str(parameter.dtype))
+        optimizer = Adam(settings, [variable])
+        optimizer.step.assign(step - 1)
+        (first,), (second,) = optimizer.first_moments, optimizer.second_moments
+        first.assign(m)
+        second.assign(v)
+        optimizer.apply([tf.constant(gradient)])
+        return variable.numpy(), first.numpy(), second.numpy()
 
     def export_state(self, state: TrainState) -> dict[str, np.ndarray]:
         """Return weights, BN statistics, Adam moments and counters by canonical name."""

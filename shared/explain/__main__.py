@@ -70,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
 def _spec(options: argparse.Namespace) -> SystemSpec:
     system = SYSTEMS[options.system]
     width = options.width or (8 if system.architecture == "mlp28" else 2)
+    if options.seed < 0:
+        raise ValueError(f"--seed must not be negative, received {options.seed}")
     if options.batch_size < 2 or options.batch_size % 2:
         raise ValueError(f"--batch-size must be even, received {options.batch_size}")
     return system.replace(

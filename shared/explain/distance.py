@@ -84,8 +84,8 @@ def _update_differences(
     drifting = set(drifting_arrays(spec))
     found = {}
     for name, wanted in expected.items():
-        # Adam divides a gradient by its own size: of one number, whose parts cancel, it makes a move
-        # of rounding. Its moments are compared.
+        # Adam divides a gradient by its own size: of one number, whose parts cancel, it makes a
+        # move of rounding. Its moments are compared.
         if name in drifting or wanted.size == 1:
             continue
         received = actual[name]

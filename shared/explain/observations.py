@@ -63,8 +63,8 @@ def score_sets(loss: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return real and fake scores on which loss functions are compared, by a name."""
     if loss == "bce_probs":
         inner = np.array([0.1, 0.35, 0.6, 0.9, 0.75]), np.array([0.2, 0.5, 0.55, 0.95, 0.05])
-        # Exactly 0 and 1, and so near to them that a clamp shows.
-        edges = np.array([0.0, 1.0, 2.0**-60]), np.array([1.0, 0.0, 2.0**-60])
+        # Where a clamp shows: the wrong answer with certainty, or nearly.
+        edges = np.array([0.0, 2.0**-60]), np.array([1.0, 1.0 - 2.0**-24])
         return {"inner": inner, "edges": edges}
     inner = np.array([0.25, -1.5, 2.0, 0.75, -0.5]), np.array([1.25, -2.0, 0.5, -0.25, 3.0])
     return {"inner": inner}

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.interface import LossValues, check_arrays
+from shared.reference.adam import adam_update
 from shared.reference.losses import loss_values
 from shared.reference.network import Arrays, forward
 from shared.reference.step import train_step
-from shared.spec import Conventions, NetworkName, SystemSpec, state_shapes
+from shared.spec import AdamSpec, Conventions, NetworkName, SystemSpec, state_shapes
 from shared.streams import initial_state
 
 
@@ -68,6 +69,31 @@ class ReferenceImplementation:
         step = train_step(state.spec, state.arrays, real_images, latents, self.conventions)
         state.arrays = step.arrays
         return step.metrics
+
+    def adam(
+        self,
+        parameter: np.ndarray,
+        gradient: np.ndarray,
+        m: np.ndarray,
+        v: np.ndarray,
+        step: int,
+        settings: AdamSpec,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the parameter and both moments after update number `step` (the first is 1)."""
+        return adam_update(parameter, gradient, (m, v), step, settings, self.conventions)
+
+    def activations(
+        self,
+        state: ReferenceState,
+        network: NetworkName,
+        inputs: np.ndarray,
+        *,
+        training: bool = False,
+    ) -> Arrays:
+        """Return what each layer makes of the inputs, by its name."""
+        x = np.asarray(inputs, np.float64)
+        run = forward(state.spec, network, state.arrays, x, self.conventions, training=training)
+        return run.activations
 
     def export_state(self, state: ReferenceState) -> Arrays:
         """Return a copy of every array."""

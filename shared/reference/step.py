@@ -204,7 +204,7 @@ def _generator_gradients(
     value, score_gradient = generator_loss(spec.loss, run.output, c)
     image_gradient, _ = backward("discriminator", run, score_gradient)
     gradients = backward("generator", generated, image_gradient)[1]
-    moves = c.batch_norm_statistics == "every_pass"
+    moves = c.batch_norm_statistics in ("every_pass", "not_of_generator")
     return value, _moved(arrays, run, c) if moves else arrays, gradients
 
 

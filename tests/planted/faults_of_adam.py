@@ -32,7 +32,11 @@ def _rate(network: str, value: str) -> Edits:
     made, settings = f"AdamSpec(learning_rate={value})", f"spec.{network}_optimizer"
     import_it = Edit("state.py", "import NetworkName", "import AdamSpec, NetworkName")
     return {
-        "pytorch": (Edit("state.py", f"_adam({network}, {settings}", f"_adam({network}, {made}"),),
+        "pytorch": (
+            Edit(
+                "state.py", f"create_adam({network}, {settings}", f"create_adam({network}, {made}"
+            ),
+        ),
         "tf": (import_it, Edit("state.py", f"Adam({settings}", f"Adam({made}")),
         "jax": (Edit("state.py", f"_state({network}, {settings})", f"_state({network}, {made})"),),
     }
@@ -54,7 +58,7 @@ _TORCH_ADAM = """class _Adam(torch.optim.Adam):
                 parameter.sub_(group["lr"] * ({update}))
 
 
-def _adam("""
+def create_adam("""
 
 
 def _torch_adam(
@@ -64,7 +68,7 @@ def _torch_adam(
     source = _TORCH_ADAM.replace("{corrections}", corrections).replace("{update}", update)
     return (
         Edit("state.py", "return torch.optim.Adam(", "return _Adam("),
-        Edit("state.py", "def _adam(", source),
+        Edit("state.py", "def create_adam(", source),
     )
 
 

@@ -163,10 +163,8 @@ _FORGET_THE_GENERATORS = (
     ),
 )
 
-# Who keeps statistics for the discriminator's update alone loses them in all of G's step.
 _NOT_OF_GENERATOR: Edits = {
     "pytorch": (
-        *_NOT_IN_GENERATOR_STEP["pytorch"],
         Edit(
             "state.py",
             "    for network in (generator, discriminator):\n",
@@ -175,7 +173,6 @@ _NOT_OF_GENERATOR: Edits = {
         ),
     ),
     "tf": (
-        *_NOT_IN_GENERATOR_STEP["tf"],
         Edit(
             "state.py",
             "        state = TrainState(\n",
@@ -183,13 +180,14 @@ _NOT_OF_GENERATOR: Edits = {
             "                layer.momentum = 0.0\n        state = TrainState(\n",
         ),
     ),
-    "jax": (*_FORGET_THE_GENERATORS, *_NOT_IN_GENERATOR_STEP["jax"]),
+    "jax": _FORGET_THE_GENERATORS,
 }
 
 _NEVER: Edits = {
     **_momentum("0.0"),
     "jax": (
-        *_NOT_OF_GENERATOR["jax"],
+        *_FORGET_THE_GENERATORS,
+        *_NOT_IN_GENERATOR_STEP["jax"],
         Edit(
             "train.py", "apply_gradients(discriminator, ", "apply_gradients(state.discriminator, "
         ),

@@ -1,0 +1,40 @@
+"""The whole of it: read, match, arrange, compare, and look for the traps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shared.explain.recordings.adam_traps import adam_traps
+from shared.explain.recordings.aligning import align_all
+from shared.explain.recordings.batch_norm_traps import batch_norm_traps
+from shared.explain.recordings.comparing import compare
+from shared.explain.recordings.convolution_traps import convolution_traps
+from shared.explain.recordings.evidence import Evidence, merged
+from shared.explain.recordings.factor_traps import factor_traps
+from shared.explain.recordings.layout_traps import layout_traps
+from shared.explain.recordings.matching import match
+from shared.explain.recordings.report import RecordingReport
+from shared.explain.recordings.rounding import with_settled_dtypes
+from shared.record import read_recording
+
+_FINDERS = (layout_traps, factor_traps, convolution_traps, batch_norm_traps, adam_traps)
+
+
+def explain_recordings(first: Path, second: Path, *, bound: float | None = None) -> RecordingReport:
+    """Compare two recordings of `shared.record`; `bound` replaces that of the dtypes.
+
+    Raises RecordingError, one line, for a file that is no recording.
+    """
+    recordings = read_recording(first), read_recording(second)
+    matches, unmatched = match(*map(with_settled_dtypes, recordings), bound)
+    by_name = align_all(matches, bound)
+    pairs = tuple(compare(aligned, by_name) for aligned in by_name.values())
+    evidence = Evidence(by_name, {(p.step, p.first) for p in pairs if not p.agrees})
+    return RecordingReport(
+        paths=(str(first), str(second)),
+        frameworks=(recordings[0].framework, recordings[1].framework),
+        pairs=pairs,
+        parting=next((i for i, p in enumerate(pairs) if not p.agrees), None),
+        traps=merged(trap for find in _FINDERS for trap in find(evidence)),
+        unmatched=unmatched,
+    )

@@ -1,0 +1,64 @@
+"""Which tensors of two recordings belong together: by name, by a similar name, by value."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from shared.explain.recordings.rounding import bound_of, holds_the_same_numbers
+from shared.record import Recorded
+
+Same = Callable[[Recorded, Recorded], bool]
+Match = tuple[Recorded, Recorded, str]
+
+
+def match(
+    first: Sequence[Recorded], second: Sequence[Recorded], bound: float | None
+) -> tuple[list[Match], tuple[str, ...]]:
+    """Return the pairs in the first's order, and a text for every tensor that is in none."""
+
+    def by_value(a: Recorded, b: Recorded) -> bool:
+        return holds_the_same_numbers(a, b, bound_of(a, b, bound))
+
+    ways: dict[str, Same] = {
+        "name": lambda a, b: a.name == b.name,
+        "similar name": lambda a, b: _plain_name(a.name) == _plain_name(b.name),
+        "value": by_value,
+    }
+    found: dict[int, Match] = {}
+    texts: list[str] = []
+    for step in sorted({t.step for t in (*first, *second)}):
+        mine, theirs = ([t for t in side if t.step == step] for side in (first, second))
+        for how, same in ways.items():
+            pairs = _unique_pairs(mine, theirs, same)
+            found |= {id(a): (a, b, how) for a, b in pairs}
+            taken = {id(t) for pair in pairs for t in pair}
+            mine, theirs = ([t for t in ts if id(t) not in taken] for ts in (mine, theirs))
+        texts += [_unmatched_text("first", a, [b for b in theirs if by_value(a, b)]) for a in mine]
+        texts += [_unmatched_text("second", b, [a for a in mine if by_value(a, b)]) for b in theirs]
+    return [found[id(t)] for t in first if id(t) in found], tuple(texts)
+
+
+def _unique_pairs(
+    mine: list[Recorded], theirs: list[Recorded], same: Same
+) -> list[tuple[Recorded, Recorded]]:
+    """Return the pairs of which each is the only one that is the same as the other."""
+    alike = [(a, b) for a in mine for b in theirs if same(a, b)]
+    counts = Counter(id(t) for pair in alike for t in pair)
+    return [(a, b) for a, b in alike if counts[id(a)] == counts[id(b)] == 1]
+
+
+def _plain_name(name: str) -> str:
+    """Return a name without case, wrappers' prefixes and frameworks' suffixes."""
+    plain = name.lower().replace(".", "/")
+    for prefix in ("_orig_mod/", "module/", "model/", "params/"):
+        plain = plain.removeprefix(prefix)
+    return plain.removesuffix(":0").removesuffix("/value")
+
+
+def _unmatched_text(side: str, tensor: Recorded, candidates: list[Recorded]) -> str:
+    text = f"{tensor.name!r} of step {tensor.step} is in the {side} recording only"
+    if not candidates:
+        return text
+    names = ", ".join(repr(c.name) for c in candidates[:4])
+    return f"{text} by name; by its numbers it could be any of: {names}"

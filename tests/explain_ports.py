@@ -1,0 +1,148 @@
+"""Ports for the tests of `shared.explain`: partial ones, and some that no convention explains."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shared.interface import LossValues
+from shared.reference.adam import adam_update
+from shared.reference.adapter import ReferenceImplementation, ReferenceState
+from shared.reference.network import Arrays
+from shared.spec import AdamSpec, Conventions
+
+
+class LossesAlone:
+    """A port of the loss functions and of nothing else."""
+
+    name = "losses alone"
+
+    def __init__(self, **deviation: object) -> None:
+        self.reference = ReferenceImplementation(Conventions().replace(**deviation))
+
+    def loss(self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray) -> LossValues:
+        return self.reference.loss(loss, real_scores, fake_scores)
+
+
+class GeneratorAlone:
+    """A port of the generator: it takes what it needs of a state and leaves the rest."""
+
+    name = "generator alone"
+
+    def __init__(self, **deviation: object) -> None:
+        self.reference = ReferenceImplementation(Conventions().replace(**deviation))
+        self.create = self.reference.create
+        self.import_state = self.reference.import_state
+        self.generate = self.reference.generate
+
+
+class AdamAlone:
+    """A port of the optimizer."""
+
+    name = "adam alone"
+
+    def __init__(self, **deviation: object) -> None:
+        self.conventions = Conventions().replace(**deviation)
+
+    def adam(
+        self,
+        parameter: np.ndarray,
+        gradient: np.ndarray,
+        m: np.ndarray,
+        v: np.ndarray,
+        step: int,
+        settings: AdamSpec,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return adam_update(parameter, gradient, (m, v), step, settings, self.conventions)
+
+
+class Float32Inside(ReferenceImplementation):
+    """A port that rounds its images to float32."""
+
+    name = "float32 inside"
+
+    def generate(
+        self, state: ReferenceState, latents: np.ndarray, *, training: bool = False
+    ) -> np.ndarray:
+        images = super().generate(state, latents, training=training)
+        return images.astype(np.float32).astype(np.float64)
+
+
+class OwnLatents(ReferenceImplementation):
+    """A port whose step adds noise of its own to the latents."""
+
+    name = "own latents"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draw = np.random.default_rng(0)
+
+    def _noisy(self, latents: np.ndarray) -> np.ndarray:
+        return latents + 0.1 * self.draw.standard_normal(latents.shape)
+
+    def gradients(
+        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
+    ) -> Arrays:
+        return super().gradients(state, real_images, self._noisy(latents))
+
+    def train_step(
+        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, float]:
+        return super().train_step(state, real_images, self._noisy(latents))
+
+
+class ScaledGradient(ReferenceImplementation):
+    """A port with a mistake that is in no catalogue: one layer's gradient is half."""
+
+    name = "scaled gradient"
+
+    def gradients(
+        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
+    ) -> Arrays:
+        found = super().gradients(state, real_images, latents)
+        return found | {"discriminator/conv_3/kernel": 0.5 * found["discriminator/conv_3/kernel"]}
+
+
+class ForgetsAVariance(ReferenceImplementation):
+    """A port that does not import one running variance."""
+
+    name = "forgets a variance"
+
+    def import_state(self, state: ReferenceState, arrays: Arrays) -> None:
+        name = "generator/batch_norm_2/var"
+        super().import_state(state, arrays | {name: np.ones_like(arrays[name])})
+
+
+class Raises(ReferenceImplementation):
+    """A port whose step does not run."""
+
+    name = "raises"
+
+    def train_step(
+        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, float]:
+        raise RuntimeError("out of luck\nand more")
+
+
+class WrongAtStepThree(ReferenceImplementation):
+    """A port whose third step forgets Adam's counter."""
+
+    name = "wrong at step three"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def create(self, *arguments: object, **options: object) -> ReferenceState:
+        self.steps = 0
+        return super().create(*arguments, **options)
+
+    def train_step(
+        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, float]:
+        self.steps += 1
+        if self.steps == 3:
+            state.arrays = state.arrays | {"generator_optimizer/step": np.array(0)}
+        return super().train_step(state, real_images, latents)
+
+
+implementation = LossesAlone(real_label=0.9)
