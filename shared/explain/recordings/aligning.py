@@ -16,7 +16,7 @@ from shared.explain.recordings.rounding import (
     holds_the_same_numbers,
     is_within,
 )
-from shared.record import HALF_PRECISIONS, Recorded
+from shared.recording_file import HALF_PRECISIONS, Recorded
 from shared.reference.layers import Array
 
 COMPANIONS = ("/gradient", "/m", "/v")
@@ -188,8 +188,7 @@ def _exact(a: Recorded, b: Recorded, bound: float) -> list[Arrangement]:
         if is_uniform and not candidate.is_plain:
             continue
         arranged = candidate.apply(y, x.shape)
-        with np.errstate(invalid="ignore"):
-            apart = np.abs(np.asarray(arranged[sample], np.float64) - x[sample])
+        apart = np.abs(np.asarray(arranged[sample], np.float64) - x[sample])
         if not (apart > limit).any() and is_within(arranged, x, bound):
             found.append(candidate)
     return found

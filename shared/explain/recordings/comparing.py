@@ -14,7 +14,6 @@ from shared.comparison import relative_l2, ulp_error
 from shared.explain.recordings.aligning import Aligned, Key, have_the_same_letters
 from shared.explain.recordings.report import Pair
 from shared.explain.recordings.rounding import BOUNDS
-from shared.reference.layers import Array
 
 KERNELS = ("kernel", "weight")
 
@@ -58,8 +57,7 @@ def _differences(aligned: Aligned) -> dict[str, Any]:
         numbers: dict[str, Any] = dict.fromkeys(("relative_l2", "max_abs", "ulp"), math.nan)
         return numbers | {"worst": (), "worst_values": (math.nan, math.nan)}
     x, y = (np.asarray(v, np.float64) for v in (aligned.first.array, aligned.array))
-    with np.errstate(invalid="ignore"):
-        apart = np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0.0, np.abs(x - y))
+    apart = np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0.0, np.abs(x - y))
     place = np.unravel_index(np.argmax(np.where(np.isnan(apart), np.inf, apart)), apart.shape)
     worst = tuple(int(i) for i in place)
     values = float(x[worst]), float(y[worst])

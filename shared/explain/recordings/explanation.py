@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from shared.explain.recordings.adam_traps import adam_traps
 from shared.explain.recordings.aligning import align_all
 from shared.explain.recordings.batch_norm_traps import batch_norm_traps
@@ -15,11 +17,12 @@ from shared.explain.recordings.layout_traps import layout_traps
 from shared.explain.recordings.matching import match
 from shared.explain.recordings.report import RecordingReport
 from shared.explain.recordings.rounding import with_settled_dtypes
-from shared.record import read_recording
+from shared.recording_file import read_recording
 
 _FINDERS = (layout_traps, factor_traps, convolution_traps, batch_norm_traps, adam_traps)
 
 
+@np.errstate(all="ignore")  # a run that has diverged holds infinities and nan
 def explain_recordings(first: Path, second: Path, *, bound: float | None = None) -> RecordingReport:
     """Compare two recordings of `shared.record`; `bound` replaces that of the dtypes.
 

@@ -69,7 +69,7 @@ def _sizes(evidence: Evidence) -> _Sizes:
             batches.add(shape[layout.index("N")])
         if aligned.first.name.endswith("/input") and len(shape) >= 2:
             counts |= {math.prod(shape) // shape[axis] for axis in (1, -1)}
-    return _Sizes(batches - {1}, counts - {1})
+    return _Sizes(batches, counts)
 
 
 def _named(factor: _Factor, sizes: _Sizes) -> Iterator[Trap]:
@@ -85,7 +85,7 @@ def _named(factor: _Factor, sizes: _Sizes) -> Iterator[Trap]:
 def _readings(factor: _Factor, sizes: _Sizes) -> Iterator[Reading]:
     value = factor.value
     guesses = {n for n in (round(value), round(1 / value)) if n >= 3}
-    for n in sizes.batches or guesses:
+    for n in (sizes.batches or guesses) - {1}:
         if factor.is_near(n, 1 / n):
             yield "loss_reduction", *factor.in_order("mean", "sum")
     if factor.is_near(2.0, 0.5):
@@ -93,6 +93,6 @@ def _readings(factor: _Factor, sizes: _Sizes) -> Iterator[Reading]:
         if not factor.name.startswith("generator"):
             yield "discriminator_loss_scale", *factor.in_order("0.5", "1.0")
     if factor.name.endswith(("/var", "variance")):
-        for n in sizes.counts:
+        for n in sizes.counts - {1}:
             if factor.is_near(n / (n - 1), (n - 1) / n):
                 yield "batch_norm_running_variance", *factor.in_order("biased", "unbiased")
