@@ -11,18 +11,17 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from benchmarks.results import SCHEMA_VERSION, rates_of
+from benchmarks.results import rates_of
 from benchmarks.statistics import Ratio, unpaired_ratio
+from benchmarks.stored_document import HOST, WORKLOAD, load
 
 EXIT_REGRESSION = 1
 EXIT_BAD_INPUT = 2
 # A change is one where the 95 % interval of the ratio excludes 1, and not less than this.
 LEAST_CHANGE = 0.03
-NEEDED = ("host", "workload", "configurations", "rows", "summary", "seed")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,25 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return show(old, new)
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Return a document of `run.py --json`; ValueError for anything else, OSError if unreadable."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON: {error}; expected a file of run.py --json") from error
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if version != SCHEMA_VERSION or any(name not in document for name in NEEDED):
-        raise ValueError(
-            f"{path} has the schema version {version}, expected {SCHEMA_VERSION}: measure it anew "
-            "with run.py --json"
-        )
-    return dict(document)
-
-
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return one line for each thing that makes the times of two documents another matter."""
-    pairs = [("host", name) for name in ("cpu", "cores", "memory_bytes")]
-    pairs += [("workload", name) for name in ("system", "loss", "width", "dtype")]
+    pairs = [("host", name) for name in HOST] + [("workload", name) for name in WORKLOAD]
     lines = [
         f"{part} {name} differs: {old[part][name]} and {new[part][name]}"
         for part, name in pairs

@@ -8,6 +8,7 @@ checkpoint's custom metadata.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import orbax.checkpoint as ocp
 
 from jax_impl.native_networks import native_names, without_value
 from shared.checkpoint_format import CheckpointError, encode_description
+from shared.image_files import GIBIBYTE, MAXIMUM_BYTES
 from shared.native_contents import (
     PARTS,
     PROGRESS,
@@ -108,17 +110,31 @@ def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
                 raise CheckpointError(f"{path}: expected a complete checkpoint of orbax")
             # Asked for as NumPy's, because JAX without x64 would round float64.
             tree = metadata.item_metadata.tree
+            _require_memory(path, jax.tree.leaves(tree))
             target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
             restored = without_value(checkpointer.restore(path, target))
-    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+            leaves = jax.tree_util.tree_leaves_with_path(restored)
+            found = {
+                "/".join(str(getattr(k, "key", k)) for k in keys): np.array(a) for keys, a in leaves
+            }
+            return found, dict(metadata.custom_metadata or {})
+    except CheckpointError:
+        raise
+    except Exception as error:  # noqa: BLE001 - orbax and tensorstore raise ValueError, KeyError,
+        # AssertionError, ... as the damage has it
         raise CheckpointError(
             f"{path}: expected a complete checkpoint of orbax ({error})"
         ) from error
-    leaves = jax.tree_util.tree_leaves_with_path(restored)
-    found = {"/".join(str(getattr(k, "key", k)) for k in keys): np.array(a) for keys, a in leaves}
-    return found, dict(metadata.custom_metadata or {})
+
+
+def _require_memory(path: Path, leaves: list[Any]) -> None:
+    """Raise CheckpointError for more bytes than any state has: metadata may declare anything."""
+    declared = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
+    if declared > MAXIMUM_BYTES:
+        raise CheckpointError(
+            f"{path}: declares arrays of {declared / GIBIBYTE:.1f} GiB; expected at most "
+            f"{MAXIMUM_BYTES / GIBIBYTE:.0f} GiB"
+        )
 
 
 def _counter(count: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ a small file cannot fill the memory.
 from __future__ import annotations
 
 import gzip
-import lzma
 import math
 import struct
 import tokenize
@@ -15,7 +14,7 @@ import warnings
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 
@@ -26,7 +25,7 @@ IDX_STARTS = (GZIP_MAGIC, _IDX_UINT8[:2])
 
 # What zipfile, its decompressors and NumPy's header parser are known to raise on damaged bytes.
 _ARCHIVE_ERRORS = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
     *(OSError, EOFError, ValueError, TypeError, LookupError, SyntaxError, OverflowError),
     RuntimeError,  # encrypted, or a compression method that is not known
 )
@@ -71,7 +70,7 @@ def read_npz(path: Path) -> np.ndarray:
     try:
         with zipfile.ZipFile(path) as archive:
             name = _choose_array(shown, archive)
-            with archive.open(name) as stream:
+            with _open_member(shown, archive, name) as stream:
                 shape, fortran_order, dtype = _read_npy_header(shown, name, stream)
                 _check_dtype(shown, name, dtype)
                 n_h_w_c = _check_shape(shown, shape, dtype.itemsize)
@@ -109,7 +108,7 @@ def _choose_array(shown: str, archive: zipfile.ZipFile) -> str:
         return "images.npy"
     shapes = {}
     for name in names:
-        with archive.open(name) as stream:
+        with _open_member(shown, archive, name) as stream:
             shapes[name] = _read_npy_header(shown, name, stream)[0]
     candidates = [name for name in names if len(shapes[name]) in (3, 4)]
     if len(candidates) != 1:
@@ -119,6 +118,13 @@ def _choose_array(shown: str, archive: zipfile.ZipFile) -> str:
             f"arrays: {listed}"
         )
     return candidates[0]
+
+
+def _open_member(shown: str, archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    # NumPy writes no other. An LZMA header may ask for gigabytes before a byte is unpacked.
+    if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{shown}: {name} is packed by another method; expected stored or deflated")
+    return archive.open(name)
 
 
 def _read_npy_header(

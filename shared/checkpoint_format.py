@@ -17,9 +17,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from shared.image_files import one_line
 from shared.interface import check_arrays
 from shared.spec import SystemSpec, state_shapes
 from shared.staging import synchronize_folder
+from shared.stored_spec import stored_spec
 
 FORMAT = "gan-across-frameworks"
 FORMAT_VERSION = "1"
@@ -28,7 +30,10 @@ _STORED_DTYPES = ("F32", "F64", "I64")  # safetensors' names
 
 
 class CheckpointError(ValueError):
-    """A file that is no checkpoint of this project, or not the one that was asked for."""
+    """A file that is no checkpoint of this project, or not the one that was asked for: one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,9 @@ def decode_description(path: Path, description: dict[str, str]) -> tuple[SystemS
     """
     _check_format(path, description)
     try:
-        spec = SystemSpec.from_dict(_json_object(path, description, "spec"))
+        spec = stored_spec(_json_object(path, description, "spec"))
+    except CheckpointError:
+        raise
     except ValueError as error:
         raise CheckpointError(f"{path}: the spec in the header is not valid: {error}") from error
     if "progress" not in description:
@@ -177,7 +184,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]
                     expected = ", ".join(_STORED_DTYPES)
                     raise CheckpointError(f"{path}: expected {expected}, found {name} as {dtype}")
             return metadata, {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
+    except CheckpointError:
+        raise
+    # ValueError, OverflowError: a shape such as (2**63, 0), of nothing, that NumPy does not take.
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
         raise CheckpointError(
             f"{path}: expected a complete safetensors file, found {path.stat().st_size} bytes "
             f"that are cut off or of another kind ({error})"
@@ -195,7 +205,8 @@ def _json_object(path: Path, metadata: dict[str, str], field: str) -> dict[str, 
     text = metadata.get(field, "")
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    # ValueError: a number of too many digits as well; RecursionError: nested too deep.
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: expected JSON as {field!r} in the header, found {text[:40]!r} ({error})"
         ) from error

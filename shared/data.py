@@ -2,7 +2,7 @@
 
 A data set is one uint8 array in memory. Its sources: the digits that come with scikit-learn, a
 folder of pictures (`shared.image_files`), an IDX file as of MNIST or an .npz file
-(`shared.array_files`).
+(`shared.array_files`), the python batches of CIFAR-10 (`shared.cifar_files`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared import array_files, image_files
+from shared import array_files, cifar_files, image_files
 from shared.image_files import GIBIBYTE, IMAGE_SUFFIXES, MAXIMUM_BYTES, DataError, printable
 from shared.spec import SystemSpec
 from shared.streams import batch_order
@@ -23,8 +23,9 @@ __all__ = ["Batches", "DataError", "ImageDataset", "load_dataset", "to_image_ran
 
 ACCEPTED = (
     f"a folder of image files ({', '.join(IMAGE_SUFFIXES)}, nested folders too), an IDX file of "
-    "images such as train-images-idx3-ubyte or the same with .gz, a folder that holds one, or an "
-    ".npz file with an array called images, [n, height, width] or [n, height, width, 1 or 3]"
+    "images such as train-images-idx3-ubyte or the same with .gz, a folder that holds one, an "
+    ".npz file with an array called images, [n, height, width] or [n, height, width, 1 or 3], "
+    "or CIFAR-10's data_batch_1 or the folder that holds them"
 )
 
 
@@ -132,7 +133,8 @@ def load_dataset(source: str | os.PathLike[str] | None, spec: SystemSpec) -> Ima
     """Load the images to train on, at the spec's size and number of channels.
 
     None is the embedded default, scikit-learn's 1,797 handwritten digits; otherwise `source` is a
-    folder of image files, an IDX file (or a folder that holds one) or an .npz file. Every image
+    folder of image files, an IDX file (or a folder that holds one), an .npz file or a batch of
+    CIFAR-10 (a folder's data_batch_1, … are joined in the order of their names). Every image
     has its shorter side resized to `spec.image_size` and the centre cut out. Raises DataError for
     anything that holds no usable image; single bad files of a folder are skipped and named.
     """
@@ -159,6 +161,10 @@ def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
     files, unlisted = image_files.find_files(folder)
     pictures = [path for path in files if image_files.is_image_file(path)]
     name = printable(folder.resolve().name or folder)
+    if not pictures and (batches := [f for f in files if _is_named_batch(f)]):
+        images = _load_batches(folder, batches, spec)
+        note = f"{len(images):,} images from {len(batches)} batches of {name}"
+        return ImageDataset(images, note, tuple(unlisted))
     if not pictures:
         path = _idx_file_of(folder, files, unlisted)
         images = _load_file(path, spec)
@@ -174,6 +180,17 @@ def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
         )
     note = f" ({len(skipped):,} skipped)" if skipped else ""
     return ImageDataset(images, f"{len(images):,} images from {name}{note}", skipped)
+
+
+def _is_named_batch(path: Path) -> bool:
+    return path.is_file() and cifar_files.is_batch(path, b"")
+
+
+def _load_batches(folder: Path, batches: list[Path], spec: SystemSpec) -> np.ndarray:
+    """Return the images of several batches of CIFAR-10, one after another."""
+    _check_memory(folder, sum(path.stat().st_size for path in batches) // 3072, spec)
+    parts = [_fit(printable(path), cifar_files.read_batch(path), spec) for path in batches]
+    return np.concatenate(parts)
 
 
 def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:
@@ -214,6 +231,8 @@ def _load_file(path: Path, spec: SystemSpec) -> np.ndarray:
         return _fit(shown, array_files.read_npz(path), spec)
     if array_files.is_idx_name(path) or head[:2] in array_files.IDX_STARTS:
         return _fit(shown, array_files.read_idx(path), spec)
+    if cifar_files.is_batch(path, head):
+        return _fit(shown, cifar_files.read_batch(path), spec)
     raise DataError(f"{shown} is none of what can be loaded; expected {ACCEPTED}")
 
 

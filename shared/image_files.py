@@ -31,8 +31,12 @@ GIBIBYTE = 2**30
 MAXIMUM_BYTES = 4 * GIBIBYTE
 """Largest data set that is held in memory, in bytes; also the most that a file may unpack to."""
 
+MAXIMUM_MESSAGE = 1000
+"""Most characters of an error: what a file says of itself is quoted, and may be a book."""
+
 # Pillow chooses a decoder by content, not by suffix. Only these: EPS, say, would run Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_CHANGES_OF_DIRECTION = ("LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 _CHUNK = 32  # images per task of the thread pool: small, so that Ctrl-C is obeyed soon
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
@@ -47,12 +51,35 @@ _ORIENTATIONS = {
 
 
 class DataError(ValueError):
-    """Bad data; the message names the file, what was found and what was expected."""
+    """Bad data; the message names the file, what was found and what was expected: one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """Return a path as text that any terminal or log takes, whatever bytes the name holds."""
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    """Return a path as one line that any terminal or log takes, whatever bytes the name holds."""
+    text = os.fspath(path)
+    if text.isprintable():
+        return text
+    return "".join(c.encode("unicode_escape").decode() if _is_unsafe(c) else c for c in text)
+
+
+def one_line(message: str) -> str:
+    """Return a message as one printable line of at most MAXIMUM_MESSAGE characters.
+
+    Errors quote what a stranger's file holds, which may be line breaks, the escape codes of a
+    terminal, or a megabyte.
+    """
+    shown = printable(" ".join(message[: 4 * MAXIMUM_MESSAGE].split()))
+    return shown if len(shown) <= MAXIMUM_MESSAGE else shown[: MAXIMUM_MESSAGE - 2] + " …"
+
+
+def _is_unsafe(character: str) -> bool:
+    # Control characters, halves of surrogate pairs, separators of lines, changes of direction.
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or (
+        unicodedata.bidirectional(character) in _CHANGES_OF_DIRECTION
+    )
 
 
 def find_files(folder: Path) -> tuple[list[Path], list[str]]:
@@ -189,7 +216,7 @@ def _decode_into(path: Path, spec: SystemSpec, slot: np.ndarray) -> str | None:
         return f"unreadable: expected the content of a {', '.join(_FORMATS)} file"
     except Exception as error:  # noqa: BLE001 - decoders raise OSError, SyntaxError, struct.error,
         # KeyError, ... as the damage has it; each means that this file has no image for us
-        return f"unreadable: {error or type(error).__name__}".splitlines()[0]
+        return one_line(f"unreadable: {str(error) or type(error).__name__}")
     return None
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from shared.record import Recorder, RecordingError, read_recording
+from shared.record import Recorder, RecordingError
+from shared.recording_file import read_recording
 
 
 def test_order_steps_names_and_layouts_are_kept(tmp_path: Path) -> None:
@@ -188,49 +190,55 @@ def test_a_header_that_does_not_fit_is_one_line(tmp_path: Path, changes: dict) -
 # --- real frameworks ---------------------------------------------------------------------------
 
 
-def frameworks_tensors(name: str) -> dict[str, tuple[object, str]]:
-    """Return tensors of every awkward kind of a framework, with the dtype that must be noted."""
-    values = [[1.5, -2.0], [0.25, 3.0]]
-    if name == "torch":
-        torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-        plain = torch.tensor(values)
-        return {
-            "plain": (plain, "float32"),
-            "parameter": (torch.nn.Parameter(plain.clone()), "float32"),
-            "inside a graph": (2 * torch.nn.Parameter(plain / 2), "float32"),
-            "bfloat16": (plain.bfloat16().requires_grad_(), "bfloat16"),
-            "float16": (plain.half(), "float16"),
-            "transposed": (plain.T.contiguous().T, "float32"),
-            "float64": (plain.double(), "float64"),
-        }
-    if name == "jax":
-        jnp = pytest.importorskip("jax.numpy", reason="JAX is not installed")
-        nnx = pytest.importorskip("flax.nnx", reason="Flax is not installed")
-        plain = jnp.array(values)
-        return {
-            "plain": (plain, "float32"),
-            "bfloat16": (plain.astype("bfloat16"), "bfloat16"),
-            "parameter": (nnx.Param(plain), "float32"),
-        }
-    tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
-    keras = pytest.importorskip("keras", reason="Keras is not installed")
+VALUES = [[1.5, -2.0], [0.25, 3.0]]
+Tensors = dict[str, tuple[object, str]]  # of an awkward kind, with the dtype that must be noted
+
+
+def torch_tensors() -> Tensors:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    plain = torch.tensor(VALUES)
     return {
-        "plain": (tf.constant(values), "float32"),
-        "bfloat16": (tf.constant(values, tf.bfloat16), "bfloat16"),
-        "variable": (tf.Variable(values), "float32"),
-        "keras": (keras.Variable(np.array(values, "float32")), "float32"),
+        "plain": (plain, "float32"),
+        "parameter": (torch.nn.Parameter(plain.clone()), "float32"),
+        "inside a graph": (2 * torch.nn.Parameter(plain / 2), "float32"),
+        "bfloat16": (plain.bfloat16().requires_grad_(), "bfloat16"),
+        "float16": (plain.half(), "float16"),
+        "transposed": (plain.T.contiguous().T, "float32"),
+        "float64": (plain.double(), "float64"),
     }
 
 
-@pytest.mark.parametrize("name", ["torch", "jax", "tensorflow"])
-def test_tensors_of_a_framework(tmp_path: Path, name: str) -> None:
-    tensors = frameworks_tensors(name)
-    with Recorder(tmp_path / "a", framework=name) as record:
+def jax_tensors() -> Tensors:
+    jnp = pytest.importorskip("jax.numpy", reason="JAX is not installed")
+    nnx = pytest.importorskip("flax.nnx", reason="Flax is not installed")
+    plain = jnp.array(VALUES)
+    return {
+        "plain": (plain, "float32"),
+        "bfloat16": (plain.astype("bfloat16"), "bfloat16"),
+        "parameter": (nnx.Param(plain), "float32"),
+    }
+
+
+def tensorflow_tensors() -> Tensors:
+    tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+    keras = pytest.importorskip("keras", reason="Keras is not installed")
+    return {
+        "plain": (tf.constant(VALUES), "float32"),
+        "bfloat16": (tf.constant(VALUES, tf.bfloat16), "bfloat16"),
+        "variable": (tf.Variable(VALUES), "float32"),
+        "keras": (keras.Variable(np.array(VALUES, "float32")), "float32"),
+    }
+
+
+@pytest.mark.parametrize("made", [torch_tensors, jax_tensors, tensorflow_tensors])
+def test_tensors_of_a_framework(tmp_path: Path, made: Callable[[], Tensors]) -> None:
+    tensors = made()
+    with Recorder(tmp_path / "a") as record:
         for key, (tensor, _) in tensors.items():
             record(key, tensor)
     for recorded in read_recording(tmp_path / "a").tensors:
         assert recorded.dtype == tensors[recorded.name][1], recorded.name
-        assert np.array_equal(recorded.array, [[1.5, -2.0], [0.25, 3.0]]), recorded.name
+        assert np.array_equal(recorded.array, VALUES), recorded.name
 
 
 def test_a_traced_value_says_where_to_record(tmp_path: Path) -> None:

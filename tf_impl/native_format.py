@@ -16,6 +16,7 @@ import numpy as np
 
 from shared.checkpoint_format import CheckpointError, encode_description, write_file_atomically
 from shared.native_contents import (
+    DESCRIPTION_FIELDS,
     NativeContents,
     check_contents,
     check_native_arrays,
@@ -83,18 +84,31 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
 
 def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     require_file(path)
-    found: dict[str, np.ndarray] = {}
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset):
             # Either would make the file show what stands in another one.
             if item.external or item.is_virtual:
                 raise CheckpointError(f"{path}: expected {name} in the file, found a link")
-            found[name] = np.array(item[()])
+            if item.shape is None or item.dtype.kind not in "biuf":
+                raise CheckpointError(f"{path}: expected numbers as {name}, found {item.dtype}")
+            datasets[name] = item
 
+    datasets: dict[str, h5py.Dataset] = {}
     try:
         with h5py.File(path, "r") as file:
             file.visititems(visit)
-            return found, dict(file.attrs)
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
+            # A few bytes may stand for gigabytes: packed, or never written and only declared.
+            declared = sum(item.nbytes for item in datasets.values())
+            if declared > path.stat().st_size:
+                raise CheckpointError(
+                    f"{path}: expected arrays as Keras writes them, unpacked; found "
+                    f"{declared:,} bytes declared in a file of {path.stat().st_size:,}"
+                )
+            attributes = {n: file.attrs[n] for n in DESCRIPTION_FIELDS if n in file.attrs}
+            return {name: np.array(item[()]) for name, item in datasets.items()}, attributes
+    except CheckpointError:
+        raise
+    except Exception as error:  # noqa: BLE001 - h5py raises OSError, ValueError, MemoryError, ... as
+        # the damage has it
         raise CheckpointError(f"{path}: expected a complete HDF5 file ({error})") from error

@@ -16,15 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.explain.distance import Parting, differences, worst
+from shared.explain.fit import Target, fit
 from shared.explain.observations import Group, ReferenceObserver
-from shared.explain.traps import CANONICAL, FITTED, Change, as_conventions, changes, cost_of
+from shared.explain.traps import CANONICAL, FITTED, Change, changes, cost_of
 from shared.spec import Conventions, SystemSpec
 
 BEAM = 6
 MOST_CHANGES = 3
-FIT_STEPS = 12
-# A fit of one number: the derivative is taken over this part of it.
-FIT_PART = 1e-4
 
 
 @dataclass(frozen=True, order=True)
@@ -83,9 +81,6 @@ class Search:
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         expected = self.reference.arrays(group.stage, group.probe, conventions)
         return differences(group, expected, self.dtype), expected
-
-    def _difference(self, group: Group, name: str, conventions: Conventions) -> float:
-        return self._differences(group, conventions)[0].get(name, math.inf)
 
     @property
     def spec(self) -> SystemSpec:
@@ -177,8 +172,6 @@ class Search:
             for name, array in ours.items()
         )
 
-    # --- fitting numbers ------------------------------------------------------------------------
-
     def _fits(
         self, base: Conventions, fields: tuple[str, ...], group: Group | None = None
     ) -> Iterator[Conventions]:
@@ -186,84 +179,6 @@ class Search:
         group = group or self._stage_of(base)
         found, _ = self._differences(group, base)
         for name in [n for n, d in found.items() if not d <= self.bound][:2]:
-            fitted = self._fit(base, fields, group, name)
+            fitted = fit(base, fields, Target(self.reference, group, name, self.dtype, self.bound))
             if fitted is not None:
-                yield self._rounded(fitted, fields, group, name)
-
-    def _fit(
-        self, base: Conventions, fields: tuple[str, ...], group: Group, name: str
-    ) -> Conventions | None:
-        """Return Gauss-Newton's solution for one array; None where it leads nowhere."""
-        actual = group.arrays[name]
-        theta = np.array([FITTED[field].start(base, self.spec) for field in fields])
-        sizes = []
-        for number in range(FIT_STEPS):
-            here = self._at(base, fields, theta, group, name)
-            if here is None or here.shape != actual.shape:
-                return None
-            sizes.append(float(np.linalg.norm(actual - here)))
-            if number >= 4 and sizes[-1] > 0.5 * sizes[-4]:
-                return None  # no solution: a right fit converges quadratically
-            conventions = as_conventions(base, fields, theta)
-            if number and self._difference(group, name, conventions) <= self.bound:
-                return conventions
-            step = self._gauss_newton(base, fields, theta, group, name, actual - here)
-            if step is None:
-                return None
-            theta = theta + step
-        return None
-
-    def _gauss_newton(
-        self,
-        base: Conventions,
-        fields: tuple[str, ...],
-        theta: np.ndarray,
-        group: Group,
-        name: str,
-        residual: np.ndarray,
-    ) -> np.ndarray | None:
-        columns = []
-        for i in range(len(fields)):
-            shift = np.zeros_like(theta)
-            shift[i] = FIT_PART * max(1e-2, abs(theta[i]))
-            ahead = self._at(base, fields, theta + shift, group, name)
-            behind = self._at(base, fields, theta - shift, group, name)
-            if ahead is None or behind is None:
-                return None
-            columns.append(((ahead - behind) / (2.0 * shift[i])).ravel())
-        jacobian = np.stack(columns, axis=1)
-        if not np.isfinite(jacobian).all() or not jacobian.any(axis=0).all():
-            return None  # a field that this array does not depend on
-        step = np.linalg.lstsq(jacobian, residual.ravel(), rcond=None)[0]
-        largest = np.array([FITTED[field].largest_step for field in fields])
-        return np.clip(step, -largest, largest)
-
-    def _at(
-        self,
-        base: Conventions,
-        fields: tuple[str, ...],
-        theta: np.ndarray,
-        group: Group,
-        name: str,
-    ) -> np.ndarray | None:
-        """Return the reference's array where the fields have these values; None if not finite."""
-        conventions = as_conventions(base, fields, theta)
-        array = self.reference.arrays(group.stage, group.probe, conventions).get(name)
-        return array if array is not None and np.isfinite(array).all() else None
-
-    def _rounded(
-        self, fitted: Conventions, fields: tuple[str, ...], group: Group, name: str
-    ) -> Conventions:
-        """Return the same with the roundest numbers that agree as well."""
-        for field in fields:
-            value = float(getattr(fitted, field))
-            for digits in (1, 2, 3, 4):
-                rounder = fitted.replace(**{field: _to_digits(value, digits)})
-                if self._difference(group, name, rounder) <= self.bound:
-                    fitted = rounder
-                    break
-        return fitted
-
-
-def _to_digits(value: float, digits: int) -> float:
-    return float(f"{value:.{digits - 1}e}")
+                yield fitted

@@ -21,6 +21,7 @@ from shared.reference import layers
 from shared.reference.layers import Array
 
 Axes = tuple[int, ...]
+Convolution = Callable[..., tuple[Array, layers.Saved]]
 _IMAGES: tuple[Axes, ...] = ((0, 1, 2, 3), (0, 2, 3, 1))  # to NHWC
 # To height, width and the two kinds of channels, in either order.
 _KERNELS: tuple[Axes, ...] = ((0, 1, 2, 3), (0, 1, 3, 2), (2, 3, 0, 1), (2, 3, 1, 0))
@@ -57,21 +58,29 @@ def _convolution(side: Side, step: int, layer: str, bound: float) -> set[Explana
     return found
 
 
-def _convolutions(
-    x: Array, kernel: Array, shape: tuple[int, ...]
-) -> Iterator[tuple[Explanation, Array]]:
+def _convolutions(x: Array, kernel: Array, shape: Axes) -> Iterator[tuple[Explanation, Array]]:
     """Yield the result of every convolution of x and an HWIO or HWOI kernel of a given shape."""
-    size, taps = x.shape[1], kernel.shape[0]
-    for stride, padding in itertools.product(range(1, 5), range(taps)):
-        kinds = []
-        if kernel.shape[2] == x.shape[3] and (size + 2 * padding - taps) // stride + 1 == shape[1]:
-            kinds.append(("conv_kernel", layers.conv_forward))
-        transposed_size = stride * (size - 1) + taps - 2 * padding
-        if kernel.shape[3] == x.shape[3] and transposed_size == shape[1]:
-            kinds.append(("conv_transpose_kernel", layers.conv_transpose_forward))
+    if x.shape[0] != shape[0]:
+        return
+    paddings = range(min(kernel.shape[:2]))
+    for turn, stride, padding in itertools.product(_TURNED, range(1, 5), paddings):
+        turned = _TURNED[turn](kernel)
         alignments = _ALIGNMENTS if padding else _ALIGNMENTS[:1]
-        for (field, run), turn, alignment in itertools.product(kinds, _TURNED, alignments):
-            result = run(x, _TURNED[turn](kernel), stride, padding, alignment)[0]
-            if result.shape == shape:
+        for field, run in _fitting(x.shape, turned.shape, shape, stride, padding):
+            for alignment in alignments:
                 settings = (("_kind", field), ("_stride", (stride, padding)))
-                yield ((field, turn), ("padding_alignment", alignment), *settings), result
+                explanation = ((field, turn), ("padding_alignment", alignment), *settings)
+                yield explanation, run(x, turned, stride, padding, alignment)[0]
+
+
+def _fitting(
+    x: Axes, kernel: Axes, y: Axes, stride: int, padding: int
+) -> Iterator[tuple[str, Convolution]]:
+    """Yield the kinds of convolution that make the shape y of the shape x, both NHWC."""
+    sizes = list(zip(x[1:3], kernel[:2], strict=True))
+    down = tuple((size + 2 * padding - taps) // stride + 1 for size, taps in sizes)
+    if (*down, *kernel[2:]) == (*y[1:3], x[3], y[3]):
+        yield "conv_kernel", layers.conv_forward
+    up = tuple(stride * (size - 1) + taps - 2 * padding for size, taps in sizes)
+    if (*up, *kernel[2:]) == (*y[1:3], y[3], x[3]):
+        yield "conv_transpose_kernel", layers.conv_transpose_forward

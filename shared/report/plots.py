@@ -1,0 +1,148 @@
+"""The plots of a report, as SVG that lies in the page and takes the page's text colour."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shared.pictures import moving_average
+from shared.report.runs import Run, Table
+
+STYLES = (
+    ("#2b7bd1", ""),
+    ("#c9610a", "6 2"),
+    ("#2a8f5a", "2 1.5"),
+    ("#c9415c", "8 2 2 2"),
+    ("#8b62c4", "4 3"),
+    ("#7d7f1f", "1 1"),
+)
+"""Colour (3:1 or more on the page's white and on its near-black) and dashes, in line widths."""
+
+MOST_POINTS = 800
+"""Of one line; a longer table keeps the lowest and the highest value of every stretch."""
+
+_TEXT = "#010203"  # stands for the page's text colour until the SVG is in the page
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel: int64 [points] and float64 [points]; not finite is a gap."""
+
+    run: int
+    steps: np.ndarray
+    values: np.ndarray
+    is_raw: bool = False
+
+
+def run_style(run: int) -> tuple[str, str]:
+    """Return the colour and the dashes of a run, by its place among the runs."""
+    return STYLES[run % len(STYLES)]
+
+
+def averaging_window(rows: int) -> int:
+    """Return over how many of so many rows the losses are averaged: as in losses.png."""
+    return max(1, rows // 20)
+
+
+def loss_lines(runs: Sequence[Run], metric: str) -> list[Line]:
+    """Return every value of a loss, pale, and over it the moving average, for each run."""
+    raw, averages = [], []
+    for number, run in enumerate(runs):
+        values = run.losses.values[metric]
+        window = averaging_window(len(values))
+        if window > 1:
+            raw.append(Line(number, *thinned(run.losses.steps, values), is_raw=True))
+            values = moving_average(values, window)
+        if len(values):
+            averages.append(Line(number, *thinned(run.losses.steps, values)))
+    return [*raw, *averages]
+
+
+def quality_lines(runs: Sequence[Run], column: str) -> list[Line]:
+    """Return one column of quality.csv for each run that has a finite value of it."""
+    tables: list[Table] = [run.quality for run in runs]
+    return [
+        Line(number, table.steps, table.values[column])
+        for number, table in enumerate(tables)
+        if np.isfinite(table.values[column]).any()
+    ]
+
+
+def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most about MOST_POINTS of the points, with the extremes and the gaps of all."""
+    if len(steps) <= MOST_POINTS:
+        return steps, values
+    kept: set[int] = {0, len(steps) - 1}
+    for stretch in np.array_split(np.arange(len(steps)), MOST_POINTS // 2):
+        part, finite = values[stretch], np.isfinite(values[stretch])
+        kept.add(int(stretch[np.where(finite, part, np.inf).argmin()]))
+        kept.add(int(stretch[np.where(finite, part, -np.inf).argmax()]))
+        kept.update(map(int, stretch[~finite][:1]))
+    chosen = sorted(kept)
+    return steps[chosen], values[chosen]
+
+
+def draw_panel(name: str, lines: Sequence[Line]) -> str:
+    """Return one panel as an <svg> element; `name` is its title and makes its ids its own.
+
+    The points of the line of run r are those of the path in the group `name-r`, of its raw
+    values `name-r-raw`.
+    """
+    # Imported here because it takes half a second, which --help need not wait for.
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    # Every point as it is, and text as text, which takes the font of the page.
+    settings = {"path.simplify": False, "svg.fonttype": "none", "svg.hashsalt": name}
+    colours = {f"{part}.color": _TEXT for part in ("text", "xtick", "ytick")}
+    edges = {"axes.edgecolor": _TEXT, "axes.labelcolor": _TEXT, "grid.color": _TEXT}
+    with matplotlib.rc_context({**settings, **colours, **edges}):
+        figure = Figure(figsize=(4.8, 2.9), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(name, fontsize=10, loc="left")
+        axes.set_xlabel("training step", fontsize=9)
+        axes.tick_params(labelsize=9)
+        axes.grid(alpha=0.15, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        for line in lines:
+            _draw_line(axes, f"{name}-{line.run}{'-raw' * line.is_raw}", line)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return _inlined(buffer.getvalue().decode("utf-8"), name)
+
+
+def _draw_line(axes: Any, group: str, line: Line) -> None:
+    colour, dashes = run_style(line.run)
+    pattern = (0, tuple(map(float, dashes.split()))) if dashes and not line.is_raw else "-"
+    axes.plot(
+        line.steps,
+        np.where(np.isfinite(line.values), line.values, np.nan),
+        color=colour,
+        linewidth=0.6 if line.is_raw else 1.5,
+        alpha=0.3 if line.is_raw else 1.0,
+        linestyle=pattern,
+        # A line of few points is hardly seen, one of a single point not at all.
+        marker="o" if len(line.steps) <= 40 else None,
+        markersize=2.5,
+        gid=group,
+    )
+
+
+def _inlined(svg: str, name: str) -> str:
+    """Return the <svg> element of a file so that several can lie in one page."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r" font-family: [^;\"]*;", "", svg)
+    box = re.search(r'viewBox="([^"]*)"', svg)
+    assert box is not None  # matplotlib writes one into every file
+    label = f'<svg viewBox="{box[1]}" role="img" aria-label="{name}">'
+    svg = re.sub(r"<svg[^>]*>", label, svg, count=1)
+    # matplotlib's own ids (figure_1, axes_1, …) are the same in every figure.
+    svg = re.sub(rf'\b(id="|href="#|url\(#)(?!{name}-)', rf"\g<1>{name}-", svg)
+    return svg.replace(_TEXT, "currentColor")

@@ -1,0 +1,139 @@
+"""The plots of a report: what is drawn is read off its axes and held against the CSV."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.interface import METRIC_NAMES
+from shared.report import plots
+from shared.run_folder import LOSS_COLUMNS
+from tests.report_pages import Element, column, report, write_run
+
+TITLES = dict(
+    zip(METRIC_NAMES, ("d_loss", "d_loss_real", "d_loss_fake", "g_loss"), strict=True)
+)  # fmt: skip
+
+
+def axis(panel: Element, letter: str) -> tuple[float, float]:
+    """Return slope and offset from a coordinate of the SVG to a value, by the ticks' labels."""
+    places, values = [], []
+    for tick in panel.all("g"):
+        if re.search(rf"-{letter}tick_\d+$", tick.attributes.get("id") or ""):
+            places.append(float(tick.all("use")[0][letter]))
+            values.append(float(tick.all("text")[0].text.replace("−", "-")))
+    assert len(places) > 1
+    slope, offset = np.polyfit(places, values, 1)
+    np.testing.assert_allclose(np.polyval((slope, offset), places), values, atol=1e-6 * abs(slope))
+    return slope, offset
+
+
+def drawn(page: Element, title: str, group: str) -> np.ndarray:
+    """Return the points [n, 2] of a line as steps and values; a gap is a row of NaN."""
+    (panel,) = page.all("svg", **{"aria-label": title})
+    (line,) = panel.all("g", id=group)
+    points = []
+    for command, x, y in re.findall(r"([ML]) (\S+) (\S+)", line.all("path")[0]["d"]):
+        points += [(np.nan, np.nan)] if command == "M" and points else []
+        points.append((float(x), float(y)))
+    scales = [axis(panel, letter) for letter in "xy"]
+    return np.array(points) * [s for s, _ in scales] + [o for _, o in scales]
+
+
+def average(values: np.ndarray, before: int, after: int) -> list[float]:
+    """Return the mean of what lies around each value, of less at the ends."""
+    return [values[max(0, i - before) : i + after + 1].mean() for i in range(len(values))]
+
+
+def test_short_runs_are_drawn_value_by_value(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "a", seed=1), write_run(tmp_path / "b", seed=2, steps=7)]
+    page = report(*runs)
+    assert len(page.all("svg", role="img")) == 5
+    for number, run in enumerate(runs):
+        steps = column(run / "losses.csv", "step")
+        for metric, title in TITLES.items():
+            found = drawn(page, title, f"{title}-{number}")
+            values = column(run / "losses.csv", metric)
+            np.testing.assert_allclose(found, np.transpose([steps, values]), atol=1e-5)
+
+
+def test_longer_runs_are_drawn_value_by_value_and_as_an_average(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", steps=100)
+    page = report(run)
+    assert "Pale: every step. Over it: mean of 5 steps." in page.text
+    steps = column(run / "losses.csv", "step")
+    for metric, title in TITLES.items():
+        values = column(run / "losses.csv", metric)
+        raw = drawn(page, title, f"{title}-0-raw")
+        np.testing.assert_allclose(raw, np.transpose([steps, values]), atol=1e-5)
+        smooth = drawn(page, title, f"{title}-0")
+        np.testing.assert_allclose(smooth[:, 1], average(values, 2, 2), atol=1e-5)
+
+
+def test_quality_is_drawn(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a")
+    found = drawn(report(run), "swd", "swd-0")
+    expected = [column(run / "quality.csv", name) for name in ("step", "swd")]
+    np.testing.assert_allclose(found, np.transpose(expected), atol=1e-3)
+
+
+def test_lines_have_the_colour_that_the_legend_gives_the_run(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, seed=seed) for seed, name in enumerate("abc")]
+    page = report(*runs)
+    legend = page.of_class("legend")[0].all("li")
+    assert [item.text for item in legend] == ["a", "b", "c"]
+    for number, item in enumerate(legend):
+        colour = item.all("line")[0]["stroke"]
+        for title in TITLES.values():
+            (line,) = page.all("g", id=f"{title}-{number}")
+            assert f"stroke: {colour}" in line.all("path")[0]["style"]
+
+
+@pytest.mark.parametrize("count", [800, 801, 20_000])
+def test_of_a_long_run_extremes_and_ends_and_gaps_are_kept(count: int) -> None:
+    values = np.random.default_rng(count).normal(size=count)
+    steps = np.arange(1, count + 1) * 3
+    values[count // 3] = np.nan
+    kept_steps, kept = plots.thinned(steps, values)
+    assert len(kept) <= 800 + 400 + 2
+    np.testing.assert_array_equal(kept, values[kept_steps // 3 - 1])  # no point is made up
+    assert (np.diff(kept_steps) > 0).all()
+    assert kept_steps[0] == 3
+    assert kept_steps[-1] == 3 * count
+    assert np.isnan(kept).sum() == 1
+    for start in range(0, count, 100):  # the smallest and largest around any place are there
+        near = slice(max(0, start - 100), start + 200)
+        window = kept[(kept_steps > 3 * near.start) & (kept_steps <= 3 * near.stop)]
+        assert np.nanmin(window) == np.nanmin(values[near])
+        assert np.nanmax(window) == np.nanmax(values[near])
+
+
+def test_a_long_run_is_thinned_in_the_page_and_says_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", steps=2000, sample_every=2000)
+    page = report(run)
+    assert "the highest and lowest value of every stretch is drawn" in page.text
+    values = column(run / "losses.csv", "generator_loss")
+    found = drawn(page, "g_loss", "g_loss-0-raw")
+    places = found[:, 0].round().astype(int) - 1
+    assert 400 < len(places) <= 802
+    np.testing.assert_allclose(found[:, 1], values[places], atol=1e-4)
+    assert {int(values.argmin()), int(values.argmax()), 0, 1999} <= set(places.tolist())
+
+
+def test_a_loss_that_is_not_finite_is_a_gap_and_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", steps=9)
+    table = [line.split(",") for line in (run / "losses.csv").read_text().splitlines()]
+    place = LOSS_COLUMNS.index("generator_loss")
+    table[5][place], table[6][place] = "nan", "-inf"
+    (run / "losses.csv").write_text("".join(",".join(row) + "\n" for row in table))
+    page = report(run)
+    assert "generator_loss is NaN at step 5, the first of 2 values that are not finite" in page.text
+    found = drawn(page, "g_loss", "g_loss-0")
+    values = column(run / "losses.csv", "generator_loss")
+    steps = [1, 2, 3, 4, np.nan, 7, 8, 9]
+    np.testing.assert_allclose(found[:, 0], steps, atol=1e-5)
+    np.testing.assert_allclose(found[5:, 1], values[6:], atol=1e-5)
+    assert not np.isnan(drawn(page, "d_loss", "d_loss-0")).any()
