@@ -19,9 +19,11 @@ PACKAGES = {
     "jax": ("jax", "jaxlib", "flax", "optax"),
 }
 # Prefixes of the variables that change how fast a framework is; no other one is recorded.
+# Not TF_ as a whole, which Terraform uses too.
 ENVIRONMENT_PREFIXES = (
-    "CUDA_", "DNNL_", "JAX_", "KERAS_", "KMP_", "MKL_", "NPROC", "NVIDIA_TF32", "OMP_", "ONEDNN_",
-    "OPENBLAS_", "TF_", "TORCH_", "XLA_",
+    "CUDA_", "DNNL_", "JAX_", "KERAS_", "KMP_", "MALLOC_", "MKL_", "NPROC", "NVIDIA_TF32", "OMP_",
+    "ONEDNN_", "OPENBLAS_", "TF_CPP_", "TF_CUDNN_", "TF_DETERMINISTIC_", "TF_ENABLE_", "TF_FORCE_",
+    "TF_GPU_", "TF_NUM_", "TF_USE_", "TF_XLA_", "TORCH_", "XLA_",
 )  # fmt: skip
 # A driver's device files: an NVIDIA GPU, an AMD GPU, a GPU in WSL.
 GPU_DRIVER_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")

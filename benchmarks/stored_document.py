@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from benchmarks.results import SCHEMA_VERSION
-from shared.image_files import one_line
+from shared.messages import one_line
 from shared.streams import MAXIMUM_SEED
 
 MAXIMUM_BYTES = 16 * 2**20
@@ -120,7 +120,7 @@ def _problems_of_row(row: dict[str, Any], is_used: bool) -> Iterator[str]:
         yield f"expected a device in the settings, found {settings!r}"
     if not isinstance(windows, list) or (is_used and not windows):
         yield f"expected a list of windows, found {windows!r}"
-    for window in windows:
+    for window in windows or ():
         if not isinstance(window, dict) or not _is_count(window.get("steps")):
             yield f"expected steps and ms of a window, found {window!r}"
         ms = window.get("ms")

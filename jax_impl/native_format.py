@@ -120,8 +120,8 @@ def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             return found, dict(metadata.custom_metadata or {})
     except CheckpointError:
         raise
-    except Exception as error:  # noqa: BLE001 - orbax and tensorstore raise ValueError, KeyError,
-        # AssertionError, ... as the damage has it
+    # orbax and tensorstore raise ValueError, KeyError, AssertionError, ... as the damage has it.
+    except Exception as error:
         raise CheckpointError(
             f"{path}: expected a complete checkpoint of orbax ({error})"
         ) from error

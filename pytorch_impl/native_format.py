@@ -12,6 +12,7 @@ import io
 import os
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,7 @@ def _optimizer_state_dict(network: NetworkName, contents: NativeContents) -> dic
 def _load(path: Path) -> dict[str, Any]:
     require_file(path)
     try:
+        _require_unpacked(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of pickles that it refuses anyway
             saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -157,12 +159,29 @@ def _load(path: Path) -> dict[str, Any]:
             f"{path}: refused, because it holds more than tensors and plain data, which could run "
             "code when it is unpickled, or is damaged; expected state_dicts"
         ) from error
-    except Exception as error:  # noqa: BLE001 - torch's readers of zip, of tar and of pickles
-        # raise AttributeError, AssertionError, MemoryError, ... as the damage has it
+    except CheckpointError:
+        raise
+    # torch's readers of archives and pickles raise AttributeError, AssertionError, MemoryError, ...
+    except Exception as error:
         raise CheckpointError(f"{path}: expected a file of torch.save, found other data") from error
     if not isinstance(saved, Mapping) or not all(isinstance(name, str) for name in saved):
         raise CheckpointError(f"{path}: expected a dict of names, found {type(saved).__name__}")
     return dict(saved)
+
+
+def _require_unpacked(path: Path) -> None:
+    """Raise CheckpointError for an archive whose parts unpack to more than the file holds.
+
+    torch.save packs nothing, torch.load unpacks anything: a megabyte of zeros to a gigabyte.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            declared = sum(part.file_size for part in archive.infolist())
+        if declared > path.stat().st_size:
+            raise CheckpointError(
+                f"{path}: expected a file of torch.save, unpacked; found {declared:,} bytes "
+                f"declared in a file of {path.stat().st_size:,}"
+            )
 
 
 def _flat(

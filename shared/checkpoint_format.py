@@ -17,8 +17,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from shared.image_files import one_line
 from shared.interface import check_arrays
+from shared.messages import one_line
 from shared.spec import SystemSpec, state_shapes
 from shared.staging import synchronize_folder
 from shared.stored_spec import stored_spec

@@ -6,7 +6,9 @@ is skipped and named, for one bad file in a hundred thousand must not cost a day
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import unicodedata
 import warnings
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shared.messages import one_line, printable
 from shared.spec import SystemSpec
 
 if TYPE_CHECKING:
@@ -27,16 +30,16 @@ IMAGE_SUFFIXES = (
 )
 MAXIMUM_PIXELS = 64_000_000
 """Largest picture that is decoded, in pixels; also the largest intermediate result of a resize."""
+LARGE_PIXELS = 16_000_000
+"""Larger pictures are decoded one at a time, for one of the largest takes a gigabyte."""
 GIBIBYTE = 2**30
 MAXIMUM_BYTES = 4 * GIBIBYTE
 """Largest data set that is held in memory, in bytes; also the most that a file may unpack to."""
 
-MAXIMUM_MESSAGE = 1000
-"""Most characters of an error: what a file says of itself is quoted, and may be a book."""
 
 # Pillow chooses a decoder by content, not by suffix. Only these: EPS, say, would run Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-_CHANGES_OF_DIRECTION = ("LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+_ONE_LARGE_PICTURE = threading.Lock()
 _CHUNK = 32  # images per task of the thread pool: small, so that Ctrl-C is obeyed soon
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
@@ -55,31 +58,6 @@ class DataError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    """Return a path as one line that any terminal or log takes, whatever bytes the name holds."""
-    text = os.fspath(path)
-    if text.isprintable():
-        return text
-    return "".join(c.encode("unicode_escape").decode() if _is_unsafe(c) else c for c in text)
-
-
-def one_line(message: str) -> str:
-    """Return a message as one printable line of at most MAXIMUM_MESSAGE characters.
-
-    Errors quote what a stranger's file holds, which may be line breaks, the escape codes of a
-    terminal, or a megabyte.
-    """
-    shown = printable(" ".join(message[: 4 * MAXIMUM_MESSAGE].split()))
-    return shown if len(shown) <= MAXIMUM_MESSAGE else shown[: MAXIMUM_MESSAGE - 2] + " …"
-
-
-def _is_unsafe(character: str) -> bool:
-    # Control characters, halves of surrogate pairs, separators of lines, changes of direction.
-    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or (
-        unicodedata.bidirectional(character) in _CHANGES_OF_DIRECTION
-    )
 
 
 def find_files(folder: Path) -> tuple[list[Path], list[str]]:
@@ -226,9 +204,11 @@ def _decode(image: Image, spec: SystemSpec) -> Image:
     # is a proper low-pass. At least twice the final size is left, so that the antialiased resize
     # still shapes the result.
     image.draft(None, (2 * spec.image_size, 2 * spec.image_size))
-    image.load()
-    upright = _turn_upright(_in_eight_bits(image, "L" if spec.channels == 1 else "RGB"), image)
-    return resize_and_crop(upright, spec.image_size)
+    is_large = image.width * image.height > LARGE_PIXELS
+    with _ONE_LARGE_PICTURE if is_large else contextlib.nullcontext():
+        image.load()
+        upright = _turn_upright(_in_eight_bits(image, "L" if spec.channels == 1 else "RGB"), image)
+        return resize_and_crop(upright, spec.image_size)
 
 
 def _in_eight_bits(image: Image, mode: str) -> Image:

@@ -109,6 +109,6 @@ def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             return {name: np.array(item[()]) for name, item in datasets.items()}, attributes
     except CheckpointError:
         raise
-    except Exception as error:  # noqa: BLE001 - h5py raises OSError, ValueError, MemoryError, ... as
-        # the damage has it
+    # h5py raises OSError, ValueError, MemoryError, ... as the damage has it.
+    except Exception as error:
         raise CheckpointError(f"{path}: expected a complete HDF5 file ({error})") from error

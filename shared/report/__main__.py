@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
     runs = read_runs(options.runs)
     words = [*map(printable, options.runs), "--out", printable(options.out)]
     # A path in run.json may hold bytes that are no text.
-    page = printable(make_page(runs, f"{PROGRAM} {shlex.join(words)}")).encode("utf-8")
+    page = make_page(runs, f"{PROGRAM} {shlex.join(words)}").encode("utf-8", "backslashreplace")
     write_file_atomically(options.out, page)
     noun = "run" if len(runs) == 1 else "runs"
     print(f"wrote {printable(options.out)}: {len(runs)} {noun}, {len(page) / 1e6:.1f} MB")
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(options)
     except (ValueError, OSError) as error:
-        message = " ".join(printable(str(error)).split())
+        message = printable(" ".join(str(error).split()))
         print(f"{parser.prog}: error: {message}", file=sys.stderr)
         return EXIT_BAD_INPUT
     return 0

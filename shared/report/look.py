@@ -15,6 +15,8 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align:
 th:first-child, td:first-child, td.text, th.text { text-align: left; }
 th { border-bottom: 2px solid var(--head); font-weight: 600; }
 tbody th { border-bottom: 1px solid var(--line); font-weight: 400; white-space: nowrap; }
+tr { background: var(--back); }
+th:first-child { position: sticky; left: 0; background: inherit; }
 td.text { min-width: 9rem; }
 tr.group th { font-weight: 600; padding-top: 1rem; }
 tr.differs { background: var(--mark); } tr.differs th { font-weight: 600; }

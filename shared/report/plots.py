@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from shared.pictures import moving_average
-from shared.report.runs import Run, Table
+from shared.report.runs import Run
 
 STYLES = (
     ("#2b7bd1", ""),
@@ -65,11 +65,10 @@ def loss_lines(runs: Sequence[Run], metric: str) -> list[Line]:
 
 def quality_lines(runs: Sequence[Run], column: str) -> list[Line]:
     """Return one column of quality.csv for each run that has a finite value of it."""
-    tables: list[Table] = [run.quality for run in runs]
     return [
-        Line(number, table.steps, table.values[column])
-        for number, table in enumerate(tables)
-        if np.isfinite(table.values[column]).any()
+        Line(number, run.quality.steps, run.quality.values[column])
+        for number, run in enumerate(runs)
+        if np.isfinite(run.quality.values[column]).any()
     ]
 
 

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,7 @@ def read_run(path: Path, name: str) -> Run:
     if not grids:
         notes.append("There are no sample grids.")
     run = Run(path, name, spec, tuple(sessions), losses, quality, grids, ())
-    notes = [*_session_notes(run), *_progress_notes(run, folder), *notes]
-    return Run(path, name, spec, tuple(sessions), losses, quality, grids, tuple(notes))
+    return replace(run, notes=(*_session_notes(run), *_progress_notes(run, folder), *notes))
 
 
 def _read_description(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str, Any]]]:

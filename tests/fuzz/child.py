@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from tests.fuzz import memory
+from tests.fuzz.faulty import FAULTY
 from tests.fuzz.judge import judge
 from tests.fuzz.readers import READERS
 from tests.fuzz.watch import Watch
@@ -26,7 +27,7 @@ def main(name: str, seed: int, folder: Path) -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     faulthandler.enable()
-    reader = READERS[name]
+    reader = FAULTY if name == FAULTY.name else READERS[name]
     watch = Watch(folder)
     reader.prepare()
     memory.limit_growth(HARD_LIMIT * reader.memory)

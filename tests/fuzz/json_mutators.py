@@ -65,7 +65,8 @@ def _change(draw: Random, document: Any) -> tuple[str, Any]:
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
     """Return every (holder, key) of a document, without going down by recursion."""
-    found, waiting = [], [value]
+    found: list[tuple[Any, Any]] = []
+    waiting = [value] if isinstance(value, dict | list) else []
     while waiting:
         holder = waiting.pop()
         items = holder.items() if isinstance(holder, dict) else enumerate(holder)

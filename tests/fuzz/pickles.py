@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import pickletools
@@ -97,7 +98,7 @@ def quadratic(draw: Random) -> bytes:
 def without_instruction(draw: Random, content: bytes) -> bytes:
     """Leave out, repeat or swap whole instructions of a pickle, which stays well-formed bytes."""
     places = [place for _, _, place in pickletools.genops(content)] + [len(content)]
-    parts = [content[a:b] for a, b in zip(places, places[1:], strict=False)]
+    parts = [content[a:b] for a, b in itertools.pairwise(places)]
     for _ in range(draw.choice((1, 1, 2, 4))):
         i, j = draw.randrange(len(parts)), draw.randrange(len(parts))
         action = draw.choice(("drop", "repeat", "swap", "move"))

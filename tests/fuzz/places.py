@@ -17,20 +17,22 @@ _STEMS = (
 )
 
 
-def path_in(
-    draw: Random, folder: Path, suffix: str, stems: tuple[bytes, ...] = _STEMS
-) -> Path:
+def path_in(draw: Random, folder: Path, suffix: str, stems: tuple[bytes, ...] = _STEMS) -> Path:
     """Return a path with an odd name, which the file system takes."""
     stem = draw.choice(stems)
     return Path(os.fsdecode(os.fsencode(folder) + b"/" + stem + os.fsencode(suffix)))
 
 
 def case_of(path: Path, label: str) -> Case:
-    """Return a case whose errors have to name `path`, with its odd characters escaped."""
+    """Return a case whose errors have to name `path`, with its odd characters escaped.
+
+    A line break may have become a space, for the sake of the one line.
+    """
     escaped = "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in path.name
     )
-    return Case(path, label, (escaped, path.name))
+    joined = " ".join(escaped.replace("\\n", " ").split())
+    return Case(path, label, (escaped, joined))
 
 
 def a_folder(path: Path) -> str:

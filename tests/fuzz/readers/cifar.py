@@ -25,7 +25,9 @@ def batch_of_python_2(images: np.ndarray) -> bytes:
     data = images.tobytes()
     array = (
         b"cnumpy.core.multiarray\n_reconstruct\nq\x02cnumpy\nndarray\nq\x03K\x00\x85U\x01b\x87Rq\x04("
-        b"K\x01K" + bytes([len(images)]) + b"M\x00\x0c\x86cnumpy\ndtype\nq\x05U\x02u1K\x00K\x01\x87R"
+        b"K\x01K"
+        + bytes([len(images)])
+        + b"M\x00\x0c\x86cnumpy\ndtype\nq\x05U\x02u1K\x00K\x01\x87R"
         b"q\x06(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T"
         + len(data).to_bytes(4, "little")
         + data
@@ -70,9 +72,18 @@ def other_values(draw: Random) -> bytes:
 _FILES = Files(
     ("data_batch_1", "data_batch_2", ".bin"),
     _samples,
-    (other_instructions, other_instructions, other_instructions, forged_dtype, other_values)
-    + (pickles.running_code, pickles.running_code_by_a_dotted_name, pickles.filling_memory)
-    + (pickles.deeply_nested, pickles.quadratic),
+    (
+        other_instructions,
+        other_instructions,
+        other_instructions,
+        forged_dtype,
+        other_values,
+        pickles.running_code,
+        pickles.running_code_by_a_dotted_name,
+        pickles.filling_memory,
+        pickles.deeply_nested,
+        pickles.quadratic,
+    ),
     share=0.6,
     stems=(b"", b"", b"odd name "),
 )

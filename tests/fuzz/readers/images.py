@@ -95,8 +95,18 @@ def lying_bmp(draw: Random) -> bytes:
 
 def lying_gif(draw: Random) -> bytes:
     size = draw.choice((0, 1, 8000, 65535))
-    return b"GIF89a" + struct.pack("<HH", size, size) + b"\x80\0\0" + bytes(6) + b"," + (
-        struct.pack("<HHHH", draw.choice((0, 65535)), 0, size, size) + b"\0\x02" + bytes(40) + b";"
+    return (
+        b"GIF89a"
+        + struct.pack("<HH", size, size)
+        + b"\x80\0\0"
+        + bytes(6)
+        + b","
+        + (
+            struct.pack("<HHHH", draw.choice((0, 65535)), 0, size, size)
+            + b"\0\x02"
+            + bytes(40)
+            + b";"
+        )
     )
 
 

@@ -19,16 +19,45 @@ from tests.fuzz.reader import Reader
 
 _SPEC = SYSTEMS["conv28"]
 _SHAPES = (
-    *("(1, 28, 28)", "(0, 28, 28)", "(1, 28, 28, 1)", "(1, 1, 28, 28)", "(28,)", "()", "(1,28,28,3)"),
-    *("(-1, 28, 28)", "(1, 2**31, 28)", f"({2**62}, {2**62}, 4)", f"({10**300}, 1, 1)", "(True, 28, 28)"),
-    *(f"({'9' * 4000}, 1, 1)", "(1.0, 28, 28)", "(1, 28, 28", "[1, 28, 28]", "'abc'", "(1, 'a', 3)"),
+    *(
+        "(1, 28, 28)",
+        "(0, 28, 28)",
+        "(1, 28, 28, 1)",
+        "(1, 1, 28, 28)",
+        "(28,)",
+        "()",
+        "(1,28,28,3)",
+    ),
+    *(
+        "(-1, 28, 28)",
+        "(1, 2**31, 28)",
+        f"({2**62}, {2**62}, 4)",
+        f"({10**300}, 1, 1)",
+        "(True, 28, 28)",
+    ),
+    *(
+        f"({'9' * 4000}, 1, 1)",
+        "(1.0, 28, 28)",
+        "(1, 28, 28",
+        "[1, 28, 28]",
+        "'abc'",
+        "(1, 'a', 3)",
+    ),
     *("(" * 3000 + ")" * 3000, "-" * 5000 + "1", "(1, 28, 28)" * 100, "__import__('os')", "{}"),
 )
 _DTYPES = (
     *("|u1", "|u1", "<f4", ">f8", "<f2", "<f16", "|O", "|b1", "<i8", "<c8", "|V784", "<U9", "|S1"),
     *("<M8[ns]", "", "\\\\d", "u1,u1", "|u1' 'x", "|V0", "|S0", "3u1", "(9999999,)u1"),
 )
-_NAMES = ("images.npy", "images.npy", "a.npy", "../../x.npy", "images.npy/x.npy", "/etc/x.npy", "é.npy")
+_NAMES = (
+    "images.npy",
+    "images.npy",
+    "a.npy",
+    "../../x.npy",
+    "images.npy/x.npy",
+    "/etc/x.npy",
+    "é.npy",
+)
 
 
 def npy(shape: str, data: bytes, descr: str = "|u1", order: str = "False") -> bytes:
@@ -61,7 +90,9 @@ def lying_header(draw: Random) -> bytes:
 
 def damaged_member(draw: Random) -> bytes:
     """Damage that the checksums of the archive do not tell."""
-    _, member = mutated(draw, [npy("(1, 28, 28)", bytes(784)), npy("(1, 28, 28)", bytes(3136), "<f4")])
+    _, member = mutated(
+        draw, [npy("(1, 28, 28)", bytes(784)), npy("(1, 28, 28)", bytes(3136), "<f4")]
+    )
     return zip_of({draw.choice(_NAMES): member}, draw.choice((0, 8)))
 
 
@@ -97,8 +128,18 @@ def pickled(draw: Random) -> bytes:
 _FILES = Files(
     (".npz", ".npz", ".NPZ", ".zip"),
     _samples,
-    (lying_header, lying_header, lying_header, damaged_member, lying_archive, lying_archive)
-    + (many_members, other_packing, pickled, bomb),
+    (
+        lying_header,
+        lying_header,
+        lying_header,
+        damaged_member,
+        lying_archive,
+        lying_archive,
+        many_members,
+        other_packing,
+        pickled,
+        bomb,
+    ),
     share=0.5,
 )
 

@@ -1,0 +1,207 @@
+"""CIFAR-10's python batches: every pixel in its place, and no pickle runs anything."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.cifar_files import read_batch
+from shared.data import DataError, load_dataset
+from shared.plain_pickle import MAXIMUM_INSTRUCTIONS, read_plain_pickle
+from shared.spec import SYSTEMS
+from tests.fuzz.readers.cifar import batch_of_python_2
+
+ROWS = np.random.default_rng(1).integers(0, 256, (5, 3072), dtype=np.uint8)
+COLOUR = SYSTEMS["dcgan64"]
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_python_itself_reads_the_sample_of_python_2() -> None:
+    """The hand-written bytes are the pickle that they are meant to be."""
+    batch = pickle.loads(batch_of_python_2(ROWS), encoding="bytes")
+    np.testing.assert_array_equal(batch[b"data"], ROWS)
+    assert batch[b"labels"] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("protocol", ["python 2", 3, 4])
+def test_every_pixel_is_in_its_place(tmp_path: Path, protocol: object) -> None:
+    again = {b"data": ROWS, b"labels": [1] * 5, "names": ["ü", "b"], "x": (None, 0.5, 2**40, True)}
+    content = (
+        batch_of_python_2(ROWS)
+        if protocol == "python 2"
+        else pickle.dumps(again, protocol=protocol)
+    )
+    images = read_batch(write(tmp_path / "data_batch_1", content))
+    assert images.shape == (5, 32, 32, 3)
+    for n, row, column, channel in ((0, 0, 0, 0), (4, 31, 30, 2), (2, 7, 19, 1)):
+        assert images[n, row, column, channel] == ROWS[n, 1024 * channel + 32 * row + column]
+
+
+def test_a_folder_of_batches_is_joined(tmp_path: Path) -> None:
+    for number in (2, 1, 3):
+        rows = np.full((number, 3072), 10 * number, np.uint8)
+        write(tmp_path / f"data_batch_{number}", batch_of_python_2(rows))
+    write(tmp_path / "test_batch", batch_of_python_2(ROWS))
+    write(tmp_path / "batches.meta", b"\x80\x02}.")
+    dataset = load_dataset(tmp_path, COLOUR)
+    assert dataset.images[:, 0, 0, 0].tolist() == [10, 20, 20, 30, 30, 30]
+    assert dataset.images.shape == (6, 64, 64, 3)
+    assert dataset.description == f"6 images from 3 batches of {tmp_path.name}"
+
+
+class Payload:
+    def __init__(self, function: object, *arguments: object) -> None:
+        self._call = (function, arguments)
+
+    def __reduce__(self) -> object:
+        return self._call
+
+
+def global_of(name: bytes, argument: bytes) -> bytes:
+    text = b"X" + struct.pack("<I", len(argument)) + argument
+    return b"\x80\x02c" + name + b"\n" + text + b"\x85R."
+
+
+def stack_global_of(module: bytes, name: bytes, argument: bytes) -> bytes:
+    texts = b"".join(b"\x8c" + bytes([len(t)]) + t for t in (module, name, argument))
+    return (
+        b"\x80\x04"
+        + texts[: len(module) + len(name) + 4]
+        + b"\x93"
+        + (texts[len(module) + len(name) + 4 :] + b"\x85R.")
+    )
+
+
+def malicious(canary: Path) -> dict[str, bytes]:
+    """Return pickles that make the canary where anything runs them."""
+    touch = f"touch {canary}".encode()
+    code = f"open({str(canary)!r}, 'w').close()"
+    made = {
+        f"{function.__name__} {protocol}": pickle.dumps(
+            {"data": Payload(function, argument)}, protocol=protocol
+        )
+        for function, argument in ((os.system, touch.decode()), (exec, code), (eval, code))
+        for protocol in (0, 1, 2, 3, 4, 5)
+    }
+    for name in (b"os\nsystem", b"posix\nsystem", b"numpy\nos.system", b"subprocess\ngetoutput"):
+        made[f"global {name!r}"] = global_of(name, touch)
+    for module, name in ((b"posix", b"system"), (b"numpy", b"core.os.system"), (b"os", b"popen")):
+        made[f"stack global {name!r}"] = stack_global_of(module, name, touch)
+    made["inst"] = b"(X" + struct.pack("<I", len(touch)) + touch + b"iposix\nsystem\n."
+    made["obj"] = b"\x80\x02(cposix\nsystem\nX" + struct.pack("<I", len(touch)) + touch + b"o."
+    made["newobj"] = (
+        b"\x80\x02cposix\nsystem\nX" + struct.pack("<I", len(touch)) + touch + b"\x85\x81."
+    )
+    made["extension"] = b"\x80\x02\x82\x01."
+    made["persistent id"] = b"\x80\x02Pposix\n."
+    return made
+
+
+# Unpickles each file, which may do anything, and prints how many made the canary.
+RUN_THEM = """
+import os, pickle, sys
+canary, *files = sys.argv[1:]
+live = 0
+for file in files:
+    try:
+        pickle.load(open(file, "rb"))
+    except Exception:
+        pass
+    if os.path.exists(canary):
+        live += 1
+        os.unlink(canary)
+print(live)
+"""
+
+
+def test_the_pickles_are_malicious(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    contents = malicious(canary).values()
+    files = [write(tmp_path / str(i), content) for i, content in enumerate(contents)]
+    command = [sys.executable, "-c", RUN_THEM, canary, *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert int(done.stdout.splitlines()[-1]) >= 22, done.stderr
+
+
+def test_no_pickle_runs_anything(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    for name, content in malicious(canary).items():
+        path = write(tmp_path / "data_batch_1", content)
+        with pytest.raises(DataError, match="data_batch_1"):
+            load_dataset(path, COLOUR)
+        with pytest.raises(ValueError, match=r"instruction|name|pickle"):
+            read_plain_pickle(content)
+        assert not canary.exists(), name
+
+
+def test_a_forged_dtype_makes_no_addresses_of_bytes(tmp_path: Path) -> None:
+    """NumPy's own array of objects, if its dtype says that it holds none, reads any address."""
+    sample = batch_of_python_2(ROWS)
+    for kind in (b"O8", b"u8", b"V1", b"f4"):
+        content = sample.replace(b"U\x02u1", b"U\x02" + kind)
+        assert content != sample
+        with pytest.raises(DataError, match=r"a call of something else than .* bytes \(u1\)"):
+            read_batch(write(tmp_path / "data_batch_1", content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02Nr" + struct.pack("<I", 2**31 - 1) + b".",  # a place in the memo: 32 GB in C
+        b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x.",
+        b"\x80\x05\x96" + struct.pack("<Q", 2**38) + b"x.",
+        b"\x80\x02})" + b"\x85" * 100_000 + b"Ns.",  # hashed, it would end Python's C stack
+        b"\x80\x02" + b"]" * (MAXIMUM_INSTRUCTIONS + 1),
+        b"\x80\x02" + b"N" * 200_000 + b"(t" * 200_000 + b"(",
+        b"\x80\x02}(.",
+        b"\x80\x02e.",
+        b"\x80\x02R.",
+        b"\x80\x02h\x05.",
+        b"",
+    ],
+    ids=["memo", "bytes", "bytearray", "nested key", "many", "quadratic", *"abcde"],
+)
+def test_a_few_bytes_ask_for_nothing(tmp_path: Path, content: bytes) -> None:
+    path = write(tmp_path / "data_batch_1", content)
+    tracemalloc.start()
+    began = time.perf_counter()
+    try:
+        with pytest.raises(DataError, match="data_batch_1 holds"):
+            read_batch(path)
+        assert tracemalloc.get_traced_memory()[1] < 400 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert time.perf_counter() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({b"data": np.zeros((2, 3071), np.uint8)}, r"holds data of shape \(2, 3071\)"),
+        ({b"data": np.zeros((0, 3072), np.uint8)}, r"holds data of shape \(0, 3072\)"),
+        ({b"data": [1, 2]}, "holds no array called data"),
+        ({b"labels": [1, 2]}, "holds no array called data"),
+        ([1], "holds no array called data"),
+        ({b"data": np.zeros((2, 3072))}, "something else than NumPy's array of bytes"),
+        ({(1, 2): 3}, "keys are neither texts nor numbers"),
+        ({1, 2}, "the instruction EMPTY_SET|the name"),
+    ],
+)
+def test_another_value_is_an_error(tmp_path: Path, value: object, message: str) -> None:
+    path = write(tmp_path / "data_batch_1", pickle.dumps(value, protocol=4))
+    with pytest.raises(DataError, match=message):
+        read_batch(path)
