@@ -99,7 +99,7 @@ class ScaledGradient(ReferenceImplementation):
         self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
     ) -> Arrays:
         found = super().gradients(state, real_images, latents)
-        return found | {"discriminator/conv_3/kernel": 0.5 * found["discriminator/conv_3/kernel"]}
+        return found | {"discriminator/dense_2/kernel": 0.5 * found["discriminator/dense_2/kernel"]}
 
 
 class ForgetsAVariance(ReferenceImplementation):

@@ -158,7 +158,7 @@ def test_a_partial_implementation(port: Any, system: str, fields: dict[str, obje
 
 
 def test_float32_inside_a_float64_run() -> None:
-    explanation = explain(Float32Inside(), narrow(), steps=1)
+    explanation = explain(Float32Inside(), narrow("mlp28"), steps=1)
     assert explanation.fields == {"dtype": "float32"}
     assert explanation.traps[0].fix.row == "keras-layer-dtype"
 
@@ -170,29 +170,29 @@ def test_latents_of_its_own() -> None:
 
 
 def test_a_mistake_in_no_catalogue_is_unexplained_and_located() -> None:
-    explanation = explain(ScaledGradient(), narrow())
+    explanation = explain(ScaledGradient(), narrow("mlp28"))
     assert explanation.verdict == "unexplained"
     assert explanation.first is not None
-    assert explanation.first.array == "discriminator/conv_3/kernel"
+    assert explanation.first.array == "discriminator/dense_2/kernel"
     assert explanation.first.relative == pytest.approx(0.5)
     assert explanation.tried > 50
     assert not explanation.traps
 
 
 def test_a_state_that_does_not_come_back() -> None:
-    explanation = explain(ForgetsAVariance(), narrow())
+    explanation = explain(ForgetsAVariance(), narrow("conv28"))
     assert explanation.verdict == "unexplained"
     assert any("generator/batch_norm_2/var" in note for note in explanation.notes)
 
 
 def test_a_step_that_raises() -> None:
-    explanation = explain(Raises(), narrow())
+    explanation = explain(Raises(), narrow("mlp28"))
     assert explanation.verdict == "unexplained"
     assert "train_step() raised RuntimeError: out of luck" in explanation.notes
 
 
 def test_a_later_step_that_parts() -> None:
-    explanation = explain(WrongAtStepThree(), narrow(), steps=5)
+    explanation = explain(WrongAtStepThree(), narrow("mlp28"), steps=5)
     assert explanation.verdict == "unexplained"
     assert explanation.first is not None
     assert explanation.first.probe == "step 3"

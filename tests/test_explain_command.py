@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from shared.explain.__main__ import main
 
+ROOT = Path(__file__).parents[1]
 PARTIAL = "tests.explain_ports"  # losses alone, with a real label of 0.9
 
 
@@ -61,3 +65,22 @@ def test_an_unknown_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit, match="2"):
         main([PARTIAL, "--system", "dcgan65"])
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_page_shows_what_the_command_prints() -> None:
+    """docs/explain.md, whose example is wrong on purpose."""
+    pytest.importorskip("jax", reason="the example needs JAX")
+    result = subprocess.run(
+        [sys.executable, "-m", "shared.explain", "docs.examples.naive_jax"],
+        cwd=ROOT,
+        env=os.environ | {"JAX_ENABLE_X64": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr
+    page = (ROOT / "docs" / "explain.md").read_text("utf-8")
+    verdict = result.stdout[result.stdout.index("Verdict:") :]
+    assert "conv transpose kernel: flipped instead of as stored" in verdict
+    for line in verdict.splitlines():
+        assert line.rstrip() in page

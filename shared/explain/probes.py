@@ -128,7 +128,16 @@ def kink_margin(probe: Probe, conventions: Conventions | None = None) -> float:
 
 
 def _smallest_pre_activation(run: Pass) -> float:
+    """Return the smallest |pre-activation| but 0, of channels smaller than 1 against their size.
+
+    What rounding does to a channel is in proportion to it: one whose weights have just left 0 has
+    pre-activations of 1e-4.
+    """
     names = list(run.activations)
     before = [names[i - 1] for i, n in enumerate(names) if n.startswith(("relu", "leaky_relu"))]
-    sizes = [np.abs(run.activations[name]) for name in before]
-    return min(float(np.min(size, where=size > 0.0, initial=np.inf)) for size in sizes)
+    smallest = np.inf
+    for x in (run.activations[name] for name in before):
+        size = np.sqrt(np.square(x).mean(axis=tuple(range(x.ndim - 1)), keepdims=True))
+        relative = np.abs(x) / np.clip(size, np.finfo(np.float64).tiny, 1.0)
+        smallest = min(smallest, float(np.min(relative, where=x != 0.0, initial=np.inf)))
+    return smallest
