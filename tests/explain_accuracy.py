@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import itertools
 import json
 import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,12 +66,29 @@ def explain_faults(framework: str, faults: Sequence[Fault], dtype: str) -> Outco
     """Plant faults in a framework and return what is said of them."""
     started = time.monotonic()
     wanted = {field: value for fault in faults for field, value in fault.deviation.items()}
-    with mutated(framework, faults) as implementation:
-        explanation = explain(implementation, spec_of(faults), dtype=dtype)
+    with mutated(framework, faults) as implementation, uncompiled(framework):
+        explanation = explain(implementation, spec_of(faults), dtype=dtype, steps=2)
     gc.collect()
     return _outcome(
         framework, faults, explanation, same_fields(explanation, wanted), dtype, started
     )
+
+
+@contextmanager
+def uncompiled(framework: str) -> Iterator[None]:
+    """Run TensorFlow operation by operation, as `mutated` runs JAX: a trace takes far longer.
+
+    Runs without a fault are compiled.
+    """
+    if framework != "tf":
+        yield
+        return
+    tensorflow = importlib.import_module("tensorflow")
+    tensorflow.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tensorflow.config.run_functions_eagerly(False)
 
 
 def _outcome(

@@ -29,7 +29,8 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
     Raises RecordingError, one line, for a file that is no recording.
     """
     recordings = read_recording(first), read_recording(second)
-    matches, unmatched = match(*map(with_settled_dtypes, recordings), bound)
+    ours, theirs = map(with_settled_dtypes, recordings)
+    matches, unmatched = match(ours, theirs, bound)
     by_name = align_all(matches, bound)
     pairs = tuple(compare(aligned, by_name) for aligned in by_name.values())
     evidence = Evidence(by_name, {(p.step, p.first) for p in pairs if not p.agrees})
