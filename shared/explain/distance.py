@@ -14,10 +14,25 @@ from shared.spec import SystemSpec
 
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24}
 
-# Relative L2 of any array. Measured over 100 right runs of three frameworks by
-# `python -m tests.explain_accuracy`: at most 1.2e-12 in float64 and 4.4e-5 in float32 (conv28). The
-# smallest planted fault shows at 2e-3 in some array.
-BOUNDS = {"float64": 1e-10, "float32": 2e-4}
+# Relative L2 of any array. What rounding was measured to do at most in right runs of the three
+# frameworks (`python -m tests.explain_accuracy --right 100`) is at most a fifth of the bounds: in
+# float64 1.3e-12; in float32 7e-6 of outputs, 2e-4 of gradients and moments (conv28's, whose halves
+# cancel), 1.5e-3 of a parameter's move where its gradient is of the size of Adam's epsilon. The
+# smallest planted fault shows at 1.5e-3, in a running variance.
+BOUNDS = {"float64": 1e-10, "float32": 5e-5}
+_IN_FLOAT32 = {
+    "gradients of the discriminator": 20.0,
+    "gradients of the generator": 20.0,
+    "Adam's moments": 20.0,
+    "updated parameters": 200.0,
+}
+
+
+def allowed(stage: str, bound: float) -> float:
+    """Return the bound of a stage where that of outputs is `bound`."""
+    return bound * (_IN_FLOAT32.get(stage, 1.0) if bound > BOUNDS["float64"] else 1.0)
+
+
 # A loss near 0 has no relative error; below this it is measured against this.
 LEAST_LOSS = 1e-3
 
@@ -108,7 +123,7 @@ def worst(group: Group, expected: Arrays, found: dict[str, float], bound: float)
     First, not furthest off: what stands behind it may be off because of it.
     """
     for name, difference in found.items():
-        if not difference <= bound:
+        if not difference <= allowed(group.stage, bound):
             return Parting(
                 group.stage,
                 group.probe.name,

@@ -29,7 +29,7 @@ from shared.spec import Conventions, SystemSpec
 
 # In float32 a probe that is clear of every kink for the reference may not be for a wrong port. What
 # agrees so far is near enough to find its mistake, and then probes clear of ITS kinks.
-NEAR_ENOUGH = 3e-2
+NEAR_ENOUGH = 1e-3
 ATTEMPTS = 3
 TIME_LIMIT = 100.0  # seconds, after which no further explanation is looked for
 FLOAT32_INSIDE = {"dtype": "float32"}
@@ -159,8 +159,9 @@ class _Explainer:
             expected = self.reference.arrays(group.stage, group.probe, CANONICAL)
             found = differences(group, expected, self.dtype)
             worst = max(found, key=lambda name: found[name], default="")
-            stages.append(Stage(group.stage, group.probe.name, found.get(worst), worst))
             parting = self._search([group], BOUNDS[self.dtype]).parting(CANONICAL)
+            row = (group.stage, group.probe.name, found.get(worst), worst)
+            stages.append(Stage(*row, agrees=parting is None))
             if parting is not None and first is None:
                 first = Place.of(parting, self.dtype)
         missing = [Stage(name, "", None, "", reason) for name, reason in seen.missing.items()]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.explain.distance import differences
+from shared.explain.distance import allowed, differences
 from shared.explain.observations import Group, ReferenceObserver
 from shared.explain.traps import FITTED, as_conventions
 from shared.spec import Conventions
@@ -37,7 +37,7 @@ class Target:
         """Return whether the reference is within the bound under these conventions."""
         expected = self.reference.arrays(self.group.stage, self.group.probe, conventions)
         found = differences(self.group, expected, self.dtype)
-        return found.get(self.name, math.inf) <= self.bound
+        return found.get(self.name, math.inf) <= allowed(self.group.stage, self.bound)
 
     def expected(
         self, base: Conventions, fields: Sequence[str], theta: np.ndarray

@@ -64,7 +64,7 @@ def score_sets(loss: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     if loss == "bce_probs":
         inner = np.array([0.1, 0.35, 0.6, 0.9, 0.75]), np.array([0.2, 0.5, 0.55, 0.95, 0.05])
         # Where a clamp shows: the wrong answer with certainty, or nearly.
-        edges = np.array([0.0, 2.0**-60]), np.array([1.0, 1.0 - 2.0**-24])
+        edges = np.array([0.0, 2.0**-60]), np.array([1.0 - 2.0**-24, 2.0**-40])
         return {"inner": inner, "edges": edges}
     inner = np.array([0.25, -1.5, 2.0, 0.75, -0.5]), np.array([1.25, -2.0, 0.5, -0.25, 3.0])
     return {"inner": inner}

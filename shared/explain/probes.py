@@ -94,9 +94,11 @@ def _small_state(spec: SystemSpec, seed: int) -> Arrays:
     for name, array in arrays.items():
         if name.endswith(("/m", "/v", "/step")):
             arrays[name] = np.zeros_like(array)
-    last = last_layer(spec)
-    for name in (f"discriminator/{last.name}/{p.name}" for p in last.parameters):
-        arrays[name] = (arrays[name] * SMALL).astype(np.float32)
+    last = f"discriminator/{last_layer(spec).name}"
+    arrays[f"{last}/kernel"] = (arrays[f"{last}/kernel"] * SMALL).astype(np.float32)
+    if f"{last}/bias" in arrays:
+        # Not near 0, nor 1/2: there the real and the fake half of its gradient cancel to rounding.
+        arrays[f"{last}/bias"] = np.full_like(arrays[f"{last}/bias"], 0.3)
     first = spec.layers("discriminator")[0]
     if first.kind == "conv":
         for parameter in first.parameters:

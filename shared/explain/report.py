@@ -34,8 +34,7 @@ def _table(e: Explanation) -> Table:
         if stage.difference is None:
             table.add_row(stage.name, stage.probe, "-", escape(stage.reason), "not seen")
             continue
-        agrees = stage.difference <= e.bound
-        mark = "agrees" if agrees else "[bold red]parts[/]"
+        mark = "agrees" if stage.agrees else "[bold red]parts[/]"
         row = (stage.name, stage.probe, f"{stage.difference:.1e}", escape(stage.array), mark)
         table.add_row(*row)
     return table
@@ -59,14 +58,12 @@ def _print_verdict(e: Explanation, console: Console) -> None:
     seen = [stage.difference for stage in e.stages if stage.difference is not None]
     if e.verdict == "rounding":
         largest = max(seen, default=0.0)
-        text = f"Verdict: rounding. The largest difference is {largest:.1e}, the bound {e.bound:g}."
+        text = f"Verdict: rounding. The largest difference is {largest:.1e}."
         console.print(f"[bold]{text}[/]", highlight=False)
         return
     if e.verdict == "unexplained":
         console.print("[bold]Verdict: unexplained.[/]", highlight=False)
-        agreeing = [
-            s.name for s in e.stages if s.difference is not None and s.difference <= e.bound
-        ]
+        agreeing = [s.name for s in e.stages if s.difference is not None and s.agrees]
         console.print(
             f"Ruled out: {e.tried} sets of conventions do not reproduce it. "
             f"What agrees: {', '.join(dict.fromkeys(agreeing)) or 'nothing'}.",

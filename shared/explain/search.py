@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.explain.distance import Parting, differences, worst
+from shared.explain.distance import Parting, allowed, differences, worst
 from shared.explain.fit import Target, fit
 from shared.explain.observations import Group, ReferenceObserver
 from shared.explain.traps import CANONICAL, FITTED, Change, changes, cost_of
@@ -72,7 +72,8 @@ class Search:
             found, expected = self._differences(group, conventions)
             parting = worst(group, expected, found, self.bound)
             if parting is not None:
-                agreeing = sum(difference <= self.bound for difference in found.values())
+                bound = allowed(group.stage, self.bound)
+                agreeing = sum(difference <= bound for difference in found.values())
                 return Score(number, agreeing), parting
         return Score(len(self.groups), 0), None
 
@@ -178,7 +179,8 @@ class Search:
         """Yield conventions whose numbers `fields` are fitted to the arrays that part."""
         group = group or self._stage_of(base)
         found, _ = self._differences(group, base)
-        for name in [n for n, d in found.items() if not d <= self.bound][:2]:
+        bound = allowed(group.stage, self.bound)
+        for name in [n for n, d in found.items() if not d <= bound][:2]:
             fitted = fit(base, fields, Target(self.reference, group, name, self.dtype, self.bound))
             if fitted is not None:
                 yield fitted

@@ -51,7 +51,8 @@ def many_steps(
             seen = [(difference, name) for name, difference in found.items()]
             largest, where = max([(largest, where), *seen])
             if parting is not None:
-                return Steps([Stage(STAGE.format(steps), here.name, largest, where)], parting)
+                row = (STAGE.format(steps), here.name, largest, where)
+                return Steps([Stage(*row, agrees=False)], parting)
     return Steps([Stage(STAGE.format(steps), probe.name, largest, where)])
 
 

@@ -26,6 +26,7 @@ class Stage:
     difference: float | None
     array: str
     reason: str = ""
+    agrees: bool = True
 
 
 @dataclass(frozen=True)
