@@ -134,8 +134,20 @@ def test_headline_of_every_run(three: list[Path]) -> None:
     words = page.of_class("verdict")[0].text
     assert words == (
         "The runs differ in implementation (pytorch, tf, jax). "
-        "All else of system and options is the same."
+        "All else of system, options and data is the same."
     )
+
+
+def test_different_data_are_said(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", dataset="5 images from x")]
+    page = report(*runs)
+    words = "The runs differ in dataset (4 images from photos, 5 images from x)."
+    assert page.of_class("verdict")[0].text.startswith(words)
+    assert "The runs have different data, so their values cannot be compared." in page.text
+    same = report(runs[0], write_run(tmp_path / "c"))
+    words = "System, options and data are the same in all runs."
+    assert same.of_class("verdict")[0].text == words
+    assert "cannot be compared" not in same.text
 
 
 def test_settings_that_differ_are_marked_and_no_others(tmp_path: Path) -> None:

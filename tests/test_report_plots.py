@@ -43,6 +43,15 @@ def drawn(page: Element, title: str, group: str) -> np.ndarray:
     return np.array(points) * [s for s, _ in scales] + [o for _, o in scales]
 
 
+def shown_values(page: Element, title: str) -> tuple[float, float]:
+    """Return the lowest and the highest value of a panel's axes."""
+    (panel,) = page.all("svg", **{"aria-label": title})
+    (background,) = panel.all("g", id=f"{title}-patch_2")
+    heights = re.findall(r"[ML] \S+ (\S+)", background.all("path")[0]["d"])
+    low, high = sorted(np.polyval(axis(panel, "y"), [float(y) for y in heights])[[0, 2]])
+    return low, high
+
+
 def average(values: np.ndarray, before: int, after: int) -> list[float]:
     """Return the mean of what lies around each value, of less at the ends."""
     return [values[max(0, i - before) : i + after + 1].mean() for i in range(len(values))]
@@ -67,8 +76,12 @@ def test_longer_runs_are_drawn_value_by_value_and_as_an_average(tmp_path: Path) 
     steps = column(run / "losses.csv", "step")
     for metric, title in TITLES.items():
         values = column(run / "losses.csv", metric)
+        low, high = shown_values(page, title)
         raw = drawn(page, title, f"{title}-0-raw")
-        np.testing.assert_allclose(raw, np.transpose([steps, values]), atol=1e-5)
+        raw = raw[(raw[:, 1] > low) & (raw[:, 1] < high)]  # what lies outside is cut at the edge
+        inside = (values > low) & (values < high)
+        assert inside.mean() > 0.97
+        np.testing.assert_allclose(raw, np.transpose([steps, values])[inside], atol=1e-5)
         smooth = drawn(page, title, f"{title}-0")
         np.testing.assert_allclose(smooth[:, 1], average(values, 2, 2), atol=1e-5)
 
@@ -90,6 +103,10 @@ def test_lines_have_the_colour_that_the_legend_gives_the_run(tmp_path: Path) -> 
         for title in TITLES.values():
             (line,) = page.all("g", id=f"{title}-{number}")
             assert f"stroke: {colour}" in line.all("path")[0]["style"]
+
+
+def test_thirty_six_runs_have_styles_of_their_own() -> None:
+    assert len({plots.run_style(number) for number in range(36)}) == 36
 
 
 @pytest.mark.parametrize("count", [800, 801, 20_000])
@@ -117,23 +134,54 @@ def test_a_long_run_is_thinned_in_the_page_and_says_so(tmp_path: Path) -> None:
     assert "the highest and lowest value of every stretch is drawn" in page.text
     values = column(run / "losses.csv", "generator_loss")
     found = drawn(page, "g_loss", "g_loss-0-raw")
-    places = found[:, 0].round().astype(int) - 1
+    low, high = shown_values(page, "g_loss")
+    inside = (found[:, 1] > low) & (found[:, 1] < high)
+    places = found[inside, 0].round().astype(int) - 1
     assert 400 < len(places) <= 802
-    np.testing.assert_allclose(found[:, 1], values[places], atol=1e-4)
-    assert {int(values.argmin()), int(values.argmax()), 0, 1999} <= set(places.tolist())
+    np.testing.assert_allclose(found[inside, 1], values[places], atol=1e-4)
+    assert {0, 1999} <= set(places.tolist())
+
+
+def test_a_spike_does_not_flatten_the_rest(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "a", steps=300), write_run(tmp_path / "b", steps=200, seed=1)]
+    with open(runs[0] / "losses.csv", "a") as table:
+        table.write("301,9000,1,1,1,500.0\n")
+    page = report(*runs)
+    low, high = shown_values(page, "d_loss")
+    found = [column(run / "losses.csv", "discriminator_loss") for run in runs]
+    averages = [*average(found[0], 7, 7), *average(found[1], 5, 4)]
+    assert low < min(averages)
+    assert max(averages) < high < 1.1 * max(averages)
+    # The last eight averages hold the spike, and an average is never cut off.
+    assert max(averages) == pytest.approx(9000 / 8, rel=0.01)
+    for values in found:
+        assert ((values > low) & (values < high)).mean() > 0.97
+
+
+def test_of_every_run_all_but_the_outermost_values_are_seen(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, steps=400, seed=len(name)) for name in ("a", "bb")]
+    table = (runs[1] / "losses.csv").read_text().splitlines()
+    far = [table[0], *(re.sub(r"^(\d+),[^,]*", r"\1,50.25", line) for line in table[1:])]
+    (runs[1] / "losses.csv").write_text("\n".join(far) + "\n")
+    low, high = shown_values(report(*runs), "d_loss")
+    values = column(runs[0] / "losses.csv", "discriminator_loss")
+    assert low < np.percentile(values, 1)
+    assert 50.25 < high < 60
 
 
 def test_a_loss_that_is_not_finite_is_a_gap_and_is_named(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", steps=9)
     table = [line.split(",") for line in (run / "losses.csv").read_text().splitlines()]
     place = LOSS_COLUMNS.index("generator_loss")
-    table[5][place], table[6][place] = "nan", "-inf"
+    table[5][place], table[6][place], table[9][place] = "nan", "-inf", "1e101"
     (run / "losses.csv").write_text("".join(",".join(row) + "\n" for row in table))
     page = report(run)
-    assert "generator_loss is NaN at step 5, the first of 2 values that are not finite" in page.text
+    note = "g_loss is NaN at step 5; what is NaN, infinite or beyond 1e+100 is a gap in the plot"
+    assert f"{note} (3 in all)." in page.text
+    assert "d_loss is" not in page.text
     found = drawn(page, "g_loss", "g_loss-0")
     values = column(run / "losses.csv", "generator_loss")
-    steps = [1, 2, 3, 4, np.nan, 7, 8, 9]
+    steps = [1, 2, 3, 4, np.nan, 7, 8]
     np.testing.assert_allclose(found[:, 0], steps, atol=1e-5)
-    np.testing.assert_allclose(found[5:, 1], values[6:], atol=1e-5)
+    np.testing.assert_allclose(found[5:, 1], values[6:8], atol=1e-5)
     assert not np.isnan(drawn(page, "d_loss", "d_loss-0")).any()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from shared.checkpoint_format import write_file_atomically
-from shared.image_files import printable
+from shared.messages import one_line, printable
 from shared.report.page import make_page
 from shared.report.runs import ReportError, read_runs
 
@@ -91,8 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(options)
     except (ValueError, OSError) as error:
-        message = printable(" ".join(str(error).split()))
-        print(f"{parser.prog}: error: {message}", file=sys.stderr)
+        print(f"{parser.prog}: error: {one_line(str(error))}", file=sys.stderr)
         return EXIT_BAD_INPUT
     return 0
 

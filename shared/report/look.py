@@ -28,15 +28,18 @@ code { background: var(--soft); padding: .1rem .3rem; }
 summary { cursor: pointer; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; list-style: none; padding: 0; }
 .legend svg, th svg { width: 2.4rem; height: .7rem; margin-right: .4rem; }
-.panels { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); }
-.panels svg { width: 100%; max-width: 44rem; height: auto;
+.panels { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill,
+  minmax(min(26rem, 100%), 1fr)); }
+.panels svg { width: 100%; height: auto;
   stroke-linejoin: round; }
 .slider { position: sticky; top: 0; background: var(--back); padding: .5rem 0; z-index: 1; }
 .slider:not([hidden]) { display: flex; flex-wrap: wrap; gap: .2rem 1rem; align-items: center; }
 .slider label { min-width: 10rem; } .slider output { font-weight: 600; }
 .slider input { flex: 1 1 16rem; accent-color: var(--accent); }
-.grids { display: flex; flex-wrap: wrap; gap: 1rem; }
-.grid { flex: 1 1 18rem; max-width: 36rem; margin: 0; }
+.grids { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); }
+.grid { max-width: 36rem; margin: 0; }
 .grid img { width: 100%; height: auto; image-rendering: pixelated; }
 figcaption { color: var(--pale); }
 """

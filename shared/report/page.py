@@ -87,7 +87,8 @@ def _losses(runs: Sequence[Run]) -> Iterator[str]:
     yield f'<p class="pale">{escape(_how_drawn(runs))}</p>'
     yield '<div class="panels">'
     for metric in METRIC_NAMES:
-        yield plots.draw_panel(TAGS[metric], plots.loss_lines(runs, metric))
+        limits = plots.loss_limits(runs, metric)
+        yield plots.draw_panel(TAGS[metric], plots.loss_lines(runs, metric), limits)
     yield "</div>"
 
 
@@ -97,6 +98,8 @@ def _how_drawn(runs: Sequence[Run]) -> str:
     text = "Every step." if windows == {1} else f"Pale: every step. Over it: mean of {sizes} steps."
     if max(len(run.losses) for run in runs) > plots.MOST_POINTS:
         text += " Of long runs the highest and lowest value of every stretch is drawn."
+    if windows != {1}:
+        text += f" The {plots.OUTSIDE:g} % highest and lowest may lie outside."
     if len({run.spec.get("loss") for run in runs}) > 1:
         text += " The runs have different losses, so their values cannot be compared."
     return text

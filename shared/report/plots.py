@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from shared.pictures import moving_average
-from shared.report.runs import Run
+from shared.report.runs import Run, drawable
 
 STYLES = (
     ("#2b7bd1", ""),
@@ -26,12 +26,15 @@ STYLES = (
 MOST_POINTS = 800
 """Of one line; a longer table keeps the lowest and the highest value of every stretch."""
 
+OUTSIDE = 1.0
+"""Percent of the losses at either end that need not be in a plot."""
+
 _TEXT = "#010203"  # stands for the page's text colour until the SVG is in the page
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a panel: int64 [points] and float64 [points]; not finite is a gap."""
+    """One line of a panel: int64 [points] and float64 [points]; NaN is a gap."""
 
     run: int
     steps: np.ndarray
@@ -40,8 +43,12 @@ class Line:
 
 
 def run_style(run: int) -> tuple[str, str]:
-    """Return the colour and the dashes of a run, by its place among the runs."""
-    return STYLES[run % len(STYLES)]
+    """Return the colour and the dashes of a run, by its place among the runs.
+
+    When the colours come round again they do so with other dashes: 36 runs differ.
+    """
+    count = len(STYLES)
+    return STYLES[run % count][0], STYLES[(run + run // count) % count][1]
 
 
 def averaging_window(rows: int) -> int:
@@ -53,7 +60,7 @@ def loss_lines(runs: Sequence[Run], metric: str) -> list[Line]:
     """Return every value of a loss, pale, and over it the moving average, for each run."""
     raw, averages = [], []
     for number, run in enumerate(runs):
-        values = run.losses.values[metric]
+        values = _drawn(run.losses.values[metric])
         window = averaging_window(len(values))
         if window > 1:
             raw.append(Line(number, *thinned(run.losses.steps, values), is_raw=True))
@@ -63,13 +70,38 @@ def loss_lines(runs: Sequence[Run], metric: str) -> list[Line]:
     return [*raw, *averages]
 
 
+def loss_limits(runs: Sequence[Run], metric: str) -> tuple[float, float] | None:
+    """Return the lowest and highest loss to show, so that a spike does not flatten all the rest.
+
+    They hold the averages whole and, of every run, all values but OUTSIDE percent at either end.
+    None where there is nothing to average, and every value is to be seen.
+    """
+    low, high = [], []
+    for run in runs:
+        values = _drawn(run.losses.values[metric])
+        averages = moving_average(values, averaging_window(len(values))) if len(values) else values
+        averages, values = (part[np.isfinite(part)] for part in (averages, values))
+        if len(averages):
+            ends = np.percentile(values, [OUTSIDE, 100 - OUTSIDE])
+            low.append(min(ends[0], averages.min()))
+            high.append(max(ends[1], averages.max()))
+    if not low or min(low) == max(high):
+        return None
+    margin = 0.05 * (max(high) - min(low))
+    return min(low) - margin, max(high) + margin
+
+
 def quality_lines(runs: Sequence[Run], column: str) -> list[Line]:
     """Return one column of quality.csv for each run that has a finite value of it."""
     return [
-        Line(number, run.quality.steps, run.quality.values[column])
+        Line(number, run.quality.steps, _drawn(run.quality.values[column]))
         for number, run in enumerate(runs)
-        if np.isfinite(run.quality.values[column]).any()
+        if drawable(run.quality.values[column]).any()
     ]
+
+
+def _drawn(values: np.ndarray) -> np.ndarray:
+    return np.where(drawable(values), values, np.nan)
 
 
 def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +118,7 @@ def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return steps[chosen], values[chosen]
 
 
-def draw_panel(name: str, lines: Sequence[Line]) -> str:
+def draw_panel(name: str, lines: Sequence[Line], limits: tuple[float, float] | None = None) -> str:
     """Return one panel as an <svg> element; `name` is its title and makes its ids its own.
 
     The points of the line of run r are those of the path in the group `name-r`, of its raw
@@ -110,6 +142,7 @@ def draw_panel(name: str, lines: Sequence[Line]) -> str:
         axes.spines[["top", "right"]].set_visible(False)
         for line in lines:
             _draw_line(axes, f"{name}-{line.run}{'-raw' * line.is_raw}", line)
+        axes.set_ylim(limits)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return _inlined(buffer.getvalue().decode("utf-8"), name)
@@ -120,10 +153,10 @@ def _draw_line(axes: Any, group: str, line: Line) -> None:
     pattern = (0, tuple(map(float, dashes.split()))) if dashes and not line.is_raw else "-"
     axes.plot(
         line.steps,
-        np.where(np.isfinite(line.values), line.values, np.nan),
+        line.values,
         color=colour,
         linewidth=0.6 if line.is_raw else 1.5,
-        alpha=0.3 if line.is_raw else 1.0,
+        alpha=0.22 if line.is_raw else 1.0,
         linestyle=pattern,
         # A line of few points is hardly seen, one of a single point not at all.
         marker="o" if len(line.steps) <= 40 else None,

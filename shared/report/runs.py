@@ -14,12 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from shared.image_files import printable
 from shared.interface import METRIC_NAMES
+from shared.messages import printable
 from shared.run_folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder
+from shared.tensorboard import TAGS
 
 MOST_STEPS = 2**53
 """Above it float64 does not hold every whole number."""
+
+LARGEST = 1e100
+"""Whatever is larger, either way, is not drawn: limits of axes overflow near the end of float64."""
 
 _GRID = re.compile(r"step_(\d{6,})\.png")
 
@@ -96,7 +100,7 @@ def read_run(path: Path, name: str) -> Run:
     losses, loss_notes = read_table(folder.losses, LOSS_COLUMNS)
     quality, quality_notes = read_table(folder.quality, QUALITY_COLUMNS)
     grids = _find_grids(folder.samples)
-    notes = [*loss_notes, *_not_finite(losses, METRIC_NAMES), *quality_notes]
+    notes = [*loss_notes, *_not_drawn(losses, METRIC_NAMES), *quality_notes]
     if not grids:
         notes.append("There are no sample grids.")
     run = Run(path, name, spec, tuple(sessions), losses, quality, grids, ())
@@ -212,15 +216,20 @@ def _progress_notes(run: Run, folder: RunFolder) -> list[str]:
     return [text]
 
 
-def _not_finite(losses: Table, names: Sequence[str]) -> list[str]:
+def drawable(values: np.ndarray) -> np.ndarray:
+    """Return, as bool of the same shape, which values a plot can show."""
+    return np.abs(values) <= LARGEST
+
+
+def _not_drawn(losses: Table, names: Sequence[str]) -> list[str]:
     notes = []
     for name in names:
-        bad = np.flatnonzero(~np.isfinite(losses.values[name]))
+        bad = np.flatnonzero(~drawable(losses.values[name]))
         if len(bad):
             value = losses.values[name][bad[0]]
-            shown = "NaN" if math.isnan(value) else f"{value:+}"
+            shown = "NaN" if math.isnan(value) else f"{value:g}"
             notes.append(
-                f"{name} is {shown} at step {losses.steps[bad[0]]:,}, the first of {len(bad):,} "
-                "values that are not finite; the plot has a gap there."
+                f"{TAGS[name]} is {shown} at step {losses.steps[bad[0]]:,}; what is NaN, infinite "
+                f"or beyond {LARGEST:g} is a gap in the plot ({len(bad):,} in all)."
             )
     return notes

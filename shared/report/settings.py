@@ -10,6 +10,7 @@ from typing import Any
 from shared.report.runs import Run
 
 SPEC, OPTIONS, ENVIRONMENT, VERSIONS = "system", "options", "environment", "versions"
+DATASET = "dataset"
 ABSENT = "—"
 _EXPECTED_TO_DIFFER = {"out", "resume"}
 
@@ -54,18 +55,19 @@ def effective_settings(run: Run) -> dict[tuple[str, str], str]:
 def differences_in_words(settings: Sequence[Setting]) -> str:
     """Return one sentence on what was set differently, as a reader of a comparison asks for it.
 
-    Where they ran is left out, as are the folders.
+    Where they ran is left out, as are the folders they were written to.
     """
     found = [
         f"{setting.name} ({', '.join(dict.fromkeys(setting.values))})"
         for setting in settings
         if setting.differs
-        and setting.group in (SPEC, OPTIONS)
+        and (setting.group in (SPEC, OPTIONS) or setting.name == DATASET)
         and setting.name not in _EXPECTED_TO_DIFFER
     ]
     if not found:
-        return "System and options are the same in all runs."
-    return f"The runs differ in {', '.join(found)}. All else of system and options is the same."
+        return "System, options and data are the same in all runs."
+    same = "All else of system, options and data is the same."
+    return f"The runs differ in {', '.join(found)}. {same}"
 
 
 def _session_settings(session: dict[str, Any]) -> dict[tuple[str, str], str]:
@@ -78,7 +80,7 @@ def _session_settings(session: dict[str, Any]) -> dict[tuple[str, str], str]:
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat = {}
+    flat: dict[str, str] = {}
     for name, value in content.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")
