@@ -18,7 +18,7 @@ CAPTIONS = {
     "time_to_image.png": "Of each framework and baseline the fastest. Compilation pays off where a "
     "line crosses one that started lower.",
     "ratios.png": "Diamond: median of the rounds; dots: each round; line: bootstrap over rounds, "
-    "then windows. A grey band is what two equal configurations may differ by.",
+    "then windows. A grey band, of --aa, is what two equal configurations may differ by.",
 }
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 76rem; margin: 2rem auto;
@@ -28,6 +28,7 @@ table { border-collapse: collapse; margin: .6rem 0 1.6rem; font-variant-numeric:
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right;
   white-space: nowrap; }
 th:first-child, td:first-child, td.text, th.text { text-align: left; }
+td.text { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
 th { border-bottom: 2px solid #888; font-weight: 600; }
 .verdict { font-size: 1.15rem; font-weight: 600; padding: .7rem 1rem; background: #eef4f6;
   border-left: 4px solid #14708f; }

@@ -111,14 +111,14 @@ def _throughput(document: dict[str, Any], lines: list[Line]) -> Figure:
 
 def _draw_peaks(document: dict[str, Any], axes: Axes) -> None:
     """Draw what the fastest matrix products seen would make of the step's operations."""
-    best: dict[str, dict[str, Any]] = {}
+    best: dict[tuple[str, int], dict[str, Any]] = {}
     for peak in document["peaks"]:
-        rival = best.get(peak["precision"], peak)
-        if peak["gflops_per_second"] >= rival["gflops_per_second"]:
-            best[peak["precision"]] = peak
-    for precision, peak in best.items():
+        kind = (peak["precision"], peak["threads"])
+        if peak["gflops_per_second"] >= best.get(kind, peak)["gflops_per_second"]:
+            best[kind] = peak
+    for (precision, threads), peak in best.items():
         limit = 1e9 * peak["gflops_per_second"] / document["workload"]["flops_per_image"]
-        label = f"{precision} peak, {peak['gflops_per_second']:,.0f} GFLOP/s"
+        label = f"{precision} peak, threads {threads}, {peak['gflops_per_second']:,.0f} GFLOP/s"
         style = {"float32": ":", "tf32": "-.", "bfloat16": (0, (5, 1))}[precision]
         axes.axhline(limit, color="#555555", linewidth=1.1, linestyle=style, label=label)
 

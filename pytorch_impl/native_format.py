@@ -8,9 +8,11 @@ Read with weights_only=True, so a file from a stranger cannot run code.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -170,10 +172,14 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _require_unpacked(path: Path) -> None:
-    """Raise CheckpointError for an archive whose parts unpack to more than the file holds.
+    """Raise CheckpointError for what torch.load would unpack, which torch.save has never packed.
 
-    torch.save packs nothing, torch.load unpacks anything: a megabyte of zeros to a gigabyte.
+    A megabyte of zeros becomes a gigabyte in memory, and the members of a tar, which torch wrote
+    before 2017, go to the disk.
     """
+    with contextlib.suppress(tarfile.TarError):
+        tarfile.open(path, "r:").close()
+        raise CheckpointError(f"{path}: expected a file of torch.save since 0.2, found a tar")
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             declared = sum(part.file_size for part in archive.infolist())
@@ -239,7 +245,7 @@ def _adam_settings(path: Path, part: str, saved: Mapping[str, Any]) -> AdamSpec:
         if not all(isinstance(state, Mapping) for state in saved["state"].values()):
             raise TypeError("the state of a parameter is a mapping")
     # AttributeError, RuntimeError: of what is no mapping, or a tensor where a number should be.
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: expected {part} as the state_dict of torch.optim.Adam with one group"
         ) from error

@@ -7,6 +7,7 @@ is skipped and named, for one bad file in a hundred thousand must not cost a day
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import threading
 import unicodedata
@@ -32,6 +33,8 @@ MAXIMUM_PIXELS = 64_000_000
 """Largest picture that is decoded, in pixels; also the largest intermediate result of a resize."""
 LARGE_PIXELS = 16_000_000
 """Larger pictures are decoded one at a time, for one of the largest takes a gigabyte."""
+MAXIMUM_SCANS = 100
+"""Most scans of a JPEG, as libtiff allows them; progressive ones have ten or so."""
 GIBIBYTE = 2**30
 MAXIMUM_BYTES = 4 * GIBIBYTE
 """Largest data set that is held in memory, in bytes; also the most that a file may unpack to."""
@@ -40,6 +43,7 @@ MAXIMUM_BYTES = 4 * GIBIBYTE
 # Pillow chooses a decoder by content, not by suffix. Only these: EPS, say, would run Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _ONE_LARGE_PICTURE = threading.Lock()
+_START_OF_SCAN = b"\xff\xda"  # nowhere else, for a 0xff among the pixels is followed by 0
 _CHUNK = 32  # images per task of the thread pool: small, so that Ctrl-C is obeyed soon
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
@@ -185,6 +189,8 @@ def _decode_into(path: Path, spec: SystemSpec, slot: np.ndarray) -> str | None:
     try:
         with Image.open(path, formats=_FORMATS) as image:
             _resized(image.size, spec.image_size)  # refuses before anything is decoded
+            if image.format == "JPEG":
+                _require_few_scans(path)
             slot[:] = _as_array(_decode(image, spec))
     except DataError as error:
         return str(error)
@@ -196,6 +202,20 @@ def _decode_into(path: Path, spec: SystemSpec, slot: np.ndarray) -> str | None:
         # KeyError, ... as the damage has it; each means that this file has no image for us
         return one_line(f"unreadable: {str(error) or type(error).__name__}")
     return None
+
+
+def _require_few_scans(path: Path) -> None:
+    """Raise DataError for a JPEG of so many scans that decoding it takes minutes.
+
+    Each scan goes over all pixels, and may take as little as a byte for thousands of them.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        place = -1
+        for _ in range(MAXIMUM_SCANS + 1):
+            place = content.find(_START_OF_SCAN, place + 1)
+            if place < 0:
+                return
+    raise DataError(f"too many scans; expected a JPEG of at most {MAXIMUM_SCANS}")
 
 
 def _decode(image: Image, spec: SystemSpec) -> Image:

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-MAXIMUM_INSTRUCTIONS = 2**21
-"""Most instructions of a pickle: one of a byte may make an object of sixty."""
+MAXIMUM_INSTRUCTIONS = 2**19
+"""Most instructions of a pickle: one of a byte may make an object of sixty. CIFAR-10's have some
+sixty thousand, CIFAR-100's images for training a quarter of a million."""
 
 # As NumPy before 2.0 and from 2.0 on calls what makes an array.
 _MAKERS = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")

@@ -178,14 +178,14 @@ def test_a_forged_dtype_makes_no_addresses_of_bytes(tmp_path: Path) -> None:
 def test_a_few_bytes_ask_for_nothing(tmp_path: Path, content: bytes) -> None:
     path = write(tmp_path / "data_batch_1", content)
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         with pytest.raises(DataError, match="data_batch_1 holds"):
             read_batch(path)
         assert tracemalloc.get_traced_memory()[1] < 400 * 2**20
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - began < 30
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from shared.native_contents import NativeContents
 from shared.spec import SYSTEMS
 from tests.benchmark_documents import make_document
 from tests.fuzz.archives import lzma_that_asks_for_memory, zip_of
+from tests.fuzz.readers.images import with_scans
 from tests.fuzz.readers.npz import npy
 from tests.fuzz.readers.safetensors_files import parts, with_header
 
@@ -49,7 +50,7 @@ DIGITS = "1" * 5000
 def refused(error: type[Exception], message: str) -> Iterator[None]:
     """The block raises one printable line that matches, in 5 seconds and with 100 MiB."""
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()  # the machine may be busy with others
     try:
         with pytest.raises(error) as raised:
             yield
@@ -60,7 +61,7 @@ def refused(error: type[Exception], message: str) -> Iterator[None]:
     assert re.search(message, text), text
     assert text.isprintable()
     assert len(text) <= MAXIMUM_MESSAGE
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert peak < 100 * 2**20
 
 
@@ -98,6 +99,16 @@ def test_a_shape_of_very_many_digits_is_not_repeated(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(zip_of({"images.npy": npy(f"({'9' * 4000}, 1, 1)", b"")}))
     with refused(DataError, r"a\.npz"):
         load_dataset(tmp_path / "a.npz", GREY)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(tmp_path: Path) -> None:
+    """Measured: 64 million pixels in 300 scans took 25 seconds."""
+    for count, name in ((90, "few"), (10_000, "many")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").write_bytes(with_scans(count))
+    assert load_dataset(tmp_path / "few", GREY).skipped == ()
+    with refused(DataError, r"many: none .* too many scans; expected a JPEG of at most 100"):
+        load_dataset(tmp_path / "many", GREY)
 
 
 def test_large_pictures_are_decoded_one_at_a_time(
@@ -342,6 +353,7 @@ def odd_tensors(torch: Any) -> dict[str, tuple[tuple, object]]:
         "step beyond int64": (adam, torch.tensor(1e30)),
         "state of a list": (("generator_optimizer", "state"), [1, 2]),
         "state of a number": (("generator_optimizer", "state", 0), 3),
+        "a tensor as group": (("generator_optimizer", "param_groups", 0), torch.ones(3)),
         "no group": (("generator_optimizer", "param_groups", 0), 3),
         "parameters of a number": (("generator_optimizer", "param_groups", 0, "params"), 3),
         "rate of many": (("generator_optimizer", "param_groups", 0, "lr"), torch.ones(3)),
@@ -352,6 +364,7 @@ def odd_tensors(torch: Any) -> dict[str, tuple[tuple, object]]:
     }
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")  # of making one
 def test_a_pth_with_an_odd_value(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     pth = load_format(FILE_KINDS["torch"])
@@ -409,20 +422,32 @@ def test_a_dataset_of_terabytes_or_of_no_numbers(tmp_path: Path, kind: str) -> N
         keras.read(path)
 
 
-def test_a_folder_that_declares_terabytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["/a" * 3000, "many", "circle"])
+def test_groups_without_end(tmp_path: Path, name: str) -> None:
+    """Measured: 3,000 groups inside one another kept h5py's visititems busy for over 20 seconds."""
+    pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed")
+    with h5py.File(tmp_path / "a.weights.h5", "w") as file:
+        if name == "circle":
+            file["a"] = file["/"]
+        for number in range(10_001 if name == "many" else 0):
+            file.create_group(str(number))
+        if name.startswith("/"):
+            file.create_group(name)
+    with refused(CheckpointError, r"a\.weights\.h5: expected at most 10,000 groups and arrays"):
+        load_format(FILE_KINDS["keras"]).read(tmp_path / "a.weights.h5")
+
+
+def test_a_folder_that_declares_more_than_any_state_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("jax", reason="JAX is not installed")
     pytest.importorskip("orbax.checkpoint", reason="orbax is not installed")
     orbax = load_format(FILE_KINDS["orbax"])
-    path = tmp_path / "a.orbax"
-    orbax.write(path, whole())
-    changed = 0
-    for file in [path / "_METADATA", *path.glob("*/.zarray"), *path.glob("array_metadatas/*")]:
-        if file.is_file():
-            text = re.sub(
-                r'("(?:write_)?shape":\s*)\[[^\]]+\]', r"\1[1048576, 1048576]", file.read_text()
-            )
-            changed += text != file.read_text()
-            file.write_text(text)
-    assert changed
-    with refused(CheckpointError, r"a\.orbax: "):
-        orbax.read(path)
+    orbax.write(tmp_path / "a.orbax", whole())
+    declared = sum(array.nbytes for array in whole().arrays.values())
+    monkeypatch.setattr("jax_impl.native_format.MAXIMUM_BYTES", declared)
+    orbax.read(tmp_path / "a.orbax")
+    monkeypatch.setattr("jax_impl.native_format.MAXIMUM_BYTES", declared - 1)
+    with refused(CheckpointError, r"a\.orbax: declares arrays of .* expected at most"):
+        orbax.read(tmp_path / "a.orbax")

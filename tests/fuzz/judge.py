@@ -22,16 +22,18 @@ def judge(reader: Reader, seed: int, index: int, folder: Path, watch: Watch) -> 
     place.mkdir()
     case = reader.make(draw_of(reader.name, seed, index), place)
     before = memory.reset_peak()
-    began = time.perf_counter()
+    began = time.process_time()
     watch.start()
     error = _error_of(reader, case)
     ran = watch.stop()
-    seconds, peak = time.perf_counter() - began, memory.peak() - before
+    seconds, peak = time.process_time() - began, memory.peak() - before
     problems = [f"code ran: {event}" for event in ran]
     if peak > reader.memory:
         problems.append(
             f"{peak / MEBIBYTE:.0f} MiB of memory, bound {reader.memory / MEBIBYTE:.0f} MiB"
         )
+    if seconds > reader.processor_seconds:
+        problems.append(f"{seconds:.0f} s of work, bound {reader.processor_seconds:g} s")
     if error is not None:
         problems += _problems_of_refusal(reader, case, error)
     shutil.rmtree(place, ignore_errors=True)

@@ -29,9 +29,9 @@ class Reader:
 
     `make(draw, folder)` writes one input below an empty folder; `read` reads it and checks what it
     got, raising AssertionError where that is wrong. A refusal is one of `errors`. `memory` is the
-    bound on what a read may add to the process's memory, in bytes; `seconds` the limit of a read.
-    `needs` are the modules that have to be installed; `prepare` is called once before the first
-    input.
+    bound on what a read may add to the process's memory, in bytes; `seconds` is when it counts as
+    hanging, `processor_seconds` what it may take of a processor. `needs` are the modules that have
+    to be installed; `prepare` is called once before the first input.
     """
 
     name: str
@@ -39,7 +39,8 @@ class Reader:
     read: Callable[[Path], None]
     errors: tuple[type[BaseException], ...] = (ValueError,)
     memory: int = 512 * MEBIBYTE
-    seconds: float = 20.0
+    seconds: float = 60.0
+    processor_seconds: float = 20.0
     needs: tuple[str, ...] = ()
     prepare: Callable[[], None] = lambda: None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -45,5 +46,7 @@ class Watch:
         return list(self._seen)
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self._listens and event in _EVENTS:
+        # Libraries clean up temporary folders of their own.
+        is_own = str(arguments[:1]).startswith(f"('{tempfile.gettempdir()}/tmp")
+        if self._listens and event in _EVENTS and not is_own:
             self._seen.append(f"{event}{arguments!r:.200}")

@@ -121,12 +121,16 @@ def lying_tiff(draw: Random) -> bytes:
     return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(64)
 
 
-def many_scans(draw: Random) -> bytes:
-    """A progressive JPEG whose scan is repeated: much work for every byte."""
+def with_scans(count: int) -> bytes:
+    """Return a small progressive JPEG whose last scan is repeated."""
     content = _saved("JPEG", "L", Image.Exif(), progressive=True)
     start = content.rfind(b"\xff\xda")
-    scan = content[start:-2]
-    return content[:start] + scan * draw.choice((10, 1000)) + content[-2:]
+    return content[:start] + content[start:-2] * count + content[-2:]
+
+
+def many_scans(draw: Random) -> bytes:
+    """A progressive JPEG whose scan is repeated: much work for every byte."""
+    return with_scans(draw.choice((10, 1000)))
 
 
 def many_scans_of_a_large_picture(draw: Random) -> bytes:

@@ -89,7 +89,6 @@ READER = Reader(
     make,
     read,
     (CheckpointError,),
-    seconds=40.0,
     needs=("jax", "orbax"),
     prepare=lambda: read(_sample()),
 )

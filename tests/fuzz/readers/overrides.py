@@ -65,4 +65,4 @@ def read(path: Path) -> None:
         assert override.bound is None or 0 <= override.bound < float("inf")
 
 
-READER = Reader("overrides", _FILES.make, read, (ValueError,), seconds=10.0)
+READER = Reader("overrides", _FILES.make, read, (ValueError,), processor_seconds=5.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import pickle
+import tarfile
 import tempfile
 from pathlib import Path
 from random import Random
@@ -132,6 +133,21 @@ def other_instructions(draw: Random) -> bytes:
     return zip_of(members)
 
 
+def tar(draw: Random) -> bytes:
+    """A file of the oldest format, whose members go to the disk: links, devices."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in ("storages", "tensors", "pickle", "../../evil"):
+            member = tarfile.TarInfo(name)
+            kinds = (tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.GNUTYPE_SPARSE)
+            member.type = draw.choice(kinds)
+            member.linkname = "/etc/passwd"
+            content = draw.choice((pickles.running_code(draw), bytes(100)))
+            member.size = len(content) if member.type == tarfile.REGTYPE else 0
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
 def legacy_that_lies(draw: Random) -> bytes:
     """A file of the old format: a row of pickles, one of which says something else."""
     magic = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True, "type_sizes": {}}, {}, ["0"]]
@@ -154,6 +170,7 @@ _FILES = Files(
         other_instructions,
         other_instructions,
         legacy_that_lies,
+        tar,
     ),
     share=0.6,
 )
