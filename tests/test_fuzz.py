@@ -92,8 +92,9 @@ def test_the_command_reports_and_keeps_an_input(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[1].split()[:2] == ["idx", "3"]
     assert len(log.read_text().splitlines()) == 5
     kept = subprocess.run(
-        [*command, "--case", "1", "--keep", tmp_path / "kept"],
+        [*command, "--case", "2", "--keep", tmp_path / "kept"],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert kept.returncode == 0
-    assert list((tmp_path / "kept").iterdir())
+    assert "kept" in kept.stdout
+    assert len(list((tmp_path / "kept").iterdir())) == 1

@@ -36,6 +36,7 @@ def test_two_candidates_by_value_are_not_guessed_at(tmp_path: Path) -> None:
     report = pair_of(tmp_path, {"x": a}, {"y": a[::-1], "z": a})
     assert report.pairs == ()
     assert "it could be any of: 'y', 'z'" in report.unmatched[0]
+    assert pair_of(tmp_path, {"x": a, "u": a}, {"y": a, "z": a}).pairs == ()
     assert "Nothing could be compared." in format_report(report)
 
 
@@ -152,3 +153,10 @@ def test_an_arrangement_once_found_is_kept_where_the_numbers_part(tmp_path: Path
     pair = pair_of(tmp_path, *arrays, **layouts).pairs[1]
     assert pair.relative_l2 == pytest.approx(0.5)
     assert pair.arrangement == "OI as IO, axis 0 runs over 8 x 16 there (CHW), 16 x 8 here (HWC)"
+
+
+def test_an_arrangement_is_kept_for_the_same_shapes_alone(tmp_path: Path) -> None:
+    kernel, flat = normal(3, 4), normal(12, seed=1)
+    report = pair_of(tmp_path, {"w": kernel, "w/m": flat}, {"w": kernel.T, "w/m": 1.5 * flat})
+    assert [p.arrangement for p in report.pairs] == ["axes (1, 0)", "as it is"]
+    assert report.pairs[1].relative_l2 == pytest.approx(0.5)

@@ -105,9 +105,12 @@ def _explain_implementation(options: argparse.Namespace, console: Console) -> tu
 
 def _explain_recordings(options: argparse.Namespace, console: Console) -> tuple[Any, bool]:
     if len(options.what) != 2 or not all(x.endswith(".safetensors") for x in options.what):
-        raise ValueError(f"expected one implementation or two recordings, received {options.what}")
+        raise ValueError(
+            "expected one implementation or two recordings, files called *.safetensors; received "
+            f"{' '.join(options.what)}"
+        )
     report = explain_recordings(*map(Path, options.what))
-    console.print(format_report(report), markup=False, highlight=False)
+    console.print(format_report(report), markup=False, highlight=False, soft_wrap=True)
     return report.to_dict(), report.parting is None
 
 

@@ -26,7 +26,8 @@ def adam_update(
     v = beta2 * moments[1] + (1.0 - beta2) * np.square(gradient)
     # 1 - βᵗ through expm1: no cancellation for β near 1.
     number = step + conventions.adam_step_offset
-    correction1, correction2 = (-np.expm1(number * np.log(beta)) for beta in (beta1, beta2))
+    with np.errstate(divide="ignore"):  # β = 0 has log β = -inf, and a correction of 1
+        correction1, correction2 = (-np.expm1(number * np.log(beta)) for beta in (beta1, beta2))
     if not conventions.adam_bias_correction:
         correction1 = correction2 = 1.0
     match conventions.adam_epsilon_placement:
