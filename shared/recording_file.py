@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from shared.checkpoint_format import write_file_atomically
-from shared.image_files import printable
+from shared.messages import one_line, printable
 
 FORMAT = "gan-across-frameworks-recording"
 FORMAT_VERSION = "1"
@@ -25,7 +25,10 @@ HALF_PRECISIONS = ("bfloat16", "float16")
 
 
 class RecordingError(ValueError):
-    """Something that cannot be recorded, or a file that is no recording; the message says why."""
+    """Something that cannot be recorded, or a file that is no recording; one line says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,11 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
             arrays = [file.get_tensor(_key(e["step"], e["name"])) for e in entries]
         for entry, array in zip(entries, arrays, strict=True):
             check_layout(entry["name"], entry["layout"], array.shape)
-    # TypeError: a dtype that NumPy does not have.
-    except (SafetensorError, OSError, TypeError) as error:
+    except RecordingError as error:
+        raise RecordingError(f"{shown}: {str(error).removeprefix(f'{shown}: ')}") from error
+    # TypeError: a dtype that NumPy does not have. ValueError, OverflowError: a shape such as
+    # (2**63, 0), of nothing, that it does not take.
+    except (SafetensorError, OSError, TypeError, ValueError, OverflowError) as error:
         raise RecordingError(
             f"{shown}: expected a recording of shared.record (safetensors), found a file that is "
             f"damaged or of another kind ({error})"
@@ -102,8 +108,9 @@ def _entries(shown: str, metadata: dict[str, str], keys: set[str]) -> list[dict[
     try:
         entries = json.loads(metadata["tensors"])
         described = {_key(e["step"], e["name"]) for e in entries}
-        valid = all(_is_entry(e) for e in entries) and "framework" in metadata
-    except (KeyError, TypeError, json.JSONDecodeError):
+        valid = all(map(_is_entry, entries)) and metadata["framework"].isprintable()
+    # ValueError: no JSON, or a number of too many digits. RecursionError: nested too deep.
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         valid, described = False, set()
     if not valid or not entries or described != keys or len(described) != len(entries):
         raise RecordingError(
@@ -117,7 +124,8 @@ def _is_entry(entry: dict[str, Any]) -> bool:
     return (
         set(entry) == {"step", "name", "dtype", "layout"}
         and type(entry["step"]) is int
-        and all(isinstance(entry[field], str) for field in ("name", "dtype"))
+        and entry["step"] >= 0
+        and all(isinstance(entry[f], str) and entry[f].isprintable() for f in ("name", "dtype"))
         and (layout is None or isinstance(layout, str))
     )
 

@@ -21,20 +21,7 @@ COUNTS = {"torch": 40, "keras": 20, "orbax": 6, "images": 60, "benchmark": 40}
 NUMPY_ONLY = [name for name, reader in READERS.items() if not reader.needs]
 
 
-# Faults that are known and not mended: each has to fail until it is.
-KNOWN = {
-    "recording": "shared/recording_file.py: nested JSON, long numbers, shapes of nothing",
-    "overrides": "shared/conformance/overrides.py: odd names, nesting, numbers, long keys",
-}
-CASES = [
-    pytest.param(name, marks=pytest.mark.xfail(reason=KNOWN[name], strict=True))
-    if name in KNOWN
-    else name
-    for name in READERS
-]
-
-
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", READERS)
 def test_no_input_of_a_stranger_is_a_fault(name: str) -> None:
     reader = READERS[name]
     if reader.missing:

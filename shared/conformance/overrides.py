@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from shared.conformance.cases import matches
+from shared.messages import one_line, printable
 
+MAXIMUM_BYTES = 2**20
+"""Largest file that is read; an entry has a hundred."""
+MAXIMUM_PATTERN = 200
 _EXPECTED = (
     'expected a table by case id or pattern, each {"divergent": true, "reason": "…"} or '
     '{"bound": 1e-9, "reason": "…"}'
@@ -33,19 +37,28 @@ def load_overrides(path: Path, identifiers: Iterable[str]) -> dict[str, Override
     Raises ValueError, which names the file, for a file that cannot be read, an entry that is not
     one, a pattern that matches none of the ids, and two patterns that match the same.
     """
+    shown = printable(path)
     try:
         overrides = [_override(*entry) for entry in _read(path).items()]
         return _by_case(overrides, list(identifiers))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    # RecursionError: nested too deep. OverflowError: a whole number beyond the floats.
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise ValueError(one_line(f"{shown}: {error}")) from error
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+        raise ValueError(f"{shown} cannot be read: {error.strerror}") from error
 
 
 def _read(path: Path) -> Mapping[str, Any]:
+    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+        raise ValueError("expected a file")
+    if path.stat().st_size > MAXIMUM_BYTES:
+        raise ValueError(f"{path.stat().st_size:,} bytes, expected at most {MAXIMUM_BYTES:,}")
     text = path.read_text("utf-8")
     if path.suffix not in (".toml", ".json"):
         raise ValueError(f"received a file named *{path.suffix}, expected .toml or .json")
+    if max((line.count(".") for line in text.splitlines()), default=0) > MAXIMUM_PATTERN:
+        # tomllib takes 80 seconds for a key of 20,000 parts.
+        raise ValueError(f"a line has more than {MAXIMUM_PATTERN} dots")
     document = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     if not isinstance(document, dict):
         raise ValueError(f"received a {type(document).__name__}; {_EXPECTED}")
@@ -53,6 +66,8 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _override(pattern: str, entry: Any) -> Override:
+    if len(pattern) > MAXIMUM_PATTERN:  # fnmatch takes seconds for 3,000 brackets
+        raise ValueError(f"expected a pattern of at most {MAXIMUM_PATTERN} characters")
     problem = f"{pattern!r} holds {entry!r}; {_EXPECTED}"
     if not isinstance(entry, dict) or not isinstance(entry.get("reason"), str):
         raise ValueError(problem)
