@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from shared.reference.adapter import ReferenceImplementation
 from shared.spec import Conventions
-from tests.conformance_reference import ReferenceWithAdam
 
-implementation = ReferenceWithAdam(Conventions(batch_norm_epsilon=1e-3))
+implementation = ReferenceImplementation(Conventions(batch_norm_epsilon=1e-3))
