@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import pickle
 import struct
-import subprocess
-import sys
 import time
 import tracemalloc
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,9 +32,34 @@ def write(path: Path, content: bytes) -> Path:
     return path
 
 
+class Stub(pickle.Unpickler):
+    """Python's own unpickler, which is given NumPy's arrays and otherwise stubs.
+
+    A stub notes in `calls` what it is called with, and does nothing: so what a stranger's pickle
+    would have done is seen without its being done.
+    """
+
+    ADMITTED = MappingProxyType(
+        {
+            ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+        }
+    )
+
+    def __init__(self, content: bytes, **options: str) -> None:
+        super().__init__(io.BytesIO(content), **options)
+        self.calls: list[tuple[str, tuple]] = []
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self.ADMITTED:
+            return self.ADMITTED[module, name]
+        return lambda *arguments: self.calls.append((f"{module}.{name}", arguments))
+
+
 def test_python_itself_reads_the_sample_of_python_2() -> None:
     """The hand-written bytes are the pickle that they are meant to be."""
-    batch = pickle.loads(batch_of_python_2(ROWS), encoding="bytes")
+    batch = Stub(batch_of_python_2(ROWS), encoding="bytes").load()
     np.testing.assert_array_equal(batch[b"data"], ROWS)
     assert batch[b"labels"] == [0, 1, 2, 3, 4]
 
@@ -111,30 +138,20 @@ def malicious(canary: Path) -> dict[str, bytes]:
     return made
 
 
-# Unpickles each file, which may do anything, and prints how many made the canary.
-RUN_THEM = """
-import os, pickle, sys
-canary, *files = sys.argv[1:]
-live = 0
-for file in files:
-    try:
-        pickle.load(open(file, "rb"))
-    except Exception:
-        pass
-    if os.path.exists(canary):
-        live += 1
-        os.unlink(canary)
-print(live)
-"""
-
-
 def test_the_pickles_are_malicious(tmp_path: Path) -> None:
+    """Python's own unpickler would call what they name, with what makes the canary."""
     canary = tmp_path / "canary"
-    contents = malicious(canary).values()
-    files = [write(tmp_path / str(i), content) for i, content in enumerate(contents)]
-    command = [sys.executable, "-c", RUN_THEM, canary, *files]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert int(done.stdout.splitlines()[-1]) >= 22, done.stderr
+    called = []
+    for content in malicious(canary).values():
+        stub = Stub(content)
+        with contextlib.suppress(pickle.UnpicklingError, ValueError):
+            stub.load()
+        called += [name for name, arguments in stub.calls if str(canary) in repr(arguments)]
+    assert len(called) >= 22
+    system = f"{os.system.__module__}.system"
+    for name in (system, "builtins.exec", "builtins.eval", "subprocess.getoutput"):
+        assert name in called, name
+    assert not canary.exists()
 
 
 def test_no_pickle_runs_anything(tmp_path: Path) -> None:
