@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pytorch_impl.layers import conv_transpose_of_one_pixel, normalize
 from shared.spec import SystemSpec
 
 __all__ = [
@@ -42,27 +43,6 @@ def _batch_norm_of_features(features: int) -> nn.BatchNorm1d:
     return nn.BatchNorm1d(features, eps=1e-5, momentum=0.1)
 
 
-def _from_one_pixel(layer: nn.ConvTranspose2d, latents: Tensor) -> Tensor:
-    """Return `layer` of 1x1 images without padding, which is one matrix product.
-
-    oneDNN runs the weight gradient of such a transposed convolution at a twentieth of the speed.
-    """
-    kernel = layer.weight.permute(0, 2, 3, 1)  # channels_last: nothing is moved
-    features, height, width, channels = kernel.shape
-    x = latents @ kernel.reshape(features, -1)
-    return x.view(-1, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _normalize(layer: nn.Module, x: Tensor, batches: int) -> Tensor:
-    """Return BN of `batches` batches that lie one after another in x, each by its own statistics.
-
-    The running statistics move once for each of them, in their order.
-    """
-    if batches == 1:
-        return layer(x)
-    return torch.cat([layer(batch) for batch in x.chunk(batches)])
-
-
 class DCGAN64Generator(nn.Module):
     """Latents [batch, latent_dim] → images of 64x64 in [-1, 1] (Radford et al. 2016, figure 1)."""
 
@@ -81,7 +61,7 @@ class DCGAN64Generator(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return images."""
-        x = _from_one_pixel(self.conv_transpose_1, latents)
+        x = conv_transpose_of_one_pixel(self.conv_transpose_1, latents)
         x = F.relu(self.batch_norm_1(x), inplace=True)
         x = F.relu(self.batch_norm_2(self.conv_transpose_2(x)), inplace=True)
         x = F.relu(self.batch_norm_3(self.conv_transpose_3(x)), inplace=True)
@@ -112,9 +92,9 @@ class DCGAN64Discriminator(nn.Module):
     def forward(self, images: Tensor, batches: int = 1) -> Tensor:
         """Return scores of `batches` batches of images, each normalised by itself."""
         x = F.leaky_relu(self.conv_1(images), 0.2, inplace=True)
-        x = F.leaky_relu(_normalize(self.batch_norm_2, self.conv_2(x), batches), 0.2, inplace=True)
-        x = F.leaky_relu(_normalize(self.batch_norm_3, self.conv_3(x), batches), 0.2, inplace=True)
-        x = F.leaky_relu(_normalize(self.batch_norm_4, self.conv_4(x), batches), 0.2, inplace=True)
+        x = F.leaky_relu(normalize(self.batch_norm_2, self.conv_2(x), batches), 0.2, inplace=True)
+        x = F.leaky_relu(normalize(self.batch_norm_3, self.conv_3(x), batches), 0.2, inplace=True)
+        x = F.leaky_relu(normalize(self.batch_norm_4, self.conv_4(x), batches), 0.2, inplace=True)
         # Flattening NCHW gives features in CHW order; checkpoint.py reorders the dense kernel.
         x = self.conv_5(x) if self.has_conv_head else self.dense_5(x.flatten(1))
         scores = x.reshape(-1)
@@ -162,10 +142,10 @@ class Conv28Discriminator(nn.Module):
     def forward(self, images: Tensor, batches: int = 1) -> Tensor:
         """Return scores of `batches` batches of images, each normalised by itself."""
         x = F.leaky_relu(self.conv_1(images), 0.2, inplace=True)
-        x = F.leaky_relu(_normalize(self.batch_norm_2, self.conv_2(x), batches), 0.2, inplace=True)
+        x = F.leaky_relu(normalize(self.batch_norm_2, self.conv_2(x), batches), 0.2, inplace=True)
         # Flattening NCHW gives features in CHW order; checkpoint.py reorders the dense kernel.
         x = self.dense_3(x.flatten(1))
-        x = F.leaky_relu(_normalize(self.batch_norm_3, x, batches), 0.2, inplace=True)
+        x = F.leaky_relu(normalize(self.batch_norm_3, x, batches), 0.2, inplace=True)
         scores = self.dense_4(x).reshape(-1)
         return torch.sigmoid(scores) if self.ends_in_sigmoid else scores
 

@@ -28,7 +28,7 @@ def _conv_transpose_kernel(torch: str, tf: str, jax: str) -> Edits:
     """Return the same for a transposed convolution, of which PyTorch has two kinds."""
     return {
         "pytorch": (
-            Edit("models.py", "layer.weight.permute", f"{torch.format('layer.weight')}.permute"),
+            Edit("layers.py", "layer.weight.permute", f"{torch.format('layer.weight')}.permute"),
             *_torch_layer(
                 "ConvTranspose2d",
                 f"kernel = {torch.format('self.weight')}",
