@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from shared.interface import MissingFrameworkError
+from shared.replicas import BATCH_NORMS, BatchNormKind, check_replicas
 from shared.spec import LOSS_NAMES, SYSTEMS, GeneratorBatch, SystemSpec
 from shared.streams import MAXIMUM_SEED
 
@@ -27,6 +28,7 @@ GENERATOR_BATCHES = {name.replace("_", "-"): name for name in get_args(Generator
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
+WAIT_LIMIT = 300.0  # seconds: more than any first step of a compiler takes here
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class TrainingOptions:
 
     `data` is a path, or None for scikit-learn's digits. `out` is the folder of the run;
     `checkpoint_every` and `sample_every` count steps; `tensorboard` adds an event file to the
-    folder. Raises ValueError for a number out of range.
+    folder. `devices`, `batch_norm`: see `shared.replicas`; `wait_limit` is in seconds. Raises
+    ValueError for a number out of range.
     """
 
     implementation: str
@@ -69,8 +72,14 @@ class TrainingOptions:
     checkpoint_every: int
     sample_every: int
     tensorboard: bool
+    devices: int = 1
+    batch_norm: BatchNormKind = "global"
+    wait_limit: float = WAIT_LIMIT
 
     def __post_init__(self) -> None:
+        check_replicas(self.spec, self.devices, self.batch_norm)
+        if not 0 < self.wait_limit < math.inf:
+            raise ValueError(f"--wait-limit must be positive seconds, received {self.wait_limit}")
         for name in ("steps", "checkpoint_every", "sample_every"):
             if getattr(self, name) < 1:
                 flag = name.replace("_", "-")
@@ -265,6 +274,7 @@ def _add_how_to_train(parser: argparse.ArgumentParser, implementation: str) -> N
         default="float32",
         help="of the weights and of all arithmetic (default: %(default)s)",
     )
+    _add_devices(group)
     for what in ("sample", "checkpoint"):
         group.add_argument(
             f"--{what}-every",
@@ -280,6 +290,32 @@ def _add_how_to_train(parser: argparse.ArgumentParser, implementation: str) -> N
         "`tensorboard --logdir runs` shows all runs side by side",
     )
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _add_devices(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train on N GPUs, or N virtual CPU devices; each takes its part of every batch, "
+        "which N must divide. The run is the same for every N (default: %(default)s)",
+    )
+    group.add_argument(
+        "--batch-norm",
+        choices=BATCH_NORMS,
+        default="global",
+        help="with several devices: normalise by the statistics of the global batch, or each "
+        "device by those of its own part (default: %(default)s)",
+    )
+    group.add_argument(
+        "--wait-limit",
+        type=float,
+        default=WAIT_LIMIT,
+        metavar="SECONDS",
+        help="with several processes: give up when another one has not answered for so long "
+        "(default: %(default)g)",
+    )
 
 
 def _options(implementation: str, arguments: argparse.Namespace) -> TrainingOptions:
@@ -302,6 +338,9 @@ def _options(implementation: str, arguments: argparse.Namespace) -> TrainingOpti
         device=arguments.device,
         dtype=arguments.dtype,
         tensorboard=arguments.tensorboard,
+        devices=arguments.devices,
+        batch_norm=arguments.batch_norm,
+        wait_limit=arguments.wait_limit,
     )
 
 

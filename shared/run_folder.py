@@ -5,6 +5,7 @@
     losses.png                           drawn at the end
     quality.csv                          completed steps, what shared.sample_quality measures
     events.out.tfevents.*                with --tensorboard, one for every session
+    .lock                                held while a process trains into the folder
     samples/step_000200.png              the same 64 latents every time
     checkpoints/step_000200.safetensors  see shared.checkpoint_format
 
@@ -17,6 +18,8 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from shared.checkpoint_format import (
     Checkpoint,
@@ -73,6 +76,22 @@ class RunFolder:
                 f"--out {self.path} already holds a run ({', '.join(taken)}); "
                 "continue it with --resume or choose another name"
             )
+
+    def lock(self) -> BaseFileLock:
+        """Hold the folder for one process at a time, until the release or the process' end.
+
+        Makes the folder if there is none. Raises ValueError if another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(
+                f"another process is training into --out {self.path}; wait for its end or choose "
+                "another name"
+            ) from error
+        return lock
 
     def read_last_checkpoint(self, options: TrainingOptions) -> tuple[Checkpoint, list[str]]:
         """Return the last checkpoint that can be read, and notes on those that could not.

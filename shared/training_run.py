@@ -6,6 +6,7 @@ and hands it arrays.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -13,7 +14,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,18 +22,17 @@ import numpy as np
 
 from shared.checkpoint_format import Checkpoint, write_checkpoint
 from shared.command_line import TrainingOptions
-from shared.data import Batches, ImageDataset, load_dataset
+from shared.data import ImageDataset, load_dataset
 from shared.interface import METRIC_NAMES
 from shared.pictures import image_grid, plot_losses, save_png
 from shared.progress import ProgressDisplay
 from shared.run_folder import RunFolder
+from shared.run_inputs import SAMPLE_COUNT, Agree, RunInputs
 from shared.run_records import RunRecords
 from shared.sample_quality import SampleQuality
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec
-from shared.streams import latents
 from shared.tensorboard import require_tensorboard
 
-SAMPLE_COUNT = 64
 FLUSH_EVERY = 10  # steps between two readings of the metrics, each of which waits for the device
 SKIPPED_SHOWN = 3  # files of the data set that were skipped and are named
 
@@ -41,7 +41,7 @@ class NonFiniteLossError(ValueError):
     """A loss became NaN or infinite; the last checkpoint is older than that and still good."""
 
 
-class TrainingRun:
+class TrainingRun(RunInputs):
     """One run of `fit`, from its options to its last picture.
 
     >>> run = TrainingRun.open(options, device="cpu", versions={"torch": torch.__version__})
@@ -58,8 +58,6 @@ class TrainingRun:
 
     `record` comes before the two questions: it is where Ctrl-C makes a step the last one. At the
     end of the `with` an interrupted run raises KeyboardInterrupt, which says how to go on.
-
-    `restored`: the arrays to import when resuming, or None. `start`: the steps completed before.
     """
 
     def __init__(
@@ -67,20 +65,17 @@ class TrainingRun:
         options: TrainingOptions,
         dataset: ImageDataset,
         checkpoint: Checkpoint | None,
+        agree: Agree | None,
         device: str,
         versions: Mapping[str, str],
     ) -> None:
-        self.options = options
-        self.restored = checkpoint.arrays if checkpoint else None
-        self.start: int = checkpoint.progress["step"] if checkpoint else 0
+        super().__init__(options, dataset, checkpoint, agree)
         self._folder = RunFolder(options.out)
         self._dataset = dataset
         spec = options.spec
-        self._batches = Batches(dataset.images, spec, spec.batch_size, options.seed, options.dtype)
         self._device = device
         self._versions = dict(versions)
         self._completed = self.start
-        self._final_step = options.steps - 1
         self._interrupted = False
         self._pending: list[tuple[int, Mapping[str, Any], float]] = []
         self._quality = SampleQuality(dataset, spec, SAMPLE_COUNT)
@@ -88,12 +83,20 @@ class TrainingRun:
         self._display = ProgressDisplay(self.start, options.steps, images_per_step)
 
     @classmethod
-    def open(cls, options: TrainingOptions, *, device: str, versions: Mapping[str, str]) -> Self:
+    def open(
+        cls,
+        options: TrainingOptions,
+        *,
+        device: str,
+        versions: Mapping[str, str],
+        agree: Agree | None = None,
+    ) -> Self:
         """Check the folder, read the last checkpoint when resuming, load the data, say it all.
 
         `device` is the framework's name of the one that it runs on, `versions` are those of its
-        packages. Nothing is written yet. Raises ValueError for a folder that is taken or holds
-        nothing to resume, CheckpointError for a checkpoint of other options, DataError for the
+        packages, `agree` is given where several processes train this run, and this is the first.
+        Nothing is written yet. Raises ValueError for a folder that is taken or holds nothing to
+        resume, CheckpointError for a checkpoint of other options, DataError for the
         data, MissingFrameworkError for a tensorboard that is asked for and not installed.
         """
         if options.tensorboard:
@@ -107,7 +110,7 @@ class TrainingRun:
         dataset = load_dataset(options.data, options.spec)
         if checkpoint and checkpoint.progress.get("dataset") != dataset.description:
             notes.append(f"note: it was trained on {checkpoint.progress.get('dataset')}")
-        run = cls(options, dataset, checkpoint, device, versions)
+        run = cls(options, dataset, checkpoint, agree, device, versions)
         if run.start >= options.steps:
             notes.append(
                 f"already complete: {run.start} steps are done, --steps asks for {options.steps}"
@@ -117,6 +120,15 @@ class TrainingRun:
         return run
 
     def __enter__(self) -> Self:
+        with contextlib.ExitStack() as held:
+            held.callback(self._folder.lock().release)
+            if not self.options.resume:
+                self._folder.require_free()  # again: since `open`, another run may have begun
+            self._start_writing()
+            self._held = held.pop_all()
+        return self
+
+    def _start_writing(self) -> None:
         self._folder.create()
         self._write_session()
         tensorboard = self.options.tensorboard
@@ -129,7 +141,6 @@ class TrainingRun:
         if self._handles_interrupt:
             self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
         self._display.start()
-        return self
 
     def __exit__(
         self,
@@ -145,32 +156,9 @@ class TrainingRun:
             self._records.close()
             if self._handles_interrupt:
                 signal.signal(signal.SIGINT, self._previous_handler)
+            self._held.close()
         if kind is None:
             self._finish()
-
-    @property
-    def sample_latents(self) -> np.ndarray:
-        """The latents of every sample grid, [64, latent_dim] in the options' dtype."""
-        spec, seed = self.options.spec, self.options.seed
-        drawn = latents(spec, seed, 0, SAMPLE_COUNT, purpose="sample_grid")
-        return drawn.astype(self.options.dtype)
-
-    def remaining_steps(self) -> Iterator[int]:
-        """Yield the index of every step still to make; end after the step that Ctrl-C met."""
-        for step in range(self.start, self.options.steps):
-            yield step
-            if step == self._final_step:
-                return
-
-    def inputs(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return real images [k · batch, height, width, channels], latents [l · batch, latent_dim].
-
-        k and l are the spec's `discriminator_steps` and `latent_batches`. Both arrays are in the
-        options' dtype, and the same for a step however the run got there.
-        """
-        spec = self.options.spec
-        drawn = latents(spec, self.options.seed, step, spec.latent_batches * spec.batch_size)
-        return self._batches.images(step), drawn.astype(self.options.dtype)
 
     def record(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Take the METRIC_NAMES of one step: anything that `float` accepts.
@@ -178,21 +166,12 @@ class TrainingRun:
         They are read every ten steps, because reading one waits for the device; until then no
         later step may overwrite them. Raises NonFiniteLossError if one is NaN or infinite.
         """
-        if self._interrupted:
-            self._final_step = step
+        self._stop_if(self._interrupted, step)
         self._completed = step + 1
         self._pending.append((self._completed, metrics, time.monotonic() - self._clock_start))
         self._display.advance(self._completed)
         if len(self._pending) == FLUSH_EVERY:
             self._flush()
-
-    def sample_due(self, step: int) -> bool:
-        """Whether to save samples: at the interval and at the last step."""
-        return (step + 1) % self.options.sample_every == 0 or step == self._final_step
-
-    def checkpoint_due(self, step: int) -> bool:
-        """Whether to save a checkpoint: at the interval and at the last step."""
-        return (step + 1) % self.options.checkpoint_every == 0 or step == self._final_step
 
     def save_initial_samples(self, images: np.ndarray) -> None:
         """Save what untrained weights make of `sample_latents`, as `save_samples` does."""
@@ -307,6 +286,7 @@ def _announcement(options: TrainingOptions, dataset: ImageDataset, device: str) 
         *_step_rows(spec),
         ("learning rates", rates),
         ("framework", f"{options.implementation}, {options.dtype}, on {device}"),
+        *_devices_rows(options),
         ("out", str(options.out)),
     ]
     return [f"{name:<15}{value}" for name, value in rows]
@@ -322,6 +302,16 @@ def _skipped_rows(dataset: ImageDataset) -> list[tuple[str, str]]:
     return [
         ("skipped", f"{len(dataset.skipped):,} files"),
         *(("", f"  {line}") for line in shown),
+    ]
+
+
+def _devices_rows(options: TrainingOptions) -> list[tuple[str, str]]:
+    """Return how a batch is divided, if it is."""
+    if options.devices == 1:
+        return []
+    part = options.spec.batch_size // options.devices
+    return [
+        ("devices", f"{options.devices}, each with {part} images, {options.batch_norm} batch norm")
     ]
 
 

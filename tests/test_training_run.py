@@ -134,7 +134,7 @@ def test_whole_run_leaves_the_documented_files(make_options, capsys):
     fit(options)
     out = options.out
     tables = ["losses.csv", "losses.png", "quality.csv"]
-    assert names(out) == ["checkpoints", *tables, "run.json", "samples"]
+    assert names(out) == [".lock", "checkpoints", *tables, "run.json", "samples"]
     assert names(out / "samples") == ["step_000000.png", "step_000020.png", "step_000025.png"]
     checkpoints = [f"step_0000{n}.safetensors" for n in (10, 20, 25)]
     assert names(out / "checkpoints") == checkpoints

@@ -1,0 +1,72 @@
+"""shared.replicas and the options of several devices."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from shared.replicas import check_replicas, rows_of_replica
+from shared.spec import SYSTEMS
+
+SPEC = SYSTEMS["dcgan64"].replace(batch_size=12)
+
+
+def test_the_slices_of_all_devices_are_the_batches_in_order():
+    batches = [np.arange(24.0).reshape(12, 2) + 100 * k for k in range(3)]
+    for devices in (1, 2, 3, 4):
+        parts = [rows_of_replica(np.concatenate(batches), 3, devices, r) for r in range(devices)]
+        for k, batch in enumerate(batches):
+            own = [np.split(part, 3)[k] for part in parts]
+            np.testing.assert_array_equal(np.concatenate(own), batch)
+
+
+def test_rows_that_cannot_be_divided_are_refused():
+    with pytest.raises(ValueError, match="10 rows cannot be divided into 2 batches on 4 devices"):
+        rows_of_replica(np.zeros(10), 2, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("devices", "batch_norm", "message"),
+    [
+        (0, "global", "--devices must be at least 1, received 0"),
+        (5, "global", "--batch-size 12 cannot be divided among --devices 5; use a multiple of 5"),
+        (12, "per-replica", "needs 2 images on each device"),
+        (2, "local", "--batch-norm must be global or per-replica, received 'local'"),
+    ],
+)
+def test_what_cannot_be_trained_on_several_devices_is_said(devices, batch_norm, message):
+    with pytest.raises(ValueError, match=message):
+        check_replicas(SPEC, devices, batch_norm)
+
+
+def test_every_image_of_its_own_device_is_fine_where_batch_norm_is_global():
+    check_replicas(SPEC, 12, "global")
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from shared.run_folder import RunFolder
+lock = RunFolder(Path(sys.argv[1])).lock()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_folder_is_held_by_one_process_and_let_go_when_it_is_killed(tmp_path):
+    from shared.run_folder import RunFolder
+
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="another process is training into --out"):
+            RunFolder(tmp_path).lock()
+    finally:
+        holder.kill()
+        holder.communicate()
+    RunFolder(tmp_path).lock().release()
