@@ -37,12 +37,19 @@ def _precision(dtype: str | np.dtype) -> AbstractContextManager:
 
 
 class JaxImplementation:
-    """The NumPy-in, NumPy-out face of this package; `device` is "cpu", "gpu" or "auto"."""
+    """The NumPy-in, NumPy-out face of this package; `device` is "cpu", "gpu" or "auto".
+
+    `devices`, `batch_norm`: see `shared.replicas`. Batches are those of all devices together.
+    """
 
     name = "jax"
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(
+        self, device: str = "cpu", *, devices: int = 1, batch_norm: str = "global"
+    ) -> None:
         self.device = device
+        self.devices = devices
+        self.batch_norm = batch_norm
 
     def loss(
         self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
@@ -64,9 +71,15 @@ class JaxImplementation:
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> HeldState:
         """Return a fresh training state with the weights that `seed` stands for."""
         with _precision(dtype):
-            return HeldState(
-                train.create_train_state(spec, seed=seed, dtype=dtype, device=self.device), dtype
+            state = train.create_train_state(
+                spec,
+                seed=seed,
+                dtype=dtype,
+                device=self.device,
+                devices=self.devices,
+                batch_norm=self.batch_norm,
             )
+            return HeldState(state, dtype)
 
     def generate(
         self, state: HeldState, latents: np.ndarray, *, training: bool = False
@@ -99,11 +112,8 @@ class JaxImplementation:
     ) -> dict[str, np.ndarray]:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
         with _precision(state.dtype):
-            _, _, gradients = _compute_step(
-                state.current,
-                train.images_to_device(state.current, real_images),
-                train.latents_to_device(state.current, latents),
-            )
+            batches = train.batches_to_devices(state.current, real_images, latents)
+            _, _, gradients = _compute_step(state.current, *batches)
             return checkpoint.export_gradients(gradients)
 
     def train_step(
@@ -111,11 +121,8 @@ class JaxImplementation:
     ) -> dict[str, float]:
         """Make one training step and return its losses; the state moves."""
         with _precision(state.dtype):
-            state.current, metrics = train.train_step(
-                state.current,
-                train.images_to_device(state.current, real_images),
-                train.latents_to_device(state.current, latents),
-            )
+            batches = train.batches_to_devices(state.current, real_images, latents)
+            state.current, metrics = train.train_step(state.current, *batches)
             # A jitted function returns a dict in alphabetical order.
             return {name: float(metrics[name]) for name in METRIC_NAMES}
 

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Sharding
 
+from jax_impl.parallel import put
 from shared.interface import check_arrays
 from shared.spec import NETWORKS, NetworkName, optimizer_name, state_shapes
 
@@ -35,18 +37,18 @@ def export_state(state: TrainState) -> dict[str, np.ndarray]:
 
 
 def import_state(
-    state: TrainState, arrays: dict[str, np.ndarray], device: jax.Device | None = None
+    state: TrainState, arrays: dict[str, np.ndarray], place: jax.Device | Sharding | None = None
 ) -> TrainState:
-    """Return a state with every array replaced, on `device` or where the state is.
+    """Return a state with every array replaced, at `place` or where the state is.
 
     A missing, unexpected or misshapen array is a ValueError.
     """
     check_arrays(arrays, state_shapes(state.spec), "the state")
-    device = state.placement[1] if device is None else device
+    place = state.placement[1] if place is None else place
     return dataclasses.replace(
         state,
-        generator=_import_network("generator", state.generator, arrays, device),
-        discriminator=_import_network("discriminator", state.discriminator, arrays, device),
+        generator=_import_network("generator", state.generator, arrays, place),
+        discriminator=_import_network("discriminator", state.discriminator, arrays, place),
     )
 
 
@@ -58,11 +60,14 @@ def export_gradients(gradients: dict[NetworkName, nnx.State]) -> dict[str, np.nd
 
 
 def _import_network(
-    network: NetworkName, held: NetworkState, arrays: dict[str, np.ndarray], device: jax.Device
+    network: NetworkName,
+    held: NetworkState,
+    arrays: dict[str, np.ndarray],
+    place: jax.Device | Sharding,
 ) -> NetworkState:
     def placed(name: str, like: jax.Array) -> jax.Array:
         # NumPy's cast: one of JAX' own would be compiled for every shape.
-        return jax.device_put(np.asarray(arrays[name]).astype(like.dtype), device)
+        return put(np.asarray(arrays[name]).astype(like.dtype), place)
 
     def replaced(values: nnx.State, moment: str | None = None) -> nnx.State:
         def one(path: tuple, like: jax.Array) -> jax.Array:

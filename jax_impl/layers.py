@@ -201,7 +201,8 @@ class BatchNorm(nnx.Module):
 
     The running variance is unbiased, n/(n - 1), which Flax' own layer is not; `momentum` is the
     weight of the new statistic. Buffers have the parameters' dtype, and the variance is that of
-    the centred batch, not E[x²] - E[x]².
+    the centred batch, not E[x²] - E[x]². `replicas` parts of a batch are each normalised by their
+    own statistics, of which the running ones take the mean.
     """
 
     def __init__(
@@ -210,6 +211,7 @@ class BatchNorm(nnx.Module):
         *,
         epsilon: float = 1e-5,
         momentum: float = 0.1,
+        replicas: int = 1,
         dtype: jnp.dtype,
         param_dtype: jnp.dtype | None = None,
     ) -> None:
@@ -221,22 +223,28 @@ class BatchNorm(nnx.Module):
         self.dtype = dtype
         self.epsilon = epsilon
         self.momentum = momentum
+        self.replicas = replicas
 
     def __call__(self, x: jax.Array, *, training: bool) -> jax.Array:
         """Normalise by the batch's statistics while training, else by the running ones."""
-        mean, variance = self.mean[...], self.var[...]
-        x = x.astype(mean.dtype)
-        if training:
-            axes = tuple(range(x.ndim - 1))
-            mean = jnp.mean(x, axes)
-            variance = jnp.mean(jnp.square(x - mean), axes)
-            self._move_statistics(mean, variance, x.size // x.shape[-1])
+        x = x.astype(self.mean[...].dtype)
+        if not training:
+            return self._normalize(x, self.mean[...], self.var[...])
+        parts = x.reshape(self.replicas, -1, *x.shape[1:])
+        axes = tuple(range(1, parts.ndim - 1))
+        mean = jnp.mean(parts, axes, keepdims=True)
+        variance = jnp.mean(jnp.square(parts - mean), axes, keepdims=True)
+        self._move_statistics(mean, variance, parts[0].size // x.shape[-1])
+        return self._normalize(parts, mean, variance).reshape(x.shape)
+
+    def _normalize(self, x: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
         factor = self.scale[...] * jax.lax.rsqrt(variance + self.epsilon)
         return ((x - mean) * factor + self.bias[...]).astype(self.dtype)
 
     def _move_statistics(self, mean: jax.Array, variance: jax.Array, count: int) -> None:
         unbiased = variance * (count / (count - 1))
         for running, batch in ((self.mean, mean), (self.var, unbiased)):
+            batch = jnp.mean(batch.reshape(self.replicas, -1), axis=0)
             running[...] = running[...] * (1.0 - self.momentum) + batch * self.momentum
 
 

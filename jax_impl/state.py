@@ -10,11 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh, Sharding
 
 from jax_impl.checkpoint import import_state
-from jax_impl.layers import adam
+from jax_impl.layers import BatchNorm, adam
 from jax_impl.models import create_models
+from jax_impl.parallel import divided, mesh_of, put, replicated
 from shared.precision import PRECISIONS, check_mode, check_precision
+from shared.replicas import check_replicas
 from shared.spec import AdamSpec, NetworkName, SystemSpec
 from shared.streams import initial_state
 
@@ -22,6 +25,7 @@ __all__ = [
     "MODES",
     "PRECISIONS",
     "TrainState",
+    "batches_to_devices",
     "create_train_state",
     "images_to_device",
     "images_to_numpy",
@@ -54,26 +58,32 @@ class NetworkState:
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["generator", "discriminator"],
-    meta_fields=["spec", "precision", "mode"],
+    meta_fields=["spec", "precision", "mode", "mesh"],
 )
 @dataclass(frozen=True)
 class TrainState:
-    """Both networks and both optimizers of one system on one device."""
+    """Both networks and both optimizers of one system, whole on each of its devices.
+
+    `mesh`: the devices, if there are several.
+    """
 
     spec: SystemSpec
     generator: NetworkState
     discriminator: NetworkState
     precision: str = "float32"
     mode: str = "jit"
+    mesh: Mesh | None = None
 
     def network(self, name: NetworkName) -> NetworkState:
         """Return a network by its name."""
         return self.generator if name == "generator" else self.discriminator
 
     @property
-    def placement(self) -> tuple[jnp.dtype, jax.Device]:
-        """The dtype of the parameters and the device that holds them."""
+    def placement(self) -> tuple[jnp.dtype, jax.Device | Sharding]:
+        """The dtype of the parameters and the place that holds them."""
         leaf = jax.tree.leaves(self.generator.parameters)[0]
+        if self.mesh is not None:
+            return leaf.dtype, replicated(self.mesh)
         return leaf.dtype, next(iter(leaf.devices()))
 
 
@@ -99,11 +109,15 @@ def create_train_state(
     device: str = "cpu",
     precision: str = "float32",
     mode: str | None = None,
+    devices: int = 1,
+    batch_norm: str = "global",
 ) -> TrainState:
     """Return a fresh state: the weights that `seed` stands for in every framework.
 
     `precision`: one of `shared.precision.PRECISIONS`. `mode`: one of MODES, None for jit.
+    `devices`, `batch_norm`: see `shared.replicas`.
     """
+    check_replicas(spec, devices, batch_norm)
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     if dtype == "float64" and jax.dtypes.canonicalize_dtype(jnp.float64) != jnp.float64:
@@ -116,14 +130,27 @@ def create_train_state(
     generator, discriminator = nnx.eval_shape(
         lambda: create_models(spec, DTYPES[dtype], compute_dtype)
     )
+    if batch_norm == "per-replica":
+        _divide_batch_norm(generator, devices)
+        _divide_batch_norm(discriminator, devices)
+    mesh = mesh_of(device, devices)
     abstract = TrainState(
         spec,
         _network_state(generator, spec.generator_optimizer),
         _network_state(discriminator, spec.discriminator_optimizer),
         precision,
         mode,
+        mesh,
     )
-    return import_state(abstract, initial_state(spec, seed), place)
+    return import_state(
+        abstract, initial_state(spec, seed), replicated(mesh) if mesh is not None else place
+    )
+
+
+def _divide_batch_norm(network: nnx.Module, replicas: int) -> None:
+    for layer in vars(network).values():
+        if isinstance(layer, BatchNorm):
+            layer.replicas = replicas
 
 
 def _network_state(network: nnx.Module, settings: AdamSpec) -> NetworkState:
@@ -131,6 +158,17 @@ def _network_state(network: nnx.Module, settings: AdamSpec) -> NetworkState:
     parameters, statistics = states
     optimizer_state = jax.eval_shape(adam(settings).init, parameters)
     return NetworkState(graph, settings, parameters, statistics, optimizer_state)
+
+
+def batches_to_devices(
+    state: TrainState, real_images: np.ndarray, latents: np.ndarray
+) -> tuple[jax.Array, jax.Array]:
+    """Return a step's NumPy batches as `train_step` takes them, divided among the devices."""
+    if state.mesh is None:
+        return images_to_device(state, real_images), latents_to_device(state, latents)
+    dtype, place = state.placement[0], divided(state.mesh)
+    images, rows = (array.astype(dtype, copy=False) for array in (real_images, latents))
+    return put(images, place), put(rows, place)
 
 
 def images_to_device(state: TrainState, images: np.ndarray) -> jax.Array:
@@ -144,8 +182,8 @@ def latents_to_device(state: TrainState, latents: np.ndarray) -> jax.Array:
 
 
 def _to_device(state: TrainState, array: np.ndarray) -> jax.Array:
-    dtype, device = state.placement
-    return jax.device_put(array.astype(dtype, copy=False), device)
+    dtype, place = state.placement
+    return put(array.astype(dtype, copy=False), place)
 
 
 def images_to_numpy(images: jax.Array) -> np.ndarray:

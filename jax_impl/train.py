@@ -14,12 +14,14 @@ import numpy as np
 import optax
 from flax import nnx
 
+from jax_impl import parallel
 from jax_impl.checkpoint import export_state, import_state
 from jax_impl.layers import adam
 from jax_impl.losses import LOSSES
 from jax_impl.state import (
     NetworkState,
     TrainState,
+    batches_to_devices,
     create_train_state,
     images_to_device,
     images_to_numpy,
@@ -28,11 +30,13 @@ from jax_impl.state import (
     synchronize,
 )
 from shared.command_line import TrainingOptions, run_command
+from shared.following_run import FollowingRun
 from shared.spec import NetworkName
 from shared.training_run import TrainingRun
 
 __all__ = [
     "TrainState",
+    "batches_to_devices",
     "create_train_state",
     "discriminate",
     "fit",
@@ -58,14 +62,17 @@ def train_step(
     """Update D on real and on detached fake images, then G through the updated D.
 
     `real_images` [steps · batch, …] and `latents` [batches · batch, latent_dim] come from
-    `images_to_device` and `latents_to_device`; steps and batches are `spec.discriminator_steps`
-    and `spec.latent_batches`, both 1 in most systems. Returns the new state (the old one's memory
-    is reused) and the losses of the last update of each network as scalars on the device. Source:
-    Goodfellow et al. 2014, Algorithm 1.
+    `batches_to_devices`, or on one device from `images_to_device` and `latents_to_device`; steps
+    and batches are `spec.discriminator_steps` and `spec.latent_batches`, both 1 in most systems.
+    Returns the new state (the old one's memory is reused) and the losses of the last update of
+    each network as scalars on the device. Source: Goodfellow et al. 2014, Algorithm 1.
     """
     with jax.default_matmul_precision(PRODUCTS[state.precision]):
-        state, metrics, _ = compute_step(state, real_images, latents)
-    return state, metrics
+        new_state, metrics, _ = compute_step(state, real_images, latents)
+    if state.mesh is None:
+        return new_state, metrics
+    # Said, so that the compiler does not leave parts of the state on different devices.
+    return jax.lax.with_sharding_constraint((new_state, metrics), parallel.replicated(state.mesh))
 
 
 def compute_step(
@@ -200,13 +207,10 @@ def _forward(state: TrainState, name: NetworkName, x: jax.Array, training: bool)
         return apply(network, network.parameters, x, training=training)[0]
 
 
-def fit(state: TrainState, run: TrainingRun) -> TrainState:
+def fit(state: TrainState, run: TrainingRun | FollowingRun) -> TrainState:
     """Train to the run's last step, with samples and checkpoints when they are due."""
     for step in run.remaining_steps():
-        real_images, latents = run.inputs(step)
-        state, metrics = train_step(
-            state, images_to_device(state, real_images), latents_to_device(state, latents)
-        )
+        state, metrics = train_step(state, *batches_to_devices(state, *run.inputs(step)))
         run.record(step, metrics)
         if run.sample_due(step):
             run.save_samples(step, _samples(state, run))
@@ -215,18 +219,24 @@ def fit(state: TrainState, run: TrainingRun) -> TrainState:
     return state
 
 
-def _samples(state: TrainState, run: TrainingRun) -> np.ndarray:
+def _samples(state: TrainState, run: TrainingRun | FollowingRun) -> np.ndarray:
     return images_to_numpy(generate(state, latents_to_device(state, run.sample_latents)))
 
 
 def train(options: TrainingOptions) -> None:
     """Train as the command line says."""
+    parallel.prepare_devices(options.device, options.devices, options.wait_limit)
     device = str(select_device(options.device))
     versions = {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
-    run = TrainingRun.open(options, device=device, versions=versions)
+    run = parallel.open_run(options, device, versions)
     with jax.enable_x64(options.dtype == "float64"):
         state = create_train_state(
-            options.spec, seed=options.seed, dtype=options.dtype, device=options.device
+            options.spec,
+            seed=options.seed,
+            dtype=options.dtype,
+            device=options.device,
+            devices=options.devices,
+            batch_norm=options.batch_norm,
         )
         if run.restored is not None:
             state = import_state(state, run.restored)

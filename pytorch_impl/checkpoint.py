@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pytorch_impl.parallel import average_statistics
 from shared.interface import check_arrays
 from shared.spec import NETWORKS, Pixels, flattened_pixels, optimizer_name, state_shapes
 
@@ -21,6 +22,7 @@ _BATCH_NORM_NAMES = {"scale": "weight", "mean": "running_mean", "var": "running_
 
 def export_state(state: TrainState) -> dict[str, np.ndarray]:
     """Return weights, BN statistics, Adam moments and counters by canonical name."""
+    average_statistics(state)
     arrays: dict[str, np.ndarray] = {}
     pixels = flattened_pixels(state.spec)
     for network in NETWORKS:

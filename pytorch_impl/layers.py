@@ -1,11 +1,16 @@
-"""PyTorch's layers follow the spec; here are two that are computed in another, faster way."""
+"""PyTorch's layers follow the spec; these are computed faster, or on several devices."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import Any
 
-__all__ = ["conv_transpose_of_one_pixel", "normalize"]
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+__all__ = ["GlobalBatchNorm", "conv_transpose_of_one_pixel", "normalize", "with_global_batch_norm"]
 
 
 def conv_transpose_of_one_pixel(layer: nn.ConvTranspose2d, latents: Tensor) -> Tensor:
@@ -28,3 +33,86 @@ def normalize(layer: nn.Module, x: Tensor, batches: int) -> Tensor:
     if batches == 1:
         return layer(x)
     return torch.cat([layer(batch) for batch in x.chunk(batches)])
+
+
+def with_global_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return the network with every BN layer normalising by the batch of all devices together."""
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    for name, layer in list(network.named_children()):
+        if isinstance(layer, _BatchNorm):
+            momentum = float(layer.momentum or 0.0)
+            setattr(network, name, GlobalBatchNorm(layer.num_features, layer.eps, momentum))
+    return network
+
+
+class GlobalBatchNorm(nn.Module):
+    """Batch normalisation by the statistics of all devices' parts; nn.SyncBatchNorm is for GPUs.
+
+    Every device has as many images as the others. One exchange forward, one backward.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, features: int, eps: float, momentum: float) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight, self.bias = (nn.Parameter(torch.empty(features)) for _ in range(2))
+        for name in ("running_mean", "running_var"):
+            self.register_buffer(name, torch.empty(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [batch, features, ...] by the global batch, or by the running statistics."""
+        if not self.training:
+            statistics = (self.running_mean, self.running_var)
+            return F.batch_norm(x, *statistics, self.weight, self.bias, eps=self.eps)
+        y, mean, variance, count = _Normalize.apply(x, self.weight, self.bias, self.eps)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        return y
+
+
+class _Normalize(torch.autograd.Function):
+    """x, scale, bias, epsilon → normalised x, mean, biased variance and count of all devices."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, bias: Tensor, epsilon: float
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        values = x.to(scale.dtype)
+        variance, mean = torch.var_mean(values, axes, correction=0)
+        parts = mean.new_empty(2 * dist.get_world_size(), len(mean))
+        dist.all_gather_into_tensor(parts, torch.stack([mean, variance]))
+        means, variances = parts.unflatten(0, (-1, 2)).unbind(1)
+        # Parts of one size: Chan et al. 1979, "Updating formulae and a pairwise algorithm".
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        inverse = torch.rsqrt(variance + epsilon)
+        normalized = (values - _channels(mean, x)) * _channels(inverse, x)
+        y = normalized * _channels(scale, x) + _channels(bias, x)
+        ctx.save_for_backward(normalized, scale, inverse)
+        ctx.mark_non_differentiable(mean, variance)
+        count = values.numel() // len(mean) * dist.get_world_size()
+        return y.to(x.dtype), mean, variance, count
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+        normalized, scale, inverse = ctx.saved_tensors
+        gradient = dy.to(scale.dtype)
+        axes = [axis for axis in range(dy.ndim) if axis != 1]
+        own = torch.stack([gradient.sum(axes), (gradient * normalized).sum(axes)])
+        total = own.clone()
+        dist.all_reduce(total)
+        count = gradient.numel() // len(scale) * dist.get_world_size()
+        along_mean, along_variance = (_channels(v / count, dy) for v in total)
+        inner = gradient - along_mean - normalized * along_variance
+        dx = inner * _channels(scale * inverse, dy)
+        return dx.to(dy.dtype), own[1], own[0], None
+
+
+def _channels(values: Tensor, like: Tensor) -> Tensor:
+    """Return [features] in the shape that broadcasts over [batch, features, ...]."""
+    return values.view(1, -1, *(1,) * (like.ndim - 2))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from pytorch_impl.checkpoint import import_state
+from pytorch_impl.layers import with_global_batch_norm
 from pytorch_impl.models import create_models
+from pytorch_impl.parallel import process_number, replicate
 from shared.precision import PRECISIONS, check_mode, check_precision
+from shared.replicas import check_replicas, rows_of_replica
 from shared.spec import AdamSpec, NetworkName, SystemSpec
 from shared.streams import initial_state
 
@@ -20,6 +24,7 @@ __all__ = [
     "PRECISIONS",
     "CapturedStep",
     "TrainState",
+    "batches_to_devices",
     "create_adam",
     "create_train_state",
     "images_to_device",
@@ -81,7 +86,7 @@ class CapturedStep:
 
 @dataclass
 class TrainState:
-    """Both networks and both optimizers of one system on one device."""
+    """Both networks and both optimizers of one system, whole on each of its devices."""
 
     spec: SystemSpec
     device: torch.device
@@ -93,10 +98,17 @@ class TrainState:
     precision: str = "float32"
     mode: str = "eager"
     captured: CapturedStep | None = None
+    devices: int = 1
+    batch_norm: str = "global"
+    replicated: dict[NetworkName, nn.Module] = field(default_factory=dict)
 
     def network(self, name: NetworkName) -> nn.Module:
         """Return a network by its name."""
         return self.generator if name == "generator" else self.discriminator
+
+    def learner(self, name: NetworkName) -> nn.Module:
+        """Return a network whose backward pass averages the gradients of all devices."""
+        return self.replicated.get(name, self.network(name))
 
     def optimizer(self, name: NetworkName) -> torch.optim.Adam:
         """Return a network's optimizer."""
@@ -110,6 +122,8 @@ def select_device(name: str) -> torch.device:
     if name == "gpu" and not torch.cuda.is_available():
         raise ValueError("device gpu was asked for, but PyTorch sees no GPU; use --device cpu")
     use_gpu = name == "gpu" or (name == "auto" and torch.cuda.is_available())
+    if use_gpu and dist.is_initialized():
+        torch.cuda.set_device(process_number() % torch.cuda.device_count())
     return torch.device("cuda" if use_gpu else "cpu")
 
 
@@ -121,11 +135,15 @@ def create_train_state(
     device: str = "cpu",
     precision: str = "float32",
     mode: str | None = None,
+    devices: int = 1,
+    batch_norm: str = "global",
 ) -> TrainState:
     """Return a fresh state: the weights that `seed` stands for in every framework.
 
     `precision`: one of `shared.precision.PRECISIONS`. `mode`: one of MODES, None for eager.
+    `devices`, `batch_norm`: see `shared.replicas`; every one of the processes makes its own state.
     """
+    _check_devices(spec, devices, batch_norm, mode)
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     place, mode = select_device(device), mode or "eager"
@@ -136,6 +154,9 @@ def create_train_state(
     if place.type == "cuda":
         _set_tf32(precision == "tf32")
     generator, discriminator = create_models(spec)
+    if devices > 1 and batch_norm == "global":
+        generator = with_global_batch_norm(generator, place)
+        discriminator = with_global_batch_norm(discriminator, place)
     for network in (generator, discriminator):
         network.to(place, DTYPES[dtype])
         # channels_last is NHWC in memory, the layout that convolutions run fastest in.
@@ -152,9 +173,26 @@ def create_train_state(
         create_adam(discriminator, spec.discriminator_optimizer, mode),
         precision,
         mode,
+        devices=devices,
+        batch_norm=batch_norm,
     )
     import_state(state, initial_state(spec, seed))
+    if devices > 1:
+        replicate(state)
     return state
+
+
+def _check_devices(spec: SystemSpec, devices: int, batch_norm: str, mode: str | None) -> None:
+    check_replicas(spec, devices, batch_norm)
+    processes = dist.get_world_size() if dist.is_initialized() else 1
+    if devices != processes:
+        raise ValueError(
+            f"{devices} devices need as many processes, but this run has {processes}; start it "
+            f"with python -m pytorch_impl.train --devices {devices}, or give torchrun as many "
+            "processes in all as --devices says"
+        )
+    if devices > 1 and mode == "cudagraph":
+        raise ValueError("mode cudagraph trains on one device; expected mode eager or compile")
 
 
 def _set_tf32(allowed: bool) -> None:
@@ -175,6 +213,16 @@ def create_adam(network: nn.Module, settings: AdamSpec, mode: str = "eager") -> 
         fused=True,
         capturable=mode == "cudagraph",
     )
+
+
+def batches_to_devices(
+    state: TrainState, real_images: np.ndarray, latents: np.ndarray
+) -> tuple[Tensor, Tensor]:
+    """Return this device's part of a step's NumPy batches as `train_step` takes them."""
+    spec, replica = state.spec, process_number()
+    images = rows_of_replica(real_images, spec.discriminator_steps, state.devices, replica)
+    rows = rows_of_replica(latents, spec.latent_batches, state.devices, replica)
+    return images_to_device(state, images), latents_to_device(state, rows)
 
 
 def images_to_device(state: TrainState, images: np.ndarray) -> Tensor:

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pytorch_impl import parallel
 from pytorch_impl.checkpoint import export_state, import_state
 from pytorch_impl.losses import LOSSES
 from pytorch_impl.state import (
     CapturedStep,
     TrainState,
+    batches_to_devices,
     create_train_state,
     images_to_device,
     images_to_numpy,
@@ -23,11 +25,13 @@ from pytorch_impl.state import (
     synchronize,
 )
 from shared.command_line import TrainingOptions, run_command
+from shared.following_run import FollowingRun
 from shared.spec import NetworkName
 from shared.training_run import TrainingRun
 
 __all__ = [
     "TrainState",
+    "batches_to_devices",
     "create_train_state",
     "discriminate",
     "fit",
@@ -46,11 +50,14 @@ def train_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[
     """Update D on real and on detached fake images, then G through the updated D.
 
     `real_images` [steps · batch, …] and `latents` [batches · batch, latent_dim] come from
-    `images_to_device` and `latents_to_device`; steps and batches are `spec.discriminator_steps`
-    and `spec.latent_batches`, both 1 in most systems. Returns the losses of the last update of
-    each network as scalars on the device. Source: Goodfellow et al. 2014, Algorithm 1.
+    `batches_to_devices`, or on one device from `images_to_device` and `latents_to_device`; steps
+    and batches are `spec.discriminator_steps` and `spec.latent_batches`, both 1 in most systems.
+    Returns the losses of the last update of each network as scalars on the device. Source:
+    Goodfellow et al. 2014, Algorithm 1.
     """
     state.spec.batch_size_of(real_images.shape[0], latents.shape[0])
+    if state.devices > 1:
+        return parallel.average(compute_step(state, real_images, latents))
     if state.mode != "cudagraph":
         return compute_step(state, real_images, latents)
     if state.captured is None:
@@ -70,10 +77,11 @@ def compute_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dic
     latent_batches = latents.chunk(spec.latent_batches)
     real_batches = real_images.chunk(spec.discriminator_steps)
     for real_batch, latent_batch in zip(real_batches, latent_batches, strict=False):
-        fake_images = forward(state, "generator", latent_batch)
+        learns = spec.generator_batch == "same_images" and real_batch is real_batches[-1]
+        fake_images = forward(state, "generator", latent_batch, learns=learns)
         loss_real, loss_fake = update_discriminator(state, real_batch, fake_images.detach())
     if spec.generator_batch != "same_images":
-        fake_images = forward(state, "generator", latent_batches[-1])
+        fake_images = forward(state, "generator", latent_batches[-1], learns=True)
     generator_loss = update_generator(state, fake_images)
     return {
         "discriminator_loss": loss_real + loss_fake,
@@ -83,8 +91,14 @@ def compute_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dic
     }
 
 
-def forward(state: TrainState, network: NetworkName, x: Tensor, **options: int) -> Tensor:
-    """Return images or scores, in the state's precision; the scores in its dtype."""
+def forward(
+    state: TrainState, name: NetworkName, x: Tensor, *, learns: bool = False, **options: int
+) -> Tensor:
+    """Return images or scores, in the state's precision; the scores in its dtype.
+
+    `learns`: a backward pass to the network's weights follows.
+    """
+    network = state.learner(name) if learns else state.network(name)
     # Without its cache, because a recorded step must not keep weights that were cast once.
     autocast = torch.autocast(
         state.device.type,
@@ -93,8 +107,8 @@ def forward(state: TrainState, network: NetworkName, x: Tensor, **options: int) 
         cache_enabled=state.mode != "cudagraph",
     )
     with autocast:
-        y = state.network(network)(x, **options)
-    return y if network == "generator" else y.to(state.dtype)
+        y = network(x, **options)
+    return y if name == "generator" else y.to(state.dtype)
 
 
 def update_discriminator(
@@ -105,7 +119,8 @@ def update_discriminator(
     # One pass, which is faster than two, but each batch has its own BN statistics:
     # docs/porting.md#batch-norm-batches.
     images = torch.cat([real_images, fake_images])
-    real_scores, fake_scores = forward(state, "discriminator", images, batches=2).chunk(2)
+    scores = forward(state, "discriminator", images, learns=True, batches=2)
+    real_scores, fake_scores = scores.chunk(2)
     loss_real = loss.discriminator_real(real_scores)
     loss_fake = loss.discriminator_fake(fake_scores)
     state.discriminator_optimizer.zero_grad(set_to_none=True)
@@ -142,6 +157,7 @@ def discriminate(state: TrainState, images: Tensor, *, training: bool = False) -
 
 
 def _forward(state: TrainState, name: NetworkName, x: Tensor, training: bool) -> Tensor:
+    parallel.average_statistics(state)
     network = state.network(name).train(training)
     statistics = {key: buffer.clone() for key, buffer in network.named_buffers()}
     output = forward(state, name, x).to(state.dtype)
@@ -151,13 +167,10 @@ def _forward(state: TrainState, name: NetworkName, x: Tensor, training: bool) ->
     return output
 
 
-def fit(state: TrainState, run: TrainingRun) -> None:
+def fit(state: TrainState, run: TrainingRun | FollowingRun) -> None:
     """Train to the run's last step, with samples and checkpoints when they are due."""
     for step in run.remaining_steps():
-        real_images, latents = run.inputs(step)
-        metrics = train_step(
-            state, images_to_device(state, real_images), latents_to_device(state, latents)
-        )
+        metrics = train_step(state, *batches_to_devices(state, *run.inputs(step)))
         run.record(step, metrics)
         if run.sample_due(step):
             run.save_samples(step, _samples(state, run))
@@ -165,28 +178,44 @@ def fit(state: TrainState, run: TrainingRun) -> None:
             run.save_checkpoint(step, export_state(state))
 
 
-def _samples(state: TrainState, run: TrainingRun) -> np.ndarray:
+def _samples(state: TrainState, run: TrainingRun | FollowingRun) -> np.ndarray:
     return images_to_numpy(generate(state, latents_to_device(state, run.sample_latents)))
 
 
 def train(options: TrainingOptions) -> None:
-    """Train as the command line says."""
-    device = str(select_device(options.device))
-    run = TrainingRun.open(options, device=device, versions={"torch": torch.__version__})
-    state = create_train_state(
-        options.spec, seed=options.seed, dtype=options.dtype, device=options.device
-    )
-    if run.restored is not None:
-        import_state(state, run.restored)
-    with run:
-        if run.restored is None:
-            run.save_initial_samples(_samples(state, run))
-        fit(state, run)
+    """Train as the command line says, in this process; it is one of several or the only one."""
+    parallel.prepare_devices(options.device, options.devices)
+    with parallel.joined(options.device, options.wait_limit):
+        device = str(select_device(options.device))
+        run = parallel.open_run(options, device, {"torch": torch.__version__})
+        state = create_train_state(
+            options.spec,
+            seed=options.seed,
+            dtype=options.dtype,
+            device=options.device,
+            devices=options.devices,
+            batch_norm=options.batch_norm,
+        )
+        if run.restored is not None:
+            import_state(state, run.restored)
+        with run:
+            if run.restored is None:
+                run.save_initial_samples(_samples(state, run))
+            fit(state, run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return run_command("pytorch", train, arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+
+    def start(options: TrainingOptions) -> None:
+        if options.devices == 1 or parallel.is_process_of_several():
+            train(options)
+        else:
+            parallel.prepare_devices(options.device, options.devices)
+            parallel.launch([*given, "--out", str(options.out)], options.devices)
+
+    return run_command("pytorch", start, given)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,9 @@ class Conventions:
         "every_pass", "not_in_generator_step", "not_of_generator", "never"
     ] = "every_pass"
     """Which passes move the running statistics: all; not D's in G's step; D's alone; none."""
+    batch_norm_replicas: int = 1
+    """How many parts of a batch are normalised by their own statistics, as on so many devices; the
+    running statistics then move by the mean of the parts'."""
     discriminator_batches: Literal["separate", "merged"] = "separate"
     """Real and fake images as two batches (two sets of BN statistics) or one."""
 

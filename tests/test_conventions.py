@@ -22,6 +22,7 @@ DEVIATIONS: dict[str, list] = {
     "batch_norm_running_variance": ["biased"],
     "batch_norm_mode": ["running", "running_in_generator_step"],
     "batch_norm_statistics": ["not_in_generator_step", "not_of_generator", "never"],
+    "batch_norm_replicas": [2],
     "discriminator_batches": ["merged"],
     "leaky_relu_slope": [0.01, 0.3],
     "leaky_relu_gradient_at_zero": ["one"],
@@ -62,12 +63,12 @@ CASES = [(field, value) for field, values in DEVIATIONS.items() for value in val
 
 def everything(conventions: Conventions, **changes: object) -> dict[str, np.ndarray]:
     """Return all numbers of one step of the linear-headed system under some conventions."""
-    spec = SYSTEMS["dcgan64-lsgan"].replace(width=2, latent_dim=5, batch_size=3, **changes)
+    spec = SYSTEMS["dcgan64-lsgan"].replace(width=2, latent_dim=5, batch_size=4, **changes)
     arrays = {n: a.astype(np.float64) for n, a in representative_state(spec, 0).items()}
     # Zero weights of one channel: pre-activations of exactly 0.
     arrays["discriminator/conv_1/kernel"][..., 0] = 0.0
-    real = np.random.default_rng(0).uniform(-1, 1, (3, *spec.image_shape))
-    step = train_step(spec, arrays, real, latents(spec, 0, 0, 3), conventions)
+    real = np.random.default_rng(0).uniform(-1, 1, (4, *spec.image_shape))
+    step = train_step(spec, arrays, real, latents(spec, 0, 0, 4), conventions)
     metrics = {name: np.array(value) for name, value in step.metrics.items()}
     return step.arrays | {f"gradient {n}": g for n, g in step.gradients.items()} | metrics
 
@@ -100,6 +101,6 @@ def test_the_reference_adapter_takes_conventions() -> None:
     ours = ReferenceImplementation()
     theirs = ReferenceImplementation(Conventions(leaky_relu_slope=0.3))
     spec = SYSTEMS["dcgan64"].replace(width=2)
-    images = np.random.default_rng(0).uniform(-1, 1, (3, *spec.image_shape))
+    images = np.random.default_rng(0).uniform(-1, 1, (4, *spec.image_shape))
     scores = [i.discriminate(i.create(spec), images) for i in (ours, theirs)]
     assert relative_l2(scores[1], scores[0]) > 1e-3

@@ -220,7 +220,7 @@ def test_every_number_is_fitted_but_the_counter() -> None:
         and field.name != "initializer"
     }
     assert set(FITTED) == numbers
-    assert set(KNOWN_NUMBERS) == numbers | {"adam_step_offset"}
+    assert set(KNOWN_NUMBERS) == numbers | {"adam_step_offset", "batch_norm_replicas"}
 
 
 def test_a_wrong_value_counts_as_wrong() -> None:

@@ -258,6 +258,7 @@ CONVENTION_TRAPS = [
     by_convention("batch-norm-variance", batch_norm_running_variance="biased"),
     by_convention("batch-norm-batches", discriminator_batches="merged"),
     by_convention("batch-norm-frozen", batch_norm_mode="running_in_generator_step"),
+    by_convention("batch-norm-replicas", batch_norm_replicas=2),
     by_convention("batch-norm-not-threaded", batch_norm_statistics="not_in_generator_step"),
     Trap(
         "bias-before-batch-norm",

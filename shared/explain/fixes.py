@@ -50,6 +50,14 @@ FIXES: dict[str, Fix] = {
         "let every pass in training mode move the variables",
         "carry the BatchStat of each pass to the next one and out of the step, of both networks",
     ),
+    "batch_norm_replicas": Fix(
+        "batch-norm-replicas",
+        "nn.SyncBatchNorm.convert_sync_batchnorm(network) before DistributedDataParallel",
+        "all_reduce the batch's mean and variance in the replica context, or "
+        "keras.layers.BatchNormalization(synchronized=True)",
+        "one jit over the mesh, where the batch axis is global; in shard_map or pmap "
+        "jax.lax.pmean of mean and variance",
+    ),
     "discriminator_batches": _same(
         "batch-norm-batches", "pass real and fake images through D as two batches"
     ),

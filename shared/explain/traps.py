@@ -18,6 +18,7 @@ CANONICAL = Conventions()
 KNOWN_NUMBERS: dict[str, tuple[float, ...]] = {
     "batch_norm_epsilon": (1e-3, 1e-6, 1e-8),
     "batch_norm_momentum": (0.01, 0.9, 0.99, 0.2),
+    "batch_norm_replicas": (2, 4),
     "leaky_relu_slope": (0.01, 0.3, 0.1, 0.0),
     "discriminator_loss_scale": (0.5, 2.0),
     "lsgan_scale": (1.0,),
@@ -87,6 +88,8 @@ def _known_values() -> dict[str, tuple[Any, ...]]:
 
 
 def _applies(field: str, value: Any, spec: SystemSpec) -> bool:
+    if field == "batch_norm_replicas":
+        return spec.batch_size >= 2 * value
     if field == "lsgan_scale":
         return spec.loss == "lsgan"
     if field == "probability_clipping":

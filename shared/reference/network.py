@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from shared.reference import layers as functions
 from shared.reference.layers import Array, Saved
 from shared.spec import Conventions, Layer, NetworkName, SystemSpec
@@ -127,7 +129,7 @@ def _backward_layer(layer: Layer, saved: Saved, dy: Array) -> tuple[Array, tuple
         case "dense":
             dx, *rest = functions.dense_backward(saved, dy)
         case "batch_norm":
-            dx, *rest = functions.batch_norm_backward(saved, dy)
+            dx, *rest = _batch_norm_backward(saved, dy)
         case "relu":
             dx, rest = functions.relu_backward(saved, dy), []
         case "leaky_relu":
@@ -169,19 +171,36 @@ def _batch_norm(
 ) -> tuple[Array, Saved]:
     epsilon = conventions.batch_norm_epsilon
     if not training:
-        return functions.batch_norm_inference(
+        y, saved = functions.batch_norm_inference(
             x, p["scale"], p["bias"], p["mean"], p["var"], epsilon
         )
-    y, saved, mean, variance = functions.batch_norm_forward(x, p["scale"], p["bias"], epsilon)
-    moved = functions.running_statistics(
-        (p["mean"], p["var"]),
-        (mean, variance),
-        x.size // x.shape[-1],
-        conventions.batch_norm_momentum,
-        conventions.batch_norm_running_variance,
-    )
-    statistics[f"{prefix}/mean"], statistics[f"{prefix}/var"] = moved
-    return y, saved
+        return y, [saved]
+    outputs, kept, moved = [], [], []
+    for part in np.array_split(x, conventions.batch_norm_replicas):
+        y, saved, mean, variance = functions.batch_norm_forward(
+            part, p["scale"], p["bias"], epsilon
+        )
+        outputs.append(y)
+        kept.append(saved)
+        moved.append(
+            functions.running_statistics(
+                (p["mean"], p["var"]),
+                (mean, variance),
+                part.size // part.shape[-1],
+                conventions.batch_norm_momentum,
+                conventions.batch_norm_running_variance,
+            )
+        )
+    for i, name in enumerate(("mean", "var")):
+        statistics[f"{prefix}/{name}"] = np.mean([part[i] for part in moved], axis=0)
+    return np.concatenate(outputs), kept
+
+
+def _batch_norm_backward(saved: list[Saved], dy: Array) -> tuple[Array, Array, Array]:
+    """Return the gradients of x, scale and bias over the parts that were normalised alone."""
+    parts = zip(saved, np.array_split(dy, len(saved)), strict=True)
+    dx, dscale, dbias = zip(*(functions.batch_norm_backward(s, d) for s, d in parts), strict=True)
+    return np.concatenate(dx), np.sum(dscale, axis=0), np.sum(dbias, axis=0)
 
 
 def add(first: Arrays, second: Arrays) -> Arrays:

@@ -48,9 +48,7 @@ _BIASED: Edits = {
 }
 
 _MERGED: Edits = {
-    "pytorch": (
-        Edit("train.py", '"discriminator", images, batches=2)', '"discriminator", images)'),
-    ),
+    "pytorch": (Edit("train.py", "images, learns=True, batches=2)", "images, learns=True)"),),
     "tf": (
         Edit(
             "train.py",
@@ -113,6 +111,43 @@ _FROZEN: Edits = {
             "network.parameters, images, training=False",
         ),
     ),
+}
+
+# What DistributedDataParallel and MirroredStrategy do of themselves, here on one device.
+_TWO_REPLICAS_TORCH = """class _BatchNorm(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        outputs, means, variances = [], [], []
+        for part in x.chunk(2):
+            moved = self.running_mean.clone(), self.running_var.clone()
+            settings = (*moved, self.weight, self.bias, True, self.momentum, self.eps)
+            outputs.append(F.batch_norm(part, *settings))
+            means.append(moved[0])
+            variances.append(moved[1])
+        self.running_mean.copy_(sum(means) / 2)
+        self.running_var.copy_(sum(variances) / 2)
+        return torch.cat(outputs)
+
+
+def _batch_norm(features: int)"""
+
+_TWO_REPLICAS: Edits = {
+    "pytorch": (
+        Edit("models.py", "def _batch_norm(features: int)", _TWO_REPLICAS_TORCH),
+        Edit("models.py", "return nn.BatchNorm2d(features", "return _BatchNorm(features"),
+    ),
+    "tf": (
+        Edit(
+            "layers.py",
+            "        y, mean, unbiased_variance = normalise(x)\n",
+            "        parts = zip(*map(normalise, tf.split(x, 2)), strict=True)\n"
+            "        y, mean, unbiased_variance = [tf.stack(part) for part in parts]\n"
+            "        y = tf.reshape(y, tf.shape(x))\n"
+            "        mean, unbiased_variance = tf.reduce_mean([mean, unbiased_variance], 1)\n",
+        ),
+    ),
+    "jax": (Edit("layers.py", "replicas: int = 1", "replicas: int = 2"),),
 }
 
 # JAX' way to this fault is to forget where the new statistics have to go.
@@ -212,6 +247,7 @@ NORMALISATION = (
         {"batch_norm_statistics": "not_of_generator"},
         _NOT_OF_GENERATOR,
     ),
+    Fault("two_replicas", {"batch_norm_replicas": 2}, _TWO_REPLICAS),
     Fault("statistics_never_move", {"batch_norm_statistics": "never"}, _NEVER),
     Fault("batches_merged", {"discriminator_batches": "merged"}, _MERGED),
 )
