@@ -84,9 +84,10 @@ class _Normalize(torch.autograd.Function):
         axes = [axis for axis in range(x.ndim) if axis != 1]
         values = x.to(scale.dtype)
         variance, mean = torch.var_mean(values, axes, correction=0)
-        parts = mean.new_empty(2 * dist.get_world_size(), len(mean))
-        dist.all_gather_into_tensor(parts, torch.stack([mean, variance]))
-        means, variances = parts.unflatten(0, (-1, 2)).unbind(1)
+        own = torch.stack([mean, variance])
+        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, own)
+        means, variances = torch.stack(parts).unbind(1)
         # Parts of one size: Chan et al. 1979, "Updating formulae and a pairwise algorithm".
         mean = means.mean(0)
         variance = variances.mean(0) + (means - mean).square().mean(0)

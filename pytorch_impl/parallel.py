@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ __all__ = [
     "replicate",
 ]
 
-EXIT_LOST = 3
+EXIT_WAITED, EXIT_LOST = 3, 4  # of a process that `launch` has started
 GO_ON = "the last checkpoint is good, go on with --resume"
 LAUNCHER = "GAN_LAUNCHER_PROCESS"  # set by `launch`: the process whose end is that of the others
 
@@ -95,6 +96,7 @@ def launch(arguments: Sequence[str], devices: int) -> None:
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=devices,
+            run_id=str(os.getpid()),
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",  # a port that is free
             max_restarts=0,
@@ -109,17 +111,24 @@ def launch(arguments: Sequence[str], devices: int) -> None:
 
 
 def _cause(failures: dict[int, ProcessFailure]) -> BaseException:
-    """Return what to raise: a death comes before an error, an error before its consequences."""
+    """Return what to raise: of several ends, the one that brought the others about."""
     codes = {device: failure.exitcode for device, failure in failures.items()}
-    consequences = (EXIT_LOST, -signal.SIGTERM)  # the launcher's own way to stop the others
-    device = min(codes, key=lambda d: (codes[d] in consequences, codes[d] >= 0, d))
+    # A process that hangs is killed by the launcher, once another one has waited in vain.
+    consequences = (EXIT_LOST, -signal.SIGTERM)
+    device = min(
+        codes, key=lambda d: (codes[d] != EXIT_WAITED, codes[d] in consequences, codes[d] >= 0, d)
+    )
+    if codes[device] == EXIT_WAITED:
+        return LostDeviceError(
+            f"device {device} has waited for another one longer than --wait-limit; {GO_ON}"
+        )
     if codes[device] < 0:
         return LostDeviceError(
             f"the process of device {device} was killed by signal {-codes[device]}, and the "
             f"others were stopped; {GO_ON}"
         )
     if codes[device] == EXIT_LOST:
-        return LostDeviceError(f"device {device} has waited for another one in vain; {GO_ON}")
+        return LostDeviceError(f"device {device} has lost another one; {GO_ON}")
     return SystemExit(codes[device])
 
 
@@ -142,8 +151,9 @@ def joined(device: str, wait_limit: float) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        if LAUNCHER in os.environ:
-            raise SystemExit(EXIT_LOST) from error  # the launcher will say it, once
+        if LAUNCHER in os.environ:  # it will say it, once
+            has_waited = "timed out" in str(error).lower()
+            raise SystemExit(EXIT_WAITED if has_waited else EXIT_LOST) from error
         raise LostDeviceError(
             f"device {process_number()} lost another one, which has died or has not answered for "
             f"{wait_limit:g} s; {GO_ON} ({str(error).splitlines()[0]})"
@@ -209,10 +219,13 @@ def _device() -> torch.device:
 
 def replicate(state: TrainState) -> None:
     """Let the backward pass of both networks average the gradients of all devices."""
-    for name in NETWORKS:
-        state.replicated[name] = DistributedDataParallel(
-            state.network(name), broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+    with warnings.catch_warnings():
+        # From 2.13 on it has another name, which earlier versions do not know.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        for name in NETWORKS:
+            state.replicated[name] = DistributedDataParallel(
+                state.network(name), broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
 
 def average(values: dict[str, Tensor]) -> dict[str, Tensor]:
