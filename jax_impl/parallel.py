@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+import socket
+import sys
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from shared.command_line import TrainingOptions
+from shared.command_line import EXIT_BAD_INPUT, TrainingOptions
 from shared.following_run import FollowingRun
 from shared.training_run import TrainingRun
 
 __all__ = [
+    "LostDeviceError",
     "any_process",
     "divided",
+    "joined",
+    "leave",
     "mesh_of",
     "open_run",
     "prepare_devices",
@@ -32,6 +37,10 @@ __all__ = [
 AXIS = "replicas"
 # Read by jax.distributed itself, which finds the other two in a cluster's own variables alone.
 COORDINATOR, PROCESSES, PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+
+
+class LostDeviceError(ValueError):
+    """Another process of the run died or no longer answers."""
 
 
 def prepare_devices(device: str, devices: int, wait_limit: float = 300.0) -> None:
@@ -47,6 +56,7 @@ def prepare_devices(device: str, devices: int, wait_limit: float = 300.0) -> Non
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", devices // hosts)
     if hosts > 1:
+        _require_free_port(os.environ[COORDINATOR])
         jax.distributed.initialize(
             os.environ[COORDINATOR],
             hosts,
@@ -55,6 +65,22 @@ def prepare_devices(device: str, devices: int, wait_limit: float = 300.0) -> Non
             heartbeat_timeout_seconds=int(wait_limit),
         )
     mesh_of(device, devices)
+
+
+def _require_free_port(address: str) -> None:
+    """Raise ValueError if the first process cannot listen there; JAX itself would crash."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"{COORDINATOR} is expected to be HOST:PORT, received {address!r}")
+    if _number(PROCESS) > 0:
+        return
+    try:
+        socket.create_server(("", int(port))).close()
+    except OSError as error:
+        raise ValueError(
+            f"{COORDINATOR} names port {port}, on which this host cannot listen "
+            f"({error.strerror}); choose another one for all processes"
+        ) from error
 
 
 def _number(variable: str) -> int:
@@ -97,6 +123,32 @@ def put(array: np.ndarray, place: jax.Device | Sharding) -> jax.Array:
     if isinstance(place, NamedSharding):
         return jax.make_array_from_callback(array.shape, place, lambda index: array[index])
     return jax.device_put(array, place)
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Raise LostDeviceError if another process of the run dies during this."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise LostDeviceError(
+            f"process {jax.process_index()} lost another one of the run; the last checkpoint is "
+            f"good, start all of them again with --resume ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def leave(code: int) -> int:
+    """Return the exit code; of several processes one that failed ends here.
+
+    An orderly end would wait for the others, which may be gone, and then abort.
+    """
+    if code == EXIT_BAD_INPUT and jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def any_process(flag: bool) -> bool:

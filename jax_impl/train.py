@@ -229,7 +229,7 @@ def train(options: TrainingOptions) -> None:
     device = str(select_device(options.device))
     versions = {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
     run = parallel.open_run(options, device, versions)
-    with jax.enable_x64(options.dtype == "float64"):
+    with parallel.joined(), jax.enable_x64(options.dtype == "float64"):
         state = create_train_state(
             options.spec,
             seed=options.seed,
@@ -248,7 +248,7 @@ def train(options: TrainingOptions) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return run_command("jax", train, arguments)
+    return parallel.leave(run_command("jax", train, arguments))
 
 
 if __name__ == "__main__":
