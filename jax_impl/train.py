@@ -226,10 +226,10 @@ def _samples(state: TrainState, run: TrainingRun | FollowingRun) -> np.ndarray:
 def train(options: TrainingOptions) -> None:
     """Train as the command line says."""
     parallel.prepare_devices(options.device, options.devices, options.wait_limit)
-    device = str(select_device(options.device))
-    versions = {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
-    run = parallel.open_run(options, device, versions)
     with parallel.joined(), jax.enable_x64(options.dtype == "float64"):
+        device = str(select_device(options.device))
+        versions = {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
+        run = parallel.open_run(options, device, versions)
         state = create_train_state(
             options.spec,
             seed=options.seed,
