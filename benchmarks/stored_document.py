@@ -88,7 +88,8 @@ def _problems(document: dict[str, Any]) -> Iterator[str]:
     yield from _problems_of_configurations(document)
     ok = {s["configuration"] for s in document["summary"] if s["status"] == "ok"}
     for number, row in enumerate(document["rows"]):
-        is_used = row.get("configuration") in ok
+        name = row.get("configuration")
+        is_used = _is_text(name) and name in ok
         yield from (f"row {number}: {problem}" for problem in _problems_of_row(row, is_used))
     windows = sum(len(row["windows"]) for row in document["rows"])
     if windows > MAXIMUM_WINDOWS:

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jax_impl import parallel
+from jax_impl import cluster, parallel
 from jax_impl.checkpoint import export_state, import_state
 from jax_impl.layers import adam
 from jax_impl.losses import LOSSES
@@ -225,11 +225,12 @@ def _samples(state: TrainState, run: TrainingRun | FollowingRun) -> np.ndarray:
 
 def train(options: TrainingOptions) -> None:
     """Train as the command line says."""
-    parallel.prepare_devices(options.device, options.devices, options.wait_limit)
-    with parallel.joined(), jax.enable_x64(options.dtype == "float64"):
+    cluster.connect(options.wait_limit)
+    parallel.prepare_devices(options.device, options.devices)
+    with cluster.joined(), jax.enable_x64(options.dtype == "float64"):
         device = str(select_device(options.device))
         versions = {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
-        run = parallel.open_run(options, device, versions)
+        run = cluster.open_run(options, device, versions)
         state = create_train_state(
             options.spec,
             seed=options.seed,
@@ -248,7 +249,7 @@ def train(options: TrainingOptions) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return parallel.leave(run_command("jax", train, arguments))
+    return cluster.leave(run_command("jax", train, arguments))
 
 
 if __name__ == "__main__":

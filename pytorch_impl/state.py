@@ -11,9 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pytorch_impl.checkpoint import import_state
+from pytorch_impl.cluster import process_number
 from pytorch_impl.layers import with_global_batch_norm
 from pytorch_impl.models import create_models
-from pytorch_impl.parallel import process_number, replicate
+from pytorch_impl.parallel import replicate
 from shared.precision import PRECISIONS, check_mode, check_precision
 from shared.replicas import check_replicas, rows_of_replica
 from shared.spec import AdamSpec, NetworkName, SystemSpec

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pytorch_impl import parallel
+from pytorch_impl import cluster, parallel
 from pytorch_impl.checkpoint import export_state, import_state
 from pytorch_impl.losses import LOSSES
 from pytorch_impl.state import (
@@ -185,9 +185,9 @@ def _samples(state: TrainState, run: TrainingRun | FollowingRun) -> np.ndarray:
 def train(options: TrainingOptions) -> None:
     """Train as the command line says, in this process; it is one of several or the only one."""
     parallel.prepare_devices(options.device, options.devices)
-    with parallel.joined(options.device, options.wait_limit):
+    with cluster.joined(options.device, options.wait_limit):
         device = str(select_device(options.device))
-        run = parallel.open_run(options, device, {"torch": torch.__version__})
+        run = cluster.open_run(options, device, {"torch": torch.__version__})
         state = create_train_state(
             options.spec,
             seed=options.seed,
@@ -209,11 +209,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
 
     def start(options: TrainingOptions) -> None:
-        if options.devices == 1 or parallel.is_process_of_several():
+        if options.devices == 1 or cluster.is_process_of_several():
             train(options)
         else:
             parallel.prepare_devices(options.device, options.devices)
-            parallel.launch([*given, "--out", str(options.out)], options.devices)
+            cluster.launch([*given, "--out", str(options.out)], options.devices)
 
     return run_command("pytorch", start, given)
 

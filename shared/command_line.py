@@ -8,89 +8,41 @@ is given holds as it is given.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import math
+import os
 import re
-import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
 
+from shared.command_parser import build_parser
+from shared.config_file import config_text, read_config
 from shared.interface import MissingFrameworkError
-from shared.replicas import BATCH_NORMS, BatchNormKind, check_replicas
-from shared.spec import LOSS_NAMES, SYSTEMS, GeneratorBatch, SystemSpec
-from shared.streams import MAXIMUM_SEED
+from shared.output import complain, safe_streams
+from shared.run_failures import StoppedEarly, is_out_of_memory, out_of_memory_message
+from shared.run_folder import RunFolder
+from shared.run_options import (
+    ALL_CHECKPOINTS,
+    GENERATOR_BATCHES,
+    KEEP_CHECKPOINTS,
+    QUICK_RUNS,
+    TrainingOptions,
+)
+from shared.spec import SYSTEMS, SystemSpec
+from shared.stop_signals import EXIT_INTERRUPTED
 
-GENERATOR_BATCHES = {name.replace("_", "-"): name for name in get_args(GeneratorBatch)}
+__all__ = [
+    "EXIT_BAD_INPUT",
+    "EXIT_INTERRUPTED",
+    "QUICK_RUNS",
+    "TrainingOptions",
+    "build_parser",
+    "run_command",
+]
 
 EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
-WAIT_LIMIT = 300.0  # seconds: more than any first step of a compiler takes here
-
-
-@dataclass(frozen=True)
-class QuickRun:
-    """What a command without --full trains: enough for digits that can be read."""
-
-    width: int
-    batch_size: int
-    steps: int
-    sample_every: int
-    checkpoint_every: int
-
-
-QUICK_RUNS = {
-    "dcgan64": QuickRun(16, 32, steps=600, sample_every=100, checkpoint_every=500),
-    "conv28": QuickRun(32, 64, steps=600, sample_every=100, checkpoint_every=500),
-    "mlp28": QuickRun(128, 64, steps=10_000, sample_every=500, checkpoint_every=4000),
-}
-"""By architecture."""
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """What to train and how; `spec` is final, in its loss, width, batch size and order of a step.
-
-    `data` is a path, or None for scikit-learn's digits. `out` is the folder of the run;
-    `checkpoint_every` and `sample_every` count steps; `tensorboard` adds an event file to the
-    folder. `devices`, `batch_norm`: see `shared.replicas`; `wait_limit` is in seconds. Raises
-    ValueError for a number out of range.
-    """
-
-    implementation: str
-    spec: SystemSpec
-    data: Path | None
-    steps: int
-    seed: int
-    out: Path
-    resume: bool
-    device: Literal["auto", "cpu", "gpu"]
-    dtype: Literal["float32", "float64"]
-    checkpoint_every: int
-    sample_every: int
-    tensorboard: bool
-    devices: int = 1
-    batch_norm: BatchNormKind = "global"
-    wait_limit: float = WAIT_LIMIT
-
-    def __post_init__(self) -> None:
-        check_replicas(self.spec, self.devices, self.batch_norm)
-        if not 0 < self.wait_limit < math.inf:
-            raise ValueError(f"--wait-limit must be positive seconds, received {self.wait_limit}")
-        for name in ("steps", "checkpoint_every", "sample_every"):
-            if getattr(self, name) < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} must be at least 1, received {getattr(self, name)}")
-        if self.spec.batch_size < 2:
-            raise ValueError(
-                "--batch-size must be at least 2, because batch normalisation needs a variance; "
-                f"received {self.spec.batch_size}"
-            )
-        if not 0 <= self.seed <= MAXIMUM_SEED:
-            raise ValueError(f"--seed must be between 0 and {MAXIMUM_SEED}, received {self.seed}")
 
 
 def run_command(
@@ -100,226 +52,54 @@ def run_command(
 ) -> int:
     """Run the command line of one implementation and return its exit code.
 
-    `train` does the work. Bad input, a missing framework and an unwilling disk become one line on
-    stderr and exit code 2, Ctrl-C becomes 130; `--debug` adds the traceback. Anything else is a
-    mistake of ours and passes through.
+    `train` does the work. Bad input, a missing framework, an unwilling disk, training that
+    diverges and memory that runs out become one line on stderr and exit code 2; a run that was
+    stopped and has saved itself ends with the code that a shell would report, 130 for Ctrl-C.
+    `--debug` adds the traceback. Anything else is a mistake of ours and passes through.
     """
-    parser = build_parser(implementation)
-    arguments = parser.parse_args(argv)
-    try:
-        train(_options(implementation, arguments))
-    except (ValueError, OSError, MissingFrameworkError, KeyboardInterrupt) as error:
-        if arguments.debug:
-            traceback.print_exc()
-        interrupted = isinstance(error, KeyboardInterrupt)
-        message = str(error) or "interrupted" if interrupted else f"error: {error}"
-        print(f"{parser.prog}: {' '.join(message.split())}", file=sys.stderr)
-        return EXIT_INTERRUPTED if interrupted else EXIT_BAD_INPUT
-    return 0
+    with safe_streams():
+        parser = build_parser(implementation)
+        arguments = parser.parse_args(argv)
+        spec: SystemSpec | None = None
+        try:
+            arguments = _with_config(parser, arguments, argv)
+            spec = _spec(arguments)
+            train(_options(implementation, arguments, spec))
+        except (ValueError, OSError, MissingFrameworkError) as error:
+            return _fail(parser, arguments, f"error: {error}", EXIT_BAD_INPUT)
+        except KeyboardInterrupt as error:
+            code = error.exit_code if isinstance(error, StoppedEarly) else EXIT_INTERRUPTED
+            return _fail(parser, arguments, str(error) or "interrupted", code)
+        except Exception as error:
+            if spec is None or not is_out_of_memory(error):
+                raise
+            message = f"error: {out_of_memory_message(error, spec)}"
+            return _fail(parser, arguments, message, EXIT_BAD_INPUT)
+        return 0
 
 
-def build_parser(implementation: str) -> argparse.ArgumentParser:
-    """Return the parser, the same in all three implementations but for the name."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {implementation}_impl.train",
-        description=(
-            f"Train a GAN in {implementation}. The same options and the same --seed start the same "
-            "run in\npytorch, tf and jax."
-        ),
-        epilog=(
-            "With no options: a narrow dcgan64 on scikit-learn's digits. The defaults take less "
-            "than two minutes\non them on two CPU cores, and are the same on every device and for "
-            "every data set:\n\n"
-            f"{_quick_runs()}\n\n"
-            "--full takes the system's own width and batch size instead. What is given explicitly "
-            "always holds."
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    _add_what_to_train(parser)
-    _add_how_to_train(parser, implementation)
-    return parser
+def _fail(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, message: str, code: int
+) -> int:
+    if arguments.debug:
+        complain(traceback.format_exc().rstrip())
+    complain(f"{parser.prog}: {' '.join(message.split())}")
+    return code
 
 
-def _add_what_to_train(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what to train")
-    group.add_argument(
-        "--system",
-        choices=SYSTEMS,
-        default="dcgan64",
-        help="dcgan64: convolutional, 64x64 in colour; dcgan64-lsgan: the same with a dense last "
-        "layer and loss lsgan; conv28: convolutional, 28x28 grey; mlp28: dense layers only, 28x28 "
-        "grey (default: %(default)s)",
-    )
-    group.add_argument(
-        "--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)"
-    )
-    group.add_argument(
-        "--data",
-        type=Path,
-        metavar="PATH",
-        help="folder of images, IDX file as MNIST's (raw or .gz), or .npz "
-        "(default: scikit-learn's digits)",
-    )
-    _add_sizes(group)
-    _add_order_of_a_step(group)
-    group.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="S",
-        help="of the weights, the latents and the order of the images (default: %(default)s)",
-    )
+def _with_config(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """Return the arguments with those of --config in place of the defaults."""
+    if arguments.config is None:
+        return arguments
+    parser.set_defaults(**read_config(arguments.config, parser))
+    return parser.parse_args(argv)
 
 
-def _add_sizes(group: argparse._ArgumentGroup) -> None:
-    own = ", ".join(
-        f"{name} {system.width} and {system.batch_size}"
-        for name, system in SYSTEMS.items()
-        if name in QUICK_RUNS
-    )
-    group.add_argument(
-        "--width",
-        type=int,
-        metavar="W",
-        help="size of the narrowest hidden layer, of which the others are multiples "
-        "(default: by system, see below)",
-    )
-    group.add_argument(
-        "--batch-size",
-        type=int,
-        metavar="B",
-        help="images per update, at least 2 (default: by system, see below)",
-    )
-    group.add_argument(
-        "--full",
-        action="store_true",
-        help=f"default to the system's own width and batch size ({own})",
-    )
-    group.add_argument(
-        "--steps",
-        type=int,
-        metavar="N",
-        help="training steps in all, those before a --resume included "
-        "(default: by system, see below)",
-    )
-    group.add_argument(
-        "--learning-rate",
-        type=float,
-        metavar="LR",
-        help="of both networks (default: the system's own times its width over --width, because "
-        "Adam's steps have one size and fewer channels add up to less)",
-    )
-
-
-def _add_order_of_a_step(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--d-steps",
-        type=int,
-        metavar="K",
-        help="discriminator updates per generator update, each with fresh images and latents, as "
-        "in Goodfellow et al. 2014, Algorithm 1 (default: the system's own, 1 in all of them)",
-    )
-    group.add_argument(
-        "--generator-batch",
-        choices=GENERATOR_BATCHES,
-        help="what the generator learns from. same-images: the fakes that the discriminator has "
-        "just seen; same-latents: images made anew from their latents, after the discriminator "
-        "has changed; new-latents: images from latents of its own, as in Goodfellow et al. 2014, "
-        "Algorithm 1 (default: the system's own, whatever --d-steps is: same-latents for conv28, "
-        "same-images for the others)",
-    )
-
-
-def _quick_runs() -> str:
-    """Return a table of the defaults of every system."""
-    fields = [field.name for field in dataclasses.fields(QuickRun)]
-    rows = [["", *(f"--{field.replace('_', '-')}" for field in fields)]]
-    for name, system in SYSTEMS.items():
-        quick = QUICK_RUNS[system.architecture]
-        rows.append([name, *(str(getattr(quick, field)) for field in fields)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-
-
-def _add_how_to_train(parser: argparse.ArgumentParser, implementation: str) -> None:
-    group = parser.add_argument_group("where and how")
-    group.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help=f"folder of the run (default: runs/{implementation}-SYSTEM-LOSS, or the next free "
-        "name with -2, -3 …; with --resume the latest of these)",
-    )
-    group.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue from the last checkpoint in --out, whichever framework wrote it; "
-        "repeat the options of the first run, --steps may grow",
-    )
-    group.add_argument(
-        "--device",
-        choices=("auto", "cpu", "gpu"),
-        default="auto",
-        help="auto is the GPU where the framework finds one (default: %(default)s)",
-    )
-    group.add_argument(
-        "--dtype",
-        choices=("float32", "float64"),
-        default="float32",
-        help="of the weights and of all arithmetic (default: %(default)s)",
-    )
-    _add_devices(group)
-    for what in ("sample", "checkpoint"):
-        group.add_argument(
-            f"--{what}-every",
-            type=int,
-            metavar="N",
-            help=f"steps between two {what}s; the last step always makes one "
-            "(default: by system, see below)",
-        )
-    group.add_argument(
-        "--tensorboard",
-        action="store_true",
-        help="also write losses, samples and their quality for TensorBoard into --out; "
-        "`tensorboard --logdir runs` shows all runs side by side",
-    )
-    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-
-def _add_devices(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--devices",
-        type=int,
-        default=1,
-        metavar="N",
-        help="train on N GPUs, or N virtual CPU devices; each takes its part of every batch, "
-        "which N must divide. The run is the same for every N (default: %(default)s)",
-    )
-    group.add_argument(
-        "--batch-norm",
-        choices=BATCH_NORMS,
-        default="global",
-        help="with several devices: normalise by the statistics of the global batch, or each "
-        "device by those of its own part (default: %(default)s)",
-    )
-    group.add_argument(
-        "--wait-limit",
-        type=float,
-        default=WAIT_LIMIT,
-        metavar="SECONDS",
-        help="with several processes: give up when another one has not answered for so long "
-        "(default: %(default)g)",
-    )
-
-
-def _options(implementation: str, arguments: argparse.Namespace) -> TrainingOptions:
-    spec = _spec(arguments)
+def _options(
+    implementation: str, arguments: argparse.Namespace, spec: SystemSpec
+) -> TrainingOptions:
     quick = QUICK_RUNS[spec.architecture]
     counts = {}
     for name in ("steps", "checkpoint_every", "sample_every"):
@@ -327,7 +107,7 @@ def _options(implementation: str, arguments: argparse.Namespace) -> TrainingOpti
         counts[name] = getattr(quick, name) if given is None else given
     default_out = Path("runs") / f"{implementation}-{spec.name}-{spec.loss}"
     choose = _latest_name if arguments.resume else _free_name
-    return TrainingOptions(
+    options = TrainingOptions(
         implementation=implementation,
         spec=spec,
         data=arguments.data,
@@ -342,6 +122,50 @@ def _options(implementation: str, arguments: argparse.Namespace) -> TrainingOpti
         batch_norm=arguments.batch_norm,
         wait_limit=arguments.wait_limit,
     )
+    keep = arguments.keep_checkpoints
+    options = replace(options, keep_checkpoints=_kept_before(options) if keep is None else keep)
+    return replace(options, config=_config(options, arguments.learning_rate))
+
+
+def _kept_before(options: TrainingOptions) -> int:
+    """Return how many checkpoints the run keeps that is resumed, the default for a new one.
+
+    A --resume without the option must not delete what was to be kept. Runs of versions without
+    the option kept all.
+    """
+    sessions = RunFolder(options.out).sessions() if options.resume else []
+    if not sessions:
+        return KEEP_CHECKPOINTS
+    return sessions[-1]["options"].get("keep_checkpoints", ALL_CHECKPOINTS)
+
+
+def _config(options: TrainingOptions, learning_rate: float | None) -> str:
+    """Return the options as a configuration file; paths are absolute, to hold in any folder."""
+    spec = options.spec
+    flags = {name: flag for flag, name in GENERATOR_BATCHES.items()}
+    values = {
+        "system": spec.name,
+        "loss": spec.loss,
+        "data": None if options.data is None else os.path.abspath(options.data),
+        "width": spec.width,
+        "batch_size": spec.batch_size,
+        "steps": options.steps,
+        "learning_rate": learning_rate,  # the default, one for each network, follows from these
+        "d_steps": spec.discriminator_steps,
+        "generator_batch": flags[spec.generator_batch],
+        "seed": options.seed,
+        "out": os.path.abspath(options.out),
+        "sample_every": options.sample_every,
+        "checkpoint_every": options.checkpoint_every,
+        "keep_checkpoints": options.keep_checkpoints,
+        "tensorboard": options.tensorboard,
+        "device": options.device,
+        "dtype": options.dtype,
+        "devices": options.devices,
+        "batch_norm": options.batch_norm,
+        "wait_limit": options.wait_limit,
+    }
+    return config_text(options.implementation, values)
 
 
 def _spec(arguments: argparse.Namespace) -> SystemSpec:

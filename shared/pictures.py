@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from shared.checkpoint_format import write_file_atomically
 from shared.data import to_pixels
+from shared.messages import printable
 
 GUTTER = 2
 """Pixels between the images of a grid and around them."""
@@ -72,9 +74,9 @@ def plot_losses(losses_csv: str | os.PathLike[str], png: str | os.PathLike[str])
     window = max(1, len(rows) // 20)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)  # draws without a display
-    axes = figure.add_subplot(
-        xlabel="training step", ylabel="loss", title=Path(losses_csv).resolve().parent.name
-    )
+    axes = figure.add_subplot(xlabel="training step", ylabel="loss")
+    # A folder may be called anything: $ begins no formula, bytes that are no text are escaped.
+    axes.set_title(printable(Path(losses_csv).resolve().parent.name), parse_math=False)
     for network, colour in (("discriminator", "tab:blue"), ("generator", "tab:orange")):
         losses = np.array([float(row[f"{network}_loss"]) for row in rows])
         axes.plot(steps, losses, color=colour, alpha=0.3, linewidth=0.8)
@@ -82,7 +84,9 @@ def plot_losses(losses_csv: str | os.PathLike[str], png: str | os.PathLike[str])
     axes.grid(alpha=0.3)
     axes.legend(title=f"mean of {window} steps" if window > 1 else None)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # it is drawn as a box
+        figure.savefig(buffer, format="png", dpi=120)
     write_file_atomically(Path(png), buffer.getvalue())
 
 

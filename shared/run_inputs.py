@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from shared.checkpoint_format import Checkpoint
-from shared.command_line import TrainingOptions
 from shared.data import Batches, ImageDataset
+from shared.run_options import TrainingOptions
 from shared.streams import latents
 
 SAMPLE_COUNT = 64

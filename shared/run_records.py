@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from shared.run_failures import naming_file
 from shared.run_folder import RunFolder
 from shared.tensorboard import TAGS, EventFile
 
@@ -22,6 +24,7 @@ class RunRecords:
     def __init__(self, folder: RunFolder, completed: int, *, tensorboard: bool) -> None:
         self.earlier_seconds = folder.cut_losses(completed)
         self.last_quality = folder.cut_quality(completed)
+        self._folder = folder
         self._wall_start = time.time() - self.earlier_seconds
         with contextlib.ExitStack() as files:
             self._losses = files.enter_context(open(folder.losses, "a"))
@@ -52,11 +55,22 @@ class RunRecords:
         self.flush()
 
     def flush(self) -> None:
-        """Let a reader see everything that was written."""
-        self._losses.flush()
-        self._quality.flush()
+        """Let a reader see everything that was written; OSError names the file."""
+        for path, file in (
+            (self._folder.losses, self._losses),
+            (self._folder.quality, self._quality),
+        ):
+            with naming_file(path):
+                file.flush()
         if self._events:
-            self._events.flush()
+            with naming_file(self._folder.path / "events.out.tfevents"):
+                self._events.flush()
+
+    def synchronize(self) -> None:
+        """Make what was written survive a power cut; a checkpoint must not be ahead of it."""
+        self.flush()
+        for file in (self._losses, self._quality):
+            os.fsync(file.fileno())
 
     def close(self) -> None:
         """End the files."""

@@ -7,12 +7,7 @@ and hands it arrays.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
-import os
-import platform
-import signal
-import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -21,24 +16,32 @@ from typing import Any, Self
 import numpy as np
 
 from shared.checkpoint_format import Checkpoint, write_checkpoint
-from shared.command_line import TrainingOptions
+from shared.collapse import DiscriminatorWatch
 from shared.data import ImageDataset, load_dataset
 from shared.interface import METRIC_NAMES
+from shared.output import EXIT_OUTPUT_CLOSED, Output, complain
 from shared.pictures import image_grid, plot_losses, save_png
 from shared.progress import ProgressDisplay
+from shared.run_announcement import announcement, session_entry, what_was_made
+from shared.run_failures import (
+    NonFiniteLossError,
+    NonFiniteStateError,
+    StoppedEarly,
+    describe_non_finite,
+    naming_file,
+    what_to_try,
+)
 from shared.run_folder import RunFolder
 from shared.run_inputs import SAMPLE_COUNT, Agree, RunInputs
+from shared.run_options import TrainingOptions
 from shared.run_records import RunRecords
 from shared.sample_quality import SampleQuality
-from shared.spec import NETWORKS, SYSTEMS, SystemSpec
+from shared.stop_signals import StopSignals
 from shared.tensorboard import require_tensorboard
 
+__all__ = ["NonFiniteLossError", "NonFiniteStateError", "TrainingRun"]
+
 FLUSH_EVERY = 10  # steps between two readings of the metrics, each of which waits for the device
-SKIPPED_SHOWN = 3  # files of the data set that were skipped and are named
-
-
-class NonFiniteLossError(ValueError):
-    """A loss became NaN or infinite; the last checkpoint is older than that and still good."""
 
 
 class TrainingRun(RunInputs):
@@ -57,7 +60,8 @@ class TrainingRun(RunInputs):
     ...             run.save_checkpoint(step, arrays)
 
     `record` comes before the two questions: it is where Ctrl-C makes a step the last one. At the
-    end of the `with` an interrupted run raises KeyboardInterrupt, which says how to go on.
+    end of the `with` a run that was stopped so raises StoppedEarly, a KeyboardInterrupt, which
+    says how to go on.
     """
 
     def __init__(
@@ -72,15 +76,16 @@ class TrainingRun(RunInputs):
         super().__init__(options, dataset, checkpoint, agree)
         self._folder = RunFolder(options.out)
         self._dataset = dataset
-        spec = options.spec
         self._device = device
         self._versions = dict(versions)
         self._completed = self.start
-        self._interrupted = False
+        self._signals = StopSignals(alone=agree is None)
         self._pending: list[tuple[int, Mapping[str, Any], float]] = []
-        self._quality = SampleQuality(dataset, spec, SAMPLE_COUNT)
-        images_per_step = spec.batch_size * spec.discriminator_steps
-        self._display = ProgressDisplay(self.start, options.steps, images_per_step)
+        self._quality = SampleQuality(dataset, options.spec, SAMPLE_COUNT)
+        self._watch = DiscriminatorWatch(options.spec.loss)
+        self._output = Output()
+        images_per_step = options.spec.batch_size * options.spec.discriminator_steps
+        self._display = ProgressDisplay(self.start, options.steps, images_per_step, self._output)
 
     @classmethod
     def open(
@@ -115,8 +120,7 @@ class TrainingRun(RunInputs):
             notes.append(
                 f"already complete: {run.start} steps are done, --steps asks for {options.steps}"
             )
-        lines = [*_announcement(options, dataset, device), _quality_row(run._quality), *notes]
-        print("\n".join(lines), flush=True)
+        run._output.say("\n".join([*announcement(options, dataset, device, run._quality), *notes]))
         return run
 
     def __enter__(self) -> Self:
@@ -124,22 +128,29 @@ class TrainingRun(RunInputs):
             held.callback(self._folder.lock().release)
             if not self.options.resume:
                 self._folder.require_free()  # again: since `open`, another run may have begun
-            self._start_writing()
+            self._start_writing(held)
             self._held = held.pop_all()
         return self
 
-    def _start_writing(self) -> None:
-        self._folder.create()
-        self._write_session()
-        tensorboard = self.options.tensorboard
-        self._records = RunRecords(self._folder, self.start, tensorboard=tensorboard)
+    def _start_writing(self, held: contextlib.ExitStack) -> None:
+        """Begin the files and the display; `held` ends them."""
+        folder, options = self._folder, self.options
+        folder.create()
+        folder.prune_checkpoints(self.start, options.keep_checkpoints)
+        entry = session_entry(options, self.start, self._dataset, self._device, self._versions)
+        folder.add_session(options.spec.to_dict(), entry)
+        if options.config:
+            folder.write(folder.config, options.config.encode("utf-8", "surrogateescape"))
+        # A run that starts again makes its samples of step 0 again, too.
+        kept = -1 if options.resume and self.restored is None else self.start
+        self._records = RunRecords(folder, kept, tensorboard=options.tensorboard)
+        held.callback(self._records.close)
         if self._records.last_quality is not None:
             self._display.quality(self._records.last_quality)
         self._clock_start = time.monotonic() - self._records.earlier_seconds
-        # Only the main thread may install a handler.
-        self._handles_interrupt = threading.current_thread() is threading.main_thread()
-        if self._handles_interrupt:
-            self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+        held.callback(self._signals.restore)
+        self._signals.install()
+        held.callback(self._display.stop)
         self._display.start()
 
     def __exit__(
@@ -148,17 +159,14 @@ class TrainingRun(RunInputs):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                self._flush()
-        finally:
-            self._display.stop()
-            self._records.close()
-            if self._handles_interrupt:
-                signal.signal(signal.SIGINT, self._previous_handler)
-            self._held.close()
-        if kind is None:
-            self._finish()
+        if kind is not None:
+            # What ended the run is what is to be said, not that the same disk is still full.
+            with contextlib.suppress(OSError):
+                self._held.close()
+            return
+        with self._held:
+            self._flush()
+        self._finish()
 
     def record(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Take the METRIC_NAMES of one step: anything that `float` accepts.
@@ -166,7 +174,7 @@ class TrainingRun(RunInputs):
         They are read every ten steps, because reading one waits for the device; until then no
         later step may overwrite them. Raises NonFiniteLossError if one is NaN or infinite.
         """
-        self._stop_if(self._interrupted, step)
+        self._stop_if(self._stop_code is not None, step)
         self._completed = step + 1
         self._pending.append((self._completed, metrics, time.monotonic() - self._clock_start))
         self._display.advance(self._completed)
@@ -182,10 +190,17 @@ class TrainingRun(RunInputs):
         self._save_grid(step + 1, images)
 
     def save_checkpoint(self, step: int, arrays: dict[str, np.ndarray]) -> None:
-        """Save the training state after this step, by canonical name; see `write_checkpoint`."""
+        """Save the training state after this step, by canonical name; see `write_checkpoint`.
+
+        Then, and not before, the oldest go. Raises NonFiniteStateError, and writes nothing, if
+        a number of the state is NaN or infinite; OSError, which names the file, for the disk.
+        """
         # First the losses: a state that they prove broken must not become the last checkpoint,
         # and losses.csv must reach as far as the checkpoint does.
         self._flush()
+        if bad := describe_non_finite(arrays):
+            raise NonFiniteStateError(f"after step {step + 1}: {bad}; {self._what_remains()}")
+        self._records.synchronize()
         progress = {
             "step": step + 1,
             "seed": self.options.seed,
@@ -195,13 +210,16 @@ class TrainingRun(RunInputs):
             "dataset": self._dataset.description,
         }
         path = self._folder.checkpoint(step + 1)
-        write_checkpoint(path, arrays, self.options.spec, progress=progress)
+        with naming_file(path):
+            write_checkpoint(path, arrays, self.options.spec, progress=progress)
+        self._folder.prune_checkpoints(step + 1, self.options.keep_checkpoints)
 
     def _save_grid(self, completed: int, images: np.ndarray) -> None:
-        grid = image_grid(images, self.options.spec.image_range, columns=8)
-        save_png(self._folder.sample(completed), grid)
+        path = self._folder.sample(completed)
+        with naming_file(path):
+            save_png(path, image_grid(images, self.options.spec.image_range, columns=8))
         distance = self._quality.distance(images)
-        self._records.add_samples(completed, self._folder.sample(completed), distance)
+        self._records.add_samples(completed, path, distance)
         self._display.quality(distance)
 
     def _flush(self) -> None:
@@ -212,128 +230,34 @@ class TrainingRun(RunInputs):
             for name, value in values.items():
                 if not math.isfinite(value):
                     raise NonFiniteLossError(
-                        f"{name} is {value} after step {completed}; whatever checkpoint is in "
-                        f"{self._folder.checkpoints} is from before that"
+                        f"{name} is {value} after step {completed}; {self._what_remains()}"
                     )
             self._records.add_losses(completed, values, seconds)
+            if warning := self._watch.see(completed, values):
+                complain(warning)
         if pending:
             self._records.flush()
             self._display.losses(completed, values)
 
-    def _on_interrupt(self, signal_number: int, frame: object) -> None:
-        self._interrupted = True
-        signal.signal(signal.SIGINT, self._previous_handler)  # a second Ctrl-C stops at once
-        # Not print: it could be what was interrupted, and it may not be entered twice.
-        os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
+    def _what_remains(self) -> str:
+        """Return what is left of a run that diverged, and what to do instead."""
+        last = self._folder.latest_checkpoint(self._completed)
+        kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        return f"{kept}; {what_to_try(self.options.spec)}"
 
-    def _write_session(self) -> None:
-        options = dataclasses.asdict(self.options)
-        options.update(
-            data=str(self.options.data) if self.options.data else None, out=str(self.options.out)
-        )
-        spec = options.pop("spec")
-        session = {
-            "start": self.start,
-            "options": options,
-            "dataset": self._dataset.description,
-            "device": self._device,
-            "versions": {**self._versions, "numpy": np.__version__},
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        }
-        self._folder.add_session(spec, session)
+    @property
+    def _stop_code(self) -> int | None:
+        """The exit code of a run that is to stop, or None."""
+        return self._signals.exit_code or (EXIT_OUTPUT_CLOSED if self._output.closed else None)
 
     def _finish(self) -> None:
-        """Draw the losses and say where everything is; KeyboardInterrupt if Ctrl-C ended it."""
+        """Draw the losses and say where everything is; StoppedEarly if the run is not complete."""
         folder = self._folder
-        files = {
-            "samples": folder.latest_sample(self._completed),
-            "checkpoint": folder.latest_checkpoint(self._completed),
-        }
         if folder.has_losses():
-            plot_losses(folder.losses, folder.losses_plot)
-            files["losses"] = folder.losses_plot
-        rows = [f"{what:<15}{path}" for what, path in files.items() if path]
-        if self._records.last_quality is not None:
-            rows.append(f"{'quality':<15}SWD {self._records.last_quality:.0f}")
-        print("\n".join(rows), flush=True)
+            with naming_file(folder.losses_plot):
+                plot_losses(folder.losses, folder.losses_plot)
+        rows = what_was_made(folder, self._completed, self._records.last_quality)
+        self._output.say("\n".join(rows))
         if self._final_step < self.options.steps - 1:
-            raise KeyboardInterrupt(
-                f"interrupted after step {self._completed} of {self.options.steps}; "
-                f"go on with the same options and --resume --out {folder.path}"
-            )
-
-
-def _announcement(options: TrainingOptions, dataset: ImageDataset, device: str) -> list[str]:
-    """Return the lines that say what is going to happen, with every default that matters."""
-    spec = options.spec
-    full = SYSTEMS[spec.name].width if spec.name in SYSTEMS else spec.width
-    narrowed = f" (narrowed from {full})" if spec.width < full else ""
-    parameters = ", ".join(f"{name} {spec.parameter_count(name):,}" for name in NETWORKS)
-    rates = ", ".join(
-        f"{name} {adam.learning_rate:g}"
-        for name, adam in zip(
-            NETWORKS, (spec.generator_optimizer, spec.discriminator_optimizer), strict=True
-        )
-    )
-    steps = f"{options.steps} steps of batch {spec.batch_size}, seed {options.seed}"
-    rows = [
-        ("system", f"{spec.name}, loss {spec.loss}, width {spec.width}{narrowed}"),
-        ("parameters", parameters),
-        ("data", dataset.description),
-        *_skipped_rows(dataset),
-        ("training", steps),
-        *_step_rows(spec),
-        ("learning rates", rates),
-        ("framework", f"{options.implementation}, {options.dtype}, on {device}"),
-        *_devices_rows(options),
-        ("out", str(options.out)),
-    ]
-    return [f"{name:<15}{value}" for name, value in rows]
-
-
-def _skipped_rows(dataset: ImageDataset) -> list[tuple[str, str]]:
-    """Return how many files were skipped, and the first of them with the reason."""
-    if not dataset.skipped:
-        return []
-    shown = [*dataset.skipped[:SKIPPED_SHOWN]]
-    if len(dataset.skipped) > SKIPPED_SHOWN:
-        shown.append("…")
-    return [
-        ("skipped", f"{len(dataset.skipped):,} files"),
-        *(("", f"  {line}") for line in shown),
-    ]
-
-
-def _devices_rows(options: TrainingOptions) -> list[tuple[str, str]]:
-    """Return how a batch is divided, if it is."""
-    if options.devices == 1:
-        return []
-    part = options.spec.batch_size // options.devices
-    return [
-        ("devices", f"{options.devices}, each with {part} images, {options.batch_norm} batch norm")
-    ]
-
-
-def _step_rows(spec: SystemSpec) -> list[tuple[str, str]]:
-    """Return one step in words, unless it is one update of each network on the same images."""
-    k = spec.discriminator_steps
-    if (k, spec.generator_batch) == (1, "same_images"):
-        return []
-    first = "one discriminator update" if k == 1 else f"{k} discriminator updates on fresh batches"
-    source = {
-        "same_images": "the last of their fake images",
-        "same_latents": "images made anew from the same latents",
-        "new_latents": "images from new latents",
-    }[spec.generator_batch]
-    return [("each step", f"{first}, then the generator on {source}")]
-
-
-def _quality_row(quality: SampleQuality) -> str:
-    """Return the line that says what SWD is and how far down it can go."""
-    count, floor = quality.count, quality.distance_of_real_images()
-    reached = f" (other real ones: {floor:.0f})" if math.isfinite(floor) else ""
-    return (
-        f"{'quality':<15}SWD, sliced Wasserstein distance of {count} samples to {count} real "
-        f"images{reached}; rough"
-    )
+            # With several processes the request may have come from another one.
+            raise StoppedEarly(self._stop_code, self._completed, self.options)

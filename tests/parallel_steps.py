@@ -116,8 +116,9 @@ def main() -> None:
     parallel = importlib.import_module(f"{CLASSES[options.framework][0]}.parallel")
     parallel.prepare_devices("cpu", max(options.devices))
     if options.framework == "pytorch":
-        with parallel.joined("cpu", wait_limit=60.0):
-            _run(options, parallel.process_number() == 0)
+        cluster = importlib.import_module("pytorch_impl.cluster")
+        with cluster.joined("cpu", wait_limit=60.0):
+            _run(options, cluster.process_number() == 0)
     else:
         _run(options, writes=True)
 

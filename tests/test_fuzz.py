@@ -33,6 +33,13 @@ def test_no_input_of_a_stranger_is_a_fault(name: str) -> None:
     assert summary.counts["refused"] > summary.counts[READ] / 10
 
 
+@pytest.mark.parametrize(("name", "index"), [("network-fixture", 1812), ("benchmark", 167)])
+def test_what_a_long_run_found_is_mended(name: str, index: int) -> None:
+    """With seed 1: a signalling nan, of which NumPy's cast warned, and a list as a row's name."""
+    summary = run_reader(READERS[name], 1, [index], lambda outcome: None)
+    assert not summary.faults, summary.faults[0].lines
+
+
 def test_every_kind_of_fault_is_seen() -> None:
     outcomes: list[Outcome] = []
     run_reader(FAULTY, SEED, range(len(FAULTS) + 1), outcomes.append)

@@ -189,6 +189,16 @@ def test_export_and_import_are_exact(implementation: Implementation, dtype: str)
         assert np.array_equal(array, arrays[name]), name
 
 
+def test_import_and_export_keep_each_networks_counter(implementation: Implementation) -> None:
+    spec = SYSTEMS["dcgan64"].replace(width=1, latent_dim=3)
+    state = implementation.create(spec)
+    counters = {"generator_optimizer/step": 3, "discriminator_optimizer/step": 7}
+    arrays = implementation.export_state(state)
+    implementation.import_state(state, arrays | {n: np.int64(v) for n, v in counters.items()})
+    exported = implementation.export_state(state)
+    assert {name: int(exported[name]) for name in counters} == counters
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,17 +1,12 @@
-"""A run's folder and bookkeeping, its command line and its pictures, with NumPy as the framework.
-
-The stand-in for a framework moves its weights by what it is fed, so a run that is resumed with
-the wrong weights, images or latents ends elsewhere.
-"""
+"""A run's folder, its bookkeeping, its display and its pictures, with NumPy as the framework."""
 
 import csv
-import dataclasses
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -21,109 +16,35 @@ from rich.console import Console
 
 from shared import progress, streams, training_run
 from shared.checkpoint_format import CheckpointError, read_checkpoint
-from shared.command_line import QUICK_RUNS, TrainingOptions, run_command
 from shared.data import load_dataset, to_image_range
-from shared.interface import METRIC_NAMES, MissingFrameworkError
+from shared.interface import METRIC_NAMES
 from shared.metrics import sliced_wasserstein_distance
 from shared.pictures import image_grid, moving_average, plot_losses, save_png
 from shared.sample_quality import SampleQuality
-from shared.spec import SYSTEMS, AdamSpec
+from shared.spec import SYSTEMS
 from shared.training_run import NonFiniteLossError, TrainingRun
-
-SPEC = SYSTEMS["dcgan64"].replace(width=1, latent_dim=3, batch_size=2)
-KERNEL = "generator/conv_transpose_1/kernel"
-GREY = SYSTEMS["conv28"].replace(width=1, latent_dim=3, batch_size=2)
+from tests.stand_in_run import (
+    GREY,
+    SPEC,
+    FakeState,
+    fit,
+    interrupt_at,
+    loss_rows,
+    names,
+    stand_in_options,
+    stop_at,
+    ten_pictures,
+)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Ten small random pictures."""
-    path = tmp_path_factory.mktemp("data") / "images.npz"
-    pixels = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
-    np.savez(path, images=pixels)
-    return path
+    return ten_pictures(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
 def make_options(tmp_path, data):
-    def make(**changes):
-        defaults = {
-            "implementation": "pytorch",
-            "spec": SPEC,
-            "data": data,
-            "steps": 25,
-            "seed": 7,
-            "out": tmp_path / "run",
-            "resume": False,
-            "device": "cpu",
-            "dtype": "float32",
-            "checkpoint_every": 10,
-            "sample_every": 20,
-            "tensorboard": False,
-        }
-        return TrainingOptions(**{**defaults, **changes})
-
-    return make
-
-
-class FakeState:
-    """The least that can be trained: one kernel follows the inputs."""
-
-    def __init__(self, options, restored):
-        self.spec = options.spec
-        self.kernel = (
-            KERNEL if options.spec.architecture == "dcgan64" else "generator/dense_1/kernel"
-        )
-        fresh = streams.initial_state(options.spec, options.seed)
-        self.arrays = restored or {
-            name: array.astype(options.dtype) if array.shape else array
-            for name, array in fresh.items()
-        }
-
-    def step(self, real_images, latents):
-        self.spec.batch_size_of(len(real_images), len(latents))
-        moved = self.arrays[self.kernel] + real_images.mean() + latents.mean()
-        self.arrays = {
-            **self.arrays,
-            self.kernel: moved.astype(real_images.dtype),
-            "generator_optimizer/step": self.arrays["generator_optimizer/step"] + np.int64(1),
-        }
-        return {name: np.abs(moved).mean() / (i + 1) for i, name in enumerate(METRIC_NAMES)}
-
-    def generate(self, latents):
-        level = np.tanh(self.arrays[self.kernel].mean() + latents.mean(axis=1))
-        pattern = np.random.default_rng(0).uniform(-1, 1, self.spec.image_shape)
-        low, high = self.spec.image_range
-        return (level[:, None, None, None] * pattern + 1) / 2 * (high - low) + low
-
-
-def fit(options, during=lambda step, metrics: metrics):
-    """The loop of an implementation; `during` may meddle with a step."""
-    run = TrainingRun.open(options, device="cpu", versions={"fake": "1.0"})
-    state = FakeState(options, run.restored)
-    seen = []
-    with run:
-        if run.restored is None:
-            run.save_initial_samples(state.generate(run.sample_latents))
-        for step in run.remaining_steps():
-            real_images, latents = run.inputs(step)
-            seen.append((step, real_images, latents))
-            run.record(step, during(step, state.step(real_images, latents)))
-            if run.sample_due(step):
-                run.save_samples(step, state.generate(run.sample_latents))
-            if run.checkpoint_due(step):
-                run.save_checkpoint(step, state.arrays)
-    return seen
-
-
-def loss_rows(out):
-    """Return losses.csv without its last column, the seconds."""
-    with open(out / "losses.csv", newline="") as file:
-        return [row[:-1] for row in csv.reader(file)]
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return lambda **changes: stand_in_options(tmp_path, data, **changes)
 
 
 # --- the folder ------------------------------------------------------------------------------
@@ -258,7 +179,7 @@ def test_skipped_files_are_counted_and_the_first_named(make_options, tmp_path, c
     printed = capsys.readouterr().out
     assert "skipped        5 files" in printed
     assert printed.count("bad_") == 3
-    assert "…" in printed
+    assert "  ...\n" in printed
 
 
 def test_taken_folder(make_options):
@@ -280,17 +201,6 @@ def test_nothing_is_written_before_the_run_is_entered(make_options):
 
 
 # --- resuming --------------------------------------------------------------------------------
-
-
-def stop_at(step_to_stop):
-    """Return a meddler that fails at one step, as a crash would."""
-
-    def during(step, metrics):
-        if step == step_to_stop:
-            raise RuntimeError("crash")
-        return metrics
-
-    return during
 
 
 def test_resumed_run_equals_an_unbroken_one(make_options, tmp_path):
@@ -502,15 +412,6 @@ def test_resumed_quality_has_every_step_once(make_options, tmp_path):
 # --- stopping --------------------------------------------------------------------------------
 
 
-def interrupt_at(step_to_stop):
-    def during(step, metrics):
-        if step == step_to_stop:
-            signal.raise_signal(signal.SIGINT)
-        return metrics
-
-    return during
-
-
 def test_interrupt_finishes_the_step_and_saves_it(make_options):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match=r"after step 14 of 25; .*--resume --out"):
@@ -584,209 +485,6 @@ def test_loss_that_is_not_finite_is_found_before_its_checkpoint(make_options):
     assert names(make_options().out / "checkpoints")[-1] == "step_000012.safetensors"
 
 
-# --- the command -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def parse(tmp_path, monkeypatch):
-    """Return the options that a command line stands for, in an empty working folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def parse(*argv):
-        received = []
-        assert run_command("jax", received.append, argv) == 0
-        return received[0]
-
-    return parse
-
-
-def test_defaults(parse):
-    options = parse()
-    rate = AdamSpec(learning_rate=8e-4)  # 2e-4 · 64/16
-    assert options.spec == SYSTEMS["dcgan64"].replace(
-        width=16, batch_size=32, generator_optimizer=rate, discriminator_optimizer=rate
-    )
-    assert options == TrainingOptions(
-        implementation="jax",
-        spec=options.spec,
-        data=None,
-        steps=600,
-        seed=0,
-        out=Path("runs/jax-dcgan64-bce"),
-        resume=False,
-        device="auto",
-        dtype="float32",
-        checkpoint_every=500,
-        sample_every=100,
-        tensorboard=False,
-    )
-    assert parse("--tensorboard").tensorboard
-
-
-def test_explicit_options_hold(parse):
-    spec = parse("--system", "dcgan64-lsgan", "--loss", "minimax", "--width", "5").spec
-    assert (spec.name, spec.loss, spec.width, spec.batch_size) == (
-        "dcgan64-lsgan",
-        "minimax",
-        5,
-        32,
-    )
-    full = parse("--full").spec
-    assert full == SYSTEMS["dcgan64"]
-    mixed = parse("--full", "--batch-size", "9").spec
-    assert (mixed.width, mixed.batch_size) == (64, 9)
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_defaults_of_every_system(parse, system, capsys):
-    own, quick = SYSTEMS[system], QUICK_RUNS[SYSTEMS[system].architecture]
-    options = parse("--system", system)
-    counts = (options.steps, options.sample_every, options.checkpoint_every)
-    assert counts == (quick.steps, quick.sample_every, quick.checkpoint_every)
-    rates = {
-        name: AdamSpec(learning_rate=getattr(own, name).learning_rate * own.width / quick.width)
-        for name in ("generator_optimizer", "discriminator_optimizer")
-    }
-    assert options.spec == own.replace(width=quick.width, batch_size=quick.batch_size, **rates)
-    assert parse("--system", system, "--full").spec == own
-    with pytest.raises(SystemExit):
-        run_command("jax", print, ["--help"])
-    row = [system, *map(str, dataclasses.astuple(quick))]
-    assert row in [line.split() for line in capsys.readouterr().out.splitlines()]
-
-
-def test_order_of_a_step(parse):
-    spec = parse("--d-steps", "5").spec
-    assert (spec.discriminator_steps, spec.generator_batch) == (5, "same_images")
-    spec = parse("--system", "conv28", "--d-steps", "2").spec
-    assert (spec.discriminator_steps, spec.generator_batch) == (2, "same_latents")
-    for name in ("same-images", "same-latents", "new-latents"):
-        spec = parse("--system", "conv28", "--generator-batch", name).spec
-        assert (spec.discriminator_steps, spec.generator_batch) == (1, name.replace("-", "_"))
-    full = parse("--system", "mlp28", "--full", "--d-steps", "3", "--loss", "minimax").spec
-    assert full == SYSTEMS["mlp28"].replace(discriminator_steps=3, loss="minimax")
-
-
-def test_learning_rates(parse):
-    assert parse("--width", "32").spec.generator_optimizer.learning_rate == 4e-4
-    spec = parse("--learning-rate", "1e-3").spec
-    assert spec.generator_optimizer == spec.discriminator_optimizer == AdamSpec(learning_rate=1e-3)
-
-
-@pytest.mark.parametrize("rate", ["0", "-0.5", "nan", "inf"])
-def test_a_learning_rate_that_cannot_be_is_refused(rate, capsys):
-    assert run_command("jax", print, ["--learning-rate", rate]) == 2
-    assert "--learning-rate must be positive and finite, received" in capsys.readouterr().err
-
-
-def test_default_folder_takes_the_next_free_name(parse):
-    assert parse().out == Path("runs/jax-dcgan64-bce")
-    Path("runs/jax-dcgan64-bce").mkdir(parents=True)
-    assert parse().out == Path("runs/jax-dcgan64-bce-2")
-    Path("runs/jax-dcgan64-bce-2").mkdir()
-    Path("runs/jax-dcgan64-bce-notes").mkdir()
-    assert parse().out == Path("runs/jax-dcgan64-bce-3")
-    assert parse("--resume").out == Path("runs/jax-dcgan64-bce-2")
-    assert parse("--loss", "lsgan", "--resume").out == Path("runs/jax-dcgan64-lsgan")
-    assert parse("--out", "runs/mine").out == Path("runs/mine")
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--d-steps", "0"], "--d-steps must be at least 1, received 0"),
-        (["--steps", "0"], "--steps must be at least 1, received 0"),
-        (["--batch-size", "1"], "--batch-size must be at least 2"),
-        (["--seed", "-1"], "--seed must be between 0 and"),
-        (["--width", "0"], "width must be a whole number of at least 1, received 0"),
-        (["--sample-every", "0"], "--sample-every must be at least 1, received 0"),
-        (["--checkpoint-every", "-3"], "--checkpoint-every must be at least 1, received -3"),
-    ],
-)
-def test_numbers_out_of_range(parse, capsys, argv, message):
-    assert run_command("tf", pytest.fail, argv) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith(f"python -m tf_impl.train: error: {message}")
-    assert captured.err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["--steps", "many"],
-        ["--system", "x"],
-        ["--wid", "3"],
-        ["--d-steps", "1.5"],
-        ["--generator-batch", "same_images"],
-    ],
-)
-def test_usage_errors(argv, capsys):
-    with pytest.raises(SystemExit) as caught:
-        run_command("tf", pytest.fail, argv)
-    assert caught.value.code == 2
-    assert "usage: python -m tf_impl.train" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "line"),
-    [
-        (ValueError("two\nlines"), 2, "error: two lines"),
-        (OSError(28, "No space left on device"), 2, "error: [Errno 28] No space left on device"),
-        (MissingFrameworkError("needs torch"), 2, "error: needs torch"),
-        (KeyboardInterrupt(), 130, "interrupted"),
-        (KeyboardInterrupt("interrupted after step 3"), 130, "interrupted after step 3"),
-    ],
-)
-@pytest.mark.parametrize("debug", [False, True])
-def test_errors_become_one_line(capsys, error, code, line, debug):
-    def train(options):
-        raise error
-
-    assert run_command("pytorch", train, ["--debug"] if debug else []) == code
-    printed = capsys.readouterr().err
-    assert printed.endswith(f"python -m pytorch_impl.train: {line}\n")
-    assert ("Traceback" in printed) is debug
-    if not debug:
-        assert printed.count("\n") == 1
-
-
-def test_mistake_of_ours_is_not_hidden():
-    def train(options):
-        raise KeyError("bug")
-
-    with pytest.raises(KeyError):
-        run_command("pytorch", train, [])
-
-
-def test_interrupted_command_ends_with_130_and_a_checkpoint(tmp_path, data):
-    program = textwrap.dedent("""
-        import os, signal, sys
-        sys.path.insert(0, "tests")
-        from test_training_run import fit
-        from shared.command_line import run_command
-
-        def during(step, metrics):
-            if step == 5:
-                os.kill(os.getpid(), signal.SIGINT)
-            return metrics
-
-        sys.exit(run_command("jax", lambda options: fit(options, during)))
-    """)
-    out = tmp_path / "run"
-    argv = ["--width", "1", "--batch-size", "2", "--data", str(data), "--out", str(out)]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *argv],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 130, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "interrupted after step 6 of 600; go on with the same options" in done.stderr
-    assert names(out / "checkpoints") == ["step_000006.safetensors"]
-
-
 def test_shared_needs_no_framework():
     program = (
         "import sys, shared.training_run; "
@@ -815,17 +513,22 @@ def test_without_a_terminal_lines_are_few(make_options, capsys):
 
 
 def test_terminal_shows_a_bar(make_options, monkeypatch, capsys):
-    monkeypatch.setattr(progress, "Console", lambda: Console(force_terminal=True, width=100))
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.delenv("CI", raising=False)
+    console = Console(file=terminal, force_terminal=True, width=100, _environ={"TERM": "xterm"})
+    monkeypatch.setattr(progress, "Console", lambda: console)
     fit(make_options())
-    printed = capsys.readouterr().out
+    printed = terminal.getvalue()
     assert "25/25" in printed
+    assert "step 25/25" not in capsys.readouterr().out
     assert "img/s" in printed
     assert "━" in printed
 
 
 def test_speed_counts_the_real_images_of_every_update(make_options, monkeypatch):
     received = []
-    monkeypatch.setattr(training_run, "ProgressDisplay", lambda *counts: received.append(counts))
+    monkeypatch.setattr(training_run, "ProgressDisplay", lambda *given: received.append(given[:3]))
     spec = SPEC.replace(discriminator_steps=3, generator_batch="new_latents")
     TrainingRun.open(make_options(spec=spec), device="cpu", versions={})
     assert received == [(0, 25, 6)]

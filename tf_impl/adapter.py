@@ -18,12 +18,19 @@ __all__ = ["TensorFlowImplementation", "implementation"]
 
 
 class TensorFlowImplementation:
-    """The NumPy-in, NumPy-out face of this package; `device` is "cpu", "gpu" or "auto"."""
+    """The NumPy-in, NumPy-out face of this package; `device` is "cpu", "gpu" or "auto".
+
+    `devices`, `batch_norm`: see `shared.replicas`. Batches are those of all devices together.
+    """
 
     name = "tf"
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(
+        self, device: str = "cpu", *, devices: int = 1, batch_norm: str = "global"
+    ) -> None:
         self.device = device
+        self.devices = devices
+        self.batch_norm = batch_norm
 
     def loss(
         self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
@@ -45,7 +52,14 @@ class TensorFlowImplementation:
 
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> TrainState:
         """Return a fresh training state with the weights that `seed` stands for."""
-        return train.create_train_state(spec, seed=seed, dtype=dtype, device=self.device)
+        return train.create_train_state(
+            spec,
+            seed=seed,
+            dtype=dtype,
+            device=self.device,
+            devices=self.devices,
+            batch_norm=self.batch_norm,
+        )
 
     def generate(
         self, state: TrainState, latents: np.ndarray, *, training: bool = False
@@ -73,25 +87,18 @@ class TensorFlowImplementation:
         self, state: TrainState, real_images: np.ndarray, latents: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
-        dtype = state.dtype.name
-        scratch = train.create_train_state(state.spec, dtype=dtype, device=self.device)
+        scratch = self.create(state.spec, dtype=state.dtype.name)
         checkpoint.import_state(scratch, checkpoint.export_state(state))
-        _, gradients = train.compute_step(
-            scratch,
-            train.images_to_device(scratch, real_images),
-            train.latents_to_device(scratch, latents),
-        )
+        batches = train.batches_to_devices(scratch, real_images, latents)
+        _, gradients = train.compute_step(scratch, *batches)
         return checkpoint.export_gradients(scratch, gradients)
 
     def train_step(
         self, state: TrainState, real_images: np.ndarray, latents: np.ndarray
     ) -> dict[str, float]:
         """Make one training step and return its losses; the state moves."""
-        metrics = train.train_step(
-            state,
-            train.images_to_device(state, real_images),
-            train.latents_to_device(state, latents),
-        )
+        batches = train.batches_to_devices(state, real_images, latents)
+        metrics = train.train_step(state, *batches)
         return {name: float(value) for name, value in metrics.items()}
 
     def adam(

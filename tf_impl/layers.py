@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from shared.spec import AdamSpec
+from tf_impl.parallel import mean_over_replicas, own_copy, replica_count
 
 __all__ = ["Adam", "BatchNormalization", "leaky_relu"]
 
@@ -26,8 +27,12 @@ class BatchNormalization(keras.layers.Layer):
     """Batch normalisation over every axis but the last (Ioffe & Szegedy 2015, Algorithm 1).
 
     The running variance is unbiased, n/(n - 1), which Keras' own layer is not; `momentum` is the
-    weight of the new statistic.
+    weight of the new statistic. Among several replicas the batch is the global one, unless
+    `is_per_replica`: then each normalises its own slice, and the running statistics follow the
+    replicas' mean.
     """
+
+    is_per_replica = False
 
     def __init__(
         self, *, epsilon: float = 1e-5, momentum: float = 0.1, dtype: str, name: str
@@ -55,9 +60,14 @@ class BatchNormalization(keras.layers.Layer):
             return tf.cast(y, x.dtype)
         has_fused = x.dtype in (tf.float32, tf.bfloat16) and x.shape.rank == 4
         normalise = self._fused if has_fused else self._plain
+        if replica_count() > 1 and not self.is_per_replica:
+            normalise = self._global
         y, mean, unbiased_variance = normalise(x)
+        if self.is_per_replica:
+            mean, unbiased_variance = mean_over_replicas([mean, unbiased_variance])
         for running, batch in ((self.mean, mean), (self.var, unbiased_variance)):
-            running.assign(running.value * (1.0 - self.momentum) + batch * self.momentum)
+            statistic = own_copy(running)
+            statistic.assign(statistic * (1.0 - self.momentum) + batch * self.momentum)
         return tf.cast(y, x.dtype)
 
     def _fused(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -76,7 +86,23 @@ class BatchNormalization(keras.layers.Layer):
     def _plain(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         x = tf.cast(x, self.variable_dtype)
         mean, variance = tf.nn.moments(x, axes=list(range(x.shape.rank - 1)))
-        count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
+        return self._by(x, mean, variance, count=1)
+
+    def _global(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        x = tf.cast(x, self.variable_dtype)
+        axes = list(range(x.shape.rank - 1))
+        (mean,) = mean_over_replicas([tf.reduce_mean(x, axes)])
+        # Centred, so that no digits are lost; no gradient through the mean, as in tf.nn.moments,
+        # because the sum of what is centred is 0.
+        squares = tf.math.squared_difference(x, tf.stop_gradient(mean))
+        (variance,) = mean_over_replicas([tf.reduce_mean(squares, axes)])
+        return self._by(x, mean, variance, count=replica_count())
+
+    def _by(
+        self, x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, *, count: int
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return x normalised, the mean, and the unbiased variance of `count` slices like x."""
+        count = tf.cast(count * (tf.size(x) // x.shape[-1]), x.dtype)
         y = tf.nn.batch_normalization(
             x, mean, variance, self.bias.value, self.scale.value, self.epsilon
         )
@@ -103,21 +129,20 @@ class Adam(tf.Module):
         return tf.Variable(tf.zeros(variable.shape, variable.dtype), trainable=False)
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Update every variable by its gradient, in the order given to the constructor."""
+        """Update every variable by its gradient, in the order given to the constructor.
+
+        Each replica updates its own copies, all of them by the same gradients.
+        """
         beta1, beta2 = self.settings.beta1, self.settings.beta2
-        step = tf.cast(self.step.assign_add(1), tf.float64)
+        step = tf.cast(own_copy(self.step).assign_add(1), tf.float64)
         # In float32, 1 - β₂ᵗ would be off by 1e-5 at the first steps; float64 and expm1 are not.
         correction1 = -tf.math.expm1(step * tf.constant(math.log(beta1), tf.float64))
         correction2 = -tf.math.expm1(step * tf.constant(math.log(beta2), tf.float64))
         rate = self.settings.learning_rate / correction1
         root = tf.sqrt(correction2)
-        for variable, gradient, m, v in zip(
-            self.variables_to_update,
-            gradients,
-            self.first_moments,
-            self.second_moments,
-            strict=True,
-        ):
+        updated = (self.variables_to_update, self.first_moments, self.second_moments)
+        for *variables, gradient in zip(*updated, gradients, strict=True):
+            variable, m, v = map(own_copy, variables)
             m.assign(m * beta1 + gradient * (1.0 - beta1))
             v.assign(v * beta2 + tf.square(gradient) * (1.0 - beta2))
             denominator = tf.sqrt(v) / tf.cast(root, v.dtype) + self.settings.epsilon

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import keras
@@ -10,16 +11,19 @@ import numpy as np
 import tensorflow as tf
 
 from shared.precision import PRECISIONS, check_mode, check_precision
+from shared.replicas import check_replicas
 from shared.spec import NetworkName, SystemSpec
 from shared.streams import initial_state
 from tf_impl.checkpoint import import_state
-from tf_impl.layers import Adam
+from tf_impl.layers import Adam, BatchNormalization
 from tf_impl.models import create_models
+from tf_impl.parallel import create_strategy, divided
 
 __all__ = [
     "MODES",
     "PRECISIONS",
     "TrainState",
+    "batches_to_devices",
     "create_train_state",
     "images_to_device",
     "images_to_numpy",
@@ -35,7 +39,10 @@ MODES = ("function", "xla")
 
 @dataclass
 class TrainState:
-    """Both networks and both optimizers of one system on one device."""
+    """Both networks and both optimizers of one system, whole on each of its devices.
+
+    `device` is the first, which alone generates and discriminates; `strategy` is None for one.
+    """
 
     spec: SystemSpec
     device: str
@@ -48,6 +55,9 @@ class TrainState:
     functions: dict[str, Callable] = field(default_factory=dict)
     precision: str = "float32"
     mode: str = "function"
+    devices: int = 1
+    batch_norm: str = "global"
+    strategy: tf.distribute.Strategy | None = None
 
     def network(self, name: NetworkName | str) -> keras.Model:
         """Return a network by its name."""
@@ -76,22 +86,27 @@ def create_train_state(
     device: str = "cpu",
     precision: str = "float32",
     mode: str | None = None,
+    devices: int = 1,
+    batch_norm: str = "global",
 ) -> TrainState:
     """Return a fresh state: the weights that `seed` stands for in every framework.
 
-    `precision`: one of `shared.precision.PRECISIONS`. `mode`: one of MODES, None for xla on a GPU
-    and function on a CPU, where XLA's convolutions are slower.
+    `precision`: one of `shared.precision.PRECISIONS`. `mode`: one of MODES, None for xla on one
+    GPU and function otherwise: on a CPU, XLA's convolutions are slower. `devices` and
+    `batch_norm`: `shared.replicas` and `tf_impl.parallel.prepare_devices`.
     """
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     place = select_device(device)
-    mode = mode or ("xla" if "GPU" in place else "function")
+    mode = mode or ("xla" if "GPU" in place and devices == 1 else "function")
     check_precision(precision, spec, dtype=dtype, on_gpu="GPU" in place)
-    check_mode(mode, MODES)
+    _check_mode(mode, devices)
+    check_replicas(spec, devices, batch_norm)
     if "GPU" in place:
         # A setting of the process: two states of different precisions cannot train side by side.
         tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
-    with tf.device(place):
+    strategy = create_strategy(device, devices)
+    with _placed(place, strategy):
         policy = "mixed_bfloat16" if precision == "bfloat16" else dtype
         generator, discriminator = create_models(spec, policy)
         state = TrainState(
@@ -104,18 +119,54 @@ def create_train_state(
             Adam(spec.discriminator_optimizer, discriminator.trainable_variables),
             precision=precision,
             mode=mode,
+            devices=devices,
+            batch_norm=batch_norm,
+            strategy=strategy,
         )
+    _set_batch_norm(state)
     import_state(state, initial_state(spec, seed))
     return state
 
 
+def _check_mode(mode: str, devices: int) -> None:
+    check_mode(mode, MODES)
+    if mode == "xla" and devices > 1:
+        raise ValueError(
+            f"mode xla compiles for one device, received devices={devices}; expected mode function"
+        )
+
+
+def _set_batch_norm(state: TrainState) -> None:
+    for layer in (*state.generator.layers, *state.discriminator.layers):
+        if isinstance(layer, BatchNormalization):
+            layer.is_per_replica = state.batch_norm == "per-replica"
+
+
+def _placed(place: str, strategy: tf.distribute.Strategy | None) -> AbstractContextManager:
+    return tf.device(place) if strategy is None else strategy.scope()
+
+
+def batches_to_devices(
+    state: TrainState, real_images: np.ndarray, latents: np.ndarray
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return a step's NumPy batches as `train_step` takes them, divided among the devices."""
+    if state.strategy is None:
+        return images_to_device(state, real_images), latents_to_device(state, latents)
+    dtype = state.dtype.as_numpy_dtype
+    images, rows = (array.astype(dtype, copy=False) for array in (real_images, latents))
+    return (
+        divided(state.strategy, images, state.spec.discriminator_steps),
+        divided(state.strategy, rows, state.spec.latent_batches),
+    )
+
+
 def images_to_device(state: TrainState, images: np.ndarray) -> tf.Tensor:
-    """Return NumPy images NHWC as `train_step` takes them."""
+    """Return NumPy images NHWC as `discriminate` takes them, whole on the first device."""
     return _to_device(state, images)
 
 
 def latents_to_device(state: TrainState, latents: np.ndarray) -> tf.Tensor:
-    """Return NumPy latents [batch, latent_dim] as `train_step` takes them."""
+    """Return NumPy latents [batch, latent_dim] as `generate` takes them, on the first device."""
     return _to_device(state, latents)
 
 

@@ -11,12 +11,16 @@ import numpy as np
 import tensorflow as tf
 
 from shared.command_line import TrainingOptions, run_command
+from shared.following_run import FollowingRun
 from shared.spec import NetworkName
 from shared.training_run import TrainingRun
+from tf_impl import cluster
 from tf_impl.checkpoint import export_state, import_state
 from tf_impl.losses import LOSSES
+from tf_impl.parallel import mean_over_replicas, prepare_devices, run_on_replicas
 from tf_impl.state import (
     TrainState,
+    batches_to_devices,
     create_train_state,
     images_to_device,
     images_to_numpy,
@@ -27,6 +31,7 @@ from tf_impl.state import (
 
 __all__ = [
     "TrainState",
+    "batches_to_devices",
     "create_train_state",
     "discriminate",
     "fit",
@@ -49,9 +54,10 @@ def train_step(
     """Update D on real and on detached fake images, then G through the updated D.
 
     `real_images` [steps · batch, …] and `latents` [batches · batch, latent_dim] come from
-    `images_to_device` and `latents_to_device`; steps and batches are `spec.discriminator_steps`
-    and `spec.latent_batches`, both 1 in most systems. Returns the losses of the last update of
-    each network as scalars on the device. Source: Goodfellow et al. 2014, Algorithm 1.
+    `batches_to_devices`, or on one device from `images_to_device` and `latents_to_device`; steps
+    and batches are `spec.discriminator_steps` and `spec.latent_batches`, both 1 in most systems.
+    Returns the losses of the last update of each network as scalars on the device. Source:
+    Goodfellow et al. 2014, Algorithm 1.
     """
     with tf.device(state.device):
         return _compiled(state, _step)(real_images, latents)
@@ -75,6 +81,13 @@ def compute_step(
     state: TrainState, real_images: tf.Tensor, latents: tf.Tensor
 ) -> tuple[dict[str, tf.Tensor], Gradients]:
     """Make the step of `train_step`; returns its losses and both networks' gradients."""
+    return run_on_replicas(state.strategy, partial(_step_of_replica, state), real_images, latents)
+
+
+def _step_of_replica(
+    state: TrainState, real_images: tf.Tensor, latents: tf.Tensor
+) -> tuple[dict[str, tf.Tensor], Gradients]:
+    """Make one replica's part of the step; returns the losses and gradients of the whole batch."""
     spec = state.spec
     spec.batch_size_of(real_images.shape[0], latents.shape[0])
     latent_batches = tf.split(latents, spec.latent_batches)
@@ -87,6 +100,8 @@ def compute_step(
     if spec.generator_batch != "same_images":
         fake_images, generator_tape = forward_generator(state, latent_batches[-1])
     generator_loss, generator_gradients = update_generator(state, fake_images, generator_tape)
+    losses = mean_over_replicas([loss_real, loss_fake, generator_loss])
+    loss_real, loss_fake, generator_loss = losses
     metrics = {
         "discriminator_loss": loss_real + loss_fake,
         "discriminator_loss_real": loss_real,
@@ -115,7 +130,7 @@ def update_discriminator(
         loss_real = loss.discriminator_real(tf.cast(real_scores, state.dtype))
         loss_fake = loss.discriminator_fake(tf.cast(fake_scores, state.dtype))
         total = loss_real + loss_fake
-    gradients = tape.gradient(total, discriminator.trainable_variables)
+    gradients = mean_over_replicas(tape.gradient(total, discriminator.trainable_variables))
     state.discriminator_optimizer.apply(gradients)
     return loss_real, loss_fake, gradients
 
@@ -135,6 +150,7 @@ def update_generator(
         state.generator.trainable_variables,
         output_gradients=tape.gradient(generator_loss, fake_images),
     )
+    gradients = mean_over_replicas(gradients)
     state.generator_optimizer.apply(gradients)
     return generator_loss, gradients
 
@@ -164,13 +180,10 @@ def _forward(state: TrainState, name: NetworkName, x: tf.Tensor, training: bool)
     return tf.cast(output, state.dtype)
 
 
-def fit(state: TrainState, run: TrainingRun) -> None:
+def fit(state: TrainState, run: TrainingRun | FollowingRun) -> None:
     """Train to the run's last step, with samples and checkpoints when they are due."""
     for step in run.remaining_steps():
-        real_images, latents = run.inputs(step)
-        metrics = train_step(
-            state, images_to_device(state, real_images), latents_to_device(state, latents)
-        )
+        metrics = train_step(state, *batches_to_devices(state, *run.inputs(step)))
         run.record(step, metrics)
         if run.sample_due(step):
             run.save_samples(step, _samples(state, run))
@@ -178,24 +191,31 @@ def fit(state: TrainState, run: TrainingRun) -> None:
             run.save_checkpoint(step, export_state(state))
 
 
-def _samples(state: TrainState, run: TrainingRun) -> np.ndarray:
+def _samples(state: TrainState, run: TrainingRun | FollowingRun) -> np.ndarray:
     return images_to_numpy(generate(state, latents_to_device(state, run.sample_latents)))
 
 
 def train(options: TrainingOptions) -> None:
-    """Train as the command line says."""
-    device = select_device(options.device)
-    versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
-    run = TrainingRun.open(options, device=device, versions=versions)
-    state = create_train_state(
-        options.spec, seed=options.seed, dtype=options.dtype, device=options.device
-    )
-    if run.restored is not None:
-        import_state(state, run.restored)
-    with run:
-        if run.restored is None:
-            run.save_initial_samples(_samples(state, run))
-        fit(state, run)
+    """Train as the command line says, in this process; it is one of several or the only one."""
+    with cluster.joined():
+        cluster.connect(options.device, options.devices, options.wait_limit)
+        prepare_devices(options.device, options.devices)
+        versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
+        run = cluster.open_run(options, select_device(options.device), versions)
+        state = create_train_state(
+            options.spec,
+            seed=options.seed,
+            dtype=options.dtype,
+            device=options.device,
+            devices=options.devices,
+            batch_norm=options.batch_norm,
+        )
+        if run.restored is not None:
+            import_state(state, run.restored)
+        with run:
+            if run.restored is None:
+                run.save_initial_samples(_samples(state, run))
+            fit(state, run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -127,7 +127,13 @@ def _step_offset(offset: str) -> Edits:
     corrections = f"1 - beta1 ** (step {offset}), 1 - beta2 ** (step {offset})"
     return {
         "pytorch": _torch_adam(corrections=corrections),
-        "tf": (Edit("layers.py", "self.step.assign_add(1)", f"self.step.assign_add(1) {offset}"),),
+        "tf": (
+            Edit(
+                "layers.py",
+                "own_copy(self.step).assign_add(1)",
+                f"own_copy(self.step).assign_add(1) {offset}",
+            ),
+        ),
         "jax": (Edit("layers.py", count, f"(count {offset}).astype(m.dtype)"),),
     }
 

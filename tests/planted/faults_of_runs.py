@@ -1,76 +1,31 @@
-"""Faults of a run that are no convention: checkpoints, resuming, samples, what changes a state."""
+"""Faults of a run that are no convention: what it is fed, records, samples, saves and restores."""
 
 from __future__ import annotations
 
 from tests.planted.fault import Edit, Fault, everywhere
+from tests.planted.faults_of_checkpoints import CHECKPOINTS
+
+_LOOP = "    for step in run.remaining_steps():\n"
+
+
+def _training(file: str, call: str) -> Edit:
+    """Return the edit that makes a call in training mode, whatever was asked for."""
+    return Edit(file, f"{call}training=training)", f"{call}training=True)")
+
 
 RUNS: tuple[Fault, ...] = (
-    Fault(
-        "counter_not_restored",
-        {},
-        {
-            "pytorch": (Edit("checkpoint.py", ".fill_(steps)", ".fill_(0.0 * steps)"),),
-            "tf": (
-                Edit(
-                    "checkpoint.py",
-                    "        variable.assign(np.asarray(arrays[name]).astype(dtype))\n",
-                    '        if not name.endswith("/step"):\n'
-                    "            variable.assign(np.asarray(arrays[name]).astype(dtype))\n",
-                ),
-            ),
-            "jax": (
-                Edit("checkpoint.py", "        count, replaced(", "        0 * count, replaced("),
-            ),
-        },
-    ),
-    Fault(
-        "moments_exchanged_on_import",
-        {},
-        {
-            "pytorch": (
-                Edit(
-                    "checkpoint.py",
-                    'for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq")):\n'
-                    "                moments.setdefault",
-                    'for moment, key in (("v", "exp_avg"), ("m", "exp_avg_sq")):\n'
-                    "                moments.setdefault",
-                ),
-            ),
-            "tf": (
-                Edit(
-                    "checkpoint.py",
-                    'variables[optimizer_name(name, "m")] = optimizer.first_moments[i]\n'
-                    '                variables[optimizer_name(name, "v")]',
-                    'variables[optimizer_name(name, "v")] = optimizer.first_moments[i]\n'
-                    '                variables[optimizer_name(name, "m")]',
-                ),
-            ),
-            "jax": (
-                Edit(
-                    "checkpoint.py",
-                    'replaced(adam_state.mu, "m"), replaced(adam_state.nu, "v")',
-                    'replaced(adam_state.mu, "v"), replaced(adam_state.nu, "m")',
-                ),
-            ),
-        },
-    ),
+    *CHECKPOINTS,
     Fault(
         "stale_state_in_checkpoint",
         {},
-        {
-            **everywhere(
-                Edit(
-                    "train.py",
-                    "    for step in run.remaining_steps():\n",
-                    "    stale = export_state(state)\n    for step in run.remaining_steps():\n",
-                ),
-                Edit(
-                    "train.py",
-                    "run.save_checkpoint(step, export_state(state))",
-                    "run.save_checkpoint(step, stale)",
-                ),
-            )
-        },
+        everywhere(
+            Edit("train.py", _LOOP, f"    stale = export_state(state)\n{_LOOP}"),
+            Edit(
+                "train.py",
+                "run.save_checkpoint(step, export_state(state))",
+                "run.save_checkpoint(step, stale)",
+            ),
+        ),
     ),
     Fault(
         "restored_state_ignored",
@@ -105,52 +60,19 @@ RUNS: tuple[Fault, ...] = (
         absent={"jax": "a jitted function cannot change its arguments"},
     ),
     Fault(
-        "kernel_transposed_in_checkpoints",
-        {},
-        {
-            "pytorch": (
-                Edit(
-                    "checkpoint.py",
-                    "values = values.permute(2, 3, 1, 0)",
-                    "values = values.permute(3, 2, 1, 0)",
-                ),
-                Edit(
-                    "checkpoint.py",
-                    "values = values.permute(3, 2, 0, 1)",
-                    "values = values.permute(3, 2, 1, 0)",
-                ),
-            ),
-        },
-        absent=dict.fromkeys(("tf", "jax"), "kernels are kept in the canonical layout"),
-    ),
-    Fault(
         "losses_of_fake_and_real_exchanged",
-        {},
-        {
-            "pytorch": (
-                Edit(
-                    "train.py",
-                    '"discriminator_loss_real": loss_real',
-                    '"discriminator_loss_real": loss_fake',
-                ),
-                Edit(
-                    "train.py",
-                    '"discriminator_loss_fake": loss_fake',
-                    '"discriminator_loss_fake": loss_real',
-                ),
-            ),
-        },
-        absent=dict.fromkeys(("tf", "jax"), "the same dictionary as PyTorch's"),
-    ),
-    Fault(
-        "missing_arrays_accepted",
         {},
         everywhere(
             Edit(
-                "checkpoint.py",
-                '    check_arrays(arrays, state_shapes(state.spec), "the state")\n',
-                "",
-            )
+                "train.py",
+                '"discriminator_loss_real": loss_real',
+                '"discriminator_loss_real": loss_fake',
+            ),
+            Edit(
+                "train.py",
+                '"discriminator_loss_fake": loss_fake',
+                '"discriminator_loss_fake": loss_real',
+            ),
         ),
     ),
     Fault(
@@ -159,13 +81,103 @@ RUNS: tuple[Fault, ...] = (
         {
             "pytorch": (
                 Edit(
+                    "state.py", 'if name == "gpu" and not torch.cuda.is_available():', "if False:"
+                ),
+                Edit(
                     "state.py",
-                    'if name == "gpu" and not torch.cuda.is_available():',
-                    'if name == "gpu" and False:',
+                    'use_gpu = name == "gpu" or (name == "auto" and torch.cuda.is_available())',
+                    "use_gpu = torch.cuda.is_available()",
+                ),
+            ),
+            "tf": (
+                Edit("state.py", 'if name == "gpu" and not available:', "if False:"),
+                Edit("state.py", 'name == "gpu" or (name == "auto" and available)', "available"),
+            ),
+            "jax": (Edit("state.py", 'if name == "auto":', 'if name != "cpu":'),),
+        },
+    ),
+    Fault("seed_ignored", {}, everywhere(Edit("train.py", "seed=options.seed", "seed=0"))),
+    Fault(
+        "dtype_ignored", {}, everywhere(Edit("train.py", "dtype=options.dtype", 'dtype="float32"'))
+    ),
+    Fault(
+        "samples_of_the_start",
+        {},
+        everywhere(
+            Edit("train.py", _LOOP, f"    early = _samples(state, run)\n{_LOOP}"),
+            Edit(
+                "train.py",
+                "run.save_samples(step, _samples(state, run))",
+                "run.save_samples(step, early)",
+            ),
+        ),
+    ),
+    Fault(
+        "checkpoint_of_the_step_before",
+        {},
+        everywhere(
+            Edit("train.py", _LOOP, f"{_LOOP}        before = export_state(state)\n"),
+            Edit(
+                "train.py",
+                "run.save_checkpoint(step, export_state(state))",
+                "run.save_checkpoint(step, before)",
+            ),
+        ),
+    ),
+    Fault(
+        "losses_of_the_step_before",
+        {},
+        everywhere(
+            Edit("train.py", _LOOP, f"    earlier = None\n{_LOOP}"),
+            Edit(
+                "train.py",
+                "        run.record(step, metrics)\n",
+                "        run.record(step, earlier or metrics)\n        earlier = metrics\n",
+            ),
+        ),
+    ),
+    Fault(
+        "gradients_move_the_state",
+        {},
+        {
+            "pytorch": (Edit("adapter.py", "copy.deepcopy(state)", "state"),),
+            "tf": (
+                Edit(
+                    "adapter.py",
+                    "        checkpoint.import_state(scratch, checkpoint.export_state(state))\n",
+                    "        scratch = state\n",
+                ),
+            ),
+            "jax": (
+                Edit(
+                    "adapter.py", "_, _, gradients = _comp", "state.current, _, gradients = _comp"
                 ),
             ),
         },
-        absent=dict.fromkeys(("tf", "jax"), "the same check, written for one framework here"),
+    ),
+    Fault(
+        "scores_by_batch_statistics",
+        {},
+        {
+            "pytorch": (_training("adapter.py", "discriminate(state, values, "),),
+            "tf": (_training("adapter.py", "discriminate(state, values, "),),
+            "jax": (_training("adapter.py", "discriminate(state.current, values, "),),
+        },
+    ),
+    Fault(
+        "activations_by_batch_statistics",
+        {},
+        {
+            "pytorch": (_training("activations.py", "run(state, inputs, "),),
+            "tf": (_training("activations.py", "model(inputs, "),),
+            "jax": (_training("activations.py", "module(inputs, "),),
+        },
+    ),
+    Fault(
+        "left_in_evaluation",
+        {},
+        {"pytorch": (Edit("train.py", "    network.train()\n", ""),)},
+        absent=dict.fromkeys(("tf", "jax"), "the mode is an argument of every call"),
     ),
 )
 """`deviation` is empty: no convention of the reference makes these mistakes."""

@@ -1,0 +1,128 @@
+"""Several hosts: jax.distributed, as three variables of each process' environment say.
+
+    JAX_COORDINATOR_ADDRESS=HOST:12345 JAX_NUM_PROCESSES=2 JAX_PROCESS_ID=0
+
+Each process loads the whole global batch and gives its devices their rows. The first alone prints
+and writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from shared.command_line import EXIT_BAD_INPUT, TrainingOptions
+from shared.following_run import FollowingRun
+from shared.training_run import TrainingRun
+
+__all__ = ["any_process", "connect", "hosts", "joined", "leave", "open_run"]
+
+# JAX itself reads the first alone, and finds the others in the variables of some schedulers.
+COORDINATOR, PROCESSES, PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+
+
+def hosts() -> int:
+    """Return how many processes train the run."""
+    return _number(PROCESSES) if COORDINATOR in os.environ else 1
+
+
+def connect(wait_limit: float) -> None:
+    """Join the other processes, which are waited for, and later missed, `wait_limit` seconds."""
+    if hosts() == 1:
+        return
+    _require_free_port(os.environ[COORDINATOR])
+    jax.distributed.initialize(
+        os.environ[COORDINATOR],
+        hosts(),
+        _number(PROCESS),
+        initialization_timeout=int(wait_limit),
+        heartbeat_timeout_seconds=int(wait_limit),
+    )
+
+
+def _require_free_port(address: str) -> None:
+    """Raise ValueError if the first process cannot listen there; JAX itself would crash."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"{COORDINATOR} is expected to be HOST:PORT, received {address!r}")
+    if _number(PROCESS) > 0:
+        return
+    try:
+        socket.create_server(("", int(port))).close()
+    except OSError as error:
+        raise ValueError(
+            f"{COORDINATOR} names port {port}, on which this host cannot listen "
+            f"({error.strerror}); choose another one for all processes"
+        ) from error
+
+
+def _number(variable: str) -> int:
+    text = os.environ.get(variable, "")
+    if not text.isdecimal():
+        raise ValueError(
+            f"{COORDINATOR} is set, so the environment variable {variable} is expected to be a "
+            f"whole number, received {text!r}"
+        )
+    return int(text)
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Raise ConnectionError if another process of the run dies during this."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise ConnectionError(
+            f"process {jax.process_index()} lost another one of the run; the last checkpoint is "
+            f"good, start all of them again with --resume ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def leave(code: int) -> int:
+    """Return the exit code; of several processes one that failed ends here.
+
+    An orderly end would wait for the others, which may be gone, and then abort.
+    """
+    if code == EXIT_BAD_INPUT and jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def open_run(
+    options: TrainingOptions, device: str, versions: Mapping[str, str]
+) -> TrainingRun | FollowingRun:
+    """Open the run: the first process writes it, the others follow.
+
+    If it fails in one of several, that one raises what it met and the others ValueError.
+    """
+    if jax.process_count() == 1:
+        return TrainingRun.open(options, device=device, versions=versions)
+    try:
+        if jax.process_index() == 0:
+            run: TrainingRun | FollowingRun = TrainingRun.open(
+                options, device=device, versions=versions, agree=any_process
+            )
+        else:
+            run = FollowingRun.open(options, agree=any_process)
+    except (ValueError, OSError):
+        any_process(True)
+        raise
+    if any_process(False):
+        raise ValueError("another process of the run could not start; its message says why")
+    return run
+
+
+def any_process(flag: bool) -> bool:
+    """Return whether any process says True; every process must ask."""
+    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))

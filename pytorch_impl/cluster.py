@@ -1,0 +1,192 @@
+"""Several processes: one for each device, on nccl with GPUs and gloo with CPUs.
+
+`launch` starts them on one host, torchrun on several:
+
+    torchrun --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
+        -m pytorch_impl.train --devices 2 --out DIR
+
+Each loads the whole global batch and takes its own rows. The first alone prints and writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from shared.command_line import EXIT_BAD_INPUT, EXIT_INTERRUPTED, TrainingOptions
+from shared.following_run import FollowingRun
+from shared.training_run import TrainingRun
+
+__all__ = [
+    "any_process",
+    "is_process_of_several",
+    "joined",
+    "launch",
+    "open_run",
+    "process_number",
+]
+
+EXIT_WAITED, EXIT_LOST = 3, 4  # of a process that `launch` has started
+GO_ON = "the last checkpoint is good, go on with --resume"
+LAUNCHER = "GAN_LAUNCHER_PROCESS"  # set by `launch`: the process whose end is that of the others
+
+
+def is_process_of_several() -> bool:
+    """Whether torchrun, or `launch`, started this process as one of a run's."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def process_number() -> int:
+    """Return which of the run's processes this is, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def launch(arguments: Sequence[str], devices: int) -> None:
+    """Run `python -m pytorch_impl.train` with these arguments in a process for each device.
+
+    Returns when all have ended well. SystemExit passes on the exit code of one that has said
+    why; a process that died without a word is a ConnectionError. None is left behind.
+    """
+    # The launcher reports what the processes have said already, with a traceback.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+    os.environ[LAUNCHER] = str(os.getpid())
+    command = ("-m", "pytorch_impl.train", *arguments)
+    with tempfile.TemporaryDirectory(prefix="gan-processes-") as logs:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=devices,
+            run_id=str(os.getpid()),
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",  # a port that is free
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+        )
+        try:
+            elastic_launch(config, sys.executable)(*command)
+        except SignalException as error:
+            raise SystemExit(EXIT_INTERRUPTED) from error
+        except ChildFailedError as error:
+            raise _cause(error.failures) from error
+
+
+def _cause(failures: dict[int, ProcessFailure]) -> BaseException:
+    """Return what to raise: of several ends, the one that brought the others about."""
+    codes = {device: failure.exitcode for device, failure in failures.items()}
+    # A process that hangs is killed by the launcher, once another one has waited in vain.
+    consequences = (EXIT_LOST, -signal.SIGTERM)
+    device = min(
+        codes, key=lambda d: (codes[d] != EXIT_WAITED, codes[d] in consequences, codes[d] >= 0, d)
+    )
+    if codes[device] == EXIT_WAITED:
+        return ConnectionError(
+            f"device {device} has waited for another one longer than --wait-limit; {GO_ON}"
+        )
+    if codes[device] < 0:
+        return ConnectionError(
+            f"the process of device {device} was killed by signal {-codes[device]}, and the "
+            f"others were stopped; {GO_ON}"
+        )
+    if codes[device] == EXIT_LOST:
+        return ConnectionError(f"device {device} has lost another one; {GO_ON}")
+    return SystemExit(codes[device])
+
+
+@contextlib.contextmanager
+def joined(device: str, wait_limit: float) -> Iterator[None]:
+    """Join the other processes for the duration; alone, do nothing.
+
+    A process that waits for another one longer than `wait_limit` seconds, or learns that it is
+    gone, raises ConnectionError.
+    """
+    if not is_process_of_several():
+        yield
+        return
+    _end_with_launcher()
+    backend = "nccl" if device != "cpu" and torch.cuda.is_available() else "gloo"
+    limit = datetime.timedelta(seconds=wait_limit)
+    try:
+        dist.init_process_group(backend, timeout=limit)
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        if LAUNCHER in os.environ:  # it will say it, once
+            has_waited = "timed out" in str(error).lower()
+            raise SystemExit(EXIT_WAITED if has_waited else EXIT_LOST) from error
+        raise ConnectionError(
+            f"device {process_number()} lost another one, which has died or has not answered for "
+            f"{wait_limit:g} s; {GO_ON} ({str(error).splitlines()[0]})"
+        ) from error
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _end_with_launcher() -> None:
+    """End this process when the one that launched it is gone, even by kill -9."""
+    launcher = os.environ.get(LAUNCHER)
+
+    def watch() -> None:
+        while os.getppid() == int(launcher or 0):
+            time.sleep(1.0)
+        os._exit(1)
+
+    if launcher:
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def open_run(
+    options: TrainingOptions, device: str, versions: Mapping[str, str]
+) -> TrainingRun | FollowingRun:
+    """Open the run: the first process writes it, the others follow.
+
+    If it fails in one of several, the first process raises ValueError with the first that was
+    said, and the others end in silence.
+    """
+    if not dist.is_initialized():
+        return TrainingRun.open(options, device=device, versions=versions)
+    run: TrainingRun | FollowingRun | None = None
+    problem = None
+    try:
+        if process_number() == 0:
+            run = TrainingRun.open(options, device=device, versions=versions, agree=any_process)
+        else:
+            run = FollowingRun.open(options, agree=any_process)
+    except (ValueError, OSError) as error:
+        problem = str(error)
+    problems: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(problems, problem)
+    if run is not None and not any(problems):
+        return run
+    if process_number() > 0:
+        raise SystemExit(EXIT_BAD_INPUT)
+    raise ValueError(next(text for text in problems if text))
+
+
+def any_process(flag: bool) -> bool:
+    """Return whether any process says True; every process must ask."""
+    votes = torch.tensor(float(flag), device=_device())
+    dist.all_reduce(votes, dist.ReduceOp.MAX)
+    return bool(votes)
+
+
+def _device() -> torch.device:
+    if dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

@@ -1,0 +1,203 @@
+"""Faults of checkpoints and of the frameworks' own files, which no convention has."""
+
+from __future__ import annotations
+
+from tests.planted.fault import Edit, Fault, everywhere
+
+
+def _skipped_in_tf(*endings: str) -> Edit:
+    """Return the edit that restores no array with one of these endings."""
+    assign = "variable.assign(np.asarray(arrays[name]).astype(dtype))\n"
+    return Edit(
+        "checkpoint.py",
+        f"        {assign}",
+        f"        if not name.endswith({endings!r}):\n            {assign}",
+    )
+
+
+CHECKPOINTS: tuple[Fault, ...] = (
+    Fault(
+        "counter_not_restored",
+        {},
+        {
+            "pytorch": (Edit("checkpoint.py", ".fill_(steps)", ".fill_(0.0 * steps)"),),
+            "tf": (_skipped_in_tf("/step"),),
+            "jax": (
+                Edit("checkpoint.py", "        count, replaced(", "        0 * count, replaced("),
+            ),
+        },
+    ),
+    Fault(
+        "moments_exchanged_on_import",
+        {},
+        {
+            "pytorch": (
+                Edit(
+                    "checkpoint.py",
+                    'for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq")):\n'
+                    "                moments.setdefault",
+                    'for moment, key in (("v", "exp_avg"), ("m", "exp_avg_sq")):\n'
+                    "                moments.setdefault",
+                ),
+            ),
+            "tf": (
+                Edit(
+                    "checkpoint.py",
+                    'variables[optimizer_name(name, "m")] = optimizer.first_moments[i]\n'
+                    '                variables[optimizer_name(name, "v")]',
+                    'variables[optimizer_name(name, "v")] = optimizer.first_moments[i]\n'
+                    '                variables[optimizer_name(name, "m")]',
+                ),
+            ),
+            "jax": (
+                Edit(
+                    "checkpoint.py",
+                    'replaced(adam_state.mu, "m"), replaced(adam_state.nu, "v")',
+                    'replaced(adam_state.mu, "v"), replaced(adam_state.nu, "m")',
+                ),
+            ),
+        },
+    ),
+    Fault(
+        "kernel_transposed_in_checkpoints",
+        {},
+        {
+            "pytorch": (
+                Edit(
+                    "checkpoint.py",
+                    "values = values.permute(2, 3, 1, 0)",
+                    "values = values.permute(3, 2, 1, 0)",
+                ),
+                Edit(
+                    "checkpoint.py",
+                    "values = values.permute(3, 2, 0, 1)",
+                    "values = values.permute(3, 2, 1, 0)",
+                ),
+            ),
+        },
+        absent=dict.fromkeys(("tf", "jax"), "kernels are kept in the canonical layout"),
+    ),
+    Fault(
+        "missing_arrays_accepted",
+        {},
+        everywhere(
+            Edit(
+                "checkpoint.py",
+                '    check_arrays(arrays, state_shapes(state.spec), "the state")\n',
+                "",
+            )
+        ),
+    ),
+    Fault(
+        "statistics_not_restored",
+        {},
+        {
+            "pytorch": (
+                Edit(
+                    "checkpoint.py",
+                    "            _assign(tensor, to_native(arrays[name], pixels.get(name)))\n",
+                    "            if parameter.trainable:\n"
+                    "                _assign(tensor, to_native(arrays[name], pixels.get(name)))\n",
+                ),
+            ),
+            "tf": (_skipped_in_tf("/mean", "/var"),),
+        },
+        absent={"jax": "a fresh state has no statistics before it imports some"},
+    ),
+    Fault(
+        "moments_not_restored",
+        {},
+        {
+            "pytorch": (Edit("checkpoint.py", "_assign(moments[key], value)", "pass"),),
+            "tf": (_skipped_in_tf("/m", "/v"),),
+            "jax": (
+                Edit(
+                    "checkpoint.py",
+                    'replaced(adam_state.mu, "m"), replaced(adam_state.nu, "v")',
+                    '*(jax.tree.map(lambda a: 0 * a, replaced(a, "m")) for a in adam_state[1:])',
+                ),
+            ),
+        },
+    ),
+    Fault(
+        "counter_exported_behind",
+        {},
+        {
+            "pytorch": (Edit("checkpoint.py", "np.array(int(steps)", "np.array(int(steps) - 1"),),
+            "tf": (
+                Edit(
+                    "checkpoint.py",
+                    "_to_numpy(variables[name]) for",
+                    '_to_numpy(variables[name]) - name.endswith("/step") for',
+                ),
+            ),
+            "jax": (Edit("checkpoint.py", "(adam_state.count,", "(adam_state.count - 1,"),),
+        },
+    ),
+    Fault(
+        "counter_of_the_generator_for_both",
+        {},
+        {
+            "pytorch": (
+                Edit(
+                    "checkpoint.py",
+                    'float(arrays[f"{network}_optimizer/step"])',
+                    'float(arrays["generator_optimizer/step"])',
+                ),
+            ),
+            "tf": (
+                Edit(
+                    "checkpoint.py",
+                    "arrays[name]).astype",
+                    'arrays[name.replace("discriminator_optimizer/step", '
+                    '"generator_optimizer/step")]).astype',
+                ),
+            ),
+            "jax": (
+                Edit(
+                    "checkpoint.py",
+                    'placed(f"{network}_optimizer/step"',
+                    'placed("generator_optimizer/step"',
+                ),
+            ),
+        },
+    ),
+    Fault(
+        "native_moments_exchanged",
+        {},
+        {
+            "pytorch": (
+                Edit(
+                    "native_networks.py",
+                    '{"m": "exp_avg", "v": "exp_avg_sq"}',
+                    '{"v": "exp_avg", "m": "exp_avg_sq"}',
+                ),
+            ),
+            "jax": (
+                Edit("native_networks.py", '{"m": "mu", "v": "nu"}', '{"v": "mu", "m": "nu"}'),
+            ),
+        },
+        absent={"tf": "its own format has no place for Adam"},
+    ),
+    Fault(
+        "native_variables_turned_around",
+        {},
+        {
+            "pytorch": (
+                Edit(
+                    "native_format.py",
+                    "to_native(contents.arrays[c], pixels.get(c))",
+                    "to_native(contents.arrays[c], None)",
+                ),
+            ),
+            "tf": (
+                Edit(
+                    "native_networks.py",
+                    "enumerate(layer.parameters)",
+                    "enumerate(layer.parameters[::-1])",
+                ),
+            ),
+        },
+        absent={"jax": "a tree of names has no order"},
+    ),
+)

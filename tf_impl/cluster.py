@@ -1,0 +1,211 @@
+"""Several hosts: `tf.distribute.MultiWorkerMirroredStrategy`, as TF_CONFIG describes them.
+
+TF_CONFIG is TensorFlow's own convention, JSON in each worker's environment:
+
+    {"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", "index": 0}}
+
+Each worker trains with all of its GPUs, or with its CPU as one device. Each loads the whole global
+batch and takes its own rows. Worker 0 alone prints and writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+
+import tensorflow as tf
+
+# TensorFlow exports neither, and a strategy's own limits cannot be changed.
+from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
+from tensorflow.python.eager import context
+
+from shared.command_line import TrainingOptions
+from shared.following_run import FollowingRun
+from shared.training_run import TrainingRun
+
+__all__ = [
+    "any_process",
+    "connect",
+    "is_first",
+    "joined",
+    "kind_of",
+    "open_run",
+    "strategy",
+    "workers",
+]
+
+_LOST = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
+"""What TensorFlow raises, as it happens, where another worker is no more or does not answer."""
+
+
+def workers() -> int:
+    """Return how many workers TF_CONFIG names; 1 where there is none."""
+    return len(_addresses())
+
+
+def is_first() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return _place()[1] == 0
+
+
+def kind_of(device: str) -> str:
+    """Return TensorFlow's name of "cpu", "gpu" or "auto": CPU or GPU."""
+    has_gpu = bool(tf.config.list_physical_devices("GPU"))
+    return "GPU" if device == "gpu" or (device == "auto" and has_gpu) else "CPU"
+
+
+def connect(device: str, devices: int, wait_limit: float) -> None:
+    """Join the other workers, if there are any, before anything else of TensorFlow.
+
+    `devices` counts those of all workers. A worker that is not there, or does not answer, ends the
+    others after `wait_limit` seconds. Raises ValueError for another number of devices than the
+    workers have.
+    """
+    if workers() == 1:
+        return
+    kind = kind_of(device)
+    found = len(tf.config.list_physical_devices("GPU")) if kind == "GPU" else 1
+    if devices != workers() * found:
+        raise ValueError(
+            f"--devices {devices} was asked for, but TF_CONFIG names {workers()} workers with "
+            f"{found} {kind} each; use --devices {workers() * found}"
+        )
+    if kind == "CPU":
+        tf.config.set_visible_devices([], "GPU")  # the strategy would take them
+    if not _is_connected():
+        _configure(wait_limit)
+        if is_first():  # the others' own wait for the first has a limit
+            _await_others(wait_limit)
+        strategy()
+
+
+def any_process(flag: bool) -> bool:
+    """Return whether any process says True; every process must ask."""
+    return bool(_total()(tf.constant(float(flag))) > 0)
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Raise ConnectionError if another worker of the run is lost during this."""
+    try:
+        yield
+    except _LOST as error:
+        if workers() == 1:
+            raise
+        raise ConnectionError(
+            "another worker of TF_CONFIG has ended or does not answer "
+            f"({type(error).__name__}); start all of them again, with --resume from a checkpoint"
+        ) from error
+
+
+def open_run(
+    options: TrainingOptions, device: str, versions: Mapping[str, str]
+) -> TrainingRun | FollowingRun:
+    """Open the run: the first process writes it, the others follow."""
+    if workers() == 1:
+        return TrainingRun.open(options, device=device, versions=versions)
+    if is_first():
+        return TrainingRun.open(options, device=device, versions=versions, agree=any_process)
+    return FollowingRun.open(options, agree=any_process)
+
+
+@cache
+def _total() -> Callable[[tf.Tensor], tf.Tensor]:
+    def total(value: tf.Tensor) -> tf.Tensor:
+        # An argument is on no device, which the strategy refuses; a copy is on the replica's.
+        replica = tf.distribute.get_replica_context()
+        return replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
+
+    connected = strategy()
+    run = tf.function(lambda value: connected.run(total, args=(value,)))
+    return lambda value: connected.experimental_local_results(run(value))[0]
+
+
+def _await_others(wait_limit: float) -> None:
+    """Wait until every other worker listens, because TensorFlow would wait for an hour.
+
+    Raises ConnectionError after `wait_limit` seconds.
+    """
+    end = time.monotonic() + wait_limit
+    for address in _addresses()[1:]:
+        host, port = address.rsplit(":", 1)
+        while not _listens(host, int(port)):
+            if time.monotonic() > end:
+                raise ConnectionError(
+                    f"TF_CONFIG's worker {address} was not there within {wait_limit:g} seconds; "
+                    "start all of them, or wait longer with --wait-limit"
+                )
+            time.sleep(0.2)
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def _is_connected() -> bool:
+    return bool(strategy.cache_info().currsize)
+
+
+def _configure(wait_limit: float) -> None:
+    """Make the workers' heartbeats and their start take at most `wait_limit` seconds.
+
+    TensorFlow's own limits are 10 seconds and an hour. The strategy configures nothing where this
+    has been done. A limit on each collective would be a thread for each.
+    """
+    milliseconds = round(1000 * wait_limit)
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader="/job:worker/task:0",
+        cluster_register_timeout_in_ms=milliseconds,
+        heartbeat_timeout_in_ms=milliseconds,
+        shutdown_barrier_timeout_in_ms=milliseconds,
+        coordinated_jobs=[CoordinatedJob(name="worker", num_tasks=workers())],
+    )
+
+
+@cache
+def strategy() -> tf.distribute.Strategy:
+    """Return the strategy of the workers, which `connect` has to configure first."""
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _addresses() -> list[str]:
+    return _place()[0]
+
+
+@cache
+def _place() -> tuple[list[str], int]:
+    """Return the workers' addresses and which of them this process is."""
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        return [""], 0
+    try:
+        described = json.loads(text)
+        cluster, task = described["cluster"], described["task"]
+        addresses, index = cluster["worker"], int(task["index"])
+        [int(address.rsplit(":", 1)[1]) for address in addresses]
+        fits = list(cluster) == ["worker"] and task["type"] == "worker"
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        fits, addresses, index = False, [], 0
+    if not (fits and 0 <= index < len(addresses)):
+        raise ValueError(
+            f"TF_CONFIG must name workers and one of them as the task, received {text!r}; expected "
+            '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
+        )
+    return addresses, index

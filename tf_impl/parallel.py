@@ -1,0 +1,142 @@
+"""Several devices: TensorFlow's own `tf.distribute`, one replica of the networks on each.
+
+A replica has its own copies of every variable. They begin equal and are updated by the same
+means over the replicas, so they stay equal to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from shared.replicas import rows_of_replica
+from tf_impl import cluster
+
+__all__ = [
+    "create_strategy",
+    "divided",
+    "first_result",
+    "mean_over_replicas",
+    "own_copy",
+    "prepare_devices",
+    "replica_count",
+    "run_on_replicas",
+]
+
+
+def prepare_devices(device: str, devices: int) -> None:
+    """Have enough devices, before anything else but `cluster.connect`.
+
+    `devices` counts those of all hosts. CPU devices are logical ones in this process; where
+    TF_CONFIG names several workers, each has one. Raises ValueError if there are fewer GPUs, or
+    if TensorFlow has started with fewer CPU devices.
+    """
+    if devices == 1 or cluster.workers() > 1:
+        return
+    if cluster.kind_of(device) == "GPU":
+        _require_gpus(devices)
+        return
+    (processor,) = tf.config.list_physical_devices("CPU")
+    configured = tf.config.get_logical_device_configuration(processor) or []
+    if len(configured) >= devices:
+        return
+    try:
+        tf.config.set_logical_device_configuration(
+            processor, [tf.config.LogicalDeviceConfiguration() for _ in range(devices)]
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            f"{devices} CPU devices were asked for after TensorFlow had started with "
+            f"{max(1, len(configured))}; call tf_impl.parallel.prepare_devices first of all, "
+            "with the largest number"
+        ) from error
+
+
+def create_strategy(device: str, devices: int) -> tf.distribute.Strategy | None:
+    """Return what runs a step on `devices` replicas; None for one, which needs nothing."""
+    prepare_devices(device, devices)
+    if cluster.workers() > 1:
+        return cluster.strategy()
+    return None if devices == 1 else _mirrored(cluster.kind_of(device), devices)
+
+
+@lru_cache
+def _mirrored(kind: str, devices: int) -> tf.distribute.Strategy:
+    # TensorFlow's collectives number their groups from 1 in each strategy, so that strategies of
+    # 2 and of 4 CPU devices in one process abort each other. A sum on the first device needs none.
+    operations = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
+    names = [f"/{kind}:{i}" for i in range(devices)]
+    return tf.distribute.MirroredStrategy(names, cross_device_ops=operations)
+
+
+def divided(strategy: tf.distribute.Strategy, array: np.ndarray, batches: int) -> Any:
+    """Return each replica's rows of `batches` batches, on its device: `rows_of_replica`."""
+    count = strategy.num_replicas_in_sync
+
+    def slice_of(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
+        replica = context.replica_id_in_sync_group
+        return tf.constant(rows_of_replica(array, batches, count, replica))
+
+    return strategy.experimental_distribute_values_from_function(slice_of)
+
+
+def run_on_replicas(
+    strategy: tf.distribute.Strategy | None, function: Callable, *arguments: Any
+) -> Any:
+    """Return what `function` returns, which is the same on every replica; None: call it here."""
+    if strategy is None:
+        return function(*arguments)
+    results = strategy.run(function, args=arguments)
+    return tf.nest.map_structure(partial(first_result, strategy), results)
+
+
+def first_result(strategy: tf.distribute.Strategy, value: Any) -> tf.Tensor:
+    """Return what this host's first replica has."""
+    return strategy.experimental_local_results(value)[0]
+
+
+def _require_gpus(devices: int) -> None:
+    found = len(tf.config.list_physical_devices("GPU"))
+    if devices > found:
+        raise ValueError(
+            f"--devices {devices} was asked for, but TensorFlow sees {found} "
+            f"GPU{'' if found == 1 else 's'}; use --devices {max(1, found)}"
+        )
+
+
+# --- within a replica ---------------------------------------------------------------------------
+
+
+def replica_count() -> int:
+    """Return how many replicas run this code at once, on all hosts."""
+    context = tf.distribute.get_replica_context()
+    return context.num_replicas_in_sync if context else 1
+
+
+def mean_over_replicas(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Return the mean of each value over the replicas, by one collective; it has a gradient."""
+    if replica_count() == 1:
+        return list(values)
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, list(values))
+
+
+def own_copy(variable: keras.Variable | tf.Variable) -> tf.Variable:
+    """Return the copy of a variable that the running replica has on its own device.
+
+    A strategy would rather be told how the replicas' values become one. Here they are the same
+    numbers on every replica, so that each can assign them to its own copy: no communication.
+    """
+    value = variable.value if isinstance(variable, keras.Variable) else variable
+    if replica_count() == 1:
+        return value
+    context = tf.distribute.get_replica_context()
+    copies = context.strategy.experimental_local_results(value)
+    # A constant of the graph that is built; it counts the replicas of all hosts, each has as many.
+    replica = int(tf.get_static_value(context.replica_id_in_sync_group))
+    return copies[replica % len(copies)]
