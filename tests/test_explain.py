@@ -191,6 +191,16 @@ def test_a_step_that_raises() -> None:
     assert "train_step() raised RuntimeError: out of luck" in explanation.notes
 
 
+@pytest.mark.parametrize(("limit", "is_said"), [(0.0, True), (1000.0, False)])
+def test_a_search_that_was_ended_says_so(
+    monkeypatch: pytest.MonkeyPatch, limit: float, is_said: bool
+) -> None:
+    monkeypatch.setattr("shared.explain.explanation.TIME_LIMIT", limit)
+    explanation = explain(ScaledGradient(), narrow("mlp28"))
+    assert explanation.verdict == "unexplained"
+    assert any("the search was ended after" in note for note in explanation.notes) == is_said
+
+
 def test_a_later_step_that_parts() -> None:
     explanation = explain(WrongAtStepThree(), narrow("mlp28"), steps=5)
     assert explanation.verdict == "unexplained"
