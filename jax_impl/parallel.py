@@ -39,11 +39,14 @@ def mesh_of(device: str, devices: int) -> Mesh | None:
     if devices == 1:
         return None
     kind = jax.default_backend() if device == "auto" else device
-    available = jax.devices(kind)
+    try:
+        available = jax.devices(kind)
+    except RuntimeError:  # no platform of this kind
+        available = []
     if len(available) < devices:
         raise ValueError(
             f"--devices {devices} was asked for, but JAX sees {len(available)} {kind.upper()}"
-            f"{'' if len(available) == 1 else 's'}; use --devices {len(available)}"
+            f"{'' if len(available) == 1 else 's'}; use --devices {max(len(available), 1)}"
             f"{'' if kind == 'cpu' else ' or --device cpu'}"
         )
     return Mesh(np.array(available[:devices]), (AXIS,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,6 +66,17 @@ def test_what_cannot_be_divided_is_said_in_one_line(framework, tmp_path):
         "error: --batch-size 8 cannot be divided among --devices 3; use a multiple of 3"
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("framework", IMPLEMENTATIONS)
+def test_more_gpus_than_there_are_is_said_in_one_line(framework, tmp_path):
+    require(framework)
+    result = run(framework, tmp_path / "run", "--device", "gpu", "--devices", "8")
+    assert result.returncode == 2
+    last = result.stderr.splitlines()[-1]
+    assert re.search(r"--devices 8 was asked for, but \w+ sees \d GPUs?; use --devices \d", last)
+    assert last.endswith("or --device cpu")
+    assert "Traceback" not in result.stderr
 
 
 def begin(out: Path, *options: str) -> subprocess.Popen[str]:

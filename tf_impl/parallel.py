@@ -105,7 +105,7 @@ def _require_gpus(devices: int) -> None:
     if devices > found:
         raise ValueError(
             f"--devices {devices} was asked for, but TensorFlow sees {found} "
-            f"GPU{'' if found == 1 else 's'}; use --devices {max(1, found)}"
+            f"GPU{'' if found == 1 else 's'}; use --devices {max(found, 1)} or --device cpu"
         )
 
 
