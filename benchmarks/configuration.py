@@ -25,6 +25,7 @@ class Configuration:
 
     `implementation` is "ours" or "baseline". `mode` None leaves it to the implementation. `input`
     says where a step finds its batch: on the device, in the host's memory, or in a loader.
+    `batch_size` and `threads` are those of all `devices` together.
     `again` marks the second of two equal configurations, which measure the noise.
     """
 
@@ -36,6 +37,12 @@ class Configuration:
     threads: int
     input: str
     again: bool = False
+    devices: int = 1
+
+    @property
+    def threads_of_process(self) -> int:
+        """The threads of each process where every device has one: its part, at least one."""
+        return max(1, self.threads // self.devices)
 
     @property
     def id(self) -> str:
@@ -49,6 +56,8 @@ class Configuration:
             f"threads{self.threads}",
             f"input-{self.input}",
         ]
+        if self.devices > 1:  # said only then: documents of before still name the same things
+            parts.append(f"devices{self.devices}")
         return "/".join([*parts, "again"] if self.again else parts)
 
     def is_repeated_by(self, other: Configuration) -> bool:
@@ -82,6 +91,8 @@ def _label(configuration: Configuration, varying: set[str]) -> str:
         parts.append(f"batch {configuration.batch_size}")
     if "threads" in varying:
         parts.append(f"threads {configuration.threads}")
+    if "devices" in varying and configuration.devices > 1:
+        parts.append(f"{configuration.devices} devices")
     if configuration.input != "device":
         parts.append(f"from {configuration.input}")
     return " ".join([*parts, "again"] if configuration.again else parts)

@@ -7,7 +7,7 @@ import datetime
 from typing import Any
 
 from benchmarks import host, ranking, results
-from benchmarks.configuration import labels
+from benchmarks.configuration import Configuration, labels
 from benchmarks.plan import Plan
 
 
@@ -54,7 +54,7 @@ def conclude(plan: Plan, document: dict[str, Any]) -> None:
             c,
             names[c.id],
             document["workload"]["flops_per_image"],
-            _best_peak(document, c.precision, c.threads),
+            _best_peak(document, c),
             plan.seed,
         )
         for c in plan.configurations
@@ -72,6 +72,8 @@ def _peaks_of_workers(plan: Plan, document: dict[str, Any]) -> list[dict[str, An
     fastest: dict[tuple[str, int], dict[str, Any]] = {}
     for row in document["rows"]:
         c, rate = by_id[row["configuration"]], row["peak_gflops_per_second"]
+        if c.devices > 1 and plan.device == "cpu":
+            continue  # a process that has a part of the threads knows a part of the peak
         key = (c.precision, c.threads)
         if rate and rate > fastest.get(key, {"gflops_per_second": 0.0})["gflops_per_second"]:
             fastest[key] = {
@@ -83,10 +85,12 @@ def _peaks_of_workers(plan: Plan, document: dict[str, Any]) -> list[dict[str, An
     return list(fastest.values())
 
 
-def _best_peak(document: dict[str, Any], precision: str, threads: int) -> float | None:
+def _best_peak(document: dict[str, Any], c: Configuration) -> float | None:
+    on_gpu = document["requested"]["device"] == "gpu"
+    factor = c.devices if on_gpu else 1  # CPU devices share the cores
     rates = [
-        peak["gflops_per_second"]
+        factor * peak["gflops_per_second"]
         for peak in document["peaks"]
-        if (peak["precision"], peak["threads"]) == (precision, threads)
+        if (peak["precision"], peak["threads"]) == (c.precision, c.threads)
     ]
     return max(rates, default=None)

@@ -25,11 +25,12 @@ class Feed:
     """An endless run of batches in the host's memory.
 
     `resident` of them, if any, are put on the device once and stay there in rotation; with 0 each
-    batch is moved when its step comes.
+    batch is moved when its step comes. `only` is the batch of a feed that has no other.
     """
 
     batches: Iterator[Batch]
     resident: int
+    only: Batch | None = None
 
     def on_device(self, move: Callable[[Batch], tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
         """Return the batches as `move` puts them on the device."""
@@ -40,7 +41,7 @@ class Feed:
 
 def feed_of_one(images: np.ndarray, z: np.ndarray) -> Feed:
     """Return a feed that holds one batch, on the device."""
-    return Feed(itertools.repeat((images, z)), resident=1)
+    return Feed(itertools.repeat((images, z)), resident=1, only=(images, z))
 
 
 def make_feed(request: Request) -> Feed:

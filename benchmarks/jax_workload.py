@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import exchanges
 from benchmarks.feed import Feed
 from benchmarks.request import Request
 from benchmarks.workloads import Framework, Operation, Workload, create_state, settings_of
@@ -23,12 +24,13 @@ def configure(request: Request) -> None:
     load_implementation("jax")
     import jax
 
-    from jax_impl import train
+    from jax_impl import parallel, train
 
     if request.device == "gpu":
         products = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
         precision = products[request.configuration.precision]
         jax.config.update("jax_default_matmul_precision", precision)
+    parallel.prepare_devices(request.device, request.configuration.devices)
     train.select_device(request.device)
 
 
@@ -37,12 +39,7 @@ def create(spec: SystemSpec, seed: int, request: Request, feed: Feed) -> Workloa
     from jax_impl import checkpoint, train
 
     state = create_state(train, spec, seed, request)
-    inputs = feed.on_device(
-        lambda batch: (
-            train.images_to_device(state, batch[0]),
-            train.latents_to_device(state, batch[1]),
-        )
-    )
+    inputs = feed.on_device(lambda batch: train.batches_to_devices(state, *batch))
 
     def step() -> dict[str, Any]:
         nonlocal state  # the step is a pure function: it returns the new state
@@ -61,7 +58,34 @@ def create(spec: SystemSpec, seed: int, request: Request, feed: Feed) -> Workloa
         import_state=import_state,
         effective_settings=lambda: settings_of(state, **read_back(state.generator.parameters)),
         peak_device_bytes=lambda: peak_device_bytes(request),
+        communicate=None if state.mesh is None else communication(spec, state.mesh),
     )
+
+
+def communication(spec: SystemSpec, mesh: Any) -> Callable[[], None]:
+    """Return what makes the exchanges of a step alone, one after another, and waits for them."""
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import PartitionSpec
+
+    from jax_impl import parallel
+
+    def exchange(values: list[Any]) -> list[Any]:
+        results: list[Any] = []
+        for value in values:
+            # In a step each waits for the one before: the compiler must not make one of them all,
+            # as it does even across optimization_barrier. They are zeros, so that the sum is too.
+            own = value + results[-1][0] if results else value
+            results.append(jax.lax.psum(own, parallel.AXIS))
+        return results
+
+    sizes = exchanges.of_step(spec)
+    whole = PartitionSpec()
+    run = jax.jit(jax.shard_map(exchange, mesh=mesh, in_specs=whole, out_specs=whole))
+    place = parallel.replicated(mesh)
+    count = [*sizes.gathered, *sizes.reduced]
+    values = [jax.device_put(jnp.zeros(size, jnp.float32), place) for size in count]
+    return lambda: jax.block_until_ready(run(values))
 
 
 def wait(request: Request, networks: Sequence[Any]) -> None:

@@ -138,6 +138,8 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     add("--mode", nargs="+", choices=modes, default=[], help=text)
     text = "CPU threads (default: all cores)"
     add("--threads", nargs="+", type=int, metavar="N", help=text)
+    text = "so many GPUs or CPU devices share each batch and the threads (default: 1)"
+    add("--devices", nargs="+", type=int, default=[1], metavar="N", help=text)
     text = (
         "where a step finds its batch: on the device, in the host's memory, or in the Python "
         "loader of the training commands (default: %(default)s)"

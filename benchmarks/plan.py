@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks import host
 from benchmarks.configuration import MODES, Configuration
+from benchmarks.gate import GATE_BATCH_SIZE
 from benchmarks.request import DeviceName, Request
 from shared.streams import MAXIMUM_SEED, stream
 
@@ -33,6 +34,7 @@ class Plan:
     device: DeviceName
     device_reason: str
     threads: tuple[int, ...]
+    devices: tuple[int, ...]
     input: str
     data: Path | None
     steps: int | None
@@ -47,6 +49,7 @@ class Plan:
         _check_counts("width", 1, self.width)
         _check_counts("batch-size", 2, *self.batch_sizes)
         _check_counts("threads", 1, *self.threads)
+        _check_counts("devices", 1, *self.devices)
         _check_counts("rounds", 1, self.rounds)
         _check_counts("steps", 1, *([] if self.steps is None else [self.steps]))
         for name in ("time_budget", "time_limit"):
@@ -54,6 +57,7 @@ class Plan:
             if not 0 < value < float("inf"):
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must be a positive number of seconds, received {value}")
+        self._check_devices()
         self._check_machine()
         self._check_modes()
         if not 0 <= self.seed <= MAXIMUM_SEED:
@@ -72,6 +76,25 @@ class Plan:
             raise ValueError(
                 f"--data {self.data} does not exist; expected a folder of images, an IDX or an "
                 ".npz file"
+            )
+
+    def _check_devices(self) -> None:
+        for devices, batch_size in itertools.product(self.devices, self.batch_sizes):
+            if batch_size % devices:
+                raise ValueError(
+                    f"--batch-size {batch_size} cannot be divided among --devices {devices}; use "
+                    f"a multiple of {devices}"
+                )
+        for devices in self.devices:
+            if GATE_BATCH_SIZE % devices:
+                raise ValueError(
+                    f"--devices must divide {GATE_BATCH_SIZE}, the batch that is compared with the "
+                    f"NumPy reference before anything is timed; received {devices}"
+                )
+        if self.baselines and 1 not in self.devices:
+            raise ValueError(
+                "--baselines are steps on one device; put 1 among --devices, received "
+                f"{' '.join(map(str, self.devices))}"
             )
 
     def _check_machine(self) -> None:
@@ -100,19 +123,27 @@ class Plan:
         """Every configuration, in the order of the tables."""
         return [
             Configuration(
-                framework, implementation, precision, mode, batch_size, threads, self.input, again
+                framework,
+                implementation,
+                precision,
+                mode,
+                batch_size,
+                threads,
+                self.input,
+                again,
+                devices,
             )
-            for batch_size, threads, precision, framework in itertools.product(
-                self.batch_sizes, self.threads, self.precisions, self.frameworks
+            for batch_size, threads, devices, precision, framework in itertools.product(
+                self.batch_sizes, self.threads, self.devices, self.precisions, self.frameworks
             )
-            for implementation, mode in self._variants(framework)
+            for implementation, mode in self._variants(framework, devices)
             for again in ((False, True) if self.aa else (False,))
         ]
 
-    def _variants(self, framework: str) -> list[tuple[str, str | None]]:
+    def _variants(self, framework: str, devices: int) -> list[tuple[str, str | None]]:
         modes = [mode for mode in self.modes if mode in MODES[framework]]
         ours: list[tuple[str, str | None]] = [("ours", mode) for mode in modes] or [("ours", None)]
-        return [*ours, ("baseline", None)] if self.baselines else ours
+        return [*ours, ("baseline", None)] if self.baselines and devices == 1 else ours
 
     @property
     def order(self) -> list[tuple[Configuration, int]]:

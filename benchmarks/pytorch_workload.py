@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from benchmarks import exchanges, host, pytorch_followers
 from benchmarks.feed import Feed
 from benchmarks.request import Request
 from benchmarks.workloads import Framework, Operation, Workload, create_state, settings_of
@@ -15,13 +17,22 @@ from shared.spec import SystemSpec
 
 
 def configure(request: Request) -> None:
-    """Import PyTorch, set its threads, and allow TF32 only where it is asked for."""
+    """Import PyTorch, start a process for each further device, and apply the settings."""
     load_implementation("pytorch")
+    from pytorch_impl import parallel
+
+    parallel.prepare_devices(request.device, request.configuration.devices)
+    pytorch_followers.join(request)
+    apply_settings(request)
+
+
+def apply_settings(request: Request) -> None:
+    """Set the threads of this process, and allow TF32 only where it is asked for."""
     import torch
 
     from pytorch_impl import train
 
-    torch.set_num_threads(request.configuration.threads)
+    torch.set_num_threads(request.configuration.threads_of_process)
     if request.device == "gpu":
         precision = "tf32" if request.configuration.precision == "tf32" else "ieee"
         torch.backends.cuda.matmul.fp32_precision = precision
@@ -30,31 +41,68 @@ def configure(request: Request) -> None:
 
 
 def create(spec: SystemSpec, seed: int, request: Request, feed: Feed) -> Workload:
-    """Return PyTorch's training state with its batches."""
+    """Return PyTorch's training state with its batches: this process's part of it.
+
+    With several devices the other processes do what this one does: `pytorch_followers`.
+    """
     from pytorch_impl import checkpoint, train
 
+    together = pytorch_followers.together
+    pytorch_followers.tell("create", spec, seed, feed.only)
     state = create_state(train, spec, seed, request)
-    inputs = feed.on_device(
-        lambda batch: (
-            train.images_to_device(state, batch[0]),
-            train.latents_to_device(state, batch[1]),
-        )
-    )
+    inputs = feed.on_device(lambda batch: train.batches_to_devices(state, *batch))
     return Workload(
-        step=lambda: train.train_step(state, *next(inputs)),
+        step=together("step", lambda: train.train_step(state, *next(inputs))),
         synchronize=lambda: train.synchronize(state),
         wait=lambda: wait(request, []),
         export_state=lambda: checkpoint.export_state(state),
-        import_state=lambda arrays: checkpoint.import_state(state, arrays),
+        import_state=together("import_state", partial(checkpoint.import_state, state)),
         effective_settings=lambda: settings_of(state, **read_back(state.generator)),
         peak_device_bytes=lambda: peak_device_bytes(request),
+        communicate=(
+            together("communicate", communication(spec, request)) if state.devices > 1 else None
+        ),
+        peak_resident_bytes=together("peak_resident_bytes", peak_resident_bytes),
     )
+
+
+def communication(spec: SystemSpec, request: Request) -> Callable[[], None]:
+    """Return what makes the exchanges of a step alone, one after another, and waits for them."""
+    import torch
+    import torch.distributed as dist
+
+    sizes, place = exchanges.of_step(spec), "cuda" if request.device == "gpu" else "cpu"
+    gathered = [torch.zeros(size, device=place) for size in sizes.gathered]
+    reduced = [torch.zeros(size, device=place) for size in sizes.reduced]
+
+    def communicate() -> None:
+        for own in gathered:
+            dist.all_gather([torch.empty_like(own) for _ in range(dist.get_world_size())], own)
+        for own in reduced:
+            dist.all_reduce(own)
+        wait(request, [])
+
+    return communicate
+
+
+def peak_resident_bytes() -> int:
+    """Return the most memory that each of the processes ever held, added up."""
+    import torch.distributed as dist
+
+    own = host.peak_resident_bytes()
+    if not dist.is_initialized():
+        return own
+    every = [0] * dist.get_world_size()
+    dist.all_gather_object(every, own)
+    return sum(every)
 
 
 def read_back(network: Any) -> dict[str, Any]:
     """Return platform, device, dtype, threads, layout and flags that are in use."""
     import torch
+    import torch.distributed as dist
 
+    processes = dist.get_world_size() if dist.is_initialized() else 1
     weight = next(p for p in network.parameters() if p.dim() > 1)
     kernels = [p for p in network.parameters() if p.dim() == 4]
     last = all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)
@@ -67,7 +115,7 @@ def read_back(network: Any) -> dict[str, Any]:
         "platform": "gpu" if weight.is_cuda else "cpu",
         "device": torch.cuda.get_device_name() if weight.is_cuda else str(weight.device),
         "dtype": str(weight.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads() * processes,
         "layout": ("channels_last" if last else "channels_first") if kernels else "dense",
         "flags": {name: str(value) for name, value in flags.items()},
     }

@@ -1,8 +1,8 @@
 """What may be compared with what: matched groups, ratios within them, the best of each framework.
 
 Only rows whose settings, as they were read back, say the same are in one group: device, precision
-as it was measured, batch, threads, where batches come from. How a framework runs its step is not
-one of them: that is what is compared.
+as it was measured, batch, threads, where batches come from, how many devices. How a framework runs
+its step is not one of them: that is what is compared.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def _settings(configuration: Configuration, summary: dict[str, Any]) -> dict[str
         # Where a framework cannot tell, what the launcher told it.
         "threads": read_back["threads"] or configuration.threads,
         "input": configuration.input,
+        "devices": configuration.devices,
     }
 
 

@@ -33,7 +33,12 @@ def show(document: dict[str, Any], console: Console) -> None:
     """Print the tables, the peaks, what failed, the ratios and the verdict."""
     for table in results_tables(document):
         console.print(table)
-    for line in (*peak_lines(document), *loading_lines(document), *failures(document)):
+    for line in (
+        *peak_lines(document),
+        *loading_lines(document),
+        *communication_lines(document),
+        *failures(document),
+    ):
         console.print(line, soft_wrap=True)
     for line in (*verdict.ratio_lines(document), *verdict.verdicts(document)):
         console.print(escape(line), soft_wrap=True)
@@ -108,6 +113,19 @@ def peak_lines(document: dict[str, Any]) -> list[str]:
     if max(found, default=0) > 100:
         lines.append(
             "Above 100 %: the analytic count has the taps on padding, which a framework may skip"
+        )
+    return lines
+
+
+def communication_lines(document: dict[str, Any]) -> list[str]:
+    """Return what part of a step the exchanges between devices would take by themselves."""
+    measured = [s for s in document["summary"] if "communication_ms" in (s["results"] or {})]
+    lines = []
+    for summary in measured:
+        exchanges, step = (summary["results"][n] for n in ("communication_ms", "step_ms"))
+        lines.append(
+            f"{summary['label']}: communication {100 * exchanges / step['p50']:.1f} % of a step "
+            f"({short(exchanges)} ms, measured alone)"
         )
     return lines
 

@@ -72,7 +72,7 @@ def _results(
     gflops_per_second = 1e-9 * median_of_rounds(rates) * flops_per_image
     on_gpu = rows[0]["settings"]["platform"] == "gpu"
     memory = "peak_device_bytes" if on_gpu else "peak_resident_bytes"
-    return {
+    found = {
         "images_per_second": _rate(rates, seed),
         "step_ms": _latency([ms for row in rows for ms in row["latency_ms"]]),
         "percent_of_gemm_peak": 100 * gflops_per_second / peak if peak else None,
@@ -81,6 +81,10 @@ def _results(
         "peak_memory_bytes": max(row["memory"][memory] for row in rows),
         "warm_up_settled": all(row["warm_up"]["settled"] for row in rows),
     }
+    if "communication_ms" in rows[0]:
+        times = [row["communication_ms"] for row in rows]
+        found["communication_ms"] = quantiles(times, (0.5,))[0]
+    return found
 
 
 def _median_phase(rows: Rows, name: str) -> float:

@@ -125,10 +125,14 @@ def _announce(plan: Plan, found: dict[str, Any], console: Console) -> None:
         f"{' '.join(plan.precisions)}: {work['flops_per_image'] / 1e9:.9f} GFLOP per image and "
         "step (analytic)"
     )
-    batches, threads = (" ".join(map(str, n)) for n in (plan.batch_sizes, plan.threads))
+    batches, threads, devices = (
+        " ".join(map(str, n)) for n in (plan.batch_sizes, plan.threads, plan.devices)
+    )
     console.print(
         f"device {plan.device} ({plan.device_reason}), batch {batches} ({plan.batch_reason}), "
-        f"threads {threads} of {machine['cores']}; rounds {plan.rounds}, seed {plan.seed}, "
+        f"threads {threads} of {machine['cores']}"
+        + ("" if plan.devices == (1,) else f", devices {devices}")
+        + f"; rounds {plan.rounds}, seed {plan.seed}, "
         f"aims at {plan.time_budget:g} s"
     )
     if machine["load_average"] > BUSY_LOAD:

@@ -100,6 +100,8 @@ def _problems_of_configurations(document: dict[str, Any]) -> Iterator[str]:
     for entry in document["configurations"]:
         if not _is_text(entry.get("id")) or not _is_count(entry.get("batch_size")):
             yield f"expected id and batch_size of a configuration, found {entry!r}"
+        if not _is_count(entry.get("devices", 1)):  # documents of before have no such field
+            yield f"expected a number of devices, found {entry['devices']!r}"
     ids = [entry["id"] for entry in document["configurations"]]
     if len(set(ids)) != len(ids):
         yield "two configurations have one id"

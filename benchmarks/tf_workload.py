@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import exchanges
 from benchmarks.feed import Feed
 from benchmarks.request import Request
 from benchmarks.workloads import Framework, Operation, Workload, create_state, settings_of
@@ -19,13 +20,14 @@ def configure(request: Request) -> None:
     load_implementation("tf")
     import tensorflow as tf
 
-    from tf_impl import train
+    from tf_impl import parallel, train
 
     tf.config.threading.set_intra_op_parallelism_threads(request.configuration.threads)
     tf.config.threading.set_inter_op_parallelism_threads(request.configuration.threads)
     if request.device == "gpu":
         allowed = request.configuration.precision == "tf32"
         tf.config.experimental.enable_tensor_float_32_execution(allowed)
+    parallel.prepare_devices(request.device, request.configuration.devices)
     train.select_device(request.device)
 
 
@@ -34,12 +36,7 @@ def create(spec: SystemSpec, seed: int, request: Request, feed: Feed) -> Workloa
     from tf_impl import checkpoint, train
 
     state = create_state(train, spec, seed, request)
-    inputs = feed.on_device(
-        lambda batch: (
-            train.images_to_device(state, batch[0]),
-            train.latents_to_device(state, batch[1]),
-        )
-    )
+    inputs = feed.on_device(lambda batch: train.batches_to_devices(state, *batch))
     return Workload(
         step=lambda: train.train_step(state, *next(inputs)),
         synchronize=lambda: train.synchronize(state),
@@ -48,7 +45,37 @@ def create(spec: SystemSpec, seed: int, request: Request, feed: Feed) -> Workloa
         import_state=lambda arrays: checkpoint.import_state(state, arrays),
         effective_settings=lambda: settings_of(state, **read_back(state.generator)),
         peak_device_bytes=lambda: peak_device_bytes(request),
+        communicate=None if state.strategy is None else communication(spec, state.strategy),
     )
+
+
+def communication(spec: SystemSpec, strategy: Any) -> Callable[[], None]:
+    """Return what makes the exchanges of a step alone, one after another, and waits for them."""
+    import tensorflow as tf
+
+    sizes = exchanges.of_step(spec)
+
+    def exchange(values: list[Any]) -> Any:
+        context = tf.distribute.get_replica_context()
+        results: list[Any] = []
+        for value in values:
+            with tf.control_dependencies(results[-1:]):  # in a step each waits for the one before
+                own = tf.identity(value)
+            results.append(context.all_reduce(tf.distribute.ReduceOp.SUM, own))
+        return results
+
+    run = tf.function(lambda values: strategy.run(exchange, args=(values,)))
+    # Arguments, because constants are added up once, when the function is compiled.
+    values = [
+        strategy.experimental_distribute_values_from_function(lambda _, n=size: tf.ones(n))
+        for size in (*sizes.gathered, *sizes.reduced)
+    ]
+
+    def communicate() -> None:
+        for value in strategy.experimental_local_results(run(values)[-1]):
+            value.numpy()
+
+    return communicate
 
 
 def read_back(network: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def group_title(group: dict[str, Any]) -> str:
     own = group["settings"]
     title = f"{own['precision']}, batch {own['batch_size']}, {own['platform']}"
     title += f", threads {own['threads']}" if own["platform"] == "cpu" else ""
+    title += f", {own['devices']} devices" if own.get("devices", 1) > 1 else ""
     return title + ("" if own["input"] == "device" else f", batches from the {own['input']}")
 
 

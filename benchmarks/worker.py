@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks import baseline_workload, gate, host, precision, workloads
+from benchmarks import baseline_workload, exchanges, gate, host, precision, workloads
 from benchmarks.feed import feed_of_one, make_feed
 from benchmarks.measure import measure
 from benchmarks.request import Request
@@ -72,6 +72,7 @@ def run(request: Request) -> dict[str, Any]:
     if row["status"] != "ok":
         # No number leaves a row that failed, so that none can be quoted.
         row |= {"warm_up": None, "windows": [], "latency_ms": [], "peak_gflops_per_second": None}
+        row.pop("communication_ms", None)
     return row
 
 
@@ -117,9 +118,12 @@ def _fill(request: Request, recorder: Recorder) -> None:
     except ContractError as error:
         raise RowError("check_failed", str(error)) from error
     row["memory"] = {
-        "peak_resident_bytes": host.peak_resident_bytes(),
+        "peak_resident_bytes": workload.peak_resident_bytes(),
         "peak_device_bytes": workload.peak_device_bytes(),
     }
+    if workload.communicate is not None:
+        with recorder.phase("communication"):
+            row["communication_ms"] = exchanges.measure(workload.communicate)
     with recorder.phase("peak"):  # last, because its matrices are no part of a step's memory
         size = PEAK_SIZE[request.device]
         products = workloads.load(request.framework).products(request, size)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import host
 from benchmarks.feed import Feed
 from benchmarks.request import Request
 from shared.spec import SystemSpec
@@ -35,7 +36,9 @@ class Workload:
     networks; `wait` waits by the framework's own barrier, on which the sync contract is tested.
     `export_state` returns the arrays of the state by canonical name and `import_state` replaces
     them. `effective_settings` reads back what is really in use, `peak_device_bytes` the
-    framework's own figure for a GPU (None on a CPU).
+    framework's own figure for a GPU (None on a CPU). `communicate` makes the exchanges of a step
+    alone (`benchmarks.exchanges`) and waits for them; None on one device. `peak_resident_bytes` is
+    the memory of every process that takes part.
     """
 
     step: Callable[[], dict[str, Any]]
@@ -45,6 +48,8 @@ class Workload:
     import_state: Callable[[dict[str, np.ndarray]], None]
     effective_settings: Callable[[], dict[str, Any]]
     peak_device_bytes: Callable[[], int | None]
+    communicate: Callable[[], None] | None = None
+    peak_resident_bytes: Callable[[], int] = host.peak_resident_bytes
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ def create_state(train: ModuleType, spec: SystemSpec, seed: int, request: Reques
     for name, value, usual in (
         ("precision", configuration.precision, "float32"),
         ("mode", configuration.mode, None),
+        ("devices", configuration.devices, 1),
     ):
         if name in known:
             keywords[name] = value

@@ -230,22 +230,26 @@ class BatchNorm(nnx.Module):
         x = x.astype(self.mean[...].dtype)
         if not training:
             return self._normalize(x, self.mean[...], self.var[...])
-        parts = x.reshape(self.replicas, -1, *x.shape[1:])
-        axes = tuple(range(1, parts.ndim - 1))
-        mean = jnp.mean(parts, axes, keepdims=True)
-        variance = jnp.mean(jnp.square(parts - mean), axes, keepdims=True)
-        self._move_statistics(mean, variance, parts[0].size // x.shape[-1])
-        return self._normalize(parts, mean, variance).reshape(x.shape)
+        if self.replicas == 1:
+            y, *statistics = self._by_batch(x)
+        else:
+            parts = x.reshape(self.replicas, -1, *x.shape[1:])
+            y, *statistics = jax.vmap(self._by_batch)(parts)
+            y, statistics = y.reshape(x.shape), [jnp.mean(s, axis=0) for s in statistics]
+        for running, batch in zip((self.mean, self.var), statistics, strict=True):
+            running[...] = running[...] * (1.0 - self.momentum) + batch * self.momentum
+        return y
+
+    def _by_batch(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return x normalised by its own statistics, its mean and its unbiased variance."""
+        axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+        mean = jnp.mean(x, axes)
+        variance = jnp.mean(jnp.square(x - mean), axes)
+        return self._normalize(x, mean, variance), mean, variance * (count / (count - 1))
 
     def _normalize(self, x: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
         factor = self.scale[...] * jax.lax.rsqrt(variance + self.epsilon)
         return ((x - mean) * factor + self.bias[...]).astype(self.dtype)
-
-    def _move_statistics(self, mean: jax.Array, variance: jax.Array, count: int) -> None:
-        unbiased = variance * (count / (count - 1))
-        for running, batch in ((self.mean, mean), (self.var, unbiased)):
-            batch = jnp.mean(batch.reshape(self.replicas, -1), axis=0)
-            running[...] = running[...] * (1.0 - self.momentum) + batch * self.momentum
 
 
 def adam(settings: AdamSpec) -> optax.GradientTransformation:
