@@ -111,6 +111,7 @@ def test_the_commands_hand_a_run_around(tmp_path: Path) -> None:
 def train(implementation: str, out: Path, steps: int, *options: str) -> None:
     main = importlib.import_module(f"{implementation}_impl.train").main
     shape = ["--width", "4", "--batch-size", "4", "--dtype", "float64", "--seed", "5"]
+    shape += ["--keep-checkpoints", "all"]
     assert main([*shape, "--steps", str(steps), "--out", str(out), *options]) == 0
 
 
