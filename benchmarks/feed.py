@@ -39,9 +39,10 @@ class Feed:
         return map(move, self.batches)
 
 
-def feed_of_one(images: np.ndarray, z: np.ndarray) -> Feed:
+def feed_of_one(images: np.ndarray, latents: np.ndarray) -> Feed:
     """Return a feed that holds one batch, on the device."""
-    return Feed(itertools.repeat((images, z)), resident=1, only=(images, z))
+    batch = images, latents
+    return Feed(itertools.repeat(batch), resident=1, only=batch)
 
 
 def make_feed(request: Request) -> Feed:

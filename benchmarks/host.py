@@ -28,6 +28,8 @@ ENVIRONMENT_PREFIXES = (
 # A driver's device files: an NVIDIA GPU, an AMD GPU, a GPU in WSL.
 GPU_DRIVER_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 
+_STATUS = Path("/proc/self/status")  # on Linux
+
 
 def available_threads() -> int:
     """Return how many CPU cores this process may use."""
@@ -62,6 +64,10 @@ def package_versions(framework: str) -> dict[str, str]:
 
 def peak_resident_bytes() -> int:
     """Return the most memory that this process ever held, frameworks and all, in bytes."""
+    if _STATUS.exists():
+        # Not ru_maxrss there: a process inherits that of the one that started it.
+        lines = dict(line.split(":", 1) for line in _STATUS.read_text("utf-8").splitlines())
+        return 1024 * int(lines["VmHWM"].split()[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # kilobytes but on macOS
 

@@ -48,7 +48,7 @@ def create(spec: SystemSpec, seed: int, request: Request, feed: Feed) -> Workloa
     from pytorch_impl import checkpoint, train
 
     together = pytorch_followers.together
-    pytorch_followers.tell("create", spec, seed, feed.only)
+    pytorch_followers.tell_create(spec, seed, feed.only)
     state = create_state(train, spec, seed, request)
     inputs = feed.on_device(lambda batch: train.batches_to_devices(state, *batch))
     return Workload(
@@ -87,14 +87,15 @@ def communication(spec: SystemSpec, request: Request) -> Callable[[], None]:
 
 def peak_resident_bytes() -> int:
     """Return the most memory that each of the processes ever held, added up."""
+    import torch
     import torch.distributed as dist
 
     own = host.peak_resident_bytes()
     if not dist.is_initialized():
         return own
-    every = [0] * dist.get_world_size()
-    dist.all_gather_object(every, own)
-    return sum(every)
+    total = torch.tensor(own, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(total)
+    return int(total)
 
 
 def read_back(network: Any) -> dict[str, Any]:

@@ -515,6 +515,18 @@ def test_parent_imports_no_framework():
     assert finished.stdout.strip() == "[]"
 
 
+def test_peak_memory_is_that_of_the_process_and_not_of_its_parent():
+    ask = "from benchmarks import host; print(host.peak_resident_bytes())"
+    # The first process holds 400 MB, lets them go, and only then asks, and has another one ask.
+    code = f"x = bytes(range(1, 101)) * 4_000_000; del x; {ask}; import subprocess, sys; "
+    code += f"subprocess.run([sys.executable, '-c', {ask!r}], check=True)"
+    command = [sys.executable, "-u", "-c", code]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    own, of_the_child = map(int, printed.stdout.split())
+    assert own > 400e6
+    assert of_the_child < 200e6
+
+
 @pytest.mark.parametrize("framework", INSTALLED)
 def test_modes_and_precisions_are_those_of_the_implementations(framework):
     module = {"pytorch": "pytorch_impl", "tf": "tf_impl", "jax": "jax_impl"}[framework]
