@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from shared.command_line import run_command
 from shared.interface import IMPLEMENTATIONS, Implementation, MissingFrameworkError
 from shared.interface import load_implementation as load
+from shared.run_options import TrainingOptions
+from tests.stand_in_run import stand_in_options, ten_pictures
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -90,3 +94,28 @@ def limit_threads(name: str) -> None:
         if tf.config.threading.get_intra_op_parallelism_threads() != THREADS:
             tf.config.threading.set_intra_op_parallelism_threads(THREADS)
             tf.config.threading.set_inter_op_parallelism_threads(THREADS)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of ten small pictures."""
+    return ten_pictures(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def make_options(tmp_path: Path, data: Path) -> Callable[..., TrainingOptions]:
+    """What returns the options of a short run on them, with changes."""
+    return lambda **changes: stand_in_options(tmp_path, data, **changes)
+
+
+@pytest.fixture
+def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainingOptions]:
+    """What returns the options that a command line stands for, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def parse(*argv: str) -> TrainingOptions:
+        received: list[TrainingOptions] = []
+        assert run_command("jax", received.append, argv) == 0
+        return received[0]
+
+    return parse

@@ -42,18 +42,6 @@ EVERY_OPTION = {
 }
 
 
-@pytest.fixture
-def parse(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def parse(*argv):
-        received = []
-        assert run_command("jax", received.append, argv) == 0
-        return received[0]
-
-    return parse
-
-
 def on_the_command_line(values):
     """Return options as arguments of a command line."""
     for key, value in values.items():

@@ -13,25 +13,7 @@ import pytest
 from shared.command_line import QUICK_RUNS, TrainingOptions, run_command
 from shared.interface import MissingFrameworkError
 from shared.spec import SYSTEMS, AdamSpec
-from tests.stand_in_run import names, ten_pictures
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return ten_pictures(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def parse(tmp_path, monkeypatch):
-    """Return the options that a command line stands for, in an empty working folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def parse(*argv):
-        received = []
-        assert run_command("jax", received.append, argv) == 0
-        return received[0]
-
-    return parse
+from tests.stand_in_run import names
 
 
 def test_defaults(parse):

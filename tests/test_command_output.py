@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from shared.checkpoint_format import read_checkpoint
-from tests.stand_in_run import loss_rows, names, ten_pictures
+from tests.stand_in_run import loss_rows, names
 
 ROOT = Path(__file__).parents[1]
 # The command with the stand-in in the place of a framework. A line for every ten steps, and a
@@ -34,11 +34,6 @@ sys.exit(run_command("jax", lambda options: fit(options, slowly)))
 """
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
 ESCAPE = "\x1b"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return ten_pictures(tmp_path_factory.mktemp("data"))
 
 
 def arguments(data, out, *extra):

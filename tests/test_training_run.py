@@ -31,21 +31,8 @@ from tests.stand_in_run import (
     interrupt_at,
     loss_rows,
     names,
-    stand_in_options,
     stop_at,
-    ten_pictures,
 )
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return ten_pictures(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def make_options(tmp_path, data):
-    return lambda **changes: stand_in_options(tmp_path, data, **changes)
-
 
 # --- the folder ------------------------------------------------------------------------------
 

@@ -25,7 +25,10 @@ _GRADIENT_AT_ZERO: Edits = {
             "    return torch.where(x >= 0, x, slope * x)\n\n\ndef _conv(\n",
         ),
     ),
-    "tf": (Edit("layers.py", "tf.where(x > 0, x", "tf.where(x >= 0, x"),),
+    "tf": (
+        Edit("layers.py", "if x.dtype != tf.float64:", "if x.dtype is None:"),
+        Edit("layers.py", "tf.where(x > 0, x", "tf.where(x >= 0, x"),
+    ),
     "jax": (Edit("layers.py", "jnp.where(x > 0, x", "jnp.where(x >= 0, x"),),
 }
 
