@@ -81,37 +81,38 @@ class _Normalize(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, scale: Tensor, bias: Tensor, epsilon: float
     ) -> tuple[Tensor, Tensor, Tensor, int]:
-        axes = [axis for axis in range(x.ndim) if axis != 1]
         values = x.to(scale.dtype)
-        variance, mean = torch.var_mean(values, axes, correction=0)
-        own = torch.stack([mean, variance])
+        # The statistics that F.batch_norm takes; var_mean is 40 times slower on channels_last.
+        own = torch.stack(torch.batch_norm_update_stats(values, None, None, 0.0))
         parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, own)
         means, variances = torch.stack(parts).unbind(1)
         # Parts of one size: Chan et al. 1979, "Updating formulae and a pairwise algorithm".
         mean = means.mean(0)
         variance = variances.mean(0) + (means - mean).square().mean(0)
-        inverse = torch.rsqrt(variance + epsilon)
-        normalized = (values - _channels(mean, x)) * _channels(inverse, x)
-        y = normalized * _channels(scale, x) + _channels(bias, x)
-        ctx.save_for_backward(normalized, scale, inverse)
+        y = F.batch_norm(values, mean, variance, scale, bias, eps=epsilon)
+        ctx.save_for_backward(values, scale, mean, variance)
+        ctx.epsilon = epsilon
         ctx.mark_non_differentiable(mean, variance)
         count = values.numel() // len(mean) * dist.get_world_size()
         return y.to(x.dtype), mean, variance, count
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
-        normalized, scale, inverse = ctx.saved_tensors
-        gradient = dy.to(scale.dtype)
-        axes = [axis for axis in range(dy.ndim) if axis != 1]
-        own = torch.stack([gradient.sum(axes), (gradient * normalized).sum(axes)])
-        total = own.clone()
+        x, scale, mean, variance = ctx.saved_tensors
+        # As if the statistics were constants; what comes through them is a line in x.
+        constants = (mean, variance, None, None, False, ctx.epsilon, [True, True, True])
+        dx, dscale, dbias = torch.ops.aten.native_batch_norm_backward(
+            dy.to(scale.dtype), x, scale, *constants
+        )
+        total = torch.stack([dscale, dbias])
         dist.all_reduce(total)
-        count = gradient.numel() // len(scale) * dist.get_world_size()
-        along_mean, along_variance = (_channels(v / count, dy) for v in total)
-        inner = gradient - along_mean - normalized * along_variance
-        dx = inner * _channels(scale * inverse, dy)
-        return dx.to(dy.dtype), own[1], own[0], None
+        along_variance, along_mean = total / (dy.numel() // len(scale) * dist.get_world_size())
+        inverse = torch.rsqrt(variance + ctx.epsilon)
+        slope = -scale * inverse.square() * along_variance
+        offset = -scale * inverse * along_mean - slope * mean
+        dx.addcmul_(x, _channels(slope, x)).add_(_channels(offset, x))
+        return dx.to(dy.dtype), dscale, dbias, None
 
 
 def _channels(values: Tensor, like: Tensor) -> Tensor:
