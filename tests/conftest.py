@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +23,14 @@ DEVICE = os.environ.get("GAN_TEST_DEVICE", "cpu")
 if DEVICE == "cpu":
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ["JAX_PLATFORMS"] = "cpu"
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # A program that several tests, processes or copies of the code have is compiled once.
+    _programs = tempfile.mkdtemp(prefix="compiled-programs-")
+    atexit.register(shutil.rmtree, _programs, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 # Threads that spin beside each other make small tensors several times slower.
 THREADS = 1
