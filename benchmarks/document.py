@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Iterator
 from typing import Any
 
-from benchmarks import host, ranking, results
+from benchmarks import host, ranking, results, roofline
 from benchmarks.configuration import Configuration, labels
 from benchmarks.plan import Plan
 
@@ -39,24 +40,19 @@ def header(plan: Plan, command: str) -> dict[str, Any]:
             {"id": c.id, "label": names[c.id], **c.to_dict()} for c in plan.configurations
         ],
         "peaks": [],
+        "bandwidths": [],
         "loading": None,
         "rows": [],
     }
 
 
 def conclude(plan: Plan, document: dict[str, Any]) -> None:
-    """Add the peaks that the workers saw, the summary, the groups and their ratios."""
+    """Add the rates that the workers saw, the summary, the groups and their ratios."""
     rows, names = document["rows"], labels_of(plan)
     document["peaks"] += _peaks_of_workers(plan, document)
+    document["bandwidths"] += _bandwidths_of_workers(plan, document)
     document["summary"] = [
-        results.summarise(
-            rows,
-            c,
-            names[c.id],
-            document["workload"]["flops_per_image"],
-            _best_peak(document, c),
-            plan.seed,
-        )
+        results.summarise(rows, c, names[c.id], roofline.of(document, c.to_dict()), plan.seed)
         for c in plan.configurations
     ]
     summaries = {summary["configuration"]: summary for summary in document["summary"]}
@@ -68,13 +64,9 @@ def conclude(plan: Plan, document: dict[str, Any]) -> None:
 
 def _peaks_of_workers(plan: Plan, document: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the fastest matrix products that any worker of a precision and threads has seen."""
-    by_id = {c.id: c for c in plan.configurations}
     fastest: dict[tuple[str, int], dict[str, Any]] = {}
-    for row in document["rows"]:
-        c, rate = by_id[row["configuration"]], row["peak_gflops_per_second"]
-        if c.devices > 1 and plan.device == "cpu":
-            continue  # a process that has a part of the threads knows a part of the peak
-        key = (c.precision, c.threads)
+    for c, row in _whole(plan, document):
+        rate, key = row["peak_gflops_per_second"], (c.precision, c.threads)
         if rate and rate > fastest.get(key, {"gflops_per_second": 0.0})["gflops_per_second"]:
             fastest[key] = {
                 "method": f"matrix products of {c.framework}",
@@ -85,12 +77,27 @@ def _peaks_of_workers(plan: Plan, document: dict[str, Any]) -> list[dict[str, An
     return list(fastest.values())
 
 
-def _best_peak(document: dict[str, Any], c: Configuration) -> float | None:
-    on_gpu = document["requested"]["device"] == "gpu"
-    factor = c.devices if on_gpu else 1  # CPU devices share the cores
-    rates = [
-        factor * peak["gflops_per_second"]
-        for peak in document["peaks"]
-        if (peak["precision"], peak["threads"]) == (c.precision, c.threads)
-    ]
-    return max(rates, default=None)
+def _bandwidths_of_workers(plan: Plan, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the best bandwidth that any worker with so many threads has seen."""
+    best: dict[int, dict[str, Any]] = {}
+    for c, row in _whole(plan, document):
+        rate = row["bandwidth_gbytes_per_second"]
+        if rate and rate > best.get(c.threads, {"gbytes_per_second": 0.0})["gbytes_per_second"]:
+            best[c.threads] = {
+                "method": f"additions in place of {c.framework}",
+                "threads": c.threads,
+                "gbytes_per_second": rate,
+            }
+    return list(best.values())
+
+
+def _whole(plan: Plan, document: dict[str, Any]) -> Iterator[tuple[Configuration, dict[str, Any]]]:
+    """Yield the rows of processes that have all the threads, with their configurations.
+
+    One that has a part of them knows a part of the rates.
+    """
+    by_id = {c.id: c for c in plan.configurations}
+    for row in document["rows"]:
+        c = by_id[row["configuration"]]
+        if c.devices == 1 or plan.device == "gpu":
+            yield c, row

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from shared.spec import NetworkName, SystemSpec
+from shared.spec import NETWORKS, NetworkName, SystemSpec
 
 
 def multiply_adds(spec: SystemSpec, network: NetworkName) -> list[int]:
@@ -30,8 +30,8 @@ def multiply_adds(spec: SystemSpec, network: NetworkName) -> list[int]:
     return counts
 
 
-def flops_per_image(spec: SystemSpec) -> int:
-    """Return the floating-point operations of one training step per image of one batch.
+def passes(spec: SystemSpec, network: NetworkName) -> list[int]:
+    """Return how often one training step passes each layer that has a kernel, in layer order.
 
     The smallest plan of a step with k discriminator updates, in passes over a network:
 
@@ -42,13 +42,27 @@ def flops_per_image(spec: SystemSpec) -> int:
     - D on fake images in G's update: forward, by the inputs only              2 x D
 
     less what nobody needs: the gradient by the latents (G's first layer), and that by the real
-    and by the detached fake images (D's first layer, twice). For dcgan64 at width 64 this is
-    2,274,623,488, the number of torch's FlopCounterMode.
+    and by the detached fake images (D's first layer, twice).
     """
-    generator = multiply_adds(spec, "generator")
-    discriminator = multiply_adds(spec, "discriminator")
     k = spec.discriminator_steps
-    passes = k + (spec.generator_batch != "same_images")
-    of_generator = (passes + 2) * sum(generator) - generator[0]
-    of_discriminator = (6 * k + 2) * sum(discriminator) - 2 * k * discriminator[0]
-    return 2 * (of_generator + of_discriminator)
+    if network == "generator":
+        every, not_needed = k + (spec.generator_batch != "same_images") + 2, 1
+    else:
+        every, not_needed = 6 * k + 2, 2 * k
+    behind_the_first = len(multiply_adds(spec, network)) - 1
+    return [every - not_needed, *[every] * behind_the_first]
+
+
+def flops_per_image(spec: SystemSpec) -> int:
+    """Return the floating-point operations of one training step per image of one batch.
+
+    Those of every pass of `passes`. For dcgan64 at width 64 this is 2,274,623,488, the number of
+    torch's FlopCounterMode.
+    """
+    return 2 * sum(
+        count * operations
+        for network in NETWORKS
+        for count, operations in zip(
+            passes(spec, network), multiply_adds(spec, network), strict=True
+        )
+    )

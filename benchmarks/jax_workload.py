@@ -173,4 +173,24 @@ def products(request: Request, size: int) -> Callable[[int], None]:
     return run
 
 
-FRAMEWORK = Framework(configure, create, operations, products, wait, read_back, peak_device_bytes)
+def additions(request: Request, length: int) -> Callable[[int], None]:
+    """Return what adds a float32 array to another one n times, in place, and waits."""
+    import jax
+    import jax.numpy as jnp
+
+    place = jax.devices(request.device)[0]
+    total, part = (jnp.ones(length, jnp.float32, device=place) for _ in range(2))
+    add = jax.jit(jnp.add, donate_argnums=0)  # the result takes the place of the first array
+
+    def run(count: int) -> None:
+        nonlocal total
+        for _ in range(count):
+            total = add(total, part)
+        jax.block_until_ready(total)
+
+    return run
+
+
+FRAMEWORK = Framework(
+    configure, create, operations, products, additions, wait, read_back, peak_device_bytes
+)

@@ -48,9 +48,12 @@ def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
 
 
 def measure_gemm_peak(threads: int, time_limit: float) -> dict[str, Any] | None:
-    """Return what `benchmarks.gemm_peak` measures with these threads; None if it failed."""
-    peak = _answer(PEAK_COMMAND, threads, time_limit)
-    return None if peak is None else peak | {"threads": threads}
+    """Return the peak and the bandwidth that `benchmarks.gemm_peak` measures with these threads.
+
+    None if it failed.
+    """
+    found = _answer(PEAK_COMMAND, threads, time_limit)
+    return found and {name: entry | {"threads": threads} for name, entry in found.items()}
 
 
 def measure_loading(system: str, time_limit: float) -> dict[str, Any] | None:

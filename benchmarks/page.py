@@ -8,12 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots, verdict
+from benchmarks import plots, report, roofline, verdict
 from benchmarks.verdict import short
 
 CAPTIONS = {
-    "throughput.png": "Horizontal lines: what the fastest matrix products seen here would make of "
-    "the step's operations. Hollow and dashed: baselines.",
+    "throughput.png": "Grey lines: the roofline, which is what the fastest matrix products seen "
+    "here would make of the step's operations, or the memory bandwidth of its bytes where that is "
+    "less. Hollow and dashed: baselines.",
     "latency.png": "Every dot is one step that was waited for; the mark is the median.",
     "time_to_image.png": "Of each framework and baseline the fastest. Compilation pays off where a "
     "line crosses one that started lower.",
@@ -21,24 +22,32 @@ CAPTIONS = {
     "then windows. A grey band, of --aa, is what two equal configurations may differ by.",
 }
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 76rem; margin: 2rem auto;
-  padding: 0 1rem; }
+:root { color-scheme: light dark; --text: #1c1c1c; --ground: #ffffff; --quiet: #555555;
+  --line: #dddddd; --strong-line: #888888; --accent: #14708f; --band: #eef4f6; --failed: #a3271d; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e4e6e8; --ground: #16181b; --quiet: #a4abb2; --line: #34393f;
+    --strong-line: #7d858d; --accent: #4db3d3; --band: #1d2b31; --failed: #ff8f84; }
+}
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--ground);
+  max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: .6rem 0 1.6rem; font-variant-numeric: tabular-nums;
   display: block; overflow-x: auto; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right;
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th:first-child, td:first-child, td.text, th.text { text-align: left; }
 td.text { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
-th { border-bottom: 2px solid #888; font-weight: 600; }
-.verdict { font-size: 1.15rem; font-weight: 600; padding: .7rem 1rem; background: #eef4f6;
-  border-left: 4px solid #14708f; }
-.failed { color: #a3271d; }
-figure { margin: 1.4rem 0; } img { max-width: 100%; height: auto; } figcaption { color: #555; }
-code { background: #f3f3f3; padding: .1rem .3rem; }
+th { border-bottom: 2px solid var(--strong-line); font-weight: 600; }
+.verdict { font-size: 1.15rem; font-weight: 600; padding: .7rem 1rem; background: var(--band);
+  border-left: 4px solid var(--accent); }
+.failed { color: var(--failed); }
+figure { margin: 1.4rem 0; } figcaption { color: var(--quiet); }
+/* The plots are drawn for white paper, so they lie on a white card in both schemes. */
+img { max-width: 100%; height: auto; box-sizing: border-box; background: #ffffff; padding: .5rem;
+  border-radius: .4rem; }
 """
 COLUMNS = (
-    "configuration", "img/s", "95 % interval", "ms p5", "p50", "p95", "% of peak", "compile s",
-    "peak GB", "settings", "status",
+    "configuration", "img/s", "95 % interval", "ms p5", "p50", "p95", "% of GEMM peak",
+    "% of roofline", "compile s", "peak GB", "settings", "status",
 )  # fmt: skip
 TEXT_COLUMNS = ("configuration", "settings", "status")
 
@@ -117,7 +126,7 @@ def _texts(summary: dict[str, Any]) -> list[str]:
     if results is None:
         return [summary["label"], *[""] * (len(COLUMNS) - 2), summary["status"]]
     rate, step = results["images_per_second"], results["step_ms"]
-    percent = results["percent_of_gemm_peak"]
+    percents = (results["percent_of_gemm_peak"], results.get("percent_of_roofline"))
     low, high = rate["interval_95"]
     shown = (settings["precision"], settings["mode"] or "stock", settings["layout"])
     return [
@@ -125,7 +134,7 @@ def _texts(summary: dict[str, Any]) -> list[str]:
         short(rate["median"]),
         f"{short(low)} to {short(high)}",
         *(short(step[name]) for name in ("p5", "p50", "p95")),
-        "" if percent is None else f"{percent:.0f}",
+        *("" if percent is None else f"{percent:.0f}" for percent in percents),
         f"{results['compile_ms'] / 1e3:.1f}",
         f"{results['peak_memory_bytes'] / 1e9:.2f}",
         ", ".join(shown),
@@ -159,6 +168,8 @@ def _about(document: dict[str, Any]) -> list[str]:
             f"{p['gflops_per_second']:,.0f} GFLOP/s ({p['precision']}, {p['method']})"
             for p in document["peaks"]
         ),
+        "memory": "; ".join(report.bandwidth_lines(document)),
+        "limits": "; ".join([*roofline.lines(document), *report.caution_lines(document)]),
     }  # fmt: skip
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td class=text>{escape(text)}</td></tr>"

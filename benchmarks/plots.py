@@ -12,10 +12,14 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
+from benchmarks import roofline
+from benchmarks.roofline import Roofline
+
 # Apart for colour-blind eyes, and in grey.
 COLOURS = {"pytorch": "#c8443c", "tf": "#e09f1f", "jax": "#14708f"}
 MARKERS = {"float32": "o", "tf32": "s", "bfloat16": "^"}
 DOTS_PER_INCH = 130
+MARGIN = 1.3  # by which the axis of batch sizes goes beyond the smallest and the largest
 ROW_HEIGHT = 0.36  # inches per configuration in the plots that have a row for each
 
 Line = tuple[dict[str, Any], dict[str, Any]]
@@ -96,11 +100,11 @@ def _throughput(document: dict[str, Any], lines: list[Line]) -> Figure:
         batches = [c["batch_size"] for c, _ in members]
         name = first["label"].replace(f" batch {first['batch_size']}", "")
         axes.errorbar(batches, middle, yerr=reach, capsize=3, label=name, **_style(first))
-    _draw_peaks(document, axes)
+    _draw_rooflines(document, axes, lines)
     axes.set_xscale("log", base=2)
     batches = sorted({c["batch_size"] for c, _ in lines})
     axes.set_xticks(batches, [str(batch) for batch in batches])
-    axes.set_xlim(batches[0] / 1.3, batches[-1] * 1.3)
+    axes.set_xlim(batches[0] / MARGIN, batches[-1] * MARGIN)
     axes.xaxis.set_minor_locator(NullLocator())
     _log(axes, "y")
     axes.set_xlabel("images per step")
@@ -109,18 +113,30 @@ def _throughput(document: dict[str, Any], lines: list[Line]) -> Figure:
     return figure
 
 
-def _draw_peaks(document: dict[str, Any], axes: Axes) -> None:
-    """Draw what the fastest matrix products seen would make of the step's operations."""
-    best: dict[tuple[str, int], dict[str, Any]] = {}
-    for peak in document["peaks"]:
-        kind = (peak["precision"], peak["threads"])
-        if peak["gflops_per_second"] >= best.get(kind, peak)["gflops_per_second"]:
-            best[kind] = peak
-    for (precision, threads), peak in best.items():
-        limit = 1e9 * peak["gflops_per_second"] / document["workload"]["flops_per_image"]
-        label = f"{precision} peak, threads {threads}, {peak['gflops_per_second']:,.0f} GFLOP/s"
+def _draw_rooflines(document: dict[str, Any], axes: Axes, lines: list[Line]) -> None:
+    """Draw how many images per second the measured rates allow at each batch size.
+
+    Where no bandwidth was measured, by the operations alone: a horizontal line.
+    """
+    kinds = {(c["precision"], c["threads"], c.get("devices", 1)): c for c, _ in lines}
+    sizes = [configuration["batch_size"] for configuration, _ in lines]
+    batches = np.geomspace(min(sizes) / MARGIN, max(sizes) * MARGIN, 100)
+    for (precision, threads, devices), configuration in kinds.items():
+        rooflines = [roofline.of(document, configuration, batch) for batch in batches]
+        seconds = [r.seconds or r.compute_seconds for r in rooflines]
+        if seconds[0] is None:
+            continue
+        label = _name_of_roofline(rooflines[0], precision, threads, devices)
         style = {"float32": ":", "tf32": "-.", "bfloat16": (0, (5, 1))}[precision]
-        axes.axhline(limit, color="#555555", linewidth=1.1, linestyle=style, label=label)
+        limits = batches / np.array(seconds)
+        axes.plot(batches, limits, color="#555555", linewidth=1.1, linestyle=style, label=label)
+
+
+def _name_of_roofline(limit: Roofline, precision: str, threads: int, devices: int) -> str:
+    kind = f"{precision} roofline, threads {threads}"
+    kind += f", {devices} devices" if devices > 1 else ""
+    bandwidth = "" if limit.bandwidth is None else f", {limit.bandwidth:,.3g} GB/s"
+    return f"{kind},\n{limit.peak:,.0f} GFLOP/s{bandwidth}"
 
 
 def _latency(document: dict[str, Any], lines: list[Line]) -> Figure:

@@ -8,9 +8,6 @@ The limits are the geometric means between neighbours.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import numpy as np
 
 from benchmarks.request import Request
@@ -61,21 +58,6 @@ def complaint(request: Request, errors: dict[str, float]) -> str | None:
         return None
     found = ", ".join(f"{n} {e:.0e} ({precision_of(e)})" for n, e in wrong.items())
     return f"{asked} was asked for, but the errors of the probe say otherwise: {found}"
-
-
-def measure_peak(run: Callable[[int], None], operations: float) -> float:
-    """Return the best rate of square matrix products in GFLOP/s.
-
-    `run(n)` makes n of them and waits, `operations` are those of one. The best, not the median: a
-    peak is what the machine can do when nobody disturbs it.
-    """
-    run(1)
-    rates = []
-    for count in (1, 2, 4):
-        started = time.perf_counter()
-        run(count)
-        rates.append(1e-9 * count * operations / (time.perf_counter() - started))
-    return max(rates)
 
 
 def _convolution(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:

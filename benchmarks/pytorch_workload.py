@@ -171,4 +171,21 @@ def products(request: Request, size: int) -> Callable[[int], None]:
     return run
 
 
-FRAMEWORK = Framework(configure, create, operations, products, wait, read_back, peak_device_bytes)
+def additions(request: Request, length: int) -> Callable[[int], None]:
+    """Return what adds a float32 array to another one n times, in place, and waits."""
+    import torch
+
+    place = "cuda" if request.device == "gpu" else "cpu"
+    total, part = (torch.ones(length, device=place) for _ in range(2))
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            total.add_(part)
+        wait(request, [])
+
+    return run
+
+
+FRAMEWORK = Framework(
+    configure, create, operations, products, additions, wait, read_back, peak_device_bytes
+)

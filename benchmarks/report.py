@@ -9,17 +9,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks import verdict
+from benchmarks import roofline, verdict
 from benchmarks.verdict import short
 
 PIPED_WIDTH = 120  # a pipe has no width of its own, and 80 columns would fold the table
 HEADINGS = (
-    "img/s median \\[quartiles]",
-    "ms/step p50",
+    "img/s median\n\\[quartiles]",
+    "ms/step\np50",
     "p95",
-    "% of GEMM peak",
-    "compile s",
-    "peak GB",
+    "% of\nGEMM peak",
+    "% of\nroofline",
+    "compile\ns",
+    "peak\nGB",
 )
 
 
@@ -30,11 +31,14 @@ def make_console() -> Console:
 
 
 def show(document: dict[str, Any], console: Console) -> None:
-    """Print the tables, the peaks, what failed, the ratios and the verdict."""
+    """Print the tables, the peaks and limits, what failed, the ratios and the verdict."""
     for table in results_tables(document):
         console.print(table)
     for line in (
         *peak_lines(document),
+        *bandwidth_lines(document),
+        *roofline.lines(document),
+        *caution_lines(document),
         *loading_lines(document),
         *communication_lines(document),
         *failures(document),
@@ -65,9 +69,9 @@ def results_tables(document: dict[str, Any]) -> list[Table]:
 
 def _table(title: str | None, lines: Sequence[dict[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left")
-    table.add_column("framework", no_wrap=True)
+    table.add_column("framework")
     for heading in HEADINGS:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("status")
     for summary in lines:
         table.add_row(*_cells(summary))
@@ -79,14 +83,14 @@ def _cells(summary: dict[str, Any]) -> list[str]:
     if results is None:
         return [summary["label"], *["-"] * len(HEADINGS), summary["status"]]
     rate, step = results["images_per_second"], results["step_ms"]
-    percent = results["percent_of_gemm_peak"]
+    percents = (results["percent_of_gemm_peak"], results.get("percent_of_roofline"))
     low, high = rate["quartiles"]
     return [
         summary["label"],
         f"{short(rate['median'])} \\[{short(low)}, {short(high)}]",
         short(step["p50"]),
         short(step["p95"]),
-        "not measured" if percent is None else f"{percent:.0f}",
+        *("-" if percent is None else f"{percent:.0f}" for percent in percents),
         f"{results['compile_ms'] / 1e3:.1f}",
         f"{results['peak_memory_bytes'] / 1e9:.2f}",
         verdict.remark(summary),
@@ -103,16 +107,36 @@ def failures(document: dict[str, Any]) -> list[str]:
 
 
 def peak_lines(document: dict[str, Any]) -> list[str]:
-    """Return what the percentages are of, and a word of caution where one exceeds it."""
-    lines = [
+    """Return the fastest matrix products that the percentages are of."""
+    return [
         f"GEMM peak: {peak['gflops_per_second']:.0f} GFLOP/s, {peak['method']}, "
         f"{peak['precision']}, threads {peak['threads']}"
         for peak in document["peaks"]
     ] or ["GEMM peak: not measured"]
-    found = [s["results"]["percent_of_gemm_peak"] or 0 for s in document["summary"] if s["results"]]
-    if max(found, default=0) > 100:
+
+
+def bandwidth_lines(document: dict[str, Any]) -> list[str]:
+    """Return the memory bandwidths that were measured."""
+    return [
+        f"memory bandwidth: {bandwidth['gbytes_per_second']:.1f} GB/s, {bandwidth['method']}, "
+        f"threads {bandwidth['threads']}"
+        for bandwidth in document.get("bandwidths", ())
+    ] or ["memory bandwidth: not measured"]
+
+
+def caution_lines(document: dict[str, Any]) -> list[str]:
+    """Return a word of caution for each kind of percentage that exceeds 100."""
+    found = [summary["results"] for summary in document["summary"] if summary["results"]]
+    lines = []
+    if any((results["percent_of_gemm_peak"] or 0) > 100 for results in found):
         lines.append(
             "Above 100 %: the analytic count has the taps on padding, which a framework may skip"
+        )
+    of_memory = [r for r in found if (r.get("roofline") or {}).get("limit") == "memory"]
+    if any(results["percent_of_roofline"] > 100 for results in of_memory):
+        lines.append(
+            "Above 100 % of a memory roofline: its count takes nothing from a cache, where small "
+            "batches may stay"
         )
     return lines
 

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.configuration import Configuration
+from benchmarks import traffic
+from benchmarks.configuration import PRECISIONS, Configuration
 from benchmarks.flops import flops_per_image
+from benchmarks.roofline import Roofline
 from benchmarks.statistics import bootstrap_interval, median_of_rounds, outliers, quantiles
 from shared.spec import SystemSpec
 
@@ -20,7 +22,7 @@ Rows = Sequence[dict[str, Any]]
 
 
 def workload(spec: SystemSpec, dtype: str) -> dict[str, Any]:
-    """Return what one step is, whatever its batch, and its operations per image."""
+    """Return what one step is, whatever its batch, with its operations and bytes."""
     return {
         "system": spec.name,
         "loss": spec.loss,
@@ -28,6 +30,13 @@ def workload(spec: SystemSpec, dtype: str) -> dict[str, Any]:
         "dtype": dtype,
         "flops_per_image": flops_per_image(spec),
         "flops_source": "analytic",
+        "bytes_per_step": {
+            precision: {
+                "fixed": traffic.fixed_bytes(spec),
+                "per_image": traffic.bytes_per_image(spec, precision),
+            }
+            for precision in PRECISIONS.values()
+        },
     }
 
 
@@ -40,13 +49,12 @@ def summarise(
     rows: Rows,
     configuration: Configuration,
     label: str,
-    flops_per_image: int,
-    peak: float | None,
+    roofline: Roofline,
     seed: int,
 ) -> dict[str, Any]:
     """Return a configuration's line of the table; no numbers unless all its rows are ok.
 
-    Rates are images per second, times milliseconds, memory bytes, `peak` GFLOP/s.
+    Rates are images per second, times milliseconds, memory bytes.
     """
     own = [row for row in rows if row["configuration"] == configuration.id]
     failed = [row for row in own if row["status"] != "ok"]
@@ -61,21 +69,21 @@ def summarise(
     if not own:
         return summary | {"status": "not_run", "error": "the run ended before its turn"}
     if not failed:
-        summary["results"] = _results(own, configuration.batch_size, flops_per_image, peak, seed)
+        summary["results"] = _results(own, configuration.batch_size, roofline, seed)
     return summary
 
 
-def _results(
-    rows: Rows, batch_size: int, flops_per_image: int, peak: float | None, seed: int
-) -> dict[str, Any]:
+def _results(rows: Rows, batch_size: int, roofline: Roofline, seed: int) -> dict[str, Any]:
     rates = [rates_of(row, batch_size) for row in rows]
-    gflops_per_second = 1e-9 * median_of_rounds(rates) * flops_per_image
+    seconds = batch_size / median_of_rounds(rates)
     on_gpu = rows[0]["settings"]["platform"] == "gpu"
     memory = "peak_device_bytes" if on_gpu else "peak_resident_bytes"
     found = {
         "images_per_second": _rate(rates, seed),
         "step_ms": _latency([ms for row in rows for ms in row["latency_ms"]]),
-        "percent_of_gemm_peak": 100 * gflops_per_second / peak if peak else None,
+        "percent_of_gemm_peak": _percent(roofline.compute_seconds, seconds),
+        "percent_of_roofline": _percent(roofline.seconds, seconds),
+        "roofline": roofline.to_dict(),
         "phases_ms": {name: _median_phase(rows, name) for name in rows[0]["phases_ms"]},
         "compile_ms": _median_phase(rows, "compile_first_step"),
         "peak_memory_bytes": max(row["memory"][memory] for row in rows),
@@ -85,6 +93,10 @@ def _results(
         times = [row["communication_ms"] for row in rows]
         found["communication_ms"] = quantiles(times, (0.5,))[0]
     return found
+
+
+def _percent(least: float | None, seconds: float) -> float | None:
+    return None if least is None else 100 * least / seconds
 
 
 def _median_phase(rows: Rows, name: str) -> float:

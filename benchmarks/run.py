@@ -86,12 +86,13 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _measure(plan: Plan, found: dict[str, Any], console: Console, started: float) -> None:
-    """Fill a document's peaks, loading and rows."""
+    """Fill a document's peaks, bandwidths, loading and rows."""
     _announce(plan, found, console)
     if plan.device == "cpu" and "float32" in plan.precisions:
         for threads in plan.threads:
-            peak = launcher.measure_gemm_peak(threads, PEAK_TIME_LIMIT)
-            found["peaks"] += [] if peak is None else [peak]
+            best = launcher.measure_gemm_peak(threads, PEAK_TIME_LIMIT)
+            found["peaks"] += [best["peak"]] if best else []
+            found["bandwidths"] += [best["bandwidth"]] if best else []
     if plan.input == "loader":
         found["loading"] = launcher.measure_loading(plan.system, LOADING_TIME_LIMIT)
     _add_rows(plan, found["rows"], started)

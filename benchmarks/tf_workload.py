@@ -148,4 +148,21 @@ def products(request: Request, size: int) -> Callable[[int], None]:
     return run
 
 
-FRAMEWORK = Framework(configure, create, operations, products, wait, read_back, peak_device_bytes)
+def additions(request: Request, length: int) -> Callable[[int], None]:
+    """Return what adds a float32 array to another one n times, in place, and waits."""
+    import tensorflow as tf
+
+    with tf.device("/GPU:0" if request.device == "gpu" else "/CPU:0"):
+        total, part = tf.Variable(tf.ones(length)), tf.ones(length)
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            total.assign_add(part, read_value=False)  # where the variable is
+        wait(request, [])
+
+    return run
+
+
+FRAMEWORK = Framework(
+    configure, create, operations, products, additions, wait, read_back, peak_device_bytes
+)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks import baseline_workload, exchanges, gate, host, precision, workloads
+from benchmarks import baseline_workload, exchanges, gate, host, peaks, precision, workloads
 from benchmarks.feed import feed_of_one, make_feed
 from benchmarks.measure import measure
 from benchmarks.request import Request
@@ -26,8 +26,6 @@ from shared.interface import MissingFrameworkError
 from shared.spec import Conventions
 
 PHASE_PREFIX = "benchmarks.worker: phase "
-# Of the square matrix products of the peak: large enough for all cores, done in under a second.
-PEAK_SIZE = {"cpu": 1024, "gpu": 8192}
 OUT_OF_MEMORY = ("out of memory", "resource_exhausted", "resourceexhausted", "can't allocate")
 
 
@@ -71,7 +69,8 @@ def run(request: Request) -> dict[str, Any]:
         row["error"] = f"{recorder.phase_name}: {type(error).__name__}: {error}"
     if row["status"] != "ok":
         # No number leaves a row that failed, so that none can be quoted.
-        row |= {"warm_up": None, "windows": [], "latency_ms": [], "peak_gflops_per_second": None}
+        row |= {"warm_up": None, "windows": [], "latency_ms": []}
+        row |= {"peak_gflops_per_second": None, "bandwidth_gbytes_per_second": None}
         row.pop("communication_ms", None)
     return row
 
@@ -93,6 +92,7 @@ def empty_row(request: Request) -> dict[str, Any]:
         "latency_ms": [],
         "memory": None,
         "peak_gflops_per_second": None,
+        "bandwidth_gbytes_per_second": None,
         "checks": {},
     }
 
@@ -124,11 +124,8 @@ def _fill(request: Request, recorder: Recorder) -> None:
     if workload.communicate is not None:
         with recorder.phase("communication"):
             row["communication_ms"] = exchanges.measure(workload.communicate)
-    with recorder.phase("peak"):  # last, because its matrices are no part of a step's memory
-        size = PEAK_SIZE[request.device]
-        products = workloads.load(request.framework).products(request, size)
-        peak = precision.measure_peak(products, 2.0 * size**3)
-        row["peak_gflops_per_second"] = peak
+    with recorder.phase("peak"):  # last, because its arrays are no part of a step's memory
+        row |= peaks.of_worker(workloads.load(request.framework), request)
 
 
 def _configure(request: Request) -> None:

@@ -60,7 +60,8 @@ class Framework:
     MissingFrameworkError where it is not installed and ValueError where it sees no such device.
     `create` returns a workload of a system with a seed. `operations` are a matrix product and a
     3x3 convolution (NHWC, HWIO, padding 1) under the settings in force, for the precision probe;
-    `products` returns what makes n square products of a size on the device and waits for them.
+    `products` returns what makes n square products of a size on the device and waits for them;
+    `additions` what adds one float32 array of a length to another n times, in place, and waits.
     `wait`, `read_back` and `peak_device_bytes` serve the workloads, with networks in whatever
     form the framework has them.
     """
@@ -69,6 +70,7 @@ class Framework:
     create: Callable[[SystemSpec, int, Request, Feed], Workload]
     operations: Callable[[Request], dict[str, Operation]]
     products: Callable[[Request, int], Callable[[int], None]]
+    additions: Callable[[Request, int], Callable[[int], None]]
     wait: Callable[[Request, Sequence[Any]], None]
     read_back: Callable[[Any], dict[str, Any]]
     peak_device_bytes: Callable[[Request], int | None]

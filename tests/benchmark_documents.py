@@ -47,6 +47,7 @@ def make_row(request, rates, **changes):
         "latency_ms": [1e3 * asked.batch_size / rate for rate in rates] * 2,
         "memory": {"peak_resident_bytes": 10**9, "peak_device_bytes": None},
         "peak_gflops_per_second": 100.0,
+        "bandwidth_gbytes_per_second": 10.0,
         "checks": {
             "equivalence": equivalence | {"worst_loss": worst, "worst_array": worst},
             "precision": {"matmul": 1e-7, "convolution": 1e-7, "effective": asked.precision},

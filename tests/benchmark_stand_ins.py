@@ -94,6 +94,7 @@ def stand_in(timed, **framework):
         "create": create,
         "operations": lambda request: {"matmul": np.matmul, "convolution": precision._convolution},
         "products": lambda request, size: lambda count: None,
+        "additions": lambda request, length: lambda count: None,
         "wait": lambda request, networks: None,
         "read_back": lambda network: SETTINGS,
         "peak_device_bytes": lambda request: None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -88,3 +89,44 @@ def test_plots_are_pictures_of_a_legible_size(found):
         width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
         assert 900 < width < 1400
         assert 300 < height < 4000
+
+
+# --- dark mode -----------------------------------------------------------------------------------
+
+
+def colours():
+    """Return the colours of the light and of the dark scheme by the names of their variables."""
+    blocks = re.findall(r":root \{(.*?)\}", page.STYLE, re.DOTALL)
+    light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block)) for block in blocks)
+    return {"light": light, "dark": dark}
+
+
+def luminance(colour):
+    """Return the relative luminance of WCAG 2.2 of an sRGB colour."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_from_the_ground_in_both_schemes(scheme):
+    own = colours()[scheme]
+    assert (luminance(own["ground"]) < luminance(own["text"])) == (scheme == "dark")
+    for text, ground in itertools.product(("text", "quiet", "failed"), ("ground", "band")):
+        low, high = sorted((luminance(own[text]), luminance(own[ground])))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)  # WCAG 2.2, level AA
+
+
+def test_the_dark_scheme_changes_every_colour_and_leaves_the_plots_on_white(found, tmp_path):
+    text = page.write(tmp_path, found).read_text()
+    assert "color-scheme: light dark;" in text
+    assert "@media (prefers-color-scheme: dark)" in text
+    schemes = colours()
+    assert schemes["light"].keys() == schemes["dark"].keys()
+    assert not set(schemes["light"].values()) & set(schemes["dark"].values())
+    rules = re.sub(r":root \{.*?\}", "", page.STYLE, flags=re.DOTALL)
+    used = set(re.findall(r"var\(--([\w-]+)\)", rules))
+    assert used == schemes["light"].keys()
+    # No colour beside the variables but the white card of the plots.
+    assert re.findall(r"#[0-9a-f]{3,6}", rules) == ["#ffffff"]
+    assert re.search(r"\bimg \{[^}]*background: #ffffff", rules)

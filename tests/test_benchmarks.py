@@ -191,6 +191,11 @@ def test_document_follows_the_schema_and_has_positive_times(real_run):
     low, high = results["images_per_second"]["interval_95"]
     assert 0 < low <= results["images_per_second"]["median"] <= high
     assert results["percent_of_gemm_peak"] > 0
+    assert results["percent_of_roofline"] > 0
+    bandwidths = [entry["gbytes_per_second"] for entry in document["bandwidths"]]
+    assert len(bandwidths) == 2  # NumPy's and the framework's: the same memory and unit
+    assert bandwidths[1] == row["bandwidth_gbytes_per_second"]
+    assert 1 / 100 < bandwidths[1] / bandwidths[0] < 100
     # A framework in memory is at least 50 MB, and these networks are nothing beside it.
     assert 50e6 < results["peak_memory_bytes"] < document["host"]["memory_bytes"]
 
@@ -223,7 +228,14 @@ def test_times_hold_the_steps_and_their_checks_are_kept(real_run):
 
 def test_terminal_has_the_table_what_was_chosen_and_the_verdict(real_run):
     framework, finished, _ = real_run
-    for words in ("img/s median", "batch 4 (as asked for)", "threads 1 of", "elapsed", "GEMM peak"):
+    for words in (
+        "img/s median",
+        "batch 4 (as asked for)",
+        "threads 1 of",
+        "elapsed",
+        "GEMM peak",
+        "GB/s",
+    ):
         assert words in finished.stdout
     assert f"{framework} trains" in finished.stdout
 
