@@ -22,7 +22,7 @@ def remark(summary: dict[str, Any]) -> str:
         return str(summary["status"])
     strange = results["images_per_second"]["outliers"] + results["step_ms"]["outliers"]
     remarks = [] if results["warm_up_settled"] else ["not settled"]
-    remarks += [f"{strange} outliers"] if strange else []
+    remarks += [f"{strange} outlier{'s' if strange > 1 else ''}"] if strange else []
     return ", ".join(["ok", *remarks])
 
 
