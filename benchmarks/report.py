@@ -130,8 +130,8 @@ def caution_lines(document: dict[str, Any]) -> list[str]:
     lines = []
     if any((results["percent_of_gemm_peak"] or 0) > 100 for results in found):
         lines.append(
-            "Above 100 %: convolutions ran faster than the matrix products seen, or skipped the taps on "
-            "padding, which the count has"
+            "Above 100 %: convolutions ran faster than the matrix products seen, or skipped the "
+            "taps on padding, which the count has"
         )
     of_memory = [r for r in found if (r.get("roofline") or {}).get("limit") == "memory"]
     if any(results["percent_of_roofline"] > 100 for results in of_memory):
