@@ -7,6 +7,7 @@ import importlib.util
 import json
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -107,3 +108,12 @@ def plant(monkeypatch, framework=None, **timed):
     replacement = stand_in(timed, **(framework or {}))
     monkeypatch.setattr(workloads, "load", lambda name: replacement)
     return worker.run(tiny_request())
+
+
+def is_running(process_id):
+    """Return whether a process of this number is there and has not ended."""
+    try:
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"

@@ -17,7 +17,7 @@ from benchmarks.options import parse
 from benchmarks.request import Request
 from shared.spec import SYSTEMS
 from tests.benchmark_documents import make_document, validate, write
-from tests.benchmark_stand_ins import INSTALLED, TINY, call
+from tests.benchmark_stand_ins import INSTALLED, TINY, call, is_running
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = ["--device", "cpu", "--batch-size", "8"]
@@ -250,14 +250,6 @@ def followers_of(process_id):
     found = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
     lines = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in found}
     return [child for child, line in lines.items() if b"benchmarks.pytorch_followers" in line]
-
-
-def is_running(process_id):
-    try:
-        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 @needs_pytorch

@@ -33,6 +33,7 @@ from tests.benchmark_stand_ins import (
     TINY,
     call,
     failed_row,
+    is_running,
     plant,
     tiny_request,
     use_worker,
@@ -295,14 +296,6 @@ def wait_for(condition):
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert condition()
-
-
-def is_running(process_id):
-    try:
-        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 def hanging(pid_file):
