@@ -35,8 +35,9 @@ table { border-collapse: collapse; margin: .6rem 0 1.6rem; font-variant-numeric:
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th:first-child, td:first-child, td.text, th.text { text-align: left; }
-td.text { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
-th { border-bottom: 2px solid var(--strong-line); font-weight: 600; }
+td.text { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
+th { border-bottom: 2px solid var(--strong-line); font-weight: 600; white-space: normal;
+  vertical-align: bottom; }
 .verdict { font-size: 1.15rem; font-weight: 600; padding: .7rem 1rem; background: var(--band);
   border-left: 4px solid var(--accent); }
 .failed { color: var(--failed); }
