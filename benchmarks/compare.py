@@ -14,9 +14,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from benchmarks.results import rates_of
-from benchmarks.statistics import Ratio, unpaired_ratio
-from benchmarks.stored_document import HOST, WORKLOAD, load
+from benchmarks.document.intervals import Ratio, unpaired_ratio
+from benchmarks.document.rows import rates_of
+from benchmarks.document.stored import HOST, WORKLOAD, load
 
 EXIT_REGRESSION = 1
 EXIT_BAD_INPUT = 2

@@ -21,9 +21,12 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks import document, launcher, report, results
-from benchmarks.options import EXIT_BAD_INPUT, parse
-from benchmarks.plan import Plan
+from benchmarks.document import assembly as document
+from benchmarks.document import rows as results
+from benchmarks.plan.options import EXIT_BAD_INPUT, parse
+from benchmarks.plan.rounds import Plan
+from benchmarks.show import tables as report
+from benchmarks.worker import launcher
 
 EXIT_FAILED_ROW = 1
 EXIT_INTERRUPTED = 130
@@ -152,7 +155,7 @@ def _finish(plan: Plan, found: dict[str, Any], console: Console, started: float)
         results.write_json(plan.json, found)
         console.print(f"written to {escape(str(plan.json))}")
     if plan.report is not None:
-        from benchmarks import page  # with matplotlib, which a run without a report can spare
+        from benchmarks.show import page  # with matplotlib, which a run without a report can spare
 
         console.print(f"report in {escape(str(page.write(plan.report, found)))}")
 

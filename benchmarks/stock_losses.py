@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.accuracy_sweep import OURS, Formula, Results
+from shared.studies.accuracy_sweep import OURS, Formula, Results
 
 # What softplus is, without a derivative of its own.
 WRITTEN_OUT = "relu(±x) + log1p(exp(-abs(x)))"

@@ -39,7 +39,7 @@ def _precision(dtype: str | np.dtype) -> AbstractContextManager:
 class JaxImplementation:
     """The NumPy-in, NumPy-out face of this package; `device` is "cpu", "gpu" or "auto".
 
-    `devices`, `batch_norm`: see `shared.replicas`. Batches are those of all devices together.
+    `devices`, `batch_norm`: see `shared.spec.replicas`. Batches are those of all devices together.
     """
 
     name = "jax"

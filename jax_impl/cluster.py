@@ -18,9 +18,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from shared.command_line import EXIT_BAD_INPUT, TrainingOptions
-from shared.following_run import FollowingRun
-from shared.training_run import TrainingRun
+from shared.run.command import EXIT_BAD_INPUT, TrainingOptions
+from shared.run.following import FollowingRun
+from shared.run.training import TrainingRun
 
 __all__ = ["any_process", "connect", "hosts", "joined", "leave", "open_run"]
 

@@ -18,9 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jax_impl.native_networks import native_names, without_value
-from shared.checkpoint_format import CheckpointError, encode_description
-from shared.image_files import GIBIBYTE, MAXIMUM_BYTES
-from shared.native_contents import (
+from shared.convert.native_contents import (
     PARTS,
     PROGRESS,
     NativeContents,
@@ -32,7 +30,9 @@ from shared.native_contents import (
     parts_of,
     split_description,
 )
-from shared.staging import staged
+from shared.data.images import GIBIBYTE, MAXIMUM_BYTES
+from shared.files.atomic import staged
+from shared.files.checkpoint import CheckpointError, encode_description
 
 __all__ = ["CARRIED", "read_native", "write_native"]
 

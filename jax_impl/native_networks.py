@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 from jax_impl.models import create_models
-from shared.native_contents import NativeContents
+from shared.convert.native_contents import NativeContents
 from shared.spec import NETWORKS, SystemSpec, optimizer_name
 
 __all__ = ["native_names", "run_native", "without_value"]

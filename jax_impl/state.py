@@ -16,10 +16,10 @@ from jax_impl.checkpoint import import_state
 from jax_impl.layers import BatchNorm, adam
 from jax_impl.models import create_models
 from jax_impl.parallel import divided, mesh_of, put, replicated
-from shared.precision import PRECISIONS, check_mode, check_precision
-from shared.replicas import check_replicas
 from shared.spec import AdamSpec, NetworkName, SystemSpec
-from shared.streams import initial_state
+from shared.spec.precision import PRECISIONS, check_mode, check_precision
+from shared.spec.replicas import check_replicas
+from shared.spec.streams import initial_state
 
 __all__ = [
     "MODES",
@@ -114,8 +114,8 @@ def create_train_state(
 ) -> TrainState:
     """Return a fresh state: the weights that `seed` stands for in every framework.
 
-    `precision`: one of `shared.precision.PRECISIONS`. `mode`: one of MODES, None for jit.
-    `devices`, `batch_norm`: see `shared.replicas`.
+    `precision`: one of `shared.spec.precision.PRECISIONS`. `mode`: one of MODES, None for jit.
+    `devices`, `batch_norm`: see `shared.spec.replicas`.
     """
     check_replicas(spec, devices, batch_norm)
     if dtype not in DTYPES:

@@ -27,9 +27,9 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from shared.command_line import EXIT_BAD_INPUT, EXIT_INTERRUPTED, TrainingOptions
-from shared.following_run import FollowingRun
-from shared.training_run import TrainingRun
+from shared.run.command import EXIT_BAD_INPUT, EXIT_INTERRUPTED, TrainingOptions
+from shared.run.following import FollowingRun
+from shared.run.training import TrainingRun
 
 __all__ = [
     "any_process",

@@ -25,13 +25,7 @@ from torch import Tensor, nn
 
 from pytorch_impl.checkpoint import to_canonical, to_native
 from pytorch_impl.native_networks import batch_counters, native_names
-from shared.checkpoint_format import (
-    CheckpointError,
-    encode_description,
-    spec_differences,
-    write_file_atomically,
-)
-from shared.native_contents import (
+from shared.convert.native_contents import (
     DESCRIPTION_FIELDS,
     OPTIMIZERS,
     PARTS,
@@ -45,6 +39,12 @@ from shared.native_contents import (
     parts_of,
     require_file,
     split_description,
+)
+from shared.files.checkpoint import (
+    CheckpointError,
+    encode_description,
+    spec_differences,
+    write_file_atomically,
 )
 from shared.spec import (
     NETWORKS,

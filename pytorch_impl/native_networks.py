@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from shared.native_contents import NativeContents
+from shared.convert.native_contents import NativeContents
 from shared.spec import NETWORKS, Layer, NetworkName, SystemSpec, optimizer_name
 
 __all__ = ["batch_counters", "create_native_network", "native_names", "run_native"]

@@ -15,10 +15,10 @@ from pytorch_impl.cluster import process_number
 from pytorch_impl.layers import with_global_batch_norm
 from pytorch_impl.models import create_models
 from pytorch_impl.parallel import replicate
-from shared.precision import PRECISIONS, check_mode, check_precision
-from shared.replicas import check_replicas, rows_of_replica
 from shared.spec import AdamSpec, NetworkName, SystemSpec
-from shared.streams import initial_state
+from shared.spec.precision import PRECISIONS, check_mode, check_precision
+from shared.spec.replicas import check_replicas, rows_of_replica
+from shared.spec.streams import initial_state
 
 __all__ = [
     "MODES",
@@ -141,8 +141,8 @@ def create_train_state(
 ) -> TrainState:
     """Return a fresh state: the weights that `seed` stands for in every framework.
 
-    `precision`: one of `shared.precision.PRECISIONS`. `mode`: one of MODES, None for eager.
-    `devices`, `batch_norm`: see `shared.replicas`; every one of the processes makes its own state.
+    `precision`: one of `shared.spec.precision.PRECISIONS`. `mode`: one of MODES, None for eager.
+    `devices`, `batch_norm`: see `shared.spec.replicas`; every process makes its own state.
     """
     _check_devices(spec, devices, batch_norm, mode)
     if dtype not in DTYPES:

@@ -24,10 +24,10 @@ from pytorch_impl.state import (
     select_device,
     synchronize,
 )
-from shared.command_line import TrainingOptions, run_command
-from shared.following_run import FollowingRun
+from shared.run.command import TrainingOptions, run_command
+from shared.run.following import FollowingRun
+from shared.run.training import TrainingRun
 from shared.spec import NetworkName
-from shared.training_run import TrainingRun
 
 __all__ = [
     "TrainState",

@@ -18,8 +18,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from shared.image_files import printable
-from shared.recording_file import (
+from shared.data.images import printable
+from shared.files.recording import (
     HALF_PRECISIONS,
     PYTHON_NUMBER,
     Recorded,

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import jsonschema
 
-from benchmarks import document, results, worker
-from benchmarks.options import parse
+from benchmarks.document import assembly as document
+from benchmarks.document import rows as results
+from benchmarks.plan.options import parse
+from benchmarks.worker import main as worker
 
 SCHEMA = json.loads(
-    (Path(__file__).resolve().parent.parent / "benchmarks" / "results_schema.json").read_text()
+    (Path(__file__).resolve().parent.parent / "benchmarks" / "document/schema.json").read_text()
 )
 PHASES = ("import", "check", "init", "compile_first_step", "sync_check", "warm_up", "linear_check")
 PHASES += ("throughput", "latency", "peak")

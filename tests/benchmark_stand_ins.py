@@ -11,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import gate, launcher, precision, run, worker, workloads
-from benchmarks.options import parse
+from benchmarks import run
+from benchmarks.plan.options import parse
+from benchmarks.worker import gate, launcher, workloads
+from benchmarks.worker import main as worker
+from benchmarks.worker import precision_probe as precision
 from shared.interface import IMPLEMENTATIONS
 from shared.spec import SYSTEMS
 from tests.benchmark_documents import validate

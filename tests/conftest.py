@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.command_line import run_command
 from shared.interface import IMPLEMENTATIONS, Implementation, MissingFrameworkError
 from shared.interface import load_implementation as load
-from shared.run_options import TrainingOptions
+from shared.run.command import run_command
+from shared.run.options import TrainingOptions
 from tests.stand_in_run import stand_in_options, ten_pictures
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from shared.equilibrium import APART, Labels, least_loss, optimum, quadrature_points
 from shared.spec import SYSTEMS
-from shared.streams import initial_state
+from shared.spec.streams import initial_state
+from shared.studies.equilibrium import APART, Labels, least_loss, optimum, quadrature_points
 
 # Two batches of the probabilities that D gives to fakes: alike, and one hopeless beside one good.
 EVEN, UNEVEN = np.array([0.5, 0.5]), np.array([0.01, 0.95])

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.checkpoint_format import read_checkpoint
+from shared.files.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[1]
 STEPS = 200  # of the unbroken run; a checkpoint every five of them

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shared.checkpoint_format import read_checkpoint
+from shared.files.checkpoint import read_checkpoint
 from shared.interface import IMPLEMENTATIONS
 from tests.killed_run import POLL, Victim, differences_from_whole, ended, names
 

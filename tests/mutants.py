@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from shared.interface import IMPLEMENTATIONS
-from shared.streams import stream
+from shared.spec.streams import stream
 from tests.mutant_tests import KINDS, Kind, kind_of, stages
 from tests.mutant_worker import Worker
 from tests.planted.fault import Fault

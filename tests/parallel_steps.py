@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from shared.data import to_image_range
+from shared.data.dataset import to_image_range
 from shared.fixtures.make_network import representative_state
 from shared.interface import Implementation
 from shared.spec import SYSTEMS, SystemSpec
-from shared.streams import latents
+from shared.spec.streams import latents
 
 CLASSES = {
     "pytorch": ("pytorch_impl", "PyTorchImplementation"),

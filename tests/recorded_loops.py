@@ -11,7 +11,7 @@ from shared.record import Recorder
 from shared.reference.network import forward
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions, SystemSpec, optimizer_name
-from shared.streams import initial_state, latents, stream
+from shared.spec.streams import initial_state, latents, stream
 
 SPEC = SYSTEMS["dcgan64"].replace(width=2, latent_dim=6, batch_size=4)
 STEPS = 2

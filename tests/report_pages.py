@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from shared.interface import METRIC_NAMES
-from shared.pictures import save_png
 from shared.report.__main__ import main
-from shared.run_folder import RunFolder
-from shared.run_records import RunRecords
+from shared.run.folder import RunFolder
+from shared.run.pictures import save_png
+from shared.run.records import RunRecords
 from shared.spec import SYSTEMS, SystemSpec
 
 VOID = {"meta", "img", "br", "input", "link"}

@@ -11,11 +11,10 @@ import signal
 
 import numpy as np
 
-from shared import streams
 from shared.interface import METRIC_NAMES
-from shared.run_options import TrainingOptions
-from shared.spec import SYSTEMS
-from shared.training_run import TrainingRun
+from shared.run.options import TrainingOptions
+from shared.run.training import TrainingRun
+from shared.spec import SYSTEMS, streams
 
 SPEC = SYSTEMS["dcgan64"].replace(width=1, latent_dim=3, batch_size=2)
 KERNEL = "generator/conv_transpose_1/kernel"

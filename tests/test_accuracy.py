@@ -9,8 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared import accuracy
-from shared.accuracy_sweep import (
+from shared.fixtures.load import LOSS_FIELDS
+from shared.fixtures.make_losses import exact_losses
+from shared.interface import Implementation
+from shared.reference.comparison import ulp_error
+from shared.spec import LOSS_NAMES
+from shared.studies import accuracy
+from shared.studies.accuracy_sweep import (
     DTYPES,
     LOSSES,
     TARGETS,
@@ -20,11 +25,6 @@ from shared.accuracy_sweep import (
     measure,
     sweep_scores,
 )
-from shared.comparison import ulp_error
-from shared.fixtures.load import LOSS_FIELDS
-from shared.fixtures.make_losses import exact_losses
-from shared.interface import Implementation
-from shared.spec import LOSS_NAMES
 from tests.test_losses import numpy_dtype
 
 DOCS = Path(__file__).parent.parent / "docs" / "losses.md"

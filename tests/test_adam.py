@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from shared.comparison import MismatchError, require_close, require_same_kind
 from shared.interface import Implementation
 from shared.reference.adam import adam_update
+from shared.reference.comparison import MismatchError, require_close, require_same_kind
 from shared.spec import AdamSpec, Conventions
 
 STEPS = 1000

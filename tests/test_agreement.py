@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from shared.agreement import main, measure
 from shared.interface import Implementation
 from shared.reference.adapter import ReferenceImplementation
 from shared.spec import Conventions
+from shared.studies.agreement import main, measure
 
 
 def test_every_implementation_agrees(implementation: Implementation) -> None:

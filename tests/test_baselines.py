@@ -7,9 +7,9 @@ import importlib
 import numpy as np
 import pytest
 
-from benchmarks import gate
-from shared.differences import state_differences
+from benchmarks.worker import gate
 from shared.interface import IMPLEMENTATIONS, MissingFrameworkError, load_implementation
+from shared.reference.differences import state_differences
 from shared.reference.step import StepResult, train_step
 from shared.spec import SYSTEMS, Conventions
 

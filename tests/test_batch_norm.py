@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.comparison import MismatchError, require_close
 from shared.interface import Implementation
+from shared.reference.comparison import MismatchError, require_close
 from shared.reference.layers import batch_norm_forward, batch_norm_inference, running_statistics
 
 FEATURES, STEPS, EPSILON, MOMENTUM = 5, 10, 1e-5, 0.1

@@ -10,9 +10,11 @@ from queue import Queue
 import numpy as np
 import pytest
 
-from benchmarks import gate, precision, sync_contract, worker, workloads
-from benchmarks.options import parse
-from benchmarks.pooled_differences import POOLED_BOUNDS
+from benchmarks.plan.options import parse
+from benchmarks.worker import gate, sync_contract, workloads
+from benchmarks.worker import main as worker
+from benchmarks.worker import precision_probe as precision
+from benchmarks.worker.pooled_differences import POOLED_BOUNDS
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions
 from tests.benchmark_documents import validate_row
@@ -126,7 +128,7 @@ def test_a_missing_sync_in_jax_gets_no_number(tmp_path, monkeypatch):
         monkeypatch,
         """
 import jax_impl.train
-from benchmarks import worker
+from benchmarks.worker import main as worker
 jax_impl.train.synchronize = lambda state: 0.0
 worker.main()
 """,
@@ -273,7 +275,7 @@ def test_an_extra_pass_of_the_discriminator_gets_no_number(tmp_path, monkeypatch
         monkeypatch,
         """
 from pytorch_impl import train
-from benchmarks import worker
+from benchmarks.worker import main as worker
 honest = train.train_step
 def with_extra_pass(state, real_images, latents):
     metrics = honest(state, real_images, latents)
@@ -296,7 +298,8 @@ def test_a_worker_that_runs_out_of_memory_says_so(tmp_path, monkeypatch):
         """
 import resource
 import numpy as np
-from benchmarks import worker, workloads
+from benchmarks.worker import main as worker
+from benchmarks.worker import workloads
 from tests.benchmark_stand_ins import stand_in
 def step():
     limit = 2**30

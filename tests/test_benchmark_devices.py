@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compare, configuration, exchanges, launcher, stored_document, verdict
-from benchmarks.options import parse
-from benchmarks.request import Request
+from benchmarks import compare
+from benchmarks.document import stored as stored_document
+from benchmarks.plan import configuration
+from benchmarks.plan.options import parse
+from benchmarks.plan.request import Request
+from benchmarks.show import verdict
+from benchmarks.worker import exchanges, launcher
 from shared.spec import SYSTEMS
 from tests.benchmark_documents import make_document, validate, write
 from tests.benchmark_stand_ins import INSTALLED, TINY, call, is_running
@@ -96,7 +100,7 @@ def test_a_document_keeps_devices_and_their_communication_apart(capsys):
     one, two = (summary["results"] for summary in found["summary"])
     assert "communication_ms" not in one
     assert two["communication_ms"] == 25.0
-    from benchmarks import report
+    from benchmarks.show import tables as report
 
     report.show(found, report.make_console())
     # A step of 8 images at 80 a second is 100 ms.
@@ -170,9 +174,10 @@ def test_pytorch_exchanges_as_often_as_is_counted():
     code = """
 import json, sys
 import torch.distributed as dist
-from benchmarks import exchanges, pytorch_workload
-from benchmarks.feed import make_feed
-from benchmarks.options import parse
+from benchmarks.worker import exchanges
+from benchmarks.worker import pytorch_workload
+from benchmarks.worker.feed import make_feed
+from benchmarks.plan.options import parse
 plan = parse(sys.argv[1:])
 request = plan.request(plan.configurations[0], 0, 1.0)
 pytorch_workload.configure(request)
@@ -232,8 +237,8 @@ def test_a_follower_that_takes_wrong_rows_gets_no_number(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(
         """
 import sys
-if len(sys.orig_argv) > 2 and sys.orig_argv[2] == "benchmarks.pytorch_followers":
-    from shared import replicas
+if len(sys.orig_argv) > 2 and sys.orig_argv[2] == "benchmarks.worker.pytorch_followers":
+    from shared.spec import replicas
     honest = replicas.rows_of_replica
     replicas.rows_of_replica = lambda a, batches, devices, replica: honest(a, batches, devices, 0)
 """
@@ -249,7 +254,9 @@ def followers_of(process_id):
     """Return the ids of a process's children that follow it, once they take part."""
     found = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
     lines = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in found}
-    return [child for child, line in lines.items() if b"benchmarks.pytorch_followers" in line]
+    return [
+        child for child, line in lines.items() if b"benchmarks.worker.pytorch_followers" in line
+    ]
 
 
 @needs_pytorch

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from benchmarks import page, plots
+from benchmarks.show import page, plots
 from tests.benchmark_documents import make_document
 
 ARGUMENTS = ["--framework", "all", "--batch-size", "8", "16", "--baselines", "--aa"]

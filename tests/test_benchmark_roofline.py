@@ -15,9 +15,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import compare, gemm_peak, page, peaks, plots, report, roofline, stored_document
-from benchmarks.flops import flops_per_image
-from benchmarks.traffic import bytes_per_step
+from benchmarks import compare
+from benchmarks.document import roofline
+from benchmarks.document import stored as stored_document
+from benchmarks.document.flops import flops_per_image
+from benchmarks.document.traffic import bytes_per_step
+from benchmarks.show import page, plots
+from benchmarks.show import tables as report
+from benchmarks.worker import gemm_peak, peaks
 from shared.spec import SYSTEMS
 from tests.benchmark_documents import make_document, validate
 from tests.benchmark_stand_ins import INSTALLED, plant, stand_in, tiny_request
@@ -178,7 +183,8 @@ def test_a_row_has_gflops_and_gbytes_per_second(monkeypatch):
 
 ADD = """
 import inspect, json, numpy as np
-from benchmarks import host, workloads
+from benchmarks.plan import host
+from benchmarks.worker import workloads
 from tests.benchmark_stand_ins import tiny_request
 request, length = tiny_request({framework!r}), 2**24
 framework = workloads.load({framework!r})

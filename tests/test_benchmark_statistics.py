@@ -7,7 +7,9 @@ import copy
 import numpy as np
 import pytest
 
-from benchmarks import compare, statistics, verdict
+from benchmarks import compare
+from benchmarks.document import intervals as statistics
+from benchmarks.show import verdict
 from tests.benchmark_documents import make_document, write
 
 # --- statistics --------------------------------------------------------------------------------

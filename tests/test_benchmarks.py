@@ -15,12 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import gate, host, launcher, loading, results, run, worker
-from benchmarks.configuration import MODES, PRECISIONS
-from benchmarks.feed import make_feed
-from benchmarks.flops import flops_per_image, multiply_adds
-from benchmarks.options import choose_device, parse
-from benchmarks.request import Request
+from benchmarks import run
+from benchmarks.document import rows as results
+from benchmarks.document.flops import flops_per_image, multiply_adds
+from benchmarks.plan import host
+from benchmarks.plan.configuration import MODES, PRECISIONS
+from benchmarks.plan.options import choose_device, parse
+from benchmarks.plan.request import Request
+from benchmarks.worker import gate, launcher, loading
+from benchmarks.worker import main as worker
+from benchmarks.worker.feed import make_feed
 from shared.interface import IMPLEMENTATIONS
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions
@@ -247,7 +251,7 @@ def test_terminal_has_the_table_what_was_chosen_and_the_verdict(real_run):
 @pytest.mark.parametrize("framework", IMPLEMENTATIONS)
 def test_missing_framework_says_how_to_install_it(framework, tmp_path, monkeypatch, capsys):
     hide = f"import sys; sys.modules[{PACKAGES[framework]!r}] = None\n"
-    use_worker(monkeypatch, f"{hide}from benchmarks import worker; worker.main()")
+    use_worker(monkeypatch, f"{hide}from benchmarks.worker import main as worker; worker.main()")
     row = failed_row(tmp_path, framework)
     assert row["status"] == "missing_framework"
     advice = f"pip install -c constraints.txt -e '.[{framework}]'"
@@ -304,7 +308,7 @@ def hanging(pid_file):
 import pathlib, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 pathlib.Path({str(pid_file)!r}).write_text(str(child.pid))
-print("benchmarks.worker: phase warm_up", file=sys.stderr, flush=True)
+print("benchmarks.worker.main: phase warm_up", file=sys.stderr, flush=True)
 time.sleep(60)
 """
 
@@ -325,7 +329,8 @@ def test_a_run_that_is_ended_takes_its_worker_along(number, code, tmp_path):
     arguments = [*TINY, "--framework", QUICKEST, "--json", str(path)]
     parent = f"""
 import sys
-from benchmarks import launcher, run
+from benchmarks import run
+from benchmarks.worker import launcher
 launcher.WORKER_COMMAND = (sys.executable, "-c", {hanging(pid_file)!r})
 launcher.measure_gemm_peak = lambda threads, time_limit: None
 sys.exit(run.main({arguments!r}))
@@ -375,7 +380,8 @@ def test_step_that_is_wrong_gets_no_number(tmp_path, monkeypatch, capsys):
         monkeypatch,
         f"""
 import dataclasses
-from benchmarks import worker, workloads
+from benchmarks.worker import main as worker
+from benchmarks.worker import workloads
 honest = workloads.load({QUICKEST!r})
 def create(*arguments):
     workload = honest.create(*arguments)

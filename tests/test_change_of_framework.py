@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.checkpoint_format import read_checkpoint
-from shared.comparison import MismatchError, relative_l2
+from shared.files.checkpoint import read_checkpoint
 from shared.interface import IMPLEMENTATIONS
 from shared.reference.adapter import ReferenceImplementation
+from shared.reference.comparison import MismatchError, relative_l2
 from shared.spec import SYSTEMS
-from shared.trajectory import (
+from shared.studies.trajectory import (
     BOUNDS,
     Course,
     Difference,

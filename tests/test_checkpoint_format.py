@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from shared.checkpoint_format import (
+from shared.files.checkpoint import (
     CheckpointError,
     read_checkpoint,
     spec_differences,

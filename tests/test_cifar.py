@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.cifar_files import read_batch
-from shared.data import DataError, load_dataset
-from shared.plain_pickle import MAXIMUM_INSTRUCTIONS, read_plain_pickle
+from shared.data.cifar import read_batch
+from shared.data.dataset import DataError, load_dataset
+from shared.data.plain_pickle import MAXIMUM_INSTRUCTIONS, read_plain_pickle
 from shared.spec import SYSTEMS
 from tests.fuzz.readers.cifar import batch_of_python_2
 

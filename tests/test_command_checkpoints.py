@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from shared import training_run
-from shared.checkpoint_format import read_checkpoint, write_checkpoint
-from shared.command_line import run_command
-from shared.run_options import ALL_CHECKPOINTS, KEEP_CHECKPOINTS
+from shared.files.checkpoint import read_checkpoint, write_checkpoint
+from shared.run import training as training_run
+from shared.run.command import run_command
+from shared.run.options import ALL_CHECKPOINTS, KEEP_CHECKPOINTS
 from tests.stand_in_run import (
     KERNEL,
     fit,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.checkpoint_format import read_checkpoint
-from shared.command_line import build_parser, run_command
-from shared.config_file import config_text
+from shared.files.checkpoint import read_checkpoint
+from shared.run.command import build_parser, run_command
+from shared.run.config import config_text
 from tests.stand_in_run import fit, loss_rows, ten_pictures
 
 EVERY_OPTION = {
@@ -224,7 +224,7 @@ def test_paths_come_back_in_any_locale(tmp_path, name):
     data = ten_pictures(tmp_path)
     out, new = os.path.join(os.fsencode(tmp_path), name), os.fsencode(tmp_path / "new")
     program = (
-        "import sys; from shared.command_line import run_command; "
+        "import sys; from shared.run.command import run_command; "
         "from tests.stand_in_run import fit; sys.exit(run_command('jax', fit))"
     )
     for locale, *arguments in (

@@ -8,13 +8,13 @@ import re
 import numpy as np
 import pytest
 
-from shared.checkpoint_format import read_checkpoint
-from shared.collapse import STEPS_IN_A_ROW, DiscriminatorWatch
-from shared.command_line import run_command
+from shared.files.checkpoint import read_checkpoint
 from shared.interface import METRIC_NAMES
-from shared.run_failures import is_out_of_memory
+from shared.run.collapse import STEPS_IN_A_ROW, DiscriminatorWatch
+from shared.run.command import run_command
+from shared.run.failures import is_out_of_memory
+from shared.run.training import NonFiniteLossError, NonFiniteStateError, TrainingRun
 from shared.spec import LOSS_NAMES
-from shared.training_run import NonFiniteLossError, NonFiniteStateError, TrainingRun
 from tests.conftest import limit_threads
 from tests.stand_in_run import (
     KERNEL,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.command_line import QUICK_RUNS, TrainingOptions, run_command
 from shared.interface import MissingFrameworkError
+from shared.run.command import QUICK_RUNS, TrainingOptions, run_command
 from shared.spec import SYSTEMS, AdamSpec
 from tests.stand_in_run import names
 
@@ -178,7 +178,7 @@ def test_interrupted_command_ends_with_130_and_a_checkpoint(tmp_path, data):
     program = textwrap.dedent("""
         import os, signal, sys
         from tests.stand_in_run import fit
-        from shared.command_line import run_command
+        from shared.run.command import run_command
 
         def during(step, metrics):
             if step == 5:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.checkpoint_format import read_checkpoint
+from shared.files.checkpoint import read_checkpoint
 from tests.stand_in_run import loss_rows, names
 
 ROOT = Path(__file__).parents[1]
@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 # pause after each step in which a test can act.
 PROGRAM = """
 import sys, time
-from shared import progress
-from shared.command_line import run_command
+from shared.run import progress
+from shared.run.command import run_command
 from tests.stand_in_run import fit
 
 def slowly(step, metrics):

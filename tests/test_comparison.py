@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from shared.comparison import (
+from shared.reference.comparison import (
     MismatchError,
     relative_l2,
     require_close,

@@ -19,13 +19,13 @@ from shared.conformance.start_points import StartPoint, start_points
 from shared.conformance.verdicts import Result, counts, run
 from shared.fixtures import load_network_fixture
 from shared.fixtures.make_network import KINK_MARGIN
-from shared.layer import Initializer, Parameter
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.network import Pass, forward
 from shared.reference.step import train_step
 from shared.spec import Conventions
-from shared.streams import stream
-from shared.trajectory import BOUNDS
+from shared.spec.layers import Initializer, Parameter
+from shared.spec.streams import stream
+from shared.studies.trajectory import BOUNDS
 from tests import test_adam, test_models, test_systems
 from tests.test_conventions import CASES as DEVIATIONS
 

@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from shared.comparison import relative_l2
 from shared.fixtures.make_network import representative_state
 from shared.reference.adapter import ReferenceImplementation
+from shared.reference.comparison import relative_l2
 from shared.reference.losses import loss_values
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions
-from shared.streams import initial_state, latents
+from shared.spec.streams import initial_state, latents
 
 # Every other value that each field is known to take in ports, and a system that shows it.
 DEVIATIONS: dict[str, list] = {

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared import convert, file_kinds
-from shared.checkpoint_format import read_checkpoint, write_checkpoint
-from shared.file_kinds import FILE_KINDS, kind_of, load_format
+from shared.convert.command import command as convert
+from shared.convert.command import file_kinds
+from shared.convert.file_kinds import FILE_KINDS, kind_of, load_format
+from shared.convert.native_contents import OPTIMIZERS
+from shared.convert.verification import NETWORK_BOUND, VerificationError, require_same_outputs
+from shared.files.checkpoint import read_checkpoint, write_checkpoint
 from shared.fixtures.make_network import representative_state
 from shared.interface import IMPLEMENTATIONS, MissingFrameworkError, load_implementation
-from shared.native_contents import OPTIMIZERS
 from shared.spec import NETWORKS, SYSTEMS, Pixels, SystemSpec
-from shared.verification import NETWORK_BOUND, VerificationError, require_same_outputs
 from tests.conftest import limit_threads
 
 PROGRESS = {"step": 3, "seed": 7, "dtype": "float32"}
@@ -370,7 +371,7 @@ def test_a_mistake_that_reading_undoes_is_caught(
 
 @pytest.mark.parametrize("name", ["generator/batch_norm_2/mean", "discriminator_optimizer/step"])
 def test_a_bit_that_changes_is_caught(tmp_path, capsys, monkeypatch, name) -> None:
-    import shared.canonical_format as own
+    import shared.convert.canonical_format as own
 
     write = own.write_checkpoint
 
@@ -413,7 +414,7 @@ def test_help_names_every_kind(capsys) -> None:
 
 def test_no_framework_is_imported_for_help() -> None:
     code = (
-        "import sys, shared.convert\n"
+        "import sys, shared.convert.command\n"
         "found = {'torch', 'tensorflow', 'keras', 'jax', 'h5py', 'orbax'} & set(sys.modules)\n"
         "sys.exit(str(found) if found else 0)"
     )

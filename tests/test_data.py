@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shared import image_files
-from shared.data import (
+from shared.data import images as image_files
+from shared.data.dataset import (
     Batches,
     DataError,
     ImageDataset,
@@ -30,7 +30,7 @@ from shared.data import (
     to_pixels,
 )
 from shared.spec import SYSTEMS
-from shared.streams import batch_order
+from shared.spec.streams import batch_order
 
 COLOUR = SYSTEMS["dcgan64"]
 GREY = COLOUR.replace(channels=1)
@@ -393,7 +393,7 @@ def test_a_folder_without_images_is_an_error(tmp_path):
 def test_more_than_memory_allows_is_refused(tmp_path, monkeypatch):
     save(tmp_path / "a.png", NOISE[0])
     save(tmp_path / "b.png", NOISE[0])
-    monkeypatch.setattr("shared.data.MAXIMUM_BYTES", 2 * 64 * 64 * 3 - 1)
+    monkeypatch.setattr("shared.data.dataset.MAXIMUM_BYTES", 2 * 64 * 64 * 3 - 1)
     with pytest.raises(DataError, match=r"holds 2 images, which take 0\.0 GiB.*at most"):
         load_dataset(tmp_path, COLOUR)
 

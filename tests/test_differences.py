@@ -1,12 +1,12 @@
-"""The yardsticks of shared.differences, by hand and with planted faults."""
+"""The yardsticks of shared.reference.differences, by hand and with planted faults."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from shared.differences import drifts, gradient_differences, state_differences
 from shared.fixtures.make_network import representative_state
+from shared.reference.differences import drifts, gradient_differences, state_differences
 from shared.spec import SYSTEMS, SystemSpec, state_shapes
 
 SPEC = SYSTEMS["conv28"].replace(width=2, latent_dim=3)

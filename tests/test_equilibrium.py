@@ -12,8 +12,12 @@ import pytest
 from PIL import Image
 from scipy import integrate
 
-from shared import equilibrium
-from shared.equilibrium import (
+from shared.interface import Implementation, LossValues
+from shared.reference.adapter import implementation as reference
+from shared.reference.losses import discriminator_half
+from shared.spec import LOSS_NAMES, Conventions
+from shared.studies import equilibrium
+from shared.studies.equilibrium import (
     APART,
     HARD,
     MAXIMUM_BOUND,
@@ -29,10 +33,6 @@ from shared.equilibrium import (
     optimum,
     train,
 )
-from shared.interface import Implementation, LossValues
-from shared.reference.adapter import implementation as reference
-from shared.reference.losses import discriminator_half
-from shared.spec import LOSS_NAMES, Conventions
 
 SMOOTHED = Labels(real=0.9)
 CASES = [

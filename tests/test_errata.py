@@ -11,11 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.equilibrium import APART, SAME, Labels, jensen_shannon, least_loss, optimum, stratified
 from shared.interface import Implementation
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions, SystemSpec
-from shared.streams import initial_state, latents
+from shared.spec.streams import initial_state, latents
+from shared.studies.equilibrium import (
+    APART,
+    SAME,
+    Labels,
+    jensen_shannon,
+    least_loss,
+    optimum,
+    stratified,
+)
 from tests import errata
 from tests.errata import FIGURES
 

@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared import evaluate, fidelity
-from shared.checkpoint_format import write_checkpoint
-from shared.fidelity import FidelityError
+from shared.files.checkpoint import write_checkpoint
 from shared.interface import Implementation, MissingFrameworkError
-from shared.metrics import sliced_wasserstein_distance
-from shared.run_folder import RunFolder
+from shared.quality import fidelity
+from shared.quality.fidelity import FidelityError
+from shared.quality.metrics import sliced_wasserstein_distance
+from shared.run.folder import RunFolder
 from shared.spec import SYSTEMS, SystemSpec
-from shared.streams import initial_state, latents
+from shared.spec.streams import initial_state, latents
+from shared.studies import evaluate
 from tests.conftest import installed_implementations
 
 SEED = 3

@@ -28,12 +28,12 @@ BOUNDS = {"float64": 1e-11, "float32": 1e-5}
 CODE = """
 import sys
 import numpy as np
-from shared.comparison import require_same_kind, relative_l2
+from shared.reference.comparison import require_same_kind, relative_l2
 from shared.fixtures.make_network import representative_state
 from shared.interface import load_implementation
 from shared.reference.adapter import ReferenceImplementation
 from shared.spec import SYSTEMS
-from shared.streams import latents
+from shared.spec.streams import latents
 
 def differences(ours, system, dtype):
     truth = ReferenceImplementation()

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from shared.comparison import require_close
 from shared.fixtures import load_loss_cases, load_network_fixture
 from shared.fixtures.__main__ import main
 from shared.fixtures.check import check_fixtures
 from shared.fixtures.load import DIRECTORY, LOSSES_FILE, SCHEMA_FILE
 from shared.fixtures.make_network import KINK_MARGIN, kink_margin
+from shared.reference.comparison import require_close
 from shared.reference.network import forward
 from shared.reference.step import train_step
 from shared.spec import Conventions

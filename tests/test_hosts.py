@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.checkpoint_format import read_checkpoint
+from shared.files.checkpoint import read_checkpoint
 from shared.interface import IMPLEMENTATIONS
 from tests.test_parallel_runs import BOUND, SMALL, require, run
 

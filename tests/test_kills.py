@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from shared.checkpoint_format import read_checkpoint, write_checkpoint
+from shared.files.checkpoint import read_checkpoint, write_checkpoint
 from tests.killed_run import Victim, differences_from_whole
 from tests.kills import kill_rounds, limited_file_size
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared import loss_curves
-from shared.loss_curves import ROLES, loss_curve
 from shared.spec import LOSS_NAMES
+from shared.studies import loss_curves
+from shared.studies.loss_curves import ROLES, loss_curve
 
 SCORES = np.linspace(-6.0, 6.0, 49)
 SIGMOID = 1.0 / (1.0 + np.exp(-SCORES))

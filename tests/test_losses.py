@@ -7,14 +7,14 @@ import functools
 import numpy as np
 import pytest
 
-from shared.accuracy_sweep import sweep_scores
-from shared.comparison import ulp_error
 from shared.fixtures import LossCase, load_loss_cases
 from shared.fixtures.load import LOSS_FIELDS
 from shared.fixtures.make_losses import exact_losses
 from shared.interface import Implementation
 from shared.reference.adapter import implementation as reference
+from shared.reference.comparison import ulp_error
 from shared.spec import LOSS_NAMES
+from shared.studies.accuracy_sweep import sweep_scores
 
 CASES = load_loss_cases()
 DTYPES = ("float32", "float64")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from shared.metrics import (
+from shared.quality.metrics import (
     DIRECTIONS,
     PATCHES_PER_IMAGE,
     FlatImagesError,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shared.comparison import MismatchError, relative_l2, require_close
 from shared.fixtures import NetworkFixture, load_network_fixture
 from shared.fixtures.make_network import KINK_MARGIN, kink_margin, representative_state
 from shared.interface import METRIC_NAMES, Implementation
 from shared.reference.adapter import ReferenceImplementation
+from shared.reference.comparison import MismatchError, relative_l2, require_close
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions, SystemSpec, state_shapes
-from shared.streams import initial_state, latents
+from shared.spec.streams import initial_state, latents
 
 # Relative L2 bounds. float64: measured 2e-15 forward, 8e-15 gradients, 2e-14 whole state, in all
 # three; the smallest planted fault, a leaky ReLU whose slope went through float32, shows at 1.5e-8

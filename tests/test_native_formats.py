@@ -15,21 +15,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.checkpoint_format import CheckpointError
-from shared.file_kinds import FILE_KINDS, FileFormat, kind_of, load_format
-from shared.fixtures.make_network import representative_state
-from shared.interface import Implementation
-from shared.native_contents import (
+from shared.convert.file_kinds import FILE_KINDS, FileFormat, kind_of, load_format
+from shared.convert.native_contents import (
     NativeContents,
     closest_network,
     infer_spec,
     part_shapes,
     parts_of,
 )
+from shared.convert.verification import verification_inputs
+from shared.files.atomic import staged
+from shared.files.checkpoint import CheckpointError
+from shared.fixtures.make_network import representative_state
+from shared.interface import Implementation
 from shared.reference.network import forward
 from shared.spec import NETWORKS, SYSTEMS, Conventions, NetworkName, SystemSpec
-from shared.staging import staged
-from shared.verification import verification_inputs
 
 WIDTH = 2
 PROGRESS = {"step": 3, "seed": 7, "dtype": "float32", "dataset": "digits"}

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from shared.comparison import relative_l2
 from shared.interface import IMPLEMENTATIONS, MissingFrameworkError, load_implementation
 from shared.reference.adapter import ReferenceImplementation
+from shared.reference.comparison import relative_l2
 from shared.spec import Conventions
 from tests.parallel_steps import CASES, STEPS, states
 

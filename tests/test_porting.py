@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.comparison import relative_l2
 from shared.interface import MissingFrameworkError, load_implementation
+from shared.reference.comparison import relative_l2
 from tests import traps
 from tests.conftest import installed_implementations
 from tests.traps import TRAPS, Trap

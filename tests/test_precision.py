@@ -7,9 +7,9 @@ import importlib
 import numpy as np
 import pytest
 
-from benchmarks import gate
-from shared.differences import state_differences
+from benchmarks.worker import gate
 from shared.interface import Implementation
+from shared.reference.differences import state_differences
 from shared.spec import SYSTEMS, SystemSpec
 
 MODULES = {"pytorch": "pytorch_impl", "tf": "tf_impl", "jax": "jax_impl"}

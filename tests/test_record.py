@@ -11,8 +11,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from shared.files.recording import read_recording
 from shared.record import Recorder, RecordingError
-from shared.recording_file import read_recording
 
 
 def test_order_steps_names_and_layouts_are_kept(tmp_path: Path) -> None:

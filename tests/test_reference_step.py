@@ -11,7 +11,7 @@ from shared.reference.losses import loss_values
 from shared.reference.network import forward
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, AdamSpec, Conventions, SystemSpec
-from shared.streams import latents
+from shared.spec.streams import latents
 
 CANONICAL = Conventions()
 

@@ -1,4 +1,4 @@
-"""shared.replicas and the options of several devices."""
+"""shared.spec.replicas and the options of several devices."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from shared.replicas import check_replicas, rows_of_replica
 from shared.spec import SYSTEMS
+from shared.spec.replicas import check_replicas, rows_of_replica
 
 SPEC = SYSTEMS["dcgan64"].replace(batch_size=12)
 
@@ -49,7 +49,7 @@ def test_every_image_of_its_own_device_is_fine_where_batch_norm_is_global():
 HOLD = """
 import sys, time
 from pathlib import Path
-from shared.run_folder import RunFolder
+from shared.run.folder import RunFolder
 lock = RunFolder(Path(sys.argv[1])).lock()
 print("held", flush=True)
 time.sleep(60)
@@ -57,7 +57,7 @@ time.sleep(60)
 
 
 def test_a_folder_is_held_by_one_process_and_let_go_when_it_is_killed(tmp_path):
-    from shared.run_folder import RunFolder
+    from shared.run.folder import RunFolder
 
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True

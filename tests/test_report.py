@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.command_line import TrainingOptions
 from shared.interface import METRIC_NAMES
-from shared.run_folder import RunFolder
-from shared.training_run import TrainingRun
+from shared.run.command import TrainingOptions
+from shared.run.folder import RunFolder
+from shared.run.training import TrainingRun
 from tests.report_pages import SPEC, VERSIONS, figures, report, rows_of, write_run
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from shared.interface import METRIC_NAMES
 from shared.report import plots
-from shared.run_folder import LOSS_COLUMNS
+from shared.run.folder import LOSS_COLUMNS
 from tests.report_pages import Element, column, report, write_run
 
 TITLES = dict(

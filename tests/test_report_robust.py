@@ -15,7 +15,7 @@ import pytest
 from shared.report.__main__ import main
 from shared.report.headline import duration
 from shared.report.runs import ReportError, read_run, read_table
-from shared.run_folder import LOSS_COLUMNS
+from shared.run.folder import LOSS_COLUMNS
 from tests.report_pages import figures, report, rows_of, write_run
 
 

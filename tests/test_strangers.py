@@ -24,15 +24,15 @@ import pytest
 from PIL import Image
 
 from benchmarks import compare
-from benchmarks.stored_document import MAXIMUM_WINDOWS, load
-from shared import image_files
-from shared.checkpoint_format import CheckpointError, read_checkpoint, write_checkpoint
-from shared.data import DataError, load_dataset
-from shared.file_kinds import FILE_KINDS, load_format
+from benchmarks.document.stored import MAXIMUM_WINDOWS, load
+from shared.convert.file_kinds import FILE_KINDS, load_format
+from shared.convert.native_contents import NativeContents
+from shared.data import images as image_files
+from shared.data.dataset import DataError, load_dataset
+from shared.files.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from shared.files.messages import MAXIMUM_MESSAGE, one_line, printable
 from shared.fixtures.load import LOSSES_FILE, FixtureError, load_loss_cases, load_network_fixture
 from shared.fixtures.make_network import representative_state
-from shared.messages import MAXIMUM_MESSAGE, one_line, printable
-from shared.native_contents import NativeContents
 from shared.spec import SYSTEMS
 from tests.benchmark_documents import make_document
 from tests.fuzz.archives import lzma_that_asks_for_memory, zip_of

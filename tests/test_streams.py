@@ -5,7 +5,7 @@ import pytest
 
 from shared.fixtures import load_network_fixture
 from shared.spec import SYSTEMS, Conventions, state_shapes
-from shared.streams import batch_order, initial_state, latents, stream
+from shared.spec.streams import batch_order, initial_state, latents, stream
 
 SPEC = SYSTEMS["dcgan64"].replace(width=8)
 

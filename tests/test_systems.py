@@ -7,22 +7,22 @@ import itertools
 import numpy as np
 import pytest
 
-from shared.comparison import MismatchError, require_same_kind
-from shared.differences import (
+from shared.fixtures.make_network import KINK_MARGIN, kink_margin, representative_state
+from shared.interface import METRIC_NAMES, Implementation
+from shared.reference.adapter import ReferenceImplementation
+from shared.reference.comparison import MismatchError, require_same_kind
+from shared.reference.differences import (
     cancelled_biases,
     drifting_arrays,
     drifts,
     gradient_differences,
     state_differences,
 )
-from shared.fixtures.make_network import KINK_MARGIN, kink_margin, representative_state
-from shared.interface import METRIC_NAMES, Implementation
-from shared.reference.adapter import ReferenceImplementation
 from shared.reference.network import forward
 from shared.reference.step import train_step
 from shared.spec import NETWORKS, SYSTEMS, Conventions, SystemSpec, state_shapes
-from shared.streams import initial_state, latents
-from shared.trajectory import (
+from shared.spec.streams import initial_state, latents
+from shared.studies.trajectory import (
     BOUNDS,
     Bounds,
     Course,

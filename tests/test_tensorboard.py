@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared import streams
-from shared.command_line import TrainingOptions, run_command
 from shared.interface import METRIC_NAMES, Implementation, MissingFrameworkError
-from shared.run_folder import RunFolder
-from shared.run_records import RunRecords
-from shared.spec import SYSTEMS, SystemSpec
-from shared.tensorboard import event_files, read_records
-from shared.training_run import TrainingRun
+from shared.run.command import TrainingOptions, run_command
+from shared.run.folder import RunFolder
+from shared.run.records import RunRecords
+from shared.run.tensorboard import event_files, read_records
+from shared.run.training import TrainingRun
+from shared.spec import SYSTEMS, SystemSpec, streams
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = {

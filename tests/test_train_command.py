@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.checkpoint_format import read_checkpoint
-from shared.data import Batches, load_dataset
-from shared.differences import state_differences
+from shared.data.dataset import Batches, load_dataset
+from shared.files.checkpoint import read_checkpoint
 from shared.interface import Implementation
-from shared.pictures import image_grid
 from shared.reference.adapter import ReferenceImplementation
+from shared.reference.differences import state_differences
+from shared.run.pictures import image_grid
+from shared.run.training import SAMPLE_COUNT
 from shared.spec import SystemSpec
-from shared.streams import latents
-from shared.training_run import SAMPLE_COUNT
+from shared.spec.streams import latents
 from tests.conftest import installed_implementations
 
 # Two steps of a system of width 4: seconds, most of them compilation.

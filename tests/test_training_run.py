@@ -14,15 +14,16 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from shared import progress, streams, training_run
-from shared.checkpoint_format import CheckpointError, read_checkpoint
-from shared.data import load_dataset, to_image_range
+from shared.data.dataset import load_dataset, to_image_range
+from shared.files.checkpoint import CheckpointError, read_checkpoint
 from shared.interface import METRIC_NAMES
-from shared.metrics import sliced_wasserstein_distance
-from shared.pictures import image_grid, moving_average, plot_losses, save_png
-from shared.sample_quality import SampleQuality
-from shared.spec import SYSTEMS
-from shared.training_run import NonFiniteLossError, TrainingRun
+from shared.quality.metrics import sliced_wasserstein_distance
+from shared.quality.sample_quality import SampleQuality
+from shared.run import progress
+from shared.run import training as training_run
+from shared.run.pictures import image_grid, moving_average, plot_losses, save_png
+from shared.run.training import NonFiniteLossError, TrainingRun
+from shared.spec import SYSTEMS, streams
 from tests.stand_in_run import (
     GREY,
     SPEC,
@@ -474,7 +475,7 @@ def test_loss_that_is_not_finite_is_found_before_its_checkpoint(make_options):
 
 def test_shared_needs_no_framework():
     program = (
-        "import sys, shared.training_run; "
+        "import sys, shared.run.training; "
         "print(sorted({'torch', 'tensorflow', 'keras', 'jax', 'flax', 'optax'} & set(sys.modules)))"
     )
     done = subprocess.run(

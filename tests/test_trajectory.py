@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared import trajectory
-from shared.comparison import MismatchError
 from shared.interface import Implementation
 from shared.interface import load_implementation as load
-from shared.other_process import OtherProcess, load_trainer
 from shared.reference.adapter import ReferenceImplementation
+from shared.reference.comparison import MismatchError
 from shared.spec import SYSTEMS, Conventions, SystemSpec
-from shared.trajectory import (
+from shared.studies import trajectory
+from shared.studies.other_process import OtherProcess, load_trainer
+from shared.studies.trajectory import (
     BOUNDS,
     Bounds,
     Course,

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.comparison import relative_l2
 from shared.fixtures.make_network import KINK_MARGIN, kink_margin, representative_state
 from shared.interface import LossValues, load_implementation
+from shared.reference.comparison import relative_l2
 from shared.reference.losses import loss_values
 from shared.reference.network import forward
 from shared.reference.step import train_step
 from shared.spec import NETWORKS, SYSTEMS, Conventions, SystemSpec, flattened_pixels, optimizer_name
-from shared.streams import initial_state, latents
+from shared.spec.streams import initial_state, latents
 from tests.conftest import installed_implementations
 
 # What the ports that are held right must reach: float64 rounding through one step.

@@ -20,7 +20,7 @@ __all__ = ["TensorFlowImplementation", "implementation"]
 class TensorFlowImplementation:
     """The NumPy-in, NumPy-out face of this package; `device` is "cpu", "gpu" or "auto".
 
-    `devices`, `batch_norm`: see `shared.replicas`. Batches are those of all devices together.
+    `devices`, `batch_norm`: see `shared.spec.replicas`. Batches are those of all devices together.
     """
 
     name = "tf"

@@ -24,9 +24,9 @@ import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
 from tensorflow.python.eager import context
 
-from shared.command_line import TrainingOptions
-from shared.following_run import FollowingRun
-from shared.training_run import TrainingRun
+from shared.run.command import TrainingOptions
+from shared.run.following import FollowingRun
+from shared.run.training import TrainingRun
 
 __all__ = [
     "any_process",

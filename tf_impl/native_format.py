@@ -14,8 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from shared.checkpoint_format import CheckpointError, encode_description, write_file_atomically
-from shared.native_contents import (
+from shared.convert.native_contents import (
     DESCRIPTION_FIELDS,
     NativeContents,
     check_contents,
@@ -27,6 +26,7 @@ from shared.native_contents import (
     require_file,
     split_description,
 )
+from shared.files.checkpoint import CheckpointError, encode_description, write_file_atomically
 from shared.spec import NETWORKS
 from tf_impl.native_networks import native_names
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from shared.native_contents import NativeContents
+from shared.convert.native_contents import NativeContents
 from shared.spec import NETWORKS, SystemSpec
 from tf_impl.models import create_models
 

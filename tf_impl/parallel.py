@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from shared.replicas import rows_of_replica
+from shared.spec.replicas import rows_of_replica
 from tf_impl import cluster
 
 __all__ = [

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from shared.precision import PRECISIONS, check_mode, check_precision
-from shared.replicas import check_replicas
 from shared.spec import NetworkName, SystemSpec
-from shared.streams import initial_state
+from shared.spec.precision import PRECISIONS, check_mode, check_precision
+from shared.spec.replicas import check_replicas
+from shared.spec.streams import initial_state
 from tf_impl.checkpoint import import_state
 from tf_impl.layers import Adam, BatchNormalization
 from tf_impl.models import create_models
@@ -91,9 +91,9 @@ def create_train_state(
 ) -> TrainState:
     """Return a fresh state: the weights that `seed` stands for in every framework.
 
-    `precision`: one of `shared.precision.PRECISIONS`. `mode`: one of MODES, None for xla on one
+    `precision`: one of `precision.PRECISIONS`. `mode`: one of MODES, None for xla on one
     GPU and function otherwise: on a CPU, XLA's convolutions are slower. `devices` and
-    `batch_norm`: `shared.replicas` and `tf_impl.parallel.prepare_devices`.
+    `batch_norm`: `shared.spec.replicas` and `tf_impl.parallel.prepare_devices`.
     """
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")

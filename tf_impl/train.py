@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from shared.command_line import TrainingOptions, run_command
-from shared.following_run import FollowingRun
+from shared.run.command import TrainingOptions, run_command
+from shared.run.following import FollowingRun
+from shared.run.training import TrainingRun
 from shared.spec import NetworkName
-from shared.training_run import TrainingRun
 from tf_impl import cluster
 from tf_impl.checkpoint import export_state, import_state
 from tf_impl.losses import LOSSES

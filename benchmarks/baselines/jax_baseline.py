@@ -17,7 +17,7 @@ from flax import nnx
 
 from jax_impl.state import select_device
 from shared.spec import NETWORKS, AdamSpec, Conventions, SystemSpec, optimizer_name
-from shared.streams import initial_state
+from shared.spec.streams import initial_state
 
 __all__ = [
     "CONVENTIONS",

@@ -18,7 +18,7 @@ from pytorch_impl.models import DCGAN64Discriminator, DCGAN64Generator
 from pytorch_impl.state import TrainState, select_device
 from pytorch_impl.state import synchronize as synchronize_state
 from shared.spec import AdamSpec, Conventions, SystemSpec
-from shared.streams import initial_state
+from shared.spec.streams import initial_state
 
 __all__ = [
     "CONVENTIONS",

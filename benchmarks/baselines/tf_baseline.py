@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from shared.spec import NETWORKS, AdamSpec, Conventions, SystemSpec, optimizer_name
-from shared.streams import initial_state
+from shared.spec.streams import initial_state
 from tf_impl.state import select_device
 
 __all__ = [

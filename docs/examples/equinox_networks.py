@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shared.streams import initial_state
+from shared.spec.streams import initial_state
 
 
 def _convolution(layer, weights):

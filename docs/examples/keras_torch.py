@@ -10,7 +10,7 @@ os.environ["KERAS_BACKEND"] = "torch"  # before Keras is imported
 from keras import ops
 
 from shared.interface import LossValues
-from shared.streams import initial_state
+from shared.spec.streams import initial_state
 
 
 def _forward(state, network, x, training):

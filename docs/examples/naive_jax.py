@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shared.streams import initial_state
+from shared.spec.streams import initial_state
 
 
 def _conv_transpose(x, kernel, stride, padding):

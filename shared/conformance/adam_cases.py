@@ -19,7 +19,7 @@ from shared.conformance.problem import Answers, Case, Problem
 from shared.conformance.protocol import Session
 from shared.reference.adam import adam_update
 from shared.spec import AdamSpec, Conventions
-from shared.streams import stream
+from shared.spec.streams import stream
 
 DTYPES = ("float64", "float32")
 EPSILONS = (1e-8, 1e-7, 1e-3)

@@ -16,7 +16,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from shared.command_line import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from shared.conformance.cases import all_problems, cases_of, selected
 from shared.conformance.client import ChildSession, serve_command
 from shared.conformance.overrides import Override, load_overrides
@@ -24,6 +23,7 @@ from shared.conformance.problem import Problem
 from shared.conformance.protocol import SessionEndedError
 from shared.conformance.reports import print_summary, write_json, write_junit
 from shared.conformance.verdicts import Result, is_conformant, run
+from shared.run.command import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 
 PROGRAM = "python -m shared.conformance"
 TIME_LIMIT = 120.0  # seconds; a framework's import and first compilation take a tenth of it

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from shared.comparison import ExactNumber, relative_l2, ulp_error
-from shared.layer import Initializer, Parameter
+from shared.reference.comparison import ExactNumber, relative_l2, ulp_error
+from shared.spec.layers import Initializer, Parameter
 
 Measure = Callable[[np.ndarray], float]
 

@@ -20,16 +20,16 @@ from shared.conformance.measures import Measure
 from shared.conformance.problem import Answers, Case, Problem
 from shared.conformance.protocol import Session
 from shared.conformance.start_points import StartPoint, start_points
-from shared.differences import (
+from shared.interface import METRIC_NAMES
+from shared.reference.differences import (
     Arrays,
     drifting_arrays,
     drifts,
     gradient_differences,
     state_differences,
 )
-from shared.interface import METRIC_NAMES
 from shared.spec import SYSTEMS
-from shared.streams import initial_state
+from shared.spec.streams import initial_state
 
 _LOADED = ("create", "import_state")
 _MODES = {"training": True, "inference": False}

@@ -15,7 +15,7 @@ from shared.fixtures.make_network import representative_state
 from shared.reference.network import Arrays, forward
 from shared.reference.step import StepResult, train_step
 from shared.spec import SYSTEMS, Conventions, NetworkName, SystemSpec
-from shared.streams import latents, stream
+from shared.spec.streams import latents, stream
 
 
 @dataclass(frozen=True)

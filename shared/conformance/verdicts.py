@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from shared.comparison import worst_element
 from shared.conformance.overrides import Override
 from shared.conformance.problem import Case, Declared, Problem
 from shared.conformance.protocol import (
@@ -19,6 +18,7 @@ from shared.conformance.protocol import (
     Session,
     SessionEndedError,
 )
+from shared.reference.comparison import worst_element
 
 Verdict = Literal[
     "pass",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.differences import drifting_arrays, gradient_differences, state_differences
 from shared.explain.observations import ADAM_STAGE, FORWARD_STAGES, LOSS_STAGE, Group
 from shared.explain.probes import Arrays, Probe
+from shared.reference.differences import drifting_arrays, gradient_differences, state_differences
 from shared.spec import SystemSpec
 
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24}
@@ -52,7 +52,7 @@ class Parting:
 def differences(group: Group, expected: Arrays, dtype: str) -> dict[str, float]:
     """Return the relative difference of every array that both have; inf for another shape.
 
-    What arithmetic does not determine is left out (`shared.differences`).
+    What arithmetic does not determine is left out (`shared.reference.differences`).
     """
     actual = {name: array for name, array in group.arrays.items() if name in expected}
     wrong = {n: math.inf for n, a in actual.items() if a.shape != expected[n].shape}

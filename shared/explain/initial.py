@@ -7,13 +7,13 @@ from typing import get_args, get_type_hints
 
 import numpy as np
 
-from shared.comparison import relative_l2
 from shared.explain.distance import Parting
 from shared.explain.port import Port
 from shared.explain.probes import Arrays
 from shared.explain.verdict import Stage
+from shared.reference.comparison import relative_l2
 from shared.spec import Conventions, SystemSpec
-from shared.streams import initial_state
+from shared.spec.streams import initial_state
 
 STAGE = "initial weights"
 SEED = 3

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.fixtures.make_network import representative_state
-from shared.layer import Layer
 from shared.reference.network import Pass, forward
 from shared.reference.step import train_step
 from shared.spec import Conventions, SystemSpec
-from shared.streams import latents, stream
+from shared.spec.layers import Layer
+from shared.spec.streams import latents, stream
 
 Arrays = dict[str, np.ndarray]
 

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from shared.comparison import ulp_error
 from shared.explain.distance import Parting
 from shared.explain.fixes import Fix
 from shared.explain.traps import fix_of, title_of
+from shared.reference.comparison import ulp_error
 
 VerdictName = Literal["rounding", "known trap", "unexplained"]
 

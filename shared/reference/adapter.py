@@ -12,7 +12,7 @@ from shared.reference.losses import loss_values
 from shared.reference.network import Arrays, forward
 from shared.reference.step import train_step
 from shared.spec import AdamSpec, Conventions, NetworkName, SystemSpec, state_shapes
-from shared.streams import initial_state
+from shared.spec.streams import initial_state
 
 
 @dataclass

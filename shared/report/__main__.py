@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from shared.checkpoint_format import write_file_atomically
-from shared.messages import one_line, printable
+from shared.files.checkpoint import write_file_atomically
+from shared.files.messages import one_line, printable
 from shared.report.page import make_page
 from shared.report.runs import ReportError, read_runs
 

@@ -16,7 +16,7 @@ from shared.report.headline import headline
 from shared.report.look import SCRIPT, STYLE
 from shared.report.runs import Run
 from shared.report.settings import Setting, compare_settings, differences_in_words
-from shared.tensorboard import TAGS
+from shared.run.tensorboard import TAGS
 
 FEW_ROWS = 12
 QUALITY = "swd"

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from shared.pictures import moving_average
 from shared.report.runs import Run, drawable
+from shared.run.pictures import moving_average
 
 STYLES = (
     ("#2b7bd1", ""),

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from shared.files.messages import printable
 from shared.interface import METRIC_NAMES
-from shared.messages import printable
-from shared.run_folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder
-from shared.tensorboard import TAGS
+from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder
+from shared.run.tensorboard import TAGS
 
 MOST_STEPS = 2**53
 """Above it float64 does not hold every whole number."""

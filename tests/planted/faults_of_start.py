@@ -16,8 +16,9 @@ def _initializer(value: str) -> Fault:
         everywhere(
             Edit(
                 "state.py",
-                "from shared.streams import initial_state\n",
-                "from shared.spec import Conventions\nfrom shared.streams import initial_state\n",
+                "from shared.spec.streams import initial_state\n",
+                "from shared.spec import Conventions\n"
+                "from shared.spec.streams import initial_state\n",
             ),
             Edit(
                 "state.py",

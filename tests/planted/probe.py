@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.comparison import relative_l2
-from shared.differences import Arrays, gradient_differences, state_differences
 from shared.fixtures.make_network import representative_state
 from shared.interface import Implementation
 from shared.reference.adapter import ReferenceImplementation
+from shared.reference.comparison import relative_l2
+from shared.reference.differences import Arrays, gradient_differences, state_differences
 from shared.spec import SystemSpec
-from shared.streams import latents, stream
+from shared.spec.streams import latents, stream
 from tests.planted.fault import Fault, Start
 
 TRUTH_BOUND = 1e-10

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.comparison import relative_l2
 from shared.explain.recordings.aligning import COMPANIONS
 from shared.explain.recordings.evidence import (
     FIELDS,
@@ -20,6 +19,7 @@ from shared.explain.recordings.evidence import (
 )
 from shared.explain.recordings.report import Trap
 from shared.reference.adam import adam_update
+from shared.reference.comparison import relative_l2
 from shared.reference.layers import Array
 from shared.spec import AdamSpec, Conventions
 

@@ -16,7 +16,7 @@ from shared.explain.recordings.rounding import (
     holds_the_same_numbers,
     is_within,
 )
-from shared.recording_file import HALF_PRECISIONS, Recorded
+from shared.files.recording import HALF_PRECISIONS, Recorded
 from shared.reference.layers import Array
 
 COMPANIONS = ("/gradient", "/m", "/v")

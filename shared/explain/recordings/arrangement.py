@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.recording_file import Recorded
+from shared.files.recording import Recorded
 from shared.reference.layers import Array
 
 _MAXIMUM_AXES = 5

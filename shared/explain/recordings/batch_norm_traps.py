@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from shared.comparison import relative_l2
 from shared.explain.recordings.evidence import (
     Evidence,
     Explanation,
@@ -17,6 +16,7 @@ from shared.explain.recordings.evidence import (
     recently,
 )
 from shared.explain.recordings.report import Trap
+from shared.reference.comparison import relative_l2
 from shared.reference.layers import Array, batch_norm_forward, batch_norm_inference
 
 _EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-8)

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from shared.comparison import relative_l2, ulp_error
 from shared.explain.recordings.aligning import Aligned, Key, have_the_same_letters
 from shared.explain.recordings.report import Pair
 from shared.explain.recordings.rounding import BOUNDS
+from shared.reference.comparison import relative_l2, ulp_error
 
 KERNELS = ("kernel", "weight")
 

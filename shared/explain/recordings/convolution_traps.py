@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from shared.comparison import relative_l2
 from shared.explain.recordings.comparing import KERNELS
 from shared.explain.recordings.evidence import (
     Evidence,
@@ -18,6 +17,7 @@ from shared.explain.recordings.evidence import (
 )
 from shared.explain.recordings.report import Trap
 from shared.reference import layers
+from shared.reference.comparison import relative_l2
 from shared.reference.layers import Array
 
 Axes = tuple[int, ...]

@@ -17,7 +17,7 @@ from shared.explain.recordings.layout_traps import layout_traps
 from shared.explain.recordings.matching import match
 from shared.explain.recordings.report import RecordingReport
 from shared.explain.recordings.rounding import with_settled_dtypes
-from shared.recording_file import read_recording
+from shared.files.recording import read_recording
 
 _FINDERS = (layout_traps, factor_traps, convolution_traps, batch_norm_traps, adam_traps)
 

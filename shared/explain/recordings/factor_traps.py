@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.comparison import relative_l2
 from shared.explain.recordings.comparing import KERNELS
 from shared.explain.recordings.evidence import Evidence, named_trap
 from shared.explain.recordings.report import Trap
+from shared.reference.comparison import relative_l2
 
 # What moves by steps, in which a factor means nothing: a first update of Adam is ± one rate.
 _STATE = (*KERNELS, "bias", "scale", "m", "v", "mean")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from shared.explain.recordings.rounding import bound_of, holds_the_same_numbers
-from shared.recording_file import Recorded
+from shared.files.recording import Recorded
 
 Same = Callable[[Recorded, Recorded], bool]
 Match = tuple[Recorded, Recorded, str]

@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from shared.comparison import relative_l2
-from shared.recording_file import PYTHON_NUMBER, Recorded, Recording
+from shared.files.recording import PYTHON_NUMBER, Recorded, Recording
+from shared.reference.comparison import relative_l2
 from shared.reference.layers import Array
 
 BOUNDS = {"bfloat16": 8e-2, "float16": 1e-2, "float32": 1e-5, "float64": 1e-11}

@@ -1,4 +1,4 @@
-"""CIFAR-10's python batches: `shared.data.load_dataset` on a file and on a folder of them."""
+"""CIFAR-10's python batches: `load_dataset` on a file and on a folder of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 
 import numpy as np
 
-from shared.data import DataError, load_dataset
+from shared.data.dataset import DataError, load_dataset
 from shared.spec import SYSTEMS
 from tests.fuzz import pickles
 from tests.fuzz.places import Files

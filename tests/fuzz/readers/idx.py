@@ -1,4 +1,4 @@
-"""IDX files, raw and gzip: `shared.data.load_dataset` on a file."""
+"""IDX files, raw and gzip: `shared.data.dataset.load_dataset` on a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from random import Random
 
 import numpy as np
 
-from shared.data import DataError, load_dataset
+from shared.data.dataset import DataError, load_dataset
 from shared.spec import SYSTEMS
 from tests.fuzz.archives import BOMB, packed_zeros
 from tests.fuzz.places import Files

@@ -1,4 +1,4 @@
-"""Folders of pictures: `shared.data.load_dataset` on a folder."""
+"""Folders of pictures: `shared.data.dataset.load_dataset` on a folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from shared.data import DataError, load_dataset
+from shared.data.dataset import DataError, load_dataset
 from shared.spec import SYSTEMS
 from tests.fuzz.mutators import mutated
 from tests.fuzz.places import Files, case_of

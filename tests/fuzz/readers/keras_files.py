@@ -11,8 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from shared.checkpoint_format import CheckpointError
-from shared.native_contents import NativeContents, part_shapes
+from shared.convert.native_contents import NativeContents, part_shapes
+from shared.files.checkpoint import CheckpointError
 from shared.spec import NETWORKS
 from tests.fuzz.json_mutators import mutated_document
 from tests.fuzz.places import Files

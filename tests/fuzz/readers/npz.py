@@ -1,4 +1,4 @@
-""".npz files: `shared.data.load_dataset` on a file."""
+""".npz files: `shared.data.dataset.load_dataset` on a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from random import Random
 
 import numpy as np
 
-from shared.data import DataError, load_dataset
+from shared.data.dataset import DataError, load_dataset
 from shared.spec import SYSTEMS
 from tests.fuzz.archives import lzma_that_asks_for_memory, zip_of, zip_of_zeros, zip_that_lies
 from tests.fuzz.mutators import mutated

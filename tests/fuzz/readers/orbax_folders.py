@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from shared.checkpoint_format import CheckpointError
-from shared.native_contents import NativeContents, part_shapes
+from shared.convert.native_contents import NativeContents, part_shapes
+from shared.files.checkpoint import CheckpointError
 from tests.fuzz.json_mutators import mutated_document
 from tests.fuzz.mutators import mutated
 from tests.fuzz.places import Files, case_of, path_in

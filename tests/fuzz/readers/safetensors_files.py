@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from shared.canonical_format import read_native
-from shared.checkpoint_format import CheckpointError, write_checkpoint
+from shared.convert.canonical_format import read_native
+from shared.files.checkpoint import CheckpointError, write_checkpoint
+from shared.files.recording import read_recording
 from shared.fixtures.load import (
     DIRECTORY,
     NETWORK_PARTS,
@@ -24,7 +25,6 @@ from shared.fixtures.load import (
 )
 from shared.fixtures.make_network import representative_state
 from shared.record import Recorder, RecordingError
-from shared.recording_file import read_recording
 from shared.spec import SYSTEMS, state_shapes
 from tests.fuzz.json_mutators import mutated_document
 from tests.fuzz.mutators import mutated

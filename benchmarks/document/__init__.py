@@ -1,0 +1,1 @@
+"""The results: rows, intervals, rankings, and the file that holds them."""

@@ -1,0 +1,1 @@
+"""The results as text, tables, plots and a page."""

@@ -1,0 +1,145 @@
+"""Start workers one at a time, wait for their answers, and never wait for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from benchmarks.plan.host import ROOT, available_threads
+from benchmarks.plan.request import Request
+from benchmarks.worker.main import PHASE_PREFIX, empty_row
+
+WORKER_COMMAND = (sys.executable, "-m", "benchmarks.worker.main")
+PEAK_COMMAND = (sys.executable, "-m", "benchmarks.worker.gemm_peak")
+LOADING_COMMAND = (sys.executable, "-m", "benchmarks.worker.loading")
+ERROR_TAIL = 2000  # characters of stderr kept in a row
+
+
+def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
+    """Return a worker's row; one that dies, hangs or answers nonsense gets a row that says so.
+
+    `time_limit` is in seconds; the worker's whole process group is killed when it is over.
+    """
+    environment = worker_environment(request.device, request.configuration.threads)
+    command = (*WORKER_COMMAND, request.to_json())
+    row, kills = empty_row(request), out_of_memory_kills()
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        try:
+            answer, exit_code = _communicate(command, environment, errors, time_limit)
+        except subprocess.TimeoutExpired:
+            phase = _phases_reached(errors)
+            message = f"no answer within {time_limit:g} seconds; it was in phase {phase!r}"
+            return row | {"status": "timeout", "error": message}
+        stderr = _tail(errors)
+    try:
+        answered: dict[str, Any] = json.loads(answer)
+    except json.JSONDecodeError:
+        status = "oom" if out_of_memory_kills() > kills else "error"
+        return row | {"status": status, "error": _death(exit_code, stderr), "stderr": stderr}
+    return answered if answered["status"] == "ok" else answered | {"stderr": stderr}
+
+
+def measure_gemm_peak(threads: int, time_limit: float) -> dict[str, Any] | None:
+    """Return the peak and the bandwidth that `gemm_peak` measures with these threads.
+
+    None if it failed.
+    """
+    found = _answer(PEAK_COMMAND, threads, time_limit)
+    return found and {name: entry | {"threads": threads} for name, entry in found.items()}
+
+
+def measure_loading(system: str, time_limit: float) -> dict[str, Any] | None:
+    """Return what `benchmarks.worker.loading` measures for a system; None if it failed."""
+    return _answer((*LOADING_COMMAND, system), available_threads(), time_limit)
+
+
+def _answer(command: Sequence[str], threads: int, time_limit: float) -> dict[str, Any] | None:
+    environment = worker_environment("cpu", threads)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        try:
+            answer, _ = _communicate(command, environment, errors, time_limit)
+            found: dict[str, Any] = json.loads(answer)
+        except (subprocess.TimeoutExpired, json.JSONDecodeError):
+            return None
+    return found
+
+
+def out_of_memory_kills() -> int:
+    """Return how many processes beside this one the kernel has killed for memory; 0 if unknown."""
+    try:
+        lines = Path("/sys/fs/cgroup/memory.events").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def worker_environment(device: str, threads: int) -> dict[str, str]:
+    """Return the environment of a worker: everything a framework reads before it is imported."""
+    count = str(threads)
+    environment = os.environ | {
+        "KERAS_BACKEND": "tensorflow",
+        "MKL_NUM_THREADS": count,
+        "NPROC": count,  # the size of the thread pools of XLA's CPU client
+        "OMP_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        # No folder of the caller's may shadow a package of the worker's.
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }
+    if device == "cpu":
+        environment |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+    return environment
+
+
+def _communicate(
+    command: Sequence[str], environment: dict[str, str], errors: IO[str], time_limit: float
+) -> tuple[str, int]:
+    """Return stdout and exit code of a command in a session of its own, which ends with it."""
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        answer, _ = process.communicate(timeout=time_limit)
+    finally:  # also after Ctrl-C, which a session of its own does not hear
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    return answer, process.returncode
+
+
+def _tail(errors: IO[str]) -> str:
+    errors.seek(0)
+    lines = [line for line in errors if not line.startswith(PHASE_PREFIX)]
+    return "".join(lines)[-ERROR_TAIL:]
+
+
+def _phases_reached(errors: IO[str]) -> str:
+    """Return the phase that a worker was last in."""
+    errors.seek(0)
+    phases = [line[len(PHASE_PREFIX) :].strip() for line in errors if line.startswith(PHASE_PREFIX)]
+    return phases[-1] if phases else "start"
+
+
+def _death(exit_code: int, stderr: str) -> str:
+    """Return one line on a worker that ended without an answer."""
+    if exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        hint = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
+        return f"the worker was killed by {name}{hint}"
+    last_line = stderr.strip().splitlines()[-1:] or ["nothing on stderr"]
+    return f"the worker ended with exit code {exit_code} and no answer: {last_line[0]}"

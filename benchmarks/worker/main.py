@@ -1,0 +1,221 @@
+"""One measurement in a process of its own: `python -m benchmarks.worker.main REQUEST`.
+
+REQUEST is `benchmarks.plan.request.Request` as JSON. The answer is one JSON document, a row of the
+results, and the only thing on stdout: what a framework prints goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.plan import host
+from benchmarks.plan.request import Request
+from benchmarks.worker import baseline_workload, exchanges, gate, peaks, workloads
+from benchmarks.worker import precision_probe as precision
+from benchmarks.worker.feed import feed_of_one, make_feed
+from benchmarks.worker.measure import measure
+from benchmarks.worker.sync_contract import ContractError
+from benchmarks.worker.workloads import UnsupportedError, Workload
+from shared.data.dataset import DataError
+from shared.interface import MissingFrameworkError
+from shared.spec import Conventions
+
+PHASE_PREFIX = "benchmarks.worker.main: phase "
+OUT_OF_MEMORY = ("out of memory", "resource_exhausted", "resourceexhausted", "can't allocate")
+
+
+class RowError(Exception):
+    """The row ends here, with this status and this message."""
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass
+class Recorder:
+    """The row as it fills, and the phase that is under way."""
+
+    row: dict[str, Any]
+    phase_name: str = "start"
+    started: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase into the row, in milliseconds; the launcher reads its name on stderr."""
+        self.phase_name = name
+        print(f"{PHASE_PREFIX}{name}", file=sys.stderr, flush=True)
+        started = time.perf_counter()
+        yield
+        self.row["phases_ms"][name] = 1e3 * (time.perf_counter() - started)
+
+
+def run(request: Request) -> dict[str, Any]:
+    """Return the row of a request; whatever goes wrong is a row with its status and error."""
+    row = empty_row(request)
+    recorder = Recorder(row)
+    try:
+        _fill(request, recorder)
+        row["status"] = "ok"
+    except RowError as error:
+        row["status"], row["error"] = error.status, str(error)
+    except Exception as error:  # noqa: BLE001 - a row is always written
+        row["status"] = _status_of(error, recorder.phase_name)
+        row["error"] = f"{recorder.phase_name}: {type(error).__name__}: {error}"
+    if row["status"] != "ok":
+        # No number leaves a row that failed, so that none can be quoted.
+        row |= {"warm_up": None, "windows": [], "latency_ms": []}
+        row |= {"peak_gflops_per_second": None, "bandwidth_gbytes_per_second": None}
+        row.pop("communication_ms", None)
+    return row
+
+
+def empty_row(request: Request) -> dict[str, Any]:
+    """Return a row that holds nothing yet; times in milliseconds, memory in bytes."""
+    return {
+        "configuration": request.configuration.id,
+        "round": request.round,
+        "status": "error",
+        "error": None,
+        "python": sys.version.split()[0],
+        "versions": {},
+        "environment": host.environment(),
+        "settings": None,
+        "phases_ms": {},
+        "warm_up": None,
+        "windows": [],
+        "latency_ms": [],
+        "memory": None,
+        "peak_gflops_per_second": None,
+        "bandwidth_gbytes_per_second": None,
+        "checks": {},
+    }
+
+
+def _fill(request: Request, recorder: Recorder) -> None:
+    row = recorder.row
+    with recorder.phase("import"):
+        _configure(request)
+        row["versions"] = host.package_versions(request.framework)
+    with recorder.phase("check"):
+        _check_numerics(request, row)
+    with recorder.phase("init"):
+        workload = _create(request)
+        workload.synchronize()
+    with recorder.phase("compile_first_step"):
+        workload.step()
+        workload.synchronize()
+    row["settings"] = check_settings(request, workload, row["checks"]["precision"])
+    try:
+        measure(workload, request, recorder)
+    except FloatingPointError as error:
+        raise RowError("nan", str(error)) from error
+    except ContractError as error:
+        raise RowError("check_failed", str(error)) from error
+    row["memory"] = {
+        "peak_resident_bytes": workload.peak_resident_bytes(),
+        "peak_device_bytes": workload.peak_device_bytes(),
+    }
+    if workload.communicate is not None:
+        with recorder.phase("communication"):
+            row["communication_ms"] = exchanges.measure(workload.communicate)
+    with recorder.phase("peak"):  # last, because its arrays are no part of a step's memory
+        row |= peaks.of_worker(workloads.load(request.framework), request)
+
+
+def _configure(request: Request) -> None:
+    """Import the framework on the device that was asked for, or say why that cannot be."""
+    try:
+        workloads.load(request.framework).configure(request)
+    except MissingFrameworkError as error:
+        raise RowError("missing_framework", str(error)) from error
+    except ModuleNotFoundError as error:  # the framework is there, a package beside it is not
+        advice = f"pip install -c constraints.txt -e '.[{request.framework}]'"
+        raise RowError("missing_framework", f"{error}; install it with: {advice}") from error
+    except ValueError as error:
+        raise RowError("no_device", str(error)) from error
+
+
+def _create(request: Request) -> Workload:
+    try:
+        feed = make_feed(request)
+        return workload_of(request)(request.spec, request.seed, request, feed)
+    except DataError as error:
+        raise RowError("error", str(error)) from error
+
+
+def workload_of(request: Request) -> Callable[..., Workload]:
+    """Return what makes the workload of a request's implementation: ours or the baseline."""
+    if request.configuration.implementation == "ours":
+        return workloads.load(request.framework).create
+    return baseline_workload.create
+
+
+def _check_numerics(request: Request, row: dict[str, Any]) -> None:
+    """Let the gate and the precision probe fill the row's checks; what they refuse ends it."""
+    checks = row["checks"]
+    checks["equivalence"] = check = check_equivalence(request)
+    if not check["passed"]:
+        raise RowError("check_failed", gate.describe_failure(check))
+    errors = precision.probe(workloads.load(request.framework).operations(request))
+    checks["precision"] = errors | {"effective": gate.effective_precision(request, check, errors)}
+    complaint = precision.complaint(request, errors) or gate.complaint(request, check)
+    if complaint:
+        raise RowError("check_failed", complaint)
+
+
+def check_equivalence(request: Request) -> dict[str, Any]:
+    """Make the gate's step on the device that is going to be timed, and compare it."""
+    asked = request.configuration
+    spec, conventions = request.spec, Conventions()
+    if asked.implementation == "baseline":
+        module = baseline_workload.baseline(request.framework)
+        spec, conventions = module.spec_of(spec), module.CONVENTIONS
+    problem = gate.gate_problem(spec, asked.precision)
+    feed = feed_of_one(problem.real_images, problem.latents)
+    try:
+        workload = workload_of(request)(problem.spec, problem.seed, request, feed)
+    except (UnsupportedError, ValueError) as error:  # a precision or mode that cannot be had
+        raise RowError("error", str(error)) from error
+    workload.import_state(problem.start)
+    metrics = {name: float(value) for name, value in workload.step().items()}
+    expected = gate.truth(problem, conventions)
+    return gate.compare(problem, expected, metrics, workload.export_state(), asked.precision)
+
+
+def check_settings(request: Request, workload: Workload, probed: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings as read back; others than were asked for end the row."""
+    settings = workload.effective_settings() | {"precision": probed["effective"]}
+    asked = {"platform": request.device, "dtype": request.dtype}
+    if request.configuration.mode is not None:
+        asked["mode"] = request.configuration.mode
+    if wrong := {name: settings[name] for name in asked if settings[name] != asked[name]}:
+        raise RowError("error", f"asked for {asked}, but what is in use is {wrong}")
+    return settings
+
+
+def _status_of(error: Exception, phase: str) -> str:
+    text = f"{type(error).__name__} {error}".lower()
+    if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
+        return "oom"
+    return "compile_error" if phase == "compile_first_step" else "error"
+
+
+def main() -> None:
+    """Answer the request on the command line."""
+    # Everything that is printed from here on, by C++ too, goes to stderr; stdout is the answer's.
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    json.dump(run(Request.from_json(sys.argv[1])), answer, allow_nan=False)
+    answer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""`.safetensors` with the same functions as every framework's native_format and native_networks.
+
+The file is `shared.files.checkpoint`'s, so it holds a whole training state or nothing, and the
+networks are the NumPy reference's: the one format that needs no framework.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from shared.convert.native_contents import PARTS, PROGRESS, NativeContents
+from shared.files.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from shared.reference.network import forward
+from shared.spec import Conventions
+
+CARRIED = (*PARTS, PROGRESS)
+"""What this format has a place for."""
+
+
+def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
+    """Write a whole training state; it is complete or not there at all.
+
+    Raises CheckpointError, before anything is written, for arrays that do not fit the spec and
+    for parts that are missing.
+    """
+    if contents.progress is None:
+        raise CheckpointError(f"{path}: a checkpoint needs the progress of its run")
+    write_checkpoint(path, contents.arrays, contents.spec, progress=contents.progress)
+
+
+def read_native(path: str | os.PathLike[str]) -> NativeContents:
+    """Read a whole training state and check all of it but the values, as `read_checkpoint`."""
+    checkpoint = read_checkpoint(path)
+    return NativeContents(checkpoint.arrays, checkpoint.spec, checkpoint.progress)
+
+
+def run_native(
+    path: str | os.PathLike[str], contents: NativeContents, latents: np.ndarray, images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Read a file and run its networks in the NumPy reference, in float64.
+
+    Returns images under "generator" and scores [batch] under "discriminator", both by the running
+    statistics.
+    """
+    arrays = {name: array.astype(np.float64) for name, array in read_native(path).arrays.items()}
+    inputs = {"generator": latents, "discriminator": images}
+    return {
+        network: forward(
+            contents.spec, network, arrays, inputs[network], Conventions(), training=False
+        ).output
+        for network in contents.networks
+    }

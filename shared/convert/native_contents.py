@@ -1,0 +1,205 @@
+"""What a file in a framework's own format holds, in no framework's terms.
+
+Unlike a checkpoint of `shared.files.checkpoint`, such a file may hold some parts of a training
+state only, and its spec may have to be read off the shapes of its arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.files.checkpoint import CheckpointError, check_dtypes, decode_description
+from shared.interface import check_arrays
+from shared.spec import NETWORKS, SYSTEMS, NetworkName, SystemSpec, state_shapes
+
+OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
+PARTS = (*NETWORKS, *OPTIMIZERS)
+"""What a file may hold of a state; every array's name begins with one. Each is whole or absent."""
+PROGRESS = "progress"
+DESCRIPTION_FIELDS = ("format", "format_version", "spec", "progress")
+"""The texts of `encode_description`, which a format keeps beside the arrays if it can."""
+
+
+@dataclass(frozen=True)
+class NativeContents:
+    """What one file holds.
+
+    `arrays`: whole parts of a training state, by canonical name. `progress`: as in a checkpoint,
+    None where the file has none. `spec_is_stored`: False for a spec read off the shapes.
+    `notes`: one line for each thing in the file that a training state has no place for.
+    """
+
+    arrays: dict[str, np.ndarray]
+    spec: SystemSpec
+    progress: dict[str, Any] | None = None
+    spec_is_stored: bool = True
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Which of PARTS are there."""
+        return parts_of(self.arrays)
+
+    @property
+    def networks(self) -> tuple[NetworkName, ...]:
+        """Which networks are there."""
+        return tuple(network for network in NETWORKS if network in self.parts)
+
+    @property
+    def is_one_network(self) -> bool:
+        """Whether one network is all there is; formats then write it bare, as users do."""
+        return len(self.parts) == len(self.networks) == 1 and self.progress is None
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the weights."""
+        return next(str(a.dtype) for n, a in self.arrays.items() if not n.endswith("/step"))
+
+
+def parts_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Return which of PARTS some names begin with.
+
+    >>> parts_of(["generator/conv_transpose_1/kernel", "generator_optimizer/step"])
+    ('generator', 'generator_optimizer')
+    """
+    found = {name.split("/", 1)[0] for name in names}
+    return tuple(part for part in PARTS if part in found)
+
+
+def part_shapes(spec: SystemSpec, parts: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of every array of some parts, in canonical order."""
+    shapes = state_shapes(spec)
+    return {name: shape for name, shape in shapes.items() if name.split("/", 1)[0] in parts}
+
+
+def require_file(path: Path) -> None:
+    """Raise CheckpointError unless a file, not a folder, is there."""
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise CheckpointError(f"{path}: expected a file, found {found}")
+
+
+def split_description(
+    path: Path, saved: Mapping[str, Any]
+) -> tuple[SystemSpec | None, dict[str, Any] | None]:
+    """Return the spec and the progress that stand beside the arrays; None for what does not."""
+    description = {name: str(saved[name]) for name in DESCRIPTION_FIELDS if name in saved}
+    return decode_description(path, description) if description else (None, None)
+
+
+def check_contents(path: Path, contents: NativeContents, carried: Collection[str]) -> None:
+    """Raise CheckpointError unless a format can write all of this to `path`.
+
+    `carried` names what the format has a place for, of PARTS and PROGRESS.
+    """
+    held = [*contents.parts, *([PROGRESS] if contents.progress is not None else [])]
+    if excess := [part for part in held if part not in carried]:
+        raise CheckpointError(f"{path}: this format cannot carry {', '.join(excess)}")
+    if not contents.networks:
+        raise CheckpointError(f"{path}: expected weights of a generator or discriminator")
+    if alone := [o for o in OPTIMIZERS if o in held and o.removesuffix("_optimizer") not in held]:
+        raise CheckpointError(f"{path}: {', '.join(alone)} without the network that it belongs to")
+    expected = part_shapes(contents.spec, contents.parts)
+    check_native_arrays(path, contents.arrays, expected)
+    check_dtypes(path, contents.arrays)
+
+
+def check_native_arrays(
+    path: Path, arrays: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]
+) -> None:
+    """Raise CheckpointError unless a file holds exactly these names and shapes."""
+    try:
+        check_arrays(arrays, expected, "what it holds")
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def infer_spec(
+    shapes: Mapping[str, tuple[int, ...]], names_of: Callable[[SystemSpec], Mapping[str, str]]
+) -> SystemSpec:
+    """Return the system that a file's arrays fit best, with the sizes that they show.
+
+    `shapes`: in the canonical layout, by the file's names; `names_of`: a spec's canonical names by
+    a format's. How far the two differ is for the strict check afterwards.
+    """
+
+    def with_sizes(spec: SystemSpec) -> SystemSpec:
+        names = names_of(spec)
+        return _with_sizes(spec, {names[n]: shape for n, shape in shapes.items() if n in names})
+
+    return min(map(with_sizes, SYSTEMS.values()), key=lambda s: _misfit(s, shapes, names_of))
+
+
+def closest_network(
+    shapes: Mapping[str, tuple[int, ...]], names_of: Callable[[SystemSpec], Mapping[str, str]]
+) -> NetworkName:
+    """Return the network that a bare file's arrays fit best, arguments as for `infer_spec`.
+
+    The names of `names_of` begin with "generator/" or "discriminator/"; those of the file do not.
+    They need not tell: both networks of mlp28 have dense_1 to dense_3.
+    """
+
+    def misfit(network: NetworkName) -> tuple[int, int]:
+        prefixed = {f"{network}/{name}": shape for name, shape in shapes.items()}
+        return _misfit(infer_spec(prefixed, names_of), prefixed, names_of)
+
+    return min(NETWORKS, key=misfit)
+
+
+def _misfit(
+    spec: SystemSpec,
+    shapes: Mapping[str, tuple[int, ...]],
+    names_of: Callable[[SystemSpec], Mapping[str, str]],
+) -> tuple[int, int]:
+    """Return how many arrays of a file have no place, and how many places no array that fits.
+
+    In this order: a file that lost much would otherwise be nearest to the smallest system.
+    """
+    # A part that is absent says nothing about the system.
+    expected = part_shapes(spec, parts_of(shapes))
+    places = {native: expected[name] for native, name in names_of(spec).items() if name in expected}
+    unfilled = [native for native, shape in places.items() if shapes.get(native) != shape]
+    return len(shapes.keys() - places.keys()), len(unfilled)
+
+
+def _with_sizes(spec: SystemSpec, shapes: Mapping[str, tuple[int, ...]]) -> SystemSpec:
+    """Return a spec with latent_dim, width and channels from shapes under canonical names.
+
+    Where a kernel that tells them is missing or has another number of axes, the spec's own stay.
+    """
+    sizes: dict[str, int] = {}
+    for name, size_of_axis in _SIZES[spec.architecture].items():
+        shape = shapes.get(name, ())
+        if len(shape) == len(spec.parameters(_network_of(name))[name].shape) and min(shape) > 0:
+            for axis, (size, factor) in size_of_axis.items():
+                sizes.setdefault(size, max(1, shape[axis] // factor))
+    return spec.replace(**sizes)
+
+
+def _network_of(name: str) -> NetworkName:
+    return "generator" if name.startswith("generator/") else "discriminator"
+
+
+# By architecture and kernel: which size an axis shows, and how many times over.
+_SIZES: dict[str, dict[str, dict[int, tuple[str, int]]]] = {
+    "dcgan64": {
+        "generator/conv_transpose_1/kernel": {3: ("latent_dim", 1)},
+        "generator/conv_transpose_5/kernel": {2: ("channels", 1), 3: ("width", 1)},
+        "discriminator/conv_1/kernel": {2: ("channels", 1), 3: ("width", 1)},
+    },
+    "conv28": {
+        "generator/dense_1/kernel": {0: ("latent_dim", 1)},
+        "generator/conv_transpose_4/kernel": {2: ("channels", 1), 3: ("width", 1)},
+        "discriminator/conv_1/kernel": {2: ("channels", 1), 3: ("width", 1)},
+    },
+    "mlp28": {
+        "generator/dense_1/kernel": {0: ("latent_dim", 1), 1: ("width", 1)},
+        "generator/dense_3/kernel": {1: ("channels", 28 * 28)},
+        "discriminator/dense_1/kernel": {0: ("channels", 28 * 28), 1: ("width", 2)},
+    },
+}

@@ -1,0 +1,72 @@
+"""Whether two files hold the same networks: their arrays bit by bit, and what they compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from shared.convert.native_contents import NativeContents
+from shared.spec.streams import latents, stream
+
+GRID_SIZE = 16
+
+# Of the largest value. Two frameworks' rounding: measured 6e-7 and 2e-15 (tests/test_convert.py).
+# A kernel stored in a wrong order: measured 1.4 (turned) and 5 (dense, HWC for CHW).
+NETWORK_BOUND = {"float32": 1e-4, "float64": 1e-11}
+
+
+class VerificationError(ValueError):
+    """A file that was just written does not hold what was to be written."""
+
+
+def verification_inputs(contents: NativeContents) -> tuple[np.ndarray, np.ndarray]:
+    """Return the latents and the images that networks are compared on, the same for every file.
+
+    Latents [16, latent_dim] and images [16, height, width, channels], in the contents' dtype.
+    """
+    spec = contents.spec
+    drawn = latents(spec, 0, 0, GRID_SIZE, purpose="sample_grid")
+    images = stream(0, "verification_images").uniform(
+        *spec.image_range, (GRID_SIZE, *spec.image_shape)
+    )
+    return drawn.astype(contents.dtype), images.astype(contents.dtype)
+
+
+def require_same_arrays(meant: Mapping[str, np.ndarray], read: Mapping[str, np.ndarray]) -> None:
+    """Raise VerificationError unless names, dtypes, shapes and every bit are the same."""
+    different = [
+        name
+        for name in meant.keys() | read.keys()
+        if name not in meant or name not in read or _bits(meant[name]) != _bits(read[name])
+    ]
+    if different:
+        raise VerificationError(f"arrays that changed on the way: {', '.join(sorted(different))}")
+
+
+def require_same_outputs(
+    network: str, source: np.ndarray, destination: np.ndarray, dtype: str
+) -> tuple[float, float]:
+    """Return the largest difference of two networks' outputs, and the largest output.
+
+    Raises VerificationError if the one is more than NETWORK_BOUND of the other. NaN and infinity
+    must stand in the same places, as weights that diverged put them there.
+    """
+    finite = np.isfinite(source)
+    same = source.shape == destination.shape and np.array_equal(
+        source[~finite], destination[~finite], equal_nan=True
+    )
+    if not same or not np.isfinite(destination[finite]).all():
+        raise VerificationError(f"the {network}s of SRC and DST differ in shape or in NaN")
+    difference = float(np.max(np.abs(source[finite] - destination[finite]), initial=0.0))
+    largest = float(np.max(np.abs(source[finite]), initial=0.0))
+    if difference > NETWORK_BOUND[dtype] * largest:
+        raise VerificationError(
+            f"the {network}s of SRC and DST differ by up to {difference:.2e} of {largest:.2e}; "
+            f"expected at most {NETWORK_BOUND[dtype]:.0e} of it"
+        )
+    return difference, largest
+
+
+def _bits(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
+    return str(array.dtype), array.shape, array.tobytes()

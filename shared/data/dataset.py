@@ -1,0 +1,265 @@
+"""Images to train on, for every framework: loading them, batching them, scaling them.
+
+A data set is one uint8 array in memory. Its sources: the digits that come with scikit-learn, a
+folder of pictures (`shared.data.images`), an IDX file as of MNIST or an .npz file
+(`shared.data.arrays`), the python batches of CIFAR-10 (`shared.data.cifar`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shared.data import arrays as array_files
+from shared.data import cifar as cifar_files
+from shared.data import images as image_files
+from shared.data.images import GIBIBYTE, IMAGE_SUFFIXES, MAXIMUM_BYTES, DataError, printable
+from shared.spec import SystemSpec
+from shared.spec.streams import batch_order
+
+__all__ = ["Batches", "DataError", "ImageDataset", "load_dataset", "to_image_range", "to_pixels"]
+
+ACCEPTED = (
+    f"a folder of image files ({', '.join(IMAGE_SUFFIXES)}, nested folders too), an IDX file of "
+    "images such as train-images-idx3-ubyte or the same with .gz, a folder that holds one, an "
+    ".npz file with an array called images, [n, height, width] or [n, height, width, 1 or 3], "
+    "or CIFAR-10's data_batch_1 or the folder that holds them"
+)
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Images in memory, uint8 [n, image_size, image_size, channels], values 0 to 255.
+
+    `description` is one line for people; `skipped` holds "path: reason" for each file that could
+    not be used.
+    """
+
+    images: np.ndarray
+    description: str
+    skipped: tuple[str, ...] = ()
+
+
+class Batches:
+    """Batches of real images in an order that depends on nothing but the seed and the step.
+
+    `images` is uint8 [n, *spec.image_shape]; `dtype` is float32 or float64. Step t takes the k
+    batches from number t · k on, where k is `spec.discriminator_steps`. Batch b belongs to epoch
+    b // batches_per_epoch; the order of an epoch is `streams.batch_order`, and its last,
+    partial batch is dropped. Raises DataError if the images do not suit the spec or are fewer
+    than a batch, ValueError for another argument out of bounds.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        spec: SystemSpec,
+        batch_size: int,
+        seed: int,
+        dtype: str = "float32",
+    ) -> None:
+        if images.dtype != np.uint8 or images.shape[1:] != spec.image_shape:
+            raise DataError(
+                f"the images are {images.dtype} {images.shape}; the system {spec.name} expects "
+                f"uint8 [n, {', '.join(map(str, spec.image_shape))}]"
+            )
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be a whole number from 1, received {batch_size!r}")
+        if batch_size > len(images):
+            raise DataError(
+                f"the batch size is {batch_size}, but the data set holds only {len(images)} "
+                f"images; use --batch-size {len(images)} or less, or more images"
+            )
+        self._all_images, self._spec, self._seed = images, spec, seed
+        self._batch_size = batch_size
+        self._dtype = _float_dtype(dtype)
+        self._epoch_order = (0, batch_order(seed, 0, len(images)))
+        self.batches_per_epoch: int = len(images) // batch_size
+
+    def images(self, step: int) -> np.ndarray:
+        """Return the batches of one step, counted from 0: [k · batch, height, width, channels].
+
+        In `spec.image_range`, of the dtype asked for, C-contiguous, a new array at each call.
+        """
+        if step < 0:
+            raise ValueError(f"step must not be negative, received {step}")
+        first = step * self._spec.discriminator_steps
+        numbers = range(first, first + self._spec.discriminator_steps)
+        chosen = np.concatenate([self._batch(number) for number in numbers])
+        return to_image_range(self._all_images[chosen], self._spec, str(self._dtype))
+
+    def _batch(self, number: int) -> np.ndarray:
+        """Return which images make up a batch, int64 [batch]."""
+        epoch, batch = divmod(number, self.batches_per_epoch)
+        cached_epoch, order = self._epoch_order
+        if epoch != cached_epoch:
+            order = batch_order(self._seed, epoch, len(self._all_images))
+            self._epoch_order = (epoch, order)
+        return order[batch * self._batch_size : (batch + 1) * self._batch_size]
+
+
+def to_image_range(pixels: np.ndarray, spec: SystemSpec, dtype: str = "float32") -> np.ndarray:
+    """Scale uint8 pixels of any shape to `spec.image_range`: 0 is its low end, 255 its high end.
+
+    x / 255 · (high - low) + low, computed in `dtype` (float32 or float64).
+    """
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"expected uint8 pixels, received {pixels.dtype}")
+    low, high = spec.image_range
+    scaled = pixels.astype(_float_dtype(dtype), order="C") / 255
+    return scaled * float(high - low) + float(low)
+
+
+def to_pixels(images: np.ndarray, image_range: tuple[float, float]) -> np.ndarray:
+    """Return images of any shape in `image_range` as uint8, rounded, clipped at the ends.
+
+    The inverse of `to_image_range`. NaN becomes 0, so that the samples of a diverged run can
+    still be drawn.
+    """
+    low, high = image_range
+    levels = (np.asarray(images, np.float64) - low) / (high - low) * 255
+    return np.rint(np.clip(np.nan_to_num(levels, nan=0.0), 0, 255)).astype(np.uint8)
+
+
+def _float_dtype(dtype: str) -> np.dtype:
+    if str(dtype) not in ("float32", "float64"):
+        raise ValueError(f"dtype must be float32 or float64, received {dtype!r}")
+    return np.dtype(dtype)
+
+
+def load_dataset(source: str | os.PathLike[str] | None, spec: SystemSpec) -> ImageDataset:
+    """Load the images to train on, at the spec's size and number of channels.
+
+    None is the embedded default, scikit-learn's 1,797 handwritten digits; otherwise `source` is a
+    folder of image files, an IDX file (or a folder that holds one), an .npz file or a batch of
+    CIFAR-10 (a folder's data_batch_1, … are joined in the order of their names). Every image
+    has its shorter side resized to `spec.image_size` and the centre cut out. Raises DataError for
+    anything that holds no usable image; single bad files of a folder are skipped and named.
+    """
+    if source is None:
+        images = _fit("scikit-learn's digits", _digits(), spec)
+        return ImageDataset(images, f"{len(images):,} scikit-learn digits")
+    if not os.fspath(source):
+        raise DataError(f"the path is empty; expected {ACCEPTED}")
+    path = Path(source)
+    if os.path.isdir(path):
+        return _load_folder(path, spec)
+    images = _load_file(path, spec)
+    return ImageDataset(images, f"{len(images):,} images from {printable(path.name)}")
+
+
+def _digits() -> np.ndarray:
+    from sklearn.datasets import load_digits
+
+    # 8x8 counts of ink from 0 to 16 (UCI optical recognition of handwritten digits).
+    return np.rint(load_digits().images * 255 / 16).astype(np.uint8)[..., None]
+
+
+def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
+    files, unlisted = image_files.find_files(folder)
+    pictures = [path for path in files if image_files.is_image_file(path)]
+    name = printable(folder.resolve().name or folder)
+    if not pictures and (batches := [f for f in files if _is_named_batch(f)]):
+        images = _load_batches(folder, batches, spec)
+        note = f"{len(images):,} images from {len(batches)} batches of {name}"
+        return ImageDataset(images, note, tuple(unlisted))
+    if not pictures:
+        path = _idx_file_of(folder, files, unlisted)
+        images = _load_file(path, spec)
+        inside = printable(path.relative_to(folder).as_posix())
+        return ImageDataset(images, f"{len(images):,} images from {name}/{inside}", tuple(unlisted))
+    _check_memory(folder, len(pictures), spec)
+    images, unread = image_files.decode_files(pictures, spec)
+    skipped = (*unlisted, *unread)
+    if not len(images):
+        raise DataError(
+            f"{printable(folder)}: none of its {len(pictures)} image files can be used, among "
+            f"them {'; '.join(skipped[:3])}"
+        )
+    note = f" ({len(skipped):,} skipped)" if skipped else ""
+    return ImageDataset(images, f"{len(images):,} images from {name}{note}", skipped)
+
+
+def _is_named_batch(path: Path) -> bool:
+    return path.is_file() and cifar_files.is_batch(path, b"")
+
+
+def _load_batches(folder: Path, batches: list[Path], spec: SystemSpec) -> np.ndarray:
+    """Return the images of several batches of CIFAR-10, one after another."""
+    _check_memory(folder, sum(path.stat().st_size for path in batches) // 3072, spec)
+    parts = [_fit(printable(path), cifar_files.read_batch(path), spec) for path in batches]
+    return np.concatenate(parts)
+
+
+def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:
+    """Choose the training images, else the test images, else the only IDX file of images."""
+    found: dict[str, Path] = {}
+    for path in files:
+        if array_files.is_idx_name(path):
+            # The raw file and its .gz are one; sorted order puts the raw one first.
+            found.setdefault(str(path).removesuffix(".gz"), path)
+    for prefix in ("train", "t10k", ""):
+        chosen = [path for path in found.values() if path.name.startswith(prefix)]
+        if len(chosen) == 1:
+            return chosen[0]
+        if chosen:
+            names = ", ".join(printable(path) for path in chosen)
+            raise DataError(f"{printable(folder)} holds several IDX files: {names}; give one")
+    trouble = f" ({'; '.join(unlisted)})" if unlisted else ""
+    raise DataError(
+        f"{printable(folder)} holds no image: {len(files)} files, none of them an image{trouble}; "
+        f"expected {ACCEPTED}"
+    )
+
+
+def _load_file(path: Path, spec: SystemSpec) -> np.ndarray:
+    shown = printable(path)
+    if not os.path.exists(path):
+        raise DataError(f"{shown} does not exist; expected {ACCEPTED}")
+    if not os.path.isfile(path):
+        raise DataError(f"{shown} is not a regular file; expected {ACCEPTED}")
+    if image_files.is_image_file(path):
+        raise DataError(f"{shown} is a single image; give the folder: {printable(path.parent)}")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise DataError(f"{shown} cannot be read: {error.strerror}") from error
+    if path.suffix.lower() == ".npz" or head == array_files.ZIP_MAGIC:
+        return _fit(shown, array_files.read_npz(path), spec)
+    if array_files.is_idx_name(path) or head[:2] in array_files.IDX_STARTS:
+        return _fit(shown, array_files.read_idx(path), spec)
+    if cifar_files.is_batch(path, head):
+        return _fit(shown, cifar_files.read_batch(path), spec)
+    raise DataError(f"{shown} is none of what can be loaded; expected {ACCEPTED}")
+
+
+def _fit(shown: str, arrays: np.ndarray, spec: SystemSpec) -> np.ndarray:
+    """Bring uint8 or [0, 1] float images [n, h, w, 1 or 3] to the spec's size and channels."""
+    _check_memory(shown, len(arrays), spec)
+    images = np.empty((len(arrays), *spec.image_shape), np.uint8)
+
+    def fit_one(index: int) -> None:
+        pixels = arrays[index]
+        if pixels.dtype != np.uint8:
+            pixels = np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
+        images[index] = image_files.fit_pixels(pixels, spec)
+
+    try:
+        image_files.in_threads(len(arrays), fit_one)
+    except DataError as error:
+        raise DataError(f"{shown}: {error}") from error
+    return images
+
+
+def _check_memory(source: str | Path, count: int, spec: SystemSpec) -> None:
+    size = count * math.prod(spec.image_shape)
+    if size > MAXIMUM_BYTES:
+        raise DataError(
+            f"{printable(source)} holds {count:,} images, which take {size / GIBIBYTE:.1f} GiB at "
+            f"the system's size; expected at most {MAXIMUM_BYTES / GIBIBYTE:.0f} GiB"
+        )

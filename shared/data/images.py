@@ -1,0 +1,269 @@
+"""Folders of picture files: finding them, decoding them, fitting them to a system's image size.
+
+Whatever Pillow opens becomes one uint8 image [size, size, channels]. A file that cannot be used
+is skipped and named, for one bad file in a hundred thousand must not cost a day.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import threading
+import unicodedata
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shared.files.messages import one_line, printable
+from shared.spec import SystemSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".gif"),
+    *(".webp", ".tif", ".tiff", ".ppm", ".pgm"),
+)
+MAXIMUM_PIXELS = 64_000_000
+"""Largest picture that is decoded, in pixels; also the largest intermediate result of a resize."""
+LARGE_PIXELS = 16_000_000
+"""Larger pictures are decoded one at a time, for one of the largest takes a gigabyte."""
+MAXIMUM_SCANS = 100
+"""Most scans of a JPEG, as libtiff allows them; progressive ones have ten or so."""
+GIBIBYTE = 2**30
+MAXIMUM_BYTES = 4 * GIBIBYTE
+"""Largest data set that is held in memory, in bytes; also the most that a file may unpack to."""
+
+
+# Pillow chooses a decoder by content, not by suffix. Only these: EPS, say, would run Ghostscript.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_ONE_LARGE_PICTURE = threading.Lock()
+_START_OF_SCAN = b"\xff\xda"  # nowhere else, for a 0xff among the pixels is followed by 0
+_CHUNK = 32  # images per task of the thread pool: small, so that Ctrl-C is obeyed soon
+_ORIENTATION_TAG = 0x0112
+_ORIENTATIONS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+class DataError(ValueError):
+    """Bad data; the message names the file, what was found and what was expected: one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def find_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return all files below `folder`, nested, in an order no locale or file system changes.
+
+    Hidden files and folders are left out. Links are followed, and each real folder is visited
+    once, so that a loop of links ends. Also returns "path: reason" for each folder that could not
+    be listed.
+    """
+    skipped: list[str] = []
+    visited: set[str] = set()
+    files: list[Path] = []
+
+    def report(error: OSError) -> None:
+        skipped.append(f"{printable(error.filename)}: {error.strerror}")
+
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=report):
+        real = os.path.realpath(parent)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        # Sorted while walking, for the order decides which of two links to a folder counts.
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_order)
+        files += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(files, key=lambda path: _order(path.relative_to(folder).as_posix())), skipped
+
+
+def _order(name: str) -> tuple[str, str]:
+    # Code points, not the locale's alphabet; NFC because macOS hands names back decomposed.
+    return unicodedata.normalize("NFC", name), name
+
+
+def is_image_file(path: Path) -> bool:
+    """Tell by the suffix, in either case, whether a file claims to be a picture."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def decode_files(paths: list[Path], spec: SystemSpec) -> tuple[np.ndarray, list[str]]:
+    """Decode picture files into uint8 [n, image_size, image_size, channels], in their order.
+
+    Also returns "path: reason" for each file that was skipped; n counts only the others.
+    """
+    images = np.empty((len(paths), *spec.image_shape), np.uint8)
+    reasons: list[str | None] = [None] * len(paths)
+
+    def decode(index: int) -> None:
+        reasons[index] = _decode_into(paths[index], spec, images[index])
+
+    # Filters are the whole process's, so they are set here and not in the threads. What Pillow
+    # warns about (odd metadata, size) is either harmless or dealt with below.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        in_threads(len(paths), decode)
+    skipped = [
+        f"{printable(p)}: {reason}" for p, reason in zip(paths, reasons, strict=True) if reason
+    ]
+    if skipped:
+        images = images[[reason is None for reason in reasons]]
+    return images, skipped
+
+
+def in_threads(count: int, work: Callable[[int], None]) -> None:
+    """Call `work(0)` to `work(count - 1)` from 2 to 8 threads; Pillow works outside the GIL."""
+
+    def work_on_chunk(start: int) -> None:
+        for index in range(start, min(start + _CHUNK, count)):
+            work(index)
+
+    with ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2))) as pool:
+        for _ in pool.map(work_on_chunk, range(0, count, _CHUNK)):
+            pass  # iterating raises what a thread raised
+
+
+def fit_pixels(pixels: np.ndarray, spec: SystemSpec) -> np.ndarray:
+    """Fit one uint8 image [height, width, 1 or 3] to the spec: [image_size, image_size, channels].
+
+    Resized and cropped as picture files are; grey is repeated over the channels, colour becomes
+    luma (ITU-R 601) for a grey system. Raises DataError if the resized image would be too large.
+    """
+    from PIL import Image
+
+    grey = pixels.shape[2] == 1
+    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if grey else pixels))
+    if not grey and spec.channels == 1:
+        image = image.convert("L")
+    return np.broadcast_to(_as_array(resize_and_crop(image, spec.image_size)), spec.image_shape)
+
+
+def resize_and_crop(image: Image, size: int) -> Image:
+    """Resize the shorter side to `size` (bilinear, antialiased) and cut the centre square out.
+
+    Sizes and offsets are rounded as by torchvision's `Resize` and `CenterCrop`. Raises DataError
+    if the picture is so narrow that the resized one would exceed MAXIMUM_PIXELS.
+    """
+    from PIL.Image import Resampling
+
+    width, height = _resized(image.size, size)
+    image = image.resize((width, height), Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _resized(dimensions: tuple[int, int], size: int) -> tuple[int, int]:
+    """Return (width, height) after the resize, or raise DataError for what cannot be resized."""
+    width, height = dimensions
+    found = f"{width}x{height} pixels"
+    if width < 1 or height < 1:
+        raise DataError(f"{found}; expected at least 1x1")
+    if width * height > MAXIMUM_PIXELS:
+        raise DataError(f"too large: {found}; expected at most {MAXIMUM_PIXELS:,} pixels")
+    longer = int(size * max(width, height) / min(width, height))
+    if longer * size > MAXIMUM_PIXELS:
+        raise DataError(f"too narrow: {found}, {longer}x{size} when resized")
+    return (size, longer) if width <= height else (longer, size)
+
+
+def _decode_into(path: Path, spec: SystemSpec, slot: np.ndarray) -> str | None:
+    """Write one file's image into `slot`; return None, or the reason why that is impossible."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not path.is_file():  # a dangling link, or a pipe that would be waited for without end
+        return "not a regular file"
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            _resized(image.size, spec.image_size)  # refuses before anything is decoded
+            if image.format == "JPEG":
+                _require_few_scans(path)
+            slot[:] = _as_array(_decode(image, spec))
+    except DataError as error:
+        return str(error)
+    except Image.DecompressionBombError as error:
+        return f"too large: {error}"
+    except UnidentifiedImageError:
+        return f"unreadable: expected the content of a {', '.join(_FORMATS)} file"
+    except Exception as error:  # noqa: BLE001 - decoders raise OSError, SyntaxError, struct.error,
+        # KeyError, ... as the damage has it; each means that this file has no image for us
+        return one_line(f"unreadable: {str(error) or type(error).__name__}")
+    return None
+
+
+def _require_few_scans(path: Path) -> None:
+    """Raise DataError for a JPEG of so many scans that decoding it takes minutes.
+
+    Each scan goes over all pixels, and may take as little as a byte for thousands of them.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        place = -1
+        for _ in range(MAXIMUM_SCANS + 1):
+            place = content.find(_START_OF_SCAN, place + 1)
+            if place < 0:
+                return
+    raise DataError(f"too many scans; expected a JPEG of at most {MAXIMUM_SCANS}")
+
+
+def _decode(image: Image, spec: SystemSpec) -> Image:
+    """Return an opened picture as L or RGB, the right way up, at the spec's size."""
+    # A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size: each block's low frequencies, which
+    # is a proper low-pass. At least twice the final size is left, so that the antialiased resize
+    # still shapes the result.
+    image.draft(None, (2 * spec.image_size, 2 * spec.image_size))
+    is_large = image.width * image.height > LARGE_PIXELS
+    with _ONE_LARGE_PICTURE if is_large else contextlib.nullcontext():
+        image.load()
+        upright = _turn_upright(_in_eight_bits(image, "L" if spec.channels == 1 else "RGB"), image)
+        return resize_and_crop(upright, spec.image_size)
+
+
+def _in_eight_bits(image: Image, mode: str) -> Image:
+    """Convert any mode to `mode` (L or RGB); what is transparent becomes white.
+
+    16-bit grey is scaled by 255/65535. 32-bit integers and floats are refused: DataError.
+    """
+    from PIL import Image as PillowImage
+
+    # Pillow opens 16-bit PGM, and before version 11.3 some 16-bit PNG, as mode I.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        pixels = (np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535
+        return PillowImage.fromarray(pixels.astype(np.uint8)).convert(mode)
+    if image.mode in ("I", "F"):
+        raise DataError("32-bit pixels have no fixed range; expected 8 or 16 bits")
+    if image.has_transparency_data:
+        # Dropping alpha would show what lies hidden under it, often black or noise.
+        white = PillowImage.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        image = white
+    return image.convert(mode)
+
+
+def _turn_upright(pixels: Image, opened: Image) -> Image:
+    """Turn the pixels as the EXIF orientation of the opened file says."""
+    from PIL.Image import Transpose
+
+    # Read after loading: Pillow itself turns a TIFF while loading, and then drops the tag.
+    try:
+        orientation = opened.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # noqa: BLE001 - broken EXIF raises anything; the pixels are good all the same
+        return pixels
+    name = _ORIENTATIONS.get(orientation) if isinstance(orientation, int) else None
+    return pixels.transpose(Transpose[name]) if name else pixels
+
+
+def _as_array(image: Image) -> np.ndarray:
+    return np.asarray(image).reshape(image.height, image.width, -1)

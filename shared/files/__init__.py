@@ -1,0 +1,1 @@
+"""Files: checkpoints, recordings, atomic writing and what is said of a damaged one."""

@@ -1,0 +1,70 @@
+"""A rough figure of how good a run's samples are, cheap enough to take while it trains.
+
+The sliced Wasserstein distance (`shared.quality.metrics`) between the grid of samples and as many
+real images, times a thousand. It takes 0.15 s for 64x64 colour images and 0.01 s for 28x28 grey
+ones on one CPU core. 64 images are few: differences of less than about 10 mean nothing, and figures
+of different data sets or numbers of images cannot be compared. For a figure to publish take
+`sliced_wasserstein_distance` over thousands of images.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from shared.data.dataset import ImageDataset, to_image_range
+from shared.quality.metrics import FlatImagesError, sliced_wasserstein_distance
+from shared.spec import SystemSpec
+from shared.spec.streams import stream
+
+# Of 128 and 512, the defaults: a fifth of the work, and 64 other digits are at 33 instead of 29.
+PATCHES_PER_IMAGE = 64
+DIRECTIONS = 128
+
+
+class SampleQuality:
+    """The distance of samples to real images that stay the same, whatever a run's seed.
+
+    A data set of fewer than `count` images is compared with as many samples as it has images.
+    """
+
+    def __init__(self, dataset: ImageDataset, spec: SystemSpec, count: int) -> None:
+        self._spec = spec
+        order = stream(0, "sample_quality").permutation(len(dataset.images))
+        self._real, self._others = (
+            to_image_range(dataset.images[chosen], spec)
+            for chosen in (order[:count], order[count : 2 * count])
+        )
+
+    @property
+    def count(self) -> int:
+        """How many samples are compared with how many real images."""
+        return len(self._real)
+
+    def distance(self, images: np.ndarray) -> float:
+        """Return the distance x 1000 of images [n, height, width, channels] in the spec's range.
+
+        The first `count` of them are taken. NaN where there is no distance: images that are not
+        finite, or that are all of one colour, as those of a generator that has collapsed.
+        """
+        images = images[: self.count]
+        if not np.isfinite(images).all():
+            return math.nan
+        try:
+            return sliced_wasserstein_distance(
+                self._real,
+                images,
+                self._spec.image_range,
+                patches_per_image=PATCHES_PER_IMAGE,
+                directions=DIRECTIONS,
+            ).average
+        except FlatImagesError:
+            return math.nan
+
+    def distance_of_real_images(self) -> float:
+        """Return what as many other real images reach: the distance that perfect samples have.
+
+        NaN where the data set has not so many.
+        """
+        return self.distance(self._others) if len(self._others) == self.count else math.nan

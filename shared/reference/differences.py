@@ -1,0 +1,117 @@
+"""How far two states, or two sets of gradients, of the same system are apart, array by array.
+
+Relative L2 norms, but for what the arithmetic does not determine: a bias in front of a batch
+normalisation, which subtracts it again. Its gradient is 0 in exact arithmetic and in floating
+point the rounding of a sum, and Adam makes steps of such noise: of up to the learning rate in
+float32. The networks' outputs in training do not change by it: docs/porting.md, row
+bias-before-batch-norm.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from shared.reference.comparison import relative_l2
+from shared.spec import NETWORKS, Layer, SystemSpec, optimizer_name
+
+Arrays = dict[str, np.ndarray]
+
+
+def cancelled_biases(spec: SystemSpec) -> dict[str, str]:
+    """Return every bias that a batch normalisation cancels, with its layer's kernel."""
+    return {
+        f"{network}/{layer.name}/bias": f"{network}/{layer.name}/kernel"
+        for network in NETWORKS
+        for layer, _ in _cancelled(spec.layers(network))
+    }
+
+
+def drifting_arrays(spec: SystemSpec) -> tuple[str, ...]:
+    """Return the arrays of a state that rounding moves: cancelled biases and BN's means of them."""
+    return tuple(
+        f"{network}/{name}"
+        for network in NETWORKS
+        for layer, batch_norm in _cancelled(spec.layers(network))
+        for name in (f"{layer.name}/bias", f"{batch_norm.name}/mean")
+    )
+
+
+def gradient_differences(spec: SystemSpec, actual: Arrays, expected: Arrays) -> dict[str, float]:
+    """Return the relative L2 difference of every gradient by name.
+
+    That of a cancelled bias, and of a bias of one number, which crosses 0, is measured against the
+    norm of its kernel's gradient.
+    """
+    return _differences(actual, expected, _yardsticks(spec))
+
+
+def state_differences(spec: SystemSpec, actual: Arrays, expected: Arrays) -> dict[str, float]:
+    """Return the relative L2 difference of every array of a state but the drifting ones.
+
+    A counter that differs counts as inf. A bias of one number is measured against its kernel, the
+    moments of it and of a cancelled bias against those of the kernel.
+    """
+    yardsticks = _yardsticks(spec)
+    moments = {
+        optimizer_name(bias, moment): optimizer_name(kernel, moment)
+        for bias, kernel in yardsticks.items()
+        for moment in ("m", "v")
+    }
+    drifting = set(drifting_arrays(spec))
+    determined = {name: array for name, array in expected.items() if name not in drifting}
+    return _differences(actual, determined, yardsticks | moments)
+
+
+def _yardsticks(spec: SystemSpec) -> dict[str, str]:
+    single = {
+        f"{network}/{layer.name}/bias": f"{network}/{layer.name}/kernel"
+        for network in NETWORKS
+        for layer in spec.layers(network)
+        if {p.name for p in layer.parameters} == {"kernel", "bias"} and layer.output_shape[-1] == 1
+    }
+    return cancelled_biases(spec) | single
+
+
+def drifts(spec: SystemSpec, actual: Arrays, expected: Arrays, steps: int) -> dict[str, float]:
+    """Return how far each drifting array is from the other, as a part of how far it can get.
+
+    The largest difference of any element over the learning rate times `steps`.
+    """
+    found = {}
+    for name in drifting_arrays(spec):
+        network = name.split("/", 1)[0]
+        rate = getattr(spec, f"{network}_optimizer").learning_rate
+        difference = np.abs(np.asarray(actual[name], np.float64) - expected[name]).max()
+        found[name] = float(difference / (rate * steps))
+    return found
+
+
+def _cancelled(layers: tuple[Layer, ...]) -> list[tuple[Layer, Layer]]:
+    """Return the layers with a bias that come right before a batch normalisation, with that."""
+    return [
+        (layer, after)
+        for layer, after in itertools.pairwise(layers)
+        if after.kind == "batch_norm" and any(p.name == "bias" for p in layer.parameters)
+    ]
+
+
+def _differences(actual: Arrays, expected: Arrays, yardsticks: dict[str, str]) -> dict[str, float]:
+    found = {}
+    for name, array in expected.items():
+        if name.endswith("_optimizer/step"):
+            found[name] = 0.0 if np.array_equal(actual[name], array) else np.inf
+        elif name in yardsticks:
+            found[name] = _relative_to(actual[name], array, expected[yardsticks[name]])
+        else:
+            found[name] = relative_l2(actual[name], array)
+    return found
+
+
+def _relative_to(actual: np.ndarray, expected: np.ndarray, yardstick: np.ndarray) -> float:
+    difference = np.linalg.norm(np.asarray(actual, np.float64) - expected)
+    size = np.linalg.norm(np.asarray(yardstick, np.float64))
+    if not np.isfinite(difference):
+        return float("nan")
+    return float(difference / size) if size else float("inf") if difference else 0.0

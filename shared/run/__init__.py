@@ -1,0 +1,1 @@
+"""A training run without the training."""

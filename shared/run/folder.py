@@ -1,0 +1,245 @@
+"""The folder of a run: which file lies where, what is already there, which checkpoint is last.
+
+    run.json                             spec, and options and versions of every session
+    config.toml                          the options of the last session, for --config
+    losses.csv                           completed steps, METRIC_NAMES, seconds since the start
+    losses.png                           drawn at the end
+    quality.csv                          completed steps, what sample_quality measures
+    events.out.tfevents.*                with --tensorboard, one for every session
+    .lock                                held while a process trains into the folder
+    samples/step_000200.png              the same 64 latents every time
+    checkpoints/step_000200.safetensors  see shared.files.checkpoint
+
+The numbers in file names and in the tables count completed steps, so step index 199 makes 200.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from shared.files.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    read_checkpoint,
+    spec_differences,
+    write_file_atomically,
+)
+from shared.interface import METRIC_NAMES
+from shared.run.failures import describe_non_finite, naming_file
+from shared.run.options import ALL_CHECKPOINTS, TrainingOptions
+
+LOSS_COLUMNS = ("step", *METRIC_NAMES, "seconds")
+QUALITY_COLUMNS = ("step", "swd")
+_NUMBERED = re.compile(r"step_(\d{6,})\.(png|safetensors)")
+# What `write_file_atomically` leaves of these files when its process is killed.
+_LEFTOVER = re.compile(
+    r"\.(step_\d{6,}\.(png|safetensors)|(run\.json|config\.toml|losses\.(csv|png)|quality\.csv"
+    r"|events\.out\.tfevents\.\d+\.gan))\.\d+\.tmp"
+)
+
+
+class RunFolder:
+    """The paths of one run, and the questions that starting and resuming ask of them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.description = path / "run.json"
+        self.config = path / "config.toml"
+        self.losses = path / "losses.csv"
+        self.losses_plot = path / "losses.png"
+        self.quality = path / "quality.csv"
+        self.samples = path / "samples"
+        self.checkpoints = path / "checkpoints"
+
+    def sample(self, completed: int) -> Path:
+        """The grid of samples after so many completed steps."""
+        return self.samples / f"step_{completed:06d}.png"
+
+    def checkpoint(self, completed: int) -> Path:
+        """The checkpoint after so many completed steps."""
+        return self.checkpoints / f"step_{completed:06d}.safetensors"
+
+    def latest_sample(self, completed: int) -> Path | None:
+        """The last grid of samples that is there and not from after so many steps."""
+        return next((p for n, p in _newest_first(self.samples) if n <= completed), None)
+
+    def latest_checkpoint(self, completed: int) -> Path | None:
+        """The last checkpoint that is there and not from after so many steps."""
+        return next((p for n, p in _newest_first(self.checkpoints) if n <= completed), None)
+
+    def require_free(self) -> None:
+        """Raise ValueError if a run is here, NotADirectoryError if a file is."""
+        if self.path.exists() and not self.path.is_dir():
+            raise NotADirectoryError(
+                f"--out {self.path} is a file; expected a folder or a new name"
+            )
+        if taken := self._parts():
+            raise ValueError(
+                f"--out {self.path} already holds a run ({', '.join(taken)}); "
+                "continue it with --resume or choose another name"
+            )
+
+    def _parts(self) -> list[str]:
+        """Return which parts of a run are there."""
+        parts = (self.description, self.losses, self.samples, self.checkpoints)
+        return [part.name for part in parts if part.exists()]
+
+    def lock(self) -> BaseFileLock:
+        """Hold the folder for one process at a time, until the release or the process' end.
+
+        Makes the folder if there is none. Raises ValueError if another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(
+                f"another process is training into --out {self.path}; wait for its end or choose "
+                "another name"
+            ) from error
+        return lock
+
+    def read_last_checkpoint(self, options: TrainingOptions) -> tuple[Checkpoint | None, list[str]]:
+        """Return the last checkpoint that is good, and notes on those that are not.
+
+        It is None, and the run begins again, where a run was killed before its first one. Raises
+        ValueError where there is nothing to go on from, CheckpointError where no checkpoint can
+        be read or where it was made with another spec, seed or dtype.
+        """
+        if not (files := _newest_first(self.checkpoints)):
+            self._require_killed_early()
+            return None, [f"starting again: {self.path} was stopped before its first checkpoint"]
+        notes = []
+        for _, path in files:
+            try:
+                checkpoint = read_checkpoint(path)
+                _require_finite(path, checkpoint)
+            except CheckpointError as error:
+                notes.append(f"skipped: {error}")
+                continue
+            _require_same_run(path, checkpoint, options)
+            writer = checkpoint.progress.get("implementation")
+            return checkpoint, [*notes, f"resuming from {path} (written by {writer})"]
+        raise CheckpointError(f"no checkpoint can be read: {'; '.join(notes)}")
+
+    def _require_killed_early(self) -> None:
+        """Raise ValueError unless a run is here that cannot have had a checkpoint yet."""
+        rows, sessions = _rows(self.losses, LOSS_COLUMNS), self.sessions()
+        first = sessions[-1]["options"].get("checkpoint_every", 0) if sessions else 0
+        # A run whose checkpoints were deleted keeps its records: they are all that is left of it.
+        if not self._parts() or (rows and int(rows[-1][0]) > first):
+            raise ValueError(
+                f"nothing to resume: {self.checkpoints} holds no checkpoint; "
+                "leave --resume out or name the folder of a run with --out"
+            )
+
+    def create(self) -> None:
+        """Make the folders that are missing; remove what killed writers have left of files."""
+        self.samples.mkdir(parents=True, exist_ok=True)
+        self.checkpoints.mkdir(exist_ok=True)
+        for folder in (self.path, self.samples, self.checkpoints):
+            for path in folder.iterdir():
+                if _LEFTOVER.fullmatch(path.name):
+                    path.unlink()
+
+    def prune_checkpoints(self, completed: int, keep: int) -> None:
+        """Leave the newest `keep` checkpoints, the last of which is after `completed` steps.
+
+        Later ones are none of this session's: they could not be read, and do not count.
+        """
+        if keep == ALL_CHECKPOINTS:
+            return
+        own = [path for number, path in _newest_first(self.checkpoints) if number <= completed]
+        for path in own[keep:]:
+            path.unlink()
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Return what run.json says of every session; ValueError where it is damaged."""
+        if not self.description.exists():
+            return []
+        try:
+            return json.loads(self.description.read_text(encoding="utf-8"))["sessions"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.description} is damaged ({error}); move it away to go on without it"
+            ) from error
+
+    def add_session(self, spec: dict[str, Any], session: dict[str, Any]) -> None:
+        """Add one start of the run to run.json; a run that was resumed has several."""
+        content = {"spec": spec, "sessions": [*self.sessions(), session]}
+        self.write(self.description, json.dumps(content, indent=2).encode())
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write one of the files whole or not at all; OSError names it."""
+        with naming_file(path):
+            write_file_atomically(path, content)
+
+    def cut_losses(self, completed: int) -> float:
+        """Leave in losses.csv the header and the rows of the first `completed` steps.
+
+        Makes the file if there is none. Returns the seconds of the last row that stays, or 0.
+        """
+        kept = _cut(self.losses, LOSS_COLUMNS, completed)
+        return float(kept[-1][-1]) if kept else 0.0
+
+    def cut_quality(self, completed: int) -> float | None:
+        """Leave in quality.csv the header and the rows of the first `completed` steps.
+
+        Makes the file if there is none. Returns the distance of the last row that stays.
+        """
+        kept = _cut(self.quality, QUALITY_COLUMNS, completed)
+        return float(kept[-1][-1]) if kept else None
+
+    def has_losses(self) -> bool:
+        """Whether losses.csv holds any step."""
+        return bool(_rows(self.losses, LOSS_COLUMNS))
+
+
+def _cut(path: Path, columns: tuple[str, ...], completed: int) -> list[list[str]]:
+    """Leave in a table the header and the rows of the first `completed` steps; return those."""
+    kept = [row for row in _rows(path, columns) if int(row[0]) <= completed]
+    lines = [",".join(row) + "\n" for row in [list(columns), *kept]]
+    with naming_file(path):
+        write_file_atomically(path, "".join(lines).encode())
+    return kept
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> list[list[str]]:
+    """Return the rows below the header; a row that a crash cut off is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[1:]
+    rows = [line.strip().split(",") for line in lines if line.endswith("\n")]
+    return [row for row in rows if len(row) == len(columns)]
+
+
+def _newest_first(folder: Path) -> list[tuple[int, Path]]:
+    """Return the numbered files of a folder with their numbers."""
+    if not folder.is_dir():
+        return []
+    found = [(int(m[1]), p) for p in folder.iterdir() if (m := _NUMBERED.fullmatch(p.name))]
+    return sorted(found, reverse=True)
+
+
+def _require_same_run(path: Path, checkpoint: Checkpoint, options: TrainingOptions) -> None:
+    differences = spec_differences(checkpoint.spec, options.spec)
+    for name in ("seed", "dtype"):
+        found, asked = checkpoint.progress.get(name), getattr(options, name)
+        if found != asked:
+            differences.append(f"{name}: {found} in the checkpoint, {asked} asked for")
+    if differences:
+        raise CheckpointError(
+            f"{path} is from a run with other options ({'; '.join(differences)}); "
+            "repeat those of the first run or choose another --out"
+        )
+
+
+def _require_finite(path: Path, checkpoint: Checkpoint) -> None:
+    if bad := describe_non_finite(checkpoint.arrays):
+        raise CheckpointError(f"{path}: {bad}")

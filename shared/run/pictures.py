@@ -1,0 +1,97 @@
+"""Pictures of a run: the grid of samples and the plot of the losses."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from shared.data.dataset import to_pixels
+from shared.files.checkpoint import write_file_atomically
+from shared.files.messages import printable
+
+GUTTER = 2
+"""Pixels between the images of a grid and around them."""
+
+
+def image_grid(
+    images: np.ndarray, image_range: tuple[float, float], columns: int = 8
+) -> np.ndarray:
+    """Lay images out in rows, left to right and top to bottom, on white.
+
+    images: floats [batch, height, width, 1 or 3], where `image_range` is black and white; what
+    lies outside is cut off, and NaN is black, so that a diverged run can be looked at. Returns
+    uint8 [grid height, grid width, channels] with a gutter of 2 pixels around every image. Raises
+    ValueError for another shape or no column.
+    """
+    if images.ndim != 4 or 0 in images.shape or images.shape[3] not in (1, 3):
+        raise ValueError(
+            "a grid needs images of shape [batch, height, width, 1 or 3], "
+            f"received {list(images.shape)}"
+        )
+    if columns < 1:
+        raise ValueError(f"a grid needs at least one column, received {columns}")
+    pixels = to_pixels(images, image_range)
+    batch, height, width, channels = images.shape
+    columns = min(columns, batch)
+    rows = -(-batch // columns)
+    pitch_y, pitch_x = height + GUTTER, width + GUTTER
+    grid = np.full((rows * pitch_y + GUTTER, columns * pitch_x + GUTTER, channels), 255, np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = i // columns * pitch_y + GUTTER, i % columns * pitch_x + GUTTER
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def save_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
+    """Write uint8 [height, width, 1 or 3] as a PNG, in one piece; OSError if the disk refuses."""
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    write_file_atomically(Path(path), buffer.getvalue())
+
+
+def plot_losses(losses_csv: str | os.PathLike[str], png: str | os.PathLike[str]) -> None:
+    """Draw both networks' losses against the step: every value pale, a moving average over it.
+
+    `losses_csv` has the columns step, discriminator_loss and generator_loss. Raises ValueError if
+    it holds no step.
+    """
+    # Imported here because it takes half a second, which only the end of a run has to pay.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with open(losses_csv, newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise ValueError(f"{losses_csv} holds no losses to plot")
+    steps = [int(row["step"]) for row in rows]
+    window = max(1, len(rows) // 20)
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)  # draws without a display
+    axes = figure.add_subplot(xlabel="training step", ylabel="loss")
+    # A folder may be called anything: $ begins no formula, bytes that are no text are escaped.
+    axes.set_title(printable(Path(losses_csv).resolve().parent.name), parse_math=False)
+    for network, colour in (("discriminator", "tab:blue"), ("generator", "tab:orange")):
+        losses = np.array([float(row[f"{network}_loss"]) for row in rows])
+        axes.plot(steps, losses, color=colour, alpha=0.3, linewidth=0.8)
+        axes.plot(steps, moving_average(losses, window), color=colour, label=network)
+    axes.grid(alpha=0.3)
+    axes.legend(title=f"mean of {window} steps" if window > 1 else None)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # it is drawn as a box
+        figure.savefig(buffer, format="png", dpi=120)
+    write_file_atomically(Path(png), buffer.getvalue())
+
+
+def moving_average(values: np.ndarray, window: int) -> np.ndarray:
+    """Return the mean over `window` values around each one, over fewer at the two ends."""
+    # Dividing by how many values took part keeps the ends from sagging towards zero.
+    counts = np.convolve(np.ones_like(values), np.ones(window), mode="same")
+    return np.convolve(values, np.ones(window), mode="same") / counts

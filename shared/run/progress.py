@@ -1,0 +1,90 @@
+"""What a run shows while it trains: a bar on a terminal, plain lines in a log, a pipe or a CI."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from shared.run.console import Output
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class ProgressDisplay:
+    """Steps, real images per second, losses, quality and remaining time of one run.
+
+    On a terminal a bar; otherwise, in a log, a pipe, a terminal that cannot move its cursor or
+    where a CI says that it is one, a line every ten seconds and at the end.
+    """
+
+    def __init__(self, start: int, steps: int, images_per_step: int, output: Output) -> None:
+        self._output = output
+        self._start = start
+        self._steps = steps
+        self._images_per_step = images_per_step
+        self._quality = ""
+        self._console = Console()
+        # Asked of the stream too: FORCE_COLOR, which a CI sets, makes rich take a file for one.
+        self._has_bar = (
+            self._console.is_interactive
+            and self._console.file.isatty()
+            and not os.environ.get("CI")
+        )
+        self._bar = Progress(
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        # The first step of a compiled framework can take a minute, in which nothing moves.
+        self._task = self._bar.add_task("first steps ...", total=steps, completed=min(start, steps))
+        self._losses_at = start
+        self._start_time = self._losses_time = self._line_time = time.monotonic()
+
+    def start(self) -> None:
+        """Show the bar, and start the clock of the images per second."""
+        self._start_time = self._losses_time = self._line_time = time.monotonic()
+        if self._has_bar:
+            self._bar.start()
+
+    def stop(self) -> None:
+        """Leave the bar as it stands."""
+        if self._has_bar:
+            self._bar.stop()
+
+    def advance(self, completed: int) -> None:
+        """Move the bar to so many completed steps."""
+        self._bar.update(self._task, completed=completed)
+
+    def quality(self, swd: float) -> None:
+        """Show this sliced Wasserstein distance from the next losses on."""
+        self._quality = f"SWD {swd:.0f}  "
+
+    def losses(self, completed: int, metrics: Mapping[str, float]) -> None:
+        """Show the losses after so many steps, and the speed since the last call."""
+        now = time.monotonic()
+        images = (completed - self._losses_at) * self._images_per_step
+        rate = images / max(now - self._losses_time, 1e-9)
+        self._losses_at, self._losses_time = completed, now
+        text = (
+            f"D {metrics['discriminator_loss']:.3f}  G {metrics['generator_loss']:.3f}  "
+            f"{self._quality}{rate:,.0f} img/s"
+        )
+        self._bar.update(self._task, description=text)
+        due = now - self._line_time >= SECONDS_BETWEEN_LINES or completed == self._steps
+        if due and not self._has_bar:
+            self._line_time = now
+            self._output.say(f"step {completed}/{self._steps}  {text}{self._remaining(completed)}")
+
+    def _remaining(self, completed: int) -> str:
+        """Return the time to the end at the speed of this session so far, as  0:01:30 left."""
+        if completed in (self._start, self._steps):
+            return ""
+        per_step = (time.monotonic() - self._start_time) / (completed - self._start)
+        return f"  {timedelta(seconds=round(per_step * (self._steps - completed)))} left"

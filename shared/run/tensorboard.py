@@ -1,0 +1,139 @@
+"""A run's losses and samples as an event file, which TensorBoard shows.
+
+Only tensorboard's protocol buffers and its `RecordWriter` are used, because both ready-made
+writers load a framework wherever one is installed: tensorboard's `EventFileWriter` TensorFlow (four
+seconds), tensorboardX PyTorch. Values are stored as `torch.utils.tensorboard` stores them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from shared.files.checkpoint import write_file_atomically
+from shared.interface import MissingFrameworkError
+
+TAGS = {
+    "discriminator_loss": "d_loss",
+    "discriminator_loss_real": "d_loss_real",
+    "discriminator_loss_fake": "d_loss_fake",
+    "generator_loss": "g_loss",
+}
+"""METRIC_NAMES → what TensorBoard calls them."""
+
+_HEAD = struct.Struct("<QI")
+_CHECKSUM_BYTES = 4
+
+
+def require_tensorboard() -> None:
+    """Raise MissingFrameworkError, which says what to do, where tensorboard is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise MissingFrameworkError(
+            "--tensorboard needs tensorboard, which is not installed; "
+            "install it with: pip install -c constraints.txt -e '.[tensorboard]'"
+        )
+
+
+class EventFile:
+    """One session's event file in the folder of a run.
+
+    Whatever earlier sessions recorded of steps above `completed` is cut out of their files, so
+    that no step is there twice. The file is a new one all the same: a TensorBoard that is
+    watching the folder reads a file only forwards, and drops what it has of the repeated steps
+    when it meets the new file's START.
+    """
+
+    def __init__(self, folder: Path, completed: int) -> None:
+        require_tensorboard()
+        # Imported by name: the package is optional and, like protobuf, carries no types.
+        self._events = import_module("tensorboard.compat.proto.event_pb2")
+        records = import_module("tensorboard.summary.writer.record_writer")
+        earlier = event_files(folder)
+        for path in earlier:
+            self._cut(path, completed)
+        # TensorBoard reads the files of a folder in the order of their names.
+        number = 1 + max((int(path.name.split(".")[3]) for path in earlier), default=0)
+        path = folder / f"events.out.tfevents.{number:010d}.gan"
+        with contextlib.ExitStack() as opened:
+            self._writer = records.RecordWriter(opened.enter_context(open(path, "xb")))
+            self._write(0, time.time(), file_version="brain.Event:2")
+            # In the first session too: a reader purges steps from its second START on.
+            started = {"status": self._events.SessionLog.START}
+            self._write(completed + 1, time.time(), session_log=started)
+            self._opened = opened.pop_all()
+
+    def add_scalars(self, completed: int, values: Mapping[str, float], wall_time: float) -> None:
+        """Record values by tag after so many completed steps; they become float32.
+
+        `wall_time` is in seconds since 1970.
+        """
+        summary = {"value": [{"tag": t, "simple_value": v} for t, v in values.items()]}
+        self._write(completed, wall_time, summary=summary)
+
+    def add_image(self, completed: int, tag: str, png: bytes, wall_time: float) -> None:
+        """Record a PNG, grey or colour, after so many completed steps."""
+        # After its signature and the start of its first chunk, 8 bytes each, a PNG has its size.
+        width, height, _, colour_type = struct.unpack(">IIBB", png[16:26])
+        image = {
+            "width": width,
+            "height": height,
+            "colorspace": 1 if colour_type == 0 else 3,
+            "encoded_image_string": png,
+        }
+        self._write(completed, wall_time, summary={"value": [{"tag": tag, "image": image}]})
+
+    def flush(self) -> None:
+        """Let a TensorBoard that is watching see everything."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """End the file."""
+        self._opened.close()
+
+    def _write(self, step: int, wall_time: float, **content: Any) -> None:
+        event = self._events.Event(step=step, wall_time=wall_time, **content)
+        self._writer.write(event.SerializeToString())
+
+    def _cut(self, path: Path, completed: int) -> None:
+        """Leave the events of the first `completed` steps; what a crash left broken goes too."""
+        broken = import_module("google.protobuf.message").DecodeError
+        kept = []
+        for record, content in read_records(path):
+            try:
+                event = self._events.Event.FromString(content)
+            except broken:
+                break
+            if event.step <= completed:
+                kept.append(record)
+        left = b"".join(kept)
+        if len(left) < path.stat().st_size:
+            write_file_atomically(path, left)
+
+
+def event_files(folder: Path) -> list[Path]:
+    """Return the event files of a run's folder, in the order in which they were written."""
+    return sorted(folder.glob("events.out.tfevents.*.gan"))
+
+
+def read_records(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Yield every whole record of an event file, with its frame and without.
+
+    A record is its length (uint64, little-endian), a checksum of that, the content, a checksum
+    of that. What follows a record that is cut off or whose length is damaged cannot be read.
+    """
+    stub = import_module("tensorboard.compat.tensorflow_stub.pywrap_tensorflow")
+    content = path.read_bytes()
+    start = 0
+    while start + _HEAD.size <= len(content):
+        length, checksum = _HEAD.unpack_from(content, start)
+        end = start + _HEAD.size + length + _CHECKSUM_BYTES
+        if end > len(content) or stub.masked_crc32c(content[start : start + 8]) != checksum:
+            return
+        yield content[start:end], content[start + _HEAD.size : end - _CHECKSUM_BYTES]
+        start = end

@@ -1,0 +1,101 @@
+"""Every choice on which ports of a GAN are known to differ, as a named field."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """Every numeric choice on which ports of a GAN are known to differ.
+
+    The defaults are canonical: the three implementations follow them. The NumPy reference obeys
+    every field, so the numbers of a wrong port can be produced and the mistake can be named.
+    `None` means "as the system's spec says".
+    """
+
+    # Batch normalisation
+    batch_norm_epsilon: float = 1e-5
+    batch_norm_momentum: float = 0.1
+    """Weight of the NEW statistic (PyTorch's meaning; Keras and Flax state 1 - momentum)."""
+    batch_norm_running_variance: Literal["unbiased", "biased"] = "unbiased"
+    batch_norm_mode: Literal["batch", "running", "running_in_generator_step"] = "batch"
+    """Which statistics normalise while training; "running_in_generator_step" is what freezing the
+    discriminator with Keras' `trainable = False` does."""
+    batch_norm_statistics: Literal[
+        "every_pass", "not_in_generator_step", "not_of_generator", "never"
+    ] = "every_pass"
+    """Which passes move the running statistics: all; not D's in G's step; D's alone; none."""
+    batch_norm_replicas: int = 1
+    """How many parts of a batch are normalised by their own statistics, as on so many devices; the
+    running statistics then move by the mean of the parts'."""
+    discriminator_batches: Literal["separate", "merged"] = "separate"
+    """Real and fake images as two batches (two sets of BN statistics) or one."""
+
+    # Activations, kernels, layout
+    leaky_relu_slope: float = 0.2
+    leaky_relu_gradient_at_zero: Literal["slope", "one"] = "slope"
+    generator_activation: Literal["relu", "leaky_relu"] = "relu"
+    generator_output: Literal["as_named", "none", "tanh", "sigmoid"] = "as_named"
+    """What makes images of the last layer's values; "as_named" is the spec's."""
+    discriminator_output: Literal["as_named", "none", "sigmoid"] = "as_named"
+    """"sigmoid" in front of a loss on logits squashes twice; "none" leaves bce_probs logits."""
+    conv_kernel: Literal["as_stored", "flipped", "transposed"] = "as_stored"
+    """flipped: rotated by 180 degrees; transposed: rows and columns exchanged."""
+    conv_transpose_kernel: Literal["as_stored", "flipped", "transposed"] = "as_stored"
+    flatten_order: Literal["hwc", "chw"] = "hwc"
+    padding_alignment: Literal["centred", "before", "after"] = "centred"
+    """Where the 2 * padding rows and columns of zeros go; "before" puts one more at the start."""
+
+    # Losses
+    loss_reduction: Literal["mean", "sum"] = "mean"
+    discriminator_loss_scale: float = 1.0
+    """0.5 is the average of the real and the fake half instead of their sum."""
+    lsgan_scale: float = 0.5
+    real_label: float = 1.0
+    """Target of the discriminator on real images; a of LSGAN; 0.9 is one-sided smoothing."""
+    fake_label: float = 0.0
+    """Target of the discriminator on fake images; b of LSGAN."""
+    generator_label: float = 1.0
+    """Target of the generator's loss (bce, bce_probs); c of LSGAN."""
+    probability_clipping: Literal["log_at_minus_100", "epsilon_1e-7", "none"] = "log_at_minus_100"
+    generator_objective: Literal["as_named", "saturating", "non_saturating"] = "as_named"
+
+    # The step
+    batch_part: Literal["all", "first_half", "second_half"] = "all"
+    """Which of a batch's real images and latents the step uses."""
+    discriminator_halves: Literal["both", "real_only", "fake_only"] = "both"
+    """Which halves of its loss the discriminator learns from; both are still computed."""
+    discriminator_step_offset: Literal[0, -1, 1] = 0
+    """-1 leaves out the last of several updates of D, 1 makes one more on the last batch."""
+    generator_batch: Literal["as_named", "same_images", "same_latents"] = "as_named"
+    """What G learns from, of what D has seen last; "as_named" is `SystemSpec.generator_batch`."""
+    detach_fake: bool = True
+    """False: the discriminator's loss adds its gradient to the generator's."""
+    update_order: Literal["discriminator_first", "simultaneous", "generator_first"] = (
+        "discriminator_first"
+    )
+
+    # Adam
+    generator_learning_rate: float | None = None
+    discriminator_learning_rate: float | None = None
+    adam_beta1: float | None = None
+    adam_beta2: float | None = None
+    adam_epsilon: float | None = None
+    adam_epsilon_placement: Literal["outside", "before_correction", "inside_root"] = "outside"
+    """outside: m̂/(√v̂ + ε), Kingma & Ba Algorithm 1. before_correction: their ε-hat form,
+    stock Keras. inside_root: m̂/√(v̂ + ε)."""
+    adam_bias_correction: bool = True
+    adam_step_offset: int = 0
+    """Added to the number of the update, from 1 on, in the bias correction."""
+    adam_weight_decay: float = 0.0
+    """Times the parameter, added to its gradient (L2 in the loss, `torch.optim.Adam`'s)."""
+
+    # Initial weights
+    initializer: Literal["spec", "torch_default", "keras_default", "flax_default"] = "spec"
+
+    def replace(self, **changes: Any) -> Conventions:
+        """Return a copy with some fields changed; an unknown field raises TypeError."""
+        return dataclasses.replace(self, **changes)

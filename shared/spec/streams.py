@@ -1,0 +1,121 @@
+"""The random numbers of a run, the same in every framework: weights, latents, order of batches.
+
+Every draw has its own Philox stream, keyed by the seed and by what is drawn, so nothing depends
+on the order of calls: a resumed run needs only the seed and the step. `numpy.random.Philox` is
+counter-based (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+
+from shared.spec.conventions import Conventions
+from shared.spec.layers import NETWORKS, ZEROS, Initializer, Parameter
+from shared.spec.state_arrays import state_shapes
+from shared.spec.systems import SystemSpec
+
+MAXIMUM_SEED = 2**63 - 1
+
+
+def stream(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
+    """Return the generator of one draw: `purpose` names it, `index` counts (a step, an epoch).
+
+    Raises ValueError for a seed outside [0, 2⁶³) or a negative index.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise ValueError(f"seed must be a whole number, received {seed!r}")
+    if not 0 <= seed <= MAXIMUM_SEED:
+        raise ValueError(f"seed must be between 0 and {MAXIMUM_SEED}, received {seed}")
+    if index < 0:
+        raise ValueError(f"index must not be negative, received {index}")
+    key = np.array([seed, zlib.crc32(purpose.encode())], dtype=np.uint64)
+    # The highest word of the counter is the index: 2¹⁹² numbers before two draws could overlap.
+    counter = np.array([0, 0, 0, index], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(counter=counter, key=key))
+
+
+def latents(
+    spec: SystemSpec, seed: int, step: int, batch_size: int, *, purpose: str = "latents"
+) -> np.ndarray:
+    """Return the latents of one step, float64 [batch, latent_dim].
+
+    N(0, 1) or U(-1, 1), as the spec says. A fixed latent grid has a `purpose` of its own.
+    """
+    draw = stream(seed, purpose, step)
+    shape = (batch_size, spec.latent_dim)
+    if spec.latent_distribution == "uniform":
+        return draw.uniform(-1.0, 1.0, shape)
+    return draw.standard_normal(shape)
+
+
+def batch_order(seed: int, epoch: int, size: int) -> np.ndarray:
+    """Return the order in which an epoch visits a data set of `size` images, int64 [size]."""
+    return stream(seed, "batch_order", epoch).permutation(size)
+
+
+def initial_state(
+    spec: SystemSpec, seed: int, conventions: Conventions | None = None
+) -> dict[str, np.ndarray]:
+    """Return every array of a fresh training state, float64, under its canonical name.
+
+    Weights are drawn from the spec's initializers; Adam's moments and counters are zero.
+    """
+    conventions = conventions or Conventions()
+    arrays = {
+        name: np.zeros(shape, np.int64 if name.endswith("_optimizer/step") else np.float64)
+        for name, shape in state_shapes(spec).items()
+    }
+    for network in NETWORKS:
+        for name, parameter in spec.parameters(network).items():
+            initializer = _initializer(name, parameter, conventions)
+            arrays[name] = _draw(parameter, initializer, stream(seed, name))
+    return arrays
+
+
+def _initializer(name: str, parameter: Parameter, conventions: Conventions) -> Initializer:
+    """Return the spec's initializer, or what a framework's layer does when left alone."""
+    if conventions.initializer == "spec" or not parameter.trainable:
+        return parameter.initializer
+    if parameter.name == "scale":
+        return Initializer("constant", 1.0)
+    if parameter.name == "bias":
+        is_torch = conventions.initializer == "torch_default" and "/batch_norm" not in name
+        # U(±1/√fan_in), where PyTorch takes a conv-transpose's OUT features for its fan-in.
+        fan_in = 16 * parameter.shape[0] if "/conv_transpose" in name else parameter.fan_in
+        return Initializer("uniform", 0.0, fan_in**-0.5) if is_torch else ZEROS
+    receptive_field = math.prod(parameter.shape[:-2])
+    if conventions.initializer == "torch_default":
+        # As above: in HWOI, the last axis but one holds the OUT features.
+        half_width = (receptive_field * parameter.shape[-2]) ** -0.5
+        return Initializer("uniform", 0.0, half_width)
+    if conventions.initializer == "keras_default":  # Glorot & Bengio 2010, equation 16
+        half_width = (6.0 / (receptive_field * sum(parameter.shape[-2:]))) ** 0.5
+        return Initializer("uniform", 0.0, half_width)
+    # LeCun normal, drawn from a normal cut at two standard deviations (which shrinks it by 0.8796).
+    return Initializer("truncated_normal", 0.0, parameter.fan_in**-0.5 / 0.87962566103423978)
+
+
+def _draw(parameter: Parameter, initializer: Initializer, draw: np.random.Generator) -> np.ndarray:
+    mean, scale, shape = initializer.mean, initializer.scale, parameter.shape
+    match initializer.distribution:
+        case "constant":
+            return np.full(shape, mean)
+        case "normal":
+            return mean + scale * draw.standard_normal(shape)
+        case "uniform":
+            return mean + scale * draw.uniform(-1.0, 1.0, shape)
+        case "uniform_fan_in":
+            return draw.uniform(-1.0, 1.0, shape) / np.sqrt(parameter.fan_in)
+        case "truncated_normal":
+            return mean + scale * _standard_normal_within_two(draw, shape)
+    raise ValueError(f"unknown distribution {initializer.distribution!r}")
+
+
+def _standard_normal_within_two(draw: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    values = draw.standard_normal(shape)
+    while (outside := np.abs(values) > 2.0).any():
+        values[outside] = draw.standard_normal(int(outside.sum()))
+    return values

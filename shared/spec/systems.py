@@ -1,0 +1,232 @@
+"""The systems as data: sizes, losses, optimizers, the order of a step, conventions.
+
+Everything an implementation has to agree on stands here and in `shared.spec.architectures`, and
+nothing about how a framework does it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from shared.spec.architectures import BUILDERS, IMAGE_SIZES
+from shared.spec.layers import NETWORKS, Layer, NetworkName, Parameter
+
+GeneratorBatch = Literal["same_images", "same_latents", "new_latents"]
+LossName = Literal["bce", "bce_probs", "minimax", "lsgan"]
+LOSS_NAMES: tuple[LossName, ...] = ("bce", "bce_probs", "minimax", "lsgan")
+
+
+def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{field} must be {' or '.join(choices)}, received {value!r}")
+
+
+def check_loss(name: str) -> str:
+    """Return a loss' name; an unknown one raises ValueError that lists the known ones."""
+    if name not in LOSS_NAMES:
+        raise ValueError(f"unknown loss {name!r}; expected one of {', '.join(LOSS_NAMES)}")
+    return name
+
+
+@dataclass(frozen=True)
+class AdamSpec:
+    """Adam's settings (Kingma & Ba 2015, Algorithm 1)."""
+
+    learning_rate: float = 2e-4
+    beta1: float = 0.5
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+
+@dataclass(frozen=True)
+class SystemSpec:
+    """One GAN system: everything needed to build and train it, in no framework's terms.
+
+    `width` is the size of the narrowest hidden layer, of which the others are multiples.
+    `discriminator_head` is "conv" (k4s1p0 to one logit, dcgan64 only) or "linear" (flatten and a
+    dense layer); every head goes with every loss.
+
+    A training step makes `discriminator_steps` updates of the discriminator, each with real images
+    and latents of its own, then one of the generator. `generator_batch` says on what: the images
+    that the discriminator has just seen ("same_images"), images made anew from the same latents,
+    after which the generator's BN statistics have moved twice ("same_latents"), or latents of its
+    own ("new_latents", Goodfellow et al. 2014, Algorithm 1).
+    """
+
+    name: str
+    architecture: Literal["dcgan64", "conv28", "mlp28"]
+    image_size: int
+    channels: int
+    width: int
+    latent_dim: int
+    latent_distribution: Literal["normal", "uniform"]
+    image_range: tuple[float, float]
+    discriminator_head: Literal["conv", "linear"]
+    loss: LossName
+    batch_size: int
+    discriminator_steps: int
+    generator_batch: GeneratorBatch
+    generator_optimizer: AdamSpec
+    discriminator_optimizer: AdamSpec
+
+    def __post_init__(self) -> None:
+        sizes = "image_size channels width latent_dim batch_size discriminator_steps"
+        for field in sizes.split():
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(
+                    f"{field} must be a whole number of at least 1, received {value!r}"
+                )
+        check_loss(self.loss)
+        _check_choice("architecture", self.architecture, tuple(IMAGE_SIZES))
+        _check_choice("generator_batch", self.generator_batch, get_args(GeneratorBatch))
+        heads = ("conv", "linear") if self.architecture == "dcgan64" else ("linear",)
+        _check_choice(f"discriminator_head of {self.architecture}", self.discriminator_head, heads)
+        size = IMAGE_SIZES[self.architecture]
+        if self.image_size != size:
+            raise ValueError(
+                f"{self.architecture} makes {size}x{size} images, "
+                f"received image_size={self.image_size}"
+            )
+
+    @property
+    def latent_batches(self) -> int:
+        """How many batches of latents a training step takes: one for each batch of images made."""
+        return self.discriminator_steps + (self.generator_batch == "new_latents")
+
+    def batch_size_of(self, real_count: int, latent_count: int) -> int:
+        """Return the size of one batch in a step that is given so many images and latents.
+
+        A step takes `discriminator_steps` batches of real images and `latent_batches` of latents,
+        one after another along the first axis. Raises ValueError for numbers that are not that.
+        """
+        batch_size = real_count // self.discriminator_steps
+        expected = (batch_size * self.discriminator_steps, batch_size * self.latent_batches)
+        if batch_size < 1 or (real_count, latent_count) != expected:
+            raise ValueError(
+                f"a step of {self.name} takes {self.discriminator_steps} x batch real images and "
+                f"{self.latent_batches} x batch latents, received {real_count} and {latent_count}"
+            )
+        return batch_size
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one image."""
+        return (self.image_size, self.image_size, self.channels)
+
+    def replace(self, **changes: Any) -> SystemSpec:
+        """Return a copy with some fields changed, such as `width=8` for a narrow system."""
+        return dataclasses.replace(self, **changes)
+
+    def layers(self, network: NetworkName) -> tuple[Layer, ...]:
+        """Return the layers of one network, in the order in which data passes them."""
+        if network not in NETWORKS:
+            raise ValueError(f"unknown network {network!r}; expected one of {', '.join(NETWORKS)}")
+        return BUILDERS[self.architecture, network](self)
+
+    def parameters(self, network: NetworkName) -> dict[str, Parameter]:
+        """Return every parameter and BN statistic by its canonical name, in layer order."""
+        return {
+            f"{network}/{layer.name}/{parameter.name}": parameter
+            for layer in self.layers(network)
+            for parameter in layer.parameters
+        }
+
+    def parameter_count(self, network: NetworkName) -> int:
+        """Return the number of trainable numbers of one network."""
+        return sum(math.prod(p.shape) for p in self.parameters(network).values() if p.trainable)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as plain JSON data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> SystemSpec:
+        """Rebuild a spec from `to_dict`; a missing or unknown field raises ValueError."""
+        expected = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(data, dict) or set(data) != expected:
+            received = sorted(data) if isinstance(data, dict) else type(data).__name__
+            raise ValueError(f"a spec needs the fields {sorted(expected)}, received {received}")
+        try:
+            return cls(
+                **{
+                    **data,
+                    "image_range": tuple(data["image_range"]),
+                    "generator_optimizer": AdamSpec(**data["generator_optimizer"]),
+                    "discriminator_optimizer": AdamSpec(**data["discriminator_optimizer"]),
+                }
+            )
+        except TypeError as error:
+            raise ValueError(f"a field of the spec has the wrong type: {error}") from error
+
+
+_DCGAN64 = SystemSpec(
+    name="dcgan64",
+    architecture="dcgan64",
+    image_size=64,
+    channels=3,
+    width=64,
+    latent_dim=100,
+    latent_distribution="normal",
+    image_range=(-1.0, 1.0),
+    discriminator_head="conv",
+    loss="bce",
+    batch_size=128,
+    discriminator_steps=1,
+    generator_batch="same_images",
+    generator_optimizer=AdamSpec(),
+    discriminator_optimizer=AdamSpec(),
+)
+_CONV28 = SystemSpec(
+    name="conv28",
+    architecture="conv28",
+    image_size=28,
+    channels=1,
+    width=64,
+    latent_dim=62,
+    latent_distribution="uniform",
+    image_range=(0.0, 1.0),
+    discriminator_head="linear",
+    loss="bce",
+    batch_size=64,
+    discriminator_steps=1,
+    generator_batch="same_latents",
+    generator_optimizer=AdamSpec(learning_rate=1e-3),
+    discriminator_optimizer=AdamSpec(),
+)
+_MLP28 = SystemSpec(
+    name="mlp28",
+    architecture="mlp28",
+    image_size=28,
+    channels=1,
+    width=128,
+    latent_dim=100,
+    latent_distribution="normal",
+    image_range=(-1.0, 1.0),
+    discriminator_head="linear",
+    loss="bce_probs",
+    batch_size=64,
+    discriminator_steps=1,
+    generator_batch="same_images",
+    generator_optimizer=AdamSpec(),
+    discriminator_optimizer=AdamSpec(),
+)
+
+SYSTEMS: dict[str, SystemSpec] = {
+    "dcgan64": _DCGAN64,
+    "dcgan64-lsgan": _DCGAN64.replace(
+        name="dcgan64-lsgan", discriminator_head="linear", loss="lsgan"
+    ),
+    "conv28": _CONV28,
+    "mlp28": _MLP28,
+}
+
+
+def get_system(name: str) -> SystemSpec:
+    """Return a system by name; an unknown name raises ValueError that lists the known ones."""
+    if name not in SYSTEMS:
+        raise ValueError(f"unknown system {name!r}; expected one of {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]

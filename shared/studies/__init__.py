@@ -1,0 +1,1 @@
+"""What is measured once and documented: accuracy, agreement, trajectories, equilibrium, losses."""

@@ -1,0 +1,149 @@
+"""The error of a loss over a sweep of scores, value and gradient, against 50-digit arithmetic."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from shared.interface import Implementation
+from shared.reference.comparison import ExactNumber, ulp_error
+
+LOSSES = ("bce", "bce_probs", "lsgan")  # minimax is made of bce's two targets
+DTYPES = ("float32", "float64", "bfloat16")
+TARGETS = (1.0, 0.0)
+OURS = "ours"
+
+# Beyond this many ULP an error is also taken in ε.
+EXPLODED = 100.0
+
+Results = tuple[np.ndarray, np.ndarray]  # the loss of each score and its derivative, as float64
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One way to compute a loss. `evaluate(scores, target, dtype)` takes exact scores."""
+
+    framework: str
+    loss: str
+    name: str
+    run: str
+    evaluate: Callable[[np.ndarray, float, str], Results]
+
+
+@dataclass(frozen=True)
+class Error:
+    """The largest error over a sweep in ULP and in ε, and the score and target where it is."""
+
+    ulp: float
+    epsilons: float
+    score: float
+    target: float
+
+
+def sweep_scores(loss: str = "bce", dtype: str = "float32") -> np.ndarray:
+    """Return the scores of a sweep as float64, all of them numbers of `dtype`.
+
+    Logits: |x| ≤ 80, a grid and powers around zero; lsgan: also around the target 1;
+    probabilities: where neither of BCELoss' clamps acts.
+    """
+    small = np.geomspace(1e-12, 80.0, 125)
+    if loss == "bce_probs":
+        scores = [np.geomspace(1e-11, 0.5, 400), 1 - np.geomspace(2.0**-24, 0.5, 400)]
+        scores.append(np.linspace(0.0, 1.0, 251)[1:-1])
+    else:
+        scores = [np.linspace(-80.0, 80.0, 801), small, -small, np.array([16.75, 17.0])]
+        scores.append(-scores[-1])
+    if loss == "lsgan":
+        scores += [1 + small[small < 1], 1 - small[small < 1]]
+    rounded = np.unique(_round(np.concatenate(scores), dtype))
+    return rounded[rounded < 1] if loss == "bce_probs" else rounded[np.abs(rounded) <= 80.0]
+
+
+def _round(numbers: np.ndarray, dtype: str) -> np.ndarray:
+    if dtype == "float64":
+        return numbers
+    bits = numbers.astype(np.float32).view(np.uint32)
+    if dtype == "bfloat16":  # the upper 16 bits of a float32
+        bits = bits & np.uint32(0xFFFF0000)
+    return bits.view(np.float32).astype(np.float64)
+
+
+@functools.cache
+def exact(loss: str, score: float, target: float) -> tuple[ExactNumber, ExactNumber]:
+    """Return the loss of one score and its derivative as exact numbers (50 digits)."""
+    import mpmath
+
+    from shared.fixtures.make_losses import DIGITS, FORMULAS
+
+    if np.isnan(score):
+        return float("nan"), float("nan")
+    with mpmath.workdps(DIGITS):
+        value, gradient = FORMULAS[loss](mpmath.mpf(score), mpmath.mpf(target))
+        return _exact_number(value), _exact_number(gradient)
+
+
+def _exact_number(x: object) -> ExactNumber:
+    import mpmath
+
+    if not mpmath.isfinite(x):
+        return float(x)  # type: ignore[arg-type]
+    mantissa, exponent = x.man_exp  # type: ignore[attr-defined]
+    return Fraction(int(mpmath.sign(x)) * int(mantissa)) * Fraction(2) ** exponent
+
+
+@functools.cache
+def measure(formula: Formula, dtype: str, every: int = 1) -> tuple[Error, Error]:
+    """Return the largest error of the value and of the gradient over every n-th score."""
+    scores = sweep_scores(formula.loss, dtype)[::every]
+    errors: tuple[list[Error], list[Error]] = ([], [])
+    for target in TARGETS:
+        results = formula.evaluate(scores, target, dtype)
+        for kind, actual in enumerate(results):
+            case = (formula.loss, dtype, every, target, kind)
+            errors[kind].append(_largest(*case, actual.tobytes()))
+    value, gradient = (max(found, key=lambda error: error.ulp) for found in errors)
+    return value, gradient
+
+
+# Compiled or not, a formula mostly gives the same bits, of which the error is taken once.
+@functools.cache
+def _largest(loss: str, dtype: str, every: int, target: float, kind: int, actual: bytes) -> Error:
+    scores = sweep_scores(loss, dtype)[::every]
+    truth = [exact(loss, float(x), target)[kind] for x in scores]
+    pairs = list(zip(np.frombuffer(actual), truth, strict=True))
+    ulp = [ulp_error(a, e, dtype) for a, e in pairs]
+    worst = int(np.argmax(ulp))
+    epsilons = ulp[worst]
+    if epsilons > EXPLODED:
+        epsilons = max(ulp_error(a, e, dtype, floor=1.0) for a, e in pairs)
+    return Error(ulp[worst], epsilons, float(scores[worst]), target)
+
+
+def face_formulas(implementation: Implementation) -> list[Formula]:
+    """Return the losses of any implementation, each score as a batch of its own."""
+
+    def bind(loss: str) -> Callable[[np.ndarray, float, str], Results]:
+        def evaluate(scores: np.ndarray, target: float, dtype: str) -> Results:
+            arrays = scores.astype(_numpy_dtype(dtype)).reshape(-1, 1)
+            found = [implementation.loss(loss, x, x, generator_label=target) for x in arrays]
+            return (
+                np.array([float(f.generator) for f in found]),
+                np.array([float(f.generator_fake_gradient[0]) for f in found]),
+            )
+
+        return evaluate
+
+    name = implementation.name
+    return [Formula(name, loss, OURS, "batches of one", bind(loss)) for loss in LOSSES]
+
+
+def _numpy_dtype(name: str) -> np.dtype:
+    if name == "bfloat16":
+        import ml_dtypes  # JAX and TensorFlow bring it along
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)

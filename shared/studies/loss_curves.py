@@ -1,0 +1,159 @@
+"""The four losses and their gradients against the score, as a picture.
+
+`python -m shared.loss_curves` draws `docs/images/loss_curves.png`: above the loss of one score,
+below its derivative, for the discriminator on a real and on a fake image and for the generator.
+The values are those of the NumPy reference. Bad input is exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.reference.layers import Array, sigmoid_backward, sigmoid_forward
+from shared.reference.losses import discriminator_half, generator_loss
+from shared.spec import LOSS_NAMES, Conventions, check_loss
+
+ROLES = ("real", "fake", "generator")
+"""Whose loss: D's on a real image, D's on a fake one, G's on a fake one."""
+
+OUT = Path("docs/images/loss_curves.png")
+
+_TITLES = {"real": "D on real images", "fake": "D on fake images", "generator": "G"}
+# (colour, width, line): where losses coincide, the thinner lines show on the thicker.
+_STYLES = {
+    "bce": ("tab:blue", 5.0, "-"),
+    "minimax": ("tab:orange", 2.8, "-"),
+    "bce_probs": ("black", 1.4, ":"),
+    "lsgan": ("tab:red", 2.2, "-"),
+}
+_NOTES = {
+    "real": [
+        ("cross entropy: right and\nconfident, no pull left", (4.6, -0.05), (0.4, -3.7)),
+        ("least squares: right, and\nstill pulled back to 1", (4.4, 3.4), (-5.8, 4.2)),
+    ],
+    "fake": [
+        ("cross entropy: right and\nconfident, no pull left", (-4.6, 0.05), (-5.8, 2.6)),
+        ("least squares: right, and\nstill pulled back to 0", (-3.2, -3.2), (-1.0, -3.7)),
+    ],
+    "generator": [
+        ("minimax: rejected,\nno pull left", (-4.6, -0.05), (-5.8, 2.6)),
+        ("least squares: pulls a fake\nback that D calls real", (4.4, 3.4), (-5.8, 4.4)),
+        ("bce: rejected,\npulled with force 1", (-3.4, -0.97), (0.2, -3.7)),
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The loss of every score and its derivative by that score, float64 [scores]."""
+
+    value: Array
+    gradient: Array
+
+
+def loss_curve(loss: str, role: str, scores: Array) -> Curve:
+    """Return one loss on single scores, by the reference, with the labels 1, 0 and 1.
+
+    For `bce_probs` the probability is σ(score), and the derivative is still by the score. Raises
+    ValueError for an unknown loss or role.
+    """
+    check_loss(loss)
+    if role not in ROLES:
+        raise ValueError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
+    inputs, saved = sigmoid_forward(scores) if loss == "bce_probs" else (scores, None)
+    # Batches of one: the reference returns the mean of a batch.
+    pairs = [_one_score(loss, role, inputs[i : i + 1]) for i in range(len(scores))]
+    value = np.array([v for v, _ in pairs])
+    gradient = np.array([g[0] for _, g in pairs])
+    return Curve(value, gradient if saved is None else sigmoid_backward(saved, gradient))
+
+
+def _one_score(loss: str, role: str, score: Array) -> tuple[float, Array]:
+    conventions = Conventions()
+    if role == "generator":
+        return generator_loss(loss, score, conventions)
+    label = conventions.real_label if role == "real" else conventions.fake_label
+    return discriminator_half(loss, score, label, conventions)
+
+
+def loss_curves(scores: Array) -> dict[tuple[str, str], Curve]:
+    """Return the curve of every loss and role: what the picture shows."""
+    return {(loss, role): loss_curve(loss, role, scores) for loss in LOSS_NAMES for role in ROLES}
+
+
+def plot(curves: dict[tuple[str, str], Curve], scores: Array, path: Path) -> None:
+    """Draw losses above and their derivatives below, one column for a role."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7.2), layout="constrained")
+    FigureCanvasAgg(figure)  # draws without a display
+    panels = figure.subplots(2, 3, sharex=True, sharey="row")
+    for (above, below), role in zip(panels.T, ROLES, strict=True):
+        for loss, (colour, width, line) in _STYLES.items():
+            style = {"color": colour, "linewidth": width, "linestyle": line, "label": loss}
+            above.plot(scores, curves[loss, role].value, **style)
+            below.plot(scores, curves[loss, role].gradient, **style)
+        above.set_title(_TITLES[role])
+        _annotate(below, role)
+        for axes in (above, below):
+            axes.axhline(0.0, color="black", linewidth=0.8)
+            axes.grid(alpha=0.3)
+        below.set_xlabel("score (a logit; for lsgan the output itself)")
+    panels[0, 0].set(ylabel="loss of one score", ylim=(-6.2, 8.0), xlim=(-6.0, 6.0))
+    panels[1, 0].set(ylabel="derivative by the score", ylim=(-4.9, 5.6))
+    panels[0, 0].legend(loc="lower left", fontsize="small", ncols=2)
+    figure.savefig(path, format="png", dpi=100)
+
+
+def _annotate(axes: Any, role: str) -> None:
+    for text, point, place in _NOTES[role]:
+        axes.annotate(
+            text,
+            xy=point,
+            xytext=place,
+            fontsize="small",
+            arrowprops={"arrowstyle": "->", "linewidth": 0.8},
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
+        )
+
+
+def check_folder(path: Path) -> None:
+    """Raise ValueError unless a file can be written at `path`, before the work is done."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a PNG file in it")
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder {path.parent} does not exist; make it, or name another file")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m shared.loss_curves", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--out", type=Path, default=OUT, metavar="PNG", help="the picture (default: %(default)s)"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; bad input is one line on stderr."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        check_folder(options.out)
+        scores = np.linspace(-6.0, 6.0, 241)
+        plot(loss_curves(scores), scores, options.out)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {options.out}")
+    return 0

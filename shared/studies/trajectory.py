@@ -1,0 +1,415 @@
+"""How runs in two frameworks grow apart: `python -m shared.trajectory` prints the growth curve.
+
+Each implementation trains the same system from the same seed on the same images and latents, and
+after every step its losses and every tensor of its state are held against the others'. The exit
+code is 0 where all stay within the bounds, 1 where two part, 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.data.dataset import Batches, load_dataset
+from shared.interface import (
+    IMPLEMENTATIONS,
+    METRIC_NAMES,
+    MissingFrameworkError,
+    check_arrays,
+)
+from shared.reference.comparison import MismatchError
+from shared.reference.differences import drifts, state_differences
+from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec, state_shapes
+from shared.spec.streams import latents, stream
+from shared.studies.other_process import Arrays, Trainer, load_trainer
+
+Pair = tuple[str, str]
+
+IMAGES = ("noise", "digits")
+NOISE_IMAGES = 512
+TABLE_STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Losses: |a - b| / max(1, |b|). Tensors of the state: relative L2. Counters must be equal.
+
+    Drift: of what rounding moves, as `shared.reference.differences.drifts` measures it.
+    """
+
+    loss: float
+    tensor: float
+    drift: float
+
+    def __str__(self) -> str:
+        return f"bounds: losses {self.loss:.0e}, tensors {self.tensor:.0e}, drift {self.drift:.0e}"
+
+
+BOUNDS = {
+    # 200 steps on noise: measured 5e-14 and 2e-13 with bce, 6e-14 and 3e-13 with lsgan. A slope
+    # that went through float32 shows at 1e-8 after one step.
+    # Drift: measured 1e-5 of the learning rate a step, rounding of 1e-13 over Adam's epsilon.
+    "float64": Bounds(1e-10, 1e-9, 1e-4),
+    # One step's rounding: measured 7e-7 and 2e-5. Runs leave it at the first kink, within about 20
+    # steps, PyTorch's own at another number of threads too: docs/trajectories.md. Drift: two
+    # learning rates a step, one in each direction.
+    "float32": Bounds(5e-6, 1e-4, 2.0),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two runs are apart after a step: the worst loss and the worst tensor, by name.
+
+    inf where something is not finite or a counter differs. `drift`: the worst of the arrays that
+    the arithmetic does not determine (`shared.reference.differences`); most systems have none.
+    """
+
+    step: int
+    loss: float
+    loss_name: str
+    tensor: float
+    tensor_name: str
+    drift: float = 0.0
+    drift_name: str = ""
+
+    def within(self, bounds: Bounds) -> bool:
+        """Whether all differences are within the bounds."""
+        return (
+            self.loss <= bounds.loss and self.tensor <= bounds.tensor and self.drift <= bounds.drift
+        )
+
+    def __str__(self) -> str:
+        drift = f", {self.drift_name} drift {self.drift:.1e}" if self.drift_name else ""
+        return (
+            f"step {self.step}: {self.tensor_name} {self.tensor:.1e}, "
+            f"{self.loss_name} {self.loss:.1e}{drift}"
+        )
+
+
+Curves = dict[Pair, list[Difference]]
+
+
+class Course:
+    """What every implementation trains: a system, its images and latents, and for how long.
+
+    The inputs of a step are those that `python -m X_impl.train` takes: `dataset.Batches` over
+    uint8 `images` and `shared.spec.streams.latents`.
+    """
+
+    def __init__(
+        self, spec: SystemSpec, images: np.ndarray, *, steps: int, seed: int = 0, dtype: str
+    ) -> None:
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, received {steps}")
+        if spec.batch_size < 2:
+            raise ValueError(f"the batch size must be at least 2, received {spec.batch_size}")
+        self.spec, self.steps, self.seed, self.dtype = spec, steps, seed, dtype
+        self._batches = Batches(images, spec, spec.batch_size, seed, dtype)
+
+    def start(self, trainer: Trainer) -> Any:
+        """Return a trainer's state before the first step."""
+        return trainer.create(self.spec, seed=self.seed, dtype=self.dtype)
+
+    def advance(self, trainer: Trainer, state: Any, step: int) -> dict[str, float]:
+        """Make the step with this index, counted from 0, and return its losses."""
+        count = self.spec.latent_batches * self.spec.batch_size
+        drawn = latents(self.spec, self.seed, step, count)
+        return trainer.train_step(state, self._batches.images(step), drawn.astype(self.dtype))
+
+    def export(self, trainer: Trainer, state: Any) -> Arrays:
+        """Return a state that has exactly the arrays of the system."""
+        arrays = trainer.export_state(state)
+        check_arrays(arrays, state_shapes(self.spec), f"the state of {trainer.name}")
+        return arrays
+
+
+def training_images(name: str, spec: SystemSpec, seed: int) -> np.ndarray:
+    """Return uint8 images to train on: "noise", or scikit-learn's "digits"."""
+    if name not in IMAGES:
+        raise ValueError(f"unknown images {name!r}; expected one of {', '.join(IMAGES)}")
+    if name == "digits":
+        return load_dataset(None, spec).images
+    shape = (NOISE_IMAGES, *spec.image_shape)
+    return stream(seed, "trajectory/noise").integers(0, 256, shape, dtype=np.uint8)
+
+
+def difference(
+    spec: SystemSpec,
+    step: int,
+    actual: tuple[dict[str, float], Arrays],
+    expected: tuple[dict[str, float], Arrays],
+    *,
+    apart_for: int,
+    moments: bool = True,
+) -> Difference:
+    """Return how far the losses and the state of one run are from those of another.
+
+    `apart_for`: the steps since both had the same state.
+    """
+    losses = {
+        name: abs(actual[0][name] - expected[0][name]) / max(1.0, abs(expected[0][name]))
+        for name in METRIC_NAMES
+    }
+    tensors = state_differences(spec, actual[1], expected[1])
+    if not moments:
+        tensors = {n: d for n, d in tensors.items() if not n.endswith(("/m", "/v"))}
+    drifting = drifts(spec, actual[1], expected[1], apart_for) or {"": 0.0}
+    return Difference(step, *_worst(losses), *_worst(tensors), *_worst(drifting))
+
+
+def _worst(values: dict[str, float]) -> tuple[float, str]:
+    # nan compares as neither larger nor smaller; as inf it comes first.
+    finite = {name: np.inf if np.isnan(value) else value for name, value in values.items()}
+    name = max(finite, key=finite.__getitem__)
+    return float(finite[name]), name
+
+
+def compare(
+    trainers: Sequence[Trainer],
+    course: Course,
+    *,
+    against: str | None = None,
+    restart: bool = False,
+    moments: bool = True,
+) -> Curves:
+    """Train side by side and return each pair's differences after every step.
+
+    Every pair, or all others with the trainer called `against`. `restart` gives all the state of
+    the first after every step, so that each difference is that of one step alone. `moments`:
+    whether Adam's count among the tensors.
+    """
+    names = [trainer.name for trainer in trainers]
+    pairs = [p for p in itertools.combinations(names, 2) if against is None or against in p]
+    if len(set(names)) < len(names) or not pairs:
+        raise ValueError(
+            f"nothing to compare: expected two or more different implementations"
+            f"{f' and {against} among them' if against else ''}, received {', '.join(names)}"
+        )
+    states = {trainer.name: course.start(trainer) for trainer in trainers}
+    curves: Curves = {pair: [] for pair in pairs}
+    for step in range(course.steps):
+        ends = {}
+        for trainer in trainers:
+            state = states[trainer.name]
+            metrics = course.advance(trainer, state, step)
+            ends[trainer.name] = (metrics, course.export(trainer, state))
+        for (a, b), curve in curves.items():
+            curve.append(
+                difference(
+                    course.spec,
+                    step + 1,
+                    ends[a],
+                    ends[b],
+                    apart_for=1 if restart else step + 1,
+                    moments=moments,
+                )
+            )
+        if restart:
+            for trainer in trainers[1:]:
+                trainer.import_state(states[trainer.name], ends[names[0]][1])
+    return curves
+
+
+def first_parting(curve: Iterable[Difference], bounds: Bounds) -> Difference | None:
+    """Return the first difference beyond the bounds, or None."""
+    return next((d for d in curve if not d.within(bounds)), None)
+
+
+def require_within(curves: Curves, bounds: Bounds) -> None:
+    """Raise MismatchError if any pair is beyond the bounds after any step."""
+    for pair, curve in curves.items():
+        if parted := first_parting(curve, bounds):
+            raise MismatchError(f"{' and '.join(pair)} parted at {parted}; {bounds}")
+
+
+def change_framework(
+    trainers: Sequence[Trainer], course: Course, change_at: int
+) -> dict[Pair, Difference]:
+    """Train `change_at` steps in one, the rest in another: how far from the unbroken runs?
+
+    Every ordered pair, by its (first, second) names; the difference is the larger one of those
+    from the two implementations' own unbroken runs, after the last step.
+    """
+    if not 0 < change_at < course.steps:
+        raise ValueError(
+            f"the change must come between two of the {course.steps} steps, received {change_at}"
+        )
+    halves: dict[str, Arrays] = {}
+    unbroken = {}
+    for trainer in trainers:
+        state = course.start(trainer)
+        for step in range(course.steps):
+            if step == change_at:
+                halves[trainer.name] = course.export(trainer, state)
+            metrics = course.advance(trainer, state, step)
+        unbroken[trainer.name] = (metrics, course.export(trainer, state))
+    changed = {}
+    for first, second in itertools.permutations(trainers, 2):
+        state = course.start(second)
+        second.import_state(state, halves[first.name])
+        for step in range(change_at, course.steps):
+            metrics = course.advance(second, state, step)
+        end = (metrics, course.export(second, state))
+        differences = [
+            difference(course.spec, course.steps, end, unbroken[t.name], apart_for=course.steps)
+            for t in (first, second)
+        ]
+        changed[first.name, second.name] = max(differences, key=lambda d: (d.tensor, d.loss))
+    return changed
+
+
+def growth_table(curves: Curves, steps: Iterable[int] = TABLE_STEPS) -> str:
+    """Return a table: the worst tensor's difference and the worst loss' after some steps."""
+    length = max(len(curve) for curve in curves.values())
+    shown = sorted({step for step in steps if step <= length} | {length})
+    titles = [f"{a} - {b}" for a, b in curves]
+    widths = [max(len(title), 17) + 2 for title in titles]
+    lines = ["step" + "".join(f"{t:>{w}}" for t, w in zip(titles, widths, strict=True))]
+    for step in shown:
+        row = (curve[step - 1] for curve in curves.values())
+        cells = (f"{d.tensor:.1e} ({d.loss:.1e})" for d in row)
+        lines.append(f"{step:4}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True)))
+    return "\n".join(lines)
+
+
+def partings(curves: Curves, bounds: Bounds) -> str:
+    """Return a line for each pair: where it parted, or what came nearest to it."""
+    lines = []
+    for (a, b), curve in curves.items():
+        parted = first_parting(curve, bounds)
+        worst = max(curve, key=lambda d: _share(d, bounds))
+        what = f"parted at {parted}" if parted else f"within at every step; furthest at {worst}"
+        lines.append(f"{a} - {b}: {what}")
+    return "\n".join(lines)
+
+
+def _share(d: Difference, bounds: Bounds) -> float:
+    return max(d.tensor / bounds.tensor, d.loss / bounds.loss, d.drift / bounds.drift)
+
+
+def change_table(changed: dict[Pair, Difference]) -> str:
+    """Return a table of `change_framework`'s differences from the unbroken runs."""
+    lines = [f"{'first':<12}{'then':<12}{'tensor':>9}{'loss':>9}  worst tensor"]
+    lines += [
+        f"{first:<12}{second:<12}{d.tensor:>9.1e}{d.loss:>9.1e}  {d.tensor_name}"
+        for (first, second), d in changed.items()
+    ]
+    return "\n".join(lines)
+
+
+def plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None:
+    """Draw each pair's worst tensor and worst loss against the step."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)  # draws without a display
+    figure.suptitle(title)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, field, what in zip(
+        panels, ("tensor", "loss"), ("worst tensor, relative L2", "worst loss"), strict=True
+    ):
+        for (a, b), curve in curves.items():
+            values = [getattr(d, field) or np.nan for d in curve]  # 0 has no logarithm
+            axes.semilogy([d.step for d in curve], values, label=f"{a} - {b}", linewidth=1)
+        bound = getattr(bounds, field)
+        axes.axhline(bound, color="black", linestyle="--", linewidth=1, label=f"bound {bound:g}")
+        axes.set(xlabel="training step", title=what)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("difference")
+    panels[0].legend(fontsize="small")
+    figure.savefig(path, format="png", dpi=110)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m shared.trajectory", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument(
+        "implementations",
+        nargs="*",
+        default=list(IMPLEMENTATIONS),
+        metavar="IMPLEMENTATION",
+        help="pytorch, tf, jax, reference, a dotted module path, or pytorch@threads=2 for a "
+        "process of its own with that many threads, tf likewise (default: pytorch tf jax)",
+    )
+    parser.add_argument("--system", choices=SYSTEMS, default="dcgan64")
+    parser.add_argument("--loss", choices=LOSS_NAMES, help="default: the system's own")
+    for name, default in (("steps", 200), ("width", 8), ("batch-size", 8), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default, help="default: %(default)s")
+    parser.add_argument("--dtype", choices=tuple(BOUNDS), default="float64")
+    parser.add_argument(
+        "--images",
+        choices=IMAGES,
+        default="noise",
+        help="noise keeps the two networks in balance; on digits bce is chaotic at these learning "
+        "rates, the system's own, which are not scaled to the width (default: %(default)s)",
+    )
+    parser.add_argument("--against", metavar="IMPLEMENTATION", help="compare the others with this")
+    parser.add_argument(
+        "--restart", action="store_true", help="give all the first one's state after every step"
+    )
+    parser.add_argument(
+        "--change-at",
+        type=int,
+        metavar="K",
+        help="instead: K steps in one framework, the rest in another, against the unbroken run",
+    )
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the growth curve")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every step's differences")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the command line says; returns the exit code."""
+    spec = SYSTEMS[options.system].replace(width=options.width, batch_size=options.batch_size)
+    spec = spec.replace(loss=options.loss or spec.loss)
+    images = training_images(options.images, spec, options.seed)
+    course = Course(spec, images, steps=options.steps, seed=options.seed, dtype=options.dtype)
+    bounds, trainers = BOUNDS[options.dtype], [load_trainer(n) for n in options.implementations]
+    title = (
+        f"{spec.name}, loss {spec.loss}, width {spec.width}, batch {spec.batch_size}, learning "
+        f"rate {spec.generator_optimizer.learning_rate:g}, {options.images}, {options.dtype}, "
+        f"seed {options.seed}"
+    )
+    print(title, flush=True)
+    if options.change_at is not None:
+        changed = change_framework(trainers, course, options.change_at)
+        print(f"{options.change_at} steps, then {course.steps - options.change_at}")
+        print(change_table(changed))
+        _write_json(options.json, title, {pair: [d] for pair, d in changed.items()})
+        return 0 if all(d.within(bounds) for d in changed.values()) else 1
+    curves = compare(trainers, course, against=options.against, restart=options.restart)
+    print("relative difference of the worst tensor (of the worst loss) after a step")
+    print(f"{growth_table(curves)}\n{bounds}\n{partings(curves, bounds)}")
+    _write_json(options.json, title, curves)
+    if options.plot:
+        plot_growth(curves, bounds, title, options.plot)
+    return 1 if any(first_parting(curve, bounds) for curve in curves.values()) else 0
+
+
+def _write_json(path: Path | None, title: str, curves: Curves) -> None:
+    if path:
+        pairs = {f"{a} - {b}": [asdict(d) for d in curve] for (a, b), curve in curves.items()}
+        path.write_text(json.dumps({"title": title, "pairs": pairs}, indent=1))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; bad input is one line on stderr."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        return run(options)
+    except (ValueError, OSError, MissingFrameworkError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
