@@ -30,7 +30,7 @@ from shared.convert.native_contents import NativeContents
 from shared.data import images as image_files
 from shared.data.dataset import DataError, load_dataset
 from shared.files.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
-from shared.files.messages import MAXIMUM_MESSAGE, one_line, printable
+from shared.files.errors import MAXIMUM_MESSAGE, one_line, printable
 from shared.fixtures.load import LOSSES_FILE, FixtureError, load_loss_cases, load_network_fixture
 from shared.fixtures.make_network import representative_state
 from shared.spec import SYSTEMS

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from benchmarks.document.rows import SCHEMA_VERSION
-from shared.files.messages import one_line
+from shared.files.errors import one_line
 from shared.spec.streams import MAXIMUM_SEED
 
 MAXIMUM_BYTES = 16 * 2**20

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.conformance.cases import matches
-from shared.files.messages import one_line, printable
+from shared.files.errors import one_line, printable
 
 MAXIMUM_BYTES = 2**20
 """Largest file that is read; an entry has a hundred."""

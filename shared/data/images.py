@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shared.files.messages import one_line, printable
+from shared.files.errors import one_line, printable
 from shared.spec import SystemSpec
 
 if TYPE_CHECKING:

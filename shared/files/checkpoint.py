@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from shared.files.atomic import synchronize_folder
-from shared.files.messages import one_line
+from shared.files.errors import one_line
 from shared.interface import check_arrays
 from shared.spec import SystemSpec, state_shapes
 from shared.spec.limits import stored_spec

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from shared.files.checkpoint import write_file_atomically
-from shared.files.messages import one_line, printable
+from shared.files.errors import one_line, printable
 
 FORMAT = "gan-across-frameworks-recording"
 FORMAT_VERSION = "1"

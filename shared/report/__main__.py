@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from shared.files.checkpoint import write_file_atomically
-from shared.files.messages import one_line, printable
+from shared.files.errors import one_line, printable
 from shared.report.page import make_page
 from shared.report.runs import ReportError, read_runs
 

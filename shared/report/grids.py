@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shared.files.messages import printable
+from shared.files.errors import printable
 from shared.report.runs import Run
 
 MOST_GRIDS = 60

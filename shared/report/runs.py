@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.files.messages import printable
+from shared.files.errors import printable
 from shared.interface import METRIC_NAMES
 from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder
 from shared.run.tensorboard import TAGS

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from shared.data.dataset import ImageDataset
-from shared.files.messages import printable
+from shared.files.errors import printable
 from shared.quality.sample_quality import SampleQuality
 from shared.run.folder import RunFolder
 from shared.run.options import TrainingOptions

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from shared.interface import MissingFrameworkError
 from shared.run.config import config_text, read_config
-from shared.run.console import complain, safe_streams
+from shared.run.console import print_error, safe_streams
 from shared.run.failures import StoppedEarly, is_out_of_memory, out_of_memory_message
 from shared.run.folder import RunFolder
 from shared.run.options import (
@@ -82,8 +82,8 @@ def _fail(
     parser: argparse.ArgumentParser, arguments: argparse.Namespace, message: str, code: int
 ) -> int:
     if arguments.debug:
-        complain(traceback.format_exc().rstrip())
-    complain(f"{parser.prog}: {' '.join(message.split())}")
+        print_error(traceback.format_exc().rstrip())
+    print_error(f"{parser.prog}: {' '.join(message.split())}")
     return code
 
 

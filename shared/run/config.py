@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shared.files.messages import one_line, printable
+from shared.files.errors import one_line, printable
 from shared.run.parser import checkpoints_to_keep
 
 _NOT_IN_A_FILE = ("config", "help")

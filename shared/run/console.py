@@ -6,9 +6,14 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from shared.files.errors import one_line
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_OUTPUT_CLOSED = 141  # 128 + SIGPIPE, what a shell reports of `yes | head`
 
 
@@ -52,7 +57,27 @@ def safe_streams() -> Iterator[None]:
                 _silence(stream)
 
 
-def complain(line: str) -> None:
+def run_command(program: str, work: Callable[[], int | None], *, debug: bool = False) -> int:
+    """Do the work of a command and return its exit code, 0 if the work returns none.
+
+    Bad input, a missing framework and a disk that refuses become one line on stderr and exit code
+    2; Ctrl-C ends with 130. `debug` adds the traceback. Anything else is a fault of ours and
+    passes through.
+    """
+    with safe_streams():
+        try:
+            return work() or 0
+        except (ValueError, OSError, ImportError) as error:
+            if debug:
+                print_error(traceback.format_exc().rstrip())
+            print_error(f"{program}: error: {one_line(str(error))}")
+            return EXIT_BAD_INPUT
+        except KeyboardInterrupt:
+            print_error(f"{program}: interrupted")
+            return EXIT_INTERRUPTED
+
+
+def print_error(line: str) -> None:
     """Print one line on stderr, if anybody reads it."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)

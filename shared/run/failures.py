@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.files.messages import printable
+from shared.files.errors import printable
 from shared.run.console import EXIT_OUTPUT_CLOSED
 from shared.run.options import TrainingOptions
 from shared.run.signals import EXIT_INTERRUPTED, EXIT_TERMINATED

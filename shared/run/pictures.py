@@ -13,7 +13,7 @@ from PIL import Image
 
 from shared.data.dataset import to_pixels
 from shared.files.checkpoint import write_file_atomically
-from shared.files.messages import printable
+from shared.files.errors import printable
 
 GUTTER = 2
 """Pixels between the images of a grid and around them."""

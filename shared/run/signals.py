@@ -7,7 +7,6 @@ import signal
 import threading
 from typing import Any
 
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
 EXIT_TERMINATED = 143  # 128 + SIGTERM: of a scheduler, `docker stop`, a shutdown
 
 

@@ -21,7 +21,7 @@ from shared.interface import METRIC_NAMES
 from shared.quality.sample_quality import SampleQuality
 from shared.run.announcement import announcement, session_entry, what_was_made
 from shared.run.collapse import DiscriminatorWatch
-from shared.run.console import EXIT_OUTPUT_CLOSED, Output, complain
+from shared.run.console import EXIT_OUTPUT_CLOSED, Output, print_error
 from shared.run.failures import (
     NonFiniteLossError,
     NonFiniteStateError,
@@ -234,7 +234,7 @@ class TrainingRun(RunInputs):
                     )
             self._records.add_losses(completed, values, seconds)
             if warning := self._watch.see(completed, values):
-                complain(warning)
+                print_error(warning)
         if pending:
             self._records.flush()
             self._display.losses(completed, values)

@@ -1,4 +1,4 @@
-"""Errors about files of strangers: one line that any terminal takes, whatever the file says."""
+"""Errors about untrusted input: one line that any terminal takes, whatever the input says."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ import unicodedata
 MAXIMUM_MESSAGE = 1000
 """Most characters of an error: what a file says of itself is quoted, and may be a book."""
 _CHANGES_OF_DIRECTION = ("LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
+class InputError(ValueError):
+    """A file, an option or an answer from outside that cannot be used; every room's error is one.
+
+    The message says what was received, what was expected and how to fix it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 def printable(path: str | os.PathLike[str]) -> str:
