@@ -19,7 +19,7 @@ from pathlib import Path
 
 from shared.interface import MissingFrameworkError
 from shared.run.config import config_text, read_config
-from shared.run.console import print_error, safe_streams
+from shared.run.console import EXIT_INTERRUPTED, print_error, safe_streams
 from shared.run.failures import StoppedEarly, is_out_of_memory, out_of_memory_message
 from shared.run.folder import RunFolder
 from shared.run.options import (
@@ -30,7 +30,6 @@ from shared.run.options import (
     TrainingOptions,
 )
 from shared.run.parser import build_parser
-from shared.run.signals import EXIT_INTERRUPTED
 from shared.spec import SYSTEMS, SystemSpec
 
 __all__ = [

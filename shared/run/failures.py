@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from shared.files.errors import printable
-from shared.run.console import EXIT_OUTPUT_CLOSED
+from shared.run.console import EXIT_INTERRUPTED, EXIT_OUTPUT_CLOSED
 from shared.run.options import TrainingOptions
-from shared.run.signals import EXIT_INTERRUPTED, EXIT_TERMINATED
+from shared.run.signals import EXIT_TERMINATED
 from shared.spec import SystemSpec
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
