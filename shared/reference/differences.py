@@ -44,7 +44,7 @@ def gradient_differences(spec: SystemSpec, actual: Arrays, expected: Arrays) -> 
     That of a cancelled bias, and of a bias of one number, which crosses 0, is measured against the
     norm of its kernel's gradient.
     """
-    return _differences(actual, expected, _yardsticks(spec))
+    return _differences(actual, expected, _reference_scales(spec))
 
 
 def state_differences(spec: SystemSpec, actual: Arrays, expected: Arrays) -> dict[str, float]:
@@ -53,18 +53,18 @@ def state_differences(spec: SystemSpec, actual: Arrays, expected: Arrays) -> dic
     A counter that differs counts as inf. A bias of one number is measured against its kernel, the
     moments of it and of a cancelled bias against those of the kernel.
     """
-    yardsticks = _yardsticks(spec)
+    scales = _reference_scales(spec)
     moments = {
         optimizer_name(bias, moment): optimizer_name(kernel, moment)
-        for bias, kernel in yardsticks.items()
+        for bias, kernel in scales.items()
         for moment in ("m", "v")
     }
     drifting = set(drifting_arrays(spec))
     determined = {name: array for name, array in expected.items() if name not in drifting}
-    return _differences(actual, determined, yardsticks | moments)
+    return _differences(actual, determined, scales | moments)
 
 
-def _yardsticks(spec: SystemSpec) -> dict[str, str]:
+def _reference_scales(spec: SystemSpec) -> dict[str, str]:
     single = {
         f"{network}/{layer.name}/bias": f"{network}/{layer.name}/kernel"
         for network in NETWORKS
@@ -97,13 +97,13 @@ def _cancelled(layers: tuple[Layer, ...]) -> list[tuple[Layer, Layer]]:
     ]
 
 
-def _differences(actual: Arrays, expected: Arrays, yardsticks: dict[str, str]) -> dict[str, float]:
+def _differences(actual: Arrays, expected: Arrays, scales: dict[str, str]) -> dict[str, float]:
     found = {}
     for name, array in expected.items():
         if name.endswith("_optimizer/step"):
             found[name] = 0.0 if np.array_equal(actual[name], array) else np.inf
-        elif name in yardsticks:
-            found[name] = _relative_to(actual[name], array, expected[yardsticks[name]])
+        elif name in scales:
+            found[name] = _relative_to(actual[name], array, expected[scales[name]])
         else:
             found[name] = relative_l2(actual[name], array)
     return found

@@ -105,13 +105,13 @@ def _generator_first(
     c: Conventions,
 ) -> StepResult:
     """The step with G's update before D's; what leaks into G's gradients then comes too late."""
-    learned_from, arrays = _generate(spec, arrays, latent_batches[-1], c)
-    value, arrays, gradients = _generator_gradients(spec, arrays, learned_from, c)
+    seen_before, arrays = _generate(spec, arrays, latent_batches[-1], c)
+    value, arrays, gradients = _generator_gradients(spec, arrays, seen_before, c)
     arrays = _update(spec, "generator", arrays, gradients, c)
     for i, (real, z) in enumerate(zip(real_batches, latent_batches, strict=False)):
         is_last = i == spec.discriminator_steps - 1
         if is_last and spec.generator_batch == "same_images":
-            generated = learned_from
+            generated = seen_before
         else:
             generated, arrays = _generate(spec, arrays, z, c)
         arrays, halves = _discriminator_gradients(spec, arrays, real, generated.output, c)
