@@ -1,4 +1,4 @@
-"""The face that every implementation shows: NumPy arrays in, NumPy arrays out.
+"""The interface of every implementation: NumPy arrays in, NumPy arrays out.
 
 Latents are [batch, latent_dim]; images NHWC in the system's range; scores [batch]; weights have
 the canonical names and layouts of `shared.spec`. An implementation is any module with an object

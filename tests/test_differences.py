@@ -1,4 +1,4 @@
-"""The yardsticks of shared.reference.differences, by hand and with planted faults."""
+"""The reference scales of shared.reference.differences, by hand and with planted faults."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_every_array_is_measured_by_one_of_the_two() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "yardstick"),
+    ("name", "scale"),
     [
         ("generator/dense_1/kernel", "generator/dense_1/kernel"),
         ("generator/batch_norm_1/bias", "generator/batch_norm_1/bias"),
@@ -41,12 +41,12 @@ def test_every_array_is_measured_by_one_of_the_two() -> None:
         ("generator_optimizer/dense_1/bias/m", "generator_optimizer/dense_1/kernel/m"),
     ],
 )
-def test_what_a_difference_is_measured_against(name: str, yardstick: str) -> None:
+def test_what_a_difference_is_measured_against(name: str, scale: str) -> None:
     expected = state()
     actual = expected | {name: expected[name] + 0.25}
     size = np.linalg.norm(np.full_like(expected[name], 0.25))
     found = state_differences(SPEC, actual, expected)
-    assert found.pop(name) == pytest.approx(size / np.linalg.norm(expected[yardstick]))
+    assert found.pop(name) == pytest.approx(size / np.linalg.norm(expected[scale]))
     assert set(found.values()) == {0.0}
 
 

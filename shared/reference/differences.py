@@ -109,9 +109,9 @@ def _differences(actual: Arrays, expected: Arrays, scales: dict[str, str]) -> di
     return found
 
 
-def _relative_to(actual: np.ndarray, expected: np.ndarray, yardstick: np.ndarray) -> float:
+def _relative_to(actual: np.ndarray, expected: np.ndarray, scale: np.ndarray) -> float:
     difference = np.linalg.norm(np.asarray(actual, np.float64) - expected)
-    size = np.linalg.norm(np.asarray(yardstick, np.float64))
+    size = np.linalg.norm(np.asarray(scale, np.float64))
     if not np.isfinite(difference):
         return float("nan")
     return float(difference / size) if size else float("inf") if difference else 0.0
