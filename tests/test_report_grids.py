@@ -27,10 +27,10 @@ def test_of_many_grids_sixty_are_chosen_evenly(tmp_path: Path) -> None:
 def test_as_many_grids_as_fit(most: int, expected: int, tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run", steps=6, sample_every=1), "run")
     sizes = [path.stat().st_size for path in run.grids.values()]
-    chosen = choose_grids(run, most * max(sizes) + 0.5)
-    assert len(chosen.grids) == expected
-    assert chosen.grids[-1].step == 6
-    assert bool(chosen.notes) == (expected < 7)
+    chosen, notes = choose_grids(run, most * max(sizes) + 0.5)
+    assert len(chosen) == expected
+    assert chosen[-1].step == 6
+    assert bool(notes) == (expected < 7)
 
 
 def test_runs_share_the_bytes_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,10 +58,10 @@ def test_a_damaged_grid_is_left_out_wherever_it_is_cut(tmp_path: Path) -> None:
     run = read_run(folder, "run")
     for length in range(len(content) - 12):  # the 12 bytes of IEND hold nothing
         last.write_bytes(content[:length])
-        chosen = choose_grids(run, 1e9)
-        assert [grid.step for grid in chosen.grids] == [0, 4, 8]
-        assert "step_000012.png cannot be read and is left out" in chosen.notes[0]
-        assert str(tmp_path) not in chosen.notes[0]
+        chosen, notes = choose_grids(run, 1e9)
+        assert [grid.step for grid in chosen] == [0, 4, 8]
+        assert "step_000012.png cannot be read and is left out" in notes[0]
+        assert str(tmp_path) not in notes[0]
     page = report(folder)
     shown = [i for i in figures(page)[0].all("img") if "hidden" not in i.attributes]
     assert [image["data-step"] for image in shown] == ["8"]

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from shared.files.checkpoint import write_file_atomically
-from shared.files.errors import one_line, printable
-from shared.report.page import make_page
+from shared.files.errors import printable
 from shared.report.runs import ReportError, read_runs
+from shared.run.console import EXIT_BAD_INPUT, run_command
 
 PROGRAM = "python -m shared.report"
-EXIT_BAD_INPUT = 2
-SUFFIXES = (".html", ".htm")
 DESCRIPTION = """\
 Write one HTML page about training runs, side by side: what they are, their samples with a slider
 over time, losses, quality of the samples, and all settings with the differences marked.
@@ -61,24 +59,22 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _check_out(out: Path) -> None:
     """Raise ReportError unless a page can be written there, before the work is done."""
-    shown = printable(out)
-    if out.suffix.lower() not in SUFFIXES:
-        raise ReportError(f"--out {shown}: expected a name that ends in .html")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ReportError(f"--out {out}: expected a name that ends in .html")
     if out.is_dir():
-        raise ReportError(f"--out {shown} is a folder; name a page in it, such as report.html")
+        raise ReportError(f"--out {out} is a folder; name a page in it, such as report.html")
     if not out.resolve().parent.is_dir():
-        raise ReportError(
-            f"--out {shown}: there is no folder {printable(out.parent)}; make it or name another"
-        )
+        raise ReportError(f"--out {out}: there is no folder {out.parent}; make it or name another")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do what the command line says."""
+    """Read the runs and write the page about them."""
     _check_out(options.out)
     runs = read_runs(options.runs)
-    words = [*map(printable, options.runs), "--out", printable(options.out)]
-    # A path in run.json may hold bytes that are no text.
-    page = make_page(runs, f"{PROGRAM} {shlex.join(words)}").encode("utf-8", "backslashreplace")
+    from shared.report.page import make_page  # with matplotlib, which --help can spare
+
+    command = shlex.join([*PROGRAM.split(), *map(str, options.runs), "--out", str(options.out)])
+    page = make_page(runs, command).encode()
     write_file_atomically(options.out, page)
     noun = "run" if len(runs) == 1 else "runs"
     print(f"wrote {printable(options.out)}: {len(runs)} {noun}, {len(page) / 1e6:.1f} MB")
@@ -86,14 +82,8 @@ def run(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; bad input is one line on stderr and exit code 2."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    try:
-        run(options)
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog}: error: {one_line(str(error))}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    return 0
+    options = build_parser().parse_args(arguments)
+    return run_command(PROGRAM, lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The plots of a report, as SVG that lies in the page and takes the page's text colour."""
+"""The plots of a report, as SVG in the page that takes its text colour; axes for other plots."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
 import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from shared.report.runs import Run, drawable
 from shared.run.pictures import moving_average
 
 STYLES = (
-    ("#2b7bd1", ""),
-    ("#c9610a", "6 2"),
-    ("#2a8f5a", "2 1.5"),
-    ("#c9415c", "8 2 2 2"),
-    ("#8b62c4", "4 3"),
-    ("#7d7f1f", "1 1"),
+    ("#2b7bd1", ()),
+    ("#c9610a", (6, 2)),
+    ("#2a8f5a", (2, 1.5)),
+    ("#c9415c", (8, 2, 2, 2)),
+    ("#8b62c4", (4, 3)),
+    ("#7d7f1f", (1, 1)),
 )
 """Colour (3:1 or more on the page's white and on its near-black) and dashes, in line widths."""
 
@@ -42,7 +46,7 @@ class Line:
     is_raw: bool = False
 
 
-def run_style(run: int) -> tuple[str, str]:
+def run_style(run: int) -> tuple[str, tuple[float, ...]]:
     """Return the colour and the dashes of a run, by its place among the runs.
 
     When the colours come round again they do so with other dashes: 36 runs differ.
@@ -60,13 +64,13 @@ def loss_lines(runs: Sequence[Run], metric: str) -> list[Line]:
     """Return every value of a loss, pale, and over it the moving average, for each run."""
     raw, averages = [], []
     for number, run in enumerate(runs):
-        values = _drawn(run.losses.values[metric])
+        values = _drawn(run.losses[metric])
         window = averaging_window(len(values))
         if window > 1:
-            raw.append(Line(number, *thinned(run.losses.steps, values), is_raw=True))
+            raw.append(Line(number, *thinned(run.losses["step"], values), is_raw=True))
             values = moving_average(values, window)
         if len(values):
-            averages.append(Line(number, *thinned(run.losses.steps, values)))
+            averages.append(Line(number, *thinned(run.losses["step"], values)))
     return [*raw, *averages]
 
 
@@ -78,7 +82,7 @@ def loss_limits(runs: Sequence[Run], metric: str) -> tuple[float, float] | None:
     """
     low, high = [], []
     for run in runs:
-        values = _drawn(run.losses.values[metric])
+        values = _drawn(run.losses[metric])
         averages = moving_average(values, averaging_window(len(values))) if len(values) else values
         averages, values = (part[np.isfinite(part)] for part in (averages, values))
         if len(averages):
@@ -94,9 +98,9 @@ def loss_limits(runs: Sequence[Run], metric: str) -> tuple[float, float] | None:
 def quality_lines(runs: Sequence[Run], column: str) -> list[Line]:
     """Return one column of quality.csv for each run that has a finite value of it."""
     return [
-        Line(number, run.quality.steps, _drawn(run.quality.values[column]))
+        Line(number, run.quality["step"], _drawn(run.quality[column]))
         for number, run in enumerate(runs)
-        if drawable(run.quality.values[column]).any()
+        if drawable(run.quality[column]).any()
     ]
 
 
@@ -118,46 +122,54 @@ def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return steps[chosen], values[chosen]
 
 
-def draw_panel(name: str, lines: Sequence[Line], limits: tuple[float, float] | None = None) -> str:
+def new_axes(title: str, width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of so many inches and its axes, in the style that all plots have."""
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(color=matplotlib.rcParams["text.color"], alpha=0.135, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def saved(figure: Figure, kind: str, **options: Any) -> bytes:
+    """Return a figure as a file of a kind, such as "png"."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def draw_panel(
+    name: str, lines: Sequence[Line], limits: tuple[float, float] | None = None
+) -> Markup:
     """Return one panel as an <svg> element; `name` is its title and makes its ids its own.
 
     The points of the line of run r are those of the path in the group `name-r`, of its raw
     values `name-r-raw`.
     """
-    # Imported here because it takes half a second, which --help need not wait for.
-    import matplotlib
-    from matplotlib.figure import Figure
-
     # Every point as it is, and text as text, which takes the font of the page.
     settings = {"path.simplify": False, "svg.fonttype": "none", "svg.hashsalt": name}
-    colours = {f"{part}.color": _TEXT for part in ("text", "xtick", "ytick")}
-    edges = {"axes.edgecolor": _TEXT, "axes.labelcolor": _TEXT, "grid.color": _TEXT}
-    with matplotlib.rc_context({**settings, **colours, **edges}):
-        figure = Figure(figsize=(4.8, 2.9), layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_title(name, fontsize=10, loc="left")
-        axes.set_xlabel("training step", fontsize=9)
-        axes.tick_params(labelsize=9)
-        axes.grid(alpha=0.15, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+    coloured = ("text.color", "xtick.color", "ytick.color", "axes.edgecolor", "axes.labelcolor")
+    with matplotlib.rc_context(settings | dict.fromkeys(coloured, _TEXT)):
+        figure, axes = new_axes(name, 4.8, 2.9)
+        axes.set_xlabel("training step")
         for line in lines:
             _draw_line(axes, f"{name}-{line.run}{'-raw' * line.is_raw}", line)
         axes.set_ylim(limits)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _inlined(buffer.getvalue().decode("utf-8"), name)
+        svg = saved(figure, "svg", transparent=True, metadata={"Date": None})
+    return Markup(_inlined(svg.decode("utf-8"), name))
 
 
-def _draw_line(axes: Any, group: str, line: Line) -> None:
+def _draw_line(axes: Axes, group: str, line: Line) -> None:
     colour, dashes = run_style(line.run)
-    pattern = (0, tuple(map(float, dashes.split()))) if dashes and not line.is_raw else "-"
     axes.plot(
         line.steps,
         line.values,
         color=colour,
         linewidth=0.6 if line.is_raw else 1.5,
         alpha=0.22 if line.is_raw else 1.0,
-        linestyle=pattern,
+        linestyle=(0, dashes) if dashes and not line.is_raw else "-",
         # A line of few points is hardly seen, one of a single point not at all.
         marker="o" if len(line.steps) <= 40 else None,
         markersize=2.5,
@@ -168,13 +180,10 @@ def _draw_line(axes: Any, group: str, line: Line) -> None:
 def _inlined(svg: str, name: str) -> str:
     """Return the <svg> element of a file so that several can lie in one page."""
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
     svg = re.sub(r" font-family: [^;\"]*;", "", svg)
-    box = re.search(r'viewBox="([^"]*)"', svg)
-    assert box is not None  # matplotlib writes one into every file
-    label = f'<svg viewBox="{box[1]}" role="img" aria-label="{name}">'
-    svg = re.sub(r"<svg[^>]*>", label, svg, count=1)
+    label = rf'<svg \1 role="img" aria-label="{name}">'
+    svg = re.sub(r'<svg[^>]*(viewBox="[^"]*")[^>]*>', label, svg, count=1)
     # matplotlib's own ids (figure_1, axes_1, …) are the same in every figure.
     svg = re.sub(rf'\b(id="|href="#|url\(#)(?!{name}-)', rf"\g<1>{name}-", svg)
     return svg.replace(_TEXT, "currentColor")

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from shared.files.errors import printable
-from shared.interface import METRIC_NAMES
+from shared.files.errors import InputError
 from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder
 from shared.run.tensorboard import TAGS
 
@@ -28,37 +25,27 @@ LARGEST = 1e100
 _GRID = re.compile(r"step_(\d{6,})\.png")
 
 
-class ReportError(ValueError):
-    """What is there is not the folder of a run; the message says how to mend it."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A CSV of a run: float64 [rows] by column, steps as int64 [rows], ascending."""
-
-    steps: np.ndarray
-    values: dict[str, np.ndarray]
-
-    def __len__(self) -> int:
-        """The number of rows."""
-        return len(self.steps)
+class ReportError(InputError):
+    """What is there is not the folder of a run; the message says how to fix it."""
 
 
 @dataclass(frozen=True)
 class Run:
     """One run, which has at least one session.
 
-    `grids`: every sample grid by its step, ascending. `notes`: sentences on what is missing or odd.
+    `losses` and `quality`: the tables as structured arrays [rows], of int64 `step`, which ascends,
+    and a float64 for each other column. `grids`: every sample grid by its step, ascending.
+    `notes`: sentences on what is missing or odd.
     """
 
     path: Path
     name: str
     spec: dict[str, Any]
-    sessions: tuple[dict[str, Any], ...]
-    losses: Table
-    quality: Table
+    sessions: list[dict[str, Any]]
+    losses: np.ndarray
+    quality: np.ndarray
     grids: dict[int, Path]
-    notes: tuple[str, ...]
+    notes: list[str]
 
     @property
     def asked_steps(self) -> int | None:
@@ -69,28 +56,28 @@ class Run:
     @property
     def completed_steps(self) -> int:
         """The last step of losses.csv, or 0."""
-        return int(self.losses.steps[-1]) if len(self.losses) else 0
+        return int(self.losses["step"][-1]) if len(self.losses) else 0
 
     @property
     def seconds(self) -> float | None:
         """How long the recorded steps took, in all sessions together."""
-        return float(self.losses.values["seconds"][-1]) if len(self.losses) else None
+        return float(self.losses["seconds"][-1]) if len(self.losses) else None
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
     """Read the folders of runs, in their order; each gets a name that no other has.
 
     Raises ReportError for a folder that is missing, given twice or not a run's, and for a table
-    whose columns or numbers are none; OSError where the disk refuses.
+    whose columns or numbers are none; OSError for a disk error.
     """
     resolved = [path.resolve() for path in paths]
     for index, path in enumerate(resolved):
         if path in resolved[:index]:
-            raise ReportError(f"{printable(paths[index])} is given twice; name every run once")
+            raise ReportError(f"{paths[index]} is given twice; name every run once")
     names = [path.name or str(path) for path in resolved]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
-    return [read_run(path, printable(name)) for path, name in zip(paths, names, strict=True)]
+    return [read_run(path, name) for path, name in zip(paths, names, strict=True)]
 
 
 def read_run(path: Path, name: str) -> Run:
@@ -99,18 +86,20 @@ def read_run(path: Path, name: str) -> Run:
     spec, sessions = _read_description(folder)
     losses, loss_notes = read_table(folder.losses, LOSS_COLUMNS)
     quality, quality_notes = read_table(folder.quality, QUALITY_COLUMNS)
-    grids = _find_grids(folder.samples)
-    notes = [*loss_notes, *_not_drawn(losses, METRIC_NAMES), *quality_notes]
-    if not grids:
-        notes.append("There are no sample grids.")
-    run = Run(path, name, spec, tuple(sessions), losses, quality, grids, ())
-    return replace(run, notes=(*_session_notes(run), *_progress_notes(run, folder), *notes))
+    files = folder.samples.iterdir() if folder.samples.is_dir() else ()
+    found = ((_GRID.fullmatch(file.name), file) for file in files)
+    grids = dict(sorted((int(match[1]), file) for match, file in found if match))
+    notes = [*loss_notes, *_not_drawn(losses), *quality_notes]
+    notes += [] if grids else ["There are no sample grids."]
+    run = Run(path, name, spec, sessions, losses, quality, grids, notes)
+    run.notes[:0] = [*_session_notes(run), *_progress_notes(run, folder)]
+    return run
 
 
 def _read_description(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    shown = printable(folder.path)
-    if not folder.path.is_dir():
-        found = "a file" if folder.path.exists() else "nothing"
+    shown = folder.path
+    if not shown.is_dir():
+        found = "a file" if shown.exists() else "nothing"
         raise ReportError(f"{shown}: expected the folder of a run, found {found}")
     if not folder.description.is_file():
         raise ReportError(
@@ -133,79 +122,59 @@ def _read_description(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str,
     return spec, sessions
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Table, list[str]]:
-    """Return a CSV, and notes on what is missing of it; a last line without its end is left out.
+def read_table(path: Path, columns: tuple[str, ...]) -> tuple[np.ndarray, list[str]]:
+    """Return a CSV as a structured array [rows], and notes on what is missing of it.
 
-    Raises ReportError for other columns, for what is not a number and for steps out of order.
+    A last line without its end is left out. Raises ReportError for other columns, for what is not
+    a number and for steps out of order.
     """
+    kind = [(name, np.int64 if name == "step" else np.float64) for name in columns]
     if not path.exists():
-        return _table([], columns), [f"There is no {path.name}."]
-    notes = []
+        return np.empty(0, kind), [f"There is no {path.name}."]
     # Whatever is not UTF-8 becomes a character that is no number, which is reported with its line.
-    *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    if rest:
-        notes.append(f"The last line of {path.name} is half-written and left out.")
-    if lines and tuple(lines[0].strip().split(",")) != columns:
+    head, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    if lines and tuple(head.strip().split(",")) != columns:
         raise ReportError(
-            f"{printable(path)}: expected the columns {','.join(columns)}, "
-            f"received {_shortened(lines[0])}"
+            f"{path}: expected the columns {','.join(columns)}, received {head!r:.60}"
         )
-    rows = [_numbers(path, number, line, columns) for number, line in enumerate(lines[1:], 2)]
-    for number, (row, after) in enumerate(itertools.pairwise(rows), 3):
-        if after[0] <= row[0]:
+    rows: list[tuple[float, ...]] = []
+    for number, line in enumerate(lines[:-1], 2):
+        rows.append(_numbers(path, number, line, columns))
+        if len(rows) > 1 and rows[-1][0] <= rows[-2][0]:
             raise ReportError(
-                f"{printable(path)}, line {number}: expected a step after {row[0]:.0f}, "
-                f"received {after[0]:.0f}; two runs may have written to it"
+                f"{path}, line {number}: expected a step after {rows[-2][0]}, "
+                f"received {rows[-1][0]}; two runs may have written to it"
             )
-    if not rows:
-        notes.append(f"{path.name} holds no row yet.")
-    return _table(rows, columns), notes
+    rest = lines[-1] if lines else head
+    notes = [f"The last line of {path.name} is half-written and left out."] if rest else []
+    notes += [] if rows else [f"{path.name} holds no row yet."]
+    return np.array(rows, kind), notes
 
 
-def _table(rows: list[list[float]], columns: tuple[str, ...]) -> Table:
-    array = np.array(rows, dtype=np.float64).reshape(len(rows), len(columns))
-    values = {name: array[:, index] for index, name in enumerate(columns) if name != "step"}
-    return Table(array[:, columns.index("step")].astype(np.int64), values)
-
-
-def _numbers(path: Path, number: int, line: str, columns: tuple[str, ...]) -> list[float]:
+def _numbers(path: Path, number: int, line: str, columns: tuple[str, ...]) -> tuple[float, ...]:
     fields = line.strip().split(",")
     try:
-        row = [float(int(fields[0])), *map(float, fields[1:])]
-    except (ValueError, OverflowError):
-        row = []
+        row = (int(fields[0]), *map(float, fields[1:]))
+    except ValueError:
+        row = ()
     if len(row) != len(columns) or not 0 <= row[0] < MOST_STEPS:
         raise ReportError(
-            f"{printable(path)}, line {number}: expected {len(columns)} numbers "
-            f"({','.join(columns)}), received {_shortened(line)}; remove the line"
+            f"{path}, line {number}: expected {len(columns)} numbers "
+            f"({','.join(columns)}), received {line!r:.60}; remove the line"
         )
     return row
 
 
-def _shortened(line: str) -> str:
-    """Return a line as it can be shown in a message of one line."""
-    return repr(line if len(line) <= 60 else line[:59] + "…")
-
-
-def _find_grids(folder: Path) -> dict[int, Path]:
-    if not folder.is_dir():
-        return {}
-    found = ((_GRID.fullmatch(path.name), path) for path in folder.iterdir())
-    return dict(sorted((int(match[1]), path) for match, path in found if match))
-
-
 def _session_notes(run: Run) -> list[str]:
-    if len(run.sessions) == 1:
-        return []
     starts = [
         f"{session['options'].get('implementation', 'unknown')} from step {session.get('start')}"
         for session in run.sessions
     ]
-    return [f"In {len(run.sessions)} sessions: {', '.join(starts)}."]
+    return [f"In {len(starts)} sessions: {', '.join(starts)}."] if len(starts) > 1 else []
 
 
 def _progress_notes(run: Run, folder: RunFolder) -> list[str]:
-    """Return what there is to say about a run that has not made all its steps."""
+    """Return a sentence about a run that has not made all its steps."""
     if run.asked_steps is None or run.completed_steps >= run.asked_steps:
         return []
     text = f"{run.completed_steps:,} of {run.asked_steps:,} steps are recorded: the run is going on"
@@ -221,15 +190,14 @@ def drawable(values: np.ndarray) -> np.ndarray:
     return np.abs(values) <= LARGEST
 
 
-def _not_drawn(losses: Table, names: Sequence[str]) -> list[str]:
+def _not_drawn(losses: np.ndarray) -> list[str]:
     notes = []
-    for name in names:
-        bad = np.flatnonzero(~drawable(losses.values[name]))
+    for name, tag in TAGS.items():
+        bad = losses[~drawable(losses[name])]
         if len(bad):
-            value = losses.values[name][bad[0]]
-            shown = "NaN" if math.isnan(value) else f"{value:g}"
+            value = f"{bad[name][0]:g}".replace("nan", "NaN")
             notes.append(
-                f"{TAGS[name]} is {shown} at step {losses.steps[bad[0]]:,}; what is NaN, infinite "
-                f"or beyond {LARGEST:g} is a gap in the plot ({len(bad):,} in all)."
+                f"{tag} is {value} at step {bad['step'][0]:,}; what is NaN, infinite or beyond "
+                f"{LARGEST:g} is a gap in the plot ({len(bad):,} in all)."
             )
     return notes

@@ -1,16 +1,18 @@
-"""The settings of runs, flat and as text, and which of them differ."""
+"""The settings of runs, flat and as text: which of them differ, and what to know first."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from shared.report.runs import Run
+from shared.spec import NETWORKS
 
 SPEC, OPTIONS, ENVIRONMENT, VERSIONS = "system", "options", "environment", "versions"
-DATASET = "dataset"
+LOSS, DATASET = (SPEC, "loss"), (ENVIRONMENT, "dataset")
 ABSENT = "—"
 _EXPECTED_TO_DIFFER = {"out", "resume"}
 
@@ -26,10 +28,7 @@ class Setting:
     @property
     def differs(self) -> bool:
         """Whether two runs differ in it. A package that a run did without is no difference."""
-        values = set(self.values)
-        if self.group == VERSIONS:
-            values.discard(ABSENT)
-        return len(values) > 1
+        return len(set(self.values) - ({ABSENT} if self.group == VERSIONS else set())) > 1
 
 
 def compare_settings(runs: Sequence[Run]) -> list[Setting]:
@@ -43,40 +42,17 @@ def compare_settings(runs: Sequence[Run]) -> list[Setting]:
 
 def effective_settings(run: Run) -> dict[tuple[str, str], str]:
     """Return (group, name) → value; one that changed between sessions as "before → after"."""
-    found = {(SPEC, name): [text] for name, text in _flat(run.spec).items()}
+    groups = [(SPEC, run.spec)]
     for session in run.sessions:
-        for key, text in _session_settings(session).items():
-            texts = found.setdefault(key, [])
-            if not texts or texts[-1] != text:
-                texts.append(text)
-    return {key: " → ".join(texts) for key, texts in found.items()}
-
-
-def differences_in_words(settings: Sequence[Setting]) -> str:
-    """Return one sentence on what was set differently, as a reader of a comparison asks for it.
-
-    Where they ran is left out, as are the folders they were written to.
-    """
-    found = [
-        f"{setting.name} ({', '.join(dict.fromkeys(setting.values))})"
-        for setting in settings
-        if setting.differs
-        and (setting.group in (SPEC, OPTIONS) or setting.name == DATASET)
-        and setting.name not in _EXPECTED_TO_DIFFER
-    ]
-    if not found:
-        return "System, options and data are the same in all runs."
-    same = "All else of system, options and data is the same."
-    return f"The runs differ in {', '.join(found)}. {same}"
-
-
-def _session_settings(session: dict[str, Any]) -> dict[tuple[str, str], str]:
-    rest = {name: value for name, value in session.items() if name not in ("start", "options")}
-    versions = rest.pop("versions")
-    groups = ((OPTIONS, session["options"]), (ENVIRONMENT, rest), (VERSIONS, versions))
-    return {
-        (group, name): text for group, content in groups for name, text in _flat(content).items()
-    }
+        rest = {k: v for k, v in session.items() if k not in ("start", "options", "versions")}
+        groups += [(OPTIONS, session["options"]), (ENVIRONMENT, rest)]
+        groups += [(VERSIONS, session["versions"])]
+    texts: dict[tuple[str, str], list[str]] = {}
+    for group, content in groups:
+        for name, text in _flat(content).items():
+            history = texts.setdefault((group, name), [])
+            history += [text] if history[-1:] != [text] else []
+    return {key: " → ".join(history) for key, history in texts.items()}
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
@@ -88,3 +64,59 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             flat[f"{prefix}{name}"] = shown
     return flat
+
+
+def differences_in_words(settings: Sequence[Setting]) -> str:
+    """Return one sentence on what was set differently, as a reader of a comparison asks for it.
+
+    Where they ran is left out, as are the folders they were written to.
+    """
+    found = [
+        f"{setting.name} ({', '.join(dict.fromkeys(setting.values))})"
+        for setting in settings
+        if setting.differs
+        and (setting.group in (SPEC, OPTIONS) or (setting.group, setting.name) == DATASET)
+        and setting.name not in _EXPECTED_TO_DIFFER
+    ]
+    if not found:
+        return "System, options and data are the same in all runs."
+    same = "All else of system, options and data is the same."
+    return f"The runs differ in {', '.join(found)}. {same}"
+
+
+def headline(run: Run) -> dict[str, str]:
+    """Return what a reader wants to know first of a run; what was not recorded is a dash."""
+    settings = effective_settings(run)
+
+    def of(group: str, name: str) -> str:
+        return settings.get((group, name), ABSENT)
+
+    rates = [f"{name} {of(SPEC, f'{name}_optimizer.learning_rate')}" for name in NETWORKS]
+    versions = [f"{name} {text}" for (group, name), text in settings.items() if group == VERSIONS]
+    asked = "" if run.asked_steps is None else f" of {run.asked_steps:,}"
+    return {
+        "system": f"{of(SPEC, 'name')}, width {of(SPEC, 'width')}",
+        "loss": of(*LOSS),
+        "framework": of(OPTIONS, "implementation"),
+        "versions": ", ".join(versions) or ABSENT,
+        "data": of(*DATASET),
+        "seed": of(OPTIONS, "seed"),
+        "steps": f"{run.completed_steps:,}{asked}",
+        "batch size": of(SPEC, "batch_size"),
+        "learning rates": ", ".join(rates),
+        "dtype": of(OPTIONS, "dtype"),
+        "device": of(ENVIRONMENT, "device"),
+        "environment": f"Python {of(ENVIRONMENT, 'python')}, {of(ENVIRONMENT, 'platform')}",
+        "duration": duration(run.seconds),
+    }
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time in words: "16.7 s", "19 min 40 s", "2 h 3 min"; else a dash."""
+    if seconds is None or not math.isfinite(seconds):
+        return ABSENT
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    if round(seconds) < 3600:
+        return "{} min {} s".format(*divmod(round(seconds), 60))
+    return "{} h {} min".format(*divmod(round(seconds / 60), 60))
