@@ -19,7 +19,6 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from rich.console import Console
-from rich.markup import escape
 
 from benchmarks.document import assembly as document
 from benchmarks.document import rows as results
@@ -153,11 +152,11 @@ def _finish(plan: Plan, found: dict[str, Any], console: Console, started: float)
     report.show(found, console)
     if plan.json is not None:
         results.write_json(plan.json, found)
-        console.print(f"written to {escape(str(plan.json))}")
+        console.print(f"written to {plan.json}")
     if plan.report is not None:
         from benchmarks.show import page  # with matplotlib, which a run without a report can spare
 
-        console.print(f"report in {escape(str(page.write(plan.report, found)))}")
+        console.print(f"report in {page.write(plan.report, found)}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from benchmarks import compare
 from benchmarks.document import roofline
@@ -324,7 +323,7 @@ def test_without_a_bandwidth_there_is_no_percentage_and_the_plot_has_the_operati
     assert roofline.lines(document) == []
     assert "memory bandwidth: not measured" in printed(document)
     assert "memory bandwidth: not measured" in page.write(tmp_path, document).read_text()
-    (axes,) = plots._throughput(document, list(plots._measured(document))).axes
+    (axes,) = plots._throughput(document, plots._measured(document)).axes
     (line,) = [line for line in axes.lines if "float32 roofline" in str(line.get_label())]
     np.testing.assert_allclose(line.get_ydata(), 100e9 / FLOPS)
 
@@ -356,7 +355,7 @@ def test_a_row_that_failed_keeps_no_rate(monkeypatch):
 
 
 def printed(document):
-    console = Console(width=report.PIPED_WIDTH, highlight=False, file=io.StringIO())
+    console = report.make_console(file=io.StringIO())
     report.show(document, console)
     return console.file.getvalue()
 
@@ -389,13 +388,13 @@ def test_the_terminal_and_the_page_say_which_limit_holds_and_the_bandwidth(tmp_p
         assert "Above 100 % of a memory roofline" in text  # 0.39 s at least, 0.16 s measured
     percent = 100 * (FIXED + 8 * PER_IMAGE) / 1e9 / (8 / 50)
     assert f" {percent:.0f} " in shown[0]
-    assert f"<td>{percent:.0f}</td>" in shown[1]
+    assert f'<td class="number">{percent:.0f}</td>' in shown[1]
 
 
 def test_the_plot_has_the_smaller_of_both_limits_at_every_batch_size():
     arguments = ["--framework", "jax", "--batch-size", "2", "64"]
     document = make_document(arguments, rows(2.0))
-    (axes,) = plots._throughput(document, list(plots._measured(document))).axes
+    (axes,) = plots._throughput(document, plots._measured(document)).axes
     (line,) = [line for line in axes.lines if str(line.get_label()).startswith("float32 roofline")]
     batches, limits = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
     assert batches[0] < 2 < 64 < batches[-1]

@@ -76,12 +76,13 @@ def contrast(one: str, other: str) -> float:
 def test_everything_is_escaped(tmp_path: Path) -> None:
     name = "<b>&amp; \"two\" 'words' 🐉 $x_1$"
     hostile = "</td><script>alert(1)</script>"
-    page = report(write_run(tmp_path / name, dataset=hostile, device=hostile))
+    page = report(write_run(tmp_path / name, dataset=hostile, device=hostile, platform="\x1b[31m"))
     assert page.all("title")[0].text == f"Training: {name}"
     assert page.all("h1")[0].text == f"Training: {name}"
     assert figures(page)[0].all("figcaption")[0].text == f"{name}: step 12"
     assert figures(page)[0].all("img")[0]["alt"] == f"{name}: samples after 0 steps"
     assert rows_of(page.all("table")[0])["data"] == [hostile]
+    assert rows_of(page.all("table")[0])["environment"] == ["Python 3.11.7, \\x1b[31m"]
     assert not page.all("b")
     assert len(page.all("script")) == 1
 

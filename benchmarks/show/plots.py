@@ -1,34 +1,32 @@
-"""The plots of a report, as PNG files: throughput, latency, time to the N-th image, ratios."""
+"""The plots of a page, as PNG files: throughput, latency, time to the N-th image, ratios."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from benchmarks.document import roofline
-from benchmarks.document.roofline import Roofline
+from benchmarks.show.verdict import summaries_of
+from shared.report.plots import new_axes, saved
 
 # Apart for colour-blind eyes, and in grey.
 COLOURS = {"pytorch": "#c8443c", "tf": "#e09f1f", "jax": "#14708f"}
 MARKERS = {"float32": "o", "tf32": "s", "bfloat16": "^"}
-DOTS_PER_INCH = 130
+ROOFLINES = {"float32": ":", "tf32": "-.", "bfloat16": (0, (5, 1))}
 MARGIN = 1.3  # by which the axis of batch sizes goes beyond the smallest and the largest
 ROW_HEIGHT = 0.36  # inches per configuration in the plots that have a row for each
 
 Line = tuple[dict[str, Any], dict[str, Any]]
-"""A configuration and its summary."""
+"""A configuration and its results."""
 
 
 def draw(document: dict[str, Any]) -> dict[str, bytes]:
     """Return the plots as PNG by file name; those that have nothing to show are left out."""
-    lines = list(_measured(document))
+    lines = _measured(document)
     if not lines:
         return {}
     figures = {
@@ -38,14 +36,12 @@ def draw(document: dict[str, Any]) -> dict[str, bytes]:
     }
     if any(group["ratios"] for group in document["groups"]):
         figures["ratios.png"] = _ratios(document)
-    return {name: _png(figure) for name, figure in figures.items()}
+    return {name: saved(figure, "png") for name, figure in figures.items()}
 
 
-def _measured(document: dict[str, Any]) -> Iterator[Line]:
-    summaries = {summary["configuration"]: summary for summary in document["summary"]}
-    for configuration in document["configurations"]:
-        if summaries[configuration["id"]]["results"]:
-            yield configuration, summaries[configuration["id"]]
+def _measured(document: dict[str, Any]) -> list[Line]:
+    results = {name: summary["results"] for name, summary in summaries_of(document).items()}
+    return [(c, results[c["id"]]) for c in document["configurations"] if results[c["id"]]]
 
 
 def _style(configuration: dict[str, Any]) -> dict[str, Any]:
@@ -60,20 +56,10 @@ def _style(configuration: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title, loc="left", fontsize=11)
-    axes.grid(True, which="major", color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _log(axes: Axes, name: str) -> None:
     """Make the "x" or "y" axis logarithmic, with ticks at 1, 2 and 5 in every decade."""
     axes.set(**{f"{name}scale": "log"})
-    axis: Axis = axes.xaxis if name == "x" else axes.yaxis
+    axis = axes.xaxis if name == "x" else axes.yaxis
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter("{x:,g}")
     axis.set_minor_locator(NullLocator())
@@ -85,30 +71,29 @@ def _legend(axes: Axes) -> None:
 
 
 def _throughput(document: dict[str, Any], lines: list[Line]) -> Figure:
-    figure, axes = _axes(8.5, 4.6, "Images per second against batch size, 95 % intervals")
+    figure, axes = new_axes("Images per second against batch size, 95 % intervals", 8.5, 4.6)
     series: dict[tuple, list[Line]] = {}
-    for configuration, summary in lines:
-        if configuration["again"]:
-            continue
-        key = tuple(v for k, v in configuration.items() if k not in ("id", "label", "batch_size"))
-        series.setdefault(key, []).append((configuration, summary))
+    for configuration, results in lines:
+        if not configuration["again"]:
+            own = configuration.items()
+            key = tuple(v for k, v in own if k not in ("id", "label", "batch_size"))
+            series.setdefault(key, []).append((configuration, results))
     for members in series.values():
-        rates = [s["results"]["images_per_second"] for _, s in members]
+        rates = [results["images_per_second"] for _, results in members]
         middle = np.array([rate["median"] for rate in rates])
         reach = np.abs(np.array([rate["interval_95"] for rate in rates]).T - middle)
         first = members[0][0]
-        batches = [c["batch_size"] for c, _ in members]
+        batches = [configuration["batch_size"] for configuration, _ in members]
         name = first["label"].replace(f" batch {first['batch_size']}", "")
         axes.errorbar(batches, middle, yerr=reach, capsize=3, label=name, **_style(first))
     _draw_rooflines(document, axes, lines)
     axes.set_xscale("log", base=2)
-    batches = sorted({c["batch_size"] for c, _ in lines})
-    axes.set_xticks(batches, [str(batch) for batch in batches])
+    batches = sorted({configuration["batch_size"] for configuration, _ in lines})
+    axes.set_xticks(batches, batches)
     axes.set_xlim(batches[0] / MARGIN, batches[-1] * MARGIN)
     axes.xaxis.set_minor_locator(NullLocator())
     _log(axes, "y")
-    axes.set_xlabel("images per step")
-    axes.set_ylabel("images per second")
+    axes.set(xlabel="images per step", ylabel="images per second")
     _legend(axes)
     return figure
 
@@ -122,31 +107,27 @@ def _draw_rooflines(document: dict[str, Any], axes: Axes, lines: list[Line]) -> 
     sizes = [configuration["batch_size"] for configuration, _ in lines]
     batches = np.geomspace(min(sizes) / MARGIN, max(sizes) * MARGIN, 100)
     for (precision, threads, devices), configuration in kinds.items():
-        rooflines = [roofline.of(document, configuration, batch) for batch in batches]
-        seconds = [r.seconds or r.compute_seconds for r in rooflines]
+        limits = [roofline.of(document, configuration, batch) for batch in batches]
+        seconds = [limit.seconds or limit.compute_seconds for limit in limits]
         if seconds[0] is None:
             continue
-        label = _name_of_roofline(rooflines[0], precision, threads, devices)
-        style = {"float32": ":", "tf32": "-.", "bfloat16": (0, (5, 1))}[precision]
-        limits = batches / np.array(seconds)
-        axes.plot(batches, limits, color="#555555", linewidth=1.1, linestyle=style, label=label)
-
-
-def _name_of_roofline(limit: Roofline, precision: str, threads: int, devices: int) -> str:
-    kind = f"{precision} roofline, threads {threads}"
-    kind += f", {devices} devices" if devices > 1 else ""
-    bandwidth = "" if limit.bandwidth is None else f", {limit.bandwidth:,.3g} GB/s"
-    return f"{kind},\n{limit.peak:,.0f} GFLOP/s{bandwidth}"
+        peak, bandwidth = limits[0].peak, limits[0].bandwidth
+        label = f"{precision} roofline, threads {threads}"
+        label += f", {devices} devices" if devices > 1 else ""
+        label += f",\n{peak:,.0f} GFLOP/s"
+        label += "" if bandwidth is None else f", {bandwidth:,.3g} GB/s"
+        rates, style = batches / np.array(seconds), ROOFLINES[precision]
+        axes.plot(batches, rates, color="#555555", linewidth=1.1, linestyle=style, label=label)
 
 
 def _latency(document: dict[str, Any], lines: list[Line]) -> Figure:
-    height = 1.3 + ROW_HEIGHT * len(lines)
-    figure, axes = _axes(8.5, height, "Single synchronised steps: each, p50, and p5 to p95")
+    title = "Single synchronised steps: each, p50, and p5 to p95"
+    figure, axes = new_axes(title, 8.5, 1.3 + ROW_HEIGHT * len(lines))
     samples: dict[str, list[float]] = {}
     for row in document["rows"]:
         samples.setdefault(row["configuration"], []).extend(row["latency_ms"])
-    for y, (configuration, summary) in enumerate(lines):
-        colour, step = COLOURS[configuration["framework"]], summary["results"]["step_ms"]
+    for y, (configuration, results) in enumerate(lines):
+        colour, step = COLOURS[configuration["framework"]], results["step_ms"]
         values = samples[configuration["id"]]
         shift = np.linspace(-0.16, 0.16, len(values))
         axes.plot(values, y + shift, ".", color=colour, alpha=0.45, markersize=4)
@@ -160,33 +141,34 @@ def _latency(document: dict[str, Any], lines: list[Line]) -> Figure:
 
 
 def _time_to_image(lines: list[Line]) -> Figure:
-    figure, axes = _axes(8.5, 4.6, "Time to the N-th image: import, set-up, compilation, training")
+    figure, axes = new_axes(
+        "Time to the N-th image: import, set-up, compilation, training", 8.5, 4.6
+    )
     images = np.logspace(2, 6, 200)
-    for configuration, summary in _fastest(lines):
-        results = summary["results"]
+    for configuration, results in _fastest(lines):
         phases = ("import", "init", "compile_first_step")
         start = 1e-3 * sum(results["phases_ms"][name] for name in phases)
-        seconds = start + images / results["images_per_second"]["median"]
+        seconds = start + images / _rate(results)
         style = _style(configuration) | {"marker": ""}
         axes.plot(images, seconds, label=configuration["label"], **style)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     _log(axes, "y")
-    axes.set_xlabel("images seen")
-    axes.set_ylabel("seconds since the process started")
+    axes.set(xlabel="images seen", ylabel="seconds since the process started")
     _legend(axes)
     return figure
+
+
+def _rate(results: dict[str, Any]) -> float:
+    return results["images_per_second"]["median"]
 
 
 def _fastest(lines: list[Line]) -> list[Line]:
     """Return the fastest configuration of each framework and implementation."""
     best: dict[tuple[str, str], Line] = {}
-    for configuration, summary in lines:
-        key = (configuration["framework"], configuration["implementation"])
-        rate = summary["results"]["images_per_second"]["median"]
-        rival = best.get(key)
-        if rival is None or rate > rival[1]["results"]["images_per_second"]["median"]:
-            best[key] = (configuration, summary)
+    for line in lines:
+        key = (line[0]["framework"], line[0]["implementation"])
+        best[key] = max(best.get(key, line), line, key=lambda one: _rate(one[1]))
     return list(best.values())
 
 
@@ -201,32 +183,21 @@ def _ratios(document: dict[str, Any]) -> Figure:
     floor = document["noise_floor"]
     title = "Ratios of images per second, 95 % intervals; right of 1: the first one is faster"
     title += "" if floor is None else f"\ngrey: noise floor, {100 * floor:.1f} %"
-    figure, axes = _axes(9.5, 1.4 + ROW_HEIGHT * len(ratios), title)
+    figure, axes = new_axes(title, 9.5, 1.4 + ROW_HEIGHT * len(ratios))
     if floor is not None:
         axes.axvspan(1 / (1 + floor), 1 + floor, color="#cccccc", alpha=0.6)
     axes.axvline(1.0, color="#222222", linewidth=1)
     labels = []
     for y, ratio in enumerate(ratios):
-        low, high = ratio["interval_95"]
         top, below = names[ratio["numerator"]], names[ratio["denominator"]]
         colour = COLOURS[top["framework"]]
-        axes.plot([low, high], [y, y], color=colour, linewidth=2)
+        axes.plot(ratio["interval_95"], [y, y], color=colour, linewidth=2)
         axes.plot(ratio["per_round"], [y] * len(ratio["per_round"]), ".", color=colour, alpha=0.5)
         axes.plot(ratio["ratio"], y, "D", color=colour, markersize=6)
         labels.append(f"{top['label']} / {below['label']}")
     axes.set_yticks(range(len(ratios)), labels, fontsize=8)
     axes.set_ylim(len(ratios) - 0.5, -0.5)
-    _ratio_axis(axes, [end for ratio in ratios for end in ratio["interval_95"]])
-    return figure
-
-
-def _ratio_axis(axes: Axes, ends: list[float]) -> None:
-    """Scale the axis of ratios: in factors where they are far apart, else as they are."""
-    if max(*ends, 1.0) / min(*ends, 1.0) > 4:
+    ends = [1.0, *(end for ratio in ratios for end in ratio["interval_95"])]
+    if max(ends) / min(ends) > 4:  # in factors where they are far apart
         _log(axes, "x")
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return figure

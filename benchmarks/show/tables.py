@@ -1,4 +1,4 @@
-"""What a run says on the terminal: the tables, the ratios, what failed, the verdict."""
+"""A run on the terminal: the tables, the ratios, what failed, the verdict."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.document import roofline
 from benchmarks.show import verdict
 from benchmarks.show.verdict import short
 
-PIPED_WIDTH = 120  # a pipe has no width of its own, and 80 columns would fold the table
-HEADINGS = (
-    "img/s median\n\\[quartiles]",
-    "ms/step\np50",
-    "p95",
-    "% of\nGEMM peak",
-    "% of\nroofline",
-    "compile\ns",
-    "peak\nGB",
-)
+PIPED_WIDTH = 120  # a pipe has no width, and 80 columns would fold the table
+HEADINGS = {
+    "median": "img/s median\n[quartiles]",
+    "p50": "ms/step\np50",
+    "p95": "p95",
+    "gemm": "% of\nGEMM peak",
+    "roofline": "% of\nroofline",
+    "compile": "compile\ns",
+    "memory": "peak\nGB",
+}
+"""Names of `figures` and what stands over them."""
 
 
-def make_console() -> Console:
-    """Return a console that is wide enough for the table where nobody says how wide it is."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+def make_console(**options: Any) -> Console:
+    """Return a console without markup that is wide enough for the table where its width is open."""
+    console = Console(highlight=False, markup=False, **options)
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    return console
 
 
 def show(document: dict[str, Any], console: Console) -> None:
@@ -43,10 +45,10 @@ def show(document: dict[str, Any], console: Console) -> None:
         *loading_lines(document),
         *communication_lines(document),
         *failures(document),
+        *verdict.ratio_lines(document),
+        *verdict.verdicts(document),
     ):
         console.print(line, soft_wrap=True)
-    for line in (*verdict.ratio_lines(document), *verdict.verdicts(document)):
-        console.print(escape(line), soft_wrap=True)
     if document["interrupted"]:
         console.print("interrupted: the rounds that were measured until then")
     console.print(f"elapsed {document['elapsed_seconds']:.0f} s")
@@ -54,54 +56,70 @@ def show(document: dict[str, Any], console: Console) -> None:
 
 def results_tables(document: dict[str, Any]) -> list[Table]:
     """Return a table of each matched group, of what failed, and of the best of each framework."""
-    summaries = {summary["configuration"]: summary for summary in document["summary"]}
+    summaries = verdict.summaries_of(document)
     groups = document["groups"]
-    failed = [s for s in summaries.values() if s["results"] is None]
     if len(groups) < 2:
         return [_table(None, list(summaries.values()))]
-    tables = [
-        _table(verdict.group_title(group), verdict.group_lines(document, group)) for group in groups
-    ]
-    tables += [_table("no numbers", failed)] if failed else []
+    failed = [summary for summary in summaries.values() if summary["results"] is None]
     best = [summaries[entry["configuration"]] for entry in document["best"]]
-    title = "best of each, not of the same settings: no ranking"
-    return [*tables, _table(title, best)]
+    return [
+        *(_table(verdict.group_title(g), verdict.group_lines(document, g)) for g in groups),
+        *([_table("no numbers", failed)] if failed else []),
+        _table("best of each, not of the same settings: no ranking", best),
+    ]
 
 
 def _table(title: str | None, lines: Sequence[dict[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("framework")
-    for heading in HEADINGS:
+    for heading in HEADINGS.values():
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("status")
     for summary in lines:
-        table.add_row(*_cells(summary))
+        found = figures(summary)
+        if found:
+            found["median"] += f" [{found['quartiles']}]"
+        cells = (found.get(name) or "-" for name in HEADINGS)
+        table.add_row(summary["label"], *cells, remark(summary))
     return table
 
 
-def _cells(summary: dict[str, Any]) -> list[str]:
+def figures(summary: dict[str, Any]) -> dict[str, str]:
+    """Return the figures of a configuration by short names, as texts; none where it failed."""
     results = summary["results"]
     if results is None:
-        return [summary["label"], *["-"] * len(HEADINGS), summary["status"]]
+        return {}
     rate, step = results["images_per_second"], results["step_ms"]
-    percents = (results["percent_of_gemm_peak"], results.get("percent_of_roofline"))
-    low, high = rate["quartiles"]
-    return [
-        summary["label"],
-        f"{short(rate['median'])} \\[{short(low)}, {short(high)}]",
-        short(step["p50"]),
-        short(step["p95"]),
-        *("-" if percent is None else f"{percent:.0f}" for percent in percents),
-        f"{results['compile_ms'] / 1e3:.1f}",
-        f"{results['peak_memory_bytes'] / 1e9:.2f}",
-        verdict.remark(summary),
-    ]
+    percents = {
+        "gemm": results["percent_of_gemm_peak"],
+        "roofline": results.get("percent_of_roofline"),
+    }
+    return {
+        "median": short(rate["median"]),
+        "quartiles": ", ".join(map(short, rate["quartiles"])),
+        "interval": " to ".join(map(short, rate["interval_95"])),
+        **{name: short(step[name]) for name in ("p5", "p50", "p95")},
+        **{name: "" if value is None else f"{value:.0f}" for name, value in percents.items()},
+        "compile": f"{results['compile_ms'] / 1e3:.1f}",
+        "memory": f"{results['peak_memory_bytes'] / 1e9:.2f}",
+    }
+
+
+def remark(summary: dict[str, Any]) -> str:
+    """Return the status, and what a reader has to know of a figure."""
+    results = summary["results"]
+    if results is None:
+        return str(summary["status"])
+    strange = results["images_per_second"]["outliers"] + results["step_ms"]["outliers"]
+    remarks = [] if results["warm_up_settled"] else ["not settled"]
+    remarks += [f"{strange} outlier{'s' if strange > 1 else ''}"] if strange else []
+    return ", ".join(["ok", *remarks])
 
 
 def failures(document: dict[str, Any]) -> list[str]:
     """Return one line per configuration that failed."""
     return [
-        escape(f"{summary['label']}: {summary['status']}: {summary['error']}")
+        f"{summary['label']}: {summary['status']}: {summary['error']}"
         for summary in document["summary"]
         if summary["status"] != "ok"
     ]
@@ -119,9 +137,9 @@ def peak_lines(document: dict[str, Any]) -> list[str]:
 def bandwidth_lines(document: dict[str, Any]) -> list[str]:
     """Return the memory bandwidths that were measured."""
     return [
-        f"memory bandwidth: {bandwidth['gbytes_per_second']:.1f} GB/s, {bandwidth['method']}, "
-        f"threads {bandwidth['threads']}"
-        for bandwidth in document.get("bandwidths", ())
+        f"memory bandwidth: {found['gbytes_per_second']:.1f} GB/s, {found['method']}, "
+        f"threads {found['threads']}"
+        for found in document.get("bandwidths", ())
     ] or ["memory bandwidth: not measured"]
 
 
@@ -144,25 +162,22 @@ def caution_lines(document: dict[str, Any]) -> list[str]:
 
 
 def communication_lines(document: dict[str, Any]) -> list[str]:
-    """Return what part of a step the exchanges between devices would take by themselves."""
-    measured = [s for s in document["summary"] if "communication_ms" in (s["results"] or {})]
-    lines = []
-    for summary in measured:
-        exchanges, step = (summary["results"][n] for n in ("communication_ms", "step_ms"))
-        lines.append(
-            f"{summary['label']}: communication {100 * exchanges / step['p50']:.1f} % of a step "
-            f"({short(exchanges)} ms, measured alone)"
-        )
-    return lines
+    """Return what share of a step the exchanges between devices would take by themselves."""
+    return [
+        f"{summary['label']}: communication "
+        f"{100 * results['communication_ms'] / results['step_ms']['p50']:.1f} % of a step "
+        f"({short(results['communication_ms'])} ms, measured alone)"
+        for summary in document["summary"]
+        if "communication_ms" in (results := summary["results"] or {})
+    ]
 
 
 def loading_lines(document: dict[str, Any]) -> list[str]:
     """Return how fast images reach a step, where that was measured."""
-    loading = document["loading"]
-    if loading is None:
-        return []
     return [
-        f"loading: {loading['decoded_per_second']:.0f} JPEG files of {loading['width']} x "
-        f"{loading['height']} decoded per second, {loading['batched_per_second']:.0f} images in "
+        f"loading: {found['decoded_per_second']:.0f} JPEG files of {found['width']} x "
+        f"{found['height']} decoded per second, {found['batched_per_second']:.0f} images in "
         "batches per second"
+        for found in (document["loading"],)
+        if found is not None
     ]

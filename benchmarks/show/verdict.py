@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.plan.configuration import Configuration, labels
@@ -15,15 +16,9 @@ def short(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def remark(summary: dict[str, Any]) -> str:
-    """Return the status, and what a reader has to know of a figure."""
-    results = summary["results"]
-    if results is None:
-        return str(summary["status"])
-    strange = results["images_per_second"]["outliers"] + results["step_ms"]["outliers"]
-    remarks = [] if results["warm_up_settled"] else ["not settled"]
-    remarks += [f"{strange} outlier{'s' if strange > 1 else ''}"] if strange else []
-    return ", ".join(["ok", *remarks])
+def summaries_of(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the summaries by the id of their configuration."""
+    return {summary["configuration"]: summary for summary in document["summary"]}
 
 
 def group_title(group: dict[str, Any]) -> str:
@@ -38,12 +33,12 @@ def group_title(group: dict[str, Any]) -> str:
 def group_lines(document: dict[str, Any], group: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the summaries of a group in the order of the plan, repetitions included.
 
-    Their labels leave out what the group's title says.
+    Their labels leave out what the group's title has.
     """
     members = [c for c in document["configurations"] if c["id"] in group["members"]]
     plain = [{k: v for k, v in c.items() if k not in ("id", "label")} for c in members]
     names = labels([Configuration(**fields) for fields in plain])
-    summaries = {summary["configuration"]: summary for summary in document["summary"]}
+    summaries = summaries_of(document)
     return [summaries[c["id"]] | {"label": name} for c, name in zip(members, names, strict=True)]
 
 
@@ -64,42 +59,38 @@ def verdicts(document: dict[str, Any]) -> list[str]:
 
 
 def _verdict(document: dict[str, Any], group: dict[str, Any]) -> str:
-    summaries = {summary["configuration"]: summary for summary in document["summary"]}
+    summaries = summaries_of(document)
     ratio = next((r for r in group["ratios"] if r["kind"] == "fastest"), None)
-    # Ours, where it is alone with a baseline.
-    alone = sorted(group["ranking"], key=lambda name: "/ours/" not in name)[0]
-    name = alone if ratio is None else ratio["numerator"]
-    rate = summaries[name]["results"]["images_per_second"]
-    low, high = rate["interval_95"]
-    speed = f"{short(rate['median'])} img/s (95 % interval {short(low)} to {short(high)})"
+    # Without a rival: ours, where it is alone with a baseline.
+    alone = min(group["ranking"], key=lambda name: "/ours/" not in name)
+    first = summaries[ratio["numerator"] if ratio else alone]
+    rate = first["results"]["images_per_second"]
+    low, high = map(short, rate["interval_95"])
+    speed = f"{short(rate['median'])} img/s (95 % interval {low} to {high})"
     if ratio is None:
-        return f"{summaries[name]['label']} trains {speed}."
-    return _judge(
-        f"{summaries[name]['label']} at {speed}",
-        summaries[ratio["denominator"]]["label"],
-        ratio,
-        document["noise_floor"],
-    )
-
-
-def _judge(first: str, second: str, ratio: dict[str, Any], floor: float | None) -> str:
-    low, high = ratio["interval_95"]
-    amount = f"{ratio['ratio']:.2f}x {second} (95 % interval {low:.2f} to {high:.2f})"
+        return f"{first['label']} trains {speed}."
+    winner = f"{first['label']} at {speed}"
+    amount = _times(ratio, summaries[ratio["denominator"]]["label"])
     if len(ratio["per_round"]) < 2:
-        # One process per framework says nothing about the spread between processes.
-        return f"Not certain after one round: {first} is {amount}."
-    if low <= 1 + (LEAST_DIFFERENCE if floor is None else floor):
-        return f"No clear winner: {first} is {amount}."
-    return f"Fastest: {first}, {amount}."
+        # One process per framework tells nothing of the spread between processes.
+        return f"Not certain after one round: {winner} is {amount}."
+    floor = document["noise_floor"]
+    if ratio["interval_95"][0] <= 1 + (LEAST_DIFFERENCE if floor is None else floor):
+        return f"No clear winner: {winner} is {amount}."
+    return f"Fastest: {winner}, {amount}."
 
 
 def ratio_lines(document: dict[str, Any]) -> list[str]:
     """Return one line for each ratio to a baseline."""
     names = {c["id"]: c["label"] for c in document["configurations"]}
     return [
-        f"{names[r['numerator']]} is {r['ratio']:.2f}x {names[r['denominator']]} "
-        f"(95 % interval {r['interval_95'][0]:.2f} to {r['interval_95'][1]:.2f})"
+        f"{names[ratio['numerator']]} is {_times(ratio, names[ratio['denominator']])}"
         for group in document["groups"]
-        for r in group["ratios"]
-        if r["kind"] == "baseline"
+        for ratio in group["ratios"]
+        if ratio["kind"] == "baseline"
     ]
+
+
+def _times(ratio: dict[str, Any], other: str) -> str:
+    low, high = ratio["interval_95"]
+    return f"{ratio['ratio']:.2f}x {other} (95 % interval {low:.2f} to {high:.2f})"
