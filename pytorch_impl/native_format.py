@@ -40,11 +40,11 @@ from shared.convert.native_contents import (
     require_file,
     split_description,
 )
+from shared.files.atomic import write_file_atomically
 from shared.files.checkpoint import (
     CheckpointError,
     encode_description,
     spec_differences,
-    write_file_atomically,
 )
 from shared.spec import (
     NETWORKS,

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from shared.data.images import printable
+from shared.files.errors import printable
 from shared.files.recording import (
     HALF_PRECISIONS,
     PYTHON_NUMBER,

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from shared.files.atomic import write_file_atomically
 from shared.files.checkpoint import (
     CheckpointError,
     read_checkpoint,
     spec_differences,
     write_checkpoint,
-    write_file_atomically,
 )
 from shared.spec import SYSTEMS, AdamSpec, state_shapes
 
@@ -132,7 +132,9 @@ def test_truncated_file(tmp_path, size):
     write_checkpoint(path, make_arrays(), SPEC, progress=PROGRESS)
     content = path.read_bytes()[:size]
     path.write_bytes(content)
-    message = rf"a\.safetensors: expected a complete .* found {len(content)} bytes"
+    message = (
+        rf"a\.safetensors: expected a checkpoint file, a complete .* found {len(content)} bytes"
+    )
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(path)
 
@@ -140,18 +142,20 @@ def test_truncated_file(tmp_path, size):
 def test_file_of_another_kind(tmp_path):
     path = tmp_path / "model.pt"
     path.write_bytes(b"PK\x03\x04 not safetensors" * 10)
-    with pytest.raises(CheckpointError, match=r"model\.pt: expected a complete safetensors file"):
+    with pytest.raises(
+        CheckpointError, match=r"model\.pt: expected a checkpoint file, a complete safetensors file"
+    ):
         read_checkpoint(path)
 
 
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"format": None}, "expected the format 'gan-across-frameworks', found none"),
-        ({"format": "pt"}, "expected the format 'gan-across-frameworks', found 'pt'"),
-        ({"format_version": "2"}, "expected the format_version '1', found '2'"),
-        ({"spec": None}, "expected JSON as 'spec' in the header, found ''"),
-        ({"spec": "{"}, "expected JSON as 'spec' in the header, found '{'"),
+        ({"format": None}, "expected .* its format 'gan-across-frameworks', found none"),
+        ({"format": "pt"}, "expected .* its format 'gan-across-frameworks', found 'pt'"),
+        ({"format_version": "2"}, "expected .* its format_version '1', found '2'"),
+        ({"spec": None}, "expected a JSON object as 'spec' in the header, found ''"),
+        ({"spec": "{"}, "expected a JSON object as 'spec' in the header, found '{'"),
         ({"spec": "[]"}, "expected a JSON object as 'spec' in the header, found '\\[\\]'"),
         ({"spec": "{}"}, "the spec in the header is not valid: a spec needs the fields"),
         ({"progress": "3"}, "expected a JSON object as 'progress' in the header, found '3'"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
@@ -12,9 +14,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from shared.fixtures import load_loss_cases, load_network_fixture
-from shared.fixtures.__main__ import main
-from shared.fixtures.check import check_fixtures
-from shared.fixtures.load import DIRECTORY, LOSSES_FILE, SCHEMA_FILE
+from shared.fixtures.__main__ import check_fixtures, main, write_fixtures
+from shared.fixtures.load import DIRECTORY, LOSSES_FILE, NETWORK_FORMAT, SCHEMA_FILE
 from shared.fixtures.make_network import KINK_MARGIN, kink_margin
 from shared.reference.comparison import require_close
 from shared.reference.network import forward
@@ -88,25 +89,42 @@ def change_array(directory: Path) -> None:
     path = directory / "narrow-dcgan64-gradients.safetensors"
     arrays = load_file(path)
     arrays["generator/conv_transpose_5/kernel"][0, 0, 0, 0] *= 1 + 1e-6
-    save_file(arrays, path)
+    save_file(arrays, path, metadata=NETWORK_FORMAT.fields)
 
 
 def drop_array(directory: Path) -> None:
     path = directory / "narrow-dcgan64-optimizers.safetensors"
     arrays = load_file(path)
     arrays.pop("generator_optimizer/step")
-    save_file(arrays, path)
+    save_file(arrays, path, metadata=NETWORK_FORMAT.fields)
 
 
 def drop_file(directory: Path) -> None:
     (directory / "narrow-dcgan64-inputs.safetensors").unlink()
 
 
-@pytest.mark.parametrize("fault", [change_byte, change_array, drop_array, drop_file])
-def test_a_changed_file_is_noticed(tmp_path: Path, fault: object) -> None:
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (change_byte, "line [0-9]+ reads"),
+        (change_array, "generator/conv_transpose_5/kernel differs by"),
+        (drop_array, "other arrays: .*generator_optimizer/step"),
+        (drop_file, "found nothing"),
+    ],
+)
+def test_a_changed_file_is_noticed(tmp_path: Path, fault: Callable, message: str) -> None:
     for path in DIRECTORY.iterdir():
         if path.suffix in (".json", ".safetensors"):
             shutil.copy(path, tmp_path)
     fault(tmp_path)
-    problems = [difference for _, difference in check_fixtures(tmp_path) if difference]
-    assert len(problems) == 1, problems
+    (problem,) = [difference for _, difference in check_fixtures(tmp_path) if difference]
+    assert re.search(message, problem), problem
+
+
+def test_the_files_are_written_again(tmp_path: Path) -> None:
+    names = write_fixtures(tmp_path)
+    assert sorted(names) == sorted(p.name for p in tmp_path.iterdir())
+    assert [difference for _, difference in check_fixtures(tmp_path)] == [None] * 6
+    cases, fixture = load_loss_cases(tmp_path / LOSSES_FILE.name), load_network_fixture(tmp_path)
+    assert [case.id for case in cases] == [case.id for case in load_loss_cases()]
+    assert fixture.spec == load_network_fixture().spec

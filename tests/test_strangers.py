@@ -153,7 +153,7 @@ def checkpoint(path: Path, **fields: str) -> Path:
 @pytest.mark.parametrize("text", [DEEP, f'{{"step": {DIGITS}}}', '{"a":' * 100_000])
 def test_json_that_python_cannot_take(tmp_path: Path, field: str, text: str) -> None:
     path = checkpoint(tmp_path / "a.safetensors", **{field: text})
-    with refused(CheckpointError, rf"a\.safetensors: .*expected JSON as '{field}'"):
+    with refused(CheckpointError, rf"a\.safetensors: .*expected a JSON object as '{field}'"):
         read_checkpoint(path)
 
 
@@ -234,7 +234,7 @@ def test_a_loss_fixture_of_another_kind(tmp_path: Path, text: str) -> None:
 
 
 def test_a_network_fixture_that_is_not_there_or_damaged(tmp_path: Path) -> None:
-    with refused(FixtureError, r"narrow-dcgan64-inputs\.safetensors: .*no such file"):
+    with refused(FixtureError, r"narrow-dcgan64-inputs\.safetensors: .*found nothing"):
         load_network_fixture(tmp_path)
     for file in LOSSES_FILE.parent.glob("*.safetensors"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -249,7 +249,7 @@ def test_a_network_fixture_that_is_not_there_or_damaged(tmp_path: Path) -> None:
             load_network_fixture(tmp_path)
     del header["__metadata__"]
     path.write_bytes(with_header(header, data))
-    with refused(FixtureError, r"gradients\.safetensors: expected a file.*KeyError"):
+    with refused(FixtureError, r"gradients\.safetensors: expected a file.*its format .*found none"):
         load_network_fixture(tmp_path)
     path.write_bytes(b"\xff" * 64)
     with refused(FixtureError, r"gradients\.safetensors: expected a file"):

@@ -26,7 +26,8 @@ from shared.convert.native_contents import (
     require_file,
     split_description,
 )
-from shared.files.checkpoint import CheckpointError, encode_description, write_file_atomically
+from shared.files.atomic import write_file_atomically
+from shared.files.checkpoint import CheckpointError, encode_description
 from shared.spec import NETWORKS
 from tf_impl.native_networks import native_names
 

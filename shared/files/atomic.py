@@ -10,6 +10,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def write_file_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never half.
+
+    Raises OSError if the disk refuses; the old file is then still there.
+    """
+    # The same folder means the same file system, without which os.replace is not atomic.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        _synchronize(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _synchronize(path.parent)
+
+
 @contextlib.contextmanager
 def staged(path: Path) -> Iterator[Path]:
     """Yield a path of the same name to write a file or a folder to; at the end it becomes `path`.
@@ -20,7 +37,6 @@ def staged(path: Path) -> Iterator[Path]:
     >>> with staged(Path("weights.orbax")) as temporary:
     ...     checkpointer.save(temporary, tree)
     """
-    # The same parent means the same file system, without which os.replace is not atomic.
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
         temporary = folder / path.name
@@ -30,16 +46,11 @@ def staged(path: Path) -> Iterator[Path]:
         _replace(temporary, path, aside=folder / "replaced")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    synchronize_folder(path.parent)
-
-
-def synchronize_folder(folder: Path) -> None:
-    """Make a new name in a folder survive a power cut, where the system can open a folder."""
-    if os.name == "posix":
-        _synchronize(folder)
+    _synchronize(path.parent)
 
 
 def _synchronize(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a power cut, where the system can."""
     if path.is_dir() and os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)

@@ -2,7 +2,7 @@
 
 The arrays have the canonical names and shapes of `shared.spec.state_shapes`. The header holds
 text: the format and its version, the spec as JSON and the progress of the run as JSON. There is
-no pickle in it, so a file from a stranger can be opened without running their code.
+no pickle in it, so an untrusted file can be opened without running its code.
 """
 
 from __future__ import annotations
@@ -14,26 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from shared.files.atomic import synchronize_folder
-from shared.files.errors import one_line
+from shared.files.errors import InputError
+from shared.files.tensors import TensorFormat
 from shared.interface import check_arrays
 from shared.spec import SystemSpec, state_shapes
-from shared.spec.limits import stored_spec
 
-FORMAT = "gan-across-frameworks"
-FORMAT_VERSION = "1"
 FLOAT_DTYPES = ("float32", "float64")
-_STORED_DTYPES = ("F32", "F64", "I64")  # safetensors' names
 
 
-class CheckpointError(ValueError):
-    """A file that is no checkpoint of this project, or not the one that was asked for: one line."""
+class CheckpointError(InputError):
+    """A file that is no checkpoint of this project, or not the one that was asked for."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+
+CHECKPOINT = TensorFormat(
+    "a checkpoint file", "gan-across-frameworks", "1", ("F32", "F64", "I64"), CheckpointError
+)
 
 
 @dataclass(frozen=True)
@@ -66,9 +62,8 @@ def write_checkpoint(
     """
     path = Path(path)
     _check_state(path, arrays, spec)
-    check_progress(path, progress)
-    metadata = encode_description(spec, progress)
-    write_file_atomically(path, save({k: _contiguous(a) for k, a in arrays.items()}, metadata))
+    _check_progress(path, progress)
+    CHECKPOINT.write(path, arrays, encode_description(spec, progress))
 
 
 def read_checkpoint(
@@ -81,7 +76,7 @@ def read_checkpoint(
     and, where `expected_spec` is given, for every field in which the two specs differ.
     """
     path = Path(path)
-    metadata, arrays = _read_safetensors(path)
+    metadata, arrays = CHECKPOINT.read(path)
     spec, progress = decode_description(path, metadata)
     if progress is None:
         raise CheckpointError(f"{path}: expected JSON as 'progress' in the header, found none")
@@ -94,11 +89,7 @@ def read_checkpoint(
 
 def encode_description(spec: SystemSpec, progress: dict[str, Any] | None) -> dict[str, str]:
     """Return format, version, spec and progress as the text that goes beside the arrays."""
-    description = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "spec": json.dumps(spec.to_dict()),
-    }
+    description = CHECKPOINT.fields | {"spec": json.dumps(spec.to_dict())}
     return description if progress is None else description | {"progress": json.dumps(progress)}
 
 
@@ -107,17 +98,16 @@ def decode_description(path: Path, description: dict[str, str]) -> tuple[SystemS
 
     Raises CheckpointError, which names `path`, for anything that is not such a text.
     """
-    _check_format(path, description)
+    CHECKPOINT.check(path, description)
+    fields = _json_object(path, description, "spec")
     try:
-        spec = stored_spec(_json_object(path, description, "spec"))
-    except CheckpointError:
-        raise
+        spec = SystemSpec.from_dict(fields)
     except ValueError as error:
         raise CheckpointError(f"{path}: the spec in the header is not valid: {error}") from error
     if "progress" not in description:
         return spec, None
     progress = _json_object(path, description, "progress")
-    check_progress(path, progress)
+    _check_progress(path, progress)
     return spec, progress
 
 
@@ -129,98 +119,45 @@ def spec_differences(found: SystemSpec, asked: SystemSpec) -> list[str]:
     """
     found_fields, asked_fields = _flat(found.to_dict()), _flat(asked.to_dict())
     return [
-        f"{name}: {found_fields[name]} in the checkpoint, {asked_fields[name]} asked for"
-        for name in asked_fields
-        if found_fields[name] != asked_fields[name]
+        f"{name}: {found_fields[name]} in the checkpoint, {value} asked for"
+        for name, value in asked_fields.items()
+        if found_fields[name] != value
     ]
 
 
-def write_file_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never half.
-
-    Raises OSError if the disk refuses; the old file is then still there.
-    """
-    # The same folder means the same file system, without which os.replace is not atomic.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    synchronize_folder(path.parent)
-
-
-# --- writing ---------------------------------------------------------------------------------
-
-
-def _contiguous(array: np.ndarray) -> np.ndarray:
-    """Return the array in C order, which `safetensors.numpy` takes for granted.
-
-    It writes the memory of a transposed array as it lies, that is, other numbers than meant.
-    `np.ascontiguousarray` turns a scalar into shape (1,), hence the reshape.
-    """
-    return np.ascontiguousarray(array).reshape(np.shape(array))
-
-
-# --- reading ---------------------------------------------------------------------------------
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise CheckpointError(f"{path}: expected a checkpoint file, found {found}")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            _check_format(path, metadata)
-            names = list(file.keys())
-            for name in names:
-                # Asked first, because NumPy has no bfloat16 to read into.
-                if (dtype := file.get_slice(name).get_dtype()) not in _STORED_DTYPES:
-                    expected = ", ".join(_STORED_DTYPES)
-                    raise CheckpointError(f"{path}: expected {expected}, found {name} as {dtype}")
-            return metadata, {name: file.get_tensor(name) for name in names}
-    except CheckpointError:
-        raise
-    # ValueError, OverflowError: a shape such as (2**63, 0), of nothing, that NumPy does not take.
-    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+def check_dtypes(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Raise CheckpointError unless counters are int64 and all else is one dtype of floats."""
+    counters = [name for name in arrays if name.endswith("_optimizer/step")]
+    for name in counters:
+        if arrays[name].dtype != np.int64:
+            raise CheckpointError(f"{path}: expected {name} as int64, found {arrays[name].dtype}")
+    # The message names the first array of each dtype.
+    examples = {str(arrays[name].dtype): name for name in reversed(arrays) if name not in counters}
+    if len(examples) != 1 or not set(examples) <= set(FLOAT_DTYPES):
+        found = ", ".join(f"{dtype} ({name})" for dtype, name in sorted(examples.items()))
         raise CheckpointError(
-            f"{path}: expected a complete safetensors file, found {path.stat().st_size} bytes "
-            f"that are cut off or of another kind ({error})"
-        ) from error
-
-
-def _check_format(path: Path, metadata: dict[str, str]) -> None:
-    for field, expected in (("format", FORMAT), ("format_version", FORMAT_VERSION)):
-        if metadata.get(field) != expected:
-            found = repr(metadata[field]) if field in metadata else "none"
-            raise CheckpointError(f"{path}: expected the {field} {expected!r}, found {found}")
+            f"{path}: expected every array as float32 or every array as float64, found {found}"
+        )
 
 
 def _json_object(path: Path, metadata: dict[str, str], field: str) -> dict[str, Any]:
     text = metadata.get(field, "")
     try:
-        value = json.loads(text)
+        value, trouble = json.loads(text), ""
     # ValueError: a number of too many digits as well; RecursionError: nested too deep.
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path}: expected JSON as {field!r} in the header, found {text[:40]!r} ({error})"
-        ) from error
+        value, trouble = None, f" ({error})"
     if not isinstance(value, dict):
         raise CheckpointError(
-            f"{path}: expected a JSON object as {field!r} in the header, found {text[:40]!r}"
+            f"{path}: expected a JSON object as {field!r} in the header, "
+            f"found {text[:40]!r}{trouble}"
         )
     return value
 
 
-def check_progress(path: Path, progress: dict[str, Any]) -> None:
-    """Raise CheckpointError unless the progress has a whole number "step" of at least 0."""
+def _check_progress(path: Path, progress: dict[str, Any]) -> None:
     step = progress.get("step")
-    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+    if type(step) is not int or step < 0:
         raise CheckpointError(
             f"{path}: expected the number of completed steps as 'step' of the progress, "
             f"found {step!r}"
@@ -235,27 +172,10 @@ def _check_state(path: Path, arrays: dict[str, np.ndarray], spec: SystemSpec) ->
     check_dtypes(path, arrays)
 
 
-def check_dtypes(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Raise CheckpointError unless counters are int64 and all else is one dtype of floats."""
-    counters = [name for name in arrays if name.endswith("_optimizer/step")]
-    for name in counters:
-        if arrays[name].dtype != np.int64:
-            raise CheckpointError(f"{path}: expected {name} as int64, found {arrays[name].dtype}")
-    # The first array of each dtype stands for it in the message.
-    examples = {str(arrays[name].dtype): name for name in reversed(arrays) if name not in counters}
-    if len(examples) != 1 or not set(examples) <= set(FLOAT_DTYPES):
-        found = ", ".join(f"{dtype} ({name})" for dtype, name in sorted(examples.items()))
-        raise CheckpointError(
-            f"{path}: expected every array as float32 or every array as float64, found {found}"
-        )
-
-
-def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested fields under dotted names, such as "generator_optimizer.beta1"."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
-        if isinstance(value, dict):
-            flat.update({f"{name}.{inner}": v for inner, v in value.items()})
-        else:
-            flat[name] = value
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return flat

@@ -10,25 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from shared.files.checkpoint import write_file_atomically
-from shared.files.errors import one_line, printable
+from shared.files.errors import InputError
+from shared.files.tensors import TensorFormat
 
-FORMAT = "gan-across-frameworks-recording"
-FORMAT_VERSION = "1"
 PYTHON_NUMBER = "python"
 """The dtype of a Python number, which has the precision of whatever it was computed from."""
 HALF_PRECISIONS = ("bfloat16", "float16")
 """Dtypes that are held as float32."""
 
 
-class RecordingError(ValueError):
-    """Something that cannot be recorded, or a file that is no recording; one line says why."""
+class RecordingError(InputError):
+    """Something that cannot be recorded, or a file that is no recording."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+
+_INTEGERS = tuple(f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64))
+RECORDING = TensorFormat(
+    "a recording of shared.record",
+    "gan-across-frameworks-recording",
+    "1",
+    ("F32", "F64", "BOOL", *_INTEGERS),
+    RecordingError,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class Recorded:
     dtype: str
     layout: str | None
     array: np.ndarray
+
+    @property
+    def key(self) -> str:
+        """The name of the tensor in the file."""
+        return f"{self.step}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -61,62 +69,32 @@ def write_recording(path: Path, framework: str, tensors: Iterable[Recorded]) -> 
     entries = [
         {"step": t.step, "name": t.name, "dtype": t.dtype, "layout": t.layout} for t in tensors
     ]
-    metadata = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "framework": framework,
-        "tensors": json.dumps(entries),
-    }
-    write_file_atomically(path, save({_key(t.step, t.name): t.array for t in tensors}, metadata))
+    metadata = {"framework": framework, "tensors": json.dumps(entries)}
+    RECORDING.write(path, {t.key: t.array for t in tensors}, metadata)
 
 
 def read_recording(path: str | os.PathLike[str]) -> Recording:
     """Read a recording; a missing, damaged or foreign file raises RecordingError in one line."""
     path = Path(path)
-    shown = printable(path)
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise RecordingError(f"{shown}: expected a recording, found {found}")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            entries = _entries(shown, metadata, set(file.keys()))
-            arrays = [file.get_tensor(_key(e["step"], e["name"])) for e in entries]
-        for entry, array in zip(entries, arrays, strict=True):
-            check_layout(entry["name"], entry["layout"], array.shape)
-    except RecordingError as error:
-        raise RecordingError(f"{shown}: {str(error).removeprefix(f'{shown}: ')}") from error
-    # TypeError: a dtype that NumPy does not have. ValueError, OverflowError: a shape such as
-    # (2**63, 0), of nothing, that it does not take.
-    except (SafetensorError, OSError, TypeError, ValueError, OverflowError) as error:
-        raise RecordingError(
-            f"{shown}: expected a recording of shared.record (safetensors), found a file that is "
-            f"damaged or of another kind ({error})"
-        ) from error
-    tensors = tuple(Recorded(array=array, **e) for e, array in zip(entries, arrays, strict=True))
-    return Recording(path, metadata["framework"], tensors)
-
-
-def _entries(shown: str, metadata: dict[str, str], keys: set[str]) -> list[dict[str, Any]]:
-    """Return the header's list of tensors; RecordingError unless it is that of the file."""
-    for field, expected in (("format", FORMAT), ("format_version", FORMAT_VERSION)):
-        if metadata.get(field) != expected:
-            raise RecordingError(
-                f"{shown}: expected a recording of shared.record, found a safetensors file whose "
-                f"{field} is {metadata.get(field)!r} instead of {expected!r}"
-            )
+    metadata, arrays = RECORDING.read(path)
     try:
         entries = json.loads(metadata["tensors"])
-        described = {_key(e["step"], e["name"]) for e in entries}
+        described = {f"{e['step']}/{e['name']}": e for e in entries}
         valid = all(map(_is_entry, entries)) and metadata["framework"].isprintable()
     # ValueError: no JSON, or a number of too many digits. RecursionError: nested too deep.
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
-        valid, described = False, set()
-    if not valid or not entries or described != keys or len(described) != len(entries):
+    except (KeyError, TypeError, ValueError, RecursionError):
+        valid, entries, described = False, [], {}
+    if not valid or described.keys() != arrays.keys() or not 0 < len(entries) == len(arrays):
         raise RecordingError(
-            f"{shown}: the header's list of tensors does not fit the file; record it again"
+            f"{path}: the header's list of tensors does not fit the file; record it again"
         )
-    return entries
+    tensors = tuple(Recorded(array=arrays[key], **e) for key, e in described.items())
+    for tensor in tensors:
+        try:
+            check_layout(tensor.name, tensor.layout, tensor.array.shape)
+        except RecordingError as error:
+            raise RecordingError(f"{path}: {error}") from error
+    return Recording(path, metadata["framework"], tensors)
 
 
 def _is_entry(entry: dict[str, Any]) -> bool:
@@ -128,10 +106,6 @@ def _is_entry(entry: dict[str, Any]) -> bool:
         and all(isinstance(entry[f], str) and entry[f].isprintable() for f in ("name", "dtype"))
         and (layout is None or isinstance(layout, str))
     )
-
-
-def _key(step: int, name: str) -> str:
-    return f"{step}/{name}"
 
 
 def check_layout(name: str, layout: str | None, shape: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from shared.files.checkpoint import write_file_atomically
+from shared.files.atomic import write_file_atomically
 from shared.files.errors import printable
 from shared.report.runs import ReportError, read_runs
 from shared.run.console import EXIT_BAD_INPUT, run_command

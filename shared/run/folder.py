@@ -22,12 +22,12 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from shared.files.atomic import write_file_atomically
 from shared.files.checkpoint import (
     Checkpoint,
     CheckpointError,
     read_checkpoint,
     spec_differences,
-    write_file_atomically,
 )
 from shared.interface import METRIC_NAMES
 from shared.run.failures import describe_non_finite, naming_file

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from shared.data.dataset import to_pixels
-from shared.files.checkpoint import write_file_atomically
+from shared.files.atomic import write_file_atomically
 from shared.files.errors import printable
 
 GUTTER = 2

@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from shared.files.checkpoint import write_file_atomically
+from shared.files.atomic import write_file_atomically
 from shared.interface import MissingFrameworkError
 
 TAGS = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -17,6 +18,10 @@ from shared.spec.layers import NETWORKS, Layer, NetworkName, Parameter
 GeneratorBatch = Literal["same_images", "same_latents", "new_latents"]
 LossName = Literal["bce", "bce_probs", "minimax", "lsgan"]
 LOSS_NAMES: tuple[LossName, ...] = ("bce", "bce_probs", "minimax", "lsgan")
+
+
+MAXIMUM_SIZE = 2**20
+"""Largest width, latent_dim and so on in a file: more would fill the memory."""
 
 
 def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
@@ -145,13 +150,17 @@ class SystemSpec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> SystemSpec:
-        """Rebuild a spec from `to_dict`; a missing or unknown field raises ValueError."""
+        """Rebuild a spec from `to_dict`, or from the JSON of it in an untrusted file.
+
+        Raises ValueError for a missing or unknown field, another type, or a size or number that
+        nobody can mean.
+        """
         expected = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(data, dict) or set(data) != expected:
             received = sorted(data) if isinstance(data, dict) else type(data).__name__
             raise ValueError(f"a spec needs the fields {sorted(expected)}, received {received}")
         try:
-            return cls(
+            spec = cls(
                 **{
                     **data,
                     "image_range": tuple(data["image_range"]),
@@ -161,6 +170,38 @@ class SystemSpec:
             )
         except TypeError as error:
             raise ValueError(f"a field of the spec has the wrong type: {error}") from error
+        if problems := [rule for rule, holds in _stored_rules(spec, data).items() if not holds]:
+            raise ValueError(f"expected {'; '.join(problems)}; received {data}")
+        return spec
+
+
+def _stored_rules(spec: SystemSpec, data: dict[str, Any]) -> dict[str, bool]:
+    """Return what a stored spec has to be beyond `__post_init__`, and whether it is."""
+    sizes = ("channels", "width", "latent_dim", "batch_size", "discriminator_steps")
+    adam = [field.name for field in dataclasses.fields(AdamSpec)]
+    optimizers = [spec.generator_optimizer, spec.discriminator_optimizer]
+    numbers = [n for optimizer in optimizers for n in dataclasses.astuple(optimizer)]
+    return {
+        "a printable name": isinstance(spec.name, str) and spec.name.isprintable(),
+        f"{', '.join(sizes)} of at most {MAXIMUM_SIZE:,}": all(
+            getattr(spec, name) <= MAXIMUM_SIZE for name in sizes
+        ),
+        "latent_distribution normal or uniform": spec.latent_distribution in ("normal", "uniform"),
+        "image_range of two numbers, the lower one first": (
+            len(spec.image_range) == 2
+            and all(map(_is_finite_number, spec.image_range))
+            and spec.image_range[0] < spec.image_range[1]
+        ),
+        f"{', '.join(adam)} in both optimizers, each a finite number": (
+            all(map(_is_finite_number, numbers))
+        ),
+        # AdamSpec has defaults, which a file does not rely on.
+        "no field left out": all(len(data[f"{n}_optimizer"]) == len(adam) for n in NETWORKS),
+    }
+
+
+def _is_finite_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 _DCGAN64 = SystemSpec(

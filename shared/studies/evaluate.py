@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from shared.data.dataset import ImageDataset, load_dataset, to_pixels
-from shared.files.checkpoint import Checkpoint, read_checkpoint, write_file_atomically
+from shared.files.atomic import write_file_atomically
+from shared.files.checkpoint import Checkpoint, read_checkpoint
 from shared.interface import (
     IMPLEMENTATIONS,
     Implementation,

@@ -1,0 +1,77 @@
+"""Named arrays with a header of texts in one safetensors file: the one reader, the one writer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from shared.files.atomic import write_file_atomically
+from shared.files.errors import InputError
+
+
+@dataclass(frozen=True)
+class TensorFormat:
+    """A kind of safetensors file: what errors call it, the format and version in its header.
+
+    `dtypes` are those that it may hold, by safetensors' names; `error` is what `read` raises.
+    """
+
+    noun: str
+    name: str
+    version: str
+    dtypes: tuple[str, ...]
+    error: type[InputError]
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The texts of the header that say which format it is."""
+        return {"format": self.name, "format_version": self.version}
+
+    def write(
+        self, path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+    ) -> None:
+        """Write a whole file or nothing; raises OSError from the disk."""
+        # safetensors writes the memory of a transposed array as it lies, that is, other numbers
+        # than meant. `np.ascontiguousarray` turns a scalar into shape (1,), hence the reshape.
+        contiguous = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in arrays.items()}
+        write_file_atomically(path, save(contiguous, {**self.fields, **metadata}))
+
+    def read(self, path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+        """Return header and arrays; `self.error` for a missing, damaged or foreign file."""
+        if not path.is_file():  # a pipe would be waited for without end
+            found = "a folder" if path.is_dir() else "nothing"
+            raise self.error(f"{path}: expected {self.noun}, found {found}")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                self.check(path, metadata)
+                names = list(file.keys())
+                for name in names:
+                    # Asked first, because NumPy has no bfloat16 to read into.
+                    if (dtype := file.get_slice(name).get_dtype()) not in self.dtypes:
+                        expected = ", ".join(self.dtypes)
+                        raise self.error(f"{path}: expected {expected}, found {name} as {dtype}")
+                return metadata, {name: file.get_tensor(name) for name in names}
+        except InputError:
+            raise
+        # ValueError, OverflowError: a shape such as (2**63, 0), of nothing, that NumPy does not
+        # take.
+        except (SafetensorError, OSError, ValueError, OverflowError) as error:
+            raise self.error(
+                f"{path}: expected {self.noun}, a complete safetensors file, found "
+                f"{path.stat().st_size} bytes that are cut off or of another kind ({error})"
+            ) from error
+
+    def check(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Raise `self.error` unless a header says that it is of this format and version."""
+        for field, expected in self.fields.items():
+            if metadata.get(field) != expected:
+                found = repr(metadata[field]) if field in metadata else "none"
+                raise self.error(
+                    f"{path}: expected {self.noun}, its {field} {expected!r}, found {found}"
+                )
