@@ -132,9 +132,7 @@ def test_truncated_file(tmp_path, size):
     write_checkpoint(path, make_arrays(), SPEC, progress=PROGRESS)
     content = path.read_bytes()[:size]
     path.write_bytes(content)
-    message = (
-        rf"a\.safetensors: expected a checkpoint file, a complete .* found {len(content)} bytes"
-    )
+    message = rf"a\.safetensors: expected a complete .* found {len(content)} bytes"
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(path)
 
@@ -142,18 +140,16 @@ def test_truncated_file(tmp_path, size):
 def test_file_of_another_kind(tmp_path):
     path = tmp_path / "model.pt"
     path.write_bytes(b"PK\x03\x04 not safetensors" * 10)
-    with pytest.raises(
-        CheckpointError, match=r"model\.pt: expected a checkpoint file, a complete safetensors file"
-    ):
+    with pytest.raises(CheckpointError, match=r"model\.pt: expected a complete safetensors file"):
         read_checkpoint(path)
 
 
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"format": None}, "expected .* its format 'gan-across-frameworks', found none"),
-        ({"format": "pt"}, "expected .* its format 'gan-across-frameworks', found 'pt'"),
-        ({"format_version": "2"}, "expected .* its format_version '1', found '2'"),
+        ({"format": None}, "expected the format 'gan-across-frameworks', found none"),
+        ({"format": "pt"}, "expected the format 'gan-across-frameworks', found 'pt'"),
+        ({"format_version": "2"}, "expected the format_version '1', found '2'"),
         ({"spec": None}, "expected a JSON object as 'spec' in the header, found ''"),
         ({"spec": "{"}, "expected a JSON object as 'spec' in the header, found '{'"),
         ({"spec": "[]"}, "expected a JSON object as 'spec' in the header, found '\\[\\]'"),

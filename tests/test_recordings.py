@@ -109,7 +109,7 @@ def test_a_file_that_is_no_recording_is_one_line(tmp_path: Path, what: str) -> N
         save_file({"x": normal(3)}, bad)
     elif what == "cut":
         bad.write_bytes(good.read_bytes()[:-5])
-    with pytest.raises(RecordingError, match="expected a recording") as raised:
+    with pytest.raises(RecordingError, match=r"a recording of shared\.record") as raised:
         explain_recordings(good, bad)
     assert "\n" not in str(raised.value)
     assert str(bad) in str(raised.value)

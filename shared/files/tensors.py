@@ -63,8 +63,8 @@ class TensorFormat:
         # take.
         except (SafetensorError, OSError, ValueError, OverflowError) as error:
             raise self.error(
-                f"{path}: expected {self.noun}, a complete safetensors file, found "
-                f"{path.stat().st_size} bytes that are cut off or of another kind ({error})"
+                f"{path}: expected a complete safetensors file, found {path.stat().st_size} bytes "
+                f"that are cut off or of another kind ({error}); give {self.noun}"
             ) from error
 
     def check(self, path: Path, metadata: Mapping[str, str]) -> None:
@@ -73,5 +73,5 @@ class TensorFormat:
             if metadata.get(field) != expected:
                 found = repr(metadata[field]) if field in metadata else "none"
                 raise self.error(
-                    f"{path}: expected {self.noun}, its {field} {expected!r}, found {found}"
+                    f"{path}: expected the {field} {expected!r}, found {found}; give {self.noun}"
                 )
