@@ -527,7 +527,7 @@ def test_parent_imports_no_framework():
 
 
 def test_peak_memory_is_that_of_the_process_and_not_of_its_parent():
-    ask = "from benchmarks import host; print(host.peak_resident_bytes())"
+    ask = "from benchmarks.plan import host; print(host.peak_resident_bytes())"
     # The first process holds 400 MB, lets them go, and only then asks, and has another one ask.
     code = f"x = bytes(range(1, 101)) * 4_000_000; del x; {ask}; import subprocess, sys; "
     code += f"subprocess.run([sys.executable, '-c', {ask!r}], check=True)"

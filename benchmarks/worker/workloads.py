@@ -78,7 +78,7 @@ class Framework:
 
 def load(name: str) -> Framework:
     """Return a framework's functions; imports nothing of the framework itself yet."""
-    framework: Framework = importlib.import_module(f"benchmarks.{name}_workload").FRAMEWORK
+    framework: Framework = importlib.import_module(f"benchmarks.worker.{name}_workload").FRAMEWORK
     return framework
 
 
