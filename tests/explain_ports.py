@@ -8,7 +8,7 @@ from shared.interface import LossValues
 from shared.reference.adam import adam_update
 from shared.reference.adapter import ReferenceImplementation, ReferenceState
 from shared.reference.network import Arrays
-from shared.spec import AdamSpec, Conventions
+from shared.spec import AdamSpec, Conventions, SystemSpec
 
 
 class LossesAlone:
@@ -88,6 +88,21 @@ class OwnLatents(ReferenceImplementation):
         self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
     ) -> dict[str, float]:
         return super().train_step(state, real_images, self._noisy(latents))
+
+
+class OwnWeights(ReferenceImplementation):
+    """A port that draws its initial weights from streams of its own, of another spread or not."""
+
+    name = "own weights"
+
+    def __init__(self, spread: float) -> None:
+        super().__init__()
+        self.spread = spread
+
+    def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float64") -> ReferenceState:
+        state = super().create(spec, seed=seed + 1000, dtype=dtype)
+        state.arrays = {name: self.spread * array for name, array in state.arrays.items()}
+        return state
 
 
 class ScaledGradient(ReferenceImplementation):

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from shared.explain import explain
-from shared.explain.fixes import FIXES
-from shared.explain.traps import FITTED, KNOWN_NUMBERS
+from shared.explain.catalogue import FITTED, FIXES, KNOWN_NUMBERS
+from shared.explain.initial import initial_weights
+from shared.explain.port import Port
 from shared.reference.adapter import ReferenceImplementation
 from shared.spec import SYSTEMS, Conventions, SystemSpec
+from shared.spec.streams import initial_state
 from tests.conftest import installed_implementations
 from tests.explain_accuracy import explain_faults, pairs, same_fields
 from tests.explain_ports import (
@@ -21,6 +23,7 @@ from tests.explain_ports import (
     GeneratorAlone,
     LossesAlone,
     OwnLatents,
+    OwnWeights,
     Raises,
     ScaledGradient,
     WrongAtStepThree,
@@ -161,6 +164,25 @@ def test_float32_inside_a_float64_run() -> None:
     explanation = explain(Float32Inside(), narrow("mlp28"), steps=1)
     assert explanation.fields == {"dtype": "float32"}
     assert explanation.traps[0].fix.row == "keras-layer-dtype"
+
+
+def test_initial_weights_of_another_spread_are_noted_after_few_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draws = []
+
+    def counted(*arguments: Any) -> Any:
+        draws.append(arguments)
+        return initial_state(*arguments)
+
+    monkeypatch.setattr("shared.explain.initial.initial_state", counted)
+    found = initial_weights(Port(OwnWeights(spread=3.0), "float64"), narrow())
+    assert "generator/conv_transpose_1/kernel has 0.0" in found.note
+    assert found.trap is None
+    right = initial_weights(Port(OwnWeights(spread=1.0), "float64"), narrow())
+    assert (right.note, right.trap) == ("", None)
+    # Four initializers, then twenty draws of all arrays together, for each of the two ports.
+    assert len(draws) == 2 * (4 + 20)
 
 
 def test_latents_of_its_own() -> None:

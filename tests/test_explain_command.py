@@ -23,7 +23,7 @@ def test_a_trap_is_printed_with_its_fix(tmp_path: Path, capsys: pytest.CaptureFi
     for text in (
         "Verdict: a known trap.",
         "real label: 0.9 instead of 1",
-        "First to part: inner: discriminator",
+        "First to differ: inner: discriminator",
         "docs/porting.md#discriminator-labels",
         "not seen",
     ):

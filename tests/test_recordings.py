@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from shared.explain.recordings import explain_recordings, format_report
-from shared.explain.recordings.rounding import BOUNDS
+from shared.explain.recordings.matching import BOUNDS
 from shared.record import Recorder, RecordingError
 from shared.spec import Conventions
 from tests.recorded_loops import explained, normal, pair_of, run, write
@@ -90,7 +90,7 @@ def test_a_bias_that_batch_norm_takes_away_is_measured_against_its_kernel(tmp_pa
 def test_the_text_names_the_parting_and_the_trap(tmp_path: Path) -> None:
     wrong = run(Conventions(adam_beta1=0.9))
     text = format_report(explained(tmp_path, run(Conventions()), wrong, pytorch=True))
-    assert "The first point of parting:" in text
+    assert "The first difference:" in text
     assert "adam_beta1: first 0.5, second 0.9, docs/porting.md#adam-beta1" in text
     assert "NCHW as NHWC: real_images" in text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.explain.fixes import FIXES
+from shared.explain.catalogue import FIXES
 from shared.explain.recordings import format_report
 from shared.spec import Conventions
 from tests.recorded_loops import Written, explained, fields, normal, pair_of, run

@@ -16,15 +16,16 @@ from shared.explain.port import Port, PortError
 from shared.explain.recordings import explain_recordings, format_report
 from shared.explain.report import print_explanation
 from shared.interface import load_implementation
+from shared.run.console import EXIT_BAD_INPUT, run_command
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec
 
 PROGRAM = "python -m shared.explain"
-EXIT_DIFFERS, EXIT_BAD_INPUT = 1, 2
+EXIT_DIFFERS = 1
 DESCRIPTION = """\
 Say whether an implementation's difference from the NumPy reference is a bug, and which one.
 
 It is compared stage by stage from the same weights, latents and images: forward passes, losses,
-gradients, batch normalisation's statistics, Adam, ten steps. If something parts, the conventions
+gradients, batch normalisation's statistics, Adam, ten steps. If something differs, the conventions
 are looked for under which the reference reproduces it: one wrong choice, then several.
 Two .safetensors files of shared.record.Recorder are compared with each other instead.
 """
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     text = "pytorch, tf, jax, a module with an object `implementation`; or two recordings"
-    add("what", nargs="+", metavar="IMPLEMENTATION", help=text)
+    add("implementations", nargs="+", metavar="IMPLEMENTATION", help=text)
     add("--system", choices=SYSTEMS, default="dcgan64", help="networks (default: %(default)s)")
     add("--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)")
     text = "size of the narrowest layer (default: 2, mlp28 8)"
@@ -69,13 +70,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _spec(options: argparse.Namespace) -> SystemSpec:
     system = SYSTEMS[options.system]
-    width = options.width or (8 if system.architecture == "mlp28" else 2)
     if options.seed < 0:
         raise ValueError(f"--seed must not be negative, received {options.seed}")
     if options.batch_size < 2 or options.batch_size % 2:
         raise ValueError(f"--batch-size must be even, received {options.batch_size}")
     return system.replace(
-        width=width,
+        width=options.width or (8 if system.architecture == "mlp28" else 2),
         latent_dim=6,
         batch_size=options.batch_size,
         loss=options.loss or system.loss,
@@ -86,17 +86,16 @@ def _spec(options: argparse.Namespace) -> SystemSpec:
 def _dtype(implementation: Any, spec: SystemSpec) -> str:
     """Return float64, or float32 where the implementation does not take float64."""
     port = Port(implementation, "float64")
-    if not port.offers("create"):
-        return "float64"
-    try:
-        port.call("create", spec, seed=0, dtype="float64")
-    except PortError:
-        return "float32"
+    if not port.lacking("create"):
+        try:
+            port.call("create", spec, seed=0, dtype="float64")
+        except PortError:
+            return "float32"
     return "float64"
 
 
 def _explain_implementation(options: argparse.Namespace, console: Console) -> tuple[Any, bool]:
-    implementation, spec = load_implementation(options.what[0]), _spec(options)
+    implementation, spec = load_implementation(options.implementations[0]), _spec(options)
     dtype = options.dtype or _dtype(implementation, spec)
     explanation = explain(implementation, spec, dtype=dtype, seed=options.seed)
     print_explanation(explanation, console)
@@ -104,30 +103,32 @@ def _explain_implementation(options: argparse.Namespace, console: Console) -> tu
 
 
 def _explain_recordings(options: argparse.Namespace, console: Console) -> tuple[Any, bool]:
-    if len(options.what) != 2 or not all(x.endswith(".safetensors") for x in options.what):
+    files = options.implementations
+    if len(files) != 2 or not all(file.endswith(".safetensors") for file in files):
         raise ValueError(
             "expected one implementation or two recordings, files called *.safetensors; received "
-            f"{' '.join(options.what)}"
+            f"{' '.join(files)}"
         )
-    report = explain_recordings(*map(Path, options.what))
+    report = explain_recordings(*map(Path, files))
     console.print(format_report(report), markup=False, highlight=False, soft_wrap=True)
     return report.to_dict(), report.parting is None
+
+
+def _work(options: argparse.Namespace) -> int:
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    names = options.implementations
+    of_recordings = len(names) > 1 or names[0].endswith(".safetensors")
+    command = _explain_recordings if of_recordings else _explain_implementation
+    data, agrees = command(options, console)
+    if options.json is not None:
+        options.json.write_text(json.dumps(data, indent=1, default=str) + "\n")
+    return 0 if agrees else EXIT_DIFFERS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    recordings = len(options.what) > 1 or options.what[0].endswith(".safetensors")
-    try:
-        command = _explain_recordings if recordings else _explain_implementation
-        data, agrees = command(options, console)
-        if options.json is not None:
-            options.json.write_text(json.dumps(data, indent=1, default=str) + "\n")
-    except (ValueError, ImportError, OSError) as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    return 0 if agrees else EXIT_DIFFERS
+    return run_command(PROGRAM, lambda: _work(options))
 
 
 if __name__ == "__main__":

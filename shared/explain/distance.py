@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from shared.explain.observations import ADAM_STAGE, FORWARD_STAGES, LOSS_STAGE, Group
 from shared.explain.probes import Arrays, Probe
+from shared.reference.comparison import ulp_error
 from shared.reference.differences import drifting_arrays, gradient_differences, state_differences
-from shared.spec import SystemSpec
-
-UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24}
 
 # Relative L2 of any array. What rounding was measured to do at most in right runs of the three
 # frameworks (`python -m tests.explain_accuracy --right 100`) is at most a fifth of the bounds: in
@@ -26,6 +25,7 @@ _IN_FLOAT32 = {
     "Adam's moments": 20.0,
     "updated parameters": 200.0,
 }
+LEAST_LOSS = 1e-3  # a loss near 0 has no relative error; below this it is measured against this
 
 
 def allowed(stage: str, bound: float) -> float:
@@ -33,20 +33,69 @@ def allowed(stage: str, bound: float) -> float:
     return bound * (_IN_FLOAT32.get(stage, 1.0) if bound > BOUNDS["float64"] else 1.0)
 
 
-# A loss near 0 has no relative error; below this it is measured against this.
-LEAST_LOSS = 1e-3
-
-
 @dataclass(frozen=True)
-class Parting:
-    """The array of a stage that is furthest off."""
+class Divergence:
+    """An array that differs, the element that differs most, and by how much.
+
+    `relative` is relative L2, `largest` the largest absolute difference, `ulp` in units of the last
+    place. Of arrays of two shapes `relative` is inf and the numbers of an element are nan.
+    """
 
     stage: str
     probe: str
-    name: str
+    array: str
     relative: float
-    received: np.ndarray
-    expected: np.ndarray
+    largest: float
+    ulp: float
+    element: tuple[int, ...]
+    received: float
+    expected: float
+
+    @classmethod
+    def of(
+        cls,
+        place: tuple[str, str, str],
+        relative: float,
+        received: np.ndarray,
+        expected: np.ndarray,
+        dtype: str,
+    ) -> Divergence:
+        """Return where an array differs from the expected one; `place`: stage, probe, name."""
+        if received.shape != expected.shape:
+            return cls(*place, relative, math.nan, math.nan, (), math.nan, math.nan)
+        largest, ulp, element, found, wanted = worst_element(received, expected, dtype)
+        return cls(*place, relative, largest, ulp, element, found, wanted)
+
+
+def worst_element(
+    received: np.ndarray, expected: np.ndarray, dtype: str
+) -> tuple[float, float, tuple[int, ...], float, float]:
+    """Return the largest difference, absolute and in ULP, its index and both numbers there.
+
+    nan against nan and an infinity against itself differ by 0, against anything else by inf.
+    """
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(np.subtract(*_without_common(received, expected)))
+    apart = np.where(np.isnan(apart), np.inf, apart)
+    element = tuple(int(i) for i in np.unravel_index(np.argmax(apart), apart.shape))
+    found, wanted = float(received[element]), float(expected[element])
+    exact = Fraction(wanted) if math.isfinite(wanted) else wanted
+    return float(apart[element]), ulp_error(found, exact, dtype), element, found, wanted
+
+
+def first_divergence(
+    group: Group, expected: Arrays, found: dict[str, float], bound: float, dtype: str
+) -> Divergence | None:
+    """Return the first array of a group that is beyond the bound, None where all are within.
+
+    First, not furthest off: what stands behind it may be off because of it.
+    """
+    for name, difference in found.items():
+        if not difference <= allowed(group.stage, bound):
+            place = group.stage, group.probe.name, name
+            arrays = group.arrays[name], expected[name]
+            return Divergence.of(place, difference, *arrays, dtype)
+    return None
 
 
 def differences(group: Group, expected: Arrays, dtype: str) -> dict[str, float]:
@@ -54,23 +103,25 @@ def differences(group: Group, expected: Arrays, dtype: str) -> dict[str, float]:
 
     What arithmetic does not determine is left out (`shared.reference.differences`).
     """
-    actual = {name: array for name, array in group.arrays.items() if name in expected}
-    wrong = {n: math.inf for n, a in actual.items() if a.shape != expected[n].shape}
-    actual = {name: array for name, array in actual.items() if name not in wrong}
-    pairs = {name: _without_common(array, expected[name]) for name, array in actual.items()}
-    actual = {name: pair[0] for name, pair in pairs.items()}
-    expected = {name: pair[1] for name, pair in pairs.items()}
+    received = {name: array for name, array in group.arrays.items() if name in expected}
+    wrong = {n: math.inf for n, a in received.items() if a.shape != expected[n].shape}
+    pairs = {
+        name: _without_common(array, expected[name])
+        for name, array in received.items()
+        if name not in wrong
+    }
+    actual, wanted = ({name: pair[i] for name, pair in pairs.items()} for i in (0, 1))
     spec = group.probe.spec
     if group.stage in (*FORWARD_STAGES, LOSS_STAGE, ADAM_STAGE):
-        found = {name: _relative(actual[name], expected[name]) for name in actual}
+        found = {name: _relative(*pair) for name, pair in pairs.items()}
     elif group.stage == "losses of a step":
-        found = {n: _relative(actual[n], expected[n], LEAST_LOSS) for n in actual}
+        found = {name: _relative(*pair, LEAST_LOSS) for name, pair in pairs.items()}
     elif group.stage.startswith("gradients"):
-        found = gradient_differences(spec, actual, expected)
+        found = gradient_differences(spec, actual, wanted)
     elif group.stage == "updated parameters":
-        found = _update_differences(group.probe, actual, expected, dtype)
+        found = _update_differences(group.probe, actual, wanted, dtype)
     else:
-        found = state_differences(spec, actual, expected)
+        found = state_differences(spec, actual, wanted)
     return wrong | {n: d if math.isfinite(d) else math.inf for n, d in found.items()}
 
 
@@ -93,43 +144,19 @@ def _update_differences(
 ) -> dict[str, float]:
     """Return the differences against how far the parameter has moved, less its own rounding.
 
-    The yardstick is never below a tenth of the learning rate for each element.
+    The reference scale is never below a tenth of the learning rate for each element.
     """
-    spec, before = probe.spec, probe.arrays
-    drifting = set(drifting_arrays(spec))
+    drifting = set(drifting_arrays(probe.spec))
     found = {}
     for name, wanted in expected.items():
         # Adam divides a gradient by its own size: of one number, whose parts cancel, it makes a
         # move of rounding. Its moments are compared.
         if name in drifting or wanted.size == 1:
             continue
-        received = actual[name]
-        rate = _learning_rate(spec, name)
+        network = name.split("/", 1)[0]
+        rate = getattr(probe.spec, f"{network}_optimizer").learning_rate
         least = 0.1 * rate * math.sqrt(wanted.size)
-        moved = max(float(np.linalg.norm(wanted - before[name])), least)
-        rounding = 2.0 * UNIT_ROUNDOFF[dtype] * float(np.linalg.norm(wanted))
-        found[name] = max(0.0, float(np.linalg.norm(received - wanted)) - rounding) / moved
+        moved = max(float(np.linalg.norm(wanted - probe.arrays[name])), least)
+        rounding = float(np.finfo(dtype).eps * np.linalg.norm(wanted))
+        found[name] = max(0.0, float(np.linalg.norm(actual[name] - wanted)) - rounding) / moved
     return found
-
-
-def _learning_rate(spec: SystemSpec, name: str) -> float:
-    network = name.split("/", 1)[0]
-    return getattr(spec, f"{network}_optimizer").learning_rate
-
-
-def worst(group: Group, expected: Arrays, found: dict[str, float], bound: float) -> Parting | None:
-    """Return the first array of a group that is beyond the bound, None where all are within.
-
-    First, not furthest off: what stands behind it may be off because of it.
-    """
-    for name, difference in found.items():
-        if not difference <= allowed(group.stage, bound):
-            return Parting(
-                group.stage,
-                group.probe.name,
-                name,
-                difference,
-                group.arrays[name],
-                expected[name],
-            )
-    return None

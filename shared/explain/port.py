@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,18 +22,7 @@ from shared.explain.observations import (
     state_stages,
 )
 from shared.explain.probes import Arrays, Probe
-from shared.interface import LossValues
-from shared.spec import AdamSpec, SystemSpec, state_shapes
-
-_STATE = ("train_step", "export_state")
-_NEEDED = {
-    "losses of a step": ("train_step",),
-    "gradients of the discriminator": ("gradients",),
-    "gradients of the generator": ("gradients",),
-    "batch normalisation's statistics": _STATE,
-    "Adam's moments": _STATE,
-    "updated parameters": _STATE,
-}
+from shared.spec import SystemSpec, state_shapes
 
 
 class PortError(Exception):
@@ -46,7 +36,7 @@ class Observations:
     groups: list[Group] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
 
-    def of(self, stages: tuple[str, ...]) -> list[Group]:
+    def of(self, stages: Sequence[str]) -> list[Group]:
         """Return the groups of some stages."""
         return [group for group in self.groups if group.stage in stages]
 
@@ -60,13 +50,10 @@ class Port:
     def __init__(self, implementation: Any, dtype: str) -> None:
         self.implementation, self.dtype = implementation, dtype
 
-    def offers(self, *methods: str) -> bool:
-        """Return whether the implementation has all of these methods."""
-        return all(callable(getattr(self.implementation, name, None)) for name in methods)
-
     def lacking(self, *methods: str) -> str:
-        """Return which of these methods are missing, as a reason."""
-        names = [f"{name}()" for name in methods if not self.offers(name)]
+        """Return which of these methods are missing, as a reason; "" where none is."""
+        has = (callable(getattr(self.implementation, name, None)) for name in methods)
+        names = [f"{name}()" for name, there in zip(methods, has, strict=True) if not there]
         return f"the implementation has no {', '.join(names)}" if names else ""
 
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
@@ -77,65 +64,89 @@ class Port:
             text = f"{type(error).__name__}: {error}".splitlines()[0]
             raise PortError(f"{method}() raised {text}") from error
 
-    def state_of(self, probe: Probe) -> Any:
-        """Return a state that holds the arrays of a probe."""
-        state = self.call("create", probe.spec, seed=0, dtype=self.dtype)
-        self.call("import_state", state, self._given(probe.arrays))
-        return state
-
-    def _given(self, arrays: Arrays) -> Arrays:
-        return {n: a.copy() if n.endswith("/step") else self.cast(a) for n, a in arrays.items()}
-
     def cast(self, array: np.ndarray) -> np.ndarray:
         """Return an array in the dtype of the implementation."""
         return array.astype(self.dtype)
 
-    def observe(self, probe: Probe, into: Observations) -> None:
-        """Add every stage that the implementation shows of a probe."""
-        if not self.offers("create", "import_state"):
-            reason = self.lacking("create", "import_state")
+    def loss(self, loss: str, *scores: np.ndarray) -> Any:
+        """Return what the implementation's `loss` returns."""
+        return self.call("loss", loss, *map(self.cast, scores))
+
+    def adam(self, *arguments: Any) -> Any:
+        """Return what the implementation's `adam` returns."""
+        *arrays, step, settings = arguments
+        return self.call("adam", *map(self.cast, arrays), step, settings)
+
+    def inputs(self, probe: Probe) -> tuple[np.ndarray, np.ndarray]:
+        """Return a probe's real images and latents for a step."""
+        return self.cast(probe.real_images), self.cast(probe.latents)
+
+    def state_of(self, probe: Probe) -> Any:
+        """Return a state that holds the arrays of a probe."""
+        state = self.call("create", probe.spec, seed=0, dtype=self.dtype)
+        arrays = {
+            n: a.copy() if n.endswith("/step") else self.cast(a) for n, a in probe.arrays.items()
+        }
+        self.call("import_state", state, arrays)
+        return state
+
+    def observe(self, probe: Probe, into: Observations, *, alone: bool) -> None:
+        """Add every stage that the implementation shows of a probe.
+
+        `alone` adds the loss functions and the optimizer by themselves.
+        """
+        if reason := self.lacking("create", "import_state"):
             into.missing |= dict.fromkeys((*FORWARD_STAGES, *STEP_STAGES), reason)
+        else:
+            self._observe_forward(probe, into)
+            self._observe_step(probe, into)
+        if not alone:
             return
-        self._observe_forward(probe, into)
-        self._observe_step(probe, into)
+        if reason := self.lacking("loss"):
+            into.missing[LOSS_STAGE] = reason
+        else:
+            arrays = _widened(loss_arrays(probe.spec, self), LOSS_STAGE)
+            into.groups.append(Group(LOSS_STAGE, probe, arrays))
+        if not self.lacking("adam"):  # the step shows it as well
+            arrays = _widened(adam_arrays(probe.spec, self), ADAM_STAGE)
+            into.groups.append(Group(ADAM_STAGE, probe, arrays))
 
     def _observe_forward(self, probe: Probe, into: Observations) -> None:
         state = self.state_of(probe)
         for stage in FORWARD_STAGES:
             network, x, training = forward_inputs(stage, probe)
+            x = self.cast(x)
             method = "generate" if network == "generator" else "discriminate"
-            if not self.offers(method):
-                into.missing[stage] = self.lacking(method)
+            if reason := self.lacking(method):
+                into.missing[stage] = reason
                 continue
             arrays: Arrays = {}
-            if self.offers("activations"):
-                found = self.call("activations", state, network, self.cast(x), training=training)
+            if not self.lacking("activations"):
+                found = self.call("activations", state, network, x, training=training)
                 arrays |= _widened(found, stage)
-            output = self.call(method, state, self.cast(x), training=training)
+            output = self.call(method, state, x, training=training)
             arrays |= _widened({output_name(network): output}, stage)
             into.groups.append(Group(stage, probe, arrays))
 
     def _observe_step(self, probe: Probe, into: Observations) -> None:
         found: dict[str, Arrays] = {}
-        if self.offers("train_step"):
+        if not self.lacking("train_step"):
             found = self.step(self.state_of(probe), probe)
-        if self.offers("gradients"):
-            inputs = self.cast(probe.real_images), self.cast(probe.latents)
-            gradients = self.call("gradients", self.state_of(probe), *inputs)
+        if not self.lacking("gradients"):
+            gradients = self.call("gradients", self.state_of(probe), *self.inputs(probe))
             found |= gradient_stages(_widened(gradients, "gradients"))
         for stage in STEP_STAGES:
             if found.get(stage):
                 into.groups.append(Group(stage, probe, found[stage]))
             else:
-                into.missing[stage] = self.lacking(*_NEEDED[stage]) or "it returned none"
+                into.missing[stage] = self.lacking(*_needed(stage)) or "it returned none"
 
     def step(self, state: Any, probe: Probe) -> dict[str, Arrays]:
         """Make a step on a probe's inputs; return the arrays of its stages, without gradients."""
-        inputs = self.cast(probe.real_images), self.cast(probe.latents)
-        metrics = self.call("train_step", state, *inputs)
+        metrics = self.call("train_step", state, *self.inputs(probe))
         found = {"losses of a step": _widened(metrics, "losses of a step")}
-        if self.offers("export_state"):
-            found |= state_stages(probe.spec, self.exported(probe.spec, state))
+        if not self.lacking("export_state"):
+            found |= state_stages(self.exported(probe.spec, state))
         return found
 
     def exported(self, spec: SystemSpec, state: Any) -> Arrays:
@@ -152,28 +163,12 @@ class Port:
                 )
         return {name: arrays[name] for name in expected if name in arrays}
 
-    def observe_losses(self, probe: Probe, into: Observations) -> None:
-        """Add the values and gradients of the loss functions."""
-        if not self.offers("loss"):
-            into.missing[LOSS_STAGE] = self.lacking("loss")
-            return
 
-        def function(loss: str, real: np.ndarray, fake: np.ndarray) -> LossValues:
-            return self.call("loss", loss, self.cast(real), self.cast(fake))
-
-        arrays = _widened(loss_arrays(probe.spec.loss, function), LOSS_STAGE)
-        into.groups.append(Group(LOSS_STAGE, probe, arrays))
-
-    def observe_adam(self, probe: Probe, into: Observations) -> None:
-        """Add the numbers of the optimizer alone."""
-        if not self.offers("adam"):
-            return  # the step shows it as well
-
-        def function(*arrays: np.ndarray, step: int, settings: AdamSpec) -> tuple[Any, ...]:
-            return self.call("adam", *map(self.cast, arrays), step, settings)
-
-        arrays = _widened(adam_arrays(probe.spec, function), ADAM_STAGE)
-        into.groups.append(Group(ADAM_STAGE, probe, arrays))
+def _needed(stage: str) -> tuple[str, ...]:
+    """Return the methods that show a stage of the step."""
+    if stage.startswith("gradients"):
+        return ("gradients",)
+    return ("train_step",) if stage == STEP_STAGES[0] else ("train_step", "export_state")
 
 
 def _widened(arrays: Any, what: str) -> Arrays:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,6 @@ from shared.fixtures.make_network import representative_state
 from shared.reference.network import Pass, forward
 from shared.reference.step import train_step
 from shared.spec import Conventions, SystemSpec
-from shared.spec.layers import Layer
 from shared.spec.streams import latents, stream
 
 Arrays = dict[str, np.ndarray]
@@ -40,7 +40,7 @@ class Probe:
 
 def make_probes(
     spec: SystemSpec, seed: int, clear_under: Sequence[Conventions]
-) -> tuple[Probe, ...]:
+) -> tuple[Probe, Probe]:
     """Return a probe as in the middle of training, and one at its start with small gradients.
 
     Their batches differ in size. No pre-activation of either is near a kink under any of the
@@ -50,21 +50,21 @@ def make_probes(
     """
     larger = spec.replace(batch_size=spec.batch_size + 2)
     return (
-        _first_clear("mid-training", spec, representative_state, seed, clear_under),
-        _first_clear("small gradients", larger, _small_state, seed, clear_under),
+        _first_clear("mid-training", spec, seed, clear_under),
+        _first_clear("small gradients", larger, seed, clear_under),
     )
 
 
 def _first_clear(
-    name: str,
-    spec: SystemSpec,
-    state_of: Callable[[SystemSpec, int], Arrays],
-    seed: int,
-    clear_under: Sequence[Conventions],
+    name: str, spec: SystemSpec, seed: int, clear_under: Sequence[Conventions]
 ) -> Probe:
     for number in range(1000 * seed, 1000 * seed + 300):
-        probe = _probe(name, spec, state_of(spec, number), number)
-        if all(kink_margin(probe, c) >= KINK_MARGIN for c in clear_under):
+        arrays = representative_state(spec, number)
+        if name == "small gradients":
+            _make_small(arrays, spec)
+        wide = {n: a if n.endswith("/step") else a.astype(np.float64) for n, a in arrays.items()}
+        probe = Probe(name, spec, wide, *draw_inputs(spec, number))
+        if all(kink_margin(probe, conventions) >= KINK_MARGIN for conventions in clear_under):
             return probe
     raise ValueError(
         f"no probe of {spec.name} with width {spec.width} and batch {spec.batch_size} keeps every "
@@ -72,61 +72,44 @@ def _first_clear(
     )
 
 
-def _probe(name: str, spec: SystemSpec, arrays: Arrays, seed: int) -> Probe:
-    widened = {n: a if n.endswith("/step") else a.astype(np.float64) for n, a in arrays.items()}
-    return Probe(name, spec, widened, *draw_inputs(spec, seed))
-
-
 def draw_inputs(spec: SystemSpec, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return real images and latents for one step."""
     shape = (spec.batch_size * spec.discriminator_steps, *spec.image_shape)
     real = stream(seed, "explain/real_images").uniform(*spec.image_range, shape)
     z = latents(spec, seed, 0, spec.batch_size * spec.latent_batches)
-    return _as_float32(real), _as_float32(z)
+    return real.astype(np.float32).astype(np.float64), z.astype(np.float32).astype(np.float64)
 
 
-def _as_float32(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32).astype(np.float64)
-
-
-def _small_state(spec: SystemSpec, seed: int) -> Arrays:
-    arrays = representative_state(spec, seed)
+def _make_small(arrays: Arrays, spec: SystemSpec) -> None:
+    """Make a state one at the start of training, whose gradients are small."""
     for name, array in arrays.items():
         if name.endswith(("/m", "/v", "/step")):
             arrays[name] = np.zeros_like(array)
-    last = f"discriminator/{last_layer(spec).name}"
+    layers = [layer for layer in spec.layers("discriminator") if layer.parameters]
+    last = f"discriminator/{layers[-1].name}"
     arrays[f"{last}/kernel"] = (arrays[f"{last}/kernel"] * SMALL).astype(np.float32)
     if f"{last}/bias" in arrays:
         # Not near 0, nor 1/2: there the real and the fake half of its gradient cancel to rounding.
         arrays[f"{last}/bias"] = np.full_like(arrays[f"{last}/bias"], 0.3)
-    first = spec.layers("discriminator")[0]
-    if first.kind == "conv":
-        for parameter in first.parameters:
-            arrays[f"discriminator/{first.name}/{parameter.name}"][..., 0] = 0.0
-    return arrays
+    if layers[0].kind == "conv":
+        for parameter in layers[0].parameters:
+            arrays[f"discriminator/{layers[0].name}/{parameter.name}"][..., 0] = 0.0
 
 
-def last_layer(spec: SystemSpec) -> Layer:
-    """Return the discriminator's last layer with parameters."""
-    return [layer for layer in spec.layers("discriminator") if layer.parameters][-1]
-
-
-def kink_margin(probe: Probe, conventions: Conventions | None = None) -> float:
+def kink_margin(probe: Probe, conventions: Conventions) -> float:
     """Return the smallest |pre-activation| but 0 of any (leaky) ReLU in the passes of one step.
 
     Of the first update of the discriminator and of the generator's pass through it.
     """
-    c = conventions or Conventions()
-    z, real = probe.one_batch
+    c, (z, real) = conventions, probe.one_batch
     updated = train_step(probe.spec, probe.arrays, probe.real_images, probe.latents, c).arrays
-    margins = []
-    for arrays in (probe.arrays, probe.arrays | updated):
-        generated = forward(probe.spec, "generator", probe.arrays, z, c, training=True)
-        margins.append(_smallest_pre_activation(generated))
-        for images in (real, generated.output):
-            run = forward(probe.spec, "discriminator", arrays, images, c, training=True)
-            margins.append(_smallest_pre_activation(run))
-    return min(margins)
+    generated = forward(probe.spec, "generator", probe.arrays, z, c, training=True)
+    passes = [generated] + [
+        forward(probe.spec, "discriminator", arrays, images, c, training=True)
+        for arrays in (probe.arrays, probe.arrays | updated)
+        for images in (real, generated.output)
+    ]
+    return min(map(_smallest_pre_activation, passes))
 
 
 def _smallest_pre_activation(run: Pass) -> float:
@@ -135,11 +118,10 @@ def _smallest_pre_activation(run: Pass) -> float:
     What rounding does to a channel is in proportion to it: one whose weights have just left 0 has
     pre-activations of 1e-4.
     """
-    names = list(run.activations)
-    before = [names[i - 1] for i, n in enumerate(names) if n.startswith(("relu", "leaky_relu"))]
     smallest = np.inf
-    for x in (run.activations[name] for name in before):
-        size = np.sqrt(np.square(x).mean(axis=tuple(range(x.ndim - 1)), keepdims=True))
-        relative = np.abs(x) / np.clip(size, np.finfo(np.float64).tiny, 1.0)
-        smallest = min(smallest, float(np.min(relative, where=x != 0.0, initial=np.inf)))
+    for (_, x), (name, _) in itertools.pairwise(run.activations.items()):
+        if name.startswith(("relu", "leaky_relu")):
+            size = np.sqrt(np.square(x).mean(axis=tuple(range(x.ndim - 1)), keepdims=True))
+            relative = np.abs(x) / np.clip(size, np.finfo(np.float64).tiny, 1.0)
+            smallest = min(smallest, float(np.min(relative, where=x != 0.0, initial=np.inf)))
     return smallest

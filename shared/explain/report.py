@@ -7,23 +7,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from shared.explain.verdict import Explanation, Place, Trap
-
-FRAMEWORKS = (("pytorch", "PyTorch"), ("tf", "TensorFlow"), ("jax", "JAX"))
+from shared.explain.distance import Divergence
+from shared.explain.verdict import Explanation, Trap
 
 
 def print_explanation(explanation: Explanation, console: Console) -> None:
-    """Print the stages, the first that parts, and the verdict."""
+    """Print the stages, the first array that differs, and the verdict."""
     e = explanation
+    lines = _divergence_lines(e.first) if e.first is not None else []
+    lines += [f"Note: {escape(note)}" for note in e.notes]
+    lines += _verdict_lines(e)
     console.print(
         f"{e.implementation} against the NumPy reference: {e.system}, {e.dtype}", highlight=False
     )
     console.print(_table(e))
-    if e.first is not None:
-        _print_place(e.first, console)
-    for note in e.notes:
-        console.print(f"Note: {escape(note)}", highlight=False)
-    _print_verdict(e, console)
+    console.print("\n".join(lines), highlight=False)
 
 
 def _table(e: Explanation) -> Table:
@@ -32,58 +30,54 @@ def _table(e: Explanation) -> Table:
         table.add_column(heading, overflow="fold")
     for stage in e.stages:
         if stage.difference is None:
-            table.add_row(stage.name, stage.probe, "-", escape(stage.reason), "not seen")
-            continue
-        mark = "agrees" if stage.agrees else "[bold red]parts[/]"
-        row = (stage.name, stage.probe, f"{stage.difference:.1e}", escape(stage.array), mark)
-        table.add_row(*row)
+            cells = "-", escape(stage.reason), "not seen"
+        else:
+            mark = "agrees" if stage.agrees else "[bold red]differs[/]"
+            cells = f"{stage.difference:.1e}", escape(stage.array), mark
+        table.add_row(stage.name, stage.probe, *cells)
     return table
 
 
-def _print_place(place: Place, console: Console) -> None:
+def _divergence_lines(first: Divergence) -> list[str]:
     lines = [
-        f"First to part: {place.array}",
-        f"  in {place.stage}, {place.probe}",
-        f"  relative L2 {place.relative:.2e}, largest absolute difference {place.largest:.2e}",
+        f"First to differ: {first.array}",
+        f"  in {first.stage}, {first.probe}",
+        f"  relative L2 {first.relative:.2e}, largest absolute difference {first.largest:.2e}",
     ]
-    if place.element or place.received == place.received:
+    if first.element or first.received == first.received:
         lines.append(
-            f"  worst element {place.element}: received {place.received!r}, "
-            f"expected {place.expected!r} ({place.ulp:.3g} ULP)"
+            f"  worst element {first.element}: received {first.received!r}, "
+            f"expected {first.expected!r} ({first.ulp:.3g} ULP)"
         )
-    console.print("\n".join(escape(line) for line in lines), highlight=False)
+    return [escape(line) for line in lines]
 
 
-def _print_verdict(e: Explanation, console: Console) -> None:
-    seen = [stage.difference for stage in e.stages if stage.difference is not None]
+def _verdict_lines(e: Explanation) -> list[str]:
+    seen = [stage for stage in e.stages if stage.difference is not None]
     if e.verdict == "rounding":
-        largest = max(seen, default=0.0)
-        text = f"Verdict: rounding. The largest difference is {largest:.1e}."
-        console.print(f"[bold]{text}[/]", highlight=False)
-        return
+        largest = max((stage.difference or 0.0 for stage in seen), default=0.0)
+        return [f"[bold]Verdict: rounding. The largest difference is {largest:.1e}.[/]"]
     if e.verdict == "unexplained":
-        console.print("[bold]Verdict: unexplained.[/]", highlight=False)
-        agreeing = [s.name for s in e.stages if s.difference is not None and s.agrees]
-        console.print(
+        agreeing = dict.fromkeys(stage.name for stage in seen if stage.agrees)
+        return [
+            "[bold]Verdict: unexplained.[/]",
             f"Ruled out: {e.tried} sets of conventions do not reproduce it. "
-            f"What agrees: {', '.join(dict.fromkeys(agreeing)) or 'nothing'}.",
-            highlight=False,
-        )
-        return
+            f"What agrees: {', '.join(agreeing) or 'nothing'}.",
+        ]
     count = "a known trap" if len(e.traps) == 1 else f"{len(e.traps)} known traps"
-    console.print(f"[bold]Verdict: {count}.[/]", highlight=False)
-    for trap in e.traps:
-        _print_trap(trap, console)
+    lines = [f"[bold]Verdict: {count}.[/]", *(line for x in e.traps for line in _trap_lines(x))]
     if e.alternatives:
         text = "; or ".join(e.alternatives)
-        console.print(f"These probes cannot tell it from: {escape(text)}", highlight=False)
+        lines.append(f"These probes cannot tell it from: {escape(text)}")
+    return lines
 
 
-def _print_trap(trap: Trap, console: Console) -> None:
-    console.print(f"[bold]- {escape(trap.title)}[/]", highlight=False)
-    console.print(
-        f"  alone it costs a relative {trap.cost:.2g} in {escape(trap.cost_array)}", highlight=False
-    )
-    for name, called in FRAMEWORKS:
-        console.print(f"  {called}: {escape(getattr(trap.fix, name))}", highlight=False)
-    console.print(f"  docs/porting.md#{trap.fix.row}", highlight=False)
+def _trap_lines(trap: Trap) -> list[str]:
+    return [
+        f"[bold]- {escape(trap.title)}[/]",
+        f"  alone it costs a relative {trap.cost:.2g} in {escape(trap.cost_array)}",
+        f"  PyTorch: {escape(trap.fix.pytorch)}",
+        f"  TensorFlow: {escape(trap.fix.tf)}",
+        f"  JAX: {escape(trap.fix.jax)}",
+        f"  docs/porting.md#{trap.fix.row}",
+    ]

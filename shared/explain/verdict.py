@@ -1,18 +1,13 @@
-"""What is found out about an implementation: the first stage that parts, and why."""
+"""What is found out about an implementation: the first stage that diverges, and why."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any, Literal
 
-import numpy as np
-
-from shared.explain.distance import Parting
-from shared.explain.fixes import Fix
-from shared.explain.traps import fix_of, title_of
-from shared.reference.comparison import ulp_error
+from shared.explain.catalogue import FIXES, Change, Fix, title_of
+from shared.explain.distance import Divergence
 
 VerdictName = Literal["rounding", "known trap", "unexplained"]
 
@@ -30,53 +25,13 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Place:
-    """The first array that parts, its worst element, and by how much it is off."""
-
-    stage: str
-    probe: str
-    array: str
-    relative: float
-    largest: float
-    ulp: float
-    element: tuple[int, ...]
-    received: float
-    expected: float
-
-    @classmethod
-    def of(cls, parting: Parting, dtype: str) -> Place:
-        """Return the place of a parting."""
-        actual, wanted = parting.received, parting.expected
-        if actual.shape != wanted.shape:
-            shapes = (float("nan"), float("nan"))
-            return cls(*_names(parting), parting.relative, *shapes, (), *shapes)
-        with np.errstate(invalid="ignore"):
-            off = np.where(actual == wanted, 0.0, np.abs(actual - wanted))
-        off = np.where(np.isnan(off), np.inf, off)
-        element = tuple(int(i) for i in np.unravel_index(np.argmax(off), off.shape))
-        received, expected = float(actual[element]), float(wanted[element])
-        ulp = ulp_error(received, _exact(expected), dtype)
-        return cls(
-            *_names(parting), parting.relative, float(off.max()), ulp, element, received, expected
-        )
-
-
-def _names(parting: Parting) -> tuple[str, str, str]:
-    return parting.stage, parting.probe, parting.name
-
-
-def _exact(number: float) -> Any:
-    return Fraction(number) if np.isfinite(number) else number
-
-
-@dataclass(frozen=True)
 class Trap:
-    """A mistake with its name: the fields of `Conventions`, what it costs, and how to mend it.
+    """A mistake with its name: the fields of `Conventions`, what it costs, and how to fix it.
 
     `cost` is the largest relative difference of any array that it makes alone, at `cost_array`.
     """
 
-    change: dict[str, Any]
+    change: Change
     cost: float
     cost_array: str
 
@@ -88,14 +43,14 @@ class Trap:
     @property
     def fix(self) -> Fix:
         """Row of docs/porting.md and what to write instead."""
-        return fix_of(self.change)
+        return FIXES[next(iter(self.change))]
 
 
 @dataclass(frozen=True)
 class Explanation:
     """The verdict on one implementation.
 
-    `first` is the first array that parts from the reference, None where none does. `alternatives`
+    `first` is the first array that differs from the reference, None where none does. `alternatives`
     are other explanations that these probes cannot tell from `traps`. `notes` are facts found on
     the way, such as float32 inside a float64 run.
     """
@@ -106,7 +61,7 @@ class Explanation:
     verdict: VerdictName
     stages: tuple[Stage, ...]
     bound: float
-    first: Place | None = None
+    first: Divergence | None = None
     traps: tuple[Trap, ...] = ()
     alternatives: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

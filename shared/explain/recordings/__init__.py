@@ -1,4 +1,4 @@
-"""Two recordings of anybody's training loops: which tensors belong together, where they part, why.
+"""Two recordings of anybody's training loops: which tensors match, where they diverge, and why.
 
     report = explain_recordings(Path("theirs.safetensors"), Path("ours.safetensors"))
     print(format_report(report))
@@ -10,7 +10,6 @@ convention and the two conventions differ. docs/recordings.md says what to recor
 """
 
 from shared.explain.recordings.explanation import explain_recordings
-from shared.explain.recordings.report import RecordingReport
-from shared.explain.recordings.text import format_report
+from shared.explain.recordings.report import RecordingReport, format_report
 
 __all__ = ["RecordingReport", "explain_recordings", "format_report"]

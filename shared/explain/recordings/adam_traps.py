@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shared.explain.catalogue import CANONICAL, FIELDS
 from shared.explain.recordings.aligning import COMPANIONS
 from shared.explain.recordings.evidence import (
-    FIELDS,
     Evidence,
     Explanation,
     Side,
     fewest_differences,
+    multiple,
 )
 from shared.explain.recordings.report import Trap
 from shared.reference.adam import adam_update
@@ -34,13 +35,17 @@ class _Update:
     """One recorded update of one parameter: its `number` counts from 1, 0 is not known."""
 
     number: int
-    parameter: tuple[Array, Array]
     gradient: Array
+    after: Array
+    change: Array
     m: tuple[Array, Array]
     v: tuple[Array, Array]
 
-    def change_of_parameter(self) -> Array:
-        return self.parameter[1] - self.parameter[0]
+    def made(self, settings: AdamSpec, conventions: Conventions) -> Array:
+        """Return the reference's change of the parameter, but for its weight decay."""
+        moments = self.m[0], self.v[0]
+        arguments = (np.zeros(1), self.gradient, moments, self.number, settings, conventions)
+        return adam_update(*arguments)[0]
 
 
 def adam_traps(evidence: Evidence) -> Iterator[Trap]:
@@ -66,7 +71,7 @@ def _parameters(evidence: Evidence) -> dict[str, list[str]]:
     recorded = dict.fromkeys(name for _, name in evidence.by_name)
     networks: dict[str, list[str]] = {}
     for name in recorded:
-        companions = {name + part for part in COMPANIONS}
+        companions = {name + companion for companion in COMPANIONS}
         if companions <= recorded.keys() and disagreeing & {name, *companions}:
             networks.setdefault(name.split("/", 1)[0], []).append(name)
     return networks
@@ -83,19 +88,19 @@ def _updates(side: Side, name: str) -> list[_Update]:
     found: list[_Update] = []
     started = False
     for step in sorted(s for s, n in side if n == name):
-        keys = [(step - 1, name), *((step, name + part) for part in ("", *COMPANIONS))]
+        keys = [(step - 1, name), *((step, name + companion) for companion in ("", *COMPANIONS))]
         if any(key not in side for key in keys):
             continue
         zeros = np.zeros_like(side[step, name])
         arrays = [side[key] for key in keys]
-        arrays += [side.get((step - 1, name + part), zeros) for part in ("/m", "/v")]
+        arrays += [side.get((step - 1, name + moment), zeros) for moment in ("/m", "/v")]
         if len({array.size for array in arrays}) > 1:
             continue
         thin = slice(None, None, 1 + zeros.size // _MAXIMUM_NUMBERS)
         before, after, gradient, m, v, m0, v0 = (np.ravel(array)[thin] for array in arrays)
         started = started or (step == 1 and not m0.any() and not v0.any())
         number = step if started else 0
-        found.append(_Update(number, (before, after), gradient, (m0, m), (v0, v)))
+        found.append(_Update(number, gradient, after, after - before, (m0, m), (v0, v)))
     return found
 
 
@@ -105,9 +110,8 @@ def _betas(updates: list[_Update], bound: float) -> set[Explanation]:
     for u in updates:
         values = []
         for (before, after), new in ((u.m, u.gradient), (u.v, np.square(u.gradient))):
-            way = before - new
-            beta = float(way @ (after - new) / (way @ way)) if way.any() else math.nan
-            if not relative_l2(new + beta * way, after) <= bound:
+            beta = multiple(before - new, after - new)
+            if not relative_l2(new + beta * (before - new), after) <= bound:
                 return set()
             values.append(round(beta, 4))
         found.add((("adam_beta1", values[0]), ("adam_beta2", values[1])))
@@ -121,17 +125,15 @@ def _settings(
     tolerance = _tolerance(updates, bound)
     if tolerance > _COARSEST_TOLERANCE or any(u.number == 0 for u in updates):
         return set()
-    change = np.concatenate([u.change_of_parameter() for u in updates])
-    own_rate = f"{network}_learning_rate"
-    rate_name = own_rate if own_rate in FIELDS else "learning_rate"
+    change = np.concatenate([u.change for u in updates])
+    rate_name = f"{network}_learning_rate"
+    rate_name = rate_name if rate_name in FIELDS else "learning_rate"
     found: set[Explanation] = set()
     for epsilon, place, corrects in itertools.product(_EPSILONS, _PLACES, (True, False)):
-        conventions = Conventions().replace(
-            adam_epsilon_placement=place, adam_bias_correction=corrects
-        )
+        conventions = CANONICAL.replace(adam_epsilon_placement=place, adam_bias_correction=corrects)
         settings = AdamSpec(1.0, betas[0][1], betas[1][1], epsilon)
-        unit = np.concatenate([_made(u, settings, conventions) for u in updates])
-        rate = float(unit @ change / (unit @ unit))
+        unit = np.concatenate([u.made(settings, conventions) for u in updates])
+        rate = multiple(unit, change)
         if relative_l2(rate * unit, change) <= tolerance:
             values = (("adam_epsilon", epsilon), ("adam_epsilon_placement", place))
             shown = float(f"{rate:.3g}")
@@ -144,15 +146,7 @@ def _tolerance(updates: list[_Update], bound: float) -> float:
 
     A parameter is far larger than its update, which therefore carries the parameter's rounding.
     """
-    change = np.linalg.norm([np.linalg.norm(u.change_of_parameter()) for u in updates])
-    size = np.linalg.norm([np.linalg.norm(u.parameter[1]) for u in updates])
+    change = np.linalg.norm([np.linalg.norm(u.change) for u in updates])
+    size = np.linalg.norm([np.linalg.norm(u.after) for u in updates])
     rounding = np.finfo(np.float64 if bound < 1e-8 else np.float32).eps
     return float(bound + rounding * size / change) if change > 0 else math.inf
-
-
-def _made(update: _Update, settings: AdamSpec, conventions: Conventions) -> Array:
-    """Return the change of a parameter at a learning rate of 1."""
-    moments = update.m[0], update.v[0]
-    parameter = np.zeros(1)
-    arguments = (parameter, update.gradient, moments, update.number, settings, conventions)
-    return adam_update(*arguments)[0]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
 
-from shared.explain.fixes import FIXES
+from shared.explain.catalogue import FIELDS, FIXES
 from shared.explain.recordings.aligning import Aligned, Key
 from shared.explain.recordings.report import Trap
+from shared.reference.comparison import relative_l2
 from shared.reference.layers import Array
-from shared.spec import Conventions
 
 Side = Mapping[Key, Array]
 """One side's numbers, float64 in the first's axes."""
@@ -20,7 +21,9 @@ Side = Mapping[Key, Array]
 Explanation = tuple[tuple[str, Any], ...]
 """A value for each field; fields that begin with _ are no conventions but have to be the same."""
 
-FIELDS = {field.name for field in dataclasses.fields(Conventions)}
+Operation = Callable[[Side, int, str], Iterable[tuple[Explanation, Array, Array]]]
+"""Every way in which one side may have computed something of a layer, the numbers that the
+reference gets in this way, and those that are recorded."""
 
 
 class Evidence:
@@ -34,37 +37,38 @@ class Evidence:
             {k: np.asarray(a.array, np.float64) for k, a in by_name.items() if a.array is not None},
         )
 
-    def with_suffix(self, *suffixes: str) -> Iterator[Key]:
-        """Yield step and rest of the name of every disagreeing tensor that ends in one of these."""
-        seen = set()
-        for step, name in self.by_name:
-            for suffix in suffixes:
-                key = step, name.removesuffix(suffix)
-                if name.endswith(suffix) and (step, name) in self.disagreeing and key not in seen:
-                    seen.add(key)
-                    yield key
-
     def bound(self, step: int, name: str) -> float:
         """Return the pair's bound, which is also that of an explanation."""
         return self.by_name[step, name].bound
 
-    def explain(
-        self,
-        explain: Callable[[Side, int, str, float], set[Explanation]],
-        step: int,
-        layer: str,
-        name: str,
-    ) -> tuple[set[Explanation], set[Explanation]]:
-        """Return what explains a layer on each side, within the bound of its tensor `name`."""
-        bound = self.bound(step, f"{layer}/{name}")
-        first, second = (explain(side, step, layer, bound) for side in self.sides)
-        return first, second
+    def explained(
+        self, operation: Operation, *tensors: str
+    ) -> Iterator[tuple[str, set[Explanation], set[Explanation]]]:
+        """Yield every layer one of whose `tensors` disagrees, and what explains it on each side."""
+        places = {
+            (step, name.rsplit("/", 1)[0]): None
+            for step, name in self.by_name
+            if (step, name) in self.disagreeing and name.endswith(tuple(f"/{t}" for t in tensors))
+        }
+        for step, layer in places:
+            names = (f"{layer}/{tensor}" for tensor in tensors)
+            bound = next(self.bound(step, name) for name in names if (step, name) in self.by_name)
+            first, second = (
+                {e for e, made, recorded in ways if relative_l2(made, recorded) <= bound}
+                for ways in (operation(side, step, layer) for side in self.sides)
+            )
+            yield layer, first, second
 
 
 def recently(side: Side, step: int, layer: str, *names: str) -> list[Array]:
     """Return a layer's parameter of this step and the last: a forward pass may be before both."""
     keys = [(s, f"{layer}/{name}") for s in (step, step - 1) for name in names]
     return [side[key] for key in keys if key in side]
+
+
+def multiple(of: Array, array: Array) -> float:
+    """Return the factor that brings one array nearest to another; nan where it is 0."""
+    return float(np.vdot(of, array) / np.vdot(of, of)) if of.any() else math.nan
 
 
 def named_trap(

@@ -7,19 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from shared.explain.recordings.adam_traps import adam_traps
-from shared.explain.recordings.aligning import align_all
-from shared.explain.recordings.batch_norm_traps import batch_norm_traps
-from shared.explain.recordings.comparing import compare
-from shared.explain.recordings.convolution_traps import convolution_traps
+from shared.explain.recordings.aligning import align_all, compare
 from shared.explain.recordings.evidence import Evidence, merged
 from shared.explain.recordings.factor_traps import factor_traps
+from shared.explain.recordings.layer_traps import layer_traps
 from shared.explain.recordings.layout_traps import layout_traps
-from shared.explain.recordings.matching import match
+from shared.explain.recordings.matching import match, with_settled_dtypes
 from shared.explain.recordings.report import RecordingReport
-from shared.explain.recordings.rounding import with_settled_dtypes
 from shared.files.recording import read_recording
 
-_FINDERS = (layout_traps, factor_traps, convolution_traps, batch_norm_traps, adam_traps)
+_FINDERS = (layout_traps, factor_traps, layer_traps, adam_traps)
 
 
 @np.errstate(all="ignore")  # a run that has diverged holds infinities and nan

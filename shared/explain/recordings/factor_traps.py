@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.explain.recordings.comparing import KERNELS
+from shared.explain.recordings.aligning import KERNELS
 from shared.explain.recordings.evidence import Evidence, named_trap
 from shared.explain.recordings.report import Trap
 from shared.reference.comparison import relative_l2

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from shared.explain.recordings.aligning import Aligned
+from shared.explain.recordings.aligning import KERNELS, Aligned
 from shared.explain.recordings.arrangement import Arrangement, Fold, orders_of_features
-from shared.explain.recordings.comparing import KERNELS
 from shared.explain.recordings.evidence import Evidence, named_trap
 from shared.explain.recordings.report import Trap
 
