@@ -10,16 +10,15 @@ import gc
 import importlib
 import json
 import os
-import select
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import pytest
+
+from shared.files.child_process import ChildEndedError, ChildProcess
 
 TIME_LIMIT = 1800.0
 """Seconds for all tests of one framework on a busy machine."""
@@ -35,22 +34,21 @@ class Worker:
         self._folder = folder
         # The copy's packages come before the installed ones.
         self._environment = os.environ | {"PYTHONPATH": str(folder)} | dict(settings or {})
-        self._process: subprocess.Popen[str] | None = None
+        self._process: ChildProcess | None = None
 
     def first_failure(self, arguments: Sequence[str]) -> str:
         """Return the first test that failed, "" if all passed; RuntimeError for no answer."""
-        process = self._process or self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(list(arguments)) + "\n")
-        process.stdin.flush()
-        ready, _, _ = select.select([process.stdout], [], [], TIME_LIMIT)
-        line = process.stdout.readline() if ready else ""
-        if not line:
+        if self._process is None:
+            command = [sys.executable, "-m", "tests.mutant_worker"]
+            self._process = ChildProcess(
+                command, environment=self._environment, folder=self._folder
+            )
+        request = json.dumps(list(arguments)).encode() + b"\n"
+        try:
+            test, status = json.loads(self._process.ask(request, TIME_LIMIT))
+        except ChildEndedError as error:
             self.close()
-            found = "ended their process" if ready else f"took more than {TIME_LIMIT:g} s"
-            raise RuntimeError(f"the tests {found}: pytest {shlex.join(arguments)}")
-        test, status = json.loads(line)
+            raise RuntimeError(f"{error}: pytest {shlex.join(arguments)}") from error
         if not test and status != pytest.ExitCode.OK:
             raise RuntimeError(
                 f"pytest {shlex.join(arguments)} failed no test and has status {status}; expected 0"
@@ -61,35 +59,19 @@ class Worker:
         """Raise RuntimeError for a test that fails; it is not the fault's doing, then."""
         failed = self.first_failure(["-x", "-q", "-p", "no:cacheprovider", *tests]) if tests else ""
         if failed:
-            raise RuntimeError(f"{failed} fails without a fault; mend it first")
-
-    def _start(self) -> subprocess.Popen[str]:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.mutant_worker"],
-            cwd=self._folder,
-            env=self._environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        return self._process
+            raise RuntimeError(f"{failed} fails without a fault; fix it first")
 
     def close(self) -> None:
         """End the process."""
         if self._process is not None:
             self._process.kill()
-            self._process.communicate()
+            self._process.close()
             self._process = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from shared.conformance import bounds, measures
-from shared.conformance.adam_cases import EPSILONS, MAGNITUDES
-from shared.conformance.cases import all_problems, cases_of, selected
-from shared.conformance.problem import Problem
+from shared.conformance.command import all_problems
+from shared.conformance.function_cases import EPSILONS, MAGNITUDES
+from shared.conformance.problem import Problem, cases_of, selected
 from shared.conformance.serve import Server
 from shared.conformance.start_points import StartPoint, start_points
 from shared.conformance.verdicts import Result, counts, run
@@ -150,15 +150,15 @@ def test_other_mistakes_fail_the_case_that_looks_for_them(mistake: str, identifi
 
 def test_the_bounds_are_those_of_this_repositorys_own_tests() -> None:
     for dtype in DTYPES:
-        assert bounds.forward_bound(dtype).limit == test_models.FORWARD[dtype]
-        assert bounds.metric_bound(dtype).limit == test_models.METRICS[dtype]
-        assert bounds.drift_bound(dtype).limit == BOUNDS[dtype].drift
+        assert bounds.bound_of("forward", dtype).limit == test_models.FORWARD[dtype]
+        assert bounds.bound_of("metrics", dtype).limit == test_models.METRICS[dtype]
+        assert bounds.bound_of("drift", dtype).limit == BOUNDS[dtype].drift
         for architecture, found in test_systems.GRADIENT_BOUNDS.items():
-            assert bounds.gradient_bound(architecture, dtype).limit == found[dtype]
+            assert bounds.bound_of("gradients", dtype, architecture).limit == found[dtype]
         for architecture, found in test_systems.STATE_BOUNDS.items():
-            assert bounds.state_bound(architecture, dtype).limit == found[dtype]
-    assert bounds.adam_bound("float64").limit == test_adam.BOUNDS["float64"]
-    assert bounds.adam_bound("float32").limit == test_adam.FIRST_BOUND
+            assert bounds.bound_of("state", dtype, architecture).limit == found[dtype]
+    assert bounds.bound_of("adam", "float64").limit == test_adam.BOUNDS["float64"]
+    assert bounds.bound_of("adam", "float32").limit == test_adam.FIRST_BOUND
     assert EPSILONS == test_adam.EPSILONS
     assert (MAGNITUDES[0], MAGNITUDES[-1]) == (1e-9, 1.0)
 
@@ -235,7 +235,7 @@ DISTRIBUTIONS = {
 def test_kolmogorov_tells_distributions_apart(drawn: str, expected: str) -> None:
     numbers = DISTRIBUTIONS[drawn](stream(1, "test"), 20_000)
     parameter = Parameter("kernel", numbers.shape, Initializer(expected, 0.0, 0.02), 1)
-    error = measures.kolmogorov(parameter)(numbers.astype(np.float32))
+    error = measures.kolmogorov(numbers.astype(np.float32), parameter=parameter)
     assert (error <= bounds.KOLMOGOROV.limit) == (drawn == expected), error
 
 
@@ -243,7 +243,7 @@ def test_kolmogorov_tells_distributions_apart(drawn: str, expected: str) -> None
 def test_one_number_outside_the_support_fails(distribution: str, support: float) -> None:
     """As where a normal distribution was not cut, among too few numbers to tell otherwise."""
     parameter = Parameter("kernel", (3,), Initializer(distribution, 0.0, 0.02), 1)
-    measure = measures.kolmogorov(parameter)
+    measure = functools.partial(measures.kolmogorov, parameter=parameter)
     edge = np.float32(support * 0.02)
     assert measure(np.array([-edge, 0.0, edge])) < bounds.KOLMOGOROV.limit
     assert measure(np.array([-edge, 0.0, 1.01 * edge])) == np.inf
@@ -254,9 +254,9 @@ def test_kolmogorov_is_scipys() -> None:
     numbers = stream(2, "test").normal(1.0, 0.02, 500)
     parameter = Parameter("scale", (500,), Initializer("normal", 1.0, 0.02), 1)
     expected = stats.kstest(numbers, "norm", args=(1.0, 0.02)).statistic * 500**0.5
-    assert measures.kolmogorov(parameter)(numbers) == pytest.approx(expected, rel=1e-12)
+    assert measures.kolmogorov(numbers, parameter=parameter) == pytest.approx(expected, rel=1e-12)
 
 
 def test_an_error_beyond_every_float_is_infinite() -> None:
-    measure = measures.ulp([Fraction(1, 10**300)], "float64", 0.0)
-    assert measure(np.array([1e300])) == np.inf
+    truth = [Fraction(1, 10**300)]
+    assert measures.ulp(np.array([1e300]), truth=truth, dtype="float64") == np.inf

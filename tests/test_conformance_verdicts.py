@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import tomllib
@@ -15,9 +16,9 @@ from rich.console import Console
 
 from shared.conformance import measures
 from shared.conformance.bounds import Bound
-from shared.conformance.cases import all_problems, cases_of, matches, selected
+from shared.conformance.command import all_problems
 from shared.conformance.overrides import Override, load_overrides
-from shared.conformance.problem import Case, Declared, Problem
+from shared.conformance.problem import Case, Declared, Problem, cases_of, matching, selected
 from shared.conformance.protocol import RefusedError, RequestFailedError, SessionEndedError
 from shared.conformance.reports import headline, print_summary, write_json, write_junit
 from shared.conformance.serve import Server
@@ -30,7 +31,9 @@ BOUND = Bound(1e-6, "relative L2", "for a test")
 
 def case(identifier: str = "loss/one", **changes: Any) -> Case:
     fields = {"field": "x", "shape": (2,), "dtype": "float64", "bound": BOUND, "truth": TRUTH}
-    return Case(identifier, measure=measures.relative(TRUTH), **fields | changes)
+    return Case(
+        identifier, measure=functools.partial(measures.relative, truth=TRUTH), **fields | changes
+    )
 
 
 RIGHT, NEAR, WRONG = TRUTH * (1 + 1e-9), TRUTH * (1 + 1e-4), TRUTH * 2
@@ -216,11 +219,12 @@ def test_overrides_of_toml_and_json(tmp_path: Path) -> None:
         ('["loss/none"]\ndivergent = true\nreason = "r"', "'loss/none' matches no case"),
         ('["loss/*"]\ndivergent = true', "expected a table by case id or pattern"),
         ('["loss/*"]\ndivergent = false\nreason = "r"', "expected a table by case id"),
-        ('["loss/*"]\ndivergent = true\nreason = " "', "has an empty reason"),
+        ('["loss/*"]\ndivergent = true\nreason = " "', "a reason that says why"),
         ('["loss/*"]\nbound = "1"\nreason = "r"', "expected a table by case id or pattern"),
+        ('["loss/*"]\nbound = 1\nreason = "r"\nx = 1', "expected a table by case id or pattern"),
         ('["loss/*"]\nbound = true\nreason = "r"', "expected a table by case id or pattern"),
-        ('["loss/*"]\nbound = nan\nreason = "r"', "expected a finite number of at least 0"),
-        ('["loss/*"]\nbound = -1.0\nreason = "r"', "expected a finite number of at least 0"),
+        ('["loss/*"]\nbound = nan\nreason = "r"', "a finite bound of at least 0"),
+        ('["loss/*"]\nbound = -1.0\nreason = "r"', "a finite bound of at least 0"),
         ('["loss/*"]\nbound = 1\ndivergent = true\nreason = "r"', "expected a table by case"),
         ('"loss/*" = 3', "expected a table by case id or pattern"),
         ("[", "overrides.toml: "),
@@ -245,8 +249,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
 
 
 def test_patterns() -> None:
-    assert matches("loss/bce/point/+inf/float32/generator", "loss/*/float32/*")
-    assert not matches("loss/bce/point/+inf/float32/generator", "loss/*/float32")
+    identifier = "loss/bce/point/+inf/float32/generator"
+    assert matching([identifier, "step/x"], "loss/*/float32/*") == [identifier]
+    with pytest.raises(ValueError, match=r"'loss/\*/float32' matches no case"):
+        matching([identifier], "loss/*/float32")
     with pytest.raises(ValueError, match=r"--select 'nothing' matches no case"):
         selected(all_problems(), ["loss/*", "nothing"])
     chosen = cases_of(selected(all_problems(), ["adam/fresh/*", "step/mlp28/*"]))

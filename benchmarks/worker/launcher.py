@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from benchmarks.plan.host import ROOT, available_threads
 from benchmarks.plan.request import Request
 from benchmarks.worker.main import PHASE_PREFIX, empty_row
+from shared.files.child_process import ChildProcess, ChildTimeoutError
 
 WORKER_COMMAND = (sys.executable, "-m", "benchmarks.worker.main")
 PEAK_COMMAND = (sys.executable, "-m", "benchmarks.worker.gemm_peak")
@@ -28,22 +26,22 @@ def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
 
     `time_limit` is in seconds; the worker's whole process group is killed when it is over.
     """
-    environment = worker_environment(request.device, request.configuration.threads)
     command = (*WORKER_COMMAND, request.to_json())
+    environment = worker_environment(request.device, request.configuration.threads)
     row, kills = empty_row(request), out_of_memory_kills()
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+    with ChildProcess(command, environment=environment) as worker:
         try:
-            answer, exit_code = _communicate(command, environment, errors, time_limit)
-        except subprocess.TimeoutExpired:
-            phase = _phases_reached(errors)
+            answer = worker.output(time_limit)
+        except ChildTimeoutError:
+            phase = _phase_reached(worker.errors())
             message = f"no answer within {time_limit:g} seconds; it was in phase {phase!r}"
             return row | {"status": "timeout", "error": message}
-        stderr = _tail(errors)
+        stderr, exit_status = _tail(worker.errors()), worker.exit_status or 0
     try:
         answered: dict[str, Any] = json.loads(answer)
-    except json.JSONDecodeError:
+    except ValueError:
         status = "oom" if out_of_memory_kills() > kills else "error"
-        return row | {"status": status, "error": _death(exit_code, stderr), "stderr": stderr}
+        return row | {"status": status, "error": _death(exit_status, stderr), "stderr": stderr}
     return answered if answered["status"] == "ok" else answered | {"stderr": stderr}
 
 
@@ -62,12 +60,10 @@ def measure_loading(system: str, time_limit: float) -> dict[str, Any] | None:
 
 
 def _answer(command: Sequence[str], threads: int, time_limit: float) -> dict[str, Any] | None:
-    environment = worker_environment("cpu", threads)
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+    with ChildProcess(command, environment=worker_environment("cpu", threads)) as worker:
         try:
-            answer, _ = _communicate(command, environment, errors, time_limit)
-            found: dict[str, Any] = json.loads(answer)
-        except (subprocess.TimeoutExpired, json.JSONDecodeError):
+            found: dict[str, Any] = json.loads(worker.output(time_limit))
+        except (ChildTimeoutError, ValueError):
             return None
     return found
 
@@ -100,46 +96,23 @@ def worker_environment(device: str, threads: int) -> dict[str, str]:
     return environment
 
 
-def _communicate(
-    command: Sequence[str], environment: dict[str, str], errors: IO[str], time_limit: float
-) -> tuple[str, int]:
-    """Return stdout and exit code of a command in a session of its own, which ends with it."""
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        answer, _ = process.communicate(timeout=time_limit)
-    finally:  # also after Ctrl-C, which a session of its own does not hear
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    return answer, process.returncode
+def _tail(stderr: str) -> str:
+    lines = stderr.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(PHASE_PREFIX))[-ERROR_TAIL:]
 
 
-def _tail(errors: IO[str]) -> str:
-    errors.seek(0)
-    lines = [line for line in errors if not line.startswith(PHASE_PREFIX)]
-    return "".join(lines)[-ERROR_TAIL:]
-
-
-def _phases_reached(errors: IO[str]) -> str:
+def _phase_reached(stderr: str) -> str:
     """Return the phase that a worker was last in."""
-    errors.seek(0)
-    phases = [line[len(PHASE_PREFIX) :].strip() for line in errors if line.startswith(PHASE_PREFIX)]
-    return phases[-1] if phases else "start"
+    lines = stderr.splitlines()
+    phases = [line.removeprefix(PHASE_PREFIX) for line in lines if line.startswith(PHASE_PREFIX)]
+    return phases[-1].strip() if phases else "start"
 
 
-def _death(exit_code: int, stderr: str) -> str:
+def _death(exit_status: int, stderr: str) -> str:
     """Return one line on a worker that ended without an answer."""
-    if exit_code < 0:
-        name = signal.Signals(-exit_code).name
+    if exit_status < 0:
+        name = signal.Signals(-exit_status).name
         hint = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
         return f"the worker was killed by {name}{hint}"
     last_line = stderr.strip().splitlines()[-1:] or ["nothing on stderr"]
-    return f"the worker ended with exit code {exit_code} and no answer: {last_line[0]}"
+    return f"the worker ended with exit code {exit_status} and no answer: {last_line[0]}"

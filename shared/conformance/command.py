@@ -9,21 +9,22 @@ from __future__ import annotations
 import argparse
 import math
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from shared.conformance.cases import all_problems, cases_of, selected
 from shared.conformance.client import ChildSession, serve_command
+from shared.conformance.function_cases import function_problems
+from shared.conformance.network_cases import network_problems
 from shared.conformance.overrides import Override, load_overrides
-from shared.conformance.problem import Problem
+from shared.conformance.problem import Problem, cases_of, selected
 from shared.conformance.protocol import SessionEndedError
 from shared.conformance.reports import print_summary, write_json, write_junit
 from shared.conformance.verdicts import Result, is_conformant, run
-from shared.run.command import EXIT_BAD_INPUT, EXIT_INTERRUPTED
+from shared.files.errors import InputError
+from shared.run.console import run_command
 
 PROGRAM = "python -m shared.conformance"
 TIME_LIMIT = 120.0  # seconds; a framework's import and first compilation take a tenth of it
@@ -33,22 +34,15 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--impl",
-        metavar="NAME",
-        help="pytorch, tf, jax, or the dotted path of a module with an object 'implementation'",
-    )
+    named = "pytorch, tf, jax, or the dotted path of a module with an object 'implementation'"
+    what.add_argument("implementation", nargs="?", help=named)
+    what.add_argument("--impl", metavar="NAME", help="the same as an option")
     what.add_argument(
         "--command",
         metavar="COMMAND",
         help="a program that speaks the protocol, such as 'node docs/examples/losses.js'",
     )
     what.add_argument("--list", action="store_true", help="print every case with its bound")
-    _add_options(parser)
-    return parser
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--select",
         action="append",
@@ -68,69 +62,59 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for the start and for each request (default: %(default)g)",
     )
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = build_parser().parse_args(arguments)
-    try:
-        _check(options)
-        problems = all_problems()
-        identifiers = [case.id for case in cases_of(problems)]
-        overrides = load_overrides(options.overrides, identifiers) if options.overrides else {}
-        if options.select:
-            problems = tuple(selected(problems, options.select))
-        if options.list:
-            return _list(problems)
-        name, results = _run(options, problems, overrides)
-        print_summary(name, results, Console())
-        _write(options, name, results)
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except (ValueError, OSError, SessionEndedError) as error:
-        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    return 0 if is_conformant(results) else 1
+    return run_command(PROGRAM, lambda: _work(options))
 
 
-def _check(options: argparse.Namespace) -> None:
-    """Raise ValueError for what would only show after the run."""
+def all_problems() -> tuple[Problem, ...]:
+    """Return every problem, the quick ones first."""
+    return (*function_problems(), *network_problems())
+
+
+def _work(options: argparse.Namespace) -> int:
+    # What would otherwise only show after the run.
     if not 0 < options.time_limit < math.inf:
-        raise ValueError(
+        raise InputError(
             f"--time-limit must be a positive number of seconds, received {options.time_limit:g}"
         )
     for path in filter(None, (options.json, options.junit)):
         if not path.parent.is_dir() or path.is_dir():
-            raise ValueError(f"{path} cannot be written: expected a file in an existing folder")
-
-
-def _list(problems: Sequence[Problem]) -> int:
-    for case in cases_of(problems):
-        print(f"{case.id}  {case.bound.limit:g} {case.bound.unit}")
-    return 0
+            raise InputError(f"{path} cannot be written: expected a file in an existing folder")
+    problems: Sequence[Problem] = all_problems()
+    identifiers = [case.id for case in cases_of(problems)]
+    overrides = load_overrides(options.overrides, identifiers) if options.overrides else {}
+    if options.select:
+        problems = selected(problems, options.select)
+    if options.list:
+        for case in cases_of(problems):
+            print(f"{case.id}  {case.bound.limit:g} {case.bound.unit}")
+        return 0
+    name, results = _run(options, problems, overrides)
+    print_summary(name, results, Console())
+    if options.json:
+        write_json(options.json, name, results)
+    if options.junit:
+        write_junit(options.junit, name, results)
+    return 0 if is_conformant(results) else 1
 
 
 def _run(
     options: argparse.Namespace, problems: Sequence[Problem], overrides: dict[str, Override]
 ) -> tuple[str, list[Result]]:
-    command = serve_command(options.impl) if options.impl else _split(options.command)
+    named = options.implementation or options.impl
+    command = serve_command(named) if named else shlex.split(options.command)
+    if not command:
+        raise InputError("--command is empty; expected a program and its arguments")
     progress = Progress(console=Console(stderr=True), transient=True)
-    with ChildSession(command, options.time_limit) as session, progress:
-        task = progress.add_task(session.name, total=len(cases_of(problems)))
-        results = run(problems, session, overrides, lambda n: progress.advance(task, n))
-        return session.name, results
-
-
-def _split(command: str) -> list[str]:
-    words = shlex.split(command)
-    if not words:
-        raise ValueError("--command is empty; expected a program and its arguments")
-    return words
-
-
-def _write(options: argparse.Namespace, name: str, results: list[Result]) -> None:
-    if options.json:
-        write_json(options.json, name, results)
-    if options.junit:
-        write_junit(options.junit, name, results)
+    try:
+        with ChildSession(command, options.time_limit) as session, progress:
+            task = progress.add_task(session.name, total=len(cases_of(problems)))
+            results = run(problems, session, overrides, lambda n: progress.advance(task, n))
+            return session.name, results
+    except SessionEndedError as error:
+        raise InputError(str(error)) from error

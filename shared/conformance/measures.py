@@ -3,93 +3,65 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from shared.reference.comparison import ExactNumber, relative_l2, ulp_error
 from shared.spec.layers import Initializer, Parameter
 
-Measure = Callable[[np.ndarray], float]
-
 # A float32 number may lie outside the support by its own rounding.
 _ROUNDED = 1e-6
 
 
-def ulp(truth: Sequence[ExactNumber], dtype: str, floor: float) -> Measure:
+def ulp(
+    actual: np.ndarray, *, truth: Sequence[ExactNumber], dtype: str, floor: float = 0.0
+) -> float:
     """Return the largest error of any number in ULP of the exact one."""
-
-    def measure(actual: np.ndarray) -> float:
-        pairs = zip(np.atleast_1d(actual), truth, strict=True)
-        try:
-            return max(ulp_error(number, exact, dtype, floor=floor) for number, exact in pairs)
-        except OverflowError:  # more units than a float can count
-            return math.inf
-
-    return measure
+    pairs = zip(np.atleast_1d(actual), truth, strict=True)
+    return max(ulp_error(number, exact, dtype, floor=floor) for number, exact in pairs)
 
 
-def relative(truth: np.ndarray, sizes: np.ndarray | float = 1.0) -> Measure:
+def relative(actual: np.ndarray, *, truth: np.ndarray, sizes: np.ndarray | float = 1.0) -> float:
     """Return the relative L2 error, every number first divided by its own size."""
-
-    def measure(actual: np.ndarray) -> float:
-        return relative_l2(np.asarray(actual, np.float64) / sizes, truth / sizes)
-
-    return measure
+    return relative_l2(np.asarray(actual, np.float64) / sizes, truth / sizes)
 
 
-def different(truth: np.ndarray) -> Measure:
+def different(actual: np.ndarray, *, truth: np.ndarray) -> float:
     """Return how many numbers are not the same."""
-
-    def measure(actual: np.ndarray) -> float:
-        return float(np.count_nonzero(actual != truth))
-
-    return measure
+    return float(np.count_nonzero(actual != truth))
 
 
-def absolute_below_one(truth: float) -> Measure:
+def absolute_below_one(actual: np.ndarray, *, truth: np.ndarray) -> float:
     """Return |actual - truth| over max(1, |truth|)."""
-
-    def measure(actual: np.ndarray) -> float:
-        return abs(float(actual) - truth) / max(1.0, abs(truth))
-
-    return measure
+    expected = float(truth)
+    return abs(float(actual) - expected) / max(1.0, abs(expected))
 
 
-def kolmogorov(parameter: Parameter) -> Measure:
+def kolmogorov(actual: np.ndarray, *, parameter: Parameter) -> float:
     """Return √n times the largest distance of the empirical distribution from the parameter's.
 
     inf for a number outside its support.
     """
-    initializer = parameter.initializer
-    if initializer.distribution == "uniform_fan_in":
-        initializer = Initializer("uniform", 0.0, parameter.fan_in**-0.5)
-
-    def measure(actual: np.ndarray) -> float:
-        drawn = (np.sort(actual.astype(np.float64), axis=None) - initializer.mean) / (
-            initializer.scale
-        )
-        if not np.isfinite(drawn).all() or np.abs(drawn).max() > _support(initializer) + _ROUNDED:
-            return math.inf
-        expected = _cumulative(initializer, drawn)
-        steps = np.arange(drawn.size + 1) / drawn.size
-        distance = max((steps[1:] - expected).max(), (expected - steps[:-1]).max())
-        return float(math.sqrt(drawn.size) * distance)
-
-    return measure
+    law = parameter.initializer
+    if law.distribution == "uniform_fan_in":
+        law = Initializer("uniform", 0.0, parameter.fan_in**-0.5)
+    drawn = (np.sort(actual.astype(np.float64), axis=None) - law.mean) / law.scale
+    support = {"uniform": 1.0, "truncated_normal": 2.0}.get(law.distribution, math.inf)
+    if not np.isfinite(drawn).all() or np.abs(drawn).max() > support + _ROUNDED:
+        return math.inf
+    expected = _cumulative(law.distribution, drawn)
+    steps = np.arange(drawn.size + 1) / drawn.size
+    distance = max((steps[1:] - expected).max(), (expected - steps[:-1]).max())
+    return float(math.sqrt(drawn.size) * distance)
 
 
-def _support(initializer: Initializer) -> float:
-    """Return the largest number that a standardised draw can be."""
-    return {"uniform": 1.0, "truncated_normal": 2.0}.get(initializer.distribution, math.inf)
-
-
-def _cumulative(initializer: Initializer, x: np.ndarray) -> np.ndarray:
+def _cumulative(distribution: str, x: np.ndarray) -> np.ndarray:
     """Return the distribution function of standardised draws."""
-    if initializer.distribution == "uniform":
+    if distribution == "uniform":
         return np.clip((x + 1.0) / 2.0, 0.0, 1.0)
     normal = np.array([0.5 * math.erfc(-number / math.sqrt(2.0)) for number in x])
-    if initializer.distribution == "normal":
+    if distribution == "normal":
         return normal
     outside = 0.5 * math.erfc(math.sqrt(2.0))  # below -2
     return np.clip((normal - outside) / (1.0 - 2.0 * outside), 0.0, 1.0)

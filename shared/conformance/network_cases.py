@@ -10,14 +10,16 @@ step/<system>/<dtype>/<array or loss>       one training step
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from shared.conformance import bounds, measures
-from shared.conformance.measures import Measure
-from shared.conformance.problem import Answers, Case, Problem
+from shared.conformance import measures
+from shared.conformance.bounds import EXACT, KOLMOGOROV, Bound, bound_of
+from shared.conformance.problem import Answers, Case, Measure, Problem
 from shared.conformance.protocol import Session
 from shared.conformance.start_points import StartPoint, start_points
 from shared.interface import METRIC_NAMES
@@ -28,11 +30,16 @@ from shared.reference.differences import (
     gradient_differences,
     state_differences,
 )
-from shared.spec import SYSTEMS
+from shared.spec import NETWORKS, SYSTEMS, NetworkName
 from shared.spec.streams import initial_state
 
 _LOADED = ("create", "import_state")
 _MODES = {"training": True, "inference": False}
+# Network → the method of its forward pass, what it takes and what it returns.
+_FORWARD = {
+    "generator": ("generate", "latents", "images"),
+    "discriminator": ("discriminate", "images", "scores"),
+}
 
 
 def network_problems() -> Iterator[Problem]:
@@ -41,23 +48,11 @@ def network_problems() -> Iterator[Problem]:
         for dtype in point.dtypes:
             if name in SYSTEMS:
                 yield _created(name, point, dtype)
-                for mode in _MODES:
-                    yield _generated(name, point, dtype, mode)
-                    yield _discriminated(name, point, dtype, mode)
+                for mode, network in itertools.product(_MODES, NETWORKS):
+                    yield _forward(name, point, dtype, mode, network)
                 yield _unmoved(name, point, dtype)
             yield _gradients(name, point, dtype)
             yield _step(name, point, dtype)
-
-
-def _load(session: Session, point: StartPoint, dtype: str) -> int:
-    """Return an implementation's state at a start point."""
-    state = _create(session, point, dtype)
-    arrays = {
-        name: array if name.endswith("/step") else array.astype(dtype)
-        for name, array in point.arrays.items()
-    }
-    session.call("import_state", {"state": state, "arrays": arrays})
-    return state
 
 
 def _create(session: Session, point: StartPoint, dtype: str) -> int:
@@ -65,106 +60,109 @@ def _create(session: Session, point: StartPoint, dtype: str) -> int:
     return session.call("create", {"spec": spec, "seed": 3, "dtype": dtype})["state"]
 
 
-def _of(state: int, point: StartPoint, dtype: str) -> dict:
-    """Return the arguments of a training step."""
+def _load(session: Session, point: StartPoint, dtype: str) -> dict[str, Any]:
+    """Return the arguments of a training step: a state at the start point and its inputs."""
+    state = _create(session, point, dtype)
+    arrays = {
+        name: array if name.endswith("/step") else array.astype(dtype)
+        for name, array in point.arrays.items()
+    }
+    session.call("import_state", {"state": state, "arrays": arrays})
     images, z = point.real_images.astype(dtype), point.latents.astype(dtype)
     return {"state": state, "real_images": images, "latents": z}
 
 
-def _exact(identifier: str, field: str, truth: np.ndarray, dtype: str | None) -> Case:
-    return Case(
-        identifier, field, truth.shape, dtype, bounds.EXACT, measures.different(truth), truth
-    )
+# --- cases -----------------------------------------------------------------------------------
 
 
-def _unexpected(identifier: str) -> Case:
-    """Return the case that an answer holds no array but the expected ones."""
-    return _exact(f"{identifier}/unexpected-arrays", "unexpected", np.array(0), "int64")
+def _exact(identifier: str, field: str, truth: np.ndarray, dtype: str) -> Case:
+    measure = partial(measures.different, truth=truth)
+    return Case(identifier, field, truth.shape, dtype, EXACT, measure, truth)
+
+
+def _none(identifier: str, field: str) -> Case:
+    """Return the case that an answer counts nothing under this name."""
+    return _exact(identifier, field, np.array(0), "int64")
+
+
+def _counted(names: list[str] | set[str]) -> np.ndarray:
+    return np.array(len(names), np.int64)
 
 
 def _with_unexpected(received: Arrays, expected: Arrays) -> Arrays:
-    return received | {"unexpected": np.array(len(received.keys() - expected.keys()), np.int64)}
+    return received | {"unexpected": _counted(received.keys() - expected.keys())}
+
+
+def _one_of(
+    differences: Callable[..., dict[str, float]], point: StartPoint, expected: Arrays, field: str
+) -> Measure:
+    """Return the measure of one array by a function that compares all of them."""
+    return lambda actual: differences(
+        point.spec, actual=expected | {field: actual}, expected=expected
+    )[field]
+
+
+# --- problems --------------------------------------------------------------------------------
 
 
 def _created(name: str, point: StartPoint, dtype: str) -> Problem:
+    """Constants must be exact, random numbers of their kind, and moments fresh."""
     fresh = initial_state(point.spec, 0)
-    weights = [field for field in fresh if "_optimizer/" not in field]
+    parameters = point.spec.parameters("generator") | point.spec.parameters("discriminator")
     prefix = f"create/{name}/{dtype}"
 
     def ask(session: Session) -> Answers:
         state = _create(session, point, dtype)
         received = session.call("export_state", {"state": state})["arrays"]
-        used = [n for n in fresh if n not in weights and np.any(received[n])]
-        answers = _with_unexpected(received, fresh)
-        return answers | {"used": np.array(len(used), np.int64)}
+        used = [n for n in fresh if n not in parameters and np.any(received[n])]
+        return _with_unexpected(received, fresh) | {"used": _counted(used)}
 
-    cases = [_created_case(f"{prefix}/{field}", point, field, fresh, dtype) for field in weights]
-    used = _exact(f"{prefix}/used-moments", "used", np.array(0), "int64")
-    return Problem(("create", "export_state"), ask, (*cases, used, _unexpected(prefix)))
+    def case(field: str) -> Case:
+        parameter, identifier = parameters[field], f"{prefix}/{field}"
+        if parameter.initializer.distribution == "constant":
+            return _exact(identifier, field, fresh[field], dtype)
+        measure = partial(measures.kolmogorov, parameter=parameter)
+        return Case(identifier, field, parameter.shape, dtype, KOLMOGOROV, measure)
 
-
-def _created_case(
-    identifier: str, point: StartPoint, field: str, fresh: Arrays, dtype: str
-) -> Case:
-    """Return the case of one weight: constants must be exact, random numbers of their kind."""
-    parameters = point.spec.parameters("generator") | point.spec.parameters("discriminator")
-    parameter = parameters[field]
-    if parameter.initializer.distribution == "constant":
-        return _exact(identifier, field, fresh[field], dtype)
-    measure = measures.kolmogorov(parameter)
-    return Case(identifier, field, parameter.shape, dtype, bounds.KOLMOGOROV, measure)
+    weights = [case(field) for field in fresh if field in parameters]
+    counted = [
+        _none(f"{prefix}/used-moments", "used"),
+        _none(f"{prefix}/unexpected-arrays", "unexpected"),
+    ]
+    return Problem(("create", "export_state"), ask, (*weights, *counted))
 
 
-def _generated(name: str, point: StartPoint, dtype: str, mode: str) -> Problem:
+def _forward(name: str, point: StartPoint, dtype: str, mode: str, network: NetworkName) -> Problem:
+    method, given, returned = _FORWARD[network]
+
     def ask(session: Session) -> Answers:
-        arguments = {
-            "state": _load(session, point, dtype),
-            "latents": point.latents.astype(dtype),
-            "training": _MODES[mode],
-        }
-        return session.call("generate", arguments)
+        loaded = _load(session, point, dtype)
+        inputs = loaded["latents" if network == "generator" else "real_images"]
+        arguments = {"state": loaded["state"], given: inputs, "training": _MODES[mode]}
+        return session.call(method, arguments)
 
-    truth = point.output("generator", training=_MODES[mode])
-    case = _output_case(f"network/{name}/generate/{mode}/{dtype}", "images", truth, dtype)
-    return Problem((*_LOADED, "generate"), ask, (case,))
-
-
-def _discriminated(name: str, point: StartPoint, dtype: str, mode: str) -> Problem:
-    def ask(session: Session) -> Answers:
-        arguments = {
-            "state": _load(session, point, dtype),
-            "images": point.real_images.astype(dtype),
-            "training": _MODES[mode],
-        }
-        return session.call("discriminate", arguments)
-
-    truth = point.output("discriminator", training=_MODES[mode])
-    case = _output_case(f"network/{name}/discriminate/{mode}/{dtype}", "scores", truth, dtype)
-    return Problem((*_LOADED, "discriminate"), ask, (case,))
-
-
-def _output_case(identifier: str, field: str, truth: np.ndarray, dtype: str) -> Case:
-    bound = bounds.forward_bound(dtype)
-    return Case(identifier, field, truth.shape, dtype, bound, measures.relative(truth), truth)
+    truth = point.output(network, training=_MODES[mode])
+    identifier, bound = f"network/{name}/{method}/{mode}/{dtype}", bound_of("forward", dtype)
+    measure = partial(measures.relative, truth=truth)
+    case = Case(identifier, returned, truth.shape, dtype, bound, measure, truth)
+    return Problem((*_LOADED, method), ask, (case,))
 
 
 def _unmoved(name: str, point: StartPoint, dtype: str) -> Problem:
     """Passes by the batch's statistics must leave the state, running statistics included."""
 
     def ask(session: Session) -> Answers:
-        state = _load(session, point, dtype)
-        inputs = _of(state, point, dtype)
-        training = {"state": state, "training": True}
+        inputs = _load(session, point, dtype)
+        state, training = inputs["state"], {"state": inputs["state"], "training": True}
         session.call("generate", training | {"latents": inputs["latents"]})
         session.call("discriminate", training | {"images": inputs["real_images"]})
         session.call("gradients", inputs)
         after = session.call("export_state", {"state": state})["arrays"]
         moved = [n for n, a in point.arrays.items() if not np.array_equal(after[n], a)]
-        return {"moved": np.array(len(moved), np.int64)}
+        return {"moved": _counted(moved)}
 
-    case = _exact(f"network/{name}/unmoved/{dtype}", "moved", np.array(0), "int64")
     methods = (*_LOADED, "generate", "discriminate", "gradients", "export_state")
-    return Problem(methods, ask, (case,))
+    return Problem(methods, ask, (_none(f"network/{name}/unmoved/{dtype}", "moved"),))
 
 
 def _gradients(name: str, point: StartPoint, dtype: str) -> Problem:
@@ -172,20 +170,16 @@ def _gradients(name: str, point: StartPoint, dtype: str) -> Problem:
     prefix = f"network/{name}/gradients/{dtype}"
 
     def ask(session: Session) -> Answers:
-        inputs = _of(_load(session, point, dtype), point, dtype)
+        inputs = _load(session, point, dtype)
         return _with_unexpected(session.call("gradients", inputs)["gradients"], expected)
 
-    def measure(field: str) -> Measure:
-        return lambda actual: gradient_differences(
-            point.spec, expected | {field: actual}, expected
-        )[field]
-
-    bound = bounds.gradient_bound(point.spec.architecture, dtype)
-    cases = [
-        Case(f"{prefix}/{field}", field, truth.shape, dtype, bound, measure(field), truth)
-        for field, truth in expected.items()
-    ]
-    return Problem((*_LOADED, "gradients"), ask, (*cases, _unexpected(prefix)))
+    bound = bound_of("gradients", dtype, point.spec.architecture)
+    cases = []
+    for field, truth in expected.items():
+        measure = _one_of(gradient_differences, point, expected, field)
+        cases.append(Case(f"{prefix}/{field}", field, truth.shape, dtype, bound, measure, truth))
+    unexpected = _none(f"{prefix}/unexpected-arrays", "unexpected")
+    return Problem((*_LOADED, "gradients"), ask, (*cases, unexpected))
 
 
 def _step(name: str, point: StartPoint, dtype: str) -> Problem:
@@ -193,39 +187,33 @@ def _step(name: str, point: StartPoint, dtype: str) -> Problem:
     prefix = f"step/{name}/{dtype}"
 
     def ask(session: Session) -> Answers:
-        state = _load(session, point, dtype)
-        metrics = session.call("train_step", _of(state, point, dtype))["metrics"]
+        inputs = _load(session, point, dtype)
+        metrics = session.call("train_step", inputs)["metrics"]
         if "synchronize" in session.methods:
-            session.call("synchronize", {"state": state})
-        after = session.call("export_state", {"state": state})["arrays"]
+            session.call("synchronize", {"state": inputs["state"]})
+        after = session.call("export_state", {"state": inputs["state"]})["arrays"]
         return _with_unexpected(after, expected) | metrics
 
-    cases = [_step_case(f"{prefix}/{field}", point, field, dtype) for field in expected]
-    losses = [_metric_case(f"{prefix}/{field}", point, field, dtype) for field in METRIC_NAMES]
+    losses = []
+    for field in METRIC_NAMES:
+        truth = np.array(point.step.metrics[field])
+        measure = partial(measures.absolute_below_one, truth=truth)
+        bound = bound_of("metrics", dtype)
+        losses.append(Case(f"{prefix}/{field}", field, (), None, bound, measure, truth))
+    cases = [_state_case(f"{prefix}/{field}", point, field, dtype) for field in expected]
+    unexpected = _none(f"{prefix}/unexpected-arrays", "unexpected")
     methods = (*_LOADED, "train_step", "export_state")
-    return Problem(methods, ask, (*losses, *cases, _unexpected(prefix)))
+    return Problem(methods, ask, (*losses, *cases, unexpected))
 
 
-def _step_case(identifier: str, point: StartPoint, field: str, dtype: str) -> Case:
+def _state_case(identifier: str, point: StartPoint, field: str, dtype: str) -> Case:
     expected = point.step.arrays
     truth = expected[field]
     if field.endswith("_optimizer/step"):
         return _exact(identifier, field, truth, "int64")
+    differences: Callable[..., dict[str, float]] = state_differences
+    bound: Bound = bound_of("state", dtype, point.spec.architecture)
     if field in drifting_arrays(point.spec):
-        bound = bounds.drift_bound(dtype)
-        found = functools.partial(drifts, point.spec, expected=expected, steps=1)
-    else:
-        bound = bounds.state_bound(point.spec.architecture, dtype)
-        found = functools.partial(state_differences, point.spec, expected=expected)
-
-    def measure(actual: np.ndarray) -> float:
-        return found(actual=expected | {field: actual})[field]
-
+        differences, bound = partial(drifts, steps=1), bound_of("drift", dtype)
+    measure = _one_of(differences, point, expected, field)
     return Case(identifier, field, truth.shape, dtype, bound, measure, truth)
-
-
-def _metric_case(identifier: str, point: StartPoint, field: str, dtype: str) -> Case:
-    truth = point.step.metrics[field]
-    measure = measures.absolute_below_one(truth)
-    bound = bounds.metric_bound(dtype)
-    return Case(identifier, field, (), None, bound, measure, np.array(truth))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from shared.conformance.bounds import Bound
-from shared.conformance.measures import Measure
 from shared.conformance.protocol import Session
 
 Answers = Mapping[str, np.ndarray]
+Measure = Callable[[np.ndarray], float]
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class Case:
     """One array that has a truth.
 
     `id` never changes. `field` is its name among the problem's answers. `dtype` None takes any.
-    `truth` is float64 and may be None where a distribution is compared. `declared` is by the name
-    of an implementation of this repository.
+    `measure` returns an answer's error in the unit of the bound, nan where it has none. `truth` is
+    float64 and may be None where a distribution is compared. `declared` is by the name of an
+    implementation of this repository.
     """
 
     id: str
@@ -49,3 +51,33 @@ class Problem:
     methods: tuple[str, ...]
     ask: Callable[[Session], Answers]
     cases: tuple[Case, ...]
+
+
+def cases_of(problems: Iterable[Problem]) -> list[Case]:
+    """Return the cases of problems in their order."""
+    return [case for problem in problems for case in problem.cases]
+
+
+def matching(identifiers: Iterable[str], pattern: str, option: str = "") -> list[str]:
+    """Return the ids that a pattern stands for; none is a ValueError that names the option.
+
+    A pattern is an id, or shell wildcards: `*` goes over slashes too.
+    """
+    found = [i for i in identifiers if i == pattern or fnmatch.fnmatchcase(i, pattern)]
+    if not found:
+        raise ValueError(
+            f"{option}{pattern!r} matches no case; expected an id or a pattern of one, "
+            "--list prints them all"
+        )
+    return found
+
+
+def selected(problems: Sequence[Problem], patterns: Sequence[str]) -> list[Problem]:
+    """Return the problems with the cases that match any pattern; one that matches none raises."""
+    identifiers = [case.id for case in cases_of(problems)]
+    wanted = {i for pattern in patterns for i in matching(identifiers, pattern, "--select ")}
+    kept = [
+        dataclasses.replace(p, cases=tuple(case for case in p.cases if case.id in wanted))
+        for p in problems
+    ]
+    return [problem for problem in kept if problem.cases]

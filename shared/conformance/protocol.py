@@ -1,4 +1,4 @@
-"""What the runner and an implementation's process say to each other: one JSON object per line.
+"""What the runner and an implementation's process send each other: one JSON object per line.
 
 The process speaks first, `{"hello": {"protocol": 1, "name": …, "methods": […]}}`. Then every line
 to it is a request, `{"id": 1, "method": …, "arguments": {…}}`, and every line from it an answer,
@@ -10,7 +10,6 @@ with the bytes little-endian, C order, in base64, which is exact in every langua
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 from collections.abc import Mapping
@@ -19,20 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 VERSION = 1
-METHODS = (
-    "loss",
-    "create",
-    "generate",
-    "discriminate",
-    "gradients",
-    "train_step",
-    "export_state",
-    "import_state",
-    "synchronize",
-    "adam",
-)
 DTYPES = ("float32", "float64", "int64")
-_ARRAY_KEYS = {"dtype", "shape", "data"}
 
 
 class ProtocolError(ValueError):
@@ -40,7 +26,7 @@ class ProtocolError(ValueError):
 
 
 class RefusedError(Exception):
-    """An implementation says that it does not do what it was asked, a dtype for instance."""
+    """An implementation does not do what it was asked, a dtype for instance."""
 
 
 class RequestFailedError(Exception):
@@ -67,7 +53,7 @@ class Session(Protocol):
 def encode(value: Any) -> Any:
     """Return a value as JSON data: arrays and NumPy's scalars as objects, the rest as it is."""
     if isinstance(value, Mapping):
-        return {name: encode(part) for name, part in value.items()}
+        return {name: encode(inner) for name, inner in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         if value.dtype.name not in DTYPES:
             raise ProtocolError(f"an array of {value.dtype}; expected one of {', '.join(DTYPES)}")
@@ -78,14 +64,15 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """Undo `encode`. An array that does not hold what it says raises ProtocolError."""
-    if isinstance(value, list):
-        return [decode(part) for part in value]
-    if not isinstance(value, dict):
-        return value
-    if value.keys() == _ARRAY_KEYS:
-        return _decode_array(**value)
-    return {name: decode(part) for name, part in value.items()}
+    """Undo `encode`. An array that does not hold what it declares raises ProtocolError."""
+    match value:
+        case [*values]:
+            return [decode(inner) for inner in values]
+        case {"dtype": dtype, "shape": shape, "data": data, **rest} if not rest:
+            return _decode_array(dtype, shape, data)
+        case dict():
+            return {name: decode(inner) for name, inner in value.items()}
+    return value
 
 
 def _decode_array(dtype: Any, shape: Any, data: Any) -> np.ndarray:
@@ -96,7 +83,7 @@ def _decode_array(dtype: Any, shape: Any, data: Any) -> np.ndarray:
         raise ProtocolError(f"an array of shape {shape!r}; expected whole numbers, data in base64")
     try:
         content = base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise ProtocolError(f"an array whose data is not base64: {error}") from error
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if len(content) != size:
@@ -115,16 +102,14 @@ def write_line(message: Mapping[str, Any]) -> bytes:
 
 def read_line(line: bytes) -> dict[str, Any]:
     """Return the message of a line; raises ProtocolError for anything but a JSON object."""
+    shown = line[:80].decode("utf-8", "replace").strip() + (" …" if len(line) > 80 else "")
     try:
-        message = json.loads(line)
-    except ValueError as error:
-        raise ProtocolError(f"received {shortened(line)}, expected a line of JSON") from error
+        message = decode(json.loads(line))
+    except ProtocolError:
+        raise
+    # RecursionError: nested too deep.
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"received {shown!r}, expected a line of JSON") from error
     if not isinstance(message, dict):
-        raise ProtocolError(f"received {shortened(line)}, expected a JSON object")
-    return decode(message)
-
-
-def shortened(line: bytes, length: int = 80) -> str:
-    """Return the start of a line for a message."""
-    text = line[:length].decode("utf-8", "replace").strip()
-    return repr(text + " …" if len(line) > length else text)
+        raise ProtocolError(f"received {shown!r}, expected a JSON object")
+    return message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shared.conformance.verdicts import FAILURES, VERDICTS, Result, counts, finite, is_conformant
+from shared.conformance.verdicts import FAILURES, VERDICTS, Result, counts, is_conformant
 
 FORMAT_VERSION = 1
 SHOWN = 20
@@ -33,50 +34,45 @@ _JUNIT_TAGS = {
 
 def headline(name: str, results: Sequence[Result]) -> str:
     """Return all counts of a run in one line."""
-    found = counts(results)
-    return f"{name}: " + ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS)
+    return f"{name}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts(results).items())
 
 
 def print_summary(name: str, results: Sequence[Result], console: Console) -> None:
     """Print a table by kind of case, why cases were skipped, the first failures, the headline."""
+
+    def show(text: str) -> None:
+        # What a process wrote may hold escape sequences and lone surrogates.
+        shown = "".join(c if c.isprintable() else "\ufffd" for c in text)
+        console.print(Text(shown), soft_wrap=True, highlight=False)
+
     console.print(_table(results))
     for verdict in ("skipped", "divergent as declared", "loosened"):
-        _print_reasons(verdict, results, console)
+        reasons = Counter(r.message for r in results if r.verdict == verdict)
+        for reason, number in reasons.most_common(SHOWN):
+            show(f"{verdict}, {number}: {reason}")
+        if len(reasons) > SHOWN:
+            show(f"{verdict}: {len(reasons) - SHOWN} more reasons")
     failures = [result for result in results if result.verdict in FAILURES]
     for result in failures[:SHOWN]:
-        _print_line(f"{result.verdict}: {result.case.id}: {result.message}", console)
-        _print_line(f"    bound {result.limit:g} {result.case.bound.unit}", console)
+        show(f"{result.verdict}: {result.case.id}: {result.message}")
+        show(f"    bound {result.limit:g} {result.case.bound.unit}")
     if len(failures) > SHOWN:
-        _print_line(f"… and {len(failures) - SHOWN} more; --json FILE holds them all", console)
-    _print_line(headline(name, results), console)
-    if not results or all(result.verdict == "skipped" for result in results):
-        _print_line("no case was run", console)
+        show(f"… and {len(failures) - SHOWN} more; --json FILE holds them all")
+    show(headline(name, results))
+    if all(result.verdict == "skipped" for result in results):
+        show("no case was run")
 
 
 def _table(results: Sequence[Result]) -> Table:
     table = Table("cases", *VERDICTS)
     for kind in dict.fromkeys(map(_kind, results)):
         found = counts(result for result in results if _kind(result) == kind)
-        table.add_row(kind, *(str(found[verdict] or "") for verdict in VERDICTS))
+        table.add_row(kind, *(str(number or "") for number in found.values()))
     return table
 
 
 def _kind(result: Result) -> str:
     return result.case.id.split("/", 1)[0]
-
-
-def _print_reasons(verdict: str, results: Sequence[Result], console: Console) -> None:
-    reasons = Counter(r.message for r in results if r.verdict == verdict)
-    for reason, number in reasons.most_common(SHOWN):
-        _print_line(f"{verdict}, {number}: {reason}", console)
-    if len(reasons) > SHOWN:
-        _print_line(f"{verdict}: {len(reasons) - SHOWN} more reasons", console)
-
-
-def _print_line(text: str, console: Console) -> None:
-    """Print a line; what a process said may hold escape sequences and lone surrogates."""
-    shown = "".join(c if c.isprintable() else "\ufffd" for c in text)
-    console.print(Text(shown), soft_wrap=True, highlight=False)
 
 
 def write_json(path: Path, name: str, results: Sequence[Result]) -> None:
@@ -93,11 +89,11 @@ def write_json(path: Path, name: str, results: Sequence[Result]) -> None:
 
 
 def _json_case(result: Result) -> dict[str, Any]:
-    bound = result.case.bound
+    bound, error = result.case.bound, result.error
     return {
         "id": result.case.id,
         "verdict": result.verdict,
-        "error": finite(result.error),
+        "error": error if error is not None and math.isfinite(error) else None,
         "bound": result.limit,
         "own_bound": bound.limit,
         "unit": bound.unit,
@@ -120,9 +116,9 @@ def write_junit(path: Path, name: str, results: Sequence[Result]) -> None:
     for result in results:
         attributes = {"classname": f"conformance.{_kind(result)}", "name": _xml(result.case.id)}
         element = ElementTree.SubElement(suite, "testcase", attributes)
-        if result.verdict in _JUNIT_TAGS:
+        if tag := _JUNIT_TAGS.get(result.verdict):
             message = _xml(f"{result.verdict}: {result.message}")
-            ElementTree.SubElement(element, _JUNIT_TAGS[result.verdict], {"message": message})
+            ElementTree.SubElement(element, tag, {"message": message})
     ElementTree.indent(root, " ")
     ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 

@@ -11,7 +11,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from shared.conformance.protocol import (
-    METHODS,
     VERSION,
     ProtocolError,
     RefusedError,
@@ -19,11 +18,25 @@ from shared.conformance.protocol import (
     read_line,
     write_line,
 )
+from shared.files.errors import one_line
 from shared.fixtures.load import LOSS_FIELDS
 from shared.interface import load_implementation
+from shared.run.console import EXIT_BAD_INPUT, print_error
 from shared.spec import AdamSpec, SystemSpec
 
-Result = dict[str, Any]
+# Method → the arguments that go by position: an adapter may call them as it likes.
+METHODS: dict[str, tuple[str, ...]] = {
+    "loss": ("loss", "real_scores", "fake_scores"),
+    "create": ("spec",),
+    "generate": ("state", "latents"),
+    "discriminate": ("state", "images"),
+    "gradients": ("state", "real_images", "latents"),
+    "train_step": ("state", "real_images", "latents"),
+    "export_state": ("state",),
+    "import_state": ("state", "arrays"),
+    "synchronize": ("state",),
+    "adam": ("parameter", "gradient", "m", "v", "step", "settings"),
+}
 
 
 class Server:
@@ -40,83 +53,58 @@ class Server:
         self.name = str(getattr(implementation, "name", type(implementation).__name__))
         self.methods = tuple(m for m in METHODS if callable(getattr(implementation, m, None)))
 
-    def call(self, method: str, arguments: Mapping[str, Any]) -> Result:
+    def call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the result of one request."""
         if method not in self.methods:
             raise RequestFailedError(f"no method {method!r}; offered are {', '.join(self.methods)}")
         try:
-            return getattr(self, f"_{method}")(**arguments)
-        except NotImplementedError as error:
-            raise RefusedError(_one_line(error)) from error
+            return self._result(method, self._called(method, dict(arguments)))
         except Exception as error:  # whatever anybody raises is an answer
-            if method == "create" and isinstance(error, ValueError):
-                raise RefusedError(_one_line(error)) from error
+            refusals = (NotImplementedError, ValueError) if method == "create" else ()
+            if isinstance(error, (NotImplementedError, *refusals)):
+                raise RefusedError(one_line(str(error))) from error
             raise RequestFailedError(_described(error)) from error
 
-    def _loss(
-        self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, labels: dict[str, float]
-    ) -> Result:
-        values = self._implementation.loss(loss, real_scores, fake_scores, **labels)
-        return {field: np.asarray(getattr(values, field)) for field in LOSS_FIELDS}
+    def _called(self, method: str, arguments: dict[str, Any]) -> Any:
+        """Return what the implementation makes of the arguments."""
+        if "state" in arguments:
+            arguments["state"] = self._states[arguments["state"]]
+        if "spec" in arguments:
+            arguments["spec"] = SystemSpec.from_dict(arguments["spec"])
+        if "settings" in arguments:
+            arguments["settings"] = AdamSpec(**arguments["settings"])
+        positional = [arguments.pop(name) for name in METHODS[method]]
+        options = arguments.pop("labels", {}) | arguments
+        return getattr(self._implementation, method)(*positional, **options)
 
-    def _create(self, spec: dict[str, Any], seed: int, dtype: str) -> Result:
-        system = SystemSpec.from_dict(spec)
-        self._states.append(self._implementation.create(system, seed=seed, dtype=dtype))
-        return {"state": len(self._states) - 1}
-
-    def _generate(self, state: int, latents: np.ndarray, training: bool) -> Result:
-        made = self._implementation.generate(self._states[state], latents, training=training)
-        return {"images": np.asarray(made)}
-
-    def _discriminate(self, state: int, images: np.ndarray, training: bool) -> Result:
-        made = self._implementation.discriminate(self._states[state], images, training=training)
-        return {"scores": np.asarray(made)}
-
-    def _gradients(self, state: int, real_images: np.ndarray, latents: np.ndarray) -> Result:
-        made = self._implementation.gradients(self._states[state], real_images, latents)
-        return {"gradients": _arrays(made)}
-
-    def _train_step(self, state: int, real_images: np.ndarray, latents: np.ndarray) -> Result:
-        made = self._implementation.train_step(self._states[state], real_images, latents)
-        return {"metrics": {name: np.float64(value) for name, value in made.items()}}
-
-    def _export_state(self, state: int) -> Result:
-        return {"arrays": _arrays(self._implementation.export_state(self._states[state]))}
-
-    def _import_state(self, state: int, arrays: dict[str, np.ndarray]) -> Result:
-        self._implementation.import_state(self._states[state], arrays)
-        return {}
-
-    def _synchronize(self, state: int) -> Result:
-        self._implementation.synchronize(self._states[state])
-        return {}
-
-    def _adam(
-        self,
-        parameter: np.ndarray,
-        gradient: np.ndarray,
-        m: np.ndarray,
-        v: np.ndarray,
-        step: int,
-        settings: dict[str, float],
-    ) -> Result:
-        made = self._implementation.adam(parameter, gradient, m, v, step, AdamSpec(**settings))
-        return dict(zip(("parameter", "m", "v"), map(np.asarray, made), strict=True))
-
-
-def _arrays(made: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(array) for name, array in made.items()}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    def _result(self, method: str, made: Any) -> dict[str, Any]:
+        """Return what a method gave under the names of the protocol."""
+        match method:
+            case "loss":
+                return {field: np.asarray(getattr(made, field)) for field in LOSS_FIELDS}
+            case "adam":
+                return dict(zip(("parameter", "m", "v"), map(np.asarray, made), strict=True))
+            case "create":
+                self._states.append(made)
+                return {"state": len(self._states) - 1}
+            case "generate":
+                return {"images": np.asarray(made)}
+            case "discriminate":
+                return {"scores": np.asarray(made)}
+            case "gradients":
+                return {"gradients": {name: np.asarray(array) for name, array in made.items()}}
+            case "export_state":
+                return {"arrays": {name: np.asarray(array) for name, array in made.items()}}
+            case "train_step":
+                return {"metrics": {name: np.float64(value) for name, value in made.items()}}
+        return {}  # import_state, synchronize
 
 
 def _described(error: Exception) -> str:
     """Return an exception in one line, with the place that raised it."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{os.path.basename(place.filename)}:{place.lineno}"
-    return f"{type(error).__name__}: {_one_line(error)} ({where})"
+    return f"{type(error).__name__}: {one_line(str(error))} ({where})"
 
 
 def serve(server: Server, requests: BinaryIO, answers: BinaryIO) -> None:
@@ -140,24 +128,17 @@ def _answer(server: Server, request: dict[str, Any]) -> bytes:
     return write_line({"id": request["id"], "error": {"kind": kind, "message": message}})
 
 
-def _private_stdout() -> BinaryIO:
-    """Return stdout for the protocol alone; whatever anybody prints goes to stderr from now on."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    return answers
-
-
 def main(arguments: Sequence[str]) -> int:
     """Serve the implementation that is named; returns 2 where it cannot be loaded."""
-    answers = _private_stdout()
-    if len(arguments) != 1:
-        print(f"received {len(arguments)} arguments, expected one implementation", file=sys.stderr)
-        return 2
+    # Whatever anybody prints goes to stderr from now on; stdout is the protocol's alone.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
     try:
-        implementation = load_implementation(arguments[0])
+        (name,) = arguments
+        implementation = load_implementation(name)
     except (ImportError, ValueError) as error:
-        print(_one_line(error), file=sys.stderr)
-        return 2
+        print_error(one_line(str(error)))
+        return EXIT_BAD_INPUT
     serve(Server(implementation), sys.stdin.buffer, answers)
     return 0
 

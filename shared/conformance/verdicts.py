@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from shared.conformance.overrides import Override
-from shared.conformance.problem import Case, Declared, Problem
+from shared.conformance.problem import Case, Problem
 from shared.conformance.protocol import (
     RefusedError,
     RequestFailedError,
@@ -29,17 +28,8 @@ Verdict = Literal[
     "loosened",
     "skipped",
 ]
-VERDICTS: tuple[Verdict, ...] = (
-    "pass",
-    "fail",
-    "errored",
-    "unexpected pass",
-    "divergent as declared",
-    "loosened",
-    "skipped",
-)
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 FAILURES: tuple[Verdict, ...] = ("fail", "errored", "unexpected pass")
-NOT_RUN: tuple[Verdict, ...] = ("errored", "skipped")
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,7 @@ def run(
     overrides: Mapping[str, Override],
     advance: Callable[[int], object] = lambda _: None,
 ) -> list[Result]:
-    """Return a result for every case; `advance` is told of how many there are, as they come."""
+    """Return a result for every case; `advance` is called with how many there are, as they come."""
     results: list[Result] = []
     for problem in problems:
         found = _decide(problem, session, overrides)
@@ -73,48 +63,49 @@ def run(
 
 
 def _decide(problem: Problem, session: Session, overrides: Mapping[str, Override]) -> list[Result]:
+    def without_answer(verdict: Verdict, message: str) -> list[Result]:
+        return [Result(case, verdict, None, case.bound.limit, message) for case in problem.cases]
+
     missing = [method for method in problem.methods if method not in session.methods]
     if missing:
-        return _without_answer(problem, "skipped", f"no method {', '.join(missing)}")
+        return without_answer("skipped", f"no method {', '.join(missing)}")
     try:
         answers = problem.ask(session)
     except RefusedError as error:
-        return _without_answer(problem, "skipped", f"refused: {error}")
+        return without_answer("skipped", f"refused: {error}")
     except (RequestFailedError, SessionEndedError) as error:
-        return _without_answer(problem, "errored", str(error))
+        return without_answer("errored", str(error))
     except KeyError as error:
-        return _without_answer(problem, "errored", f"an answer lacks {error}")
+        return without_answer("errored", f"an answer lacks {error}")
     except (TypeError, ValueError) as error:
-        return _without_answer(problem, "errored", f"an answer of another form: {error}")
+        return without_answer("errored", f"an answer of another form: {error}")
     return [
         judge(case, answers.get(case.field), session.name, overrides.get(case.id))
         for case in problem.cases
     ]
 
 
-def _without_answer(problem: Problem, verdict: Verdict, message: str) -> list[Result]:
-    return [Result(case, verdict, None, case.bound.limit, message) for case in problem.cases]
-
-
 def judge(case: Case, answer: Any, implementation: str, override: Override | None) -> Result:
     """Return the verdict on one array that an implementation answered, or None."""
     problem = _of_another_kind(case, answer)
     error = None if problem else float(case.measure(answer))
-    passes = error is not None and error <= case.bound.limit  # nan does not
     message = problem or _described(case, answer, error)
-    declared = case.declared.get(implementation)
-    verdict: Verdict
+    passes = _is_within(error, case.bound.limit)
+    verdict: Verdict = "pass" if passes else "fail"
     if override is not None and override.bound is not None:
         verdict = _by_another_bound(case, error, override.bound)
         return Result(case, verdict, error, override.bound, f"{message} ({override.reason})")
     if override is not None:
         verdict = "unexpected pass" if passes else "divergent as declared"
         message = f"{message} (declared: {override.reason})"
-    elif declared is not None:
-        verdict = "fail" if problem else _as_declared(answer, declared, passes)
+    elif declared := case.declared.get(implementation):
+        if not problem and np.array_equal(
+            answer.astype(np.float64), np.full(case.shape, declared.observed), equal_nan=True
+        ):
+            verdict = "divergent as declared"
+        elif passes:
+            verdict = "unexpected pass"
         message = f"{message} (declared {declared.observed}: {declared.reason})"
-    else:
-        verdict = "pass" if passes else "fail"
     return Result(case, verdict, error, case.bound.limit, message)
 
 
@@ -130,6 +121,10 @@ def _of_another_kind(case: Case, answer: Any) -> str:
     return ""
 
 
+def _is_within(error: float | None, bound: float) -> bool:
+    return error is not None and error <= bound  # nan is not
+
+
 def _described(case: Case, answer: np.ndarray, error: float | None) -> str:
     text = f"off by {error:.3g} {case.bound.unit}"
     if case.truth is None or error == 0.0:
@@ -139,16 +134,9 @@ def _described(case: Case, answer: np.ndarray, error: float | None) -> str:
 
 def _by_another_bound(case: Case, error: float | None, bound: float) -> Verdict:
     """A looser bound never makes a pass, not even of what the kit's own bound would let pass."""
-    if error is None or not error <= bound:
+    if not _is_within(error, bound):
         return "fail"
     return "loosened" if bound > case.bound.limit else "pass"
-
-
-def _as_declared(answer: np.ndarray, declared: Declared, passes: bool) -> Verdict:
-    observed = np.full(np.shape(answer), declared.observed)
-    if np.array_equal(np.asarray(answer, np.float64), observed, equal_nan=True):
-        return "divergent as declared"
-    return "unexpected pass" if passes else "fail"
 
 
 def counts(results: Iterable[Result]) -> dict[Verdict, int]:
@@ -159,11 +147,5 @@ def counts(results: Iterable[Result]) -> dict[Verdict, int]:
 
 def is_conformant(results: Iterable[Result]) -> bool:
     """Whether nothing failed and at least one case was run."""
-    found = counts(results)
-    ran = sum(number for verdict, number in found.items() if verdict not in NOT_RUN)
-    return ran > 0 and not any(found[verdict] for verdict in FAILURES)
-
-
-def finite(number: float | None) -> float | None:
-    """Return a number that JSON can hold, or None."""
-    return number if number is not None and math.isfinite(number) else None
+    found = {result.verdict for result in results}
+    return bool(found - {"skipped"}) and found.isdisjoint(FAILURES)

@@ -46,7 +46,8 @@ def odd_toml(draw: Random) -> bytes:
             *(b"{a=" * 3000, b"07:32:00", b"true", b'"\\u0000\\u001b"', b'"\\ud800"', b"1_000.0"),
         )
     )
-    dotted = b".".join([b"a"] * draw.choice((50, 3000, 20_000)))
+    # tomllib takes 80 seconds and gigabytes for 20,000; a file of the user is not limited.
+    dotted = b".".join([b"a"] * draw.choice((50, 1000)))
     line = draw.choice((b"bound = " + value, dotted + b" = 1", b"[" + dotted + b"]"))
     return b'["loss/bce/float64/1"]\nreason = "x"\n' + line + b"\n"
 

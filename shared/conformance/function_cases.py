@@ -1,0 +1,149 @@
+"""Functions alone, each asked by itself: the losses and Adam.
+
+loss/<batch>/<dtype>/<array>                              shared/fixtures/losses.json
+adam/<start>/epsilon-<ε>/<dtype>/update-<n>/<array>       Kingma & Ba 2015, Algorithm 1
+
+Adam is asked for the first update, for one from the middle of training, and for ten in a row of
+which each continues from the implementation's own last one. The learning rate is 1 and parameters
+are of the size of an update: Adam's own arithmetic is compared, not the rounding of a small update
+into a large weight.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from shared.conformance import measures
+from shared.conformance.bounds import Bound, bound_of
+from shared.conformance.problem import Answers, Case, Declared, Problem
+from shared.conformance.protocol import Session
+from shared.fixtures import LossCase, load_loss_cases
+from shared.fixtures.load import LOSS_FIELDS
+from shared.reference.adam import adam_update
+from shared.spec import AdamSpec, Conventions
+from shared.spec.streams import stream
+
+DTYPES = ("float64", "float32")
+EPSILONS = (1e-8, 1e-7, 1e-3)
+# Gradients of every magnitude, to be compared with every epsilon: √v̂ far below it, and far above.
+MAGNITUDES = np.geomspace(1e-9, 1.0, 19)
+# Start → (number of the first update, how many updates).
+STARTS = {"fresh": (1, 1), "mid-training": (8, 1), "ten-updates": (1, 10)}
+ADAM_FIELDS = ("parameter", "m", "v")
+
+
+def function_problems() -> Iterator[Problem]:
+    """Yield a problem for each batch of scores and dtype, then for each start of Adam."""
+    for case, dtype in itertools.product(load_loss_cases(), DTYPES):
+        yield _loss_problem(case, dtype)
+    for start, epsilon, dtype in itertools.product(STARTS, EPSILONS, DTYPES):
+        yield _adam_problem(start, AdamSpec(learning_rate=1.0, epsilon=epsilon), dtype)
+
+
+# --- losses ----------------------------------------------------------------------------------
+
+
+def _loss_problem(case: LossCase, dtype: str) -> Problem:
+    arguments = {
+        "loss": case.loss,
+        "real_scores": case.real_scores.astype(dtype),
+        "fake_scores": case.fake_scores.astype(dtype),
+        "labels": case.labels,
+    }
+    cases = tuple(_loss_case(case, dtype, field) for field in LOSS_FIELDS)
+    return Problem(("loss",), lambda session: session.call("loss", arguments), cases)
+
+
+def _loss_case(case: LossCase, dtype: str, field: str) -> Case:
+    what = "gradient" if field.endswith("gradient") else "value"
+    expected = case.expected[field]
+    shape = case.real_scores.shape if what == "gradient" else ()
+    floor = case.tolerance["gradient_floor"] if what == "gradient" else 0.0
+    derivation = (
+        f"tolerance.{what} of shared/fixtures/losses.json, whose tolerance_derivation says why: "
+        "what the formula reaches for one score, measured, with a margin, and a sum of n numbers "
+        "of one sign adds at most n."
+    )
+    return Case(
+        id=f"loss/{case.id}/{dtype}/{field}",
+        field=field,
+        shape=shape,
+        dtype=dtype,
+        bound=Bound(case.tolerance[what], "ULP", derivation),
+        measure=functools.partial(measures.ulp, truth=expected, dtype=dtype, floor=floor),
+        truth=np.array([float(number) for number in expected]).reshape(shape),
+        declared={
+            entry["implementation"]: Declared(float(entry["observed"]), entry["reason"])
+            for entry in case.divergences
+            if field in entry["fields"]
+        },
+    )
+
+
+# --- Adam ------------------------------------------------------------------------------------
+
+
+def _adam_problem(start: str, settings: AdamSpec, dtype: str) -> Problem:
+    first, count = STARTS[start]
+    held = _adam_start(start, settings, dtype)
+    gradients = {number: _gradient(number, dtype) for number in range(first, first + count)}
+
+    def ask(session: Session) -> Answers:
+        arrays: Answers = held
+        answers: dict[str, np.ndarray] = {}
+        for number, gradient in gradients.items():
+            inputs = {name: arrays[name] for name in ADAM_FIELDS}
+            own = {"gradient": gradient, "step": number, "settings": dataclasses.asdict(settings)}
+            arrays = session.call("adam", inputs | own)
+            answers |= {f"{number}/{name}": arrays[name] for name in ADAM_FIELDS}
+        return answers
+
+    def cases(prefix: str) -> Iterator[Case]:
+        sizes = _sizes(settings)
+        parameter, m, v = (held[name].astype(np.float64) for name in ADAM_FIELDS)
+        for number, gradient in gradients.items():
+            g = gradient.astype(np.float64)
+            parameter, m, v = adam_update(parameter, g, (m, v), number, settings, Conventions())
+            for name, truth in zip(ADAM_FIELDS, (parameter, m, v), strict=True):
+                identifier, field = f"{prefix}/update-{number}/{name}", f"{number}/{name}"
+                measure = functools.partial(measures.relative, truth=truth, sizes=sizes[name])
+                bound = bound_of("adam", dtype)
+                yield Case(identifier, field, truth.shape, dtype, bound, measure, truth)
+
+    prefix = f"adam/{start}/epsilon-{settings.epsilon:g}/{dtype}"
+    return Problem(("adam",), ask, tuple(cases(prefix)))
+
+
+def _sizes(settings: AdamSpec) -> dict[str, np.ndarray]:
+    """Return how large an update, its m and its v are for each of MAGNITUDES."""
+    update = MAGNITUDES / (MAGNITUDES + settings.epsilon)
+    return {"parameter": update, "m": MAGNITUDES, "v": np.square(MAGNITUDES)}
+
+
+def _adam_start(start: str, settings: AdamSpec, dtype: str) -> dict[str, np.ndarray]:
+    """Return parameter, m and v: zero, or all away from it."""
+    if start != "mid-training":
+        return {name: np.zeros(MAGNITUDES.shape, dtype) for name in ADAM_FIELDS}
+    draw = stream(0, "conformance/adam")
+    ranges = {"parameter": (-1.0, 1.0), "m": (-1.0, 1.0), "v": (0.5, 2.0)}
+    return {
+        name: _as_float32(draw.uniform(*ranges[name], MAGNITUDES.shape) * size, dtype)
+        for name, size in _sizes(settings).items()
+    }
+
+
+def _gradient(number: int, dtype: str) -> np.ndarray:
+    """Return one gradient of each magnitude, of either sign."""
+    draw = stream(0, "conformance/adam_gradient", number)
+    signs = draw.choice([-1.0, 1.0], MAGNITUDES.shape)
+    return _as_float32(MAGNITUDES * signs * draw.uniform(0.5, 1.0, MAGNITUDES.shape), dtype)
+
+
+def _as_float32(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Round to float32's numbers, so that both dtypes start from exactly the same point."""
+    return array.astype(np.float32).astype(dtype)
