@@ -88,6 +88,8 @@ def copy(tmp_path: Path) -> Path:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").touch()
     shutil.copy(mutants.ROOT / "tests" / "mutant_worker.py", tmp_path / "tests")
+    (tmp_path / "shared" / "files").mkdir(parents=True)
+    shutil.copy(mutants.ROOT / "shared/files/child_process.py", tmp_path / "shared" / "files")
     (tmp_path / "pytorch_impl" / "sum.py").write_text("def add(a, b):\n    return a + b\n")
     (tmp_path / "tests" / "test_sum.py").write_text(
         "from pytorch_impl.sum import add\n\n\ndef test_add():\n    assert add(2, 3) == 5\n"
@@ -125,7 +127,7 @@ def test_a_test_that_fails_without_a_fault_is_an_error(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tests/test_end.py"], "the tests ended their process: pytest tests/test_end.py"),
+        (["tests/test_end.py"], "the process ended with exit status 3: pytest tests/test_end.py"),
         (["tests/test_sum.py", "-k", "nothing"], "failed no test and has status 5; expected 0"),
         (["tests/no_such.py"], "failed no test and has status 4; expected 0"),
     ],
