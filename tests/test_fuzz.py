@@ -22,7 +22,7 @@ NUMPY_ONLY = [name for name, reader in READERS.items() if not reader.needs]
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_no_input_of_a_stranger_is_a_fault(name: str) -> None:
+def test_no_untrusted_input_is_a_fault(name: str) -> None:
     reader = READERS[name]
     if reader.missing:
         pytest.skip(f"{', '.join(reader.missing)} not installed")
@@ -34,7 +34,7 @@ def test_no_input_of_a_stranger_is_a_fault(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "index"), [("network-fixture", 1812), ("benchmark", 167)])
-def test_what_a_long_run_found_is_mended(name: str, index: int) -> None:
+def test_what_a_long_run_found_is_fixed(name: str, index: int) -> None:
     """With seed 1: a signalling nan, of which NumPy's cast warned, and a list as a row's name."""
     summary = run_reader(READERS[name], 1, [index], lambda outcome: None)
     assert not summary.faults, summary.faults[0].lines

@@ -17,7 +17,8 @@ import numpy as np
 from shared.data import arrays as array_files
 from shared.data import cifar as cifar_files
 from shared.data import images as image_files
-from shared.data.images import GIBIBYTE, IMAGE_SUFFIXES, MAXIMUM_BYTES, DataError, printable
+from shared.data.images import GIBIBYTE, IMAGE_SUFFIXES, MAXIMUM_BYTES, DataError
+from shared.files.errors import printable
 from shared.spec import SystemSpec
 from shared.spec.streams import batch_order
 
@@ -177,7 +178,7 @@ def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
     skipped = (*unlisted, *unread)
     if not len(images):
         raise DataError(
-            f"{printable(folder)}: none of its {len(pictures)} image files can be used, among "
+            f"{folder}: none of its {len(pictures)} image files can be used, among "
             f"them {'; '.join(skipped[:3])}"
         )
     note = f" ({len(skipped):,} skipped)" if skipped else ""
@@ -191,7 +192,7 @@ def _is_named_batch(path: Path) -> bool:
 def _load_batches(folder: Path, batches: list[Path], spec: SystemSpec) -> np.ndarray:
     """Return the images of several batches of CIFAR-10, one after another."""
     _check_memory(folder, sum(path.stat().st_size for path in batches) // 3072, spec)
-    parts = [_fit(printable(path), cifar_files.read_batch(path), spec) for path in batches]
+    parts = [_fit(path, cifar_files.read_batch(path), spec) for path in batches]
     return np.concatenate(parts)
 
 
@@ -207,40 +208,41 @@ def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:
         if len(chosen) == 1:
             return chosen[0]
         if chosen:
-            names = ", ".join(printable(path) for path in chosen)
-            raise DataError(f"{printable(folder)} holds several IDX files: {names}; give one")
+            names = ", ".join(map(str, chosen))
+            raise DataError(f"{folder} holds several IDX files: {names}; give one")
     trouble = f" ({'; '.join(unlisted)})" if unlisted else ""
     raise DataError(
-        f"{printable(folder)} holds no image: {len(files)} files, none of them an image{trouble}; "
+        f"{folder} holds no image: {len(files)} files, none of them an image{trouble}; "
         f"expected {ACCEPTED}"
     )
 
 
 def _load_file(path: Path, spec: SystemSpec) -> np.ndarray:
-    shown = printable(path)
     if not os.path.exists(path):
-        raise DataError(f"{shown} does not exist; expected {ACCEPTED}")
+        raise DataError(f"{path} does not exist; expected {ACCEPTED}")
     if not os.path.isfile(path):
-        raise DataError(f"{shown} is not a regular file; expected {ACCEPTED}")
+        raise DataError(f"{path} is not a regular file; expected {ACCEPTED}")
     if image_files.is_image_file(path):
-        raise DataError(f"{shown} is a single image; give the folder: {printable(path.parent)}")
+        raise DataError(f"{path} is a single image; give the folder: {path.parent}")
     try:
         with open(path, "rb") as file:
             head = file.read(4)
     except OSError as error:
-        raise DataError(f"{shown} cannot be read: {error.strerror}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if path.suffix.lower() == ".npz" or head == array_files.ZIP_MAGIC:
-        return _fit(shown, array_files.read_npz(path), spec)
-    if array_files.is_idx_name(path) or head[:2] in array_files.IDX_STARTS:
-        return _fit(shown, array_files.read_idx(path), spec)
-    if cifar_files.is_batch(path, head):
-        return _fit(shown, cifar_files.read_batch(path), spec)
-    raise DataError(f"{shown} is none of what can be loaded; expected {ACCEPTED}")
+        images = array_files.read_npz(path)
+    elif array_files.is_idx_name(path) or head[:2] in array_files.IDX_STARTS:
+        images = array_files.read_idx(path)
+    elif cifar_files.is_batch(path, head):
+        images = cifar_files.read_batch(path)
+    else:
+        raise DataError(f"{path} is none of what can be loaded; expected {ACCEPTED}")
+    return _fit(path, images, spec)
 
 
-def _fit(shown: str, arrays: np.ndarray, spec: SystemSpec) -> np.ndarray:
+def _fit(source: Path | str, arrays: np.ndarray, spec: SystemSpec) -> np.ndarray:
     """Bring uint8 or [0, 1] float images [n, h, w, 1 or 3] to the spec's size and channels."""
-    _check_memory(shown, len(arrays), spec)
+    _check_memory(source, len(arrays), spec)
     images = np.empty((len(arrays), *spec.image_shape), np.uint8)
 
     def fit_one(index: int) -> None:
@@ -252,7 +254,7 @@ def _fit(shown: str, arrays: np.ndarray, spec: SystemSpec) -> np.ndarray:
     try:
         image_files.in_threads(len(arrays), fit_one)
     except DataError as error:
-        raise DataError(f"{shown}: {error}") from error
+        raise DataError(f"{source}: {error}") from error
     return images
 
 
@@ -260,6 +262,6 @@ def _check_memory(source: str | Path, count: int, spec: SystemSpec) -> None:
     size = count * math.prod(spec.image_shape)
     if size > MAXIMUM_BYTES:
         raise DataError(
-            f"{printable(source)} holds {count:,} images, which take {size / GIBIBYTE:.1f} GiB at "
+            f"{source} holds {count:,} images, which take {size / GIBIBYTE:.1f} GiB at "
             f"the system's size; expected at most {MAXIMUM_BYTES / GIBIBYTE:.0f} GiB"
         )

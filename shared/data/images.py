@@ -15,15 +15,12 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from shared.files.errors import one_line, printable
+from shared.files.errors import InputError, one_line, printable
 from shared.spec import SystemSpec
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".gif"),
@@ -45,23 +42,10 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _ONE_LARGE_PICTURE = threading.Lock()
 _START_OF_SCAN = b"\xff\xda"  # nowhere else, for a 0xff among the pixels is followed by 0
 _CHUNK = 32  # images per task of the thread pool: small, so that Ctrl-C is obeyed soon
-_ORIENTATION_TAG = 0x0112
-_ORIENTATIONS = {
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
-}
 
 
-class DataError(ValueError):
-    """Bad data; the message names the file, what was found and what was expected: one line."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+class DataError(InputError):
+    """Bad data; the message names the file, what was found and what was expected."""
 
 
 def find_files(folder: Path) -> tuple[list[Path], list[str]]:
@@ -143,8 +127,6 @@ def fit_pixels(pixels: np.ndarray, spec: SystemSpec) -> np.ndarray:
     Resized and cropped as picture files are; grey is repeated over the channels, colour becomes
     luma (ITU-R 601) for a grey system. Raises DataError if the resized image would be too large.
     """
-    from PIL import Image
-
     grey = pixels.shape[2] == 1
     image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if grey else pixels))
     if not grey and spec.channels == 1:
@@ -152,16 +134,15 @@ def fit_pixels(pixels: np.ndarray, spec: SystemSpec) -> np.ndarray:
     return np.broadcast_to(_as_array(resize_and_crop(image, spec.image_size)), spec.image_shape)
 
 
-def resize_and_crop(image: Image, size: int) -> Image:
+def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     """Resize the shorter side to `size` (bilinear, antialiased) and cut the centre square out.
 
-    Sizes and offsets are rounded as by torchvision's `Resize` and `CenterCrop`. Raises DataError
-    if the picture is so narrow that the resized one would exceed MAXIMUM_PIXELS.
+    Sizes and offsets are rounded as by torchvision's `Resize` and `CenterCrop`, which
+    `ImageOps.fit` does not do. Raises DataError if the picture is so narrow that the resized one
+    would exceed MAXIMUM_PIXELS.
     """
-    from PIL.Image import Resampling
-
     width, height = _resized(image.size, size)
-    image = image.resize((width, height), Resampling.BILINEAR)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.crop((left, top, left + size, top + size))
 
@@ -182,8 +163,6 @@ def _resized(dimensions: tuple[int, int], size: int) -> tuple[int, int]:
 
 def _decode_into(path: Path, spec: SystemSpec, slot: np.ndarray) -> str | None:
     """Write one file's image into `slot`; return None, or the reason why that is impossible."""
-    from PIL import Image, UnidentifiedImageError
-
     if not path.is_file():  # a dangling link, or a pipe that would be waited for without end
         return "not a regular file"
     try:
@@ -218,7 +197,7 @@ def _require_few_scans(path: Path) -> None:
     raise DataError(f"too many scans; expected a JPEG of at most {MAXIMUM_SCANS}")
 
 
-def _decode(image: Image, spec: SystemSpec) -> Image:
+def _decode(image: Image.Image, spec: SystemSpec) -> Image.Image:
     """Return an opened picture as L or RGB, the right way up, at the spec's size."""
     # A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size: each block's low frequencies, which
     # is a proper low-pass. At least twice the final size is left, so that the antialiased resize
@@ -226,44 +205,36 @@ def _decode(image: Image, spec: SystemSpec) -> Image:
     image.draft(None, (2 * spec.image_size, 2 * spec.image_size))
     is_large = image.width * image.height > LARGE_PIXELS
     with _ONE_LARGE_PICTURE if is_large else contextlib.nullcontext():
+        # Loaded first: Pillow itself turns a TIFF while loading, and then drops the tag.
         image.load()
-        upright = _turn_upright(_in_eight_bits(image, "L" if spec.channels == 1 else "RGB"), image)
-        return resize_and_crop(upright, spec.image_size)
+        try:
+            ImageOps.exif_transpose(image, in_place=True)
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - broken EXIF raises anything; the pixels are good
+            pass
+        pixels = _in_eight_bits(image, "L" if spec.channels == 1 else "RGB")
+        return resize_and_crop(pixels, spec.image_size)
 
 
-def _in_eight_bits(image: Image, mode: str) -> Image:
+def _in_eight_bits(image: Image.Image, mode: str) -> Image.Image:
     """Convert any mode to `mode` (L or RGB); what is transparent becomes white.
 
     16-bit grey is scaled by 255/65535. 32-bit integers and floats are refused: DataError.
     """
-    from PIL import Image as PillowImage
-
     # Pillow opens 16-bit PGM, and before version 11.3 some 16-bit PNG, as mode I.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         pixels = (np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535
-        return PillowImage.fromarray(pixels.astype(np.uint8)).convert(mode)
+        return Image.fromarray(pixels.astype(np.uint8)).convert(mode)
     if image.mode in ("I", "F"):
         raise DataError("32-bit pixels have no fixed range; expected 8 or 16 bits")
     if image.has_transparency_data:
         # Dropping alpha would show what lies hidden under it, often black or noise.
-        white = PillowImage.new("RGBA", image.size, "white")
+        white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image.convert("RGBA"))
         image = white
     return image.convert(mode)
 
 
-def _turn_upright(pixels: Image, opened: Image) -> Image:
-    """Turn the pixels as the EXIF orientation of the opened file says."""
-    from PIL.Image import Transpose
-
-    # Read after loading: Pillow itself turns a TIFF while loading, and then drops the tag.
-    try:
-        orientation = opened.getexif().get(_ORIENTATION_TAG)
-    except Exception:  # noqa: BLE001 - broken EXIF raises anything; the pixels are good all the same
-        return pixels
-    name = _ORIENTATIONS.get(orientation) if isinstance(orientation, int) else None
-    return pixels.transpose(Transpose[name]) if name else pixels
-
-
-def _as_array(image: Image) -> np.ndarray:
+def _as_array(image: Image.Image) -> np.ndarray:
     return np.asarray(image).reshape(image.height, image.width, -1)

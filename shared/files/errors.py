@@ -6,7 +6,7 @@ import os
 import unicodedata
 
 MAXIMUM_MESSAGE = 1000
-"""Most characters of an error: what a file says of itself is quoted, and may be a book."""
+"""Most characters of an error: they quote a file, which may be a book."""
 _CHANGES_OF_DIRECTION = ("LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
@@ -31,7 +31,7 @@ def printable(path: str | os.PathLike[str]) -> str:
 def one_line(message: str) -> str:
     """Return a message as one printable line of at most MAXIMUM_MESSAGE characters.
 
-    Errors quote what a stranger's file holds, which may be line breaks, the escape codes of a
+    Errors quote what an untrusted file holds, which may be line breaks, the escape codes of a
     terminal, or a megabyte.
     """
     shown = printable(" ".join(message[: 4 * MAXIMUM_MESSAGE].split()))

@@ -113,7 +113,7 @@ def bomb(draw: Random) -> bytes:
 
 
 def other_pickle(draw: Random) -> bytes:
-    """An archive of torch with a pickle of a stranger in it."""
+    """An archive of torch with an untrusted pickle in it."""
     makers = (pickles.running_code, pickles.running_code_by_a_dotted_name, pickles.filling_memory)
     maker = draw.choice((*makers, pickles.deeply_nested, pickles.quadratic))
     content = maker(draw)
