@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from shared.files.errors import printable
 from shared.files.recording import (
     HALF_PRECISIONS,
     PYTHON_NUMBER,
@@ -54,8 +52,8 @@ class Recorder:
         self._tensors: dict[tuple[int, str], Recorded] = {}
         if not self.path.parent.is_dir():
             raise RecordingError(
-                f"{printable(path)}: expected an existing folder to write to, found no "
-                f"{printable(self.path.parent)}; make it first"
+                f"{path}: expected an existing folder to write to, found no {self.path.parent}; "
+                "make it first"
             )
 
     def __call__(self, name: str, value: Any, *, layout: str | None = None) -> None:
@@ -83,18 +81,13 @@ class Recorder:
     def close(self) -> None:
         """Write the file; raises RecordingError if nothing was recorded, OSError from the disk."""
         if not self._tensors:
-            raise RecordingError(f"{printable(self.path)}: nothing was recorded, nothing written")
+            raise RecordingError(f"{self.path}: nothing was recorded, nothing written")
         write_recording(self.path, self.framework, self._tensors.values())
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
 
@@ -108,13 +101,12 @@ def _to_numpy(name: str, value: Any) -> tuple[np.ndarray, str]:
             array = _as_array(value)
         # A framework may raise anything of its own for a tensor that has no values to give.
         except Exception as error:
-            reason = str(error).strip().splitlines()
+            reason, *_ = str(error).strip().splitlines() or [type(error).__name__]
             raise RecordingError(
-                f"{name!r} is a {type(value).__name__} that gives no numbers "
-                f"({reason[0] if reason else type(error).__name__}); record outside of jit, "
-                "tf.function and the like"
+                f"{name!r} is a {type(value).__name__} that gives no numbers ({reason}); record "
+                "outside of jit, tf.function and the like"
             ) from error
-        dtype = _own_dtype(value, array)
+        dtype = "bfloat16" if _is_torch_bfloat16(value) else array.dtype.name
     if array.dtype.name in HALF_PRECISIONS:
         array = array.astype(np.float32)
     if array.dtype.name not in _STORED or array.size == 0:
@@ -131,7 +123,7 @@ def _as_array(value: Any) -> np.ndarray:
     """Return a tensor's values; one of PyTorch's is detached and brought to the CPU first."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        if str(value.dtype) == "torch.bfloat16":  # NumPy has no such dtype
+        if _is_torch_bfloat16(value):  # NumPy has no such dtype
             value = value.float()
     if hasattr(value, "__array__"):
         return np.asarray(value)
@@ -140,7 +132,5 @@ def _as_array(value: Any) -> np.ndarray:
     raise TypeError("it has neither __array__ nor __dlpack__")
 
 
-def _own_dtype(value: Any, array: np.ndarray) -> str:
-    if str(getattr(value, "dtype", "")) == "torch.bfloat16":
-        return "bfloat16"
-    return array.dtype.name
+def _is_torch_bfloat16(value: Any) -> bool:
+    return str(getattr(value, "dtype", "")) == "torch.bfloat16"

@@ -163,37 +163,28 @@ def _digits() -> np.ndarray:
 def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
     files, unlisted = image_files.find_files(folder)
     pictures = [path for path in files if image_files.is_image_file(path)]
+    batches = [path for path in files if path.is_file() and cifar_files.is_batch(path, b"")]
     name = printable(folder.resolve().name or folder)
-    if not pictures and (batches := [f for f in files if _is_named_batch(f)]):
-        images = _load_batches(folder, batches, spec)
-        note = f"{len(images):,} images from {len(batches)} batches of {name}"
-        return ImageDataset(images, note, tuple(unlisted))
-    if not pictures:
+    skipped = tuple(unlisted)
+    if pictures:
+        _check_memory(folder, len(pictures), spec)
+        images, unread = image_files.decode_files(pictures, spec)
+        skipped += tuple(unread)
+        if not len(images):
+            raise DataError(
+                f"{folder}: none of its {len(pictures)} image files can be used, among "
+                f"them {'; '.join(skipped[:3])}"
+            )
+        where = f"{name} ({len(skipped):,} skipped)" if skipped else name
+    elif batches:
+        _check_memory(folder, sum(path.stat().st_size for path in batches) // 3072, spec)
+        images = np.concatenate([_fit(p, cifar_files.read_batch(p), spec) for p in batches])
+        where = f"{len(batches)} batches of {name}"
+    else:
         path = _idx_file_of(folder, files, unlisted)
         images = _load_file(path, spec)
-        inside = printable(path.relative_to(folder).as_posix())
-        return ImageDataset(images, f"{len(images):,} images from {name}/{inside}", tuple(unlisted))
-    _check_memory(folder, len(pictures), spec)
-    images, unread = image_files.decode_files(pictures, spec)
-    skipped = (*unlisted, *unread)
-    if not len(images):
-        raise DataError(
-            f"{folder}: none of its {len(pictures)} image files can be used, among "
-            f"them {'; '.join(skipped[:3])}"
-        )
-    note = f" ({len(skipped):,} skipped)" if skipped else ""
-    return ImageDataset(images, f"{len(images):,} images from {name}{note}", skipped)
-
-
-def _is_named_batch(path: Path) -> bool:
-    return path.is_file() and cifar_files.is_batch(path, b"")
-
-
-def _load_batches(folder: Path, batches: list[Path], spec: SystemSpec) -> np.ndarray:
-    """Return the images of several batches of CIFAR-10, one after another."""
-    _check_memory(folder, sum(path.stat().st_size for path in batches) // 3072, spec)
-    parts = [_fit(path, cifar_files.read_batch(path), spec) for path in batches]
-    return np.concatenate(parts)
+        where = f"{name}/{printable(path.relative_to(folder).as_posix())}"
+    return ImageDataset(images, f"{len(images):,} images from {where}", skipped)
 
 
 def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:
