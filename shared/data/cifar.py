@@ -38,6 +38,12 @@ _MEMO = ("BINPUT", "LONG_BINPUT", "MEMOIZE")
 _REST = ("PROTO", "FRAME", "MARK", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD", "STOP")
 _INSTRUCTIONS = frozenset((*_TUPLES, *_SHARED, *_MEMO, *_REST))
 
+# What damage does to pickletools, to the unpickler and to NumPy.
+_DAMAGE = (
+    *(pickle.UnpicklingError, EOFError, LookupError, TypeError),
+    *(AttributeError, OverflowError, ValueError),
+)
+
 
 def is_batch(path: Path, head: bytes) -> bool:
     """Tell by the name or the first two bytes whether a file claims to be a batch."""
@@ -61,16 +67,7 @@ def read_batch(path: Path) -> np.ndarray:
     try:
         _check_instructions(content)
         batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-    # What damage does to pickletools, to the unpickler and to NumPy.
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        ValueError,
-    ) as error:
+    except _DAMAGE as error:
         raise DataError(
             f"{path} holds a damaged or foreign pickle: {error}; expected {expected}"
         ) from error
@@ -90,7 +87,6 @@ def _check_instructions(content: bytes) -> None:
     """
     is_shared: dict[int, bool] = {}  # by place in the memo
     last, tuples = "", 0
-    number: int
     argument: Any
     for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         name = opcode.name

@@ -1,1 +1,1 @@
-"""Files: checkpoints, recordings, atomic writing and what is said of a damaged one."""
+"""Files: checkpoints, recordings, atomic writing and errors about untrusted input."""
