@@ -63,12 +63,18 @@ def describe(content: Any) -> Any:
 
 
 BAD_RUNS = {
-    "missing": (lambda run: None, "run: expected the folder of a run, found nothing"),
-    "a file": (make_file, "run: expected the folder of a run, found a file"),
+    "missing": (lambda run: None, "run: expected the folder of a run, found no run.json in it"),
+    "a file": (make_file, "run: expected the folder of a run, found no run.json in it"),
     "empty": (make_empty, "found no run.json in it; name the folder that was training's --out"),
     "half a description": (damage("run.json", "}", ""), "run.json: expected what training writes"),
-    "a list": (describe([]), "run.json: expected what training writes (spec, and sessions"),
-    "no sessions": (describe({"spec": {}, "sessions": []}), "at least one session, found none"),
+    "a list": (
+        describe([]),
+        "run.json: expected what training writes (spec, and one or more sessions",
+    ),
+    "no sessions": (
+        describe({"spec": {}, "sessions": []}),
+        "one or more sessions with their options), found another or damaged file (IndexError",
+    ),
     "no options": (describe({"spec": {}, "sessions": [{}]}), "KeyError: 'options'"),
     "versions": (
         describe({"spec": {}, "sessions": [{"options": {}, "versions": 3}]}),
@@ -85,12 +91,12 @@ BAD_RUNS = {
     "a fraction": (damage("quality.csv", "\n4,", "\n4.5,"), "quality.csv, line 3: expected 2"),
     "a huge step": (
         damage("quality.csv", "\n4,", f"\n{'9' * 400},"),
-        "line 3: expected 2 numbers (step,swd), received '999",
+        "line 3: expected 2 numbers (step,swd), the step above 0, received '999",
     ),
     "not text": (damage("quality.csv", "\n4,", "\n\x00\x00,"), "quality.csv, line 3: expected 2"),
     "backwards": (
         damage("losses.csv", "\n9,", "\n2,"),
-        "losses.csv, line 10: expected a step after 8, received 2",
+        ",seconds), the step above 8, received '2,",
     ),
 }
 
@@ -241,7 +247,7 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_another_error_of_reading_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match="found nothing"):
+    with pytest.raises(ReportError, match="found no run"):
         read_run(tmp_path / "none", "none")
 
 

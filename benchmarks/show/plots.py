@@ -66,7 +66,8 @@ def _log(axes: Axes, name: str) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _legend(axes: Axes) -> None:
+def _name_axes(axes: Axes, x: str, y: str) -> None:
+    axes.set(xlabel=x, ylabel=y)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
@@ -93,8 +94,7 @@ def _throughput(document: dict[str, Any], lines: list[Line]) -> Figure:
     axes.set_xlim(batches[0] / MARGIN, batches[-1] * MARGIN)
     axes.xaxis.set_minor_locator(NullLocator())
     _log(axes, "y")
-    axes.set(xlabel="images per step", ylabel="images per second")
-    _legend(axes)
+    _name_axes(axes, "images per step", "images per second")
     return figure
 
 
@@ -154,8 +154,7 @@ def _time_to_image(lines: list[Line]) -> Figure:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     _log(axes, "y")
-    axes.set(xlabel="images seen", ylabel="seconds since the process started")
-    _legend(axes)
+    _name_axes(axes, "images seen", "seconds since the process started")
     return figure
 
 

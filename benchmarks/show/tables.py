@@ -11,6 +11,7 @@ from rich.table import Table
 from benchmarks.document import roofline
 from benchmarks.show import verdict
 from benchmarks.show.verdict import short
+from shared.files.errors import one_line
 
 PIPED_WIDTH = 120  # a pipe has no width, and 80 columns would fold the table
 HEADINGS = {
@@ -38,12 +39,8 @@ def show(document: dict[str, Any], console: Console) -> None:
     for table in results_tables(document):
         console.print(table)
     for line in (
-        *peak_lines(document),
-        *bandwidth_lines(document),
-        *roofline.lines(document),
-        *caution_lines(document),
-        *loading_lines(document),
-        *communication_lines(document),
+        *rate_lines(document),
+        *limit_lines(document),
         *failures(document),
         *verdict.ratio_lines(document),
         *verdict.verdicts(document),
@@ -119,34 +116,50 @@ def remark(summary: dict[str, Any]) -> str:
 def failures(document: dict[str, Any]) -> list[str]:
     """Return one line per configuration that failed."""
     return [
-        f"{summary['label']}: {summary['status']}: {summary['error']}"
+        one_line(f"{summary['label']}: {summary['status']}: {summary['error']}")
         for summary in document["summary"]
         if summary["status"] != "ok"
     ]
 
 
-def peak_lines(document: dict[str, Any]) -> list[str]:
-    """Return the fastest matrix products that the percentages are of."""
-    return [
+def rate_lines(document: dict[str, Any]) -> list[str]:
+    """Return the rates that were measured: matrix products, memory, loading and communication."""
+    peaks = [
         f"GEMM peak: {peak['gflops_per_second']:.0f} GFLOP/s, {peak['method']}, "
         f"{peak['precision']}, threads {peak['threads']}"
         for peak in document["peaks"]
-    ] or ["GEMM peak: not measured"]
-
-
-def bandwidth_lines(document: dict[str, Any]) -> list[str]:
-    """Return the memory bandwidths that were measured."""
-    return [
+    ]
+    bandwidths = [
         f"memory bandwidth: {found['gbytes_per_second']:.1f} GB/s, {found['method']}, "
         f"threads {found['threads']}"
         for found in document.get("bandwidths", ())
-    ] or ["memory bandwidth: not measured"]
+    ]
+    loading = [
+        f"loading: {found['decoded_per_second']:.0f} JPEG files of {found['width']} x "
+        f"{found['height']} decoded per second, {found['batched_per_second']:.0f} images in "
+        "batches per second"
+        for found in (document["loading"],)
+        if found is not None
+    ]
+    communication = [
+        f"{summary['label']}: communication "
+        f"{100 * results['communication_ms'] / results['step_ms']['p50']:.1f} % of a step "
+        f"({short(results['communication_ms'])} ms, measured alone)"
+        for summary in document["summary"]
+        if "communication_ms" in (results := summary["results"] or {})
+    ]
+    return [
+        *(peaks or ["GEMM peak: not measured"]),
+        *(bandwidths or ["memory bandwidth: not measured"]),
+        *loading,
+        *communication,
+    ]
 
 
-def caution_lines(document: dict[str, Any]) -> list[str]:
-    """Return a word of caution for each kind of percentage that exceeds 100."""
+def limit_lines(document: dict[str, Any]) -> list[str]:
+    """Return the rooflines, and a word of caution for each kind of percentage that exceeds 100."""
     found = [summary["results"] for summary in document["summary"] if summary["results"]]
-    lines = []
+    lines = roofline.lines(document)
     if any((results["percent_of_gemm_peak"] or 0) > 100 for results in found):
         lines.append(
             "Above 100 %: convolutions ran faster than the matrix products seen, or skipped the "
@@ -159,25 +172,3 @@ def caution_lines(document: dict[str, Any]) -> list[str]:
             "batches may stay"
         )
     return lines
-
-
-def communication_lines(document: dict[str, Any]) -> list[str]:
-    """Return what share of a step the exchanges between devices would take by themselves."""
-    return [
-        f"{summary['label']}: communication "
-        f"{100 * results['communication_ms'] / results['step_ms']['p50']:.1f} % of a step "
-        f"({short(results['communication_ms'])} ms, measured alone)"
-        for summary in document["summary"]
-        if "communication_ms" in (results := summary["results"] or {})
-    ]
-
-
-def loading_lines(document: dict[str, Any]) -> list[str]:
-    """Return how fast images reach a step, where that was measured."""
-    return [
-        f"loading: {found['decoded_per_second']:.0f} JPEG files of {found['width']} x "
-        f"{found['height']} decoded per second, {found['batched_per_second']:.0f} images in "
-        "batches per second"
-        for found in (document["loading"],)
-        if found is not None
-    ]

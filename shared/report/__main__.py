@@ -35,28 +35,6 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {message}\n")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command's parser."""
-    parser = _Parser(
-        prog=PROGRAM,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run: training's --out"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("report.html"),
-        metavar="PAGE",
-        help="the page; one that is there is replaced (default: %(default)s)",
-    )
-    return parser
-
-
 def _check_out(out: Path) -> None:
     """Raise ReportError unless a page can be written there, before the work is done."""
     if out.suffix.lower() not in (".html", ".htm"):
@@ -67,23 +45,33 @@ def _check_out(out: Path) -> None:
         raise ReportError(f"--out {out}: there is no folder {out.parent}; make it or name another")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Read the runs and write the page about them."""
-    _check_out(options.out)
-    runs = read_runs(options.runs)
+def _write_report(paths: Sequence[Path], out: Path) -> None:
+    _check_out(out)
+    runs = read_runs(paths)
     from shared.report.page import make_page  # with matplotlib, which --help can spare
 
-    command = shlex.join([*PROGRAM.split(), *map(str, options.runs), "--out", str(options.out)])
+    command = shlex.join([*PROGRAM.split(), *map(str, paths), "--out", str(out)])
     page = make_page(runs, command).encode()
-    write_file_atomically(options.out, page)
+    write_file_atomically(out, page)
     noun = "run" if len(runs) == 1 else "runs"
-    print(f"wrote {printable(options.out)}: {len(runs)} {noun}, {len(page) / 1e6:.1f} MB")
+    print(f"wrote {printable(out)}: {len(runs)} {noun}, {len(page) / 1e6:.1f} MB")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; bad input is one line on stderr and exit code 2."""
-    options = build_parser().parse_args(arguments)
-    return run_command(PROGRAM, lambda: run(options))
+    parser = _Parser(
+        prog=PROGRAM,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run: training's --out")
+    help_of_out = "the page; one that is there is replaced (default: %(default)s)"
+    add("--out", type=Path, default=Path("report.html"), metavar="PAGE", help=help_of_out)
+    options = parser.parse_args(arguments)
+    return run_command(PROGRAM, lambda: _write_report(options.runs, options.out))
 
 
 if __name__ == "__main__":

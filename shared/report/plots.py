@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -27,17 +26,20 @@ STYLES = (
 )
 """Colour (3:1 or more on the page's white and on its near-black) and dashes, in line widths."""
 
-MOST_POINTS = 800
-"""Of one line; a longer table keeps the lowest and the highest value of every stretch."""
-
 OUTSIDE = 1.0
 """Percent of the losses at either end that need not be in a plot."""
 
 _TEXT = "#010203"  # stands for the page's text colour until the SVG is in the page
+_PANEL = {
+    # Long lines lose the points that they do not need: each stays within half a point of its place.
+    "path.simplify_threshold": 0.5,
+    "svg.fonttype": "none",  # text as text, which takes the font of the page
+    **dict.fromkeys(("text.color", "xtick.color", "ytick.color"), _TEXT),
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor"), _TEXT),
+}
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One line of a panel: int64 [points] and float64 [points]; NaN is a gap."""
 
     run: int
@@ -64,35 +66,13 @@ def loss_lines(runs: Sequence[Run], metric: str) -> list[Line]:
     """Return every value of a loss, pale, and over it the moving average, for each run."""
     raw, averages = [], []
     for number, run in enumerate(runs):
-        values = _drawn(run.losses[metric])
+        steps, values = run.losses["step"], _drawn(run.losses[metric])
         window = averaging_window(len(values))
         if window > 1:
-            raw.append(Line(number, *thinned(run.losses["step"], values), is_raw=True))
+            raw.append(Line(number, steps, values, is_raw=True))
             values = moving_average(values, window)
-        if len(values):
-            averages.append(Line(number, *thinned(run.losses["step"], values)))
+        averages += [Line(number, steps, values)] if len(values) else []
     return [*raw, *averages]
-
-
-def loss_limits(runs: Sequence[Run], metric: str) -> tuple[float, float] | None:
-    """Return the lowest and highest loss to show, so that a spike does not flatten all the rest.
-
-    They hold the averages whole and, of every run, all values but OUTSIDE percent at either end.
-    None where there is nothing to average, and every value is to be seen.
-    """
-    low, high = [], []
-    for run in runs:
-        values = _drawn(run.losses[metric])
-        averages = moving_average(values, averaging_window(len(values))) if len(values) else values
-        averages, values = (part[np.isfinite(part)] for part in (averages, values))
-        if len(averages):
-            ends = np.percentile(values, [OUTSIDE, 100 - OUTSIDE])
-            low.append(min(ends[0], averages.min()))
-            high.append(max(ends[1], averages.max()))
-    if not low or min(low) == max(high):
-        return None
-    margin = 0.05 * (max(high) - min(low))
-    return min(low) - margin, max(high) + margin
 
 
 def quality_lines(runs: Sequence[Run], column: str) -> list[Line]:
@@ -108,18 +88,20 @@ def _drawn(values: np.ndarray) -> np.ndarray:
     return np.where(drawable(values), values, np.nan)
 
 
-def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return at most about MOST_POINTS of the points, with the extremes and the gaps of all."""
-    if len(steps) <= MOST_POINTS:
-        return steps, values
-    kept: set[int] = {0, len(steps) - 1}
-    for stretch in np.array_split(np.arange(len(steps)), MOST_POINTS // 2):
-        part, finite = values[stretch], np.isfinite(values[stretch])
-        kept.add(int(stretch[np.where(finite, part, np.inf).argmin()]))
-        kept.add(int(stretch[np.where(finite, part, -np.inf).argmax()]))
-        kept.update(map(int, stretch[~finite][:1]))
-    chosen = sorted(kept)
-    return steps[chosen], values[chosen]
+def _limits(lines: Sequence[Line]) -> tuple[float, float] | None:
+    """Return the lowest and highest value to show, so that a spike does not flatten all the rest.
+
+    Averages are seen whole, and of raw values all but OUTSIDE percent at either end.
+    """
+    ends: list[float] = []
+    for line in lines:
+        values = line.values[np.isfinite(line.values)]
+        percent = OUTSIDE if line.is_raw else 0.0
+        ends += np.percentile(values, [percent, 100 - percent]).tolist() if len(values) else []
+    if not ends or min(ends) == max(ends):
+        return None
+    margin = 0.05 * (max(ends) - min(ends))
+    return min(ends) - margin, max(ends) + margin
 
 
 def new_axes(title: str, width: float, height: float) -> tuple[Figure, Axes]:
@@ -140,41 +122,32 @@ def saved(figure: Figure, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def draw_panel(
-    name: str, lines: Sequence[Line], limits: tuple[float, float] | None = None
-) -> Markup:
-    """Return one panel as an <svg> element; `name` is its title and makes its ids its own.
+def draw_panel(name: str, lines: Sequence[Line]) -> Markup:
+    """Return one panel as an <svg> element; `name` is its title and makes its ids unique.
 
     The points of the line of run r are those of the path in the group `name-r`, of its raw
     values `name-r-raw`.
     """
-    # Every point as it is, and text as text, which takes the font of the page.
-    settings = {"path.simplify": False, "svg.fonttype": "none", "svg.hashsalt": name}
-    coloured = ("text.color", "xtick.color", "ytick.color", "axes.edgecolor", "axes.labelcolor")
-    with matplotlib.rc_context(settings | dict.fromkeys(coloured, _TEXT)):
+    with matplotlib.rc_context({**_PANEL, "svg.hashsalt": name}):
         figure, axes = new_axes(name, 4.8, 2.9)
         axes.set_xlabel("training step")
         for line in lines:
-            _draw_line(axes, f"{name}-{line.run}{'-raw' * line.is_raw}", line)
-        axes.set_ylim(limits)
+            colour, dashes = run_style(line.run)
+            axes.plot(
+                line.steps,
+                line.values,
+                color=colour,
+                linewidth=0.6 if line.is_raw else 1.5,
+                alpha=0.22 if line.is_raw else 1.0,
+                linestyle=(0, dashes) if dashes and not line.is_raw else "-",
+                # A line of few points is hardly seen, one of a single point not at all.
+                marker="o" if len(line.steps) <= 40 else None,
+                markersize=2.5,
+                gid=f"{name}-{line.run}{'-raw' * line.is_raw}",
+            )
+        axes.set_ylim(_limits(lines))
         svg = saved(figure, "svg", transparent=True, metadata={"Date": None})
     return Markup(_inlined(svg.decode("utf-8"), name))
-
-
-def _draw_line(axes: Axes, group: str, line: Line) -> None:
-    colour, dashes = run_style(line.run)
-    axes.plot(
-        line.steps,
-        line.values,
-        color=colour,
-        linewidth=0.6 if line.is_raw else 1.5,
-        alpha=0.22 if line.is_raw else 1.0,
-        linestyle=(0, dashes) if dashes and not line.is_raw else "-",
-        # A line of few points is hardly seen, one of a single point not at all.
-        marker="o" if len(line.steps) <= 40 else None,
-        markersize=2.5,
-        gid=group,
-    )
 
 
 def _inlined(svg: str, name: str) -> str:

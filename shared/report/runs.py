@@ -63,6 +63,12 @@ class Run:
         """How long the recorded steps took, in all sessions together."""
         return float(self.losses["seconds"][-1]) if len(self.losses) else None
 
+    @property
+    def last_written(self) -> datetime | None:
+        """When losses.csv was last written to."""
+        path = RunFolder(self.path).losses
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None
+
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
     """Read the folders of runs, in their order; each gets a name that no other has.
@@ -91,19 +97,13 @@ def read_run(path: Path, name: str) -> Run:
     grids = dict(sorted((int(match[1]), file) for match, file in found if match))
     notes = [*loss_notes, *_not_drawn(losses), *quality_notes]
     notes += [] if grids else ["There are no sample grids."]
-    run = Run(path, name, spec, sessions, losses, quality, grids, notes)
-    run.notes[:0] = [*_session_notes(run), *_progress_notes(run, folder)]
-    return run
+    return Run(path, name, spec, sessions, losses, quality, grids, notes)
 
 
 def _read_description(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    shown = folder.path
-    if not shown.is_dir():
-        found = "a file" if shown.exists() else "nothing"
-        raise ReportError(f"{shown}: expected the folder of a run, found {found}")
     if not folder.description.is_file():
         raise ReportError(
-            f"{shown}: expected the folder of a run, found no run.json in it; "
+            f"{folder.path}: expected the folder of a run, found no run.json in it; "
             "name the folder that was training's --out"
         )
     try:
@@ -112,13 +112,13 @@ def _read_description(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str,
         for session in sessions:
             session["options"] = dict(session["options"])
             session["versions"] = dict(session.get("versions", {}))
-    except (ValueError, TypeError, KeyError) as error:  # of json.loads, dict() and the look-ups
+        sessions[-1]  # there is at least one
+    except (ValueError, TypeError, LookupError) as error:  # of json.loads, dict() and the look-ups
         raise ReportError(
-            f"{shown}/run.json: expected what training writes (spec, and sessions with their "
-            f"options), found another or damaged file ({type(error).__name__}: {error})"
+            f"{folder.description}: expected what training writes (spec, and one or more sessions "
+            "with their options), found another or damaged file "
+            f"({type(error).__name__}: {error}); name the folder of another run"
         ) from error
-    if not sessions:
-        raise ReportError(f"{shown}/run.json: expected at least one session, found none")
     return spec, sessions
 
 
@@ -132,57 +132,27 @@ def read_table(path: Path, columns: tuple[str, ...]) -> tuple[np.ndarray, list[s
     if not path.exists():
         return np.empty(0, kind), [f"There is no {path.name}."]
     # Whatever is not UTF-8 becomes a character that is no number, which is reported with its line.
-    head, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    if lines and tuple(head.strip().split(",")) != columns:
-        raise ReportError(
-            f"{path}: expected the columns {','.join(columns)}, received {head!r:.60}"
-        )
+    *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    names = ",".join(columns)
+    if lines and lines[0].strip() != names:
+        raise ReportError(f"{path}: expected the columns {names}, received {lines[0]!r:.60}")
     rows: list[tuple[float, ...]] = []
-    for number, line in enumerate(lines[:-1], 2):
-        rows.append(_numbers(path, number, line, columns))
-        if len(rows) > 1 and rows[-1][0] <= rows[-2][0]:
+    for number, line in enumerate(lines[1:], 2):
+        last = rows[-1][0] if rows else -1
+        try:
+            step, *values = line.split(",")
+            rows.append((int(step), *map(float, values)))
+            if len(rows[-1]) != len(columns) or not last < rows[-1][0] < MOST_STEPS:
+                raise ValueError
+        except ValueError:
             raise ReportError(
-                f"{path}, line {number}: expected a step after {rows[-2][0]}, "
-                f"received {rows[-1][0]}; two runs may have written to it"
-            )
-    rest = lines[-1] if lines else head
+                f"{path}, line {number}: expected {len(columns)} numbers ({names}), the step above "
+                f"{last}, received {line!r:.60}; remove the line, or find out whether two runs "
+                "have written to the file"
+            ) from None
     notes = [f"The last line of {path.name} is half-written and left out."] if rest else []
     notes += [] if rows else [f"{path.name} holds no row yet."]
     return np.array(rows, kind), notes
-
-
-def _numbers(path: Path, number: int, line: str, columns: tuple[str, ...]) -> tuple[float, ...]:
-    fields = line.strip().split(",")
-    try:
-        row = (int(fields[0]), *map(float, fields[1:]))
-    except ValueError:
-        row = ()
-    if len(row) != len(columns) or not 0 <= row[0] < MOST_STEPS:
-        raise ReportError(
-            f"{path}, line {number}: expected {len(columns)} numbers "
-            f"({','.join(columns)}), received {line!r:.60}; remove the line"
-        )
-    return row
-
-
-def _session_notes(run: Run) -> list[str]:
-    starts = [
-        f"{session['options'].get('implementation', 'unknown')} from step {session.get('start')}"
-        for session in run.sessions
-    ]
-    return [f"In {len(starts)} sessions: {', '.join(starts)}."] if len(starts) > 1 else []
-
-
-def _progress_notes(run: Run, folder: RunFolder) -> list[str]:
-    """Return a sentence about a run that has not made all its steps."""
-    if run.asked_steps is None or run.completed_steps >= run.asked_steps:
-        return []
-    text = f"{run.completed_steps:,} of {run.asked_steps:,} steps are recorded: the run is going on"
-    text += " or was stopped."
-    if folder.losses.exists():
-        written = datetime.fromtimestamp(folder.losses.stat().st_mtime, UTC)
-        text += f" losses.csv was last written at {written:%Y-%m-%d %H:%M} UTC."
-    return [text]
 
 
 def drawable(values: np.ndarray) -> np.ndarray:

@@ -14,7 +14,6 @@ from shared.spec import NETWORKS
 SPEC, OPTIONS, ENVIRONMENT, VERSIONS = "system", "options", "environment", "versions"
 LOSS, DATASET = (SPEC, "loss"), (ENVIRONMENT, "dataset")
 ABSENT = "—"
-_EXPECTED_TO_DIFFER = {"out", "resume"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,12 @@ class Setting:
     def differs(self) -> bool:
         """Whether two runs differ in it. A package that a run did without is no difference."""
         return len(set(self.values) - ({ABSENT} if self.group == VERSIONS else set())) > 1
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether it says what was run, not where it ran or into which folder it was written."""
+        chosen = self.group in (SPEC, OPTIONS) and self.name not in ("out", "resume")
+        return chosen or (self.group, self.name) == DATASET
 
 
 def compare_settings(runs: Sequence[Run]) -> list[Setting]:
@@ -64,24 +69,6 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             flat[f"{prefix}{name}"] = shown
     return flat
-
-
-def differences_in_words(settings: Sequence[Setting]) -> str:
-    """Return one sentence on what was set differently, as a reader of a comparison asks for it.
-
-    Where they ran is left out, as are the folders they were written to.
-    """
-    found = [
-        f"{setting.name} ({', '.join(dict.fromkeys(setting.values))})"
-        for setting in settings
-        if setting.differs
-        and (setting.group in (SPEC, OPTIONS) or (setting.group, setting.name) == DATASET)
-        and setting.name not in _EXPECTED_TO_DIFFER
-    ]
-    if not found:
-        return "System, options and data are the same in all runs."
-    same = "All else of system, options and data is the same."
-    return f"The runs differ in {', '.join(found)}. {same}"
 
 
 def headline(run: Run) -> dict[str, str]:
