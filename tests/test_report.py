@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,18 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
     assert len(page.all("script")) == 1
 
 
+def test_the_templates_are_part_of_an_installed_package() -> None:
+    root = Path(__file__).resolve().parent.parent
+    configuration = tomllib.loads((root / "pyproject.toml").read_text())
+    data = configuration["tool"]["setuptools"]["package-data"]
+    for package, folder in (("shared", "report/templates"), ("benchmarks", "show/templates")):
+        files = set((root / package / folder).iterdir())
+        assert files
+        assert files <= {
+            file for pattern in data[package] for file in (root / package).glob(pattern)
+        }
+
+
 # --- samples -----------------------------------------------------------------------------------
 
 
@@ -133,6 +146,13 @@ def test_headline_of_every_run(three: list[Path]) -> None:
         "The runs differ in implementation (pytorch, tf, jax). "
         "All else of system, options and data is the same."
     )
+
+
+def test_a_loss_that_is_no_text_is_compared_as_it_is(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name) for name in "ab"]
+    description = runs[1] / "run.json"
+    description.write_text(description.read_text().replace('"bce_probs"', '["bce_probs"]'))
+    assert "The runs have different losses" in report(*runs).text
 
 
 def test_different_data_are_said(tmp_path: Path) -> None:

@@ -73,20 +73,18 @@ def _name_axes(axes: Axes, x: str, y: str) -> None:
 
 def _throughput(document: dict[str, Any], lines: list[Line]) -> Figure:
     figure, axes = new_axes("Images per second against batch size, 95 % intervals", 8.5, 4.6)
-    series: dict[tuple, list[Line]] = {}
+    series: dict[str, list[Line]] = {}
     for configuration, results in lines:
         if not configuration["again"]:
-            own = configuration.items()
-            key = tuple(v for k, v in own if k not in ("id", "label", "batch_size"))
-            series.setdefault(key, []).append((configuration, results))
-    for members in series.values():
+            name = configuration["label"].replace(f" batch {configuration['batch_size']}", "")
+            series.setdefault(name, []).append((configuration, results))
+    for name, members in series.items():
         rates = [results["images_per_second"] for _, results in members]
         middle = np.array([rate["median"] for rate in rates])
         reach = np.abs(np.array([rate["interval_95"] for rate in rates]).T - middle)
-        first = members[0][0]
         batches = [configuration["batch_size"] for configuration, _ in members]
-        name = first["label"].replace(f" batch {first['batch_size']}", "")
-        axes.errorbar(batches, middle, yerr=reach, capsize=3, label=name, **_style(first))
+        style = _style(members[0][0])
+        axes.errorbar(batches, middle, yerr=reach, capsize=3, label=name, **style)
     _draw_rooflines(document, axes, lines)
     axes.set_xscale("log", base=2)
     batches = sorted({configuration["batch_size"] for configuration, _ in lines})
