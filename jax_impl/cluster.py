@@ -12,17 +12,16 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from shared.run.command import EXIT_BAD_INPUT, TrainingOptions
-from shared.run.following import FollowingRun
-from shared.run.training import TrainingRun
+from shared.run.console import EXIT_BAD_INPUT
+from shared.run.process import Processes
 
-__all__ = ["any_process", "connect", "hosts", "joined", "leave", "open_run"]
+__all__ = ["connect", "hosts", "joined", "leave", "processes"]
 
 # JAX itself reads the first alone, and finds the others in the variables of some schedulers.
 COORDINATOR, PROCESSES, PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -99,30 +98,10 @@ def leave(code: int) -> int:
     return code
 
 
-def open_run(
-    options: TrainingOptions, device: str, versions: Mapping[str, str]
-) -> TrainingRun | FollowingRun:
-    """Open the run: the first process writes it, the others follow.
-
-    If it fails in one of several, that one raises what it met and the others ValueError.
-    """
-    if jax.process_count() == 1:
-        return TrainingRun.open(options, device=device, versions=versions)
-    try:
-        if jax.process_index() == 0:
-            run: TrainingRun | FollowingRun = TrainingRun.open(
-                options, device=device, versions=versions, agree=any_process
-            )
-        else:
-            run = FollowingRun.open(options, agree=any_process)
-    except (ValueError, OSError):
-        any_process(True)
-        raise
-    if any_process(False):
-        raise ValueError("another process of the run could not start; its message says why")
-    return run
+def processes() -> Processes | None:
+    """Return the processes of the run, if there are several; the first one writes it."""
+    return Processes(jax.process_index() == 0, _any_process) if jax.process_count() > 1 else None
 
 
-def any_process(flag: bool) -> bool:
-    """Return whether any process says True; every process must ask."""
+def _any_process(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))

@@ -29,9 +29,10 @@ from jax_impl.state import (
     select_device,
     synchronize,
 )
-from shared.run.command import TrainingOptions, run_command
-from shared.run.following import FollowingRun
-from shared.run.training import TrainingRun
+from shared.run.command import run_training
+from shared.run.options import TrainingOptions
+from shared.run.process import RunProcess
+from shared.run.training import open_run
 from shared.spec import NetworkName
 
 __all__ = [
@@ -207,7 +208,7 @@ def _forward(state: TrainState, name: NetworkName, x: jax.Array, training: bool)
         return apply(network, network.parameters, x, training=training)[0]
 
 
-def fit(state: TrainState, run: TrainingRun | FollowingRun) -> TrainState:
+def fit(state: TrainState, run: RunProcess) -> TrainState:
     """Train to the run's last step, with samples and checkpoints when they are due."""
     for step in run.remaining_steps():
         state, metrics = train_step(state, *batches_to_devices(state, *run.inputs(step)))
@@ -219,7 +220,7 @@ def fit(state: TrainState, run: TrainingRun | FollowingRun) -> TrainState:
     return state
 
 
-def _samples(state: TrainState, run: TrainingRun | FollowingRun) -> np.ndarray:
+def _samples(state: TrainState, run: RunProcess) -> np.ndarray:
     return images_to_numpy(generate(state, latents_to_device(state, run.sample_latents)))
 
 
@@ -230,7 +231,7 @@ def train(options: TrainingOptions) -> None:
     with cluster.joined(), jax.enable_x64(options.dtype == "float64"):
         device = str(select_device(options.device))
         versions = {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
-        run = cluster.open_run(options, device, versions)
+        run = open_run(options, device, versions, cluster.processes())
         state = create_train_state(
             options.spec,
             seed=options.seed,
@@ -249,7 +250,7 @@ def train(options: TrainingOptions) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return cluster.leave(run_command("jax", train, arguments))
+    return cluster.leave(run_training("jax", train, arguments))
 
 
 if __name__ == "__main__":

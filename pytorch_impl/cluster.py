@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
@@ -27,18 +27,10 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from shared.run.command import EXIT_BAD_INPUT, EXIT_INTERRUPTED, TrainingOptions
-from shared.run.following import FollowingRun
-from shared.run.training import TrainingRun
+from shared.run.console import EXIT_BAD_INPUT, EXIT_INTERRUPTED
+from shared.run.process import Processes
 
-__all__ = [
-    "any_process",
-    "is_process_of_several",
-    "joined",
-    "launch",
-    "open_run",
-    "process_number",
-]
+__all__ = ["is_process_of_several", "joined", "launch", "process_number", "processes"]
 
 EXIT_WAITED, EXIT_LOST = 3, 4  # of a process that `launch` has started
 GO_ON = "the last checkpoint is good, go on with --resume"
@@ -123,6 +115,10 @@ def joined(device: str, wait_limit: float) -> Iterator[None]:
     try:
         dist.init_process_group(backend, timeout=limit)
         yield
+    except (ValueError, OSError) as error:
+        if LAUNCHER in os.environ and dist.get_rank() > 0:  # the first one prints it
+            raise SystemExit(EXIT_BAD_INPUT) from error
+        raise
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
@@ -151,42 +147,13 @@ def _end_with_launcher() -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-def open_run(
-    options: TrainingOptions, device: str, versions: Mapping[str, str]
-) -> TrainingRun | FollowingRun:
-    """Open the run: the first process writes it, the others follow.
-
-    If it fails in one of several, the first process raises ValueError with the first that was
-    said, and the others end in silence.
-    """
-    if not dist.is_initialized():
-        return TrainingRun.open(options, device=device, versions=versions)
-    run: TrainingRun | FollowingRun | None = None
-    problem = None
-    try:
-        if process_number() == 0:
-            run = TrainingRun.open(options, device=device, versions=versions, agree=any_process)
-        else:
-            run = FollowingRun.open(options, agree=any_process)
-    except (ValueError, OSError) as error:
-        problem = str(error)
-    problems: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(problems, problem)
-    if run is not None and not any(problems):
-        return run
-    if process_number() > 0:
-        raise SystemExit(EXIT_BAD_INPUT)
-    raise ValueError(next(text for text in problems if text))
+def processes() -> Processes | None:
+    """Return the processes of the run, if there are several; the first one writes it."""
+    return Processes(dist.get_rank() == 0, _any_process) if dist.is_initialized() else None
 
 
-def any_process(flag: bool) -> bool:
-    """Return whether any process says True; every process must ask."""
-    votes = torch.tensor(float(flag), device=_device())
+def _any_process(flag: bool) -> bool:
+    nccl = dist.get_backend() == "nccl"
+    votes = torch.tensor(float(flag), device="cuda" if nccl else "cpu")
     dist.all_reduce(votes, dist.ReduceOp.MAX)
     return bool(votes)
-
-
-def _device() -> torch.device:
-    if dist.get_backend() == "nccl":
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")

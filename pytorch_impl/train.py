@@ -24,9 +24,10 @@ from pytorch_impl.state import (
     select_device,
     synchronize,
 )
-from shared.run.command import TrainingOptions, run_command
-from shared.run.following import FollowingRun
-from shared.run.training import TrainingRun
+from shared.run.command import run_training
+from shared.run.options import TrainingOptions
+from shared.run.process import RunProcess
+from shared.run.training import open_run
 from shared.spec import NetworkName
 
 __all__ = [
@@ -167,7 +168,7 @@ def _forward(state: TrainState, name: NetworkName, x: Tensor, training: bool) ->
     return output
 
 
-def fit(state: TrainState, run: TrainingRun | FollowingRun) -> None:
+def fit(state: TrainState, run: RunProcess) -> None:
     """Train to the run's last step, with samples and checkpoints when they are due."""
     for step in run.remaining_steps():
         metrics = train_step(state, *batches_to_devices(state, *run.inputs(step)))
@@ -178,7 +179,7 @@ def fit(state: TrainState, run: TrainingRun | FollowingRun) -> None:
             run.save_checkpoint(step, export_state(state))
 
 
-def _samples(state: TrainState, run: TrainingRun | FollowingRun) -> np.ndarray:
+def _samples(state: TrainState, run: RunProcess) -> np.ndarray:
     return images_to_numpy(generate(state, latents_to_device(state, run.sample_latents)))
 
 
@@ -187,7 +188,8 @@ def train(options: TrainingOptions) -> None:
     parallel.prepare_devices(options.device, options.devices)
     with cluster.joined(options.device, options.wait_limit):
         device = str(select_device(options.device))
-        run = cluster.open_run(options, device, {"torch": torch.__version__})
+        versions = {"torch": torch.__version__}
+        run = open_run(options, device, versions, cluster.processes())
         state = create_train_state(
             options.spec,
             seed=options.seed,
@@ -215,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parallel.prepare_devices(options.device, options.devices)
             cluster.launch([*given, "--out", str(options.out)], options.devices)
 
-    return run_command("pytorch", start, given)
+    return run_training("pytorch", start, given)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 
 from shared.interface import IMPLEMENTATIONS, Implementation, MissingFrameworkError
 from shared.interface import load_implementation as load
-from shared.run.command import run_command
+from shared.run.command import run_training
 from shared.run.options import TrainingOptions
 from tests.stand_in_run import stand_in_options, ten_pictures
 
@@ -126,7 +126,7 @@ def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trai
 
     def parse(*argv: str) -> TrainingOptions:
         received: list[TrainingOptions] = []
-        assert run_command("jax", received.append, argv) == 0
+        assert run_training("jax", received.append, argv) == 0
         return received[0]
 
     return parse

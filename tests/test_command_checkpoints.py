@@ -9,7 +9,7 @@ import pytest
 
 from shared.files.checkpoint import read_checkpoint, write_checkpoint
 from shared.run import training as training_run
-from shared.run.command import run_command
+from shared.run.command import run_training
 from shared.run.options import ALL_CHECKPOINTS, KEEP_CHECKPOINTS
 from tests.stand_in_run import (
     KERNEL,
@@ -80,7 +80,7 @@ def test_a_later_checkpoint_that_cannot_be_read_does_not_count(make_options):
 def command(data, out, *extra):
     """Run the command with the stand-in in the place of a framework."""
     small = ["--width", "1", "--batch-size", "2", "--checkpoint-every", "2", "--data", str(data)]
-    return run_command("jax", fit, [*small, "--out", str(out), *extra])
+    return run_training("jax", fit, [*small, "--out", str(out), *extra])
 
 
 def test_resume_keeps_what_the_run_was_started_to_keep(tmp_path, data):
@@ -108,16 +108,16 @@ def test_keep_checkpoints_takes_a_number_or_all(tmp_path, capsys):
     received = []
 
     def keep(*argv):
-        assert run_command("jax", received.append, ["--out", str(tmp_path / "x"), *argv]) == 0
+        assert run_training("jax", received.append, ["--out", str(tmp_path / "x"), *argv]) == 0
         return received[-1].keep_checkpoints
 
     assert keep() == KEEP_CHECKPOINTS == 3
     assert keep("--keep-checkpoints", "5") == 5
     assert keep("--keep-checkpoints", "all") == keep("--keep-checkpoints", "0") == ALL_CHECKPOINTS
-    assert run_command("jax", pytest.fail, ["--keep-checkpoints", "-2"]) == 2
+    assert run_training("jax", pytest.fail, ["--keep-checkpoints", "-2"]) == 2
     assert "--keep-checkpoints must be at least 1, or all" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        run_command("jax", pytest.fail, ["--keep-checkpoints", "some"])
+        run_training("jax", pytest.fail, ["--keep-checkpoints", "some"])
     assert "expected a whole number or all, received 'some'" in capsys.readouterr().err
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from shared.files.checkpoint import read_checkpoint
-from shared.run.command import build_parser, run_command
-from shared.run.config import config_text
+from shared.run.command import run_training
+from shared.run.config import config_bytes
+from shared.run.parser import build_parser
 from tests.stand_in_run import fit, loss_rows, ten_pictures
 
 EVERY_OPTION = {
@@ -52,7 +53,7 @@ def on_the_command_line(values):
 
 
 def write(values, folder, separator="-"):
-    text = config_text("jax", {key.replace("-", "_"): value for key, value in values.items()})
+    text = config_bytes("jax", values).decode()
     lines = [line.split(" = ") if " = " in line else [line] for line in text.splitlines()]
     path = folder / "c.toml"
     text = "\n".join(" = ".join([key.replace("-", separator), *rest]) for key, *rest in lines)
@@ -102,16 +103,13 @@ def test_all_checkpoints_and_whole_numbers_where_fractions_may_be(parse, tmp_pat
         ("learning_rat = 3", "did you mean learning-rate?"),
         ("zzz = 3", "unknown option 'zzz'; known are system, loss, data"),
         ("config = 'd.toml'", "unknown option 'config'"),
-        ("batch-size = '16'", 'batch-size must be a whole number, received "16"'),
-        ("batch_size = 16.0", "batch_size must be a whole number, received 16.0"),
-        ("steps = true", "steps must be a whole number, received true"),
-        ("full = 1", "full must be true or false, received 1"),
-        ("learning-rate = 'big'", 'learning-rate must be a number, received "big"'),
-        ("out = 3", "out must be a text in quotes, received 3"),
-        ("keep-checkpoints = 'x'", 'must be a whole number, or all, received "x"'),
-        ("loss = 'hinge'", 'loss must be one of bce, bce_probs, minimax, lsgan, received "hinge"'),
-        ("[steps]\nn = 3", 'steps must be a whole number, received {"n": 3}'),
-        ("d-steps = 1\nd_steps = 2", "c.toml: d-steps is given twice, with - and with _"),
+        ("batch_size = 16.0", "c.toml: argument --batch-size: invalid int value: '16.0'"),
+        ("steps = true", "c.toml: argument --steps: invalid int value: 'True'"),
+        ("full = 1", "c.toml: full must be true or false, received 1"),
+        ("learning-rate = 'big'", "argument --learning-rate: invalid float value: 'big'"),
+        ("keep-checkpoints = 'x'", "--keep-checkpoints: expected a whole number or all, received"),
+        ("loss = 'hinge'", "argument --loss: invalid choice: 'hinge' (choose from 'bce', 'bce_pr"),
+        ("[steps]\nn = 3", "argument --steps: invalid int value: \"{'n': 3}\""),
         ("steps = ", "c.toml is no TOML: Invalid value (at end of document); expected lines such"),
         ("x = " + "[" * 10_000, "c.toml is no TOML"),
         ("seed = -1", "--seed must be between 0 and"),
@@ -120,7 +118,7 @@ def test_all_checkpoints_and_whole_numbers_where_fractions_may_be(parse, tmp_pat
 def test_mistakes_in_a_file_are_one_line(tmp_path, capsys, text, message):
     path = tmp_path / "c.toml"
     path.write_text(text)
-    assert run_command("tf", pytest.fail, ["--config", str(path)]) == 2
+    assert run_training("tf", pytest.fail, ["--config", str(path)]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -128,7 +126,7 @@ def test_mistakes_in_a_file_are_one_line(tmp_path, capsys, text, message):
 
 @pytest.mark.parametrize("name", ["nothing.toml", "."])
 def test_a_file_that_cannot_be_read(tmp_path, capsys, name):
-    assert run_command("tf", pytest.fail, ["--config", str(tmp_path / name)]) == 2
+    assert run_training("tf", pytest.fail, ["--config", str(tmp_path / name)]) == 2
     assert f"--config {tmp_path / name} cannot be read: " in capsys.readouterr().err
 
 
@@ -136,17 +134,10 @@ def test_text_of_every_kind_comes_back(tmp_path):
     values = {
         "out": 'a "quoted" \\ path\n\t\x07\x7f ü 漢字',
         "width": 3,
-        "learning_rate": 1e-5,
-        "full": True,
-        "loss": None,
-    }
-    read = tomllib.loads(config_text("jax", values))
-    assert read == {
-        "out": values["out"],
-        "width": 3,
         "learning-rate": 1e-5,
         "full": True,
     }
+    assert tomllib.loads(config_bytes("jax", values).decode()) == values
 
 
 # --- config.toml of a run --------------------------------------------------------------------
@@ -168,10 +159,10 @@ def test_the_config_of_a_run_starts_it_again(tmp_path, monkeypatch, options):
     ten_pictures(tmp_path)
     small = ["--width", "1", "--batch-size", "2", "--steps", "9", "--checkpoint-every", "4"]
     first = [*small, *options, "--data", "images.npz", "--out", "one run"]
-    assert run_command("jax", fit, first) == 0
+    assert run_training("jax", fit, first) == 0
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert run_command("jax", fit, ["--config", "../one run/config.toml", "--out", "new"]) == 0
+    assert run_training("jax", fit, ["--config", "../one run/config.toml", "--out", "new"]) == 0
     one, new = tmp_path / "one run", tmp_path / "elsewhere" / "new"
     assert loss_rows(one) == loss_rows(new)
     assert sorted(p.name for p in new.rglob("*")) == sorted(p.name for p in one.rglob("*"))
@@ -186,10 +177,10 @@ def test_the_config_of_a_run_resumes_it_in_place(tmp_path):
     data = ten_pictures(tmp_path)
     out = tmp_path / "run"
     small = ["--width", "1", "--batch-size", "2", "--steps", "4", "--data", str(data)]
-    assert run_command("jax", fit, [*small, "--out", str(out)]) == 0
+    assert run_training("jax", fit, [*small, "--out", str(out)]) == 0
     config = str(out / "config.toml")
-    assert run_command("jax", fit, ["--config", config]) == 2  # it holds a run
-    assert run_command("jax", fit, ["--config", config, "--resume", "--steps", "6"]) == 0
+    assert run_training("jax", fit, ["--config", config]) == 2  # it holds a run
+    assert run_training("jax", fit, ["--config", config, "--resume", "--steps", "6"]) == 0
     assert loss_rows(out)[-1][0] == "6"
     assert tomllib.loads((out / "config.toml").read_text())["steps"] == 6
 
@@ -201,7 +192,7 @@ def test_an_interrupted_run_has_its_config_already(tmp_path):
         return fit(options, lambda step, metrics: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
-        run_command(
+        run_training(
             "jax",
             crash,
             [
@@ -224,8 +215,8 @@ def test_paths_come_back_in_any_locale(tmp_path, name):
     data = ten_pictures(tmp_path)
     out, new = os.path.join(os.fsencode(tmp_path), name), os.fsencode(tmp_path / "new")
     program = (
-        "import sys; from shared.run.command import run_command; "
-        "from tests.stand_in_run import fit; sys.exit(run_command('jax', fit))"
+        "import sys; from shared.run.command import run_training; "
+        "from tests.stand_in_run import fit; sys.exit(run_training('jax', fit))"
     )
     for locale, *arguments in (
         ("ascii", b"--width", b"1", b"--batch-size", b"2", b"--steps", b"3", b"--out", out,

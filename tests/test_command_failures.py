@@ -10,10 +10,9 @@ import pytest
 
 from shared.files.checkpoint import read_checkpoint
 from shared.interface import METRIC_NAMES
-from shared.run.collapse import STEPS_IN_A_ROW, DiscriminatorWatch
-from shared.run.command import run_command
-from shared.run.failures import is_out_of_memory
-from shared.run.training import NonFiniteLossError, NonFiniteStateError, TrainingRun
+from shared.run.command import run_training
+from shared.run.failures import STEPS_IN_A_ROW, DiscriminatorWatch, is_out_of_memory
+from shared.run.training import NonFiniteLossError, NonFiniteStateError, open_run
 from shared.spec import LOSS_NAMES
 from tests.conftest import limit_threads
 from tests.stand_in_run import (
@@ -42,7 +41,7 @@ def test_a_loss_that_is_not_finite_says_what_is_left_and_what_to_try(make_option
 
 
 def train_with_broken_state(options, broken_step, meddle):
-    run = TrainingRun.open(options, device="cpu", versions={})
+    run = open_run(options, device="cpu", versions={})
     state = FakeState(options, run.restored)
     with run:
         for step in run.remaining_steps():
@@ -181,7 +180,7 @@ def test_no_memory_left_names_the_batch_size(errors, tmp_path, capsys):
             raise error
 
         small = ["--batch-size", "48", "--width", "7", "--out", str(tmp_path / "run")]
-        assert run_command("tf", train, small) == 2
+        assert run_training("tf", train, small) == 2
         said = capsys.readouterr().err
         assert said.startswith(
             "python -m tf_impl.train: error: out of memory with --batch-size 48 and --width 7; "
@@ -189,7 +188,7 @@ def test_no_memory_left_names_the_batch_size(errors, tmp_path, capsys):
         )
         assert said.count("\n") == 1
         assert len(said) < 400
-        assert run_command("tf", train, [*small, "--debug"]) == 2
+        assert run_training("tf", train, [*small, "--debug"]) == 2
         assert "Traceback" in capsys.readouterr().err
 
 
@@ -201,7 +200,7 @@ def test_other_errors_are_not_taken_for_it(tmp_path):
             raise error
 
         with pytest.raises(type(error)):
-            run_command("tf", train, ["--out", str(tmp_path / "run")])
+            run_training("tf", train, ["--out", str(tmp_path / "run")])
 
 
 # --- disks -----------------------------------------------------------------------------------
@@ -213,7 +212,7 @@ class FullDisk(io.StringIO):
 
 
 def test_a_table_that_cannot_be_written_is_named(make_options, monkeypatch):
-    run = TrainingRun.open(make_options(), device="cpu", versions={})
+    run = open_run(make_options(), device="cpu", versions={})
     state = FakeState(make_options(), None)
 
     def train():

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from shared.interface import MissingFrameworkError
-from shared.run.command import QUICK_RUNS, TrainingOptions, run_command
+from shared.run.command import run_training
+from shared.run.options import QUICK_RUNS, TrainingOptions
 from shared.spec import SYSTEMS, AdamSpec
 from tests.stand_in_run import names
 
@@ -66,7 +67,7 @@ def test_defaults_of_every_system(parse, system, capsys):
     assert options.spec == own.replace(width=quick.width, batch_size=quick.batch_size, **rates)
     assert parse("--system", system, "--full").spec == own
     with pytest.raises(SystemExit):
-        run_command("jax", print, ["--help"])
+        run_training("jax", print, ["--help"])
     row = [system, *map(str, dataclasses.astuple(quick))]
     assert row in [line.split() for line in capsys.readouterr().out.splitlines()]
 
@@ -91,7 +92,7 @@ def test_learning_rates(parse):
 
 @pytest.mark.parametrize("rate", ["0", "-0.5", "nan", "inf"])
 def test_a_learning_rate_that_cannot_be_is_refused(rate, capsys):
-    assert run_command("jax", print, ["--learning-rate", rate]) == 2
+    assert run_training("jax", print, ["--learning-rate", rate]) == 2
     assert "--learning-rate must be positive and finite, received" in capsys.readouterr().err
 
 
@@ -120,7 +121,7 @@ def test_default_folder_takes_the_next_free_name(parse):
     ],
 )
 def test_numbers_out_of_range(parse, capsys, argv, message):
-    assert run_command("tf", pytest.fail, argv) == 2
+    assert run_training("tf", pytest.fail, argv) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith(f"python -m tf_impl.train: error: {message}")
     assert captured.err.count("\n") == 1
@@ -138,7 +139,7 @@ def test_numbers_out_of_range(parse, capsys, argv, message):
 )
 def test_usage_errors(argv, capsys):
     with pytest.raises(SystemExit) as caught:
-        run_command("tf", pytest.fail, argv)
+        run_training("tf", pytest.fail, argv)
     assert caught.value.code == 2
     assert "usage: python -m tf_impl.train" in capsys.readouterr().err
 
@@ -158,7 +159,7 @@ def test_errors_become_one_line(capsys, error, code, line, debug):
     def train(options):
         raise error
 
-    assert run_command("pytorch", train, ["--debug"] if debug else []) == code
+    assert run_training("pytorch", train, ["--debug"] if debug else []) == code
     printed = capsys.readouterr().err
     assert printed.endswith(f"python -m pytorch_impl.train: {line}\n")
     assert ("Traceback" in printed) is debug
@@ -171,21 +172,21 @@ def test_mistake_of_ours_is_not_hidden():
         raise KeyError("bug")
 
     with pytest.raises(KeyError):
-        run_command("pytorch", train, [])
+        run_training("pytorch", train, [])
 
 
 def test_interrupted_command_ends_with_130_and_a_checkpoint(tmp_path, data):
     program = textwrap.dedent("""
         import os, signal, sys
         from tests.stand_in_run import fit
-        from shared.run.command import run_command
+        from shared.run.command import run_training
 
         def during(step, metrics):
             if step == 5:
                 os.kill(os.getpid(), signal.SIGINT)
             return metrics
 
-        sys.exit(run_command("jax", lambda options: fit(options, during)))
+        sys.exit(run_training("jax", lambda options: fit(options, during)))
     """)
     out = tmp_path / "run"
     argv = ["--width", "1", "--batch-size", "2", "--data", str(data), "--out", str(out)]

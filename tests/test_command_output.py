@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import sys, time
 from shared.run import progress
-from shared.run.command import run_command
+from shared.run.command import run_training
 from tests.stand_in_run import fit
 
 def slowly(step, metrics):
@@ -30,7 +30,7 @@ def slowly(step, metrics):
     return metrics
 
 progress.SECONDS_BETWEEN_LINES = 0
-sys.exit(run_command("jax", lambda options: fit(options, slowly)))
+sys.exit(run_training("jax", lambda options: fit(options, slowly)))
 """
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
 ESCAPE = "\x1b"

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from shared.interface import METRIC_NAMES
-from shared.run.command import TrainingOptions
 from shared.run.folder import RunFolder
-from shared.run.training import TrainingRun
+from shared.run.options import TrainingOptions
+from shared.run.training import open_run
 from tests.report_pages import SPEC, VERSIONS, figures, report, rows_of, write_run
 
 
@@ -228,7 +228,7 @@ def test_a_run_that_training_wrote(tmp_path: Path) -> None:
         resume=False, device="cpu", dtype="float32", checkpoint_every=9, sample_every=2,
         tensorboard=False,
     )  # fmt: skip
-    with TrainingRun.open(options, device="cpu:0", versions={"jax": "0.10.2"}) as run:
+    with open_run(options, device="cpu:0", versions={"jax": "0.10.2"}) as run:
         images = np.random.default_rng(1).uniform(*SPEC.image_range, (64, 28, 28, 1))
         run.save_initial_samples(images)
         for step in run.remaining_steps():

@@ -17,11 +17,12 @@ import pytest
 from PIL import Image
 
 from shared.interface import METRIC_NAMES, Implementation, MissingFrameworkError
-from shared.run.command import TrainingOptions, run_command
+from shared.run.command import run_training
 from shared.run.folder import RunFolder
+from shared.run.options import TrainingOptions
 from shared.run.records import RunRecords
-from shared.run.tensorboard import event_files, read_records
-from shared.run.training import TrainingRun
+from shared.run.tensorboard import event_files, read_events
+from shared.run.training import open_run
 from shared.spec import SYSTEMS, SystemSpec, streams
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +71,7 @@ def fit(
         name: array.astype("float32") if array.shape else array
         for name, array in streams.initial_state(spec, 0).items()
     }
-    run = TrainingRun.open(options, device="cpu", versions={})
+    run = open_run(options, device="cpu", versions={})
     with run:
         if run.restored is None:
             run.save_initial_samples(samples(spec, 0))
@@ -89,7 +90,7 @@ def samples(spec: SystemSpec, completed: int) -> np.ndarray:
     return draw.uniform(*spec.image_range, (64, *spec.image_shape))
 
 
-def read_events(folder: Path) -> Any:
+def accumulated(folder: Path) -> Any:
     """Return what tensorboard's reader makes of a folder, without leaving anything out."""
     module = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
     accumulator = module.EventAccumulator(str(folder), dict.fromkeys(("scalars", "images"), 0))
@@ -104,7 +105,7 @@ def table(path: Path) -> list[dict[str, str]]:
 def check_against_the_tables(out: Path) -> None:
     """Compare every scalar and every picture of a run's events with its other files."""
     events, losses, quality = (
-        read_events(out),
+        accumulated(out),
         table(out / "losses.csv"),
         table(out / "quality.csv"),
     )
@@ -129,9 +130,17 @@ def check_against_the_tables(out: Path) -> None:
 
 def recorded_steps(out: Path, tag: str) -> list[int]:
     """Return the steps of a tag as they lie in the files, whatever a reader would leave out."""
-    event_class = importlib.import_module("tensorboard.compat.proto.event_pb2").Event
-    events = [event_class.FromString(c) for path in event_files(out) for _, c in read_records(path)]
+    events = [event for path in event_files(out) for event, _ in read_events(path)]
     return [e.step for e in events if any(value.tag == tag for value in e.summary.value)]
+
+
+def records_of(path: Path) -> list[bytes]:
+    """Return the whole records of an event file with their frames of 16 bytes."""
+    content, records = path.read_bytes(), []
+    while len(content) >= (size := 16 + int.from_bytes(content[:8], "little")):
+        records.append(content[:size])
+        content = content[size:]
+    return records
 
 
 @needs_tensorboard
@@ -147,7 +156,7 @@ def test_events_equal_the_tables_and_the_pictures(tmp_path: Path, kind: str) -> 
 def test_wall_times_are_those_of_the_steps(tmp_path: Path) -> None:
     """They are read ten at a time, and still each has its own."""
     fit(tmp_path, steps=10)
-    times = [scalar.wall_time for scalar in read_events(tmp_path).Scalars("g_loss")]
+    times = [scalar.wall_time for scalar in accumulated(tmp_path).Scalars("g_loss")]
     seconds = [float(row["seconds"]) for row in table(tmp_path / "losses.csv")]
     # losses.csv has three decimals; a double of this size a quarter of a microsecond.
     np.testing.assert_allclose(np.diff(times), np.diff(seconds), rtol=0, atol=1.01e-3)
@@ -195,11 +204,11 @@ def test_event_that_a_crash_cut_off_is_dropped(tmp_path: Path, lost: int) -> Non
     fit(tmp_path, steps=10)
     path = event_files(tmp_path)[0]
     path.write_bytes(path.read_bytes()[:-lost])
-    whole = [record for record, _ in read_records(path)]
+    whole = b"".join(records_of(path))
     fit(tmp_path, steps=12, resume=True)
-    assert path.read_bytes() == b"".join(whole)
+    assert path.read_bytes() == whole
     assert recorded_steps(tmp_path, "d_loss") == list(range(1, 13))
-    assert read_events(tmp_path).Scalars("d_loss")[-1].step == 12
+    assert accumulated(tmp_path).Scalars("d_loss")[-1].step == 12
 
 
 @needs_tensorboard
@@ -207,7 +216,7 @@ def test_event_that_a_crash_cut_off_is_dropped(tmp_path: Path, lost: int) -> Non
 def test_what_stands_after_a_damaged_event_goes(tmp_path: Path, damage: str) -> None:
     fit(tmp_path, steps=10)
     path = event_files(tmp_path)[0]
-    records = [record for record, _ in read_records(path)]
+    records = records_of(path)
     middle = len(records) // 2
     bad = bytes(len(records[middle])) if damage == "zeros" else records[middle][:12] + bytes(50)
     path.write_bytes(b"".join([*records[:middle], bad, *records[middle + 1 :]]))
@@ -279,9 +288,9 @@ def test_missing_tensorboard_is_one_line(
     out = tmp_path / "run"
 
     def train(options: TrainingOptions) -> None:
-        TrainingRun.open(options, device="cpu", versions={})
+        open_run(options, device="cpu", versions={})
 
-    assert run_command("jax", train, ["--tensorboard", "--out", str(out)]) == 2
+    assert run_training("jax", train, ["--tensorboard", "--out", str(out)]) == 2
     assert capsys.readouterr().err == (
         "python -m jax_impl.train: error: --tensorboard needs tensorboard, which is not installed; "
         "install it with: pip install -c constraints.txt -e '.[tensorboard]'\n"

@@ -19,10 +19,9 @@ from shared.files.checkpoint import CheckpointError, read_checkpoint
 from shared.interface import METRIC_NAMES
 from shared.quality.metrics import sliced_wasserstein_distance
 from shared.quality.sample_quality import SampleQuality
-from shared.run import progress
-from shared.run import training as training_run
+from shared.run import progress, training
 from shared.run.pictures import image_grid, moving_average, plot_losses, save_png
-from shared.run.training import NonFiniteLossError, TrainingRun
+from shared.run.training import NonFiniteLossError, open_run
 from shared.spec import SYSTEMS, streams
 from tests.stand_in_run import (
     GREY,
@@ -95,7 +94,7 @@ def test_losses_are_written_to_the_last_bit(make_options):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_inputs_are_the_shared_streams_in_the_dtype(make_options, dtype):
-    run = TrainingRun.open(make_options(dtype=dtype), device="cpu", versions={})
+    run = open_run(make_options(dtype=dtype), device="cpu", versions={})
     real_images, latents = run.inputs(3)
     assert real_images.shape == (2, 64, 64, 3)
     assert (real_images.dtype, latents.dtype) == (dtype, dtype)
@@ -108,9 +107,9 @@ def test_inputs_are_the_shared_streams_in_the_dtype(make_options, dtype):
 @pytest.mark.parametrize("generator_batch", ["same_images", "same_latents", "new_latents"])
 def test_inputs_of_several_discriminator_steps(make_options, system, generator_batch):
     spec = system.replace(discriminator_steps=3, generator_batch=generator_batch)
-    run = TrainingRun.open(make_options(spec=spec), device="cpu", versions={})
+    run = open_run(make_options(spec=spec), device="cpu", versions={})
     single = make_options(spec=system.replace(generator_batch="same_images"))
-    batches = TrainingRun.open(single, device="cpu", versions={})
+    batches = open_run(single, device="cpu", versions={})
     for step in (4, 0):  # five batches an epoch: step 4 begins in the third
         real_images, latents = run.inputs(step)
         each = [batches.inputs(3 * step + i)[0] for i in range(3)]
@@ -122,15 +121,15 @@ def test_inputs_of_several_discriminator_steps(make_options, system, generator_b
 
 
 def test_announcement_says_what_a_step_is(make_options, capsys):
-    TrainingRun.open(make_options(), device="cpu", versions={})
+    open_run(make_options(), device="cpu", versions={})
     assert "each step" not in capsys.readouterr().out
     spec = GREY.replace(discriminator_steps=5, generator_batch="new_latents")
-    TrainingRun.open(make_options(spec=spec), device="cpu", versions={})
+    open_run(make_options(spec=spec), device="cpu", versions={})
     printed = capsys.readouterr().out
     line = "each step      5 discriminator updates on fresh batches, then the generator on images"
     assert f"{line} from new latents\n" in printed
     assert "learning rates generator 0.001, discriminator 0.0002\n" in printed
-    TrainingRun.open(make_options(spec=GREY), device="cpu", versions={})
+    open_run(make_options(spec=GREY), device="cpu", versions={})
     line = "each step      one discriminator update, then the generator on images made anew"
     assert f"{line} from the same latents\n" in capsys.readouterr().out
 
@@ -163,7 +162,7 @@ def test_skipped_files_are_counted_and_the_first_named(make_options, tmp_path, c
         save_png(folder / f"good_{i}.png", np.full((64, 64, 3), i, np.uint8))
     for i in range(5):
         (folder / f"bad_{i}.png").write_text("no picture")
-    TrainingRun.open(make_options(data=folder), device="cpu", versions={})
+    open_run(make_options(data=folder), device="cpu", versions={})
     printed = capsys.readouterr().out
     assert "skipped        5 files" in printed
     assert printed.count("bad_") == 3
@@ -184,7 +183,7 @@ def test_folder_that_is_a_file(make_options, tmp_path):
 
 def test_nothing_is_written_before_the_run_is_entered(make_options):
     options = make_options()
-    TrainingRun.open(options, device="cpu", versions={})
+    open_run(options, device="cpu", versions={})
     assert not options.out.exists()
 
 
@@ -325,7 +324,7 @@ def quality_rows(out):
 @pytest.mark.parametrize("spec", [SPEC, GREY], ids=["colour", "grey"])
 def test_quality_is_the_distance_of_each_grid(make_options, spec, capsys):
     options = make_options(spec=spec)
-    run = TrainingRun.open(options, device="cpu", versions={})
+    run = open_run(options, device="cpu", versions={})
     state, images = FakeState(options, None), {}
     with run:
         for step in run.remaining_steps():
@@ -373,7 +372,7 @@ def test_quality_of_real_images_is_lower_than_of_others():
 @pytest.mark.parametrize("value", [0.25, float("nan")])
 def test_samples_without_a_distance_leave_nan_and_do_not_stop_the_run(make_options, value):
     options = make_options(steps=1)
-    run = TrainingRun.open(options, device="cpu", versions={})
+    run = open_run(options, device="cpu", versions={})
     state = FakeState(options, None)
     with run:
         for step in run.remaining_steps():
@@ -420,7 +419,7 @@ def test_interrupt_at_the_last_step_is_a_complete_run(make_options):
 
 def test_interrupt_after_the_record_waits_for_the_next_step(make_options):
     options = make_options()
-    run = TrainingRun.open(options, device="cpu", versions={})
+    run = open_run(options, device="cpu", versions={})
     state = FakeState(options, None)
     saved = []
 
@@ -516,9 +515,9 @@ def test_terminal_shows_a_bar(make_options, monkeypatch, capsys):
 
 def test_speed_counts_the_real_images_of_every_update(make_options, monkeypatch):
     received = []
-    monkeypatch.setattr(training_run, "ProgressDisplay", lambda *given: received.append(given[:3]))
+    monkeypatch.setattr(training, "ProgressDisplay", lambda *given: received.append(given[:3]))
     spec = SPEC.replace(discriminator_steps=3, generator_batch="new_latents")
-    TrainingRun.open(make_options(spec=spec), device="cpu", versions={})
+    open_run(make_options(spec=spec), device="cpu", versions={})
     assert received == [(0, 25, 6)]
 
 

@@ -14,7 +14,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
@@ -24,17 +24,13 @@ import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
 from tensorflow.python.eager import context
 
-from shared.run.command import TrainingOptions
-from shared.run.following import FollowingRun
-from shared.run.training import TrainingRun
+from shared.run.process import Processes
 
 __all__ = [
-    "any_process",
     "connect",
-    "is_first",
     "joined",
     "kind_of",
-    "open_run",
+    "processes",
     "strategy",
     "workers",
 ]
@@ -53,11 +49,6 @@ _LOST = (
 def workers() -> int:
     """Return how many workers TF_CONFIG names; 1 where there is none."""
     return len(_addresses())
-
-
-def is_first() -> bool:
-    """Whether this process is the one that prints and writes."""
-    return _place()[1] == 0
 
 
 def kind_of(device: str) -> str:
@@ -86,14 +77,9 @@ def connect(device: str, devices: int, wait_limit: float) -> None:
         tf.config.set_visible_devices([], "GPU")  # the strategy would take them
     if not _is_connected():
         _configure(wait_limit)
-        if is_first():  # the others' own wait for the first has a limit
+        if _place()[1] == 0:  # the others' own wait for the first has a limit
             _await_others(wait_limit)
         strategy()
-
-
-def any_process(flag: bool) -> bool:
-    """Return whether any process says True; every process must ask."""
-    return bool(_total()(tf.constant(float(flag))) > 0)
 
 
 @contextmanager
@@ -110,19 +96,17 @@ def joined() -> Iterator[None]:
         ) from error
 
 
-def open_run(
-    options: TrainingOptions, device: str, versions: Mapping[str, str]
-) -> TrainingRun | FollowingRun:
-    """Open the run: the first process writes it, the others follow."""
-    if workers() == 1:
-        return TrainingRun.open(options, device=device, versions=versions)
-    if is_first():
-        return TrainingRun.open(options, device=device, versions=versions, agree=any_process)
-    return FollowingRun.open(options, agree=any_process)
+def processes() -> Processes | None:
+    """Return the workers of the run, if there are several; worker 0 writes it."""
+    return Processes(_place()[1] == 0, _any_process) if workers() > 1 else None
+
+
+def _any_process(flag: bool) -> bool:
+    return bool(_sum_over_workers()(tf.constant(float(flag))) > 0)
 
 
 @cache
-def _total() -> Callable[[tf.Tensor], tf.Tensor]:
+def _sum_over_workers() -> Callable[[tf.Tensor], tf.Tensor]:
     def total(value: tf.Tensor) -> tf.Tensor:
         # An argument is on no device, which the strategy refuses; a copy is on the replica's.
         replica = tf.distribute.get_replica_context()

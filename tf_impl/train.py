@@ -10,9 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from shared.run.command import TrainingOptions, run_command
-from shared.run.following import FollowingRun
-from shared.run.training import TrainingRun
+from shared.run.command import run_training
+from shared.run.options import TrainingOptions
+from shared.run.process import RunProcess
+from shared.run.training import open_run
 from shared.spec import NetworkName
 from tf_impl import cluster
 from tf_impl.checkpoint import export_state, import_state
@@ -180,7 +181,7 @@ def _forward(state: TrainState, name: NetworkName, x: tf.Tensor, training: bool)
     return tf.cast(output, state.dtype)
 
 
-def fit(state: TrainState, run: TrainingRun | FollowingRun) -> None:
+def fit(state: TrainState, run: RunProcess) -> None:
     """Train to the run's last step, with samples and checkpoints when they are due."""
     for step in run.remaining_steps():
         metrics = train_step(state, *batches_to_devices(state, *run.inputs(step)))
@@ -191,7 +192,7 @@ def fit(state: TrainState, run: TrainingRun | FollowingRun) -> None:
             run.save_checkpoint(step, export_state(state))
 
 
-def _samples(state: TrainState, run: TrainingRun | FollowingRun) -> np.ndarray:
+def _samples(state: TrainState, run: RunProcess) -> np.ndarray:
     return images_to_numpy(generate(state, latents_to_device(state, run.sample_latents)))
 
 
@@ -201,7 +202,8 @@ def train(options: TrainingOptions) -> None:
         cluster.connect(options.device, options.devices, options.wait_limit)
         prepare_devices(options.device, options.devices)
         versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
-        run = cluster.open_run(options, select_device(options.device), versions)
+        device = select_device(options.device)
+        run = open_run(options, device, versions, cluster.processes())
         state = create_train_state(
             options.spec,
             seed=options.seed,
@@ -220,7 +222,7 @@ def train(options: TrainingOptions) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return run_command("tf", train, arguments)
+    return run_training("tf", train, arguments)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
-"""What a command says on stdout and stderr: in any locale, and when nobody reads any more."""
+"""A command and its terminal: its errors, its signals, a reader that goes away, any locale."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterator
-from typing import TextIO
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TextIO
 
 from shared.files.errors import one_line
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
+EXIT_TERMINATED = 143  # 128 + SIGTERM: of a scheduler, `docker stop`, a shutdown
 EXIT_OUTPUT_CLOSED = 141  # 128 + SIGPIPE, what a shell reports of `yes | head`
 
 
@@ -26,7 +29,7 @@ class Output:
     def __init__(self) -> None:
         self.closed = False
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print one text, at once; nothing at all once it is closed."""
         if self.closed:
             return
@@ -57,24 +60,33 @@ def safe_streams() -> Iterator[None]:
                 _silence(stream)
 
 
+class StoppedEarly(KeyboardInterrupt):
+    """A command that was asked to stop and has saved its work; it ends with `exit_code`."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def run_command(program: str, work: Callable[[], int | None], *, debug: bool = False) -> int:
     """Do the work of a command and return its exit code, 0 if the work returns none.
 
-    Bad input, a missing framework and a disk that refuses become one line on stderr and exit code
-    2; Ctrl-C ends with 130. `debug` adds the traceback. Anything else is a fault of ours and
-    passes through.
+    Bad input, a missing framework and a disk error become one line on stderr and exit code 2;
+    Ctrl-C ends with 130, StoppedEarly with its own. `debug` adds the traceback. Anything else is
+    a bug of ours and passes through.
     """
     with safe_streams():
         try:
             return work() or 0
-        except (ValueError, OSError, ImportError) as error:
+        except (ValueError, OSError, ImportError, KeyboardInterrupt) as error:
             if debug:
                 print_error(traceback.format_exc().rstrip())
-            print_error(f"{program}: error: {one_line(str(error))}")
+            message = one_line(str(error))
+            if isinstance(error, KeyboardInterrupt):
+                print_error(f"{program}: {message or 'interrupted'}")
+                return error.exit_code if isinstance(error, StoppedEarly) else EXIT_INTERRUPTED
+            print_error(f"{program}: error: {message}")
             return EXIT_BAD_INPUT
-        except KeyboardInterrupt:
-            print_error(f"{program}: interrupted")
-            return EXIT_INTERRUPTED
 
 
 def print_error(line: str) -> None:
@@ -88,3 +100,40 @@ def _silence(stream: TextIO) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
+
+
+def set_handlers(handlers: Mapping[int, Any]) -> dict[int, Any]:
+    """Install signal handlers and return those before; only the main thread may, others do not."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number, handler in handlers.items()}
+
+
+class StopSignals:
+    """Ctrl-C and SIGTERM: the first one is a request, the second one an order.
+
+    `exit_code` is None until one came. SIGTERM is left alone where several processes train, and
+    where somebody else has a handler for it already.
+    """
+
+    def __init__(self, *, alone: bool) -> None:
+        self.exit_code: int | None = None
+        takes_sigterm = alone and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        self._taken = (signal.SIGINT, signal.SIGTERM) if takes_sigterm else (signal.SIGINT,)
+        self._previous: dict[int, Any] = {}
+
+    def install(self) -> None:
+        """Begin to take the signals."""
+        self._previous = set_handlers(dict.fromkeys(self._taken, self._on_signal))
+
+    def restore(self) -> None:
+        """Give the signals back."""
+        set_handlers(self._previous)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self.exit_code = 128 + number
+        self.restore()  # a second one stops at once
+        # Not print: it could be what was interrupted, and it may not be entered twice.
+        name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        with contextlib.suppress(OSError):  # nobody reads it, which is no reason to lose the step
+            os.write(2, f"\nstopping after this step; {name} again stops at once\n".encode())

@@ -16,6 +16,7 @@ The numbers in file names and in the tables count completed steps, so step index
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,11 @@ class RunFolder:
 
     def latest_sample(self, completed: int) -> Path | None:
         """The last grid of samples that is there and not from after so many steps."""
-        return next((p for n, p in _newest_first(self.samples) if n <= completed), None)
+        return next(iter(_newest_first(self.samples, completed)), None)
 
     def latest_checkpoint(self, completed: int) -> Path | None:
         """The last checkpoint that is there and not from after so many steps."""
-        return next((p for n, p in _newest_first(self.checkpoints) if n <= completed), None)
+        return next(iter(_newest_first(self.checkpoints, completed)), None)
 
     def require_free(self) -> None:
         """Raise ValueError if a run is here, NotADirectoryError if a file is."""
@@ -78,16 +79,16 @@ class RunFolder:
             raise NotADirectoryError(
                 f"--out {self.path} is a file; expected a folder or a new name"
             )
-        if taken := self._parts():
+        if taken := self._found():
             raise ValueError(
                 f"--out {self.path} already holds a run ({', '.join(taken)}); "
                 "continue it with --resume or choose another name"
             )
 
-    def _parts(self) -> list[str]:
-        """Return which parts of a run are there."""
-        parts = (self.description, self.losses, self.samples, self.checkpoints)
-        return [part.name for part in parts if part.exists()]
+    def _found(self) -> list[str]:
+        """Return the names of what is there of a run."""
+        files = (self.description, self.losses, self.samples, self.checkpoints)
+        return [path.name for path in files if path.exists()]
 
     def lock(self) -> BaseFileLock:
         """Hold the folder for one process at a time, until the release or the process' end.
@@ -116,10 +117,11 @@ class RunFolder:
             self._require_killed_early()
             return None, [f"starting again: {self.path} was stopped before its first checkpoint"]
         notes = []
-        for _, path in files:
+        for path in files:
             try:
                 checkpoint = read_checkpoint(path)
-                _require_finite(path, checkpoint)
+                if bad := describe_non_finite(checkpoint.arrays):
+                    raise CheckpointError(f"{path}: {bad}")
             except CheckpointError as error:
                 notes.append(f"skipped: {error}")
                 continue
@@ -133,7 +135,7 @@ class RunFolder:
         rows, sessions = _rows(self.losses, LOSS_COLUMNS), self.sessions()
         first = sessions[-1]["options"].get("checkpoint_every", 0) if sessions else 0
         # A run whose checkpoints were deleted keeps its records: they are all that is left of it.
-        if not self._parts() or (rows and int(rows[-1][0]) > first):
+        if not self._found() or (rows and int(rows[-1][0]) > first):
             raise ValueError(
                 f"nothing to resume: {self.checkpoints} holds no checkpoint; "
                 "leave --resume out or name the folder of a run with --out"
@@ -155,8 +157,7 @@ class RunFolder:
         """
         if keep == ALL_CHECKPOINTS:
             return
-        own = [path for number, path in _newest_first(self.checkpoints) if number <= completed]
-        for path in own[keep:]:
+        for path in _newest_first(self.checkpoints, completed)[keep:]:
             path.unlink()
 
     def sessions(self) -> list[dict[str, Any]]:
@@ -180,34 +181,18 @@ class RunFolder:
         with naming_file(path):
             write_file_atomically(path, content)
 
-    def cut_losses(self, completed: int) -> float:
-        """Leave in losses.csv the header and the rows of the first `completed` steps.
+    def cut_table(self, path: Path, columns: tuple[str, ...], completed: int) -> float | None:
+        """Leave in a table the header and the rows of the first `completed` steps.
 
-        Makes the file if there is none. Returns the seconds of the last row that stays, or 0.
+        Makes the file if there is none. Returns the last value of the last row, if there is one.
         """
-        kept = _cut(self.losses, LOSS_COLUMNS, completed)
-        return float(kept[-1][-1]) if kept else 0.0
-
-    def cut_quality(self, completed: int) -> float | None:
-        """Leave in quality.csv the header and the rows of the first `completed` steps.
-
-        Makes the file if there is none. Returns the distance of the last row that stays.
-        """
-        kept = _cut(self.quality, QUALITY_COLUMNS, completed)
+        kept = [row for row in _rows(path, columns) if int(row[0]) <= completed]
+        self.write(path, "".join(",".join(row) + "\n" for row in [columns, *kept]).encode())
         return float(kept[-1][-1]) if kept else None
 
     def has_losses(self) -> bool:
         """Whether losses.csv holds any step."""
         return bool(_rows(self.losses, LOSS_COLUMNS))
-
-
-def _cut(path: Path, columns: tuple[str, ...], completed: int) -> list[list[str]]:
-    """Leave in a table the header and the rows of the first `completed` steps; return those."""
-    kept = [row for row in _rows(path, columns) if int(row[0]) <= completed]
-    lines = [",".join(row) + "\n" for row in [list(columns), *kept]]
-    with naming_file(path):
-        write_file_atomically(path, "".join(lines).encode())
-    return kept
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> list[list[str]]:
@@ -219,12 +204,10 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[list[str]]:
     return [row for row in rows if len(row) == len(columns)]
 
 
-def _newest_first(folder: Path) -> list[tuple[int, Path]]:
-    """Return the numbered files of a folder with their numbers."""
-    if not folder.is_dir():
-        return []
-    found = [(int(m[1]), p) for p in folder.iterdir() if (m := _NUMBERED.fullmatch(p.name))]
-    return sorted(found, reverse=True)
+def _newest_first(folder: Path, completed: float = math.inf) -> list[Path]:
+    """Return the numbered files of a folder up to so many completed steps."""
+    numbered = [(int(m[1]), p) for p in folder.glob("*") if (m := _NUMBERED.fullmatch(p.name))]
+    return [path for number, path in sorted(numbered, reverse=True) if number <= completed]
 
 
 def _require_same_run(path: Path, checkpoint: Checkpoint, options: TrainingOptions) -> None:
@@ -238,8 +221,3 @@ def _require_same_run(path: Path, checkpoint: Checkpoint, options: TrainingOptio
             f"{path} is from a run with other options ({'; '.join(differences)}); "
             "repeat those of the first run or choose another --out"
         )
-
-
-def _require_finite(path: Path, checkpoint: Checkpoint) -> None:
-    if bad := describe_non_finite(checkpoint.arrays):
-        raise CheckpointError(f"{path}: {bad}")

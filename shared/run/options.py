@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from shared.spec import GeneratorBatch, SystemSpec
 from shared.spec.replicas import BatchNormKind, check_replicas
 from shared.spec.streams import MAXIMUM_SEED
-
-__all__ = [
-    "ALL_CHECKPOINTS",
-    "GENERATOR_BATCHES",
-    "KEEP_CHECKPOINTS",
-    "QUICK_RUNS",
-    "WAIT_LIMIT",
-    "QuickRun",
-    "TrainingOptions",
-]
 
 GENERATOR_BATCHES = {name.replace("_", "-"): name for name in get_args(GeneratorBatch)}
 WAIT_LIMIT = 300.0  # seconds: more than any first step of a compiler takes here
@@ -56,8 +47,8 @@ class TrainingOptions:
     `checkpoint_every` and `sample_every` count steps; `tensorboard` adds an event file to the
     folder. `devices`, `batch_norm`: see `shared.spec.replicas`; `wait_limit` is in seconds.
     `keep_checkpoints` is how many of the newest stay, ALL_CHECKPOINTS for all; `config` is what
-    config.toml in the folder holds, or "" for no such file. Raises ValueError for a number out
-    of range.
+    the folder's config.toml holds, empty for no such file. Raises ValueError for a number out of
+    range.
     """
 
     implementation: str
@@ -76,7 +67,7 @@ class TrainingOptions:
     batch_norm: BatchNormKind = "global"
     wait_limit: float = WAIT_LIMIT
     keep_checkpoints: int = KEEP_CHECKPOINTS
-    config: str = field(default="", compare=False, repr=False)
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_replicas(self.spec, self.devices, self.batch_norm)

@@ -1,10 +1,15 @@
-"""The options of `python -m {pytorch_impl,tf_impl,jax_impl}.train`: their names and their help."""
+"""The options of `python -m {pytorch_impl,tf_impl,jax_impl}.train`, in one table.
+
+It serves the command line, `--config FILE` and the config.toml of every run.
+"""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from shared.run.options import (
     ALL_CHECKPOINTS,
@@ -17,211 +22,23 @@ from shared.run.options import (
 from shared.spec import LOSS_NAMES, SYSTEMS
 from shared.spec.replicas import BATCH_NORMS
 
-EXIT_CODES = (
-    "exit codes: 0 complete; 2 bad input, or a disk, memory or training that fails: one line on "
-    "stderr;\n130 Ctrl-C, 143 SIGTERM, 141 the output was closed: all with a checkpoint to "
-    "--resume from; 1 a bug"
-)
+
+@dataclass(frozen=True)
+class Option:
+    """One option: `name` is its flag after the two dashes and its key in a configuration file.
+
+    A `type` of bool is a flag. It has a --no- form as well, so that the command line can take
+    back what a configuration file sets.
+    """
+
+    name: str
+    type: Callable[[str], Any] = str
+    metavar: str | None = None
+    default: Any = None
+    choices: tuple[str, ...] | None = None
 
 
-def build_parser(implementation: str) -> argparse.ArgumentParser:
-    """Return the parser, the same in all three implementations but for the name."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {implementation}_impl.train",
-        usage="%(prog)s [options]",
-        description=(
-            f"Train a GAN in {implementation}. The same options and the same --seed start the same "
-            "run in\npytorch, tf and jax."
-        ),
-        epilog=(
-            "With no options: a narrow dcgan64 on scikit-learn's digits. The defaults take less "
-            "than two minutes\non them on two CPU cores, and are the same on every device and for "
-            "every data set:\n\n"
-            f"{_quick_runs()}\n\n"
-            "--full takes the system's own width and batch size instead. What is given explicitly "
-            f"always holds.\n\n{EXIT_CODES}\n\n"
-            "docs/runs.md: resuming, checkpoints, configuration files, what each message means"
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    _add_what_to_train(parser)
-    _add_where(parser, implementation)
-    _add_how(parser)
-    return parser
-
-
-def _add_what_to_train(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what to train")
-    group.add_argument(
-        "--system",
-        choices=SYSTEMS,
-        default="dcgan64",
-        help="dcgan64: convolutional, 64x64 in colour; dcgan64-lsgan: the same with a dense last "
-        "layer and loss lsgan; conv28: convolutional, 28x28 grey; mlp28: dense layers only, 28x28 "
-        "grey (default: %(default)s)",
-    )
-    group.add_argument(
-        "--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)"
-    )
-    group.add_argument(
-        "--data",
-        type=Path,
-        metavar="PATH",
-        help="folder of images, IDX file as MNIST's (raw or .gz), or .npz "
-        "(default: scikit-learn's digits)",
-    )
-    _add_sizes(group)
-    _add_order_of_a_step(group)
-    group.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="S",
-        help="of the weights, the latents and the order of the images (default: %(default)s)",
-    )
-
-
-def _add_sizes(group: argparse._ArgumentGroup) -> None:
-    own = ", ".join(
-        f"{name} {system.width} and {system.batch_size}"
-        for name, system in SYSTEMS.items()
-        if name in QUICK_RUNS
-    )
-    group.add_argument(
-        "--width",
-        type=int,
-        metavar="W",
-        help="size of the narrowest hidden layer, of which the others are multiples "
-        "(default: by system, see below)",
-    )
-    group.add_argument(
-        "--batch-size",
-        type=int,
-        metavar="B",
-        help="images per update, at least 2 (default: by system, see below)",
-    )
-    _add_flag(group, "--full", f"default to the system's own width and batch size ({own})")
-    group.add_argument(
-        "--steps",
-        type=int,
-        metavar="N",
-        help="training steps in all, those before a --resume included "
-        "(default: by system, see below)",
-    )
-    group.add_argument(
-        "--learning-rate",
-        type=float,
-        metavar="LR",
-        help="of both networks (default: the system's own times its width over --width, because "
-        "Adam's steps have one size and fewer channels add up to less)",
-    )
-
-
-def _add_order_of_a_step(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--d-steps",
-        type=int,
-        metavar="K",
-        help="discriminator updates per generator update, each with fresh images and latents, as "
-        "in Goodfellow et al. 2014, Algorithm 1 (default: the system's own, 1 in all of them)",
-    )
-    group.add_argument(
-        "--generator-batch",
-        choices=GENERATOR_BATCHES,
-        help="what the generator learns from. same-images: the fakes that the discriminator has "
-        "just seen; same-latents: images made anew from their latents, after the discriminator "
-        "has changed; new-latents: images from latents of its own, as in Goodfellow et al. 2014, "
-        "Algorithm 1 (default: the system's own, whatever --d-steps is: same-latents for conv28, "
-        "same-images for the others)",
-    )
-
-
-def _quick_runs() -> str:
-    """Return a table of the defaults of every system."""
-    fields = [field.name for field in dataclasses.fields(QuickRun)]
-    rows = [["", *(f"--{field.replace('_', '-')}" for field in fields)]]
-    for name, system in SYSTEMS.items():
-        quick = QUICK_RUNS[system.architecture]
-        rows.append([name, *(str(getattr(quick, field)) for field in fields)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-
-
-def _add_where(parser: argparse.ArgumentParser, implementation: str) -> None:
-    group = parser.add_argument_group("the run")
-    group.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help=f"folder of the run (default: runs/{implementation}-SYSTEM-LOSS, or the next free "
-        "name with -2, -3, ...; with --resume the latest of these)",
-    )
-    _add_flag(
-        group,
-        "--resume",
-        "continue from the last checkpoint in --out, whichever framework wrote it; "
-        "repeat the options of the first run, --steps may grow",
-    )
-    group.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="take options from a TOML file, such as the config.toml in the folder of every run: "
-        "batch-size = 16, full = true; the command line wins",
-    )
-    for what in ("sample", "checkpoint"):
-        group.add_argument(
-            f"--{what}-every",
-            type=int,
-            metavar="N",
-            help=f"steps between two {what}s; the last step always makes one "
-            "(default: by system, see below)",
-        )
-    group.add_argument(
-        "--keep-checkpoints",
-        type=checkpoints_to_keep,
-        metavar="N",
-        help="how many of the newest checkpoints to keep, or all "
-        f"(default: {KEEP_CHECKPOINTS}; with --resume as the run was started)",
-    )
-    _add_flag(
-        group,
-        "--tensorboard",
-        "also write losses, samples and their quality for TensorBoard into --out; "
-        "`tensorboard --logdir runs` shows all runs side by side",
-    )
-
-
-def _add_how(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("where and how to compute")
-    group.add_argument(
-        "--device",
-        choices=("auto", "cpu", "gpu"),
-        default="auto",
-        help="auto is the GPU where the framework finds one (default: %(default)s)",
-    )
-    group.add_argument(
-        "--dtype",
-        choices=("float32", "float64"),
-        default="float32",
-        help="of the weights and of all arithmetic (default: %(default)s)",
-    )
-    _add_devices(group)
-    _add_flag(group, "--debug", "show the traceback of an error")
-
-
-def _add_flag(group: argparse._ArgumentGroup, name: str, help_text: str) -> None:
-    # With its --no- form, so that the command line can take back what a configuration file says.
-    group.add_argument(name, action=argparse.BooleanOptionalAction, default=False, help=help_text)
-
-
-def checkpoints_to_keep(text: str) -> int:
-    """Return a number of checkpoints out of "3" or "all"."""
+def _checkpoints_to_keep(text: str) -> int:
     if text == "all":
         return ALL_CHECKPOINTS
     try:
@@ -232,27 +49,116 @@ def checkpoints_to_keep(text: str) -> int:
         ) from error
 
 
-def _add_devices(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--devices",
-        type=int,
-        default=1,
-        metavar="N",
-        help="train on N GPUs, or N virtual CPU devices; each takes its part of every batch, "
-        "which N must divide. The run is the same for every N (default: %(default)s)",
+_BY_SYSTEM = "(default: by system, see below)"
+_OWN_SIZES = ", ".join(
+    f"{name} {SYSTEMS[name].width} and {SYSTEMS[name].batch_size}" for name in QUICK_RUNS
+)
+OPTIONS: dict[str, dict[Option, str]] = {
+    "what to train": {
+        Option("system", default="dcgan64", choices=tuple(SYSTEMS)): "dcgan64: convolutional, "
+        "64x64 in colour; dcgan64-lsgan: the same with a dense last layer and loss lsgan; conv28: "
+        "convolutional, 28x28 grey; mlp28: dense layers only, 28x28 grey (default: %(default)s)",
+        Option("loss", choices=LOSS_NAMES): "adversarial loss (default: the system's own)",
+        Option("data", Path, "PATH"): "folder of images, IDX file as MNIST's (raw or .gz), or .npz "
+        "(default: scikit-learn's digits)",
+        Option("width", int, "W"): "size of the narrowest hidden layer, of which the others are "
+        f"multiples {_BY_SYSTEM}",
+        Option("batch-size", int, "B"): f"images per update, at least 2 {_BY_SYSTEM}",
+        Option("full", bool): f"default to the system's own width and batch size ({_OWN_SIZES})",
+        Option("steps", int, "N"): "training steps in all, those before a --resume included "
+        f"{_BY_SYSTEM}",
+        Option("learning-rate", float, "LR"): "of both networks (default: the system's own times "
+        "its width over --width, because Adam's steps have one size and fewer channels add up to "
+        "less)",
+        Option("d-steps", int, "K"): "discriminator updates per generator update, each with fresh "
+        "images and latents, as in Goodfellow et al. 2014, Algorithm 1 (default: the system's "
+        "own, 1 in all of them)",
+        Option("generator-batch", choices=tuple(GENERATOR_BATCHES)): "what the generator learns "
+        "from. same-images: the fakes that the discriminator has just seen; same-latents: images "
+        "made anew from their latents, after the discriminator has changed; new-latents: images "
+        "from latents of its own, as in Goodfellow et al. 2014, Algorithm 1 (default: the "
+        "system's own, whatever --d-steps is: same-latents for conv28, same-images for the others)",
+        Option("seed", int, "S", 0): "of the weights, the latents and the order of the images "
+        "(default: %(default)s)",
+    },
+    "the run": {
+        Option("out", Path, "DIR"): "folder of the run (default: runs/IMPLEMENTATION-SYSTEM-LOSS, "
+        "or the next free name with -2, -3, ...; with --resume the latest of these)",
+        Option("resume", bool): "continue from the last checkpoint in --out, whichever framework "
+        "wrote it; repeat the options of the first run, --steps may grow",
+        Option("config", Path, "FILE"): "take options from a TOML file, such as the config.toml in "
+        "the folder of every run: batch-size = 16, full = true; the command line wins",
+        Option("sample-every", int, "N"): "steps between two samples; the last step always makes "
+        f"one {_BY_SYSTEM}",
+        Option("checkpoint-every", int, "N"): "steps between two checkpoints; the last step always "
+        f"makes one {_BY_SYSTEM}",
+        Option("keep-checkpoints", _checkpoints_to_keep, "N"): "how many of the newest checkpoints "
+        f"to keep, or all (default: {KEEP_CHECKPOINTS}; with --resume as the run was started)",
+        Option("tensorboard", bool): "also write losses, samples and their quality for TensorBoard "
+        "into --out; `tensorboard --logdir runs` shows all runs side by side",
+    },
+    "where and how to compute": {
+        Option("device", default="auto", choices=("auto", "cpu", "gpu")): "auto is the GPU where "
+        "the framework finds one (default: %(default)s)",
+        Option("dtype", default="float32", choices=("float32", "float64")): "of the weights and of "
+        "all arithmetic (default: %(default)s)",
+        Option("devices", int, "N", 1): "train on N GPUs, or N virtual CPU devices; each takes its "
+        "part of every batch, which N must divide. The run is the same for every N "
+        "(default: %(default)s)",
+        Option("batch-norm", default="global", choices=BATCH_NORMS): "with several devices: "
+        "normalise by the statistics of the global batch, or each device by those of its own part "
+        "(default: %(default)s)",
+        Option("wait-limit", float, "SECONDS", WAIT_LIMIT): "with several processes: give up when "
+        "another one has not answered for so long (default: %(default)g)",
+        Option("debug", bool): "show the traceback of an error",
+    },
+}
+"""Their help, by the headings of --help."""
+
+
+def build_parser(implementation: str, *, exit_on_error: bool = True) -> argparse.ArgumentParser:
+    """Return the parser, the same in all three implementations but for the name."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {implementation}_impl.train",
+        usage="%(prog)s [options]",
+        description=(
+            f"Train a GAN in {implementation}. The same options and the same --seed start the same "
+            "run in\npytorch, tf and jax."
+        ),
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=exit_on_error,
     )
-    group.add_argument(
-        "--batch-norm",
-        choices=BATCH_NORMS,
-        default="global",
-        help="with several devices: normalise by the statistics of the global batch, or each "
-        "device by those of its own part (default: %(default)s)",
-    )
-    group.add_argument(
-        "--wait-limit",
-        type=float,
-        default=WAIT_LIMIT,
-        metavar="SECONDS",
-        help="with several processes: give up when another one has not answered for so long "
-        "(default: %(default)g)",
-    )
+    for title, options in OPTIONS.items():
+        group = parser.add_argument_group(title)
+        for option, text in options.items():
+            settings = {n: v for n, v in vars(option).items() if n != "name" and v is not None}
+            if option.type is bool:
+                settings = {"action": argparse.BooleanOptionalAction, "default": False}
+            text = text.replace("IMPLEMENTATION", implementation)
+            group.add_argument(f"--{option.name}", help=text, **settings)
+    return parser
+
+
+def _table_of_defaults() -> str:
+    """Return the defaults of every system, one a line."""
+    rows = [["", *(f"--{field.name.replace('_', '-')}" for field in fields(QuickRun))]]
+    for name, system in SYSTEMS.items():
+        rows.append([name, *map(str, astuple(QUICK_RUNS[system.architecture]))])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+_EPILOG = f"""\
+With no options: a narrow dcgan64 on scikit-learn's digits. The defaults take less than two minutes
+on them on two CPU cores, and are the same on every device and for every data set:
+
+{_table_of_defaults()}
+
+--full takes the system's own width and batch size instead. What is given explicitly always holds.
+
+exit codes: 0 complete; 2 bad input, or a disk, memory or training that fails: one line on stderr;
+130 Ctrl-C, 143 SIGTERM, 141 the output was closed: all with a checkpoint to --resume from; 1 a bug
+
+docs/runs.md: resuming, checkpoints, configuration files, what each message means"""

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a bar on a terminal, plain lines in a log, a pipe or a CI."""
+"""The progress of a run: a bar on a terminal, plain lines in a log, a pipe or a CI."""
 
 from __future__ import annotations
 
@@ -19,29 +19,25 @@ class ProgressDisplay:
     """Steps, real images per second, losses, quality and remaining time of one run.
 
     On a terminal a bar; otherwise, in a log, a pipe, a terminal that cannot move its cursor or
-    where a CI says that it is one, a line every ten seconds and at the end.
+    where a CI is known to run, a line every ten seconds and at the end.
     """
 
     def __init__(self, start: int, steps: int, images_per_step: int, output: Output) -> None:
         self._output = output
-        self._start = start
-        self._steps = steps
-        self._images_per_step = images_per_step
+        self._start, self._steps, self._images_per_step = start, steps, images_per_step
         self._quality = ""
-        self._console = Console()
-        # Asked of the stream too: FORCE_COLOR, which a CI sets, makes rich take a file for one.
-        self._has_bar = (
-            self._console.is_interactive
-            and self._console.file.isatty()
-            and not os.environ.get("CI")
-        )
-        self._bar = Progress(
+        columns = (
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.description}"),
             TimeRemainingColumn(),
-            console=self._console,
         )
+        console = Console()
+        # FORCE_COLOR, which a CI sets, makes rich take a file for a terminal.
+        self._has_bar = (
+            console.is_interactive and console.file.isatty() and not os.environ.get("CI")
+        )
+        self._bar = Progress(*columns, console=console, disable=not self._has_bar)
         # The first step of a compiled framework can take a minute, in which nothing moves.
         self._task = self._bar.add_task("first steps ...", total=steps, completed=min(start, steps))
         self._losses_at = start
@@ -50,13 +46,11 @@ class ProgressDisplay:
     def start(self) -> None:
         """Show the bar, and start the clock of the images per second."""
         self._start_time = self._losses_time = self._line_time = time.monotonic()
-        if self._has_bar:
-            self._bar.start()
+        self._bar.start()
 
     def stop(self) -> None:
-        """Leave the bar as it stands."""
-        if self._has_bar:
-            self._bar.stop()
+        """Leave the bar as it is."""
+        self._bar.stop()
 
     def advance(self, completed: int) -> None:
         """Move the bar to so many completed steps."""
@@ -80,7 +74,9 @@ class ProgressDisplay:
         due = now - self._line_time >= SECONDS_BETWEEN_LINES or completed == self._steps
         if due and not self._has_bar:
             self._line_time = now
-            self._output.say(f"step {completed}/{self._steps}  {text}{self._remaining(completed)}")
+            self._output.print(
+                f"step {completed}/{self._steps}  {text}{self._remaining(completed)}"
+            )
 
     def _remaining(self, completed: int) -> str:
         """Return the time to the end at the speed of this session so far, as  0:01:30 left."""

@@ -1,4 +1,4 @@
-"""What a run writes down while it trains: its losses, the quality of its samples, its events."""
+"""The records of a run while it trains: its losses, the quality of its samples, its events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shared.run.failures import naming_file
-from shared.run.folder import RunFolder
+from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder
 from shared.run.tensorboard import TAGS, EventFile
 
 
@@ -22,8 +22,8 @@ class RunRecords:
     """
 
     def __init__(self, folder: RunFolder, completed: int, *, tensorboard: bool) -> None:
-        self.earlier_seconds = folder.cut_losses(completed)
-        self.last_quality = folder.cut_quality(completed)
+        self.earlier_seconds = folder.cut_table(folder.losses, LOSS_COLUMNS, completed) or 0.0
+        self.last_quality = folder.cut_table(folder.quality, QUALITY_COLUMNS, completed)
         self._folder = folder
         self._wall_start = time.time() - self.earlier_seconds
         with contextlib.ExitStack() as files:
@@ -56,12 +56,10 @@ class RunRecords:
 
     def flush(self) -> None:
         """Let a reader see everything that was written; OSError names the file."""
-        for path, file in (
-            (self._folder.losses, self._losses),
-            (self._folder.quality, self._quality),
-        ):
-            with naming_file(path):
-                file.flush()
+        with naming_file(self._folder.losses):
+            self._losses.flush()
+        with naming_file(self._folder.quality):
+            self._quality.flush()
         if self._events:
             with naming_file(self._folder.path / "events.out.tfevents"):
                 self._events.flush()

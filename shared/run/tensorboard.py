@@ -1,14 +1,17 @@
 """A run's losses and samples as an event file, which TensorBoard shows.
 
-Only tensorboard's protocol buffers and its `RecordWriter` are used, because both ready-made
-writers load a framework wherever one is installed: tensorboard's `EventFileWriter` TensorFlow (four
-seconds), tensorboardX PyTorch. Values are stored as `torch.utils.tensorboard` stores them.
+Only tensorboard's protocol buffers and its readers and writers of records are used, because both
+ready-made writers load a framework wherever one is installed: tensorboard's `EventFileWriter`
+TensorFlow (four seconds), tensorboardX PyTorch. Values are stored as `torch.utils.tensorboard`
+stores them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
+import os
 import struct
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +19,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from shared.files.atomic import write_file_atomically
 from shared.interface import MissingFrameworkError
 
 TAGS = {
@@ -27,12 +29,11 @@ TAGS = {
 }
 """METRIC_NAMES → what TensorBoard calls them."""
 
-_HEAD = struct.Struct("<QI")
-_CHECKSUM_BYTES = 4
+_FRAME_BYTES = 16  # of a record beside its content: its length and two checksums
 
 
 def require_tensorboard() -> None:
-    """Raise MissingFrameworkError, which says what to do, where tensorboard is not installed."""
+    """Raise MissingFrameworkError, which names the command to install it, where there is none."""
     if importlib.util.find_spec("tensorboard") is None:
         raise MissingFrameworkError(
             "--tensorboard needs tensorboard, which is not installed; "
@@ -43,30 +44,27 @@ def require_tensorboard() -> None:
 class EventFile:
     """One session's event file in the folder of a run.
 
-    Whatever earlier sessions recorded of steps above `completed` is cut out of their files, so
-    that no step is there twice. The file is a new one all the same: a TensorBoard that is
-    watching the folder reads a file only forwards, and drops what it has of the repeated steps
-    when it meets the new file's START.
+    Whatever earlier sessions recorded of steps above `completed` is cut off their files, so that
+    no step is there twice. The file is a new one all the same: a TensorBoard that is watching the
+    folder reads a file only forwards, and drops what it has of the repeated steps when it meets
+    the new file's START.
     """
 
     def __init__(self, folder: Path, completed: int) -> None:
         require_tensorboard()
-        # Imported by name: the package is optional and, like protobuf, carries no types.
-        self._events = import_module("tensorboard.compat.proto.event_pb2")
-        records = import_module("tensorboard.summary.writer.record_writer")
         earlier = event_files(folder)
         for path in earlier:
-            self._cut(path, completed)
+            _cut(path, completed)
         # TensorBoard reads the files of a folder in the order of their names.
         number = 1 + max((int(path.name.split(".")[3]) for path in earlier), default=0)
-        path = folder / f"events.out.tfevents.{number:010d}.gan"
-        with contextlib.ExitStack() as opened:
-            self._writer = records.RecordWriter(opened.enter_context(open(path, "xb")))
-            self._write(0, time.time(), file_version="brain.Event:2")
-            # In the first session too: a reader purges steps from its second START on.
-            started = {"status": self._events.SessionLog.START}
-            self._write(completed + 1, time.time(), session_log=started)
-            self._opened = opened.pop_all()
+        # Imported by name: the package is optional and, like protobuf, carries no types.
+        records = import_module("tensorboard.summary.writer.record_writer")
+        file = open(folder / f"events.out.tfevents.{number:010d}.gan", "xb")  # noqa: SIM115
+        self._writer = records.RecordWriter(file)
+        self._write(0, time.time(), file_version="brain.Event:2")
+        # In the first session too: a reader purges steps from its second START on.
+        start = import_module("tensorboard.compat.proto.event_pb2").SessionLog.START
+        self._write(completed + 1, time.time(), session_log={"status": start})
 
     def add_scalars(self, completed: int, values: Mapping[str, float], wall_time: float) -> None:
         """Record values by tag after so many completed steps; they become float32.
@@ -94,26 +92,11 @@ class EventFile:
 
     def close(self) -> None:
         """End the file."""
-        self._opened.close()
+        self._writer.close()
 
     def _write(self, step: int, wall_time: float, **content: Any) -> None:
-        event = self._events.Event(step=step, wall_time=wall_time, **content)
+        event = _event_type()(step=step, wall_time=wall_time, **content)
         self._writer.write(event.SerializeToString())
-
-    def _cut(self, path: Path, completed: int) -> None:
-        """Leave the events of the first `completed` steps; what a crash left broken goes too."""
-        broken = import_module("google.protobuf.message").DecodeError
-        kept = []
-        for record, content in read_records(path):
-            try:
-                event = self._events.Event.FromString(content)
-            except broken:
-                break
-            if event.step <= completed:
-                kept.append(record)
-        left = b"".join(kept)
-        if len(left) < path.stat().st_size:
-            write_file_atomically(path, left)
 
 
 def event_files(folder: Path) -> list[Path]:
@@ -121,19 +104,27 @@ def event_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("events.out.tfevents.*.gan"))
 
 
-def read_records(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Yield every whole record of an event file, with its frame and without.
+def read_events(path: Path) -> Iterator[tuple[Any, int]]:
+    """Yield every event of a file and the offset of its end; a damaged one ends the file."""
+    stub = "tensorboard.compat.tensorflow_stub"
+    errors = import_module(f"{stub}.errors")
+    reader = import_module(f"{stub}.pywrap_tensorflow").PyRecordReader_New(str(path))
+    end = 0
+    with contextlib.suppress(errors.OutOfRangeError, errors.DataLossError):
+        while True:
+            reader.GetNext()
+            end += _FRAME_BYTES + len(reader.record())
+            yield _event_type().FromString(reader.record()), end
 
-    A record is its length (uint64, little-endian), a checksum of that, the content, a checksum
-    of that. What follows a record that is cut off or whose length is damaged cannot be read.
+
+def _cut(path: Path, completed: int) -> None:
+    """Leave the events of the first `completed` steps.
+
+    They come before all others, because a checkpoint is saved after the losses of its steps.
     """
-    stub = import_module("tensorboard.compat.tensorflow_stub.pywrap_tensorflow")
-    content = path.read_bytes()
-    start = 0
-    while start + _HEAD.size <= len(content):
-        length, checksum = _HEAD.unpack_from(content, start)
-        end = start + _HEAD.size + length + _CHECKSUM_BYTES
-        if end > len(content) or stub.masked_crc32c(content[start : start + 8]) != checksum:
-            return
-        yield content[start:end], content[start + _HEAD.size : end - _CHECKSUM_BYTES]
-        start = end
+    whole = itertools.takewhile(lambda read: read[0].step <= completed, read_events(path))
+    os.truncate(path, max((end for _, end in whole), default=0))
+
+
+def _event_type() -> Any:
+    return import_module("tensorboard.compat.proto.event_pb2").Event
