@@ -36,30 +36,25 @@ def connect(wait_limit: float) -> None:
     """Join the other processes, which are waited for, and later missed, `wait_limit` seconds."""
     if hosts() == 1:
         return
-    _require_free_port(os.environ[COORDINATOR])
-    jax.distributed.initialize(
-        os.environ[COORDINATOR],
-        hosts(),
-        _number(PROCESS),
-        initialization_timeout=int(wait_limit),
-        heartbeat_timeout_seconds=int(wait_limit),
-    )
-
-
-def _require_free_port(address: str) -> None:
-    """Raise ValueError if the first process cannot listen there; JAX itself would crash."""
+    address, process, limit = os.environ[COORDINATOR], _number(PROCESS), int(wait_limit)
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise ValueError(f"{COORDINATOR} is expected to be HOST:PORT, received {address!r}")
-    if _number(PROCESS) > 0:
-        return
-    try:
-        socket.create_server(("", int(port))).close()
-    except OSError as error:
-        raise ValueError(
-            f"{COORDINATOR} names port {port}, on which this host cannot listen "
-            f"({error.strerror}); choose another one for all processes"
-        ) from error
+    if process == 0:
+        try:  # JAX itself would crash
+            socket.create_server(("", int(port))).close()
+        except OSError as error:
+            raise ValueError(
+                f"{COORDINATOR} names port {port}, on which this host cannot listen "
+                f"({error.strerror}); choose another one for all processes"
+            ) from error
+    jax.distributed.initialize(
+        address,
+        hosts(),
+        process,
+        initialization_timeout=limit,
+        heartbeat_timeout_seconds=limit,
+    )
 
 
 def _number(variable: str) -> int:

@@ -50,10 +50,10 @@ def process_number() -> int:
 def launch(arguments: Sequence[str], devices: int) -> None:
     """Run `python -m pytorch_impl.train` with these arguments in a process for each device.
 
-    Returns when all have ended well. SystemExit passes on the exit code of one that has said
-    why; a process that died without a word is a ConnectionError. None is left behind.
+    Returns when all have ended well. SystemExit passes on the exit code of one that has printed
+    why; a process that died silently is a ConnectionError. None is left behind.
     """
-    # The launcher reports what the processes have said already, with a traceback.
+    # The launcher reports what the processes have printed already, with a traceback.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     os.environ[LAUNCHER] = str(os.getpid())
@@ -85,18 +85,14 @@ def _cause(failures: dict[int, ProcessFailure]) -> BaseException:
     device = min(
         codes, key=lambda d: (codes[d] != EXIT_WAITED, codes[d] in consequences, codes[d] >= 0, d)
     )
-    if codes[device] == EXIT_WAITED:
-        return ConnectionError(
-            f"device {device} has waited for another one longer than --wait-limit; {GO_ON}"
-        )
-    if codes[device] < 0:
-        return ConnectionError(
-            f"the process of device {device} was killed by signal {-codes[device]}, and the "
-            f"others were stopped; {GO_ON}"
-        )
-    if codes[device] == EXIT_LOST:
-        return ConnectionError(f"device {device} has lost another one; {GO_ON}")
-    return SystemExit(codes[device])
+    code = codes[device]
+    if code >= 0 and code not in (EXIT_WAITED, EXIT_LOST):
+        return SystemExit(code)
+    reason = {
+        EXIT_WAITED: "has waited for another one longer than --wait-limit",
+        EXIT_LOST: "has lost another one",
+    }.get(code, f"was killed by signal {-code}, and the others were stopped")
+    return ConnectionError(f"the process of device {device} {reason}; {GO_ON}")
 
 
 @contextlib.contextmanager
@@ -122,7 +118,7 @@ def joined(device: str, wait_limit: float) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        if LAUNCHER in os.environ:  # it will say it, once
+        if LAUNCHER in os.environ:  # it will print it, once
             has_waited = "timed out" in str(error).lower()
             raise SystemExit(EXIT_WAITED if has_waited else EXIT_LOST) from error
         raise ConnectionError(
@@ -136,10 +132,10 @@ def joined(device: str, wait_limit: float) -> Iterator[None]:
 
 def _end_with_launcher() -> None:
     """End this process when the one that launched it is gone, even by kill -9."""
-    launcher = os.environ.get(LAUNCHER)
+    launcher = int(os.environ.get(LAUNCHER, 0))
 
     def watch() -> None:
-        while os.getppid() == int(launcher or 0):
+        while os.getppid() == launcher:
             time.sleep(1.0)
         os._exit(1)
 

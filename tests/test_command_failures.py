@@ -11,8 +11,8 @@ import pytest
 from shared.files.checkpoint import read_checkpoint
 from shared.interface import METRIC_NAMES
 from shared.run.command import run_training
-from shared.run.failures import STEPS_IN_A_ROW, DiscriminatorWatch, is_out_of_memory
-from shared.run.training import NonFiniteLossError, NonFiniteStateError, open_run
+from shared.run.failures import STEPS_IN_A_ROW, DiscriminatorWatch, NonFiniteError, is_out_of_memory
+from shared.run.training import open_run
 from shared.spec import LOSS_NAMES
 from tests.conftest import limit_threads
 from tests.stand_in_run import (
@@ -36,7 +36,7 @@ def test_a_loss_that_is_not_finite_says_what_is_left_and_what_to_try(make_option
         f"generator_loss is nan after step 13; the last good checkpoint is {last}; "
         "start a new run with a lower --learning-rate (it was 0.0002), or --loss lsgan"
     )
-    with pytest.raises(NonFiniteLossError, match=re.escape(expected)):
+    with pytest.raises(NonFiniteError, match=re.escape(expected)):
         fit(make_options(), during)
 
 
@@ -65,7 +65,7 @@ def test_a_state_that_is_not_finite_is_not_written(make_options, name, value):
         arrays[name].flat[1] = value
 
     size = FakeState(make_options(), None).arrays[name].size
-    with pytest.raises(NonFiniteStateError) as caught:
+    with pytest.raises(NonFiniteError) as caught:
         train_with_broken_state(make_options(), 19, meddle)
     last = make_options().out / "checkpoints" / "step_000010.safetensors"
     assert str(caught.value) == (
@@ -85,7 +85,7 @@ def test_several_broken_arrays_are_counted(make_options):
                 array[...] = np.nan
 
     count = sum(bool(a.shape) for a in FakeState(make_options(), None).arrays.values())
-    with pytest.raises(NonFiniteStateError, match="there is no checkpoint yet") as caught:
+    with pytest.raises(NonFiniteError, match="there is no checkpoint yet") as caught:
         train_with_broken_state(make_options(), 9, meddle)
     assert f"(and some of {count - 1} other arrays)" in str(caught.value)
 

@@ -20,8 +20,9 @@ from shared.interface import METRIC_NAMES
 from shared.quality.metrics import sliced_wasserstein_distance
 from shared.quality.sample_quality import SampleQuality
 from shared.run import progress, training
+from shared.run.failures import NonFiniteError
 from shared.run.pictures import image_grid, moving_average, plot_losses, save_png
-from shared.run.training import NonFiniteLossError, open_run
+from shared.run.training import open_run
 from shared.spec import SYSTEMS, streams
 from tests.stand_in_run import (
     GREY,
@@ -456,7 +457,7 @@ def test_loss_that_is_not_finite_stops_the_run(make_options, value):
     def during(step, metrics):
         return metrics | ({"generator_loss": value} if step == 12 else {})
 
-    with pytest.raises(NonFiniteLossError, match=f"generator_loss is {value} after step 13"):
+    with pytest.raises(NonFiniteError, match=f"generator_loss is {value} after step 13"):
         fit(make_options(), during)
     out = make_options().out
     assert names(out / "checkpoints") == ["step_000010.safetensors"]
@@ -467,7 +468,7 @@ def test_loss_that_is_not_finite_is_found_before_its_checkpoint(make_options):
     def during(step, metrics):
         return metrics | ({"generator_loss": float("nan")} if step == 14 else {})
 
-    with pytest.raises(NonFiniteLossError):
+    with pytest.raises(NonFiniteError):
         fit(make_options(checkpoint_every=3), during)
     assert names(make_options().out / "checkpoints")[-1] == "step_000012.safetensors"
 
@@ -515,9 +516,14 @@ def test_terminal_shows_a_bar(make_options, monkeypatch, capsys):
 
 def test_speed_counts_the_real_images_of_every_update(make_options, monkeypatch):
     received = []
-    monkeypatch.setattr(training, "ProgressDisplay", lambda *given: received.append(given[:3]))
+
+    def display(*given):
+        received.append(given[:3])
+        return progress.ProgressDisplay(*given)
+
+    monkeypatch.setattr(training, "ProgressDisplay", display)
     spec = SPEC.replace(discriminator_steps=3, generator_batch="new_latents")
-    open_run(make_options(spec=spec), device="cpu", versions={})
+    fit(make_options(spec=spec))
     assert received == [(0, 25, 6)]
 
 

@@ -14,7 +14,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
@@ -26,14 +26,7 @@ from tensorflow.python.eager import context
 
 from shared.run.process import Processes
 
-__all__ = [
-    "connect",
-    "joined",
-    "kind_of",
-    "processes",
-    "strategy",
-    "workers",
-]
+__all__ = ["connect", "joined", "kind_of", "processes", "strategy", "workers"]
 
 _LOST = (
     tf.errors.AbortedError,
@@ -48,7 +41,7 @@ _LOST = (
 
 def workers() -> int:
     """Return how many workers TF_CONFIG names; 1 where there is none."""
-    return len(_addresses())
+    return len(_place()[0])
 
 
 def kind_of(device: str) -> str:
@@ -75,7 +68,7 @@ def connect(device: str, devices: int, wait_limit: float) -> None:
         )
     if kind == "CPU":
         tf.config.set_visible_devices([], "GPU")  # the strategy would take them
-    if not _is_connected():
+    if not strategy.cache_info().currsize:
         _configure(wait_limit)
         if _place()[1] == 0:  # the others' own wait for the first has a limit
             _await_others(wait_limit)
@@ -101,20 +94,15 @@ def processes() -> Processes | None:
     return Processes(_place()[1] == 0, _any_process) if workers() > 1 else None
 
 
+@tf.function
+def _sum_over_workers(value: tf.Tensor) -> tf.Tensor:
+    # An argument is on no device, which the strategy refuses; a copy is on the replica's.
+    copies = strategy().run(tf.identity, args=(value,))
+    return strategy().reduce(tf.distribute.ReduceOp.SUM, copies, axis=None)
+
+
 def _any_process(flag: bool) -> bool:
-    return bool(_sum_over_workers()(tf.constant(float(flag))) > 0)
-
-
-@cache
-def _sum_over_workers() -> Callable[[tf.Tensor], tf.Tensor]:
-    def total(value: tf.Tensor) -> tf.Tensor:
-        # An argument is on no device, which the strategy refuses; a copy is on the replica's.
-        replica = tf.distribute.get_replica_context()
-        return replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
-
-    connected = strategy()
-    run = tf.function(lambda value: connected.run(total, args=(value,)))
-    return lambda value: connected.experimental_local_results(run(value))[0]
+    return bool(_sum_over_workers(tf.constant(float(flag))) > 0)
 
 
 def _await_others(wait_limit: float) -> None:
@@ -123,27 +111,19 @@ def _await_others(wait_limit: float) -> None:
     Raises ConnectionError after `wait_limit` seconds.
     """
     end = time.monotonic() + wait_limit
-    for address in _addresses()[1:]:
+    for address in _place()[0][1:]:
         host, port = address.rsplit(":", 1)
-        while not _listens(host, int(port)):
-            if time.monotonic() > end:
-                raise ConnectionError(
-                    f"TF_CONFIG's worker {address} was not there within {wait_limit:g} seconds; "
-                    "start all of them, or wait longer with --wait-limit"
-                )
+        while True:
+            try:
+                socket.create_connection((host, int(port)), timeout=1.0).close()
+                break
+            except OSError as error:
+                if time.monotonic() > end:
+                    raise ConnectionError(
+                        f"TF_CONFIG's worker {address} was not there within {wait_limit:g} "
+                        "seconds; start all of them, or wait longer with --wait-limit"
+                    ) from error
             time.sleep(0.2)
-
-
-def _listens(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=1.0).close()
-    except OSError:
-        return False
-    return True
-
-
-def _is_connected() -> bool:
-    return bool(strategy.cache_info().currsize)
 
 
 def _configure(wait_limit: float) -> None:
@@ -167,10 +147,6 @@ def _configure(wait_limit: float) -> None:
 def strategy() -> tf.distribute.Strategy:
     """Return the strategy of the workers, which `connect` has to configure first."""
     return tf.distribute.MultiWorkerMirroredStrategy()
-
-
-def _addresses() -> list[str]:
-    return _place()[0]
 
 
 @cache

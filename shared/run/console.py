@@ -18,6 +18,11 @@ EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_TERMINATED = 143  # 128 + SIGTERM: of a scheduler, `docker stop`, a shutdown
 EXIT_OUTPUT_CLOSED = 141  # 128 + SIGPIPE, what a shell reports of `yes | head`
+_REASONS = {
+    EXIT_INTERRUPTED: "interrupted",
+    EXIT_TERMINATED: "terminated",
+    EXIT_OUTPUT_CLOSED: "the output cannot be written any more: stopped",
+}
 
 
 class Output:
@@ -63,8 +68,8 @@ def safe_streams() -> Iterator[None]:
 class StoppedEarly(KeyboardInterrupt):
     """A command that was asked to stop and has saved its work; it ends with `exit_code`."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
+    def __init__(self, exit_code: int, where: str) -> None:
+        super().__init__(f"{_REASONS[exit_code]} {where}")
         self.exit_code = exit_code
 
 

@@ -44,15 +44,7 @@ _CLAMPED = (
 
 
 class NonFiniteError(ValueError):
-    """A number of the training became NaN or infinite; the last checkpoint is good."""
-
-
-class NonFiniteLossError(NonFiniteError):
-    """A loss did; no checkpoint of that state or a later one is written."""
-
-
-class NonFiniteStateError(NonFiniteError):
-    """A weight, statistic or moment did; that state is not written."""
+    """A loss, weight, statistic or moment is NaN or infinite; no checkpoint of it is written."""
 
 
 class OutOfMemoryError(ValueError):

@@ -205,7 +205,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[list[str]]:
 
 
 def _newest_first(folder: Path, completed: float = math.inf) -> list[Path]:
-    """Return the numbered files of a folder up to so many completed steps."""
+    """Return the samples or checkpoints in a folder up to so many completed steps."""
     numbered = [(int(m[1]), p) for p in folder.glob("*") if (m := _NUMBERED.fullmatch(p.name))]
     return [path for number, path in sorted(numbered, reverse=True) if number <= completed]
 

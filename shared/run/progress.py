@@ -16,7 +16,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class ProgressDisplay:
-    """Steps, real images per second, losses, quality and remaining time of one run.
+    """Steps, real images per second, losses, quality and remaining time of one run, from now on.
 
     On a terminal a bar; otherwise, in a log, a pipe, a terminal that cannot move its cursor or
     where a CI is known to run, a line every ten seconds and at the end.
@@ -24,7 +24,7 @@ class ProgressDisplay:
 
     def __init__(self, start: int, steps: int, images_per_step: int, output: Output) -> None:
         self._output = output
-        self._start, self._steps, self._images_per_step = start, steps, images_per_step
+        self._steps, self._images_per_step = steps, images_per_step
         self._quality = ""
         columns = (
             BarColumn(bar_width=24),
@@ -34,18 +34,12 @@ class ProgressDisplay:
         )
         console = Console()
         # FORCE_COLOR, which a CI sets, makes rich take a file for a terminal.
-        self._has_bar = (
-            console.is_interactive and console.file.isatty() and not os.environ.get("CI")
-        )
-        self._bar = Progress(*columns, console=console, disable=not self._has_bar)
+        has_bar = console.is_interactive and console.file.isatty() and not os.environ.get("CI")
+        self._bar = Progress(*columns, console=console, disable=not has_bar)
         # The first step of a compiled framework can take a minute, in which nothing moves.
         self._task = self._bar.add_task("first steps ...", total=steps, completed=min(start, steps))
-        self._losses_at = start
-        self._start_time = self._losses_time = self._line_time = time.monotonic()
-
-    def start(self) -> None:
-        """Show the bar, and start the clock of the images per second."""
-        self._start_time = self._losses_time = self._line_time = time.monotonic()
+        self._losses_at, self._losses_time = start, time.monotonic()
+        self._line_time = self._losses_time
         self._bar.start()
 
     def stop(self) -> None:
@@ -72,15 +66,8 @@ class ProgressDisplay:
         )
         self._bar.update(self._task, description=text)
         due = now - self._line_time >= SECONDS_BETWEEN_LINES or completed == self._steps
-        if due and not self._has_bar:
+        if due and self._bar.disable:
             self._line_time = now
-            self._output.print(
-                f"step {completed}/{self._steps}  {text}{self._remaining(completed)}"
-            )
-
-    def _remaining(self, completed: int) -> str:
-        """Return the time to the end at the speed of this session so far, as  0:01:30 left."""
-        if completed in (self._start, self._steps):
-            return ""
-        per_step = (time.monotonic() - self._start_time) / (completed - self._start)
-        return f"  {timedelta(seconds=round(per_step * (self._steps - completed)))} left"
+            left = self._bar.tasks[0].time_remaining
+            remaining = f"  {timedelta(seconds=left)} left" if left else ""
+            self._output.print(f"step {completed}/{self._steps}  {text}{remaining}")

@@ -25,7 +25,6 @@ from shared.run.config import config_bytes
 from shared.run.console import (
     EXIT_INTERRUPTED,
     EXIT_OUTPUT_CLOSED,
-    EXIT_TERMINATED,
     Output,
     StoppedEarly,
     StopSignals,
@@ -33,8 +32,7 @@ from shared.run.console import (
 )
 from shared.run.failures import (
     DiscriminatorWatch,
-    NonFiniteLossError,
-    NonFiniteStateError,
+    NonFiniteError,
     describe_non_finite,
     naming_file,
     what_to_try,
@@ -48,11 +46,6 @@ from shared.run.records import RunRecords
 from shared.run.tensorboard import require_tensorboard
 
 FLUSH_EVERY = 10  # steps between two readings of the metrics, each of which waits for the device
-_REASONS = {
-    EXIT_INTERRUPTED: "interrupted",
-    EXIT_TERMINATED: "terminated",
-    EXIT_OUTPUT_CLOSED: "the output cannot be written any more: stopped",
-}
 
 
 def open_run(
@@ -124,8 +117,6 @@ class TrainingRun(RunProcess):
         self._quality = SampleQuality(self._dataset, spec, SAMPLE_COUNT)
         self._watch = DiscriminatorWatch(spec.loss)
         self._output = Output()
-        images_per_step = spec.batch_size * spec.discriminator_steps
-        self._display = ProgressDisplay(self.start, options.steps, images_per_step, self._output)
         self._session = session_entry(options, self.start, self._dataset, device, versions)
         if self.start >= options.steps:
             self._notes.append(
@@ -149,13 +140,14 @@ class TrainingRun(RunProcess):
         kept = -1 if options.resume and self.restored is None else self.start
         self._records = RunRecords(folder, kept, tensorboard=options.tensorboard)
         held.callback(self._records.close)
+        held.callback(self._signals.restore)
+        self._signals.install()
+        images_per_step = options.spec.batch_size * options.spec.discriminator_steps
+        self._display = ProgressDisplay(self.start, options.steps, images_per_step, self._output)
+        held.callback(self._display.stop)
         if self._records.last_quality is not None:
             self._display.quality(self._records.last_quality)
         self._clock_start = time.monotonic() - self._records.earlier_seconds
-        held.callback(self._signals.restore)
-        self._signals.install()
-        held.callback(self._display.stop)
-        self._display.start()
 
     def __exit__(
         self,
@@ -176,7 +168,7 @@ class TrainingRun(RunProcess):
         """Take the METRIC_NAMES of one step: anything that `float` accepts.
 
         They are read every ten steps, because reading one waits for the device; until then no
-        later step may overwrite them. Raises NonFiniteLossError if one is NaN or infinite.
+        later step may overwrite them. Raises NonFiniteError if one is NaN or infinite.
         """
         self._stop_if(self._stop_code is not None, step)
         self._completed = step + 1
@@ -197,14 +189,14 @@ class TrainingRun(RunProcess):
     def save_checkpoint(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         """Save the training state after this step, by canonical name; see `write_checkpoint`.
 
-        Then, and not before, the oldest go. Raises NonFiniteStateError, and writes nothing, if
+        Then, and not before, the oldest go. Raises NonFiniteError, and writes nothing, if
         a number of the state is NaN or infinite; OSError, which names the file, for the disk.
         """
         # First the losses: a state that they prove broken must not become the last checkpoint,
         # and losses.csv must reach as far as the checkpoint does.
         self._flush()
         if bad := describe_non_finite(arrays):
-            raise NonFiniteStateError(f"after step {step + 1}: {bad}; {self._what_remains()}")
+            raise NonFiniteError(f"after step {step + 1}: {bad}; {self._what_remains()}")
         self._records.synchronize()
         options = self.options
         progress = {
@@ -227,7 +219,7 @@ class TrainingRun(RunProcess):
             values = {name: float(metrics[name]) for name in METRIC_NAMES}
             for name, value in values.items():
                 if not math.isfinite(value):
-                    raise NonFiniteLossError(
+                    raise NonFiniteError(
                         f"{name} is {value} after step {completed}; {self._what_remains()}"
                     )
             self._records.add_losses(completed, values, seconds)
@@ -257,9 +249,8 @@ class TrainingRun(RunProcess):
         self._output.print("\n".join(results(folder, self._completed, self._records.last_quality)))
         if self._final_step < options.steps - 1:
             # With several processes the request may have come from another one.
-            code = self._stop_code or EXIT_INTERRUPTED
             raise StoppedEarly(
-                f"{_REASONS[code]} after step {self._completed} of {options.steps}; go on with the "
-                f"same options and --resume --out {shlex.quote(printable(options.out))}",
-                code,
+                self._stop_code or EXIT_INTERRUPTED,
+                f"after step {self._completed} of {options.steps}; go on with the same options and "
+                f"--resume --out {shlex.quote(printable(options.out))}",
             )
