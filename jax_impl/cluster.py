@@ -11,17 +11,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from shared.run.console import EXIT_BAD_INPUT
 from shared.run.process import Processes
 
-__all__ = ["connect", "hosts", "joined", "leave", "processes"]
+__all__ = ["connect", "hosts", "joined", "processes"]
 
 # JAX itself reads the first alone, and finds the others in the variables of some schedulers.
 COORDINATOR, PROCESSES, PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -79,18 +77,6 @@ def joined() -> Iterator[None]:
             f"process {jax.process_index()} lost another one of the run; the last checkpoint is "
             f"good, start all of them again with --resume ({str(error).splitlines()[0]})"
         ) from error
-
-
-def leave(code: int) -> int:
-    """Return the exit code; of several processes one that failed ends here.
-
-    An orderly end would wait for the others, which may be gone, and then abort.
-    """
-    if code == EXIT_BAD_INPUT and jax.process_count() > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
 
 
 def processes() -> Processes | None:

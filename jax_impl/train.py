@@ -30,6 +30,7 @@ from jax_impl.state import (
     synchronize,
 )
 from shared.run.command import run_training
+from shared.run.console import leave_others
 from shared.run.options import TrainingOptions
 from shared.run.process import RunProcess
 from shared.run.training import open_run
@@ -250,7 +251,8 @@ def train(options: TrainingOptions) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return cluster.leave(run_training("jax", train, arguments))
+    code = run_training("jax", train, arguments)
+    return leave_others(code) if jax.process_count() > 1 else code
 
 
 if __name__ == "__main__":

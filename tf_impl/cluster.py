@@ -26,7 +26,7 @@ from tensorflow.python.eager import context
 
 from shared.run.process import Processes
 
-__all__ = ["connect", "joined", "kind_of", "processes", "strategy", "workers"]
+__all__ = ["connect", "is_connected", "joined", "kind_of", "processes", "strategy", "workers"]
 
 _LOST = (
     tf.errors.AbortedError,
@@ -68,11 +68,16 @@ def connect(device: str, devices: int, wait_limit: float) -> None:
         )
     if kind == "CPU":
         tf.config.set_visible_devices([], "GPU")  # the strategy would take them
-    if not strategy.cache_info().currsize:
+    if not is_connected():
         _configure(wait_limit)
         if _place()[1] == 0:  # the others' own wait for the first has a limit
             _await_others(wait_limit)
         strategy()
+
+
+def is_connected() -> bool:
+    """Whether this process has joined other workers."""
+    return bool(strategy.cache_info().currsize)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from shared.run.command import run_training
+from shared.run.console import leave_others
 from shared.run.options import TrainingOptions
 from shared.run.process import RunProcess
 from shared.run.training import open_run
@@ -222,7 +223,8 @@ def train(options: TrainingOptions) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return run_training("tf", train, arguments)
+    code = run_training("tf", train, arguments)
+    return leave_others(code) if cluster.is_connected() else code
 
 
 if __name__ == "__main__":

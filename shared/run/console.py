@@ -94,6 +94,16 @@ def run_command(program: str, work: Callable[[], int | None], *, debug: bool = F
             return EXIT_BAD_INPUT
 
 
+def leave_others(code: int) -> int:
+    """Return the exit code of one of several processes; one that failed ends here.
+
+    An orderly end of JAX and TensorFlow would wait for the others, which may be gone.
+    """
+    if code == EXIT_BAD_INPUT:
+        os._exit(code)  # `run_command` has flushed what was printed
+    return code
+
+
 def print_error(line: str) -> None:
     """Print one line on stderr, if anybody reads it."""
     with contextlib.suppress(OSError):
