@@ -36,16 +36,14 @@ def image_grid(
         )
     if columns < 1:
         raise ValueError(f"a grid needs at least one column, received {columns}")
-    pixels = to_pixels(images, image_range)
-    batch, height, width, channels = images.shape
-    columns = min(columns, batch)
-    rows = -(-batch // columns)
-    pitch_y, pitch_x = height + GUTTER, width + GUTTER
-    grid = np.full((rows * pitch_y + GUTTER, columns * pitch_x + GUTTER, channels), 255, np.uint8)
-    for i, image in enumerate(pixels):
-        top, left = i // columns * pitch_y + GUTTER, i % columns * pitch_x + GUTTER
-        grid[top : top + height, left : left + width] = image
-    return grid
+    columns = min(columns, len(images))
+    missing = -len(images) % columns
+    frame = ((0, missing), (GUTTER, 0), (GUTTER, 0), (0, 0))
+    cells = np.pad(to_pixels(images, image_range), frame, constant_values=255)
+    _, height, width, channels = cells.shape
+    rows = cells.reshape(-1, columns, height, width, channels).swapaxes(1, 2)
+    grid = rows.reshape(-1, columns * width, channels)
+    return np.pad(grid, ((0, GUTTER), (0, GUTTER), (0, 0)), constant_values=255)
 
 
 def save_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -102,12 +101,7 @@ class RunProcess:
         """Begin what `held` ends with the run."""
         held.callback(set_handlers, set_handlers({signal.SIGINT: signal.SIG_IGN}))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self._held.close()
 
     def record(self, step: int, metrics: Mapping[str, Any]) -> None:

@@ -11,7 +11,6 @@ import math
 import shlex
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -149,13 +148,8 @@ class TrainingRun(RunProcess):
             self._display.quality(self._records.last_quality)
         self._clock_start = time.monotonic() - self._records.earlier_seconds
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
+    def __exit__(self, *failure: object) -> None:
+        if failure[0] is not None:
             # What ended the run is what is to be reported, not that the same disk is still full.
             with contextlib.suppress(OSError):
                 self._held.close()
