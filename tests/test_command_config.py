@@ -13,7 +13,7 @@ import pytest
 from shared.files.checkpoint import read_checkpoint
 from shared.run.command import run_training
 from shared.run.config import config_bytes
-from shared.run.parser import build_parser
+from shared.run.options import build_parser
 from tests.stand_in_run import fit, loss_rows, ten_pictures
 
 EVERY_OPTION = {

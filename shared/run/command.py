@@ -25,10 +25,11 @@ from shared.run.options import (
     ALL_CHECKPOINTS,
     GENERATOR_BATCHES,
     KEEP_CHECKPOINTS,
+    OPTIONS,
     QUICK_RUNS,
     TrainingOptions,
+    build_parser,
 )
-from shared.run.parser import OPTIONS, build_parser
 from shared.spec import SYSTEMS, SystemSpec
 
 _NOT_IN_CONFIG = ("full", "resume", "config", "debug")  # of the command, and not of the run
@@ -72,21 +73,32 @@ def _parse(implementation: str, argv: Sequence[str] | None) -> argparse.Namespac
 
 def training_options(implementation: str, given: Mapping[str, Any]) -> TrainingOptions:
     """Return what a parsed command line stands for; what it leaves open (None) is filled in."""
-    spec = _spec(given)
-    quick = QUICK_RUNS[spec.architecture]
+    system = SYSTEMS[given["system"]]
+    quick = QUICK_RUNS[system.architecture]
+    sizes = system if given["full"] else quick
     values = {
-        "loss": spec.loss,
-        "width": spec.width,
-        "batch_size": spec.batch_size,
-        "d_steps": spec.discriminator_steps,
-        "generator_batch": spec.generator_batch.replace("_", "-"),
+        "loss": system.loss,
+        "width": sizes.width,
+        "batch_size": sizes.batch_size,
+        "d_steps": system.discriminator_steps,
+        "generator_batch": system.generator_batch.replace("_", "-"),
         "steps": quick.steps,
         "sample_every": quick.sample_every,
         "checkpoint_every": quick.checkpoint_every,
-        "out": _default_out(f"{implementation}-{spec.name}-{spec.loss}", given["resume"]),
         **{name: value for name, value in given.items() if value is not None},
     }
-    if given["keep_checkpoints"] is None:
+    if values["d_steps"] < 1:
+        raise ValueError(f"--d-steps must be at least 1, received {values['d_steps']}")
+    spec = system.replace(
+        **{name: values[name] for name in ("loss", "width", "batch_size")},
+        discriminator_steps=values["d_steps"],
+        generator_batch=GENERATOR_BATCHES[values["generator_batch"]],
+    )
+    spec = spec.replace(**_optimizers(system, spec.width, given["learning_rate"]))
+    if "out" not in values:
+        name = f"{implementation}-{spec.name}-{spec.loss}"
+        values["out"] = _default_out(Path("runs") / name, given["resume"])
+    if "keep_checkpoints" not in values:
         values["keep_checkpoints"] = _checkpoints_to_keep(values["out"], given["resume"])
     config = {
         option.name: os.path.abspath(value) if option.type is Path else value
@@ -112,23 +124,6 @@ def _checkpoints_to_keep(out: Path, resume: bool) -> int:
     return sessions[-1]["options"].get("keep_checkpoints", ALL_CHECKPOINTS)
 
 
-def _spec(given: Mapping[str, Any]) -> SystemSpec:
-    """Return the system that was asked for with everything that was given in its place."""
-    system = SYSTEMS[given["system"]]
-    default = system if given["full"] else QUICK_RUNS[system.architecture]
-    if given["d_steps"] is not None and given["d_steps"] < 1:
-        raise ValueError(f"--d-steps must be at least 1, received {given['d_steps']}")
-    changes = {
-        "loss": given["loss"],
-        "width": default.width if given["width"] is None else given["width"],
-        "batch_size": default.batch_size if given["batch_size"] is None else given["batch_size"],
-        "discriminator_steps": given["d_steps"],
-        "generator_batch": GENERATOR_BATCHES.get(given["generator_batch"]),
-    }
-    spec = system.replace(**{name: value for name, value in changes.items() if value is not None})
-    return spec.replace(**_optimizers(system, spec.width, given["learning_rate"]))
-
-
 def _optimizers(system: SystemSpec, width: int, learning_rate: float | None) -> dict[str, Any]:
     """Return both optimizers with the rate that was asked for, or theirs scaled to the width.
 
@@ -137,25 +132,23 @@ def _optimizers(system: SystemSpec, width: int, learning_rate: float | None) -> 
     """
     if learning_rate is not None and not 0 < learning_rate < math.inf:
         raise ValueError(f"--learning-rate must be positive and finite, received {learning_rate}")
-    adams = {
-        name: getattr(system, name) for name in ("generator_optimizer", "discriminator_optimizer")
-    }
-    return {
-        name: replace(
-            adam, learning_rate=learning_rate or adam.learning_rate * system.width / width
-        )
+    adams = {name: adam for name, adam in vars(system).items() if name.endswith("_optimizer")}
+    rates = {
+        name: learning_rate or adam.learning_rate * system.width / width
         for name, adam in adams.items()
     }
+    return {name: replace(adam, learning_rate=rates[name]) for name, adam in adams.items()}
 
 
-def _default_out(name: str, resume: bool) -> Path:
-    """Return the latest of runs/name, runs/name-2 ... to resume, or the first that is free."""
-    folder = Path("runs") / name
+def _default_out(folder: Path, resume: bool) -> Path:
+    """Return the latest of folder, folder-2 ... to resume, or the first of them that is free."""
     if not resume:
-        names = (folder.with_name(f"{name}-{number}") for number in itertools.count(2))
-        return next(path for path in itertools.chain([folder], names) if not path.exists())
-    pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
-    found = [match for path in folder.parent.glob("*") if (match := pattern.fullmatch(path.name))]
-    return (
-        folder.with_name(max(found, key=lambda match: int(match[1] or 1))[0]) if found else folder
-    )
+        others = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+        return next(path for path in itertools.chain([folder], others) if not path.exists())
+    numbered = re.compile(re.escape(folder.name) + r"(?:-(\d+))?")
+    found = {
+        int(match[1] or 1): path
+        for path in folder.parent.glob("*")
+        if (match := numbered.fullmatch(path.name))
+    }
+    return found[max(found)] if found else folder

@@ -13,7 +13,7 @@ from typing import Any
 import tomli_w
 
 from shared.files.errors import InputError, printable
-from shared.run.parser import OPTIONS, build_parser
+from shared.run.options import OPTIONS, build_parser
 
 
 class ConfigError(InputError):

@@ -1,15 +1,20 @@
-"""What a training run is asked to do: the options of the command, checked, and their defaults."""
+"""The options of `python -m {pytorch_impl,tf_impl,jax_impl}.train`, in one table.
+
+It serves the command line, `--config FILE` and the config.toml of every run; what it is parsed to
+is one TrainingOptions.
+"""
 
 from __future__ import annotations
 
+import argparse
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from shared.spec import GeneratorBatch, SystemSpec
-from shared.spec.replicas import BatchNormKind, check_replicas
+from shared.spec import LOSS_NAMES, SYSTEMS, GeneratorBatch, SystemSpec
+from shared.spec.replicas import BATCH_NORMS, BatchNormKind, check_replicas
 from shared.spec.streams import MAXIMUM_SEED
 
 GENERATOR_BATCHES = {name.replace("_", "-"): name for name in get_args(GeneratorBatch)}
@@ -89,3 +94,144 @@ class TrainingOptions:
             )
         if not 0 <= self.seed <= MAXIMUM_SEED:
             raise ValueError(f"--seed must be between 0 and {MAXIMUM_SEED}, received {self.seed}")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: `name` is its flag after the two dashes and its key in a configuration file.
+
+    A `type` of bool is a flag. It has a --no- form as well, so that the command line can take
+    back what a configuration file sets.
+    """
+
+    name: str
+    type: Callable[[str], Any] = str
+    metavar: str | None = None
+    default: Any = None
+    choices: tuple[str, ...] | None = None
+
+
+def _checkpoints_to_keep(text: str) -> int:
+    if text == "all":
+        return ALL_CHECKPOINTS
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number or all, received {text!r}"
+        ) from error
+
+
+_BY_SYSTEM = "(default: by system, see below)"
+_OWN_SIZES = ", ".join(
+    f"{name} {SYSTEMS[name].width} and {SYSTEMS[name].batch_size}" for name in QUICK_RUNS
+)
+OPTIONS: dict[str, dict[Option, str]] = {
+    "what to train": {
+        Option("system", default="dcgan64", choices=tuple(SYSTEMS)): "dcgan64: convolutional, "
+        "64x64 in colour; dcgan64-lsgan: the same with a dense last layer and loss lsgan; conv28: "
+        "convolutional, 28x28 grey; mlp28: dense layers only, 28x28 grey (default: %(default)s)",
+        Option("loss", choices=LOSS_NAMES): "adversarial loss (default: the system's own)",
+        Option("data", Path, "PATH"): "folder of images, IDX file as MNIST's (raw or .gz), or .npz "
+        "(default: scikit-learn's digits)",
+        Option("width", int, "W"): "size of the narrowest hidden layer, of which the others are "
+        f"multiples {_BY_SYSTEM}",
+        Option("batch-size", int, "B"): f"images per update, at least 2 {_BY_SYSTEM}",
+        Option("full", bool): f"default to the system's own width and batch size ({_OWN_SIZES})",
+        Option("steps", int, "N"): "training steps in all, those before a --resume included "
+        f"{_BY_SYSTEM}",
+        Option("learning-rate", float, "LR"): "of both networks (default: the system's own times "
+        "its width over --width, because Adam's steps have one size and fewer channels add up to "
+        "less)",
+        Option("d-steps", int, "K"): "discriminator updates per generator update, each with fresh "
+        "images and latents, as in Goodfellow et al. 2014, Algorithm 1 (default: the system's "
+        "own, 1 in all of them)",
+        Option("generator-batch", choices=tuple(GENERATOR_BATCHES)): "what the generator learns "
+        "from. same-images: the fakes that the discriminator has just seen; same-latents: images "
+        "made anew from their latents, after the discriminator has changed; new-latents: images "
+        "from latents of its own, as in Goodfellow et al. 2014, Algorithm 1 (default: the "
+        "system's own, whatever --d-steps is: same-latents for conv28, same-images for the others)",
+        Option("seed", int, "S", 0): "of the weights, the latents and the order of the images "
+        "(default: %(default)s)",
+    },
+    "the run": {
+        Option("out", Path, "DIR"): "folder of the run (default: runs/IMPLEMENTATION-SYSTEM-LOSS, "
+        "or the next free name with -2, -3, ...; with --resume the latest of these)",
+        Option("resume", bool): "continue from the last checkpoint in --out, whichever framework "
+        "wrote it; repeat the options of the first run, --steps may grow",
+        Option("config", Path, "FILE"): "take options from a TOML file, such as the config.toml in "
+        "the folder of every run: batch-size = 16, full = true; the command line wins",
+        Option("sample-every", int, "N"): "steps between two samples; the last step always makes "
+        f"one {_BY_SYSTEM}",
+        Option("checkpoint-every", int, "N"): "steps between two checkpoints; the last step always "
+        f"makes one {_BY_SYSTEM}",
+        Option("keep-checkpoints", _checkpoints_to_keep, "N"): "how many of the newest checkpoints "
+        f"to keep, or all (default: {KEEP_CHECKPOINTS}; with --resume as the run was started)",
+        Option("tensorboard", bool): "also write losses, samples and their quality for TensorBoard "
+        "into --out; `tensorboard --logdir runs` shows all runs side by side",
+    },
+    "where and how to compute": {
+        Option("device", default="auto", choices=("auto", "cpu", "gpu")): "auto is the GPU where "
+        "the framework finds one (default: %(default)s)",
+        Option("dtype", default="float32", choices=("float32", "float64")): "of the weights and of "
+        "all arithmetic (default: %(default)s)",
+        Option("devices", int, "N", 1): "train on N GPUs, or N virtual CPU devices; each takes its "
+        "part of every batch, which N must divide. The run is the same for every N "
+        "(default: %(default)s)",
+        Option("batch-norm", default="global", choices=BATCH_NORMS): "with several devices: "
+        "normalise by the statistics of the global batch, or each device by those of its own part "
+        "(default: %(default)s)",
+        Option("wait-limit", float, "SECONDS", WAIT_LIMIT): "with several processes: give up when "
+        "another one has not answered for so long (default: %(default)g)",
+        Option("debug", bool): "show the traceback of an error",
+    },
+}
+"""Their help, by the headings of --help."""
+
+
+def build_parser(implementation: str, *, exit_on_error: bool = True) -> argparse.ArgumentParser:
+    """Return the parser, the same in all three implementations but for the name."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {implementation}_impl.train",
+        usage="%(prog)s [options]",
+        description=(
+            f"Train a GAN in {implementation}. The same options and the same --seed start the same "
+            "run in\npytorch, tf and jax."
+        ),
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=exit_on_error,
+    )
+    for title, options in OPTIONS.items():
+        group = parser.add_argument_group(title)
+        for option, text in options.items():
+            settings = {n: v for n, v in vars(option).items() if n != "name" and v is not None}
+            if option.type is bool:
+                settings = {"action": argparse.BooleanOptionalAction, "default": False}
+            text = text.replace("IMPLEMENTATION", implementation)
+            group.add_argument(f"--{option.name}", help=text, **settings)
+    return parser
+
+
+def _table_of_defaults() -> str:
+    """Return the defaults of every system, one a line."""
+    rows = [["", *(f"--{column.name.replace('_', '-')}" for column in fields(QuickRun))]]
+    for name, system in SYSTEMS.items():
+        rows.append([name, *map(str, astuple(QUICK_RUNS[system.architecture]))])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+_EPILOG = f"""\
+With no options: a narrow dcgan64 on scikit-learn's digits. The defaults take less than two minutes
+on them on two CPU cores, and are the same on every device and for every data set:
+
+{_table_of_defaults()}
+
+--full takes the system's own width and batch size instead. What is given explicitly always holds.
+
+exit codes: 0 complete; 2 bad input, or a disk, memory or training that fails: one line on stderr;
+130 Ctrl-C, 143 SIGTERM, 141 the output was closed: all with a checkpoint to --resume from; 1 a bug
+
+docs/runs.md: resuming, checkpoints, configuration files, what each message means"""
