@@ -1,4 +1,4 @@
-"""Several hosts: jax.distributed, as three variables of each process' environment say.
+"""Several hosts: jax.distributed, by three variables in each process' environment.
 
     JAX_COORDINATOR_ADDRESS=HOST:12345 JAX_NUM_PROCESSES=2 JAX_PROCESS_ID=0
 

@@ -72,7 +72,7 @@ def _parse(implementation: str, argv: Sequence[str] | None) -> argparse.Namespac
 
 
 def training_options(implementation: str, given: Mapping[str, Any]) -> TrainingOptions:
-    """Return what a parsed command line stands for; what it leaves open (None) is filled in."""
+    """Return the options of a parsed command line; what it leaves open (None) is filled in."""
     system = SYSTEMS[given["system"]]
     quick = QUICK_RUNS[system.architecture]
     sizes = system if given["full"] else quick

@@ -31,7 +31,7 @@ STEPS_IN_A_ROW = 100
 
 _WON = (
     f"warning: the discriminator has won: its loss was under {WON_BELOW:g} at every step from "
-    "{first} to {last}. It tells every image of the generator from a real one, so the generator "
+    "{first} to {last}. It recognises every image of the generator, so the generator "
     "learns next to nothing from it. More steps seldom help; start again without --learning-rate, "
     "whose default suits the width, with a larger --width{other} or with more images"
 )

@@ -161,7 +161,7 @@ class RunFolder:
             path.unlink()
 
     def sessions(self) -> list[dict[str, Any]]:
-        """Return what run.json says of every session; ValueError where it is damaged."""
+        """Return the entries of every session in run.json; ValueError where it is damaged."""
         if not self.description.exists():
             return []
         try:
