@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
 
-from shared.explain.observations import ADAM_STAGE, FORWARD_STAGES, LOSS_STAGE, Group
+from shared.explain.observations import (
+    ADAM_STAGE,
+    FORWARD_STAGES,
+    LOSS_STAGE,
+    Group,
+    ReferenceObserver,
+)
 from shared.explain.probes import Arrays, Probe
 from shared.reference.comparison import ulp_error
 from shared.reference.differences import drifting_arrays, gradient_differences, state_differences
+from shared.spec import Conventions
 
 # Relative L2 of any array. What rounding was measured to do at most in right runs of the three
 # frameworks (`python -m tests.explain_accuracy --right 100`) is at most a fifth of the bounds: in
@@ -26,11 +33,6 @@ _IN_FLOAT32 = {
     "updated parameters": 200.0,
 }
 LEAST_LOSS = 1e-3  # a loss near 0 has no relative error; below this it is measured against this
-
-
-def allowed(stage: str, bound: float) -> float:
-    """Return the bound of a stage where that of outputs is `bound`."""
-    return bound * (_IN_FLOAT32.get(stage, 1.0) if bound > BOUNDS["float64"] else 1.0)
 
 
 @dataclass(frozen=True)
@@ -83,19 +85,40 @@ def worst_element(
     return float(apart[element]), ulp_error(found, exact, dtype), element, found, wanted
 
 
-def first_divergence(
-    group: Group, expected: Arrays, found: dict[str, float], bound: float, dtype: str
-) -> Divergence | None:
-    """Return the first array of a group that is beyond the bound, None where all are within.
+@dataclass(frozen=True)
+class Comparison:
+    """Comparing with the reference in one dtype; `bound` is that of networks' outputs."""
 
-    First, not furthest off: what stands behind it may be off because of it.
-    """
-    for name, difference in found.items():
-        if not difference <= allowed(group.stage, bound):
-            place = group.stage, group.probe.name, name
-            arrays = group.arrays[name], expected[name]
-            return Divergence.of(place, difference, *arrays, dtype)
-    return None
+    dtype: str
+    bound: float
+    reference: ReferenceObserver = field(default_factory=ReferenceObserver)
+
+    def allowed(self, stage: str) -> float:
+        """Return the bound of a stage."""
+        return self.bound * (_IN_FLOAT32.get(stage, 1.0) if self.bound > BOUNDS["float64"] else 1.0)
+
+    def expected(self, group: Group, conventions: Conventions) -> Arrays:
+        """Return what the reference has for a group under some conventions."""
+        return self.reference.arrays(group.stage, group.probe, conventions)
+
+    def differences(self, group: Group, conventions: Conventions) -> dict[str, float]:
+        """Return the relative difference of every array."""
+        return differences(group, self.expected(group, conventions), self.dtype)
+
+    def compare(
+        self, group: Group, conventions: Conventions
+    ) -> tuple[dict[str, float], Divergence | None]:
+        """Return the differences, and the first array beyond the bound, None where all are within.
+
+        First, not furthest off: what comes behind it may be off because of it.
+        """
+        found = self.differences(group, conventions)
+        name = next((n for n, d in found.items() if not d <= self.allowed(group.stage)), None)
+        if name is None:
+            return found, None
+        place = group.stage, group.probe.name, name
+        arrays = group.arrays[name], self.expected(group, conventions)[name]
+        return found, Divergence.of(place, found[name], *arrays, self.dtype)
 
 
 def differences(group: Group, expected: Arrays, dtype: str) -> dict[str, float]:
@@ -132,7 +155,6 @@ def _without_common(actual: np.ndarray, expected: np.ndarray) -> tuple[np.ndarra
 
 
 def _relative(actual: np.ndarray, expected: np.ndarray, least: float = 0.0) -> float:
-    """Return the relative L2 difference, against a size of `least` at least."""
     difference, size = (float(np.linalg.norm(x)) for x in (actual - expected, expected))
     if difference == 0.0:
         return 0.0

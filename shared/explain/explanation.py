@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import operator
@@ -12,7 +13,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from shared.explain.catalogue import CANONICAL, Change, cost_of, deviations, title_of
-from shared.explain.distance import BOUNDS, Divergence, differences, first_divergence
+from shared.explain.distance import BOUNDS, Comparison, Divergence
 from shared.explain.initial import InitialWeights, initial_weights
 from shared.explain.observations import (
     ADAM_STAGE,
@@ -21,7 +22,6 @@ from shared.explain.observations import (
     STAGES,
     STEP_STAGES,
     Group,
-    ReferenceObserver,
 )
 from shared.explain.port import Observations, Port, PortError
 from shared.explain.probes import Probe, make_probes
@@ -58,8 +58,8 @@ class _Explainer:
         self, implementation: Any, spec: SystemSpec, dtype: str, seed: int, steps: int
     ) -> None:
         self.port, self.spec, self.dtype = Port(implementation, dtype), spec, dtype
-        self.seed, self.steps, self.bound = seed, steps, BOUNDS[dtype]
-        self.reference = ReferenceObserver()
+        self.seed, self.steps = seed, steps
+        self.comparison = Comparison(dtype, BOUNDS[dtype])
         self.name = getattr(implementation, "name", type(implementation).__name__)
         self.started = time.monotonic()
         self.deadline: float | None = None
@@ -80,7 +80,7 @@ class _Explainer:
                 return self._failed(str(error))
             if not self.seen.groups:
                 return self._failed("there was nothing to compare")
-            found = self._solve(self.bound)
+            found = self._solve(BOUNDS[self.dtype])
             if found or self.dtype == "float64":
                 break
             clear_under = [CANONICAL, *self._solve(NEAR_ENOUGH)[:1]]
@@ -88,7 +88,8 @@ class _Explainer:
 
     def _observe(self, probes: Sequence[Probe]) -> None:
         for number, probe in enumerate(probes):
-            self.port.observe(probe, self.seen, alone=number == 0)
+            stages = (*FORWARD_STAGES, *STEP_STAGES) if number else STAGES
+            self.port.observe(probe, stages, self.seen)
             if number == 0:
                 self.notes += habits(self.port, probe)
         self.seen.groups.sort(key=lambda group: STAGES.index(group.stage))
@@ -100,9 +101,8 @@ class _Explainer:
     ) -> list[Conventions]:
         if self.deadline is None:
             self.deadline = time.monotonic() + TIME_LIMIT
-        search = Search(
-            groups, self.reference, dtype=self.dtype, bound=bound, deadline=self.deadline
-        )
+        comparison = dataclasses.replace(self.comparison, bound=bound)
+        search = Search(groups, comparison, self.deadline)
         solutions = search.solve(starts)
         self.tried += len(search.tried)
         return solutions
@@ -129,9 +129,10 @@ class _Explainer:
     # --- verdicts ---------------------------------------------------------------------------------
 
     def _conclude(self, probes: Sequence[Probe], found: list[Conventions]) -> Explanation:
+        bound = BOUNDS[self.dtype]
         if not found and self.dtype == "float64":
-            found = self._solve(BOUNDS["float32"])
-            self.bound = BOUNDS["float32"] if found else self.bound
+            bound = BOUNDS["float32"]
+            found = self._solve(bound)
         stages, first = self._stages()
         if not found:
             if self.deadline is not None and time.monotonic() > self.deadline:
@@ -141,7 +142,7 @@ class _Explainer:
                 )
             return self._explanation("unexplained", stages, first)
         try:
-            later, divergence = many_steps(self.port, probes[0], found[0], self.steps, self.bound)
+            later, divergence = many_steps(self.port, probes[0], found[0], self.steps, bound)
         except PortError as error:
             return self._failed(str(error))
         stages.append(later)
@@ -149,7 +150,7 @@ class _Explainer:
             return self._explanation("unexplained", stages, first or divergence)
         traps = [self.initial.trap] if self.initial and self.initial.trap else []
         traps += [self._trap(change, probes) for change in deviations(found[0])]
-        if self.bound != BOUNDS[self.dtype]:
+        if bound != BOUNDS[self.dtype]:
             cost = (first.relative, f"{first.array} ({first.stage})") if first else (0.0, "")
             traps.append(Trap({"dtype": "float32"}, *cost))
         alternatives = tuple(
@@ -161,30 +162,24 @@ class _Explainer:
         return self._explanation(verdict, stages, first, tuple(traps), alternatives)
 
     def _stages(self) -> tuple[list[Stage], Divergence | None]:
-        """Return every stage with its largest difference, and the first array that differs."""
         stages = [self.initial.stage] if self.initial else []
         divergences = [self.initial.first] if self.initial else []
-        bound = BOUNDS[self.dtype]
         for group in self.seen.groups:
-            expected = self.reference.arrays(group.stage, group.probe, CANONICAL)
-            found = differences(group, expected, self.dtype)
+            found, divergence = self.comparison.compare(group, CANONICAL)
             worst = max(found, key=lambda name: found[name], default="")
-            divergences.append(first_divergence(group, expected, found, bound, self.dtype))
-            agrees = divergences[-1] is None
             row = group.stage, group.probe.name, found.get(worst), worst
-            stages.append(Stage(*row, agrees=agrees))
+            stages.append(Stage(*row, agrees=divergence is None))
+            divergences.append(divergence)
         missing = self.seen.missing.items()
         stages += [Stage(name, "", None, "", reason) for name, reason in missing]
         return stages, next(filter(None, divergences), None)
 
     def _trap(self, change: Change, probes: Sequence[Probe]) -> Trap:
-        """Return a mistake with what it costs alone."""
         wrong = CANONICAL.replace(**change)
         cost, where = 0.0, ""
         for stage, probe in itertools.product(STAGES, probes):
-            group = Group(stage, probe, self.reference.arrays(stage, probe, wrong))
-            expected = self.reference.arrays(stage, probe, CANONICAL)
-            for name, difference in differences(group, expected, self.dtype).items():
+            group = Group(stage, probe, self.comparison.reference.arrays(stage, probe, wrong))
+            for name, difference in self.comparison.differences(group, CANONICAL).items():
                 if difference > cost:
                     cost, where = difference, f"{name} ({stage}, {probe.name})"
         return Trap(change, cost, where)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.explain.catalogue import FITTED
-from shared.explain.distance import allowed, differences
-from shared.explain.observations import Group, ReferenceObserver
+from shared.explain.distance import Comparison
+from shared.explain.observations import Group
 from shared.spec import Conventions
 
 FIT_STEPS = 12
@@ -25,11 +25,9 @@ class Fit:
 
     base: Conventions
     fields: tuple[str, ...]
-    reference: ReferenceObserver
+    comparison: Comparison
     group: Group
     name: str
-    dtype: str
-    bound: float
 
     def solve(self) -> Conventions | None:
         """Return `base` with the roundest numbers that reproduce the array, None without any."""
@@ -53,20 +51,17 @@ class Fit:
     def _conventions(self, theta: np.ndarray) -> Conventions:
         points = zip(self.fields, map(float, theta), strict=True)
         return self.base.replace(
-            **{n: math.exp(t) if FITTED[n].logarithmic else t for n, t in points}
+            **{n: float(np.exp(t)) if FITTED[n].logarithmic else t for n, t in points}
         )
-
-    def _arrays(self, conventions: Conventions) -> dict[str, np.ndarray]:
-        return self.reference.arrays(self.group.stage, self.group.probe, conventions)
 
     def _array(self, theta: np.ndarray) -> np.ndarray | None:
         """Return the reference's array at a point; None if it is not finite."""
-        array = self._arrays(self._conventions(theta)).get(self.name)
+        array = self.comparison.expected(self.group, self._conventions(theta)).get(self.name)
         return array if array is not None and np.isfinite(array).all() else None
 
     def _agrees(self, conventions: Conventions) -> bool:
-        found = differences(self.group, self._arrays(conventions), self.dtype)
-        return found.get(self.name, math.inf) <= allowed(self.group.stage, self.bound)
+        found = self.comparison.differences(self.group, conventions)
+        return found.get(self.name, math.inf) <= self.comparison.allowed(self.group.stage)
 
     def _gauss_newton(self, theta: np.ndarray, residual: np.ndarray) -> np.ndarray | None:
         columns = []

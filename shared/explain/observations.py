@@ -37,6 +37,7 @@ STEP_STAGES = (
     "updated parameters",
 )
 STAGES = (*FORWARD_STAGES, LOSS_STAGE, ADAM_STAGE, *STEP_STAGES)
+OUTPUTS = {"generator": "images", "discriminator": "scores"}
 MOST_STEPS_KEPT = 400  # each is some hundred kilobytes
 
 
@@ -71,7 +72,7 @@ class ReferenceObserver:
 def _reference_pass(stage: str, probe: Probe, conventions: Conventions) -> Arrays:
     network, x, training = forward_inputs(stage, probe)
     run = forward(probe.spec, network, probe.arrays, x, conventions, training=training)
-    return run.activations | {output_name(network): run.output}
+    return run.activations | {OUTPUTS[network]: run.output}
 
 
 def _reference_step(probe: Probe, conventions: Conventions) -> dict[str, Arrays]:
@@ -83,14 +84,11 @@ def _reference_step(probe: Probe, conventions: Conventions) -> dict[str, Arrays]
 
 def forward_inputs(stage: str, probe: Probe) -> tuple[NetworkName, np.ndarray, bool]:
     """Return network, input and training mode of a stage of the forward passes."""
-    network: NetworkName = "generator" if stage.startswith("generator") else "discriminator"
     z, real = probe.one_batch
-    return network, z if network == "generator" else real, stage.endswith("batch statistics")
-
-
-def output_name(network: str) -> str:
-    """Return how the output of a network is called."""
-    return "images" if network == "generator" else "scores"
+    training = stage.endswith("batch statistics")
+    if stage.startswith("generator"):
+        return "generator", z, training
+    return "discriminator", real, training
 
 
 def gradient_stages(gradients: Arrays) -> dict[str, Arrays]:
@@ -130,7 +128,6 @@ def loss_arrays(spec: SystemSpec, implementation: Any) -> Arrays:
 
 
 def _score_sets(loss: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return real and fake scores on which loss functions are compared, by a name."""
     if loss == "bce_probs":
         inner = np.array([0.1, 0.35, 0.6, 0.9, 0.75]), np.array([0.2, 0.5, 0.55, 0.95, 0.05])
         # Where a clamp shows: the wrong answer with certainty, or nearly.

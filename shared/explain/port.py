@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,17 +13,29 @@ from shared.explain.observations import (
     ADAM_STAGE,
     FORWARD_STAGES,
     LOSS_STAGE,
+    OUTPUTS,
     STEP_STAGES,
     Group,
     adam_arrays,
     forward_inputs,
     gradient_stages,
     loss_arrays,
-    output_name,
     state_stages,
 )
 from shared.explain.probes import Arrays, Probe
 from shared.spec import SystemSpec, state_shapes
+
+_METHODS = {"generator": "generate", "discriminator": "discriminate"}
+_STATE = ("create", "import_state")
+NEEDED: dict[str, tuple[str, ...]] = {
+    **{stage: (*_STATE, _METHODS[stage.split(",")[0]]) for stage in FORWARD_STAGES},
+    LOSS_STAGE: ("loss",),
+    ADAM_STAGE: ("adam",),
+    "losses of a step": (*_STATE, "train_step"),
+    **dict.fromkeys(STEP_STAGES[1:3], (*_STATE, "gradients")),
+    **dict.fromkeys(STEP_STAGES[3:], (*_STATE, "train_step", "export_state")),
+}
+"""The methods of an implementation that show a stage."""
 
 
 class PortError(Exception):
@@ -49,6 +62,10 @@ class Port:
 
     def __init__(self, implementation: Any, dtype: str) -> None:
         self.implementation, self.dtype = implementation, dtype
+        # Several stages of one probe are seen of the same state, step or gradients.
+        self._state = functools.lru_cache(1)(self.state_of)
+        self._step = functools.lru_cache(1)(lambda probe: self.step(self.state_of(probe), probe))
+        self._gradients = functools.lru_cache(1)(self._all_gradients)
 
     def lacking(self, *methods: str) -> str:
         """Return which of these methods are missing, as a reason; "" where none is."""
@@ -90,56 +107,38 @@ class Port:
         self.call("import_state", state, arrays)
         return state
 
-    def observe(self, probe: Probe, into: Observations, *, alone: bool) -> None:
-        """Add every stage that the implementation shows of a probe.
-
-        `alone` adds the loss functions and the optimizer by themselves.
-        """
-        if reason := self.lacking("create", "import_state"):
-            into.missing |= dict.fromkeys((*FORWARD_STAGES, *STEP_STAGES), reason)
-        else:
-            self._observe_forward(probe, into)
-            self._observe_step(probe, into)
-        if not alone:
-            return
-        if reason := self.lacking("loss"):
-            into.missing[LOSS_STAGE] = reason
-        else:
-            arrays = _widened(loss_arrays(probe.spec, self), LOSS_STAGE)
-            into.groups.append(Group(LOSS_STAGE, probe, arrays))
-        if not self.lacking("adam"):  # the step shows it as well
-            arrays = _widened(adam_arrays(probe.spec, self), ADAM_STAGE)
-            into.groups.append(Group(ADAM_STAGE, probe, arrays))
-
-    def _observe_forward(self, probe: Probe, into: Observations) -> None:
-        state = self.state_of(probe)
-        for stage in FORWARD_STAGES:
-            network, x, training = forward_inputs(stage, probe)
-            x = self.cast(x)
-            method = "generate" if network == "generator" else "discriminate"
-            if reason := self.lacking(method):
-                into.missing[stage] = reason
-                continue
-            arrays: Arrays = {}
-            if not self.lacking("activations"):
-                found = self.call("activations", state, network, x, training=training)
-                arrays |= _widened(found, stage)
-            output = self.call(method, state, x, training=training)
-            arrays |= _widened({output_name(network): output}, stage)
-            into.groups.append(Group(stage, probe, arrays))
-
-    def _observe_step(self, probe: Probe, into: Observations) -> None:
-        found: dict[str, Arrays] = {}
-        if not self.lacking("train_step"):
-            found = self.step(self.state_of(probe), probe)
-        if not self.lacking("gradients"):
-            gradients = self.call("gradients", self.state_of(probe), *self.inputs(probe))
-            found |= gradient_stages(_widened(gradients, "gradients"))
-        for stage in STEP_STAGES:
-            if found.get(stage):
-                into.groups.append(Group(stage, probe, found[stage]))
+    def observe(self, probe: Probe, stages: Sequence[str], into: Observations) -> None:
+        """Add those of some stages that the implementation shows of a probe."""
+        for stage in stages:
+            if reason := self.lacking(*NEEDED[stage]):
+                if stage != ADAM_STAGE:  # the step shows it as well
+                    into.missing[stage] = reason
+            elif arrays := self._arrays(stage, probe):
+                into.groups.append(Group(stage, probe, arrays))
             else:
-                into.missing[stage] = self.lacking(*_needed(stage)) or "it returned none"
+                into.missing[stage] = "it returned none"
+
+    def _arrays(self, stage: str, probe: Probe) -> Arrays:
+        if stage == LOSS_STAGE:
+            return _widened(loss_arrays(probe.spec, self), stage)
+        if stage == ADAM_STAGE:
+            return _widened(adam_arrays(probe.spec, self), stage)
+        if stage in FORWARD_STAGES:
+            return self._pass(stage, self._state(probe), probe)
+        shown = self._gradients(probe) if stage.startswith("gradients") else self._step(probe)
+        return shown.get(stage, {})
+
+    def _pass(self, stage: str, state: Any, probe: Probe) -> Arrays:
+        network, inputs, training = forward_inputs(stage, probe)
+        x, found = self.cast(inputs), {}
+        if not self.lacking("activations"):
+            found = self.call("activations", state, network, x, training=training)
+        output = self.call(_METHODS[network], state, x, training=training)
+        return _widened(found, stage) | _widened({OUTPUTS[network]: output}, stage)
+
+    def _all_gradients(self, probe: Probe) -> dict[str, Arrays]:
+        gradients = self.call("gradients", self.state_of(probe), *self.inputs(probe))
+        return gradient_stages(_widened(gradients, "gradients"))
 
     def step(self, state: Any, probe: Probe) -> dict[str, Arrays]:
         """Make a step on a probe's inputs; return the arrays of its stages, without gradients."""
@@ -162,13 +161,6 @@ class Port:
                     f"expected {expected[name]}"
                 )
         return {name: arrays[name] for name in expected if name in arrays}
-
-
-def _needed(stage: str) -> tuple[str, ...]:
-    """Return the methods that show a stage of the step."""
-    if stage.startswith("gradients"):
-        return ("gradients",)
-    return ("train_step",) if stage == STEP_STAGES[0] else ("train_step", "export_state")
 
 
 def _widened(arrays: Any, what: str) -> Arrays:

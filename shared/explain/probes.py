@@ -81,7 +81,6 @@ def draw_inputs(spec: SystemSpec, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _make_small(arrays: Arrays, spec: SystemSpec) -> None:
-    """Make a state one at the start of training, whose gradients are small."""
     for name, array in arrays.items():
         if name.endswith(("/m", "/v", "/step")):
             arrays[name] = np.zeros_like(array)

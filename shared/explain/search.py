@@ -8,7 +8,6 @@ Where no single change helps, pairs are tried.
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shared.explain.catalogue import FIELDS, FITTED, Change, changes, cost_of, with_change
-from shared.explain.distance import Divergence, allowed, differences, first_divergence
+from shared.explain.distance import Comparison, Divergence
 from shared.explain.fit import Fit
-from shared.explain.observations import Group, ReferenceObserver
-from shared.explain.probes import Arrays
+from shared.explain.observations import Group
 from shared.spec import Conventions, SystemSpec
 
 BEAM = 6
@@ -41,21 +39,11 @@ class Score:
 class Search:
     """The search over what one implementation has shown of some stages.
 
-    It ends at `deadline`, a time of `time.monotonic`, with what it has found until then. `tried`
-    holds all conventions that were tried.
+    It ends at `deadline`, a time of `time.monotonic`, with what it has found until then.
     """
 
-    def __init__(
-        self,
-        groups: Sequence[Group],
-        reference: ReferenceObserver,
-        *,
-        dtype: str,
-        bound: float,
-        deadline: float = math.inf,
-    ) -> None:
-        self.groups, self.reference = list(groups), reference
-        self.dtype, self.bound, self.deadline = dtype, bound, deadline
+    def __init__(self, groups: Sequence[Group], comparison: Comparison, deadline: float) -> None:
+        self.groups, self.comparison, self.deadline = list(groups), comparison, deadline
         self.tried: dict[Conventions, Score] = {}
 
     @property
@@ -71,16 +59,11 @@ class Search:
 
     def _walk(self, conventions: Conventions) -> Score:
         for number, group in enumerate(self.groups):
-            expected = self._expected(group, conventions)
-            found = differences(group, expected, self.dtype)
-            divergence = first_divergence(group, expected, found, self.bound, self.dtype)
+            found, divergence = self.comparison.compare(group, conventions)
             if divergence is not None:
-                bound = allowed(group.stage, self.bound)
+                bound = self.comparison.allowed(group.stage)
                 return Score(number, sum(d <= bound for d in found.values()), divergence)
         return Score(len(self.groups), 0)
-
-    def _expected(self, group: Group, conventions: Conventions) -> Arrays:
-        return self.reference.arrays(group.stage, group.probe, conventions)
 
     def solve(self, starts: Iterable[Conventions]) -> list[Conventions]:
         """Return the simplest conventions that reproduce everything; empty where none are found.
@@ -148,7 +131,7 @@ class Search:
         other = with_change(base, change)
         if other is None:
             return False
-        ours, theirs = (self._expected(stage, conventions) for conventions in (base, other))
+        ours, theirs = (self.comparison.expected(stage, c) for c in (base, other))
         return any(
             name not in theirs or not np.array_equal(array, theirs[name], equal_nan=True)
             for name, array in ours.items()
@@ -160,10 +143,9 @@ class Search:
         """Yield `base` with the numbers `fields` fitted to arrays of a group that differ."""
         if any(getattr(base, name) != FIELDS[name] for name in fields):
             return
-        bound = allowed(group.stage, self.bound)
-        found = differences(group, self._expected(group, base), self.dtype)
+        bound = self.comparison.allowed(group.stage)
+        found = self.comparison.differences(group, base)
         for name in [n for n, d in found.items() if not d <= bound][:2]:
-            fit = Fit(base, fields, self.reference, group, name, self.dtype, self.bound)
-            fitted = fit.solve()
+            fitted = Fit(base, fields, self.comparison, group, name).solve()
             if fitted is not None:
                 yield fitted

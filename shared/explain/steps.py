@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from shared.explain.distance import Divergence, differences, first_divergence
-from shared.explain.observations import Group, ReferenceObserver
+from shared.explain.distance import Comparison, Divergence
+from shared.explain.observations import Group
 from shared.explain.port import Port
 from shared.explain.probes import KINK_MARGIN, Arrays, Probe, draw_inputs, kink_margin
 from shared.explain.verdict import Stage
@@ -35,12 +35,9 @@ def many_steps(
             reason = "export_state() does not return the whole state"
             return replace(stage, probe="", reason=reason), None
         here = _next_probe(replace(probe, arrays=before), number + 1, port.dtype, conventions)
-        reference = ReferenceObserver()
+        comparison = Comparison(port.dtype, bound)
         for name, arrays in port.step(state, here).items():
-            group = Group(name, here, arrays)
-            expected = reference.arrays(name, here, conventions)
-            found = differences(group, expected, port.dtype)
-            divergence = first_divergence(group, expected, found, bound, port.dtype)
+            found, divergence = comparison.compare(Group(name, here, arrays), conventions)
             largest = max([largest, *((difference, array) for array, difference in found.items())])
             if divergence is not None:
                 stage = replace(stage, probe=here.name, agrees=False)
@@ -92,6 +89,5 @@ def habits(port: Port, probe: Probe) -> list[str]:
 
 
 def _changed(before: Arrays, after: Arrays) -> str:
-    """Return the first array that is another, or "" where none is."""
     other = (n for n, a in after.items() if not np.array_equal(before[n], a, equal_nan=True))
     return next(other, "")

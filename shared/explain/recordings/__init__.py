@@ -1,4 +1,4 @@
-"""Two recordings of anybody's training loops: which tensors match, where they diverge, and why.
+"""Two recordings of anybody's training loops: which tensors match, where they diverge, why.
 
     report = explain_recordings(Path("theirs.safetensors"), Path("ours.safetensors"))
     print(format_report(report))
@@ -9,7 +9,44 @@ check are tried on both sides. A trap is named only where each side by itself is
 convention and the two conventions differ. docs/recordings.md says what to record.
 """
 
-from shared.explain.recordings.explanation import explain_recordings
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from shared.explain.recordings.adam_traps import adam_traps
+from shared.explain.recordings.aligning import align_all, compare
+from shared.explain.recordings.evidence import Evidence, merged
+from shared.explain.recordings.factor_traps import factor_traps
+from shared.explain.recordings.layer_traps import layer_traps
+from shared.explain.recordings.layout_traps import layout_traps
+from shared.explain.recordings.matching import match, with_settled_dtypes
 from shared.explain.recordings.report import RecordingReport, format_report
+from shared.files.recording import read_recording
 
 __all__ = ["RecordingReport", "explain_recordings", "format_report"]
+
+_FINDERS = (layout_traps, factor_traps, layer_traps, adam_traps)
+
+
+@np.errstate(all="ignore")  # a run that has diverged holds infinities and nan
+def explain_recordings(first: Path, second: Path, *, bound: float | None = None) -> RecordingReport:
+    """Compare two recordings of `shared.record`; `bound` replaces that of the dtypes.
+
+    Raises RecordingError, one line, for a file that is no recording.
+    """
+    recordings = read_recording(first), read_recording(second)
+    ours, theirs = map(with_settled_dtypes, recordings)
+    matches, unmatched = match(ours, theirs, bound)
+    by_name = align_all(matches, bound)
+    pairs = tuple(compare(aligned, by_name) for aligned in by_name.values())
+    evidence = Evidence(by_name, {(p.step, p.first) for p in pairs if not p.agrees})
+    return RecordingReport(
+        paths=(str(first), str(second)),
+        frameworks=(recordings[0].framework, recordings[1].framework),
+        pairs=pairs,
+        parting=next((i for i, p in enumerate(pairs) if not p.agrees), None),
+        traps=merged(trap for find in _FINDERS for trap in find(evidence)),
+        unmatched=unmatched,
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -122,10 +121,15 @@ def _settings(
     updates: list[_Update], betas: Explanation, bound: float, network: str
 ) -> set[Explanation]:
     """Return every epsilon, its place, bias correction and learning rate that fit all updates."""
-    tolerance = _tolerance(updates, bound)
-    if tolerance > _COARSEST_TOLERANCE or any(u.number == 0 for u in updates):
+    if not updates or any(u.number == 0 for u in updates):
         return set()
     change = np.concatenate([u.change for u in updates])
+    after = np.concatenate([u.after for u in updates])
+    # A parameter is far larger than its update, which therefore carries the parameter's rounding.
+    rounding = np.finfo(np.float64 if bound < 1e-8 else np.float32).eps
+    tolerance = bound + rounding * np.linalg.norm(after) / np.linalg.norm(change)
+    if not tolerance <= _COARSEST_TOLERANCE:
+        return set()
     rate_name = f"{network}_learning_rate"
     rate_name = rate_name if rate_name in FIELDS else "learning_rate"
     found: set[Explanation] = set()
@@ -139,14 +143,3 @@ def _settings(
             shown = float(f"{rate:.3g}")
             found.add((*values, ("adam_bias_correction", corrects), (rate_name, shown)))
     return found
-
-
-def _tolerance(updates: list[_Update], bound: float) -> float:
-    """Return the relative L2 difference of all changes of a parameter that is still rounding.
-
-    A parameter is far larger than its update, which therefore carries the parameter's rounding.
-    """
-    change = np.linalg.norm([np.linalg.norm(u.change) for u in updates])
-    size = np.linalg.norm([np.linalg.norm(u.after) for u in updates])
-    rounding = np.finfo(np.float64 if bound < 1e-8 else np.float32).eps
-    return float(bound + rounding * size / change) if change > 0 else math.inf

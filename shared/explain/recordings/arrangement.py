@@ -64,7 +64,12 @@ class Arrangement:
         if self.flipped:
             texts.append(f"axes {self.flipped} turned round")
         if self.refold is not None:
-            texts.append(_refold_text(self.refold))
+            axis, a, b = self.refold
+            here, there, note = "", "", " (CHW against HWC)"
+            if orders := orders_of_features(self.refold):
+                here, there, note = f" ({orders[0]})", f" ({orders[1]})", ""
+            text = f"axis {axis} runs over {a} x {b} there{there}, {b} x {a} here{here}{note}"
+            texts.append(text)
         return ", ".join(texts) or "as it is"
 
 
@@ -73,20 +78,10 @@ def orders_of_features(refold: Fold) -> tuple[str, str] | None:
 
     Only one of the two has to be a square, the number of pixels. None where both are or neither.
     """
-    _, a, b = refold
-    a_is_square, b_is_square = (math.isqrt(n) ** 2 == n for n in (a, b))
+    a_is_square, b_is_square = (math.isqrt(n) ** 2 == n for n in refold[1:])
     if a_is_square == b_is_square:
         return None
     return ("CHW", "HWC") if a_is_square else ("HWC", "CHW")
-
-
-def _refold_text(refold: Fold) -> str:
-    axis, a, b = refold
-    orders = orders_of_features(refold)
-    if orders is None:
-        return f"axis {axis} runs over {a} x {b} there, {b} x {a} here (CHW against HWC)"
-    here, there = orders
-    return f"axis {axis} runs over {a} x {b} there ({there}), {b} x {a} here ({here})"
 
 
 def arrangements(a: Recorded, b: Recorded) -> Iterator[Arrangement]:
@@ -94,13 +89,11 @@ def arrangements(a: Recorded, b: Recorded) -> Iterator[Arrangement]:
     x, y = a.array.shape, b.array.shape
     if math.prod(x) != math.prod(y):
         return
-    if len(x) != len(y):
-        yield from _merging(x, y)
-        return
     plain = list(_orders(x, y))
     yield from plain
-    groups = _spatial_axes(a)
-    yield from (dataclasses.replace(p, flipped=axes) for p in plain for axes in groups)
+    if len(x) != len(y):
+        return
+    yield from (dataclasses.replace(p, flipped=axes) for p in plain for axes in _spatial_axes(a))
     if len(x) <= 2:
         for axis, n in enumerate(x):
             folds = [(axis, d, n // d) for d in range(2, n // 2 + 1) if n % d == 0]
@@ -110,33 +103,21 @@ def arrangements(a: Recorded, b: Recorded) -> Iterator[Arrangement]:
 
 
 def _orders(x: Shape, y: Shape) -> Iterator[Arrangement]:
-    """Yield the orders of y's axes that give the shape x."""
-    identity = tuple(range(len(y)))
-    candidates = itertools.permutations(identity) if len(y) <= _MAXIMUM_AXES else [identity]
-    fitting = (axes for axes in candidates if tuple(y[axis] for axis in axes) == x)
-    return map(Arrangement, _distinct(fitting, y))
+    """Yield the orders of the axes of whichever has more that give, or merge into, the other.
 
-
-def _merging(x: Shape, y: Shape) -> Iterator[Arrangement]:
-    """Yield the orders of the axes of whichever has more that merge into the other's shape."""
+    Of those that differ by axes of one number alone the first.
+    """
     inverse = len(x) > len(y)
     longer, shorter = (x, y) if inverse else (y, x)
-    if len(longer) > _MAXIMUM_AXES:
-        return
-    candidates, ends = itertools.permutations(range(len(longer))), _ends(shorter)
-    fitting = (axes for axes in candidates if ends <= _ends(longer[axis] for axis in axes))
-    for axes in _distinct(fitting, longer):
-        yield Arrangement(axes, inverse=inverse)
-
-
-def _distinct(orders: Iterable[tuple[int, ...]], shape: Shape) -> Iterator[tuple[int, ...]]:
-    """Yield orders of axes, of those that differ by axes of one number alone the first."""
+    axes = tuple(range(len(longer)))
+    orders = itertools.permutations(axes) if len(axes) <= _MAXIMUM_AXES else [axes]
     seen = set()
-    for axes in orders:
-        key = tuple(axis for axis in axes if shape[axis] > 1)
-        if key not in seen:
+    for order in orders:
+        shape, key = tuple(longer[axis] for axis in order), tuple(i for i in order if longer[i] > 1)
+        fits = shape == shorter if len(x) == len(y) else _ends(shorter) <= _ends(shape)
+        if fits and key not in seen:
             seen.add(key)
-            yield axes
+            yield Arrangement(order, inverse=inverse)
 
 
 def _ends(shape: Iterable[int]) -> set[int]:

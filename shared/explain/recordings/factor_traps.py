@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-
-import numpy as np
 
 from shared.explain.recordings.aligning import KERNELS
-from shared.explain.recordings.evidence import Evidence, named_trap
+from shared.explain.recordings.evidence import Evidence, multiple, named_trap
 from shared.explain.recordings.report import Trap
 from shared.reference.comparison import relative_l2
 
@@ -18,31 +15,7 @@ _STATE = (*KERNELS, "bias", "scale", "m", "v", "mean")
 _LARGEST_FACTOR = 2.0**20  # no batch has more images
 _COARSEST_BOUND = 1e-4  # a coarser dtype does not tell factors apart
 
-Reading = tuple[str, str, str]  # a field with the first's value and the second's
-
-
-@dataclass(frozen=True)
-class _Factor:
-    """second = value * first of a tensor, within `tolerance`."""
-
-    name: str
-    value: float
-    tolerance: float
-
-    def is_near(self, *expected: float) -> bool:
-        return any(abs(self.value - e) <= self.tolerance * abs(e) for e in expected)
-
-    def in_order(self, smaller: str, larger: str) -> tuple[str, str]:
-        """Return what the first has and what the second has, of two known values."""
-        return (smaller, larger) if self.value > 1 else (larger, smaller)
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """Numbers of images in a batch, and of numbers that a channel's statistics are made of."""
-
-    batches: set[int]
-    counts: set[int]
+Reading = tuple[str, str, str]  # a field with the smaller side's value and the larger side's
 
 
 def factor_traps(evidence: Evidence) -> Iterator[Trap]:
@@ -53,15 +26,27 @@ def factor_traps(evidence: Evidence) -> Iterator[Trap]:
             continue
         first, second = (side.get((step, name)) for side in evidence.sides)
         bound = evidence.bound(step, name)
-        if first is None or second is None or not first.any() or bound > _COARSEST_BOUND:
+        if first is None or second is None or bound > _COARSEST_BOUND:
             continue
-        value = float(np.vdot(first, second) / np.vdot(first, first))
-        is_sensible = 1 / _LARGEST_FACTOR < abs(value) < _LARGEST_FACTOR
-        if is_sensible and relative_l2(value * first, second) <= bound:
-            yield from _named(_Factor(name, value, 4 * bound), sizes)
+        factor = multiple(first, second)
+        is_sensible = 1 / _LARGEST_FACTOR < abs(factor) < _LARGEST_FACTOR
+        if not is_sensible or not relative_l2(factor * first, second) <= bound:
+            continue
+        if math.isclose(factor, -1.0, rel_tol=4 * bound):
+            yield Trap(None, "generator-objective", "the sign", "turned", (name,))
+        larger = max(factor, 1 / factor)
+        readings = [
+            reading
+            for expected, reading in _readings(name, *sizes, larger)
+            if math.isclose(larger, expected, rel_tol=4 * bound)
+        ]
+        for field, *values in readings:
+            one, other = values if factor > 1 else reversed(values)
+            yield named_trap(field, one, other, (name,), certain=len(readings) == 1)
 
 
-def _sizes(evidence: Evidence) -> _Sizes:
+def _sizes(evidence: Evidence) -> tuple[set[int], set[int]]:
+    """Return the sizes of batches, and how many numbers a channel's statistics are made of."""
     batches, counts = set(), set()
     for aligned in evidence.by_name.values():
         shape, layout = aligned.first.array.shape, aligned.first.layout
@@ -69,30 +54,19 @@ def _sizes(evidence: Evidence) -> _Sizes:
             batches.add(shape[layout.index("N")])
         if aligned.first.name.endswith("/input") and len(shape) >= 2:
             counts |= {math.prod(shape) // shape[axis] for axis in (1, -1)}
-    return _Sizes(batches, counts)
+    return batches, counts - {0, 1}
 
 
-def _named(factor: _Factor, sizes: _Sizes) -> Iterator[Trap]:
-    """Yield a trap for each known reading of a factor; the only one is certain."""
-    where = (factor.name,)
-    if factor.is_near(-1.0):
-        yield Trap(None, "generator-objective", "the sign", "turned", where)
-    readings = list(_readings(factor, sizes))
-    for reading in readings:
-        yield named_trap(*reading, where, certain=len(readings) == 1)
-
-
-def _readings(factor: _Factor, sizes: _Sizes) -> Iterator[Reading]:
-    value = factor.value
-    guesses = {n for n in (round(value), round(1 / value)) if n >= 3}
-    for n in (sizes.batches or guesses) - {1}:
-        if factor.is_near(n, 1 / n):
-            yield "loss_reduction", *factor.in_order("mean", "sum")
-    if factor.is_near(2.0, 0.5):
-        yield "lsgan_scale", *factor.in_order("0.5", "1.0")
-        if not factor.name.startswith("generator"):
-            yield "discriminator_loss_scale", *factor.in_order("0.5", "1.0")
-    if factor.name.endswith(("/var", "variance")):
-        for n in sizes.counts - {1}:
-            if factor.is_near(n / (n - 1), (n - 1) / n):
-                yield "batch_norm_running_variance", *factor.in_order("biased", "unbiased")
+def _readings(
+    name: str, batches: set[int], counts: set[int], factor: float
+) -> Iterator[tuple[float, Reading]]:
+    """Yield the factors greater than 1 that mean something, with what they mean."""
+    guesses = {round(factor)} if factor > 2.5 else set()
+    for n in (batches or guesses) - {1}:
+        yield n, ("loss_reduction", "mean", "sum")
+    yield 2.0, ("lsgan_scale", "0.5", "1.0")
+    if not name.startswith("generator"):
+        yield 2.0, ("discriminator_loss_scale", "0.5", "1.0")
+    if name.endswith(("/var", "variance")):
+        for n in counts:
+            yield n / (n - 1), ("batch_norm_running_variance", "biased", "unbiased")

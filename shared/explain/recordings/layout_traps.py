@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from shared.explain.recordings.aligning import KERNELS, Aligned
-from shared.explain.recordings.arrangement import Arrangement, Fold, orders_of_features
+from shared.explain.recordings.arrangement import Arrangement, orders_of_features
 from shared.explain.recordings.evidence import Evidence, named_trap
 from shared.explain.recordings.report import Trap
 
@@ -68,11 +68,6 @@ def _flatten_order(
         return
     refolds = [fold for fold in (features.refold, kernel.arrangement.refold) if fold is not None]
     if len(refolds) == 1:
+        first, second = orders_of_features(refolds[0]) or ("HWC", "CHW")
         where = (f"{layer}/input", kernel.first.name)
-        yield named_trap("flatten_order", *_orders_of(refolds[0]), where)
-
-
-def _orders_of(refold: Fold) -> tuple[str, str]:
-    """Return the first's order of features and the second's."""
-    first, second = orders_of_features(refold) or ("HWC", "CHW")
-    return first.lower(), second.lower()
+        yield named_trap("flatten_order", first.lower(), second.lower(), where)

@@ -115,7 +115,6 @@ def _matching_lines(report: RecordingReport) -> list[str]:
 
 
 def _some(names: Iterable[str]) -> str:
-    """Return the first names of several, each once."""
     unique = list(dict.fromkeys(names))
     more = len(unique) - _SHOWN_NAMES
     return ", ".join(unique[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
