@@ -68,7 +68,7 @@ class Float32Inside(ReferenceImplementation):
 
 
 class OwnLatents(ReferenceImplementation):
-    """A port whose step adds noise of its own to the latents."""
+    """A port whose step adds its own noise to the latents."""
 
     name = "own latents"
 
@@ -91,7 +91,7 @@ class OwnLatents(ReferenceImplementation):
 
 
 class OwnWeights(ReferenceImplementation):
-    """A port that draws its initial weights from streams of its own, of another spread or not."""
+    """A port that draws its initial weights from other streams, of another spread or not."""
 
     name = "own weights"
 

@@ -188,7 +188,7 @@ def test_initial_weights_of_another_spread_are_noted_after_few_draws(
 def test_latents_of_its_own() -> None:
     explanation = explain(OwnLatents(), narrow("mlp28"))
     assert explanation.verdict == "unexplained"
-    assert any("random numbers of its own" in note for note in explanation.notes)
+    assert any("its own random numbers" in note for note in explanation.notes)
 
 
 def test_a_mistake_in_no_catalogue_is_unexplained_and_located() -> None:

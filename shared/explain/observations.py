@@ -94,7 +94,7 @@ def forward_inputs(stage: str, probe: Probe) -> tuple[NetworkName, np.ndarray, b
 def gradient_stages(gradients: Arrays) -> dict[str, Arrays]:
     """Return the gradients by stage, from the loss backwards.
 
-    So an error in one layer's gradient shows in those that stand behind it.
+    So an error in one layer's gradient shows in those that come behind it.
     """
     return {
         f"gradients of the {network}": {

@@ -68,7 +68,7 @@ def _verdict_lines(e: Explanation) -> list[str]:
     lines = [f"[bold]Verdict: {count}.[/]", *(line for x in e.traps for line in _trap_lines(x))]
     if e.alternatives:
         text = "; or ".join(e.alternatives)
-        lines.append(f"These probes cannot tell it from: {escape(text)}")
+        lines.append(f"These probes cannot distinguish it from: {escape(text)}")
     return lines
 
 

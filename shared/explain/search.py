@@ -18,7 +18,7 @@ from shared.explain.catalogue import FIELDS, FITTED, Change, changes, cost_of, w
 from shared.explain.distance import Comparison, Divergence
 from shared.explain.fit import Fit
 from shared.explain.observations import Group
-from shared.spec import Conventions, SystemSpec
+from shared.spec import Conventions
 
 BEAM = 6
 MOST_CHANGES = 3
@@ -45,11 +45,7 @@ class Search:
     def __init__(self, groups: Sequence[Group], comparison: Comparison, deadline: float) -> None:
         self.groups, self.comparison, self.deadline = list(groups), comparison, deadline
         self.tried: dict[Conventions, Score] = {}
-
-    @property
-    def spec(self) -> SystemSpec:
-        """The system of the probes."""
-        return self.groups[0].probe.spec
+        self.changes = changes(groups[0].probe.spec) if groups else []
 
     def score(self, conventions: Conventions) -> Score:
         """Return how far the reference under these conventions agrees."""
@@ -104,7 +100,7 @@ class Search:
                 return
 
     def _neighbours(self, base: Conventions) -> Iterator[Conventions]:
-        others = (with_change(base, change) for change in changes(self.spec))
+        others = (with_change(base, change) for change in self.changes)
         return (other for other in others if other is not None)
 
     def _fitted(self, base: Conventions) -> Iterator[Conventions]:
@@ -114,7 +110,7 @@ class Search:
     def _pairs(self, base: Conventions) -> Iterator[Conventions]:
         """Yield two changes at once, of those that change the stage at which `base` diverges."""
         stage = self._stage_of(base)
-        felt = [change for change in changes(self.spec) if self._is_felt(base, change, stage)]
+        felt = [change for change in self.changes if self._is_felt(base, change, stage)]
         for first, second in itertools.combinations(felt, 2):
             other = with_change(base.replace(**first), second)
             if other is not None:

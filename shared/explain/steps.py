@@ -82,8 +82,8 @@ def habits(port: Port, probe: Probe) -> list[str]:
         )
         if any(not np.allclose(first[n], second[n], rtol=1e-3, atol=0) for n in first):
             notes.append(
-                "gradients() gives other numbers when it is called again from the same state: "
-                "the step draws random numbers of its own (latents, dropout)"
+                "gradients() gives other numbers when it is called twice from the same state: "
+                "the step draws its own random numbers (latents, dropout)"
             )
     return notes
 

@@ -51,8 +51,8 @@ class Explanation:
     """The verdict on one implementation.
 
     `first` is the first array that differs from the reference, None where none does. `alternatives`
-    are other explanations that these probes cannot tell from `traps`. `notes` are facts found on
-    the way, such as float32 inside a float64 run.
+    are other explanations that these probes cannot distinguish from `traps`. `notes` are facts
+    found on the way, such as float32 inside a float64 run.
     """
 
     implementation: str

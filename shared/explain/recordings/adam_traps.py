@@ -25,7 +25,7 @@ from shared.spec import AdamSpec, Conventions
 
 _EPSILONS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8)
 _PLACES = ("outside", "before_correction", "inside_root")
-_MAXIMUM_NUMBERS = 2**16  # of a parameter: as many tell as much as all
+_MAXIMUM_NUMBERS = 2**16  # of a parameter: as many show as much as all
 _COARSEST_TOLERANCE = 1e-2
 
 

@@ -74,7 +74,7 @@ def multiple(of: Array, array: Array) -> float:
 def named_trap(
     field: str, first: Any, second: Any, where: tuple[str, ...], certain: bool = True
 ) -> Trap:
-    """Return a trap; what has no field of Conventions is said in the two values."""
+    """Return a trap; what has no field of Conventions is named in the two values."""
     if field not in FIELDS:
         return Trap(None, None, f"{field} {first}", f"{field} {second}", where, certain)
     return Trap(field, FIXES[field].row, str(first), str(second), where, certain)

@@ -61,7 +61,7 @@ def _convolution(side: Side, step: int, layer: str) -> Ways:
         return
     biases = [b.ravel() for b in recently(side, step, layer, "bias")] or [np.zeros(1)]
     for data, order, kernel in itertools.product(_IMAGES, _KERNELS, kernels):
-        # Two images tell as much as all.
+        # Two images show as much as all.
         images, expected = x[:2].transpose(data), y[:2].transpose(data)
         fitting = [b for b in biases if b.size in (1, expected.shape[-1])]
         for explanation, result in _convolutions(images, kernel.transpose(order), expected.shape):
