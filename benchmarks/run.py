@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 if __package__ in (None, ""):
-    # Started as a file, benchmarks/ itself leads Python's path, and statistics.py there would
-    # hide the standard library's.
+    # Started as a file, benchmarks/ itself leads Python's path instead of the checkout.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import contextlib
@@ -20,15 +19,15 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from benchmarks.document import assembly as document
-from benchmarks.document import rows as results
-from benchmarks.plan.options import EXIT_BAD_INPUT, parse
-from benchmarks.plan.rounds import Plan
-from benchmarks.show import tables as report
+from benchmarks.document import assembly
+from benchmarks.document.stored import check_writable, write_json
+from benchmarks.plan.configuration import Plan
+from benchmarks.plan.options import parse
+from benchmarks.show import tables
 from benchmarks.worker import launcher
+from shared.run.console import print_error, run_command
 
 EXIT_FAILED_ROW = 1
-EXIT_INTERRUPTED = 130
 PEAK_TIME_LIMIT = 60.0
 LOADING_TIME_LIMIT = 60.0
 # No further round starts that, at the pace so far, would end later than this many time budgets:
@@ -47,29 +46,37 @@ class _EndedError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, 1 for a failed row, 2 for bad input, 130."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        plan = parse(arguments)
-        if plan.json is not None:
-            results.check_writable(plan.json)
-        if plan.report is not None:
-            plan.report.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as error:
-        print(f"benchmarks/run.py: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    console = report.make_console()
-    found = document.header(plan, shlex.join(["python", "benchmarks/run.py", *arguments]))
-    started = time.monotonic()
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    return run_command("benchmarks/run.py", lambda: _run(given))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    plan = parse(arguments)
+    if plan.json is not None:
+        check_writable(Path(plan.json))
+    if plan.report is not None:
+        Path(plan.report).mkdir(parents=True, exist_ok=True)
+    console = tables.make_console()
+    document = assembly.header(plan, shlex.join(["python", "benchmarks/run.py", *arguments]))
+    started, exit_code = time.monotonic(), 0
     try:
         with _ended_by_signals():
-            _measure(plan, found, console, started)
+            _measure(plan, document, console, started)
     except _EndedError as ended:
-        found["interrupted"] = True
-        print(f"benchmarks/run.py: interrupted by {ended}", file=sys.stderr)
-        _finish(plan, found, console, started)
-        return ended.exit_code
-    _finish(plan, found, console, started)
-    return 0 if all(summary["status"] == "ok" for summary in found["summary"]) else EXIT_FAILED_ROW
+        document["interrupted"], exit_code = True, ended.exit_code
+        print_error(f"benchmarks/run.py: interrupted by {ended}")
+    assembly.conclude(plan, document)
+    document["elapsed_seconds"] = time.monotonic() - started
+    tables.show(document, console)
+    if plan.json is not None:
+        write_json(Path(plan.json), document)
+        console.print(f"written to {plan.json}")
+    if plan.report is not None:
+        from benchmarks.show import page  # with matplotlib, which a run without a report can spare
+
+        console.print(f"report in {page.write(Path(plan.report), document)}")
+    is_failed = any(summary["status"] != "ok" for summary in document["summary"])
+    return exit_code or (EXIT_FAILED_ROW if is_failed else 0)
 
 
 @contextlib.contextmanager
@@ -87,42 +94,38 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _measure(plan: Plan, found: dict[str, Any], console: Console, started: float) -> None:
+def _measure(plan: Plan, document: dict[str, Any], console: Console, started: float) -> None:
     """Fill a document's peaks, bandwidths, loading and rows."""
-    _announce(plan, found, console)
+    _announce(plan, document, console)
     if plan.device == "cpu" and "float32" in plan.precisions:
         for threads in plan.threads:
             best = launcher.measure_gemm_peak(threads, PEAK_TIME_LIMIT)
-            found["peaks"] += [best["peak"]] if best else []
-            found["bandwidths"] += [best["bandwidth"]] if best else []
+            document["peaks"] += [best["peak"]] if best else []
+            document["bandwidths"] += [best["bandwidth"]] if best else []
     if plan.input == "loader":
-        found["loading"] = launcher.measure_loading(plan.system, LOADING_TIME_LIMIT)
-    _add_rows(plan, found["rows"], started)
+        document["loading"] = launcher.measure_loading(plan.system, LOADING_TIME_LIMIT)
+    _add_rows(plan, document["rows"], started)
 
 
 def _add_rows(plan: Plan, rows: list[dict[str, Any]], started: float) -> None:
-    """Run the workers; a configuration that failed once is not tried again."""
-    order = plan.order
-    labels = document.labels_of(plan)
+    """Run the workers; a configuration that failed once is not tried a second time."""
+    order, labels = plan.order, plan.labels
     for position, (configuration, number) in enumerate(order):
-        own = [row for row in rows if row["configuration"] == configuration.id]
-        if any(row["status"] != "ok" for row in own):
+        if any(r["status"] != "ok" for r in rows if r["configuration"] == configuration.id):
             continue
         elapsed = time.monotonic() - started
-        if number > max((row["round"] for row in rows), default=0) and (
-            elapsed * (number + 1) / number > LATEST_END * plan.time_budget
-        ):
-            print(f"no round {number + 1}: the time budget is used up", file=sys.stderr)
+        is_next_round = number > max((row["round"] for row in rows), default=0)
+        if is_next_round and elapsed * (number + 1) / number > LATEST_END * plan.time_budget:
+            print_error(f"no round {number + 1}: the time budget is used up")
             break
         share = max(0.0, plan.time_budget - elapsed) / (len(order) - position)
-        progress = f"{labels[configuration.id]}, round {number + 1} of {plan.rounds} …"
-        print(progress, file=sys.stderr, flush=True)
+        print_error(f"{labels[configuration.id]}, round {number + 1} of {plan.rounds} …")
         request = plan.request(configuration, number, share)
         rows.append(launcher.run_worker(request, plan.time_limit))
 
 
-def _announce(plan: Plan, found: dict[str, Any], console: Console) -> None:
-    work, machine = found["workload"], found["host"]
+def _announce(plan: Plan, document: dict[str, Any], console: Console) -> None:
+    work, machine = document["workload"], document["host"]
     console.print(
         f"{work['system']}, loss {work['loss']}, width {work['width']}, "
         f"{' '.join(plan.precisions)}: {work['flops_per_image'] / 1e9:.9f} GFLOP per image and "
@@ -134,29 +137,14 @@ def _announce(plan: Plan, found: dict[str, Any], console: Console) -> None:
     console.print(
         f"device {plan.device} ({plan.device_reason}), batch {batches} ({plan.batch_reason}), "
         f"threads {threads} of {machine['cores']}"
-        + ("" if plan.devices == (1,) else f", devices {devices}")
-        + f"; rounds {plan.rounds}, seed {plan.seed}, "
-        f"aims at {plan.time_budget:g} s"
+        + ("" if plan.devices == [1] else f", devices {devices}")
+        + f"; rounds {plan.rounds}, seed {plan.seed}, aims at {plan.time_budget:g} s"
     )
     if machine["load_average"] > BUSY_LOAD:
         console.print(
             f"warning: load average {machine['load_average']:.1f} before the start: other "
             "processes share these cores, and the times will show it"
         )
-
-
-def _finish(plan: Plan, found: dict[str, Any], console: Console, started: float) -> None:
-    """Sum the rows up, show them, and write what was asked for."""
-    document.conclude(plan, found)
-    found["elapsed_seconds"] = time.monotonic() - started
-    report.show(found, console)
-    if plan.json is not None:
-        results.write_json(plan.json, found)
-        console.print(f"written to {plan.json}")
-    if plan.report is not None:
-        from benchmarks.show import page  # with matplotlib, which a run without a report can spare
-
-        console.print(f"report in {page.write(plan.report, found)}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.document.flops import flops_per_image
+from benchmarks.document.costs import flops_per_image
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec
 
 BYTES = 4  # of a float32

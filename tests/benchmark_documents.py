@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import jsonschema
 
 from benchmarks.document import assembly as document
-from benchmarks.document import rows as results
+from benchmarks.document.stored import SCHEMA, validator, write_json
 from benchmarks.plan.options import parse
 from benchmarks.worker import main as worker
 
-SCHEMA = json.loads(
-    (Path(__file__).resolve().parent.parent / "benchmarks" / "document/schema.json").read_text()
-)
 PHASES = ("import", "check", "init", "compile_first_step", "sync_check", "warm_up", "linear_check")
 PHASES += ("throughput", "latency", "peak")
 
 
 def validate(found):
-    jsonschema.Draft202012Validator(SCHEMA).validate(found)
+    validator().validate(found)
 
 
 def validate_row(row):
-    schema = {"$defs": SCHEMA["$defs"], "$ref": "#/$defs/row"}
+    schema = {"$defs": json.loads(SCHEMA.read_text())["$defs"], "$ref": "#/$defs/row"}
     jsonschema.Draft202012Validator(schema).validate(row)
 
 
@@ -82,5 +78,5 @@ def make_document(arguments, rates, **changes):
 
 
 def write(path, found):
-    results.write_json(path, found)
+    write_json(path, found)
     return str(path)

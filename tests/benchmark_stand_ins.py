@@ -7,15 +7,15 @@ import importlib.util
 import json
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import run
 from benchmarks.plan.options import parse
-from benchmarks.worker import gate, launcher, workloads
+from benchmarks.worker import gate, launcher, precision_probe, workloads
 from benchmarks.worker import main as worker
-from benchmarks.worker import precision_probe as precision
 from shared.interface import IMPLEMENTATIONS
 from shared.spec import SYSTEMS
 from tests.benchmark_documents import validate
@@ -93,17 +93,15 @@ def stand_in(timed, **framework):
         )
         return dataclasses.replace(workload, **timed) if spec.width != gate.GATE_WIDTH else workload
 
+    operations = {"matmul": np.matmul, "convolution": precision_probe._convolution}
     parts = {
         "configure": lambda request: None,
         "create": create,
-        "operations": lambda request: {"matmul": np.matmul, "convolution": precision._convolution},
+        "operations": lambda request: operations,
         "products": lambda request, size: lambda count: None,
         "additions": lambda request, length: lambda count: None,
-        "wait": lambda request, networks: None,
-        "read_back": lambda network: SETTINGS,
-        "peak_device_bytes": lambda request: None,
     }
-    return workloads.Framework(**parts | framework)
+    return types.SimpleNamespace(**parts | framework)
 
 
 def plant(monkeypatch, framework=None, **timed):

@@ -176,7 +176,8 @@ def test_tf32_that_nobody_asked_for_gets_no_number(which, monkeypatch):
     row = plant(monkeypatch, framework={"operations": lambda request: mixed})
     assert row["status"] == "check_failed"
     assert (
-        f"float32 was asked for, but the errors of the probe say otherwise: {which}" in row["error"]
+        f"float32 was asked for, but the errors of the probe show otherwise: {which}"
+        in row["error"]
     )
     assert row["windows"] == []
     validate_row(row)
@@ -191,13 +192,15 @@ def test_bfloat16_that_is_float32_gets_no_number():
     exact = {"worst_array": {"difference": 1e-6}}
     coarse = {"worst_array": {"difference": 1e-1}}
     errors = precision.probe(operations(24))
-    assert "as float32 does" in gate.complaint(request_for("bf16"), exact)
-    assert gate.complaint(request_for("bf16"), coarse) is None
-    assert gate.complaint(request_for("fp32"), exact) is None
-    assert gate.effective_precision(request_for("bf16"), exact, errors) == "float32"
-    assert gate.effective_precision(request_for("bf16"), coarse, errors) == "bfloat16"
+    problem = precision.precision_problem(request_for("bf16"), exact, errors)
+    assert problem == "bfloat16 was asked for, but a step agrees to 1e-06, as float32 does"
+    assert precision.precision_problem(request_for("bf16"), coarse, errors) is None
+    assert precision.precision_problem(request_for("fp32"), exact, errors) is None
+    assert precision.effective_precision(request_for("bf16"), exact, errors) == "float32"
+    assert precision.effective_precision(request_for("bf16"), coarse, errors) == "bfloat16"
     half = errors | precision.probe({"matmul": operations(11)["matmul"], **operations(24)})
-    assert gate.effective_precision(request_for("fp32"), exact, half | {"matmul": 3e-4}) == "mixed"
+    half["matmul"] = 3e-4
+    assert precision.effective_precision(request_for("fp32"), exact, half) == "mixed"
 
 
 def test_a_mode_that_cannot_be_had_is_an_error_that_says_so(monkeypatch):

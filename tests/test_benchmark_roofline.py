@@ -17,11 +17,10 @@ import pytest
 from benchmarks import compare
 from benchmarks.document import roofline
 from benchmarks.document import stored as stored_document
-from benchmarks.document.flops import flops_per_image
-from benchmarks.document.traffic import bytes_per_step
+from benchmarks.document.costs import bytes_per_step, flops_per_image
 from benchmarks.show import page, plots
 from benchmarks.show import tables as report
-from benchmarks.worker import gemm_peak, peaks
+from benchmarks.worker import peaks
 from shared.spec import SYSTEMS
 from tests.benchmark_documents import make_document, validate
 from tests.benchmark_stand_ins import INSTALLED, plant, stand_in, tiny_request
@@ -175,7 +174,7 @@ def test_a_row_has_gflops_and_gbytes_per_second(monkeypatch):
         # 20 GB/s: two arrays of float32 read and one written.
         "additions": lambda request, length: each(12 * length / 20e9),
     }
-    rates = peaks.of_worker(stand_in({}, **parts), tiny_request())
+    rates = peaks.worker_peaks(stand_in({}, **parts), tiny_request())
     assert rates["peak_gflops_per_second"] == pytest.approx(100.0)
     assert rates["bandwidth_gbytes_per_second"] == pytest.approx(20.0)
 
@@ -213,9 +212,12 @@ def test_additions_are_made_each_time_and_in_place(framework):
 
 def test_numpy_adds_in_place_too(monkeypatch):
     seen = []
-    monkeypatch.setattr(gemm_peak, "best_rate", lambda run, amount: seen.append((run, amount)) or 7)
-    assert gemm_peak._bandwidth(1000) == 7
-    ((run, amount),) = seen
+    monkeypatch.setattr(peaks, "NUMPY_SIZES", (2,))
+    monkeypatch.setattr(peaks, "ADDITION_SIZE", {"cpu": 1000})
+    monkeypatch.setattr(peaks, "best_rate", lambda run, amount: seen.append((run, amount)) or 7)
+    assert peaks.numpy_peaks()["bandwidth"]["gbytes_per_second"] == 7
+    assert seen[0][1] == 2 * 2**3
+    run, amount = seen[-1]
     run(3)
     assert amount == 12_000
     assert np.all(inspect.getclosurevars(run).nonlocals["total"] == 4.0)
@@ -252,7 +254,7 @@ def test_percent_of_roofline_is_the_larger_time_over_that_of_a_step(bandwidth, l
         "memory_ms": pytest.approx(1e3 * memory),
         "bytes_per_step": FIXED + 8 * PER_IMAGE,
     }
-    (line,) = roofline.lines(document)
+    (line,) = report.roofline_lines(document)
     assert line.startswith(f"Roofline of float32, batch 8, threads 1: {limit}. 18.2 GFLOP at 100 ")
     assert f"0.391 GB at {bandwidth:g} GB/s" in line
 
@@ -279,11 +281,13 @@ def test_rates_are_the_best_of_the_run_with_these_threads():
         "bandwidths": [
             {"threads": t, "gbytes_per_second": r} for t, r in ((1, 20.0), (1, 10.0), (2, 30.0))
         ],
+        "requested": {"device": "cpu"},
+        "workload": {"flops_per_image": 1},
     }
     for threads, expected in ((1, (100.0, 20.0)), (2, (200.0, 30.0)), (4, (None, None))):
-        asked = {"precision": "float32", "threads": threads}
-        found = roofline.best_peak(document, asked), roofline.best_bandwidth(document, asked)
-        assert found == expected
+        asked = {"precision": "float32", "threads": threads, "batch_size": 1}
+        found = roofline.roofline_of(document, asked)
+        assert (found.peak, found.bandwidth) == expected
 
 
 @pytest.mark.parametrize(("device", "factor"), [("cpu", 1), ("gpu", 4)])
@@ -298,10 +302,10 @@ def test_every_device_has_weights_and_adam_of_its_own_and_a_gpu_its_own_memory(d
         "bandwidths": [{"threads": 1, "gbytes_per_second": 5.0}],
     }
     configuration = {"precision": "tf32", "threads": 1, "devices": 4, "batch_size": 8}
-    found = roofline.of(document, configuration)
+    found = roofline.roofline_of(document, configuration)
     assert (found.operations, found.moved_bytes) == (80, 4 * 1000 + 8 * 3)
     assert (found.peak, found.bandwidth) == (factor * 7.0, factor * 5.0)
-    assert roofline.of(document, configuration, 16).moved_bytes == 4 * 1000 + 16 * 3
+    assert roofline.roofline_of(document, configuration, 16).moved_bytes == 4 * 1000 + 16 * 3
 
 
 @pytest.mark.parametrize("missing", ["moved_bytes", "peak", "bandwidth"])
@@ -320,7 +324,7 @@ def test_without_a_bandwidth_there_is_no_percentage_and_the_plot_has_the_operati
     (found,) = results_of(document)
     assert found["percent_of_roofline"] is found["roofline"] is None
     assert found["percent_of_gemm_peak"] > 0
-    assert roofline.lines(document) == []
+    assert report.roofline_lines(document) == []
     assert "memory bandwidth: not measured" in printed(document)
     assert "memory bandwidth: not measured" in page.write(tmp_path, document).read_text()
     (axes,) = plots._throughput(document, plots._measured(document)).axes

@@ -199,7 +199,7 @@ def test_a_change_is_certain_and_not_small(ratio, word):
 )
 def test_compare_refuses_another_host_or_workload(part, name, files, capsys):
     def change(document):
-        document[part] = document[part] | {name: 3}
+        document[part] = document[part] | {name: "another CPU" if name == "cpu" else 3}
 
     paths = files(change)
     assert compare.main(paths) == 2
@@ -226,7 +226,7 @@ def test_a_configuration_that_lost_its_number_is_a_regression(files, capsys):
     def fail(document):
         for summary in document["summary"]:
             if summary["configuration"].startswith("jax"):
-                summary |= {"status": "oom", "results": None}
+                summary |= {"status": "oom", "results": None, "error": "no memory"}
 
     assert compare.main(files(fail)) == 1
     assert "oom" in capsys.readouterr().out

@@ -278,24 +278,24 @@ def damaged(found: dict[str, Any], place: tuple, value: object) -> dict[str, Any
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (("rows", 0, "windows"), None, "row 0: expected a list of windows"),
-        (("rows", 0, "windows"), [], "row 0: expected a list of windows"),
-        (("rows", 0, "windows", 0), 3, "row 0: expected steps and ms"),
-        (("rows", 0, "windows", 0, "ms"), 0, "row 0: expected positive milliseconds"),
+        (("rows", 0, "windows"), None, "rows[0].windows: None is not of type 'array'"),
+        (("rows", 0, "windows"), [], "rows[0].windows: [] is too short"),
+        (("rows", 0, "windows", 0), 3, "rows[0].windows[0]: 3 is not of type 'object'"),
+        (("rows", 0, "windows", 0, "ms"), 0, "rows[0].windows[0].ms: 0 is less than"),
         (("rows", 0, "windows", 0, "ms"), float("nan"), "it holds NaN"),
-        (("rows", 0, "windows", 0, "steps"), "x", "row 0: expected steps and ms"),
-        (("rows", 0, "settings"), {}, "row 0: expected a device"),
+        (("rows", 0, "windows", 0, "steps"), "x", "rows[0].windows[0].steps: 'x' is not"),
+        (("rows", 0, "settings"), {}, "rows[0].settings: 'platform' is a required"),
         (("rows",), [], "is ok and has no row"),
-        (("rows",), [{"windows": []}] * 501, "expected at most 500 rows"),
-        (("rows",), 3, "expected a list of objects as rows"),
-        (("summary", 0, "configuration"), "other", "expected configuration and status"),
-        (("summary", 0, "status"), None, "expected configuration and status"),
-        (("configurations", 0, "batch_size"), -1, "expected id and batch_size"),
-        (("configurations", 0, "id"), "\x1b[31m", "expected id and batch_size"),
-        (("host", "cpu"), {"a": 1}, "expected cpu, cores, memory_bytes in host"),
-        (("host",), [], "expected cpu, cores, memory_bytes in host"),
-        (("seed",), -1, "expected a whole number from 0"),
-        (("seed",), 1.5, "expected a whole number from 0"),
+        (("rows",), [{"windows": []}] * 501, "is too long"),
+        (("rows",), 3, "rows: 3 is not of type 'array'"),
+        (("summary", 0, "configuration"), "other", "summary[0].configuration: 'other' does"),
+        (("summary", 0, "status"), None, "summary[0].status: None is not one of"),
+        (("configurations", 0, "batch_size"), -1, "configurations[0].batch_size: -1 is less"),
+        (("configurations", 0, "id"), "\x1b[31m", "configurations[0].id: "),
+        (("host", "cpu"), {"a": 1}, "host.cpu: {'a': 1} is not of"),
+        (("host",), [], "host: [] is not of type 'object'"),
+        (("seed",), -1, "seed: -1 is less than"),
+        (("seed",), 1.5, "seed: 1.5 is not of type 'integer'"),
         (("schema_version",), {"a": [1]}, "has the schema version"),
     ],
 )
@@ -315,9 +315,10 @@ def test_a_document_with_an_odd_value(
 
 def test_more_windows_than_can_be_resampled(tmp_path: Path) -> None:
     found = document()
-    found["rows"][0]["windows"] *= MAXIMUM_WINDOWS
+    found["rows"][0]["windows"] *= 50
+    found["rows"] = found["rows"][:1] * (MAXIMUM_WINDOWS // 100 + 1)
     (tmp_path / "a.json").write_text(json.dumps(found))
-    with refused(ValueError, "expected at most 10,000 windows, found 20,002"):
+    with refused(ValueError, "expected at most 10,000 windows, found 10,100"):
         load(tmp_path / "a.json")
 
 

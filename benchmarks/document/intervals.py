@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,12 @@ class Ratio:
     per_round: tuple[float, ...] = ()
 
 
-def median_of_rounds(rounds: Sequence[Sequence[float]]) -> float:
+def rates_of(row: dict[str, Any], batch_size: int) -> list[float]:
+    """Return the images per second of each window of a row."""
+    return [1e3 * batch_size * window["steps"] / window["ms"] for window in row["windows"]]
+
+
+def median_of_rounds(rounds: Rounds) -> float:
     """Return the median over rounds of each round's median; a value may be any unit.
 
     Raises ValueError without a round, or for a round without a value.
@@ -42,20 +48,14 @@ def quantiles(values: Sequence[float] | np.ndarray, fractions: Sequence[float]) 
     return [float(value) for value in np.quantile(values, fractions)]
 
 
-def bootstrap_interval(
-    rounds: Sequence[Sequence[float]], seed: int, *, coverage: float = 0.95
-) -> tuple[float, float]:
-    """Return the bootstrap interval of `median_of_rounds`, in the unit of the values.
+def bootstrap_interval(rounds: Rounds, seed: int) -> tuple[float, float]:
+    """Return the bootstrap interval of 95 % of `median_of_rounds`, in the unit of the values.
 
     Rounds are drawn with replacement, then windows within each drawn round: two windows of one
     process share its luck (memory layout, neighbours), so they are worth less than two rounds.
     Raises ValueError without a round, or for a round without a value.
     """
-    _check(rounds)
-    draw = np.random.default_rng(seed)
-    medians = np.median(_drawn(rounds, _choose(len(rounds), draw), draw), axis=1)
-    low, high = quantiles(medians, [(1 - coverage) / 2, (1 + coverage) / 2])
-    return low, high
+    return _interval(_resampled(rounds, np.random.default_rng(seed)))
 
 
 def paired_ratio(
@@ -68,27 +68,22 @@ def paired_ratio(
     ValueError where the two have no round in common.
     """
     common = sorted(numerator.keys() & denominator.keys())
-    pairs = [(numerator[i], denominator[i]) for i in common]
-    _check([values for pair in pairs for values in pair])
-    per_round = tuple(float(np.median(a) / np.median(b)) for a, b in pairs)
+    sides = [[side[i] for i in common] for side in (numerator, denominator)]
+    _check([*sides[0], *sides[1]])
+    per_round = tuple(float(np.median(a) / np.median(b)) for a, b in zip(*sides, strict=True))
     draw = np.random.default_rng(seed)
-    chosen = _choose(len(pairs), draw)
-    above, below = (_drawn(side, chosen, draw) for side in zip(*pairs, strict=True))
-    low, high = quantiles(np.median(above / below, axis=1), (0.025, 0.975))
-    return Ratio(float(np.median(per_round)), low, high, per_round)
+    chosen = _choose(len(common), draw)
+    above, below = (_drawn(side, chosen, draw) for side in sides)
+    interval = _interval(np.median(above / below, axis=1))
+    return Ratio(float(np.median(per_round)), *interval, per_round)
 
 
 def unpaired_ratio(numerator: Rounds, denominator: Rounds, seed: int) -> Ratio:
     """Return the ratio of medians of rounds of two runs, each drawn by itself for the interval."""
-    _check(numerator)
-    _check(denominator)
     draw = np.random.default_rng(seed)
-    above, below = (
-        np.median(_drawn(rounds, _choose(len(rounds), draw), draw), axis=1)
-        for rounds in (numerator, denominator)
-    )
-    low, high = quantiles(above / below, (0.025, 0.975))
-    return Ratio(median_of_rounds(numerator) / median_of_rounds(denominator), low, high)
+    above, below = (_resampled(rounds, draw) for rounds in (numerator, denominator))
+    value = median_of_rounds(numerator) / median_of_rounds(denominator)
+    return Ratio(value, *_interval(above / below))
 
 
 def outliers(values: Sequence[float]) -> list[int]:
@@ -108,6 +103,17 @@ def outliers(values: Sequence[float]) -> list[int]:
     ]
 
 
+def _interval(resamples: np.ndarray) -> tuple[float, float]:
+    low, high = quantiles(resamples, (0.025, 0.975))
+    return low, high
+
+
+def _resampled(rounds: Rounds, draw: np.random.Generator) -> np.ndarray:
+    """Return the median of rounds of each resample."""
+    _check(rounds)
+    return np.median(_drawn(rounds, _choose(len(rounds), draw), draw), axis=1)
+
+
 def _choose(count: int, draw: np.random.Generator) -> np.ndarray:
     """Return which of `count` rounds each resample has, with replacement: [RESAMPLES, count]."""
     return draw.integers(count, size=(RESAMPLES, count))
@@ -123,6 +129,6 @@ def _drawn(rounds: Rounds, chosen: np.ndarray, draw: np.random.Generator) -> np.
     return medians
 
 
-def _check(rounds: Sequence[Sequence[float]]) -> None:
+def _check(rounds: Rounds) -> None:
     if len(rounds) == 0 or any(len(values) == 0 for values in rounds):
         raise ValueError("statistics need at least one round, and a value in every round")

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.show.verdict import short
-
 
 @dataclass(frozen=True)
 class Roofline:
@@ -45,7 +43,7 @@ class Roofline:
         return None if compute is None or memory is None else max(compute, memory)
 
     def to_dict(self) -> dict[str, Any] | None:
-        """Return what a summary says of it, in milliseconds; None where a time is missing."""
+        """Return the fields of a summary, in milliseconds; None where a time is missing."""
         compute, memory = self.compute_seconds, self.memory_seconds
         if compute is None or memory is None:
             return None
@@ -57,72 +55,33 @@ class Roofline:
         }
 
 
-def of(
+def roofline_of(
     document: Mapping[str, Any], configuration: Mapping[str, Any], batch_size: int | None = None
 ) -> Roofline:
     """Return the roofline of a configuration of a document, or of it at another batch size.
 
-    Each device has a part of the batch, all weights, and an Adam of its own. On GPUs each brings
-    its own rates; CPU devices share those of the cores.
+    Each device has its share of the batch, all weights, and an Adam of its own. On GPUs each brings
+    its own rates; CPU devices share those of the cores. The peak is the best GFLOP/s of anything in
+    the run with this precision and these threads, the bandwidth the best GB/s with these threads.
     """
     work, devices = document["workload"], configuration.get("devices", 1)
     batch_size = batch_size or configuration["batch_size"]
-    moved = work.get("bytes_per_step", {}).get(configuration["precision"])
+    precision, threads = configuration["precision"], configuration["threads"]
+    moved = work.get("bytes_per_step", {}).get(precision)
     factor = devices if document["requested"]["device"] == "gpu" else 1
-    peak = best_peak(document, configuration)
-    bandwidth = best_bandwidth(document, configuration)
+    peaks = [
+        factor * peak["gflops_per_second"]
+        for peak in document["peaks"]
+        if (peak["precision"], peak["threads"]) == (precision, threads)
+    ]
+    bandwidths = [
+        factor * bandwidth["gbytes_per_second"]
+        for bandwidth in document.get("bandwidths", ())
+        if bandwidth["threads"] == threads
+    ]
     return Roofline(
         operations=batch_size * work["flops_per_image"],
         moved_bytes=moved and devices * moved["fixed"] + batch_size * moved["per_image"],
-        peak=peak and factor * peak,
-        bandwidth=bandwidth and factor * bandwidth,
+        peak=max(peaks, default=None),
+        bandwidth=max(bandwidths, default=None),
     )
-
-
-def best_peak(document: Mapping[str, Any], configuration: Mapping[str, Any]) -> float | None:
-    """Return the best GFLOP/s of anything in the run with this precision and these threads."""
-    kind = (configuration["precision"], configuration["threads"])
-    rates = [
-        peak["gflops_per_second"]
-        for peak in document["peaks"]
-        if (peak["precision"], peak["threads"]) == kind
-    ]
-    return max(rates, default=None)
-
-
-def best_bandwidth(document: Mapping[str, Any], configuration: Mapping[str, Any]) -> float | None:
-    """Return the best GB/s of anything in the run with these threads, whatever the precision."""
-    rates = [
-        bandwidth["gbytes_per_second"]
-        for bandwidth in document.get("bandwidths", ())
-        if bandwidth["threads"] == configuration["threads"]
-    ]
-    return max(rates, default=None)
-
-
-def lines(document: Mapping[str, Any]) -> list[str]:
-    """Return which limit holds, with its figures: a line for each kind of step measured."""
-    found: dict[str, None] = {}  # once for all frameworks, in the order of the configurations
-    results = {s["configuration"]: s["results"] for s in document["summary"]}
-    for configuration in document["configurations"]:
-        limits = (results[configuration["id"]] or {}).get("roofline")
-        if limits:
-            found[_line(configuration, limits, of(document, configuration))] = None
-    return list(found)
-
-
-def _line(configuration: Mapping[str, Any], limits: Mapping[str, Any], roofline: Roofline) -> str:
-    devices = configuration.get("devices", 1)
-    kind = f"{configuration['precision']}, batch {configuration['batch_size']}, "
-    kind += f"threads {configuration['threads']}" + (f", {devices} devices" if devices > 1 else "")
-    return (
-        f"Roofline of {kind}: {limits['limit']}. "
-        f"{_figure(1e-9 * roofline.operations)} GFLOP at {_figure(roofline.peak)} GFLOP/s take "
-        f"{short(limits['compute_ms'])} ms, {_figure(1e-9 * limits['bytes_per_step'])} GB at "
-        f"{_figure(roofline.bandwidth)} GB/s {short(limits['memory_ms'])} ms"
-    )
-
-
-def _figure(value: float | None) -> str:
-    """Return a rate or an amount, three digits of it; what is below a hundredth, too."""
-    return f"{value:,.0f}" if value and value >= 100 else f"{value:.3g}"

@@ -1,11 +1,18 @@
-"""What is timed against what: one configuration is one line of the tables."""
+"""What is measured: the plan of a run, its configurations, and the request to one worker."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from shared.spec import SYSTEMS, SystemSpec
+from shared.spec.streams import stream
+
+DeviceName = Literal["cpu", "gpu"]
 
 # As on the command line → as everywhere else.
 PRECISIONS = {"fp32": "float32", "tf32": "tf32", "bf16": "bfloat16"}
@@ -17,11 +24,14 @@ MODES = {
     "jax": ("jit",),
 }
 INPUTS = ("device", "host", "loader")
+DTYPE = "float32"
+# Of the step that is compared with the NumPy reference. It is shared among the devices too.
+GATE_BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One way to run the workload.
+    """One line of the tables: one way to run the workload.
 
     `implementation` is "ours" or "baseline". `mode` None leaves it to the implementation. `input`
     says where a step finds its batch: on the device, in the host's memory, or in a loader.
@@ -41,32 +51,18 @@ class Configuration:
 
     @property
     def threads_of_process(self) -> int:
-        """The threads of each process where every device has one: its part, at least one."""
+        """The threads of each process where every device has one: its share, at least one."""
         return max(1, self.threads // self.devices)
 
     @property
     def id(self) -> str:
         """A name that is unique in a run and the same in every run."""
-        parts = [
-            self.framework,
-            self.implementation,
-            self.precision,
-            self.mode or "auto",
-            f"batch{self.batch_size}",
-            f"threads{self.threads}",
-            f"input-{self.input}",
-        ]
-        if self.devices > 1:  # said only then: documents of before still name the same things
-            parts.append(f"devices{self.devices}")
-        return "/".join([*parts, "again"] if self.again else parts)
-
-    def is_repeated_by(self, other: Configuration) -> bool:
-        """Return whether `other` is this configuration a second time."""
-        return not self.again and other == dataclasses.replace(self, again=True)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON data."""
-        return dataclasses.asdict(self)
+        mode = self.mode or "auto"
+        name = f"{self.framework}/{self.implementation}/{self.precision}/{mode}"
+        name += f"/batch{self.batch_size}/threads{self.threads}/input-{self.input}"
+        # Devices only where there are several: older documents still name the same things.
+        name += f"/devices{self.devices}" if self.devices > 1 else ""
+        return name + ("/again" if self.again else "")
 
 
 def labels(configurations: Sequence[Configuration]) -> list[str]:
@@ -79,20 +75,145 @@ def labels(configurations: Sequence[Configuration]) -> list[str]:
     return [_label(configuration, varying) for configuration in configurations]
 
 
-def _label(configuration: Configuration, varying: set[str]) -> str:
-    parts = [configuration.framework]
-    if configuration.implementation != "ours":
-        parts.append(configuration.implementation)
-    if "precision" in varying:
-        parts.append(next(k for k, v in PRECISIONS.items() if v == configuration.precision))
-    if configuration.mode is not None:
-        parts.append(configuration.mode)
-    if "batch_size" in varying:
-        parts.append(f"batch {configuration.batch_size}")
-    if "threads" in varying:
-        parts.append(f"threads {configuration.threads}")
-    if "devices" in varying and configuration.devices > 1:
-        parts.append(f"{configuration.devices} devices")
-    if configuration.input != "device":
-        parts.append(f"from {configuration.input}")
-    return " ".join([*parts, "again"] if configuration.again else parts)
+def _label(c: Configuration, varying: set[str]) -> str:
+    short_precision = next(short for short, name in PRECISIONS.items() if name == c.precision)
+    words = {
+        c.implementation: c.implementation != "ours",
+        short_precision: "precision" in varying,
+        str(c.mode): c.mode is not None,
+        f"batch {c.batch_size}": "batch_size" in varying,
+        f"threads {c.threads}": "threads" in varying,
+        f"{c.devices} devices": "devices" in varying and c.devices > 1,
+        f"from {c.input}": c.input != "device",
+        "again": c.again,
+    }
+    return " ".join([c.framework, *(word for word, is_needed in words.items() if is_needed)])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure, with every default resolved: JSON data, `requested` in a document.
+
+    `modes` is empty where every implementation chooses its own. `steps` is per window, None for
+    about a second's worth. `data` is a folder or file of images for the loader, None for
+    scikit-learn's digits. Times are in seconds.
+    """
+
+    frameworks: list[str]
+    system: str
+    loss: str
+    width: int
+    batch_sizes: list[int]
+    batch_reason: str
+    precisions: list[str]
+    modes: list[str]
+    baselines: bool
+    aa: bool
+    device: DeviceName
+    device_reason: str
+    threads: list[int]
+    devices: list[int]
+    input: str
+    data: str | None
+    steps: int | None
+    rounds: int
+    time_budget: float
+    time_limit: float
+    seed: int
+    json: str | None
+    report: str | None
+
+    @property
+    def configurations(self) -> list[Configuration]:
+        """Every configuration, in the order of the tables."""
+        return [
+            Configuration(
+                framework,
+                implementation,
+                precision,
+                mode,
+                batch_size,
+                threads,
+                self.input,
+                again,
+                devices,
+            )
+            for batch_size, threads, devices, precision, framework in itertools.product(
+                self.batch_sizes, self.threads, self.devices, self.precisions, self.frameworks
+            )
+            for implementation, mode in self._variants(framework, devices)
+            for again in ((False, True) if self.aa else (False,))
+        ]
+
+    def _variants(self, framework: str, devices: int) -> list[tuple[str, str | None]]:
+        modes = [mode for mode in self.modes if mode in MODES[framework]]
+        baseline = [("baseline", None)] if self.baselines and devices == 1 else []
+        return [*(("ours", mode) for mode in modes or (None,)), *baseline]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The short name of every configuration by its id."""
+        every = self.configurations
+        return {c.id: label for c, label in zip(every, labels(every), strict=True)}
+
+    @property
+    def order(self) -> list[tuple[Configuration, int]]:
+        """Configuration and round of every worker: rounds one after another, each one shuffled.
+
+        So a machine that slows down during the run slows every configuration down.
+        """
+        every = self.configurations
+        return [
+            (every[i], number)
+            for number in range(self.rounds)
+            for i in stream(self.seed, "benchmark_order", number).permutation(len(every))
+        ]
+
+    def spec(self, batch_size: int) -> SystemSpec:
+        """Return the system to train."""
+        system = SYSTEMS[self.system]
+        return system.replace(loss=self.loss, width=self.width, batch_size=batch_size)
+
+    def request(self, configuration: Configuration, number: int, budget: float) -> Request:
+        """Return what one worker has to do within `budget` seconds."""
+        return Request(self, configuration, number, budget)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One worker's task: plain data that crosses a process border as JSON.
+
+    `budget` ends the measuring of a worker that started `budget` seconds ago; the little that
+    every row needs (two windows, a few single steps) is measured even after that.
+    """
+
+    plan: Plan
+    configuration: Configuration
+    round: int
+    budget: float
+
+    @property
+    def framework(self) -> str:
+        """The framework of the configuration."""
+        return self.configuration.framework
+
+    @property
+    def device(self) -> DeviceName:
+        """The kind of device of the whole run."""
+        return self.plan.device
+
+    @property
+    def spec(self) -> SystemSpec:
+        """The system to train, with its loss, width and batch size."""
+        return self.plan.spec(self.configuration.batch_size)
+
+    def to_json(self) -> str:
+        """Return the request as one line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Request:
+        """Rebuild a request from `to_json`."""
+        data: dict[str, Any] = json.loads(text)
+        plan, configuration = Plan(**data.pop("plan")), Configuration(**data.pop("configuration"))
+        return cls(plan, configuration, **data)

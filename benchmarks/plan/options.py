@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
-from collections.abc import Sequence
-from pathlib import Path
+import math
+import os
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from benchmarks.plan import host
-from benchmarks.plan.configuration import INPUTS, MODES, PRECISIONS
-from benchmarks.plan.request import DeviceName
-from benchmarks.plan.rounds import Plan
+from benchmarks.plan.configuration import (
+    GATE_BATCH_SIZE,
+    INPUTS,
+    MODES,
+    PRECISIONS,
+    DeviceName,
+    Plan,
+)
 from shared.interface import IMPLEMENTATIONS
+from shared.run.console import EXIT_BAD_INPUT
 from shared.spec import LOSS_NAMES, SYSTEMS
-
-EXIT_BAD_INPUT = 2
+from shared.spec.streams import MAXIMUM_SEED
 
 # One step of three frameworks takes about a quarter of a second on two cores at this batch.
 CPU_BATCH_SIZE = 16
@@ -33,51 +40,47 @@ EPILOG = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
     """An ArgumentParser whose error is one line, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
+        """Print the message and exit with 2."""
         self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {message}\n")
 
 
 def parse(arguments: Sequence[str]) -> Plan:
     """Return the plan of a command line; exits as argparse does for --help and bad options.
 
-    Raises ValueError for a value that is out of range.
+    Raises ValueError for values that do not go together.
     """
     given = vars(_parser().parse_args(arguments))
-    system = SYSTEMS[given["system"]]
+    system, every = SYSTEMS[given["system"]], "all" in given["frameworks"]
     device, device_reason = choose_device(given["device"])
-    given |= {
-        "frameworks": _frameworks(given.pop("framework")),
-        "loss": given["loss"] or system.loss,
-        "width": system.width if given["width"] is None else given["width"],
-        "batch_sizes": given.pop("batch_size"),
-        "batch_reason": "as asked for",
-        "precisions": [PRECISIONS[name] for name in dict.fromkeys(given.pop("precision"))],
-        "modes": list(dict.fromkeys(given.pop("mode"))),
-        "device": device,
-        "device_reason": device_reason,
-        "threads": given["threads"] or [host.available_threads()],
-    }
-    if given["batch_sizes"] is None:
-        given["batch_sizes"] = [CPU_BATCH_SIZE if device == "cpu" else system.batch_size]
-        given["batch_reason"] = f"default on a {device.upper()}"
-    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-    return _with_budget(given)
-
-
-def _frameworks(names: Sequence[str]) -> tuple[str, ...]:
-    return IMPLEMENTATIONS if "all" in names else tuple(dict.fromkeys(names))
-
-
-def _with_budget(given: dict[str, Any]) -> Plan:
-    """Return the plan; where no time budget is given, as long as its workers need."""
-    if given["time_budget"] is not None:
-        return Plan(**given)
-    plan = Plan(**given | {"time_budget": TIME_BUDGET})
-    needed = WORKER_BUDGET * len(plan.configurations) * plan.rounds
-    return Plan(**given | {"time_budget": max(TIME_BUDGET, needed)})
+    batch_sizes, batch_reason = given["batch_sizes"], "as asked for"
+    if batch_sizes is None:
+        batch_sizes = [CPU_BATCH_SIZE if device == "cpu" else system.batch_size]
+        batch_reason = f"default on a {device.upper()}"
+    frameworks = IMPLEMENTATIONS if every else dict.fromkeys(given["frameworks"])
+    plan = Plan(
+        **given
+        | {
+            "frameworks": list(frameworks),
+            "loss": given["loss"] or system.loss,
+            "width": given["width"] or system.width,
+            "batch_sizes": batch_sizes,
+            "batch_reason": batch_reason,
+            "precisions": [PRECISIONS[name] for name in dict.fromkeys(given["precisions"])],
+            "modes": list(dict.fromkeys(given["modes"])),
+            "device": device,
+            "device_reason": device_reason,
+            "threads": given["threads"] or [host.available_threads()],
+        }
+    )
+    _check(plan)
+    if plan.time_budget is None:
+        needed = WORKER_BUDGET * len(plan.configurations) * plan.rounds
+        plan = dataclasses.replace(plan, time_budget=max(TIME_BUDGET, needed))
+    return plan
 
 
 def choose_device(name: str) -> tuple[DeviceName, str]:
@@ -86,16 +89,62 @@ def choose_device(name: str) -> tuple[DeviceName, str]:
     Decided once for all frameworks, before any is imported: rows of one table are never on
     different devices. One that does not see the GPU has the status no_device.
     """
-    if name == "cpu":
-        return "cpu", "as asked for"
-    if name == "gpu":
-        return "gpu", "as asked for"
-    driver = host.gpu_driver()
-    return ("gpu", f"auto: found {driver}") if driver else ("cpu", "auto: no GPU driver here")
+    if name == "auto":
+        driver = host.gpu_driver()
+        return ("gpu", f"auto: found {driver}") if driver else ("cpu", "auto: no GPU driver here")
+    return ("cpu" if name == "cpu" else "gpu"), "as asked for"
+
+
+def _check(plan: Plan) -> None:
+    """Raise ValueError for values that are right alone and wrong together."""
+    for flag, values in (
+        ("batch-size", plan.batch_sizes), ("threads", plan.threads), ("devices", plan.devices),
+    ):  # fmt: skip
+        if len(set(values)) < len(values):
+            raise ValueError(f"--{flag} has a value twice: {' '.join(map(str, values))}")
+    for devices, batch_size in itertools.product(plan.devices, plan.batch_sizes):
+        if batch_size % devices:
+            raise ValueError(
+                f"--batch-size {batch_size} cannot be shared among --devices {devices}; use "
+                f"a multiple of {devices}"
+            )
+        if GATE_BATCH_SIZE % devices:
+            raise ValueError(
+                f"--devices must divide {GATE_BATCH_SIZE}, the batch that is compared with the "
+                f"NumPy reference before anything is timed; received {devices}"
+            )
+    if "tf32" in plan.precisions and plan.device == "cpu":
+        raise ValueError(
+            "--precision tf32 needs a GPU, as CPUs have no TF32; received --device cpu: "
+            "use fp32 or bf16"
+        )
+    for framework in plan.frameworks:
+        if plan.modes and not set(plan.modes) & set(MODES[framework]):
+            raise ValueError(
+                f"--mode {' '.join(plan.modes)} has none for {framework}; expected one of "
+                f"{', '.join(MODES[framework])}, or leave --mode out"
+            )
+    if plan.baselines and (plan.system, plan.loss) != ("dcgan64", "bce"):
+        raise ValueError(
+            "--baselines needs --system dcgan64 --loss bce, which is what public code trains; "
+            f"received {plan.system}, {plan.loss}"
+        )
+    if plan.baselines and 1 not in plan.devices:
+        raise ValueError(
+            "--baselines are steps on one device; put 1 among --devices, received "
+            f"{' '.join(map(str, plan.devices))}"
+        )
+    if plan.data is not None and plan.input != "loader":
+        raise ValueError(f"--data needs --input loader, received --input {plan.input}")
+    if plan.data is not None and not os.path.exists(plan.data):
+        raise ValueError(
+            f"--data {plan.data} does not exist; expected a folder of images, an IDX or an .npz "
+            "file"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="benchmarks/run.py",
         description=(
             "Time one GAN training step of the same system in PyTorch, TensorFlow and JAX. A "
@@ -104,17 +153,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         allow_abbrev=False,
     )
-    _add_what(parser)
-    _add_how(parser)
-    _add_comparisons(parser)
-    _add_output(parser)
-    return parser
-
-
-def _add_what(parser: argparse.ArgumentParser) -> None:
+    several: dict[str, Any] = {"nargs": "+", "metavar": "N"}
     add = parser.add_argument_group("what to time").add_argument
     add(
         "--framework",
+        dest="frameworks",
         nargs="+",
         choices=(*IMPLEMENTATIONS, "all"),
         default=["all"],
@@ -123,55 +166,77 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     add("--system", choices=SYSTEMS, default="dcgan64", help="networks (default: %(default)s)")
     add("--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)")
     text = f"images per step (default: {CPU_BATCH_SIZE} on a CPU, the system's own on a GPU)"
-    add("--batch-size", nargs="+", type=int, metavar="N", help=text)
-    add("--width", type=int, metavar="W", help="channels beside the images (default: the system's)")
+    add("--batch-size", dest="batch_sizes", type=_whole(2), help=text, **several)
+    text = "channels beside the images (default: the system's)"
+    add("--width", type=_whole(1), metavar="W", help=text)
 
-
-def _add_how(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("where and how").add_argument
     text = "auto: the GPU where there is a driver; never silently the CPU (default: %(default)s)"
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help=text)
     text = "of convolutions and matrix products; tf32 needs a GPU (default: fp32)"
-    add("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help=text)
-    modes = tuple(itertools.chain.from_iterable(MODES.values()))
+    add(
+        "--precision",
+        dest="precisions",
+        nargs="+",
+        choices=PRECISIONS,
+        default=["fp32"],
+        help=text,
+    )
+    every_mode = tuple(itertools.chain.from_iterable(MODES.values()))
     text = "how a framework runs a step; each takes its own (default: its best on the device)"
-    add("--mode", nargs="+", choices=modes, default=[], help=text)
-    text = "CPU threads (default: all cores)"
-    add("--threads", nargs="+", type=int, metavar="N", help=text)
+    add("--mode", dest="modes", nargs="+", choices=every_mode, default=[], help=text)
+    cores = _whole(1, host.available_threads(), ", the CPU cores that this process may use")
+    add("--threads", type=cores, help="CPU threads (default: all cores)", **several)
     text = "so many GPUs or CPU devices share each batch and the threads (default: 1)"
-    add("--devices", nargs="+", type=int, default=[1], metavar="N", help=text)
+    add("--devices", type=_whole(1), default=[1], help=text, **several)
     text = (
         "where a step finds its batch: on the device, in the host's memory, or in the Python "
         "loader of the training commands (default: %(default)s)"
     )
     add("--input", choices=INPUTS, default="device", help=text)
-    text = "images for --input loader (default: scikit-learn's digits)"
-    add("--data", type=Path, metavar="PATH", help=text)
+    add("--data", metavar="PATH", help="images for --input loader (default: scikit-learn's digits)")
 
-
-def _add_comparisons(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what to compare with").add_argument
     text = "also a plain, widely used style of step in each framework"
     add("--baselines", action="store_true", help=text)
     text = "time everything twice, as two configurations: their ratio is the noise floor"
     add("--aa", action="store_true", help=text)
     text = "processes per configuration, at most; fewer if time runs out (default: %(default)s)"
-    add("--rounds", type=int, default=ROUNDS, metavar="N", help=text)
+    add("--rounds", type=_whole(1), default=ROUNDS, metavar="N", help=text)
     text = "of the order, the weights and the inputs (default: %(default)s)"
-    add("--seed", type=int, default=0, metavar="S", help=text)
+    add("--seed", type=_whole(0, MAXIMUM_SEED), default=0, metavar="S", help=text)
     text = "steps per timed window (default: about a second's worth)"
-    add("--steps", type=int, metavar="N", help=text)
+    add("--steps", type=_whole(1), metavar="N", help=text)
 
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("how long, and where to").add_argument
     text = (
         "seconds that the whole run aims at; each row has a minimum of its own (default: "
         f"{TIME_BUDGET:g}, or {WORKER_BUDGET:g} per process)"
     )
-    add("--time-budget", type=float, metavar="SECONDS", help=text)
+    add("--time-budget", type=_seconds, metavar="SECONDS", help=text)
     text = "seconds after which a worker is killed (default: %(default)g)"
-    add("--time-limit", type=float, default=TIME_LIMIT, metavar="SECONDS", help=text)
-    add("--json", type=Path, metavar="FILE", help="write all raw figures there")
+    add("--time-limit", type=_seconds, default=TIME_LIMIT, metavar="SECONDS", help=text)
+    add("--json", metavar="FILE", help="write all raw figures there")
     text = "write a page with tables and plots there: DIR/index.html"
-    add("--report", type=Path, metavar="DIR", help=text)
+    add("--report", metavar="DIR", help=text)
+    return parser
+
+
+def _whole(least: int, most: float = math.inf, why: str = "") -> Callable[[str], int]:
+    def parse_whole(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, received {value}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most}{why}; received {value}")
+        return value
+
+    parse_whole.__name__ = "whole number"  # what argparse calls it where int() refuses the text
+    return parse_whole
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive number of seconds, received {text}")
+    return value

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
-from benchmarks.document import roofline
+from benchmarks.document.roofline import roofline_of
 from benchmarks.show.verdict import summaries_of
 from shared.report.plots import new_axes, saved
 
@@ -105,7 +105,7 @@ def _draw_rooflines(document: dict[str, Any], axes: Axes, lines: list[Line]) -> 
     sizes = [configuration["batch_size"] for configuration, _ in lines]
     batches = np.geomspace(min(sizes) / MARGIN, max(sizes) * MARGIN, 100)
     for (precision, threads, devices), configuration in kinds.items():
-        limits = [roofline.of(document, configuration, batch) for batch in batches]
+        limits = [roofline_of(document, configuration, batch) for batch in batches]
         seconds = [limit.seconds or limit.compute_seconds for limit in limits]
         if seconds[0] is None:
             continue

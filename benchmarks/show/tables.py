@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.document import roofline
+from benchmarks.document.roofline import roofline_of
 from benchmarks.show import verdict
 from benchmarks.show.verdict import short
 from shared.files.errors import one_line
@@ -156,10 +156,36 @@ def rate_lines(document: dict[str, Any]) -> list[str]:
     ]
 
 
+def roofline_lines(document: Mapping[str, Any]) -> list[str]:
+    """Return which limit holds, with its figures: a line for each kind of step measured."""
+    summaries = verdict.summaries_of(document)
+    lines = []
+    for configuration in document["configurations"]:
+        limits = (summaries[configuration["id"]]["results"] or {}).get("roofline")
+        if limits:
+            roofline = roofline_of(document, configuration)
+            devices = configuration.get("devices", 1)
+            lines.append(
+                f"Roofline of {configuration['precision']}, batch {configuration['batch_size']}, "
+                f"threads {configuration['threads']}"
+                f"{f', {devices} devices' if devices > 1 else ''}: {limits['limit']}. "
+                f"{_amount(1e-9 * roofline.operations)} GFLOP at {_amount(roofline.peak)} GFLOP/s "
+                f"take {short(limits['compute_ms'])} ms, "
+                f"{_amount(1e-9 * limits['bytes_per_step'])} GB at "
+                f"{_amount(roofline.bandwidth)} GB/s {short(limits['memory_ms'])} ms"
+            )
+    return list(dict.fromkeys(lines))  # once for all frameworks
+
+
+def _amount(value: float | None) -> str:
+    """Return three digits of a rate or an amount, of one below a hundredth too."""
+    return f"{value:,.0f}" if value and value >= 100 else f"{value:.3g}"
+
+
 def limit_lines(document: dict[str, Any]) -> list[str]:
     """Return the rooflines, and a word of caution for each kind of percentage that exceeds 100."""
     found = [summary["results"] for summary in document["summary"] if summary["results"]]
-    lines = roofline.lines(document)
+    lines = roofline_lines(document)
     if any((results["percent_of_gemm_peak"] or 0) > 100 for results in found):
         lines.append(
             "Above 100 %: convolutions ran faster than the matrix products seen, or skipped the "

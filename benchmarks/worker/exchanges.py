@@ -28,7 +28,7 @@ class Exchanges:
     reduced: tuple[int, ...]
 
 
-def of_step(spec: SystemSpec) -> Exchanges:
+def exchanges_of_step(spec: SystemSpec) -> Exchanges:
     """Return the exchanges of one step with global batch statistics.
 
     D learns from a real and a fake batch in each of its updates, and G's update passes through D

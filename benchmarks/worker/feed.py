@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.plan.request import Request
+from benchmarks.plan.configuration import Request
 from shared.data.dataset import Batches, load_dataset
 from shared.spec import SystemSpec
 from shared.spec.streams import latents, stream
@@ -48,10 +48,10 @@ def feed_of_one(images: np.ndarray, latents: np.ndarray) -> Feed:
 def make_feed(request: Request) -> Feed:
     """Return the feed that a request asks for; DataError where its images cannot be loaded."""
     if request.configuration.input == "loader":
-        images = load_dataset(request.data, request.spec).images
-        batches = Batches(images, request.spec, request.spec.batch_size, request.seed)
+        images = load_dataset(request.plan.data, request.spec).images
+        batches = Batches(images, request.spec, request.spec.batch_size, request.plan.seed)
         return Feed(_loaded(request, batches), resident=0)
-    rotation = [noise(request.spec, request.seed, i) for i in range(BATCHES)]
+    rotation = [noise(request.spec, request.plan.seed, i) for i in range(BATCHES)]
     on_device = request.configuration.input == "device"
     return Feed(itertools.cycle(rotation), resident=BATCHES if on_device else 0)
 
@@ -66,7 +66,7 @@ def noise(spec: SystemSpec, seed: int, index: int) -> Batch:
 def _loaded(request: Request, batches: Batches) -> Iterator[Batch]:
     """Yield what a training command makes anew in each step: images in a new order, new latents."""
     for step in itertools.count():
-        yield batches.images(step), _latents(request.spec, request.seed, step)
+        yield batches.images(step), _latents(request.spec, request.plan.seed, step)
 
 
 def _latents(spec: SystemSpec, seed: int, step: int) -> np.ndarray:

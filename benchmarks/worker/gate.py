@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.plan.request import Request
+from benchmarks.plan.configuration import GATE_BATCH_SIZE
 from benchmarks.worker.pooled_differences import POOLED_BOUNDS, pooled_bounds, pooled_differences
-from benchmarks.worker.precision_probe import precision_of
 from shared.fixtures.make_network import representative_state
 from shared.reference.differences import state_differences
 from shared.reference.step import StepResult, train_step
@@ -18,7 +17,6 @@ from shared.spec import Conventions, SystemSpec
 from shared.spec.streams import initial_state, latents, stream
 
 GATE_WIDTH = 8
-GATE_BATCH_SIZE = 8
 
 # float32 agrees with float64 only where no pre-activation lies so close to zero that rounding
 # moves it across the kink of a ReLU, and no gradient so close that Adam's first step, which is
@@ -89,79 +87,44 @@ def compare(
     as far from the truth as the `precision` that was asked for makes them.
     """
     losses = {
-        name: _relative(np.array(metrics[name]), np.array(value))
+        name: abs(metrics[name] - value) / abs(value) if value else np.inf
         for name, value in expected.metrics.items()
     }
-    differences, bounds = _array_differences(problem, arrays, expected, precision)
     loss_bound = LOSS_BOUND if precision == "float32" else POOLED_BOUNDS[precision]["losses"]
-    worst_loss = max(losses, key=losses.__getitem__)
-    worst_array = max(differences, key=lambda name: differences[name] / bounds[name])
-    within = losses[worst_loss] <= loss_bound
-    within = within and differences[worst_array] <= bounds[worst_array]
+    if precision == "float32":
+        differences = state_differences(problem.spec, arrays, expected.arrays)
+        bounds = dict.fromkeys(differences, ARRAY_BOUND)
+    else:  # of kinds of arrays
+        differences = pooled_differences(problem.spec, problem.start, arrays, expected.arrays)
+        bounds = pooled_bounds(precision, differences)
+    worst_loss = _worst(losses, dict.fromkeys(losses, loss_bound))
+    worst_array = _worst(differences, bounds)
     return {
-        "passed": bool(within),
+        "passed": not (_is_beyond(worst_loss) or _is_beyond(worst_array)),
         "seed": problem.seed,
         "width": problem.spec.width,
         "batch_size": problem.spec.batch_size,
-        "worst_loss": _worst(worst_loss, losses[worst_loss], loss_bound),
-        "worst_array": _worst(worst_array, differences[worst_array], bounds[worst_array]),
+        "worst_loss": worst_loss,
+        "worst_array": worst_array,
     }
 
 
-def _array_differences(
-    problem: GateProblem, arrays: dict[str, np.ndarray], expected: StepResult, precision: str
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the differences of arrays, or of kinds of arrays, and the bound of each."""
-    if precision == "float32":
-        found = state_differences(problem.spec, arrays, expected.arrays)
-        bounds = dict.fromkeys(found, ARRAY_BOUND)
-    else:
-        found = pooled_differences(problem.spec, problem.start, arrays, expected.arrays)
-        bounds = pooled_bounds(precision, found)
+def _worst(differences: Mapping[str, float], bounds: Mapping[str, float]) -> dict[str, Any]:
     # JSON has no infinity, and NaN would compare as no difference at all.
-    return {n: min(d, 1e300) if np.isfinite(d) else 1e300 for n, d in found.items()}, bounds
+    finite = {n: min(d, 1e300) if np.isfinite(d) else 1e300 for n, d in differences.items()}
+    name = max(finite, key=lambda name: finite[name] / bounds[name])
+    return {"name": name, "difference": float(finite[name]), "bound": bounds[name]}
 
 
-def _worst(name: str, difference: float, bound: float) -> dict[str, Any]:
-    return {"name": name, "difference": difference, "bound": bound}
+def _is_beyond(worst: Mapping[str, Any]) -> bool:
+    return not worst["difference"] <= worst["bound"]
 
 
 def describe_failure(check: Mapping[str, Any]) -> str:
     """Return one line on a comparison that did not pass."""
-    parts = [
+    found = [
         f"{worst['name']} differs by {worst['difference']:.1e}, allowed is {worst['bound']:.0e}"
         for worst in (check["worst_loss"], check["worst_array"])
-        if not worst["difference"] <= worst["bound"]
+        if _is_beyond(worst)
     ]
-    return f"one step does not agree with the NumPy reference: {'; '.join(parts)}"
-
-
-def effective_precision(
-    request: Request, check: Mapping[str, Any], errors: Mapping[str, float]
-) -> str:
-    """Return the precision of a step by its comparison and by the errors of the probe.
-
-    A step that is further from the truth than float32 can be is bfloat16 where that was asked for.
-    The narrow networks here may be too small for a GPU to use TF32 in, so plain operations tell.
-    """
-    if request.configuration.precision == "bfloat16":
-        exact = check["worst_array"]["difference"] <= ARRAY_BOUND
-        return "float32" if exact else "bfloat16"
-    found = {precision_of(error) for error in errors.values()}
-    return found.pop() if len(found) == 1 else "mixed"
-
-
-def complaint(request: Request, check: Mapping[str, Any]) -> str | None:
-    """Return one line if a step that should be in bfloat16 is as exact as float32, else None."""
-    worst = check["worst_array"]["difference"]
-    if request.configuration.precision != "bfloat16" or worst > ARRAY_BOUND:
-        return None
-    return f"bfloat16 was asked for, but a step agrees to {worst:.0e}, as float32 does"
-
-
-def _relative(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Return ‖actual - expected‖ / ‖expected‖, with anything that is not finite the largest."""
-    norm = float(np.linalg.norm(np.asarray(expected, np.float64)))
-    difference = float(np.linalg.norm(np.asarray(actual, np.float64) - expected))
-    # JSON has no infinity, and NaN would compare as no difference at all.
-    return difference / norm if np.isfinite(difference) and norm > 0 else 1e300
+    return f"one step does not agree with the NumPy reference: {'; '.join(found)}"

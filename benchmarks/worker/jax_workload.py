@@ -1,19 +1,20 @@
-"""JAX as the benchmark uses it. These three files differ only in the framework."""
+"""JAX's own functions, as `workloads.load` lists them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.plan.request import Request
-from benchmarks.worker import exchanges
-from benchmarks.worker.feed import Feed
-from benchmarks.worker.workloads import Framework, Operation, Workload, create_state, settings_of
+from benchmarks.plan.configuration import Request
+from benchmarks.worker.exchanges import exchanges_of_step
+from benchmarks.worker.workloads import Operation, create_workload
 from shared.interface import load_implementation
 from shared.spec import SystemSpec
+
+create = create_workload
 
 
 def configure(request: Request) -> None:
@@ -34,35 +35,7 @@ def configure(request: Request) -> None:
     train.select_device(request.device)
 
 
-def create(spec: SystemSpec, seed: int, request: Request, feed: Feed) -> Workload:
-    """Return JAX's training state with its batches."""
-    from jax_impl import checkpoint, train
-
-    state = create_state(train, spec, seed, request)
-    inputs = feed.on_device(lambda batch: train.batches_to_devices(state, *batch))
-
-    def step() -> dict[str, Any]:
-        nonlocal state  # the step is a pure function: it returns the new state
-        state, metrics = train.train_step(state, *next(inputs))
-        return metrics
-
-    def import_state(arrays: dict[str, np.ndarray]) -> None:
-        nonlocal state
-        state = checkpoint.import_state(state, arrays)
-
-    return Workload(
-        step=step,
-        synchronize=lambda: train.synchronize(state),
-        wait=lambda: wait(request, [state]),
-        export_state=lambda: checkpoint.export_state(state),
-        import_state=import_state,
-        effective_settings=lambda: settings_of(state, **read_back(state.generator.parameters)),
-        peak_device_bytes=lambda: peak_device_bytes(request),
-        communicate=None if state.mesh is None else communication(spec, state.mesh),
-    )
-
-
-def communication(spec: SystemSpec, mesh: Any) -> Callable[[], None]:
+def communication(request: Request, spec: SystemSpec, state: Any) -> Callable[[], None]:
     """Return what makes the exchanges of a step alone, one after another, and waits for them."""
     import jax
     import jax.numpy as jnp
@@ -79,47 +52,40 @@ def communication(spec: SystemSpec, mesh: Any) -> Callable[[], None]:
             results.append(jax.lax.psum(own, parallel.AXIS))
         return results
 
-    sizes = exchanges.of_step(spec)
+    sizes, mesh = exchanges_of_step(spec), state.mesh
     whole = PartitionSpec()
     run = jax.jit(jax.shard_map(exchange, mesh=mesh, in_specs=whole, out_specs=whole))
     place = parallel.replicated(mesh)
-    count = [*sizes.gathered, *sizes.reduced]
-    values = [jax.device_put(jnp.zeros(size, jnp.float32), place) for size in count]
+    values = [
+        jax.device_put(jnp.zeros(size, jnp.float32), place)
+        for size in (*sizes.gathered, *sizes.reduced)
+    ]
     return lambda: jax.block_until_ready(run(values))
 
 
-def wait(request: Request, networks: Sequence[Any]) -> None:
-    """Wait for every array of the networks."""
+def wait(request: Request) -> None:
+    """Wait for every array on any device."""
     import jax
 
-    jax.block_until_ready([_arrays(network) for network in networks])
-
-
-def _arrays(network: Any) -> list[Any]:
-    """Return the arrays of a network, which is a module or a tree of arrays."""
-    import jax
-    from flax import nnx
-
-    return jax.tree.leaves(nnx.state(network) if isinstance(network, nnx.Module) else network)
+    jax.block_until_ready(jax.live_arrays())
 
 
 def read_back(network: Any) -> dict[str, Any]:
     """Return platform, device, dtype, threads, layout and flags that are in use."""
     import jax
+    from flax import nnx
 
-    leaf = next(array for array in _arrays(network) if array.ndim > 1)
+    tree = nnx.state(network) if isinstance(network, nnx.Module) else network
+    leaf = next(array for array in jax.tree.leaves(tree) if array.ndim > 1)
     place = next(iter(leaf.devices()))
-    flags = {
-        "jax_default_matmul_precision": jax.config.values["jax_default_matmul_precision"],
-        "jax_enable_x64": jax.config.values["jax_enable_x64"],
-    }
+    flags = ("jax_default_matmul_precision", "jax_enable_x64")
     return {
         "platform": "cpu" if place.platform == "cpu" else "gpu",
         "device": place.device_kind,
         "dtype": str(leaf.dtype),
         "threads": _xla_threads(),
         "layout": "channels_last",  # XLA lays arrays out as it likes; this is what it is told
-        "flags": {name: str(value) for name, value in flags.items()},
+        "flags": {name: str(jax.config.values[name]) for name in flags},
     }
 
 
@@ -179,18 +145,13 @@ def additions(request: Request, length: int) -> Callable[[int], None]:
     import jax.numpy as jnp
 
     place = jax.devices(request.device)[0]
-    total, part = (jnp.ones(length, jnp.float32, device=place) for _ in range(2))
+    total, summand = (jnp.ones(length, jnp.float32, device=place) for _ in range(2))
     add = jax.jit(jnp.add, donate_argnums=0)  # the result takes the place of the first array
 
     def run(count: int) -> None:
         nonlocal total
         for _ in range(count):
-            total = add(total, part)
+            total = add(total, summand)
         jax.block_until_ready(total)
 
     return run
-
-
-FRAMEWORK = Framework(
-    configure, create, operations, products, additions, wait, read_back, peak_device_bytes
-)

@@ -10,19 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.plan.configuration import Request
 from benchmarks.plan.host import ROOT, available_threads
-from benchmarks.plan.request import Request
-from benchmarks.worker.main import PHASE_PREFIX, empty_row
+from benchmarks.worker.main import empty_row
+from benchmarks.worker.measure import PHASE_PREFIX
 from shared.files.child_process import ChildProcess, ChildTimeoutError
 
 WORKER_COMMAND = (sys.executable, "-m", "benchmarks.worker.main")
-PEAK_COMMAND = (sys.executable, "-m", "benchmarks.worker.gemm_peak")
+PEAK_COMMAND = (sys.executable, "-m", "benchmarks.worker.peaks")
 LOADING_COMMAND = (sys.executable, "-m", "benchmarks.worker.loading")
 ERROR_TAIL = 2000  # characters of stderr kept in a row
 
 
 def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
-    """Return a worker's row; one that dies, hangs or answers nonsense gets a row that says so.
+    """Return a worker's row; one that dies, hangs or answers nonsense gets a row with the reason.
 
     `time_limit` is in seconds; the worker's whole process group is killed when it is over.
     """
@@ -33,10 +34,12 @@ def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
         try:
             answer = worker.output(time_limit)
         except ChildTimeoutError:
-            phase = _phase_reached(worker.errors())
+            phases = _lines(worker.errors(), of_phases=True)
+            phase = phases[-1].removeprefix(PHASE_PREFIX).strip() if phases else "start"
             message = f"no answer within {time_limit:g} seconds; it was in phase {phase!r}"
             return row | {"status": "timeout", "error": message}
-        stderr, exit_status = _tail(worker.errors()), worker.exit_status or 0
+        stderr = "".join(_lines(worker.errors(), of_phases=False))[-ERROR_TAIL:]
+        exit_status = worker.exit_status or 0
     try:
         answered: dict[str, Any] = json.loads(answer)
     except ValueError:
@@ -46,10 +49,7 @@ def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
 
 
 def measure_gemm_peak(threads: int, time_limit: float) -> dict[str, Any] | None:
-    """Return the peak and the bandwidth that `gemm_peak` measures with these threads.
-
-    None if it failed.
-    """
+    """Return NumPy's peak and bandwidth with these threads; None if that failed."""
     found = _answer(PEAK_COMMAND, threads, time_limit)
     return found and {name: entry | {"threads": threads} for name, entry in found.items()}
 
@@ -79,13 +79,11 @@ def out_of_memory_kills() -> int:
 
 def worker_environment(device: str, threads: int) -> dict[str, str]:
     """Return the environment of a worker: everything a framework reads before it is imported."""
-    count = str(threads)
-    environment = os.environ | {
+    # NPROC is the size of the thread pools of XLA's CPU client.
+    counts = ("MKL_NUM_THREADS", "NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    environment = os.environ | dict.fromkeys(counts, str(threads))
+    environment |= {
         "KERAS_BACKEND": "tensorflow",
-        "MKL_NUM_THREADS": count,
-        "NPROC": count,  # the size of the thread pools of XLA's CPU client
-        "OMP_NUM_THREADS": count,
-        "OPENBLAS_NUM_THREADS": count,
         "TF_CPP_MIN_LOG_LEVEL": "2",
         # No folder of the caller's may shadow a package of the worker's.
         "PYTHONSAFEPATH": "1",
@@ -96,16 +94,9 @@ def worker_environment(device: str, threads: int) -> dict[str, str]:
     return environment
 
 
-def _tail(stderr: str) -> str:
+def _lines(stderr: str, *, of_phases: bool) -> list[str]:
     lines = stderr.splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith(PHASE_PREFIX))[-ERROR_TAIL:]
-
-
-def _phase_reached(stderr: str) -> str:
-    """Return the phase that a worker was last in."""
-    lines = stderr.splitlines()
-    phases = [line.removeprefix(PHASE_PREFIX) for line in lines if line.startswith(PHASE_PREFIX)]
-    return phases[-1].strip() if phases else "start"
+    return [line for line in lines if line.startswith(PHASE_PREFIX) == of_phases]
 
 
 def _death(exit_status: int, stderr: str) -> str:

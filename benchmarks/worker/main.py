@@ -1,7 +1,7 @@
 """One measurement in a process of its own: `python -m benchmarks.worker.main REQUEST`.
 
-REQUEST is `benchmarks.plan.request.Request` as JSON. The answer is one JSON document, a row of the
-results, and the only thing on stdout: what a framework prints goes to stderr.
+REQUEST is `benchmarks.plan.configuration.Request` as JSON. The answer is one JSON document, a row
+of the results, and the only thing on stdout: what a framework prints goes to stderr.
 """
 
 from __future__ import annotations
@@ -9,25 +9,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.plan import host
-from benchmarks.plan.request import Request
-from benchmarks.worker import baseline_workload, exchanges, gate, peaks, workloads
-from benchmarks.worker import precision_probe as precision
+from benchmarks.plan.configuration import DTYPE, Request
+from benchmarks.worker import exchanges, gate, peaks, precision_probe, workloads
 from benchmarks.worker.feed import feed_of_one, make_feed
-from benchmarks.worker.measure import measure
+from benchmarks.worker.measure import Recorder, measure
 from benchmarks.worker.sync_contract import ContractError
 from benchmarks.worker.workloads import UnsupportedError, Workload
 from shared.data.dataset import DataError
 from shared.interface import MissingFrameworkError
 from shared.spec import Conventions
 
-PHASE_PREFIX = "benchmarks.worker.main: phase "
 OUT_OF_MEMORY = ("out of memory", "resource_exhausted", "resourceexhausted", "can't allocate")
 
 
@@ -37,24 +31,6 @@ class RowError(Exception):
     def __init__(self, status: str, message: str) -> None:
         super().__init__(message)
         self.status = status
-
-
-@dataclass
-class Recorder:
-    """The row as it fills, and the phase that is under way."""
-
-    row: dict[str, Any]
-    phase_name: str = "start"
-    started: float = field(default_factory=time.perf_counter)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time a phase into the row, in milliseconds; the launcher reads its name on stderr."""
-        self.phase_name = name
-        print(f"{PHASE_PREFIX}{name}", file=sys.stderr, flush=True)
-        started = time.perf_counter()
-        yield
-        self.row["phases_ms"][name] = 1e3 * (time.perf_counter() - started)
 
 
 def run(request: Request) -> dict[str, Any]:
@@ -127,7 +103,7 @@ def _fill(request: Request, recorder: Recorder) -> None:
         with recorder.phase("communication"):
             row["communication_ms"] = exchanges.measure(workload.communicate)
     with recorder.phase("peak"):  # last, because its arrays are no part of a step's memory
-        row |= peaks.of_worker(workloads.load(request.framework), request)
+        row |= peaks.worker_peaks(workloads.load(request.framework), request)
 
 
 def _configure(request: Request) -> None:
@@ -146,29 +122,26 @@ def _configure(request: Request) -> None:
 def _create(request: Request) -> Workload:
     try:
         feed = make_feed(request)
-        return workload_of(request)(request.spec, request.seed, request, feed)
+        workload: Workload = workloads.load(request.framework).create(
+            request.spec, request.plan.seed, request, feed
+        )
     except DataError as error:
         raise RowError("error", str(error)) from error
-
-
-def workload_of(request: Request) -> Callable[..., Workload]:
-    """Return what makes the workload of a request's implementation: ours or the baseline."""
-    if request.configuration.implementation == "ours":
-        return workloads.load(request.framework).create
-    return baseline_workload.create
+    return workload
 
 
 def _check_numerics(request: Request, row: dict[str, Any]) -> None:
-    """Let the gate and the precision probe fill the row's checks; what they refuse ends it."""
+    """Let the gate and the precision probe fill the row's checks; a failed one ends the row."""
     checks = row["checks"]
     checks["equivalence"] = check = check_equivalence(request)
     if not check["passed"]:
         raise RowError("check_failed", gate.describe_failure(check))
-    errors = precision.probe(workloads.load(request.framework).operations(request))
-    checks["precision"] = errors | {"effective": gate.effective_precision(request, check, errors)}
-    complaint = precision.complaint(request, errors) or gate.complaint(request, check)
-    if complaint:
-        raise RowError("check_failed", complaint)
+    errors = precision_probe.probe(workloads.load(request.framework).operations(request))
+    effective = precision_probe.effective_precision(request, check, errors)
+    checks["precision"] = errors | {"effective": effective}
+    problem = precision_probe.precision_problem(request, check, errors)
+    if problem:
+        raise RowError("check_failed", problem)
 
 
 def check_equivalence(request: Request) -> dict[str, Any]:
@@ -176,12 +149,13 @@ def check_equivalence(request: Request) -> dict[str, Any]:
     asked = request.configuration
     spec, conventions = request.spec, Conventions()
     if asked.implementation == "baseline":
-        module = baseline_workload.baseline(request.framework)
+        module = workloads.baseline(request.framework)
         spec, conventions = module.spec_of(spec), module.CONVENTIONS
     problem = gate.gate_problem(spec, asked.precision)
     feed = feed_of_one(problem.real_images, problem.latents)
+    create = workloads.load(request.framework).create
     try:
-        workload = workload_of(request)(problem.spec, problem.seed, request, feed)
+        workload = create(problem.spec, problem.seed, request, feed)
     except (UnsupportedError, ValueError) as error:  # a precision or mode that cannot be had
         raise RowError("error", str(error)) from error
     workload.import_state(problem.start)
@@ -193,7 +167,7 @@ def check_equivalence(request: Request) -> dict[str, Any]:
 def check_settings(request: Request, workload: Workload, probed: dict[str, Any]) -> dict[str, Any]:
     """Return the settings as read back; others than were asked for end the row."""
     settings = workload.effective_settings() | {"precision": probed["effective"]}
-    asked = {"platform": request.device, "dtype": request.dtype}
+    asked = {"platform": request.device, "dtype": DTYPE}
     if request.configuration.mode is not None:
         asked["mode"] = request.configuration.mode
     if wrong := {name: settings[name] for name in asked if settings[name] != asked[name]}:

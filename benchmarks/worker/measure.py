@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
-from benchmarks.plan.request import Request
+from benchmarks.plan.configuration import Request
 from benchmarks.worker.sync_contract import check_complete, check_linear, time_steps
 from benchmarks.worker.workloads import Workload
 
+PHASE_PREFIX = "benchmarks.worker.main: phase "
 WINDOW_MS = 1000.0  # long enough that the sync at a window's end does not show
 WARM_UP_AGREEMENT = 0.02
 WARM_UP_WINDOWS = (2, 6)  # at least, at most
@@ -21,14 +25,22 @@ WARM_UP_SHARE = 0.3
 THROUGHPUT_SHARE = 0.75
 
 
-class Recorder(Protocol):
-    """What this module needs of the worker's recorder."""
+@dataclass
+class Recorder:
+    """The row as it fills, and the phase that is under way."""
 
     row: dict[str, Any]
-    started: float
+    phase_name: str = "start"
+    started: float = field(default_factory=time.perf_counter)
 
-    def phase(self, name: str) -> AbstractContextManager[None]:
-        """Time a phase."""
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase into the row, in milliseconds; the launcher reads its name on stderr."""
+        self.phase_name = name
+        print(f"{PHASE_PREFIX}{name}", file=sys.stderr, flush=True)
+        started = time.perf_counter()
+        yield
+        self.row["phases_ms"][name] = 1e3 * (time.perf_counter() - started)
 
 
 def measure(workload: Workload, request: Request, recorder: Recorder) -> None:
@@ -41,38 +53,31 @@ def measure(workload: Workload, request: Request, recorder: Recorder) -> None:
     with recorder.phase("sync_check"):
         row["checks"]["complete"] = check_complete(workload)
     with recorder.phase("warm_up"):
-        steps = request.steps or _steps_per_window(workload)
+        steps = request.plan.steps or max(1, round(WINDOW_MS / time_steps(workload, 1)))
         settled, tried = _warm_up(workload, steps, _share(deadline, WARM_UP_SHARE))
         row["warm_up"] = {"settled": settled, "windows": tried}
     fastest = min(window["ms"] for window in tried)
     with recorder.phase("linear_check"):
         row["checks"]["linear"] = check_linear(workload, fastest / steps)
     with recorder.phase("throughput"):
-        row["windows"] = _windows(workload, steps, _share(deadline, THROUGHPUT_SHARE))
+        until = _share(deadline, THROUGHPUT_SHARE)
+        row["windows"] = _repeated(lambda: _window(workload, steps), THROUGHPUT_WINDOWS, until)
     with recorder.phase("latency"):
-        single_steps: list[float] = []
-        while _goes_on(len(single_steps), LATENCY_STEPS, deadline):
-            single_steps.append(time_steps(workload, 1))
-        row["latency_ms"] = single_steps
+        row["latency_ms"] = _repeated(lambda: time_steps(workload, 1), LATENCY_STEPS, deadline)
     losses = {name: float(value) for name, value in workload.step().items()}
     if not all(map(math.isfinite, losses.values())):
         raise FloatingPointError(f"a loss is not finite after the measurement: {losses}")
 
 
-def _windows(workload: Workload, steps: int, until: float) -> list[dict[str, Any]]:
-    windows: list[dict[str, Any]] = []
-    while _goes_on(len(windows), THROUGHPUT_WINDOWS, until):
-        windows.append(_window(workload, steps))
-    return windows
+def _repeated(once: Callable[[], Any], limits: tuple[int, int], until: float) -> list[Any]:
+    results: list[Any] = []
+    while _goes_on(len(results), limits, until):
+        results.append(once())
+    return results
 
 
 def _window(workload: Workload, steps: int) -> dict[str, Any]:
     return {"steps": steps, "ms": time_steps(workload, steps)}
-
-
-def _steps_per_window(workload: Workload) -> int:
-    """Return how many steps fill a window, by one that is already compiled."""
-    return max(1, round(WINDOW_MS / time_steps(workload, 1)))
 
 
 def _warm_up(workload: Workload, steps: int, until: float) -> tuple[bool, list[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Which precision an operation really has, told by its error, whatever the settings say.
+"""Which precision an operation really has, by its error, whatever the settings are.
 
 The relative L2 error of a sum of random products is that of rounding its factors. With u = 2⁻²⁴
 (float32) it is 1e-7 to 1e-6, because the sum is rounded as well; with u = 2⁻¹¹ (TF32 keeps ten
@@ -8,9 +8,13 @@ The limits are the geometric means between neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from benchmarks.plan.request import Request
+from benchmarks.plan.configuration import Request
+from benchmarks.worker.gate import ARRAY_BOUND
 from benchmarks.worker.workloads import Operation
 from shared.reference.comparison import relative_l2
 
@@ -46,18 +50,35 @@ def precision_of(error: float) -> str:
     return "tf32" if error < TF32_BELOW else "bfloat16"
 
 
-def complaint(request: Request, errors: dict[str, float]) -> str | None:
-    """Return one line if plain float32 operations are not as the request wants them, else None.
+def effective_precision(
+    request: Request, check: Mapping[str, Any], errors: Mapping[str, float]
+) -> str:
+    """Return the precision of a step by the gate's comparison and by the errors of the probe.
 
-    bfloat16 is a matter of the networks, not of plain operations: the equivalence gate sees it.
+    A step that is further from the truth than float32 can be is bfloat16 where that was asked for.
+    The gate's narrow networks may be too small for a GPU to use TF32 in, so plain operations decide
+    on the others.
     """
-    asked = request.configuration.precision
-    expected = "tf32" if asked == "tf32" else "float32"
-    wrong = {n: e for n, e in errors.items() if precision_of(e) != expected}
-    if not wrong or asked == "bfloat16":
+    if request.configuration.precision == "bfloat16":
+        exact = check["worst_array"]["difference"] <= ARRAY_BOUND
+        return "float32" if exact else "bfloat16"
+    found = {precision_of(error) for error in errors.values()}
+    return found.pop() if len(found) == 1 else "mixed"
+
+
+def precision_problem(
+    request: Request, check: Mapping[str, Any], errors: Mapping[str, float]
+) -> str | None:
+    """Return one line if a step has another precision than the request wants, else None."""
+    asked, effective = request.configuration.precision, effective_precision(request, check, errors)
+    if effective == asked:
         return None
+    if asked == "bfloat16":
+        worst = check["worst_array"]["difference"]
+        return f"bfloat16 was asked for, but a step agrees to {worst:.0e}, as float32 does"
+    wrong = {name: error for name, error in errors.items() if precision_of(error) != asked}
     found = ", ".join(f"{n} {e:.0e} ({precision_of(e)})" for n, e in wrong.items())
-    return f"{asked} was asked for, but the errors of the probe say otherwise: {found}"
+    return f"{asked} was asked for, but the errors of the probe show otherwise: {found}"
 
 
 def _convolution(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:

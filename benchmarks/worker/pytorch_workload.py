@@ -1,18 +1,19 @@
-"""PyTorch as the benchmark uses it. These three files differ only in the framework."""
+"""PyTorch's own functions, as `workloads.load` lists them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from benchmarks.plan import host
-from benchmarks.plan.request import Request
-from benchmarks.worker import exchanges, pytorch_followers
+from benchmarks.plan.configuration import Request
+from benchmarks.worker import pytorch_processes
+from benchmarks.worker.exchanges import exchanges_of_step
 from benchmarks.worker.feed import Feed
-from benchmarks.worker.workloads import Framework, Operation, Workload, create_state, settings_of
+from benchmarks.worker.workloads import Operation, Workload, create_workload
 from shared.interface import load_implementation
 from shared.spec import SystemSpec
 
@@ -23,7 +24,7 @@ def configure(request: Request) -> None:
     from pytorch_impl import parallel
 
     parallel.prepare_devices(request.device, request.configuration.devices)
-    pytorch_followers.join(request)
+    pytorch_processes.start_followers(request)
     apply_settings(request)
 
 
@@ -42,37 +43,20 @@ def apply_settings(request: Request) -> None:
 
 
 def create(spec: SystemSpec, seed: int, request: Request, feed: Feed) -> Workload:
-    """Return PyTorch's training state with its batches: this process's part of it.
-
-    With several devices the other processes do what this one does: `pytorch_followers`.
-    """
-    from pytorch_impl import checkpoint, train
-
-    together = pytorch_followers.together
-    pytorch_followers.tell_create(spec, seed, feed.only)
-    state = create_state(train, spec, seed, request)
-    inputs = feed.on_device(lambda batch: train.batches_to_devices(state, *batch))
-    return Workload(
-        step=together("step", lambda: train.train_step(state, *next(inputs))),
-        synchronize=lambda: train.synchronize(state),
-        wait=lambda: wait(request, []),
-        export_state=lambda: checkpoint.export_state(state),
-        import_state=together("import_state", partial(checkpoint.import_state, state)),
-        effective_settings=lambda: settings_of(state, **read_back(state.generator)),
-        peak_device_bytes=lambda: peak_device_bytes(request),
-        communicate=(
-            together("communicate", communication(spec, request)) if state.devices > 1 else None
-        ),
-        peak_resident_bytes=together("peak_resident_bytes", peak_resident_bytes),
+    """Return a workload; with several devices the other processes follow this one."""
+    pytorch_processes.announce_create(spec, seed, feed.only)
+    workload = create_workload(spec, seed, request, feed)
+    return pytorch_processes.led(
+        dataclasses.replace(workload, peak_resident_bytes=peak_resident_bytes)
     )
 
 
-def communication(spec: SystemSpec, request: Request) -> Callable[[], None]:
+def communication(request: Request, spec: SystemSpec, state: Any) -> Callable[[], None]:
     """Return what makes the exchanges of a step alone, one after another, and waits for them."""
     import torch
     import torch.distributed as dist
 
-    sizes, place = exchanges.of_step(spec), "cuda" if request.device == "gpu" else "cpu"
+    sizes, place = exchanges_of_step(spec), _place(request)
     gathered = [torch.zeros(size, device=place) for size in sizes.gathered]
     reduced = [torch.zeros(size, device=place) for size in sizes.reduced]
 
@@ -81,9 +65,13 @@ def communication(spec: SystemSpec, request: Request) -> Callable[[], None]:
             dist.all_gather([torch.empty_like(own) for _ in range(dist.get_world_size())], own)
         for own in reduced:
             dist.all_reduce(own)
-        wait(request, [])
+        wait(request)
 
     return communicate
+
+
+def _place(request: Request) -> str:
+    return "cuda" if request.device == "gpu" else "cpu"
 
 
 def peak_resident_bytes() -> int:
@@ -123,7 +111,7 @@ def read_back(network: Any) -> dict[str, Any]:
     }
 
 
-def wait(request: Request, networks: Sequence[Any]) -> None:
+def wait(request: Request) -> None:
     """Wait for every kernel on the GPU; on a CPU PyTorch has nothing to wait for."""
     import torch
 
@@ -143,7 +131,7 @@ def operations(request: Request) -> dict[str, Operation]:
     import torch
     import torch.nn.functional as F
 
-    place = "cuda" if request.device == "gpu" else "cpu"
+    place = _place(request)
 
     def convolution(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
         x = torch.from_numpy(images).to(place).permute(0, 3, 1, 2)
@@ -160,14 +148,14 @@ def products(request: Request, size: int) -> Callable[[int], None]:
     """Return what makes n products of two size x size matrices and waits for them."""
     import torch
 
-    place = "cuda" if request.device == "gpu" else "cpu"
+    place = _place(request)
     dtype = torch.bfloat16 if request.configuration.precision == "bfloat16" else torch.float32
     left = torch.full((size, size), 0.5, dtype=dtype, device=place)
 
     def run(count: int) -> None:
         for _ in range(count):
             left @ left
-        wait(request, [])
+        wait(request)
 
     return run
 
@@ -176,17 +164,12 @@ def additions(request: Request, length: int) -> Callable[[int], None]:
     """Return what adds a float32 array to another one n times, in place, and waits."""
     import torch
 
-    place = "cuda" if request.device == "gpu" else "cpu"
-    total, part = (torch.ones(length, device=place) for _ in range(2))
+    place = _place(request)
+    total, summand = (torch.ones(length, device=place) for _ in range(2))
 
     def run(count: int) -> None:
         for _ in range(count):
-            total.add_(part)
-        wait(request, [])
+            total.add_(summand)
+        wait(request)
 
     return run
-
-
-FRAMEWORK = Framework(
-    configure, create, operations, products, additions, wait, read_back, peak_device_bytes
-)

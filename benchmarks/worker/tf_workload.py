@@ -1,18 +1,19 @@
-"""TensorFlow as the benchmark uses it. These three files differ only in the framework."""
+"""TensorFlow's own functions, as `workloads.load` lists them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.plan.request import Request
-from benchmarks.worker import exchanges
-from benchmarks.worker.feed import Feed
-from benchmarks.worker.workloads import Framework, Operation, Workload, create_state, settings_of
+from benchmarks.plan.configuration import Request
+from benchmarks.worker.exchanges import exchanges_of_step
+from benchmarks.worker.workloads import Operation, create_workload
 from shared.interface import load_implementation
 from shared.spec import SystemSpec
+
+create = create_workload
 
 
 def configure(request: Request) -> None:
@@ -31,29 +32,11 @@ def configure(request: Request) -> None:
     train.select_device(request.device)
 
 
-def create(spec: SystemSpec, seed: int, request: Request, feed: Feed) -> Workload:
-    """Return TensorFlow's training state with its batches."""
-    from tf_impl import checkpoint, train
-
-    state = create_state(train, spec, seed, request)
-    inputs = feed.on_device(lambda batch: train.batches_to_devices(state, *batch))
-    return Workload(
-        step=lambda: train.train_step(state, *next(inputs)),
-        synchronize=lambda: train.synchronize(state),
-        wait=lambda: wait(request, []),
-        export_state=lambda: checkpoint.export_state(state),
-        import_state=lambda arrays: checkpoint.import_state(state, arrays),
-        effective_settings=lambda: settings_of(state, **read_back(state.generator)),
-        peak_device_bytes=lambda: peak_device_bytes(request),
-        communicate=None if state.strategy is None else communication(spec, state.strategy),
-    )
-
-
-def communication(spec: SystemSpec, strategy: Any) -> Callable[[], None]:
+def communication(request: Request, spec: SystemSpec, state: Any) -> Callable[[], None]:
     """Return what makes the exchanges of a step alone, one after another, and waits for them."""
     import tensorflow as tf
 
-    sizes = exchanges.of_step(spec)
+    sizes, strategy = exchanges_of_step(spec), state.strategy
 
     def exchange(values: list[Any]) -> Any:
         context = tf.distribute.get_replica_context()
@@ -84,21 +67,21 @@ def read_back(network: Any) -> dict[str, Any]:
     import tensorflow as tf
 
     weight = network.trainable_variables[0].value
-    flags = {
-        "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled(),
-        "jit": tf.config.optimizer.get_jit(),
-    }
+    tensor_float_32 = tf.config.experimental.tensor_float_32_execution_enabled()
     return {
         "platform": "gpu" if "GPU" in weight.device else "cpu",
         "device": weight.device,
         "dtype": weight.dtype.name,
         "threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "layout": keras.config.image_data_format(),
-        "flags": {name: str(value) for name, value in flags.items()},
+        "flags": {
+            "tensor_float_32": str(tensor_float_32),
+            "jit": str(tf.config.optimizer.get_jit()),
+        },
     }
 
 
-def wait(request: Request, networks: Sequence[Any]) -> None:
+def wait(request: Request) -> None:
     """Wait for everything that runs on any device."""
     import tensorflow as tf
 
@@ -113,18 +96,22 @@ def peak_device_bytes(request: Request) -> int | None:
     return tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else None
 
 
+def _place(request: Request) -> Any:
+    import tensorflow as tf
+
+    return tf.device(f"/{request.device.upper()}:0")
+
+
 def operations(request: Request) -> dict[str, Operation]:
     """Return a matrix product and a convolution of NumPy arrays, done by TensorFlow there."""
     import tensorflow as tf
 
-    place = "/GPU:0" if request.device == "gpu" else "/CPU:0"
-
     def convolution(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-        with tf.device(place):
+        with _place(request):
             return tf.nn.conv2d(images, kernel, strides=1, padding="SAME").numpy()
 
     def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        with tf.device(place):
+        with _place(request):
             return tf.matmul(left, right).numpy()
 
     return {"matmul": product, "convolution": convolution}
@@ -134,16 +121,15 @@ def products(request: Request, size: int) -> Callable[[int], None]:
     """Return what makes n products of two size x size matrices and waits for them."""
     import tensorflow as tf
 
-    place = "/GPU:0" if request.device == "gpu" else "/CPU:0"
     dtype = tf.bfloat16 if request.configuration.precision == "bfloat16" else tf.float32
-    with tf.device(place):
+    with _place(request):
         left = tf.cast(tf.fill((size, size), 0.5), dtype)
 
     def run(count: int) -> None:
-        with tf.device(place):
+        with _place(request):
             for _ in range(count):
                 tf.matmul(left, left)
-        wait(request, [])
+        wait(request)
 
     return run
 
@@ -152,17 +138,12 @@ def additions(request: Request, length: int) -> Callable[[int], None]:
     """Return what adds a float32 array to another one n times, in place, and waits."""
     import tensorflow as tf
 
-    with tf.device("/GPU:0" if request.device == "gpu" else "/CPU:0"):
-        total, part = tf.Variable(tf.ones(length)), tf.ones(length)
+    with _place(request):
+        total, summand = tf.Variable(tf.ones(length)), tf.ones(length)
 
     def run(count: int) -> None:
         for _ in range(count):
-            total.assign_add(part, read_value=False)  # where the variable is
-        wait(request, [])
+            total.assign_add(summand, read_value=False)  # where the variable is
+        wait(request)
 
     return run
-
-
-FRAMEWORK = Framework(
-    configure, create, operations, products, additions, wait, read_back, peak_device_bytes
-)

@@ -1,14 +1,10 @@
-"""What the benchmark asks of a framework, whose own answers are in `*_workload.py`.
-
-What is timed is the implementation's own `train_step` on data on the device, not its NumPy
-adapter; `benchmarks.worker.feed` says where its batches come from.
-"""
+"""What is timed: the own `train_step` of an implementation, or a baseline, on batches of a feed."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -16,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.plan import host
-from benchmarks.plan.request import Request
-from benchmarks.worker.feed import Feed
+from benchmarks.plan.configuration import DTYPE, Request
+from benchmarks.worker.feed import Batch, Feed
 from shared.spec import SystemSpec
 
 Operation = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -52,34 +48,73 @@ class Workload:
     peak_resident_bytes: Callable[[], int] = host.peak_resident_bytes
 
 
-@dataclass(frozen=True)
-class Framework:
-    """The functions of a framework.
+def load(framework: str) -> Any:
+    """Return a framework's functions, a module; imports nothing of the framework itself yet.
 
-    `configure` imports it and applies the settings that must come before anything else; it raises
-    MissingFrameworkError where it is not installed and ValueError where it sees no such device.
-    `create` returns a workload of a system with a seed. `operations` are a matrix product and a
-    3x3 convolution (NHWC, HWIO, padding 1) under the settings in force, for the precision probe;
-    `products` returns what makes n square products of a size on the device and waits for them;
-    `additions` what adds one float32 array of a length to another n times, in place, and waits.
-    `wait`, `read_back` and `peak_device_bytes` serve the workloads, with networks in whatever
-    form the framework has them.
+    - configure(request): import the framework and apply what must come before anything else.
+      Raises MissingFrameworkError, or ValueError where the framework sees no such device.
+    - create(spec, seed, request, feed): a Workload.
+    - operations(request): a matrix product and a 3x3 convolution (NHWC, HWIO, padding 1) under the
+      settings in force, for the precision probe.
+    - products(request, size): a function of n that makes n square products on the device and waits.
+    - additions(request, length): one that adds one float32 array to another, in place, n times.
+    - communication(request, spec, state): the exchanges of a step, for several devices.
+    - wait(request), read_back(network), peak_device_bytes(request): for `create_workload`.
     """
-
-    configure: Callable[[Request], None]
-    create: Callable[[SystemSpec, int, Request, Feed], Workload]
-    operations: Callable[[Request], dict[str, Operation]]
-    products: Callable[[Request, int], Callable[[int], None]]
-    additions: Callable[[Request, int], Callable[[int], None]]
-    wait: Callable[[Request, Sequence[Any]], None]
-    read_back: Callable[[Any], dict[str, Any]]
-    peak_device_bytes: Callable[[Request], int | None]
+    return importlib.import_module(f"benchmarks.worker.{framework}_workload")
 
 
-def load(name: str) -> Framework:
-    """Return a framework's functions; imports nothing of the framework itself yet."""
-    framework: Framework = importlib.import_module(f"benchmarks.worker.{name}_workload").FRAMEWORK
-    return framework
+def baseline(framework: str) -> ModuleType:
+    """Return the module of a framework's baseline."""
+    return importlib.import_module(f"benchmarks.baselines.{framework}_baseline")
+
+
+def create_workload(spec: SystemSpec, seed: int, request: Request, feed: Feed) -> Workload:
+    """Return a training state of ours, or of the baseline, with its batches."""
+    framework, asked = load(request.framework), request.configuration
+    if asked.implementation == "baseline":
+        train = checkpoint = module = baseline(request.framework)
+        state = module.create(spec, seed, request.device, asked.threads, asked.precision)
+        train_step = module.step
+
+        def move(batch: Batch) -> tuple[Any, Any]:
+            images, latents = batch
+            return module.images_to_device(state, images), module.latents_to_device(state, latents)
+
+    else:
+        train, checkpoint = (
+            importlib.import_module(f"{request.framework}_impl.{name}")
+            for name in ("train", "checkpoint")
+        )
+        state = create_state(train, spec, seed, request)
+        train_step = train.train_step
+
+        def move(batch: Batch) -> tuple[Any, Any]:
+            moved: tuple[Any, Any] = train.batches_to_devices(state, *batch)
+            return moved
+
+    inputs = feed.on_device(move)
+
+    def step() -> dict[str, Any]:
+        nonlocal state  # JAX's step is a pure function: it returns the new state
+        answer = train_step(state, *next(inputs))
+        state, losses = answer if isinstance(answer, tuple) else (state, answer)
+        return dict(losses)
+
+    def import_state(arrays: dict[str, np.ndarray]) -> None:
+        nonlocal state
+        state = checkpoint.import_state(state, arrays) or state
+
+    return Workload(
+        step=step,
+        synchronize=lambda: train.synchronize(state),
+        wait=lambda: framework.wait(request),
+        export_state=lambda: checkpoint.export_state(state),
+        import_state=import_state,
+        effective_settings=lambda: settings(state) | framework.read_back(_generator(state)),
+        peak_device_bytes=lambda: framework.peak_device_bytes(request),
+        communicate=(framework.communication(request, spec, state) if asked.devices > 1 else None),
+    )
 
 
 def create_state(train: ModuleType, spec: SystemSpec, seed: int, request: Request) -> Any:
@@ -88,7 +123,7 @@ def create_state(train: ModuleType, spec: SystemSpec, seed: int, request: Reques
     Raises UnsupportedError where the implementation knows no such keyword.
     """
     configuration = request.configuration
-    keywords: dict[str, Any] = {"seed": seed, "dtype": request.dtype, "device": request.device}
+    keywords: dict[str, Any] = {"seed": seed, "dtype": DTYPE, "device": request.device}
     known = inspect.signature(train.create_train_state).parameters
     for name, value, usual in (
         ("precision", configuration.precision, "float32"),
@@ -105,7 +140,13 @@ def create_state(train: ModuleType, spec: SystemSpec, seed: int, request: Reques
     return train.create_train_state(spec, **keywords)
 
 
-def settings_of(state: Any, **read_back: Any) -> dict[str, Any]:
-    """Return the settings of a row: what the framework says, and the state's mode if it has one."""
+def settings(state: Any) -> dict[str, Any]:
+    """Return the mode of a state; a baseline has none."""
     mode = getattr(state, "mode", None)
-    return {"mode": None if mode is None else str(mode), **read_back}
+    return {"mode": None if mode is None else str(mode)}
+
+
+def _generator(state: Any) -> Any:
+    """Return the generator of a state of ours or of a baseline's."""
+    state = getattr(state, "train_state", state)
+    return state.networks["generator"] if hasattr(state, "networks") else state.generator

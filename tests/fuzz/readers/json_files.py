@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks import compare
 from shared.fixtures.load import LOSSES_FILE, FixtureError, load_loss_cases
+from shared.run.console import EXIT_BAD_INPUT
 from tests.benchmark_documents import make_document
 from tests.fuzz.json_mutators import mutated_document
 from tests.fuzz.places import Files
@@ -80,7 +81,7 @@ LOSSES = Reader(
 
 
 class OneLineError(ValueError):
-    """What the command said on stderr."""
+    """What the command printed on stderr."""
 
 
 @functools.cache
@@ -132,7 +133,7 @@ def read_benchmark(path: Path) -> None:
         output, errors = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
             code = compare.main([*map(str, pair), "--force"])
-        if code == compare.EXIT_BAD_INPUT:
+        if code == EXIT_BAD_INPUT:
             line, rest = errors.getvalue().split("\n", 1)
             assert not rest, "more than one line on stderr"
             raise OneLineError(line)

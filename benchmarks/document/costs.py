@@ -1,0 +1,140 @@
+"""What one training step costs: operations, and bytes between memory and processor, by the spec.
+
+Two floating-point operations per multiply-add of every conv, conv-transpose and dense layer, the
+taps that fall on padding included. Every framework is rated by this one count, whatever it
+executes; batch normalisation, activations, losses and Adam are left out, as they are everywhere.
+
+The bytes are those of the smallest plan that keeps nothing in a cache:
+
+- A pass through a conv, conv-transpose or dense layer reads its two operands once and writes its
+  result once. Forward: layer input and kernel, output. By the weights: input and the gradient of
+  the output, the gradient of the kernel. By the inputs: the gradient of the output and the kernel,
+  the gradient of the input. So each of the three moves input, output and kernel once.
+- Batch normalisation, activations, biases and losses ride along in these passes: nothing. So does
+  the sum of the gradients of a discriminator's real and fake batch.
+- Adam reads parameter, gradient and both moments, and writes parameter and both moments.
+
+An element of images, latents, activations and their gradients has 2 bytes in bfloat16, else 4.
+Weights, their gradients and the moments are float32 in storage, so a pass reads and writes 4 bytes
+of each in bfloat16 too: the rounding to bfloat16 rides along. (A copy of the weights in bfloat16
+would save a little where a step reads a kernel more than three times; weights are a small part.)
+
+Nothing stays in a cache from one pass to the next. A small batch on a CPU whose activations fit in
+its cache can beat this count, and a step that fuses convolutions could too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from benchmarks.plan.configuration import PRECISIONS
+from shared.spec import NETWORKS, NetworkName, SystemSpec
+
+FLOAT32_BYTES = 4
+ACTIVATION_BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
+ADAM_ACCESSES = 7  # reads of parameter, gradient, m, v; writes of parameter, m, v
+
+
+class LayerCost(NamedTuple):
+    """A layer that has a kernel: its multiply-adds and elements for one image and one pass."""
+
+    passes: int  # of one training step
+    multiply_adds: int
+    activations: int  # input and output
+    kernel: int
+
+
+def layer_costs(spec: SystemSpec, network: NetworkName) -> list[LayerCost]:
+    """Return the layers of a network that have a kernel, in layer order.
+
+    A conv applies its whole kernel once per output pixel, a conv-transpose once per input pixel.
+
+    The smallest plan of a step with k discriminator updates, in passes over a network:
+
+    - G: forward, for each batch of images made                                k x G, or k + 1
+    - G: by the weights, by the inputs                                         2 x G
+    - D on real images: forward, by the weights, by the inputs                 3k x D
+    - D on detached fake images: the same                                      3k x D
+    - D on fake images in G's update: forward, by the inputs only              2 x D
+
+    less what nobody needs: the gradient by the latents (G's first layer), and that by the real
+    and by the detached fake images (D's first layer, twice).
+    """
+    k = spec.discriminator_steps
+    input_shape: tuple[int, ...]
+    if network == "generator":
+        passes, not_needed = k + (spec.generator_batch != "same_images") + 2, 1
+        input_shape = (1, 1, spec.latent_dim)
+    else:
+        passes, not_needed = 6 * k + 2, 2 * k
+        input_shape = spec.image_shape
+    costs: list[LayerCost] = []
+    for layer in spec.layers(network):
+        if layer.kind in ("conv", "conv_transpose", "dense"):
+            pixels = layer.output_shape if layer.kind == "conv" else input_shape
+            positions = 1 if layer.kind == "dense" else math.prod(pixels[:2])
+            kernel = math.prod(layer.parameters[0].shape)
+            costs.append(
+                LayerCost(
+                    passes - (0 if costs else not_needed),
+                    positions * kernel,
+                    math.prod(input_shape) + math.prod(layer.output_shape),
+                    kernel,
+                )
+            )
+        input_shape = layer.output_shape
+    return costs
+
+
+def _all_layers(spec: SystemSpec) -> list[LayerCost]:
+    return [layer for network in NETWORKS for layer in layer_costs(spec, network)]
+
+
+def flops_per_image(spec: SystemSpec) -> int:
+    """Return the floating-point operations of one training step per image of one batch.
+
+    For dcgan64 at width 64 this is 2,274,623,488, the number of torch's FlopCounterMode.
+    """
+    return 2 * sum(layer.passes * layer.multiply_adds for layer in _all_layers(spec))
+
+
+def bytes_per_step(spec: SystemSpec, batch_size: int, precision: str) -> int:
+    """Return the bytes that one training step moves at least.
+
+    `precision` is float32, tf32 or bfloat16.
+    """
+    return fixed_bytes(spec) + batch_size * bytes_per_image(spec, precision)
+
+
+def fixed_bytes(spec: SystemSpec) -> int:
+    """Return the bytes that do not depend on the batch: kernels of every pass, and Adam."""
+    kernels = sum(layer.passes * layer.kernel for layer in _all_layers(spec))
+    updates = {"generator": 1, "discriminator": spec.discriminator_steps}
+    updated = sum(updates[network] * spec.parameter_count(network) for network in NETWORKS)
+    return FLOAT32_BYTES * (kernels + ADAM_ACCESSES * updated)
+
+
+def bytes_per_image(spec: SystemSpec, precision: str) -> int:
+    """Return what each image of a batch adds: layer inputs, outputs and their gradients."""
+    elements = sum(layer.passes * layer.activations for layer in _all_layers(spec))
+    return ACTIVATION_BYTES[precision] * elements
+
+
+def workload(spec: SystemSpec, dtype: str) -> dict[str, Any]:
+    """Return what one step is, whatever its batch, with its operations and bytes."""
+    return {
+        "system": spec.name,
+        "loss": spec.loss,
+        "width": spec.width,
+        "dtype": dtype,
+        "flops_per_image": flops_per_image(spec),
+        "flops_source": "analytic",
+        "bytes_per_step": {
+            precision: {
+                "fixed": fixed_bytes(spec),
+                "per_image": bytes_per_image(spec, precision),
+            }
+            for precision in PRECISIONS.values()
+        },
+    }
