@@ -18,11 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.document.costs import flops_per_image
+from benchmarks.worker.exchanges import exchanges_of_step
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec
 
 BYTES = 4  # of a float32
-PASSES = {"generator": 1, "discriminator": 3}  # D's real, its fake, and its fake in G's step
-EXCHANGES = 2  # of a pass through one layer: mean and variance forward, two sums backward
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,9 @@ def gradient_bytes(spec: SystemSpec) -> int:
 
 def batch_norm_exchanges(spec: SystemSpec) -> tuple[int, int]:
     """Return how often a step exchanges batch statistics, and the bytes of all of these."""
-    count = features = 0
-    for network in NETWORKS:
-        layers = [layer for layer in spec.layers(network) if layer.kind == "batch_norm"]
-        count += EXCHANGES * PASSES[network] * len(layers)
-        sizes = [math.prod(layer.parameters[0].shape) for layer in layers]
-        features += EXCHANGES * PASSES[network] * sum(sizes)
-    return count, 2 * BYTES * features
+    exchanges = exchanges_of_step(spec)
+    sizes = [*exchanges.gathered, *exchanges.reduced_statistics]
+    return len(sizes), BYTES * sum(sizes)
 
 
 def step_seconds(

@@ -1,4 +1,4 @@
-"""What the devices tell each other in one step, and how long that takes by itself."""
+"""What the devices exchange in one step, and how long that takes by itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shared.spec import NetworkName, SystemSpec
+from shared.spec import NETWORKS, SystemSpec
 
 WARM_UP_CALLS = 2
 CALLS = (5, 200)  # at least, at most
@@ -20,12 +20,19 @@ class Exchanges:
     """How many float32 numbers each exchange of a step has, on each device.
 
     `gathered`: the mean and the variance of each channel of a batch norm layer, once for every
-    forward pass. `reduced`: their gradients, once for every backward pass, then the gradients of
-    a network's weights, once for every update. PyTorch alone gathers; the others reduce these too.
+    forward pass. `reduced_statistics`: their gradients, once for every backward pass.
+    `reduced_gradients`: those of a network's weights, once for every update. PyTorch alone gathers;
+    the others reduce all of them.
     """
 
     gathered: tuple[int, ...]
-    reduced: tuple[int, ...]
+    reduced_statistics: tuple[int, ...]
+    reduced_gradients: tuple[int, ...]
+
+    @property
+    def reduced(self) -> tuple[int, ...]:
+        """Everything that is reduced."""
+        return self.reduced_statistics + self.reduced_gradients
 
 
 def exchanges_of_step(spec: SystemSpec) -> Exchanges:
@@ -34,24 +41,24 @@ def exchanges_of_step(spec: SystemSpec) -> Exchanges:
     D learns from a real and a fake batch in each of its updates, and G's update passes through D
     once more. G makes a batch for each of D's updates and one of its own, unless that is D's last.
     """
-    updates = {"generator": 1, "discriminator": spec.discriminator_steps}
     own_batch = spec.generator_batch != "same_images"
-    forward = {
-        "generator": spec.discriminator_steps + own_batch,
-        "discriminator": 2 * spec.discriminator_steps + 1,
+    passes = 2 * spec.discriminator_steps + 1
+    forward = {"generator": spec.discriminator_steps + own_batch, "discriminator": passes}
+    backward = {"generator": 1, "discriminator": passes}
+    updates = {"generator": 1, "discriminator": spec.discriminator_steps}
+    sizes = {  # the numbers of each batch norm layer, mean and variance
+        network: [
+            2 * math.prod(p.shape) for p in spec.parameters(network).values() if p.name == "mean"
+        ]
+        for network in NETWORKS
     }
-    backward = {"generator": 1, "discriminator": forward["discriminator"]}
-    names: tuple[NetworkName, ...] = ("generator", "discriminator")
-    gathered = [size for name in names for size in _statistics(spec, name) * forward[name]]
-    reduced = [size for name in names for size in _statistics(spec, name) * backward[name]]
-    reduced += [spec.parameter_count(name) for name in names for _ in range(updates[name])]
-    return Exchanges(tuple(gathered), tuple(reduced))
-
-
-def _statistics(spec: SystemSpec, network: NetworkName) -> list[int]:
-    """Return how many numbers the statistics of each batch norm layer are, mean and variance."""
-    parameters = spec.parameters(network).values()
-    return [2 * math.prod(p.shape) for p in parameters if p.name == "mean"]
+    return Exchanges(
+        tuple(size for network in NETWORKS for size in sizes[network] * forward[network]),
+        tuple(size for network in NETWORKS for size in sizes[network] * backward[network]),
+        tuple(
+            spec.parameter_count(network) for network in NETWORKS for _ in range(updates[network])
+        ),
+    )
 
 
 def measure(communicate: Callable[[], None]) -> float:

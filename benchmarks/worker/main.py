@@ -17,20 +17,15 @@ from benchmarks.worker import exchanges, gate, peaks, precision_probe, workloads
 from benchmarks.worker.feed import feed_of_one, make_feed
 from benchmarks.worker.measure import Recorder, measure
 from benchmarks.worker.sync_contract import ContractError
-from benchmarks.worker.workloads import UnsupportedError, Workload
-from shared.data.dataset import DataError
+from benchmarks.worker.workloads import Workload
 from shared.interface import MissingFrameworkError
 from shared.spec import Conventions
 
 OUT_OF_MEMORY = ("out of memory", "resource_exhausted", "resourceexhausted", "can't allocate")
 
 
-class RowError(Exception):
-    """The row ends here, with this status and this message."""
-
-    def __init__(self, status: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+class CheckError(Exception):
+    """A step does not agree with the reference, or has another precision than was asked for."""
 
 
 def run(request: Request) -> dict[str, Any]:
@@ -40,17 +35,31 @@ def run(request: Request) -> dict[str, Any]:
     try:
         _fill(request, recorder)
         row["status"] = "ok"
-    except RowError as error:
-        row["status"], row["error"] = error.status, str(error)
     except Exception as error:  # noqa: BLE001 - a row is always written
-        row["status"] = _status_of(error, recorder.phase_name)
-        row["error"] = f"{recorder.phase_name}: {type(error).__name__}: {error}"
-    if row["status"] != "ok":
+        row["status"], row["error"] = _diagnosis(error, recorder.phase_name)
         # No number leaves a row that failed, so that none can be quoted.
         row |= {"warm_up": None, "windows": [], "latency_ms": []}
         row |= {"peak_gflops_per_second": None, "bandwidth_gbytes_per_second": None}
         row.pop("communication_ms", None)
     return row
+
+
+def _diagnosis(error: Exception, phase: str) -> tuple[str, str]:
+    """Return the status of a row that ends with an error, and its message."""
+    text = f"{type(error).__name__} {error}".lower()
+    if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
+        status = "oom"
+    elif isinstance(error, MissingFrameworkError):
+        return "missing_framework", str(error)
+    elif isinstance(error, CheckError | ContractError):
+        return "check_failed", str(error)
+    elif isinstance(error, FloatingPointError):
+        return "nan", str(error)
+    elif isinstance(error, ValueError) and phase == "import":
+        return "no_device", str(error)
+    else:
+        status = "compile_error" if phase == "compile_first_step" else "error"
+    return status, f"{phase}: {type(error).__name__}: {error}"
 
 
 def empty_row(request: Request) -> dict[str, Any]:
@@ -78,23 +87,24 @@ def empty_row(request: Request) -> dict[str, Any]:
 def _fill(request: Request, recorder: Recorder) -> None:
     row = recorder.row
     with recorder.phase("import"):
-        _configure(request)
+        try:
+            workloads.load(request.framework).configure(request)
+        except ModuleNotFoundError as error:  # the framework is there, a package beside it is not
+            advice = f"pip install -c constraints.txt -e '.[{request.framework}]'"
+            raise MissingFrameworkError(f"{error}; install it with: {advice}") from error
         row["versions"] = host.package_versions(request.framework)
     with recorder.phase("check"):
         _check_numerics(request, row)
     with recorder.phase("init"):
-        workload = _create(request)
+        workload: Workload = workloads.load(request.framework).create(
+            request.spec, request.plan.seed, request, make_feed(request)
+        )
         workload.synchronize()
     with recorder.phase("compile_first_step"):
         workload.step()
         workload.synchronize()
     row["settings"] = check_settings(request, workload, row["checks"]["precision"])
-    try:
-        measure(workload, request, recorder)
-    except FloatingPointError as error:
-        raise RowError("nan", str(error)) from error
-    except ContractError as error:
-        raise RowError("check_failed", str(error)) from error
+    measure(workload, request, recorder)
     row["memory"] = {
         "peak_resident_bytes": workload.peak_resident_bytes(),
         "peak_device_bytes": workload.peak_device_bytes(),
@@ -106,42 +116,18 @@ def _fill(request: Request, recorder: Recorder) -> None:
         row |= peaks.worker_peaks(workloads.load(request.framework), request)
 
 
-def _configure(request: Request) -> None:
-    """Import the framework on the device that was asked for, or say why that cannot be."""
-    try:
-        workloads.load(request.framework).configure(request)
-    except MissingFrameworkError as error:
-        raise RowError("missing_framework", str(error)) from error
-    except ModuleNotFoundError as error:  # the framework is there, a package beside it is not
-        advice = f"pip install -c constraints.txt -e '.[{request.framework}]'"
-        raise RowError("missing_framework", f"{error}; install it with: {advice}") from error
-    except ValueError as error:
-        raise RowError("no_device", str(error)) from error
-
-
-def _create(request: Request) -> Workload:
-    try:
-        feed = make_feed(request)
-        workload: Workload = workloads.load(request.framework).create(
-            request.spec, request.plan.seed, request, feed
-        )
-    except DataError as error:
-        raise RowError("error", str(error)) from error
-    return workload
-
-
 def _check_numerics(request: Request, row: dict[str, Any]) -> None:
     """Let the gate and the precision probe fill the row's checks; a failed one ends the row."""
     checks = row["checks"]
     checks["equivalence"] = check = check_equivalence(request)
     if not check["passed"]:
-        raise RowError("check_failed", gate.describe_failure(check))
+        raise CheckError(gate.describe_failure(check))
     errors = precision_probe.probe(workloads.load(request.framework).operations(request))
     effective = precision_probe.effective_precision(request, check, errors)
     checks["precision"] = errors | {"effective": effective}
     problem = precision_probe.precision_problem(request, check, errors)
     if problem:
-        raise RowError("check_failed", problem)
+        raise CheckError(problem)
 
 
 def check_equivalence(request: Request) -> dict[str, Any]:
@@ -154,10 +140,7 @@ def check_equivalence(request: Request) -> dict[str, Any]:
     problem = gate.gate_problem(spec, asked.precision)
     feed = feed_of_one(problem.real_images, problem.latents)
     create = workloads.load(request.framework).create
-    try:
-        workload = create(problem.spec, problem.seed, request, feed)
-    except (UnsupportedError, ValueError) as error:  # a precision or mode that cannot be had
-        raise RowError("error", str(error)) from error
+    workload = create(problem.spec, problem.seed, request, feed)
     workload.import_state(problem.start)
     metrics = {name: float(value) for name, value in workload.step().items()}
     expected = gate.truth(problem, conventions)
@@ -171,15 +154,8 @@ def check_settings(request: Request, workload: Workload, probed: dict[str, Any])
     if request.configuration.mode is not None:
         asked["mode"] = request.configuration.mode
     if wrong := {name: settings[name] for name in asked if settings[name] != asked[name]}:
-        raise RowError("error", f"asked for {asked}, but what is in use is {wrong}")
+        raise ValueError(f"asked for {asked}, but what is in use is {wrong}")
     return settings
-
-
-def _status_of(error: Exception, phase: str) -> str:
-    text = f"{type(error).__name__} {error}".lower()
-    if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
-        return "oom"
-    return "compile_error" if phase == "compile_first_step" else "error"
 
 
 def main() -> None:
