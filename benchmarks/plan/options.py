@@ -22,6 +22,7 @@ from benchmarks.plan.configuration import (
 from shared.interface import IMPLEMENTATIONS
 from shared.run.console import EXIT_BAD_INPUT
 from shared.spec import LOSS_NAMES, SYSTEMS
+from shared.spec.replicas import check_replicas
 from shared.spec.streams import MAXIMUM_SEED
 
 # One step of three frameworks takes about a quarter of a second on two cores at this batch.
@@ -103,11 +104,7 @@ def _check(plan: Plan) -> None:
         if len(set(values)) < len(values):
             raise ValueError(f"--{flag} has a value twice: {' '.join(map(str, values))}")
     for devices, batch_size in itertools.product(plan.devices, plan.batch_sizes):
-        if batch_size % devices:
-            raise ValueError(
-                f"--batch-size {batch_size} cannot be shared among --devices {devices}; use "
-                f"a multiple of {devices}"
-            )
+        check_replicas(plan.spec(batch_size), devices, "global")
         if GATE_BATCH_SIZE % devices:
             raise ValueError(
                 f"--devices must divide {GATE_BATCH_SIZE}, the batch that is compared with the "
@@ -188,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     cores = _whole(1, host.available_threads(), ", the CPU cores that this process may use")
     add("--threads", type=cores, help="CPU threads (default: all cores)", **several)
     text = "so many GPUs or CPU devices share each batch and the threads (default: 1)"
-    add("--devices", type=_whole(1), default=[1], help=text, **several)
+    add("--devices", type=int, default=[1], help=text, **several)
     text = (
         "where a step finds its batch: on the device, in the host's memory, or in the Python "
         "loader of the training commands (default: %(default)s)"
