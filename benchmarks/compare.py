@@ -57,8 +57,8 @@ def _compare(old_path: Path, new_path: Path, force: bool) -> int:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return one line for each thing that makes the times of two documents another matter."""
     found = {
-        f"{part} {name}": (old[part][name], new[part][name])
-        for part, names in SAME.items()
+        f"{place} {name}": (old[place][name], new[place][name])
+        for place, names in SAME.items()
         for name in names
     }
     before, after = (

@@ -63,9 +63,9 @@ def table(spec: SystemSpec, machine: Machine, images: int, devices: Sequence[int
     rows = ["| devices | images | arithmetic | gradients | batch norm | step | efficiency |"]
     rows.append("|---|---|---|---|---|---|---|")
     for count in devices:
-        parts = step_seconds(spec, machine, count, images)
-        cells = " | ".join(f"{1e3 * part:.2f} ms" for part in (*parts, sum(parts)))
-        rows.append(f"| {count:,} | {count * images:,} | {cells} | {parts[0] / sum(parts):.0%} |")
+        terms = step_seconds(spec, machine, count, images)
+        cells = " | ".join(f"{1e3 * term:.2f} ms" for term in (*terms, sum(terms)))
+        rows.append(f"| {count:,} | {count * images:,} | {cells} | {terms[0] / sum(terms):.0%} |")
     return rows
 
 

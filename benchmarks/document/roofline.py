@@ -60,7 +60,7 @@ def roofline_of(
 ) -> Roofline:
     """Return the roofline of a configuration of a document, or of it at another batch size.
 
-    Each device has its share of the batch, all weights, and an Adam of its own. On GPUs each brings
+    Each device has its share of the batch, all weights, and its own Adam. On GPUs each brings
     its own rates; CPU devices share those of the cores. The peak is the best GFLOP/s of anything in
     the run with this precision and these threads, the bandwidth the best GB/s with these threads.
     """

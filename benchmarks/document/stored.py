@@ -36,7 +36,7 @@ def check_writable(path: Path) -> None:
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a document in one piece: a reader sees the old file or the new one, never a part."""
+    """Write a document in one piece: a reader sees the old file or the whole new one."""
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     with staged(path.absolute()) as temporary:
         temporary.write_text(text, encoding="utf-8")

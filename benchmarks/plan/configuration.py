@@ -34,7 +34,7 @@ class Configuration:
     """One line of the tables: one way to run the workload.
 
     `implementation` is "ours" or "baseline". `mode` None leaves it to the implementation. `input`
-    says where a step finds its batch: on the device, in the host's memory, or in a loader.
+    is where a step finds its batch: on the device, in the host's memory, or in a loader.
     `batch_size` and `threads` are those of all `devices` together.
     `again` marks the second of two equal configurations, which measure the noise.
     """
@@ -66,7 +66,7 @@ class Configuration:
 
 
 def labels(configurations: Sequence[Configuration]) -> list[str]:
-    """Return a short name for each: the framework, and what tells it from the others."""
+    """Return a short name for each: the framework, and what distinguishes it from the others."""
     varying = {
         field.name
         for field in dataclasses.fields(Configuration)

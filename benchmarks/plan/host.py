@@ -1,4 +1,4 @@
-"""What a result has to say about the machine, the packages and the checkout it came from."""
+"""The machine, the packages and the checkout that a result came from."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ TIME_LIMIT = 180.0
 EPILOG = (
     "With no options: all three frameworks, dcgan64 at full width, float32, all cores, in about a "
     "minute and a half on two CPU cores. Options that take several values time every combination. "
-    "A framework that is not installed is a row of its own that says how to install it. Exit code: "
+    "A framework that is not installed is its own row, with how to install it. Exit code: "
     "0 if every row is ok, 1 if one is not, 2 for bad input, 130 after Ctrl-C."
 )
 
@@ -207,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("how long, and where to").add_argument
     text = (
-        "seconds that the whole run aims at; each row has a minimum of its own (default: "
+        "seconds that the whole run aims at; each row has its own minimum (default: "
         f"{TIME_BUDGET:g}, or {WORKER_BUDGET:g} per process)"
     )
     add("--time-budget", type=_seconds, metavar="SECONDS", help=text)

@@ -1,1 +1,1 @@
-"""One measurement in a process of its own."""
+"""One measurement in a separate process."""

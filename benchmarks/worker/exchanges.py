@@ -39,7 +39,7 @@ def exchanges_of_step(spec: SystemSpec) -> Exchanges:
     """Return the exchanges of one step with global batch statistics.
 
     D learns from a real and a fake batch in each of its updates, and G's update passes through D
-    once more. G makes a batch for each of D's updates and one of its own, unless that is D's last.
+    once more. G makes a batch for each of D's updates and its own one, unless that is D's last.
     """
     own_batch = spec.generator_batch != "same_images"
     passes = 2 * spec.discriminator_steps + 1

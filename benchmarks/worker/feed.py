@@ -24,7 +24,7 @@ Batch = tuple[np.ndarray, np.ndarray]
 class Feed:
     """An endless run of batches in the host's memory.
 
-    `resident` of them, if any, are put on the device once and stay there in rotation; with 0 each
+    `resident` of them, if any, are moved to the device once and stay there in rotation; with 0 each
     batch is moved when its step comes. `only` is the batch of a feed that has no other.
     """
 
@@ -33,7 +33,7 @@ class Feed:
     only: Batch | None = None
 
     def on_device(self, move: Callable[[Batch], tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-        """Return the batches as `move` puts them on the device."""
+        """Return the batches as `move` moves them to the device."""
         if self.resident:
             return itertools.cycle([move(next(self.batches)) for _ in range(self.resident)])
         return map(move, self.batches)

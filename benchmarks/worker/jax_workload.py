@@ -84,7 +84,7 @@ def read_back(network: Any) -> dict[str, Any]:
         "device": place.device_kind,
         "dtype": str(leaf.dtype),
         "threads": _xla_threads(),
-        "layout": "channels_last",  # XLA lays arrays out as it likes; this is what it is told
+        "layout": "channels_last",  # XLA lays arrays out as it likes; this is its input
         "flags": {name: str(jax.config.values[name]) for name in flags},
     }
 

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: `python -m benchmarks.worker.main REQUEST`.
+"""One measurement in a separate process: `python -m benchmarks.worker.main REQUEST`.
 
 REQUEST is `benchmarks.plan.configuration.Request` as JSON. The answer is one JSON document, a row
 of the results, and the only thing on stdout: what a framework prints goes to stderr.

@@ -20,7 +20,7 @@ WARM_UP_AGREEMENT = 0.02
 WARM_UP_WINDOWS = (2, 6)  # at least, at most
 THROUGHPUT_WINDOWS = (2, 5)
 LATENCY_STEPS = (3, 50)
-# What part of the time left each phase may take; latency has all that then remains.
+# What fraction of the time left each phase may take; latency has all that then remains.
 WARM_UP_SHARE = 0.3
 THROUGHPUT_SHARE = 0.75
 

@@ -1,7 +1,7 @@
 """What a perfect step is measured against: the fastest matrix products and additions seen here.
 
 Each worker measures those of its framework. `python -m benchmarks.worker.peaks` prints NumPy's as
-JSON: a process of its own so that the thread count of NumPy's BLAS, which is read from the
+JSON: a separate process so that the thread count of NumPy's BLAS, which is read from the
 environment at import, is the one of the workers. NumPy's additions have one thread, whatever it is.
 """
 

@@ -85,7 +85,7 @@ def _convolution(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Return a 3x3 convolution with a border of zeros; images NHWC, kernel HWIO."""
     _, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    parts = [
+    products = [
         padded[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(3) for j in range(3)
     ]
-    return np.sum(parts, axis=0)
+    return np.sum(products, axis=0)

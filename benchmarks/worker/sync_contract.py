@@ -1,4 +1,4 @@
-"""Whether a time holds the work that it is said to hold.
+"""Whether a time holds the work that it should hold.
 
 A GPU, and JAX on a CPU too, returns from a step before the step is done. Two things can then be
 wrong with a time: the end of it did not wait (`check_complete`), or steps were skipped, cached or
@@ -30,7 +30,7 @@ LINEAR_PAIRS = (2, 20)  # at least, at most
 
 
 class ContractError(Exception):
-    """The times of this workload mean nothing; the message says why."""
+    """The times of this workload mean nothing; the message has the reason."""
 
 
 def time_steps(workload: Workload, steps: int) -> float:
@@ -49,7 +49,7 @@ def time_steps(workload: Workload, steps: int) -> float:
 
 
 def check_complete(workload: Workload) -> dict[str, Any]:
-    """Return what part of the time of some steps was still to come after `synchronize`.
+    """Return what fraction of the time of some steps was still to come after `synchronize`.
 
     Takes steps until they last 50 ms. Raises ContractError where it is more than a tenth, ATTEMPTS
     times in a row.
