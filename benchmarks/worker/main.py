@@ -28,6 +28,10 @@ class CheckError(Exception):
     """A step does not agree with the reference, or has another precision than was asked for."""
 
 
+class SettingsError(Exception):
+    """The framework uses other settings than were asked for."""
+
+
 def run(request: Request) -> dict[str, Any]:
     """Return the row of a request; whatever goes wrong is a row with its status and error."""
     row = empty_row(request)
@@ -53,6 +57,8 @@ def _diagnosis(error: Exception, phase: str) -> tuple[str, str]:
         return "missing_framework", str(error)
     elif isinstance(error, CheckError | ContractError):
         return "check_failed", str(error)
+    elif isinstance(error, SettingsError):
+        return "error", str(error)
     elif isinstance(error, FloatingPointError):
         return "nan", str(error)
     elif isinstance(error, ValueError) and phase == "import":
@@ -154,7 +160,7 @@ def check_settings(request: Request, workload: Workload, probed: dict[str, Any])
     if request.configuration.mode is not None:
         asked["mode"] = request.configuration.mode
     if wrong := {name: settings[name] for name in asked if settings[name] != asked[name]}:
-        raise ValueError(f"asked for {asked}, but what is in use is {wrong}")
+        raise SettingsError(f"asked for {asked}, but what is in use is {wrong}")
     return settings
 
 
