@@ -17,8 +17,8 @@ SCHEMA_VERSION = 2
 SCHEMA = Path(__file__).with_name("schema.json")
 MAXIMUM_BYTES = 4 * 2**20
 """Largest file that is read; a run of a day has less than half of it."""
-MAXIMUM_WINDOWS = 10_000
-"""Most windows of all rows: the bootstrap draws two thousand times as many."""
+MAXIMUM_WINDOWS = 2_500
+"""Most windows of all rows, five of each: the bootstrap draws two thousand times as many."""
 MAXIMUM_PROBLEM = 300
 """Most characters of a problem, which quotes what the file holds."""
 
