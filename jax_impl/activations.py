@@ -4,41 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-import jax
 from flax import nnx
+from jax import Array as Tensor
 
-from jax_impl.state import TrainState
 from shared.spec import NetworkName
+
+from .state import TrainState
 
 __all__ = ["activations"]
 
 
 def activations(
-    state: TrainState, network: NetworkName, inputs: jax.Array, *, training: bool = False
-) -> dict[str, jax.Array]:
+    state: TrainState, network: NetworkName, inputs: Tensor, *, training: bool = False
+) -> dict[str, Tensor]:
     """Return the output of each layer with parameters by name: NHWC, or [batch, features].
 
     `inputs` are latents or images as `generate` and `discriminate` take them. The state does not
     change.
     """
-    found: dict[str, jax.Array] = {}
-    held = state.network(network)
-    module = nnx.merge(held.graph, held.parameters, held.statistics, copy=True)
+    found: dict[str, Tensor] = {}
+    module = state.settings.merge(state.arrays).network(network)
+    if not training:
+        module.eval()
     for name, layer in list(vars(module).items()):
         if isinstance(layer, nnx.Module):
             setattr(module, name, partial(_keep, found, name, layer))
-    module(inputs, training=training)
+    module(inputs)
     return found
 
 
 def _keep(
-    found: dict[str, jax.Array],
+    found: dict[str, Tensor],
     name: str,
-    layer: Callable[..., jax.Array],
-    x: jax.Array,
-    **options: Any,
-) -> jax.Array:
-    found[name] = layer(x, **options)
+    layer: Callable[..., Tensor],
+    x: Tensor,
+) -> Tensor:
+    found[name] = layer(x)
     return found[name]

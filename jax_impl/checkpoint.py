@@ -2,100 +2,120 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 import numpy as np
-import optax
 from flax import nnx
 from jax.sharding import Sharding
 
-from jax_impl.parallel import put
 from shared.interface import check_arrays
-from shared.spec import NETWORKS, NetworkName, optimizer_name, state_shapes
+from shared.spec import NETWORKS, AdamSpec, NetworkName, SystemSpec, optimizer_name, state_shapes
+from shared.spec.compute import Compute, resolve
+from shared.spec.streams import initial_state
 
-if TYPE_CHECKING:
-    from jax_impl.state import NetworkState, TrainState
+from . import parallel
+from .layers import Adam, create_adam
+from .models import create_models
+from .state import MODES, Modules, TrainState, choose_layers, has_gpu, select_device
 
-__all__ = ["export_gradients", "export_state", "import_state"]
+__all__ = ["create_train_state", "export_gradients", "export_state", "import_state"]
+
+
+def create_train_state(
+    spec: SystemSpec,
+    compute: Compute | None = None,
+    *,
+    seed: int = 0,
+    arrays: dict[str, np.ndarray] | None = None,
+) -> TrainState:
+    """Return a state with these arrays, or a fresh one with the weights that `seed` stands for.
+
+    The weights of a seed are the same in every framework. `compute.mode` is one of MODES, None
+    for jit. Raises ValueError for a `compute` that cannot be had and for arrays that do not fit.
+    """
+    compute = resolve(compute or Compute(), spec, modes=MODES, has_gpu=has_gpu())
+    if compute.dtype == "float64" and not jax.config.values["jax_enable_x64"]:
+        raise ValueError("float64 in JAX needs x64; enter `with jax.enable_x64(True):` first")
+    place: jax.Device | Sharding = select_device(compute.device)
+    mesh = parallel.mesh_of(compute.device, compute.devices)
+    if mesh is not None:
+        place = parallel.replicated(mesh)
+
+    def create() -> tuple[nnx.Module, nnx.Module, Adam, Adam]:
+        generator, discriminator = create_models(spec, choose_layers(compute))
+        return (
+            generator,
+            discriminator,
+            create_adam(generator, spec.generator_optimizer),
+            create_adam(discriminator, spec.discriminator_optimizer),
+        )
+
+    # Abstract networks hold shapes alone: no initial weights are drawn to be thrown away.
+    graph, shapes = nnx.split(nnx.eval_shape(create))
+    state = TrainState(spec, compute, place, graph, shapes, mesh)
+    import_state(state, initial_state(spec, seed) if arrays is None else arrays)
+    return state
 
 
 def export_state(state: TrainState) -> dict[str, np.ndarray]:
     """Return weights, BN statistics, Adam moments and counters by canonical name."""
+    variables = _variables(state.settings.merge(state.arrays))
+    arrays = {name: np.array(variables[name][...]) for name in state_shapes(state.spec)}
+    steps = {name: a.astype(np.int64) for name, a in arrays.items() if name.endswith("/step")}
+    return arrays | steps
+
+
+def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> None:
+    """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
+    check_arrays(arrays, state_shapes(state.spec), "the state")
+    modules = state.settings.merge(state.arrays)
+    for network in NETWORKS:
+        settings: AdamSpec = getattr(state.spec, f"{network}_optimizer")
+        own = f"{network}_optimizer"
+        arrays = arrays | {
+            f"{own}/learning_rate": np.array(settings.learning_rate),
+            f"{own}/updates": arrays[f"{own}/step"],
+        }
+    for name, variable in _variables(modules).items():
+        # Flax' layouts are the canonical ones: HWIO, HWOI and (in, out).
+        array = np.asarray(arrays[name]).astype(variable.dtype)
+        variable.set_value(parallel.put(array, state.device))
+    state.arrays = modules.arrays()
+
+
+def export_gradients(
+    state: TrainState, gradients: dict[NetworkName, nnx.State]
+) -> dict[str, np.ndarray]:
+    """Return the gradients of each network's parameters, in their order, by canonical name."""
     arrays: dict[str, np.ndarray] = {}
     for network in NETWORKS:
-        held = state.network(network)
-        adam_state = held.optimizer_state[0]
-        arrays.update(_named(network, held.parameters))
-        arrays.update(_named(network, held.statistics))
-        for moment, values in (("m", adam_state.mu), ("v", adam_state.nu)):
-            named = _named(network, values)
-            arrays.update({optimizer_name(name, moment): named[name] for name in named})
-        arrays[f"{network}_optimizer/step"] = np.array(adam_state.count, np.int64)
-    return {name: arrays[name] for name in state_shapes(state.spec)}
+        for name, parameter in state.spec.parameters(network).items():
+            if parameter.trainable:
+                arrays[name] = np.array(_variable(gradients[network], name)[...])
+    return arrays
 
 
-def import_state(
-    state: TrainState, arrays: dict[str, np.ndarray], place: jax.Device | Sharding | None = None
-) -> TrainState:
-    """Return a state with every array replaced, at `place` or where the state is.
-
-    A missing, unexpected or misshapen array is a ValueError.
-    """
-    check_arrays(arrays, state_shapes(state.spec), "the state")
-    place = state.placement[1] if place is None else place
-    return dataclasses.replace(
-        state,
-        generator=_import_network("generator", state.generator, arrays, place),
-        discriminator=_import_network("discriminator", state.discriminator, arrays, place),
-    )
-
-
-def export_gradients(gradients: dict[NetworkName, nnx.State]) -> dict[str, np.ndarray]:
-    """Return gradients by canonical name."""
-    return _named("generator", gradients["generator"]) | _named(
-        "discriminator", gradients["discriminator"]
-    )
+def _variables(state: Modules) -> dict[str, nnx.Variable]:
+    """Return every variable of the state by canonical name."""
+    variables: dict[str, nnx.Variable] = {}
+    for network in NETWORKS:
+        optimizer = state.optimizer(network)
+        moments = optimizer.opt_state
+        for name, parameter in state.spec.parameters(network).items():
+            variables[name] = _variable(state.network(network), name)
+            if parameter.trainable:
+                variables[optimizer_name(name, "m")] = _variable(moments.mu, name)
+                variables[optimizer_name(name, "v")] = _variable(moments.nu, name)
+        variables[f"{network}_optimizer/step"] = moments.count
+        variables[f"{network}_optimizer/updates"] = optimizer.step  # Flax' count beside Optax'
+        variables[f"{network}_optimizer/learning_rate"] = optimizer.learning_rate
+    return variables
 
 
-def _import_network(
-    network: NetworkName,
-    held: NetworkState,
-    arrays: dict[str, np.ndarray],
-    place: jax.Device | Sharding,
-) -> NetworkState:
-    def placed(name: str, like: jax.Array) -> jax.Array:
-        # NumPy's cast: one of JAX' own would be compiled for every shape.
-        return put(np.asarray(arrays[name]).astype(like.dtype), place)
-
-    def replaced(values: nnx.State, moment: str | None = None) -> nnx.State:
-        def one(path: tuple, like: jax.Array) -> jax.Array:
-            name = _name(network, path)
-            return placed(name if moment is None else optimizer_name(name, moment), like)
-
-        return jax.tree_util.tree_map_with_path(one, values)
-
-    adam_state, *rest = held.optimizer_state
-    count = placed(f"{network}_optimizer/step", adam_state.count)
-    moved = optax.ScaleByAdamState(
-        count, replaced(adam_state.mu, "m"), replaced(adam_state.nu, "v")
-    )
-    return dataclasses.replace(
-        held,
-        parameters=replaced(held.parameters),
-        statistics=replaced(held.statistics),
-        optimizer_state=(moved, *rest),
-    )
-
-
-def _named(network: NetworkName, values: nnx.State) -> dict[str, np.ndarray]:
-    # Flax' layouts are the canonical ones: HWIO, HWOI (as layers.py keeps it) and (in, out).
-    leaves = jax.tree_util.tree_leaves_with_path(values)
-    return {_name(network, path): np.array(leaf) for path, leaf in leaves}
-
-
-def _name(network: NetworkName, path: tuple) -> str:
-    """Turn a path such as ['conv_1']['kernel'].value into a canonical name."""
-    layer, parameter = (key.key for key in path[:2])
-    return f"{network}/{layer}/{parameter}"
+def _variable(held: Any, name: str) -> nnx.Variable:
+    """Return a network's own variable for a canonical name, or a moment or a gradient of it."""
+    _, layer, parameter = name.split("/")
+    if isinstance(held, nnx.Module):
+        return getattr(getattr(held, layer), parameter)
+    return held[layer][parameter]

@@ -12,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
+from jax_impl.layers import plain_layers
 from jax_impl.models import create_models
 from shared.convert.native_contents import NativeContents
 from shared.spec import NETWORKS, SystemSpec, optimizer_name
@@ -39,7 +40,7 @@ def run_native(
             restored = without_value(checkpointer.restore(Path(path).absolute()))
         saved = jax.tree.map(jnp.asarray, jax.device_get(restored))
         # Shapes only: drawing weights that the file replaces would take most of the time.
-        models = nnx.eval_shape(lambda: create_models(contents.spec, dtype))
+        models = nnx.eval_shape(lambda: create_models(contents.spec, plain_layers(dtype, dtype)))
         for network, model in zip(NETWORKS, models, strict=True):
             if network in contents.networks:
                 nnx.update(model, saved.get(network, saved))
@@ -49,7 +50,8 @@ def run_native(
 
 @nnx.jit
 def _evaluate(model: nnx.Module, x: jax.Array) -> jax.Array:
-    return model(x, training=False)
+    model.eval()
+    return model(x)
 
 
 def native_names(spec: SystemSpec) -> dict[str, str]:

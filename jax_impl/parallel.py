@@ -1,20 +1,30 @@
 """Several devices: one jit over a mesh of them.
 
-The state is whole on every device, a batch is divided along its first axis, and the compiler adds
+The state is whole on every device, a batch is sharded along its first axis, and the compiler adds
 the exchanges (Xu et al. 2021, "GSPMD"): batch statistics are global by themselves.
 """
 
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array as Tensor
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from jax_impl import cluster
+from . import cluster, layers
 
-__all__ = ["divided", "mesh_of", "prepare_devices", "put", "replicated"]
+__all__ = [
+    "PerReplicaBatchNorm",
+    "mesh_of",
+    "prepare_devices",
+    "put",
+    "replicated",
+    "sharded",
+]
 
 AXIS = "replicas"
 
@@ -57,8 +67,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def divided(mesh: Mesh) -> NamedSharding:
-    """Return the place of a batch, of which every device has its part."""
+def sharded(mesh: Mesh) -> NamedSharding:
+    """Return the place of a batch, of which every device has its rows."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
@@ -67,3 +77,18 @@ def put(array: np.ndarray, place: jax.Device | Sharding) -> jax.Array:
     if isinstance(place, NamedSharding):
         return jax.make_array_from_callback(array.shape, place, lambda index: array[index])
     return jax.device_put(array, place)
+
+
+class PerReplicaBatchNorm(layers.BatchNorm):
+    """Normalises each replica's rows by their own statistics; the running ones take the mean."""
+
+    def __init__(self, features: int, *, replicas: int, **options: Any) -> None:
+        super().__init__(features, **options)
+        self.replicas = replicas
+
+    def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return x normalised replica by replica, and the means of the statistics."""
+        rows = x.reshape(self.replicas, -1, *x.shape[1:])
+        y, *statistics = jax.vmap(super().by_batch)(rows)
+        mean, variance = (jnp.mean(s, axis=0) for s in statistics)
+        return y.reshape(x.shape), mean, variance

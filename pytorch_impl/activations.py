@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytorch_impl.state import TrainState
-from pytorch_impl.train import discriminate, generate
 from shared.spec import NetworkName, flattened_pixels
+
+from .state import TrainState
+from .train import discriminate, generate
 
 __all__ = ["activations"]
 

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pytorch_impl import checkpoint, train
-from pytorch_impl.activations import activations
-from pytorch_impl.losses import LOSSES
-from pytorch_impl.state import create_adam
-from pytorch_impl.train import TrainState
 from shared.interface import LossValues, split_labels
 from shared.spec import AdamSpec, NetworkName, SystemSpec, check_loss
+from shared.spec.compute import Compute
+
+from . import checkpoint, train
+from .activations import activations
+from .layers import create_adam
+from .losses import LOSSES
+from .train import TrainState
 
 __all__ = ["PyTorchImplementation", "implementation"]
 
 
 class PyTorchImplementation:
-    """The NumPy-in, NumPy-out face of this package; `device` is "cpu", "gpu" or "auto".
+    """The NumPy-in, NumPy-out interface of this package; the keywords are those of `Compute`.
 
-    `devices`, `batch_norm`: see `shared.spec.replicas`. Batches are those of all devices together.
+    Batches are those of all devices together.
     """
 
     name = "pytorch"
 
-    def __init__(
-        self, device: str = "cpu", *, devices: int = 1, batch_norm: str = "global"
-    ) -> None:
-        self.device = device
-        self.devices = devices
-        self.batch_norm = batch_norm
+    def __init__(self, device: str = "cpu", **compute: Any) -> None:
+        self.compute = Compute(device=device, **compute)
 
     def loss(
         self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
@@ -51,14 +51,7 @@ class PyTorchImplementation:
 
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> TrainState:
         """Return a fresh training state with the weights that `seed` stands for."""
-        return train.create_train_state(
-            spec,
-            seed=seed,
-            dtype=dtype,
-            device=self.device,
-            devices=self.devices,
-            batch_norm=self.batch_norm,
-        )
+        return train.create_train_state(spec, replace(self.compute, dtype=dtype), seed=seed)
 
     def generate(
         self, state: TrainState, latents: np.ndarray, *, training: bool = False
@@ -87,8 +80,9 @@ class PyTorchImplementation:
     ) -> dict[str, np.ndarray]:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
         scratch = copy.deepcopy(state)
-        self.train_step(scratch, real_images, latents)
-        return checkpoint.export_gradients(scratch)
+        batches = train.batches_to_devices(scratch, real_images, latents)
+        _, gradients = train.compute_step(scratch, *batches)
+        return checkpoint.export_gradients(scratch, gradients)
 
     def train_step(
         self, state: TrainState, real_images: np.ndarray, latents: np.ndarray

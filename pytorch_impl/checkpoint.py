@@ -2,36 +2,100 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pytorch_impl.parallel import average_statistics
 from shared.interface import check_arrays
-from shared.spec import NETWORKS, Pixels, flattened_pixels, optimizer_name, state_shapes
+from shared.spec import (
+    NETWORKS,
+    NetworkName,
+    Pixels,
+    SystemSpec,
+    flattened_pixels,
+    optimizer_name,
+    state_shapes,
+)
+from shared.spec.compute import Compute, resolve
+from shared.spec.streams import initial_state
 
-if TYPE_CHECKING:
-    from pytorch_impl.state import TrainState
+from .layers import create_adam
+from .models import create_models
+from .parallel import average_statistics, check_processes, replicate
+from .state import MODES, TrainState, choose_layers, select_device
 
-__all__ = ["export_gradients", "export_state", "import_state", "to_canonical", "to_native"]
+__all__ = [
+    "create_train_state",
+    "export_gradients",
+    "export_state",
+    "import_state",
+    "to_canonical",
+    "to_native",
+]
 
 _BATCH_NORM_NAMES = {"scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 
+def create_train_state(
+    spec: SystemSpec,
+    compute: Compute | None = None,
+    *,
+    seed: int = 0,
+    arrays: dict[str, np.ndarray] | None = None,
+) -> TrainState:
+    """Return a state with these arrays, or a fresh one with the weights that `seed` stands for.
+
+    The weights of a seed are the same in every framework. `compute.mode` is one of MODES, None
+    for eager. Raises ValueError for a `compute` that cannot be had and for arrays that do not fit.
+    """
+    compute = resolve(compute or Compute(), spec, modes=MODES, has_gpu=torch.cuda.is_available())
+    check_processes(compute.devices)
+    if compute.mode == "cudagraph" and (compute.device == "cpu" or compute.devices > 1):
+        raise ValueError("mode cudagraph needs one GPU; expected mode eager or compile")
+    place = select_device(compute.device)
+    if compute.device == "gpu":
+        _set_tf32(compute.precision == "tf32")
+    generator, discriminator = create_models(spec, choose_layers(compute))
+    for network in (generator, discriminator):
+        # channels_last is NHWC in memory, the layout that convolutions run fastest in.
+        network.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if compute.mode == "compile":
+            network.compile(dynamic=False)
+    capturable = compute.mode == "cudagraph"
+    state = TrainState(
+        spec,
+        compute,
+        place,
+        generator,
+        discriminator,
+        create_adam(generator, spec.generator_optimizer, capturable=capturable),
+        create_adam(discriminator, spec.discriminator_optimizer, capturable=capturable),
+    )
+    import_state(state, initial_state(spec, seed) if arrays is None else arrays)
+    if compute.devices > 1:
+        state.replicated = {name: replicate(state.network(name)) for name in NETWORKS}
+    return state
+
+
+def _set_tf32(allowed: bool) -> None:
+    # Settings of the process: two states of different precisions cannot train beside each other.
+    precision = "tf32" if allowed else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+
+
 def export_state(state: TrainState) -> dict[str, np.ndarray]:
     """Return weights, BN statistics, Adam moments and counters by canonical name."""
-    average_statistics(state)
     arrays: dict[str, np.ndarray] = {}
     pixels = flattened_pixels(state.spec)
     for network in NETWORKS:
-        optimizer = state.optimizer(network)
+        if state.compute.batch_norm == "per-replica" and state.compute.devices > 1:
+            average_statistics(state.network(network))
         for name, parameter in state.spec.parameters(network).items():
             tensor = _tensor(state.network(network), name)
             arrays[name] = to_canonical(tensor, pixels.get(name))
             if parameter.trainable:
-                moments = optimizer.state[tensor]
+                moments = state.optimizer(network).state[tensor]
                 for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq")):
                     value = to_canonical(moments[key], pixels.get(name))
                     arrays[optimizer_name(name, moment)] = value
@@ -57,27 +121,37 @@ def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> None:
                 moments.setdefault(key, torch.zeros_like(tensor))
                 value = to_native(arrays[optimizer_name(name, moment)], pixels.get(name))
                 _assign(moments[key], value)
-            # Like the fused optimizer: the counter is a float32 scalar beside the parameter.
-            counter = torch.zeros((), dtype=torch.float32, device=tensor.device)
-            moments.setdefault("step", counter).fill_(steps)
+            moments.setdefault("step", _counter(optimizer, tensor)).fill_(steps)
 
 
-def export_gradients(state: TrainState) -> dict[str, np.ndarray]:
-    """Return the gradients that the last step left on the parameters, by canonical name."""
+def _counter(optimizer: torch.optim.Adam, parameter: Tensor) -> Tensor:
+    """Return Adam's counter of a parameter, where its own first step would put it."""
+    on_device = optimizer.defaults["capturable"] or optimizer.defaults["fused"]
+    place = parameter.device if on_device else torch.device("cpu")
+    return torch.zeros((), dtype=torch.float32, device=place)
+
+
+def export_gradients(
+    state: TrainState, gradients: dict[NetworkName, list[Tensor]]
+) -> dict[str, np.ndarray]:
+    """Return the gradients of each network's parameters, in their order, by canonical name."""
     arrays: dict[str, np.ndarray] = {}
     pixels = flattened_pixels(state.spec)
     for network in NETWORKS:
-        for name in state.spec.parameters(network):
-            gradient = _tensor(state.network(network), name).grad
-            if gradient is not None:
-                arrays[name] = to_canonical(gradient, pixels.get(name))
+        module = state.network(network)
+        found: dict[Tensor, Tensor] = dict(
+            zip(module.parameters(), gradients[network], strict=True)
+        )
+        for name, parameter in state.spec.parameters(network).items():
+            if parameter.trainable:
+                arrays[name] = to_canonical(found[_tensor(module, name)], pixels.get(name))
     return arrays
 
 
 def to_canonical(tensor: Tensor, pixels: Pixels | None = None) -> np.ndarray:
     """Return a tensor of a layer, or a moment of it, as an array in the canonical layout.
 
-    `pixels`: what `flattened_pixels` says of the parameter.
+    `pixels`: what `flattened_pixels` has for the parameter.
     """
     values = tensor.detach().cpu()
     if values.ndim == 4:

@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pytorch_impl import cluster, parallel
-from pytorch_impl.checkpoint import export_state, import_state
-from pytorch_impl.losses import LOSSES
-from pytorch_impl.state import (
-    CapturedStep,
+from shared.run.command import TrainingOptions, run_training
+from shared.run.options import TrainingOptions
+from shared.run.process import RunProcess
+from shared.run.training import open_run
+from shared.spec import NetworkName
+from shared.spec.compute import Compute
+
+from . import cluster, parallel
+from .checkpoint import create_train_state, export_state, import_state
+from .fast import CapturedStep, in_one_pass
+from .losses import LOSSES
+from .state import (
     TrainState,
     batches_to_devices,
-    create_train_state,
     images_to_device,
     images_to_numpy,
     latents_to_device,
     select_device,
     synchronize,
 )
-from shared.run.command import run_training
-from shared.run.options import TrainingOptions
-from shared.run.process import RunProcess
-from shared.run.training import open_run
-from shared.spec import NetworkName
 
 __all__ = [
     "TrainState",
     "batches_to_devices",
+    "compute_step",
     "create_train_state",
     "discriminate",
     "fit",
@@ -46,6 +49,8 @@ __all__ = [
     "train_step",
 ]
 
+Gradients = dict[NetworkName, list[Tensor]]
+
 
 def train_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[str, Tensor]:
     """Update D on real and on detached fake images, then G through the updated D.
@@ -56,93 +61,111 @@ def train_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[
     Returns the losses of the last update of each network as scalars on the device. Source:
     Goodfellow et al. 2014, Algorithm 1.
     """
-    state.spec.batch_size_of(real_images.shape[0], latents.shape[0])
-    if state.devices > 1:
-        return parallel.average(compute_step(state, real_images, latents))
-    if state.mode != "cudagraph":
-        return compute_step(state, real_images, latents)
+    step = partial(_losses_of_step, state)
+    if state.compute.devices > 1:
+        return parallel.average(step(real_images, latents))
+    if state.compute.mode != "cudagraph":
+        return step(real_images, latents)
     if state.captured is None:
-        before = export_state(state)
-        state.captured = CapturedStep(
-            partial(compute_step, state),
-            real_images,
-            latents,
-            lambda: import_state(state, before),
-        )
+        restore = partial(import_state, state, export_state(state))
+        state.captured = CapturedStep(step, real_images, latents, restore)
     return state.captured(real_images, latents)
 
 
-def compute_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[str, Tensor]:
-    """Make the step of `train_step`; returns its losses, leaves the gradients on the parameters."""
+def _losses_of_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[str, Tensor]:
+    return compute_step(state, real_images, latents)[0]
+
+
+def compute_step(
+    state: TrainState, real_images: Tensor, latents: Tensor
+) -> tuple[dict[str, Tensor], Gradients]:
+    """Make the step of `train_step`; returns its losses and both networks' gradients."""
     spec = state.spec
+    spec.batch_size_of(real_images.shape[0], latents.shape[0])
     latent_batches = latents.chunk(spec.latent_batches)
     real_batches = real_images.chunk(spec.discriminator_steps)
     for real_batch, latent_batch in zip(real_batches, latent_batches, strict=False):
-        learns = spec.generator_batch == "same_images" and real_batch is real_batches[-1]
-        fake_images = forward(state, "generator", latent_batch, learns=learns)
-        loss_real, loss_fake = update_discriminator(state, real_batch, fake_images.detach())
+        fake_images = forward_generator(state, latent_batch)
+        loss_real, loss_fake, discriminator_gradients = update_discriminator(
+            state, real_batch, fake_images.detach()
+        )
     if spec.generator_batch != "same_images":
-        fake_images = forward(state, "generator", latent_batches[-1], learns=True)
-    generator_loss = update_generator(state, fake_images)
-    return {
+        fake_images = forward_generator(state, latent_batches[-1])
+    generator_loss, generator_gradients = update_generator(state, fake_images)
+    metrics = {
         "discriminator_loss": loss_real + loss_fake,
         "discriminator_loss_real": loss_real,
         "discriminator_loss_fake": loss_fake,
         "generator_loss": generator_loss,
     }
+    return metrics, {"generator": generator_gradients, "discriminator": discriminator_gradients}
 
 
-def forward(
-    state: TrainState, name: NetworkName, x: Tensor, *, learns: bool = False, **options: int
-) -> Tensor:
-    """Return images or scores, in the state's precision; the scores in its dtype.
-
-    `learns`: a backward pass to the network's weights follows.
-    """
-    network = state.learner(name) if learns else state.network(name)
-    # Without its cache, because a recorded step must not keep weights that were cast once.
-    autocast = torch.autocast(
-        state.device.type,
-        torch.bfloat16,
-        enabled=state.precision == "bfloat16",
-        cache_enabled=state.mode != "cudagraph",
-    )
-    with autocast:
-        y = network(x, **options)
-    return y if name == "generator" else y.to(state.dtype)
+def forward_generator(state: TrainState, latents: Tensor) -> Tensor:
+    """Return the images of a pass of G, which lead back to G's gradients."""
+    return forward(state, state.replicated.get("generator", state.generator), latents)
 
 
 def update_discriminator(
     state: TrainState, real_images: Tensor, fake_images: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Update D; returns its losses on real and on fake images."""
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Update D; returns its losses on real and on fake images, and its gradients."""
     loss = LOSSES[state.spec.loss]
-    # One pass, which is faster than two, but each batch has its own BN statistics:
-    # docs/porting.md#batch-norm-batches.
-    images = torch.cat([real_images, fake_images])
-    scores = forward(state, "discriminator", images, learns=True, batches=2)
-    real_scores, fake_scores = scores.chunk(2)
+    network = state.replicated.get("discriminator", state.discriminator)
+    scores = partial(forward, state, network)
+    if state.compute.fast:
+        real_scores, fake_scores = in_one_pass(network, scores, real_images, fake_images)
+    else:
+        # Two passes, so that each batch has its own BN statistics:
+        # docs/porting.md#batch-norm-batches.
+        real_scores, fake_scores = scores(real_images), scores(fake_images)
     loss_real = loss.discriminator_real(real_scores)
     loss_fake = loss.discriminator_fake(fake_scores)
-    state.discriminator_optimizer.zero_grad(set_to_none=True)
-    (loss_real + loss_fake).backward()
-    state.discriminator_optimizer.step()
-    return loss_real.detach(), loss_fake.detach()
+    gradients = _update(state, "discriminator", loss_real + loss_fake)
+    return loss_real.detach(), loss_fake.detach(), gradients
 
 
-def update_generator(state: TrainState, fake_images: Tensor) -> Tensor:
-    """Update G through D as it is now; returns G's loss."""
+def update_generator(state: TrainState, fake_images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Update G through D as it is now; returns G's loss and gradients."""
     # Spares the discriminator's weight gradients, which this update has no use for.
-    state.discriminator.requires_grad_(False)
-    generator_loss = LOSSES[state.spec.loss].generator(forward(state, "discriminator", fake_images))
-    state.generator_optimizer.zero_grad(set_to_none=True)
-    generator_loss.backward()
-    state.generator_optimizer.step()
-    state.discriminator.requires_grad_(True)
-    return generator_loss.detach()
+    with _without_gradients(state.discriminator):
+        scores = forward(state, state.discriminator, fake_images)
+        generator_loss = LOSSES[state.spec.loss].generator(scores)
+        gradients = _update(state, "generator", generator_loss)
+    return generator_loss.detach(), gradients
 
 
-@torch.no_grad()
+def _update(state: TrainState, name: NetworkName, loss: Tensor) -> list[Tensor]:
+    optimizer = state.optimizer(name)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return [p.grad for p in state.network(name).parameters() if p.grad is not None]
+
+
+@contextmanager
+def _without_gradients(network: nn.Module) -> Iterator[None]:
+    """Form no gradients of a network's weights in this block."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
+
+
+def forward(state: TrainState, network: nn.Module, x: Tensor) -> Tensor:
+    """Return a network's images or scores in the dtype of its weights."""
+    # Without its cache, because a recorded step must not keep weights that were cast once.
+    autocast = torch.autocast(
+        state.device.type,
+        torch.bfloat16,
+        enabled=state.compute.precision == "bfloat16",
+        cache_enabled=state.compute.mode != "cudagraph",
+    )
+    with autocast:
+        return network(x).to(state.dtype)
+
+
 def generate(state: TrainState, latents: Tensor, *, training: bool = False) -> Tensor:
     """Return images for latents; the state does not change.
 
@@ -151,17 +174,18 @@ def generate(state: TrainState, latents: Tensor, *, training: bool = False) -> T
     return _forward(state, "generator", latents, training)
 
 
-@torch.no_grad()
 def discriminate(state: TrainState, images: Tensor, *, training: bool = False) -> Tensor:
     """Return scores [batch] of images; the state does not change."""
     return _forward(state, "discriminator", images, training)
 
 
+@torch.no_grad()
 def _forward(state: TrainState, name: NetworkName, x: Tensor, training: bool) -> Tensor:
-    parallel.average_statistics(state)
     network = state.network(name).train(training)
+    if state.compute.batch_norm == "per-replica" and state.compute.devices > 1:
+        parallel.average_statistics(network)
     statistics = {key: buffer.clone() for key, buffer in network.named_buffers()}
-    output = forward(state, name, x).to(state.dtype)
+    output = forward(state, network, x)
     network.train()
     for key, buffer in network.named_buffers():
         buffer.copy_(statistics[key])
@@ -190,16 +214,13 @@ def train(options: TrainingOptions) -> None:
         device = str(select_device(options.device))
         versions = {"torch": torch.__version__}
         run = open_run(options, device, versions, cluster.processes())
-        state = create_train_state(
-            options.spec,
-            seed=options.seed,
+        compute = Compute(
             dtype=options.dtype,
             device=options.device,
             devices=options.devices,
             batch_norm=options.batch_norm,
         )
-        if run.restored is not None:
-            import_state(state, run.restored)
+        state = create_train_state(options.spec, compute, seed=options.seed, arrays=run.restored)
         with run:
             if run.restored is None:
                 run.save_initial_samples(_samples(state, run))

@@ -32,7 +32,7 @@ Optimizer = tuple[Update, Export]
 def pytorch_adam(settings: AdamSpec, start: np.ndarray) -> Optimizer:
     import torch
 
-    from pytorch_impl.state import create_adam
+    from pytorch_impl.layers import create_adam
 
     network = torch.nn.ParameterList([torch.nn.Parameter(torch.from_numpy(start.copy()))])
     optimizer = create_adam(network, settings)
@@ -54,10 +54,13 @@ def tf_adam(settings: AdamSpec, start: np.ndarray) -> Optimizer:
     import keras
     import tensorflow as tf
 
-    from tf_impl.layers import Adam
+    from tf_impl.fast import Adam
+    from tf_impl.layers import create_adam
 
-    parameter = keras.Variable(start, dtype=str(start.dtype))
-    optimizer = Adam(settings, [parameter])
+    layer = keras.layers.Layer(dtype=str(start.dtype))
+    parameter = layer.add_weight(shape=start.shape)
+    parameter.assign(start)
+    optimizer = create_adam(layer, settings, Adam)
     apply = tf.function(lambda gradient: optimizer.apply([gradient]))
 
     def export() -> dict[str, np.ndarray]:
@@ -68,9 +71,25 @@ def tf_adam(settings: AdamSpec, start: np.ndarray) -> Optimizer:
 
 
 def jax_adam(settings: AdamSpec, start: np.ndarray) -> Optimizer:
-    from jax_impl.layers import adam
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
 
-    return optax_optimizer(adam(settings), start)
+    from jax_impl.layers import create_adam
+
+    network = nnx.Dict(parameter=nnx.Param(jnp.asarray(start)))
+    optimizer = create_adam(network, settings)
+
+    @nnx.jit
+    def step(network: nnx.Dict, optimizer: nnx.Optimizer, gradient: jax.Array) -> None:
+        optimizer.update(network, nnx.State({"parameter": nnx.Param(gradient)}))
+
+    def export() -> dict[str, np.ndarray]:
+        m, v = (moments["parameter"] for moments in optimizer.opt_state[1:])
+        variables = {"parameter": network["parameter"], "m": m, "v": v}
+        return {name: np.array(variable[...]) for name, variable in variables.items()}
+
+    return lambda gradient: step(network, optimizer, jnp.asarray(gradient)), export
 
 
 def optax_optimizer(transformation: object, start: np.ndarray) -> Optimizer:

@@ -35,9 +35,9 @@ class PyTorchLayer:
     def create(cls, dtype: str) -> PyTorchLayer:
         import torch
 
-        from pytorch_impl.models import _batch_norm
+        from pytorch_impl.fast import fast_layers
 
-        return cls(_batch_norm(FEATURES).to(getattr(torch, dtype)))
+        return cls(fast_layers(getattr(torch, dtype)).batch_norm(FEATURES))
 
     def set_affine(self, scale: np.ndarray, bias: np.ndarray) -> None:
         import torch
@@ -62,9 +62,9 @@ class KerasLayer:
 
     @classmethod
     def create(cls, dtype: str) -> KerasLayer:
-        from tf_impl.models import _batch_norm
+        from tf_impl.fast import fast_layers
 
-        return cls.of(_batch_norm("batch_norm", dtype))
+        return cls(fast_layers(dtype).batch_norm(FEATURES))
 
     @classmethod
     def of(cls, layer: Any) -> KerasLayer:
@@ -106,7 +106,8 @@ class FlaxLayer:
     def __call__(self, x: np.ndarray, training: bool) -> np.ndarray:
         import jax.numpy as jnp
 
-        return np.array(self.module(jnp.asarray(x), training=training))
+        self.module.use_running_average = not training
+        return np.array(self.module(jnp.asarray(x)))
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         return np.array(self.module.mean[...]), np.array(self.module.var[...])

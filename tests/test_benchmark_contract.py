@@ -203,20 +203,6 @@ def test_bfloat16_that_is_float32_gets_no_number():
     assert precision.effective_precision(request_for("fp32"), exact, half) == "mixed"
 
 
-def test_a_mode_that_cannot_be_had_is_an_error_that_says_so(monkeypatch):
-    class Train:
-        __name__ = "old_impl.train"
-
-        @staticmethod
-        def create_train_state(spec, *, seed, dtype, device):
-            return "a state"
-
-    spec, asked = SYSTEMS["dcgan64"], request_for("bf16")
-    with pytest.raises(workloads.UnsupportedError, match="takes no precision, and 'bfloat16'"):
-        workloads.create_state(Train, spec, 0, asked)
-    assert workloads.create_state(Train, spec, 0, request_for("fp32")) == "a state"
-
-
 # --- the gate in less than float32 ---------------------------------------------------------------
 
 

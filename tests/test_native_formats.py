@@ -712,11 +712,10 @@ def test_a_folder_that_flax_saved_is_read(
     import orbax.checkpoint as ocp
     from flax import nnx
 
-    state = implementation.create(narrow(system), dtype="float64").current
+    state = implementation.create(narrow(system), dtype="float64")
     first = next(iter(state.spec.parameters("discriminator"))).split("/")[1]
     with jax.enable_x64(True):
-        networks = {n: state.network(n) for n in NETWORKS}
-        models = {n: nnx.merge(h.graph, h.parameters, h.statistics) for n, h in networks.items()}
+        models = {n: state.settings.merge(state.arrays).network(n) for n in NETWORKS}
         trees = {
             "state": {name: nnx.state(model) for name, model in models.items()},
             "pure": nnx.to_pure_dict(nnx.state(models["discriminator"])),

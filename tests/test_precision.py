@@ -11,6 +11,7 @@ from benchmarks.worker import gate
 from shared.interface import Implementation
 from shared.reference.differences import state_differences
 from shared.spec import SYSTEMS, SystemSpec
+from shared.spec.compute import Compute
 
 MODULES = {"pytorch": "pytorch_impl", "tf": "tf_impl", "jax": "jax_impl"}
 
@@ -19,12 +20,10 @@ def one_step(name: str, problem: gate.GateProblem, **settings: str) -> tuple[dic
     """Return the losses and the arrays after the gate's step."""
     train = importlib.import_module(f"{MODULES[name]}.train")
     checkpoint = importlib.import_module(f"{MODULES[name]}.checkpoint")
-    state = train.create_train_state(problem.spec, **settings)
-    # JAX returns the new state, the others change theirs.
-    state = checkpoint.import_state(state, problem.start) or state
+    compute = Compute(**settings)
+    state = train.create_train_state(problem.spec, compute, arrays=problem.start)
     images = train.images_to_device(state, problem.real_images)
-    answer = train.train_step(state, images, train.latents_to_device(state, problem.latents))
-    state, metrics = answer if isinstance(answer, tuple) else (state, answer)
+    metrics = train.train_step(state, images, train.latents_to_device(state, problem.latents))
     return {n: float(v) for n, v in metrics.items()}, checkpoint.export_state(state)
 
 
@@ -89,14 +88,13 @@ def test_what_cannot_be_had_is_refused(
 def test_bfloat16_needs_a_loss_and_weights_that_go_with_it(implementation: Implementation) -> None:
     spec = SYSTEMS["mlp28"].replace(width=2)
     require_refused(implementation, spec, "bce_probs needs probabilities", precision="bfloat16")
-    if implementation.name != "jax":  # where float64 is refused before, without its switch
-        require_refused(
-            implementation,
-            spec.replace(loss="bce"),
-            "bfloat16 computes with float32 weights, received dtype float64",
-            precision="bfloat16",
-            dtype="float64",
-        )
+    require_refused(
+        implementation,
+        spec.replace(loss="bce"),
+        "bfloat16 computes with float32 weights, received dtype float64",
+        precision="bfloat16",
+        dtype="float64",
+    )
 
 
 def require_refused(
@@ -104,4 +102,4 @@ def require_refused(
 ) -> None:
     train = importlib.import_module(f"{MODULES[implementation.name]}.train")
     with pytest.raises(ValueError, match=message):
-        train.create_train_state(spec, **settings)
+        train.create_train_state(spec, Compute(**settings))

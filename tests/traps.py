@@ -503,12 +503,12 @@ def batch_norm_variance(layer: Callable[[np.ndarray], np.ndarray], dtype: str) -
 
 def keras_running_variance(stock: bool) -> float:
     tf, keras = tensorflow()
-    from tf_impl.layers import BatchNormalization
+    from tf_impl.layers import BatchNorm
 
     if stock:
         layer = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype="float64")
     else:
-        layer = BatchNormalization(epsilon=1e-5, momentum=0.1, dtype="float64", name="layer")
+        layer = BatchNorm(3, dtype="float64")
 
     def variance(x: np.ndarray) -> np.ndarray:
         layer(tf.constant(x), training=True)
@@ -527,7 +527,7 @@ def nnx_batch_norm(stock: str) -> Callable[[np.ndarray], tuple[np.ndarray, np.nd
         with jax.enable_x64(x.dtype == np.float64):
             if stock == "ours":
                 layer = BatchNorm(x.shape[-1], dtype=x.dtype)
-                y = layer(jax.numpy.asarray(x), training=True)
+                y = layer(jax.numpy.asarray(x))
             else:
                 layer = nnx.BatchNorm(
                     x.shape[-1],
@@ -596,7 +596,9 @@ def keras_adam(stock: bool, dtype: str = "float64") -> float:
             optimizer = keras.optimizers.Adam(2e-4, beta_1=0.5, epsilon=1e-8)
             optimizer.apply_gradients([(tf.constant(gradient), variable)])
         else:
-            Adam(AdamSpec(), [variable]).apply([tf.constant(gradient)])
+            settings = AdamSpec()
+            optimizer = Adam(settings.learning_rate, settings.beta1, settings.beta2)
+            optimizer.apply([tf.constant(gradient)], [variable])
         return variable.numpy()
 
     return adam_error(update, dtype)
@@ -605,15 +607,16 @@ def keras_adam(stock: bool, dtype: str = "float64") -> float:
 def optax_adam(stock: bool, dtype: str) -> float:
     jax = importlib.import_module("jax")
     optax = importlib.import_module("optax")
-    from jax_impl.layers import adam
-    from shared.spec import AdamSpec
+    from jax_impl.layers import scale_by_adam
 
-    optimizer = optax.adam(2e-4, b1=0.5) if stock else adam(AdamSpec())
+    optimizer = optax.adam(2e-4, b1=0.5) if stock else scale_by_adam(0.5, 0.999, 1e-8)
+    rate = {} if stock else {"learning_rate": 2e-4}
 
     def update(parameter: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         with jax.enable_x64(dtype == "float64"):
             held = jax.numpy.asarray(parameter)
-            updates, _ = optimizer.update(jax.numpy.asarray(gradient), optimizer.init(held), held)
+            state = optimizer.init(held)
+            updates, _ = optimizer.update(jax.numpy.asarray(gradient), state, held, **rate)
             return np.array(updates)
 
     return adam_error(update, dtype)
@@ -629,7 +632,7 @@ def nnx_buffer_dtype(stock: str) -> float:
     with jax.enable_x64(True):
         if stock == "ours":
             layer = BatchNorm(3, dtype=np.float64)
-            layer(jax.numpy.asarray(x), training=True)
+            layer(jax.numpy.asarray(x))
         else:
             layer = nnx.BatchNorm(
                 3, momentum=0.9, use_running_average=False, dtype=np.float64, rngs=nnx.Rngs(0)

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from shared.interface import LossValues, split_labels
 from shared.spec import AdamSpec, NetworkName, SystemSpec, check_loss
-from tf_impl import checkpoint, train
-from tf_impl.activations import activations
-from tf_impl.layers import Adam
-from tf_impl.losses import LOSSES
-from tf_impl.train import TrainState
+from shared.spec.compute import Compute
+
+from . import checkpoint, train
+from .activations import activations
+from .layers import create_adam
+from .losses import LOSSES
+from .parallel import run_on_replicas
+from .train import TrainState
 
 __all__ = ["TensorFlowImplementation", "implementation"]
 
 
 class TensorFlowImplementation:
-    """The NumPy-in, NumPy-out face of this package; `device` is "cpu", "gpu" or "auto".
+    """The NumPy-in, NumPy-out interface of this package; the keywords are those of `Compute`.
 
-    `devices`, `batch_norm`: see `shared.spec.replicas`. Batches are those of all devices together.
+    Batches are those of all devices together.
     """
 
     name = "tf"
 
-    def __init__(
-        self, device: str = "cpu", *, devices: int = 1, batch_norm: str = "global"
-    ) -> None:
-        self.device = device
-        self.devices = devices
-        self.batch_norm = batch_norm
+    def __init__(self, device: str = "cpu", **compute: Any) -> None:
+        self.compute = Compute(device=device, **compute)
 
     def loss(
         self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
@@ -52,14 +55,7 @@ class TensorFlowImplementation:
 
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> TrainState:
         """Return a fresh training state with the weights that `seed` stands for."""
-        return train.create_train_state(
-            spec,
-            seed=seed,
-            dtype=dtype,
-            device=self.device,
-            devices=self.devices,
-            batch_norm=self.batch_norm,
-        )
+        return train.create_train_state(spec, replace(self.compute, dtype=dtype), seed=seed)
 
     def generate(
         self, state: TrainState, latents: np.ndarray, *, training: bool = False
@@ -87,10 +83,12 @@ class TensorFlowImplementation:
         self, state: TrainState, real_images: np.ndarray, latents: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
-        scratch = self.create(state.spec, dtype=state.dtype.name)
-        checkpoint.import_state(scratch, checkpoint.export_state(state))
+        scratch = train.create_train_state(
+            state.spec, state.compute, arrays=checkpoint.export_state(state)
+        )
+        step = partial(train.compute_step, scratch)
         batches = train.batches_to_devices(scratch, real_images, latents)
-        _, gradients = train.compute_step(scratch, *batches)
+        _, gradients = run_on_replicas(scratch.strategy, step, *batches)
         return checkpoint.export_gradients(scratch, gradients)
 
     def train_step(
@@ -111,12 +109,13 @@ class TensorFlowImplementation:
         settings: AdamSpec,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the parameter and both moments after update number `step` (the first is 1)."""
-        variable = keras.Variable(parameter, dtype=str(parameter.dtype))
-        optimizer = Adam(settings, [variable])
-        optimizer.step.assign(step - 1)
+        held = keras.layers.Layer(dtype=str(parameter.dtype))
+        variable = held.add_weight(shape=parameter.shape)
+        optimizer = create_adam(held, settings)
         (first,), (second,) = optimizer.first_moments, optimizer.second_moments
-        first.assign(m)
-        second.assign(v)
+        values = ((variable, parameter), (first, m), (second, v), (optimizer.iterations, step - 1))
+        for held_variable, value in values:
+            held_variable.assign(value)
         optimizer.apply([tf.constant(gradient)])
         return variable.numpy(), first.numpy(), second.numpy()
 

@@ -2,25 +2,66 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow import Tensor
 
 from shared.interface import check_arrays
-from shared.spec import NETWORKS, NetworkName, optimizer_name, state_shapes
+from shared.spec import NETWORKS, NetworkName, SystemSpec, optimizer_name, state_shapes
+from shared.spec.compute import Compute, resolve
+from shared.spec.streams import initial_state
 
-if TYPE_CHECKING:
-    from tf_impl.state import TrainState
+from . import fast, layers, parallel
+from .models import create_models
+from .state import MODES, TrainState, choose_layers, has_gpu, select_device
 
-__all__ = ["export_gradients", "export_state", "import_state"]
+__all__ = ["create_train_state", "export_gradients", "export_state", "import_state"]
+
+
+def create_train_state(
+    spec: SystemSpec,
+    compute: Compute | None = None,
+    *,
+    seed: int = 0,
+    arrays: dict[str, np.ndarray] | None = None,
+) -> TrainState:
+    """Return a state with these arrays, or a fresh one with the weights that `seed` stands for.
+
+    The weights of a seed are the same in every framework. `compute.mode` is one of MODES, None
+    for xla on one GPU and function otherwise: on a CPU, XLA's convolutions are slower. Raises
+    ValueError for a `compute` that cannot be had and for arrays that do not fit.
+    """
+    compute = resolve(compute or Compute(), spec, modes=MODES, has_gpu=has_gpu(), gpu_mode="xla")
+    if compute.mode == "xla" and compute.devices > 1:
+        raise ValueError("mode xla compiles for one device; expected mode function")
+    place = select_device(compute.device)
+    if compute.device == "gpu":
+        # A setting of the process: two states of different precisions cannot train side by side.
+        tf.config.experimental.enable_tensor_float_32_execution(compute.precision == "tf32")
+    strategy = parallel.create_strategy(compute.device, compute.devices)
+    with tf.device(place) if strategy is None else strategy.scope():
+        generator, discriminator = create_models(spec, choose_layers(compute))
+        adam = fast.Adam if compute.fast else layers.Adam
+        kind = adam if strategy is None else parallel.Adam
+        state = TrainState(
+            spec,
+            compute,
+            place,
+            generator,
+            discriminator,
+            layers.create_adam(generator, spec.generator_optimizer, kind),
+            layers.create_adam(discriminator, spec.discriminator_optimizer, kind),
+            strategy,
+        )
+    import_state(state, initial_state(spec, seed) if arrays is None else arrays)
+    return state
 
 
 def export_state(state: TrainState) -> dict[str, np.ndarray]:
     """Return weights, BN statistics, Adam moments and counters by canonical name."""
     variables = _variables(state)
-    return {name: _to_numpy(variables[name]) for name in state_shapes(state.spec)}
+    return {name: np.array(variables[name].numpy()) for name in state_shapes(state.spec)}
 
 
 def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> None:
@@ -28,49 +69,42 @@ def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> None:
     check_arrays(arrays, state_shapes(state.spec), "the state")
     for name, variable in _variables(state).items():
         # Keras' layouts are the canonical ones: HWIO, HWOI and (in, out).
-        dtype = tf.as_dtype(variable.dtype).as_numpy_dtype
-        variable.assign(np.asarray(arrays[name]).astype(dtype))
+        variable.assign(np.asarray(arrays[name]).astype(variable.dtype))
 
 
 def export_gradients(
-    state: TrainState, gradients: dict[NetworkName, list[tf.Tensor]]
+    state: TrainState, gradients: dict[NetworkName, list[Tensor]]
 ) -> dict[str, np.ndarray]:
-    """Return gradients in the order of each network's trainable variables, by canonical name."""
-    names = {
-        id(_network_variable(state, name)): name
-        for network in NETWORKS
-        for name in state.spec.parameters(network)
-    }
-    return {
-        names[id(variable)]: gradient.numpy()
-        for network in NETWORKS
-        for variable, gradient in zip(
-            state.network(network).trainable_variables, gradients[network], strict=True
-        )
-    }
+    """Return the gradients of each network's parameters, in their order, by canonical name."""
+    arrays: dict[str, np.ndarray] = {}
+    for network in NETWORKS:
+        variables = state.network(network).trainable_variables
+        found = {id(v): g for v, g in zip(variables, gradients[network], strict=True)}
+        for name, parameter in state.spec.parameters(network).items():
+            if parameter.trainable:
+                arrays[name] = found[id(_variable(state.network(network), name))].numpy()
+    return arrays
 
 
-def _variables(state: TrainState) -> dict[str, keras.Variable | tf.Variable]:
+def _variables(state: TrainState) -> dict[str, keras.Variable]:
     """Return every variable of the state by canonical name."""
-    variables: dict[str, keras.Variable | tf.Variable] = {}
+    variables: dict[str, keras.Variable] = {}
     for network in NETWORKS:
         optimizer = state.optimizer(network)
-        positions = {id(v): i for i, v in enumerate(optimizer.variables_to_update)}
+        trained = state.network(network).trainable_variables
+        positions = {id(variable): i for i, variable in enumerate(trained)}
         for name, parameter in state.spec.parameters(network).items():
-            variable = _network_variable(state, name)
+            variable = _variable(state.network(network), name)
             variables[name] = variable
             if parameter.trainable:
                 i = positions[id(variable)]
                 variables[optimizer_name(name, "m")] = optimizer.first_moments[i]
                 variables[optimizer_name(name, "v")] = optimizer.second_moments[i]
-        variables[f"{network}_optimizer/step"] = optimizer.step
+        variables[f"{network}_optimizer/step"] = optimizer.iterations
     return variables
 
 
-def _network_variable(state: TrainState, name: str) -> keras.Variable:
-    network, layer, parameter = name.split("/")
-    return getattr(getattr(state.network(network), layer), parameter)
-
-
-def _to_numpy(variable: keras.Variable | tf.Variable) -> np.ndarray:
-    return np.array(variable.numpy())
+def _variable(model: keras.Model, name: str) -> keras.Variable:
+    """Return a model's own variable for a canonical name."""
+    _, layer, parameter = name.split("/")
+    return getattr(getattr(model, layer), parameter)

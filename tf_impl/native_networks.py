@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from shared.convert.native_contents import NativeContents
 from shared.spec import NETWORKS, SystemSpec
+from tf_impl.layers import plain_layers
 from tf_impl.models import create_models
 
 __all__ = ["Networks", "native_names", "run_native"]
@@ -40,7 +41,7 @@ def run_native(
     """
     # On the CPU, because a GPU's matrix products round float32 more coarsely.
     with tf.device("/CPU:0"):
-        generator, discriminator = create_models(contents.spec, contents.dtype)
+        generator, discriminator = create_models(contents.spec, plain_layers(contents.dtype))
         models: dict[str, keras.Model] = {"generator": generator, "discriminator": discriminator}
         held = {network: models[network] for network in contents.networks}
         with h5py.File(path, "r") as file:

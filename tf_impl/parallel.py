@@ -7,25 +7,27 @@ means over the replicas, so they stay equal to the last bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow import Tensor
 
 from shared.spec.replicas import rows_of_replica
-from tf_impl import cluster
+
+from . import cluster, fast, layers
 
 __all__ = [
+    "Adam",
+    "GlobalBatchNorm",
+    "PerReplicaBatchNorm",
     "create_strategy",
-    "divided",
-    "first_result",
     "mean_over_replicas",
-    "own_copy",
     "prepare_devices",
-    "replica_count",
     "run_on_replicas",
+    "shard",
 ]
 
 
@@ -74,7 +76,7 @@ def _mirrored(kind: str, devices: int) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(names, cross_device_ops=operations)
 
 
-def divided(strategy: tf.distribute.Strategy, array: np.ndarray, batches: int) -> Any:
+def shard(strategy: tf.distribute.Strategy, array: np.ndarray, batches: int) -> Any:
     """Return each replica's rows of `batches` batches, on its device: `rows_of_replica`."""
     count = strategy.num_replicas_in_sync
 
@@ -92,12 +94,7 @@ def run_on_replicas(
     if strategy is None:
         return function(*arguments)
     results = strategy.run(function, args=arguments)
-    return tf.nest.map_structure(partial(first_result, strategy), results)
-
-
-def first_result(strategy: tf.distribute.Strategy, value: Any) -> tf.Tensor:
-    """Return what this host's first replica has."""
-    return strategy.experimental_local_results(value)[0]
+    return tf.nest.map_structure(lambda r: strategy.experimental_local_results(r)[0], results)
 
 
 def _require_gpus(devices: int) -> None:
@@ -129,7 +126,7 @@ def mean_over_replicas(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 def own_copy(variable: keras.Variable | tf.Variable) -> tf.Variable:
     """Return the copy of a variable that the running replica has on its own device.
 
-    A strategy would rather be told how the replicas' values become one. Here they are the same
+    A strategy expects to learn how the replicas' values become one. Here they are the same
     numbers on every replica, so that each can assign them to its own copy: no communication.
     """
     value = variable.value if isinstance(variable, keras.Variable) else variable
@@ -140,3 +137,47 @@ def own_copy(variable: keras.Variable | tf.Variable) -> tf.Variable:
     # A constant of the graph that is built; it counts the replicas of all hosts, each has as many.
     replica = int(tf.get_static_value(context.replica_id_in_sync_group))
     return copies[replica % len(copies)]
+
+
+class GlobalBatchNorm(layers.BatchNorm):
+    """Batch normalisation by the global batch, of which each replica has a slice."""
+
+    def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return x normalised by the global batch, whose mean and unbiased variance follow."""
+        x = tf.cast(x, self.variable_dtype)
+        axes = list(range(x.shape.rank - 1))
+        (mean,) = mean_over_replicas([tf.reduce_mean(x, axes)])
+        # Centred, so that no digits are lost; no gradient through the mean, as in tf.nn.moments,
+        # because the sum of what is centred is 0.
+        squares = tf.math.squared_difference(x, tf.stop_gradient(mean))
+        (variance,) = mean_over_replicas([tf.reduce_mean(squares, axes)])
+        count = tf.cast(replica_count() * (tf.size(x) // x.shape[-1]), x.dtype)
+        return self.normalize(x, mean, variance), mean, variance * (count / (count - 1))
+
+    def move(self, mean: Tensor, variance: Tensor) -> None:
+        """Move each replica's own copy of the running statistics, all of them alike."""
+        for running, batch in ((self.mean, mean), (self.var, variance)):
+            statistic = own_copy(running)
+            statistic.assign(statistic * (1.0 - self.momentum) + batch * self.momentum)
+
+
+class PerReplicaBatchNorm(fast.BatchNorm):
+    """Each replica normalises its own slice; the running statistics follow the replicas' mean."""
+
+    def move(self, mean: Tensor, variance: Tensor) -> None:
+        """Move each replica's own copy of the running statistics, all of them alike."""
+        GlobalBatchNorm.move(self, *mean_over_replicas([mean, variance]))
+
+
+class Adam(layers.Adam):
+    """Each replica updates its own copies, all of them by the same gradients."""
+
+    def apply(
+        self, grads: Sequence[Tensor], trainable_variables: list[keras.Variable] | None = None
+    ) -> None:
+        """Update every variable by its gradient, in the order given to `build`."""
+        step = own_copy(self._iterations).assign_add(1)
+        rate = own_copy(self._learning_rate)
+        held = (self._trainable_variables, self.first_moments, self.second_moments)
+        for variable, m, v, gradient in zip(*held, grads, strict=True):
+            self.move(own_copy(variable), own_copy(m), own_copy(v), gradient, step, rate)

@@ -9,6 +9,7 @@ from functools import partial
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow import Tensor
 
 from shared.run.command import run_training
 from shared.run.console import leave_others
@@ -16,14 +17,14 @@ from shared.run.options import TrainingOptions
 from shared.run.process import RunProcess
 from shared.run.training import open_run
 from shared.spec import NetworkName
-from tf_impl import cluster
-from tf_impl.checkpoint import export_state, import_state
-from tf_impl.losses import LOSSES
-from tf_impl.parallel import mean_over_replicas, prepare_devices, run_on_replicas
-from tf_impl.state import (
+from shared.spec.compute import Compute
+
+from . import cluster, parallel
+from .checkpoint import create_train_state, export_state
+from .losses import LOSSES
+from .state import (
     TrainState,
     batches_to_devices,
-    create_train_state,
     images_to_device,
     images_to_numpy,
     latents_to_device,
@@ -34,6 +35,7 @@ from tf_impl.state import (
 __all__ = [
     "TrainState",
     "batches_to_devices",
+    "compute_step",
     "create_train_state",
     "discriminate",
     "fit",
@@ -47,12 +49,10 @@ __all__ = [
     "train_step",
 ]
 
-Gradients = dict[NetworkName, list[tf.Tensor]]
+Gradients = dict[NetworkName, list[Tensor]]
 
 
-def train_step(
-    state: TrainState, real_images: tf.Tensor, latents: tf.Tensor
-) -> dict[str, tf.Tensor]:
+def train_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[str, Tensor]:
     """Update D on real and on detached fake images, then G through the updated D.
 
     `real_images` [steps · batch, …] and `latents` [batches · batch, latent_dim] come from
@@ -62,7 +62,7 @@ def train_step(
     Goodfellow et al. 2014, Algorithm 1.
     """
     with tf.device(state.device):
-        return _compiled(state, _step)(real_images, latents)
+        return _compiled(state, _losses_of_step)(real_images, latents)
 
 
 def _compiled(state: TrainState, function: Callable) -> Callable:
@@ -70,39 +70,36 @@ def _compiled(state: TrainState, function: Callable) -> Callable:
     name = function.__name__
     if name not in state.functions:
         state.functions[name] = tf.function(
-            partial(function, state), jit_compile=state.mode == "xla"
+            partial(function, state), jit_compile=state.compute.mode == "xla"
         )
     return state.functions[name]
 
 
-def _step(state: TrainState, real_images: tf.Tensor, latents: tf.Tensor) -> dict[str, tf.Tensor]:
-    return compute_step(state, real_images, latents)[0]
+def _losses_of_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[str, Tensor]:
+    step = partial(compute_step, state)
+    return parallel.run_on_replicas(state.strategy, step, real_images, latents)[0]
 
 
 def compute_step(
-    state: TrainState, real_images: tf.Tensor, latents: tf.Tensor
-) -> tuple[dict[str, tf.Tensor], Gradients]:
-    """Make the step of `train_step`; returns its losses and both networks' gradients."""
-    return run_on_replicas(state.strategy, partial(_step_of_replica, state), real_images, latents)
+    state: TrainState, real_images: Tensor, latents: Tensor
+) -> tuple[dict[str, Tensor], Gradients]:
+    """Make the step of `train_step`; returns its losses and both networks' gradients.
 
-
-def _step_of_replica(
-    state: TrainState, real_images: tf.Tensor, latents: tf.Tensor
-) -> tuple[dict[str, tf.Tensor], Gradients]:
-    """Make one replica's part of the step; returns the losses and gradients of the whole batch."""
+    Each of several replicas makes it on its own rows, and returns those of the whole batch.
+    """
     spec = state.spec
     spec.batch_size_of(real_images.shape[0], latents.shape[0])
     latent_batches = tf.split(latents, spec.latent_batches)
     real_batches = tf.split(real_images, spec.discriminator_steps)
     for real_batch, latent_batch in zip(real_batches, latent_batches, strict=False):
-        fake_images, generator_tape = forward_generator(state, latent_batch)
+        fake_images, tape = forward_generator(state, latent_batch)
         loss_real, loss_fake, discriminator_gradients = update_discriminator(
             state, real_batch, tf.stop_gradient(fake_images)
         )
     if spec.generator_batch != "same_images":
-        fake_images, generator_tape = forward_generator(state, latent_batches[-1])
-    generator_loss, generator_gradients = update_generator(state, fake_images, generator_tape)
-    losses = mean_over_replicas([loss_real, loss_fake, generator_loss])
+        fake_images, tape = forward_generator(state, latent_batches[-1])
+    generator_loss, generator_gradients = update_generator(state, fake_images, tape)
+    losses = parallel.mean_over_replicas([loss_real, loss_fake, generator_loss])
     loss_real, loss_fake, generator_loss = losses
     metrics = {
         "discriminator_loss": loss_real + loss_fake,
@@ -113,51 +110,61 @@ def _step_of_replica(
     return metrics, {"generator": generator_gradients, "discriminator": discriminator_gradients}
 
 
-def forward_generator(state: TrainState, latents: tf.Tensor) -> tuple[tf.Tensor, tf.GradientTape]:
+def forward_generator(state: TrainState, latents: Tensor) -> tuple[Tensor, tf.GradientTape]:
     """Return the images of a pass of G, and the tape that leads back to G's gradients."""
     with tf.GradientTape() as tape:
-        return state.generator(latents, training=True), tape
+        return forward(state, state.generator, latents), tape
 
 
 def update_discriminator(
-    state: TrainState, real_images: tf.Tensor, fake_images: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    state: TrainState, real_images: Tensor, fake_images: Tensor
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Update D; returns its losses on real and on fake images, and its gradients."""
-    loss, discriminator = LOSSES[state.spec.loss], state.discriminator
+    loss = LOSSES[state.spec.loss]
     with tf.GradientTape() as tape:
+        scores = partial(forward, state, state.discriminator)
         # Two passes, so that each batch has its own BN statistics:
         # docs/porting.md#batch-norm-batches.
-        real_scores = discriminator(real_images, training=True)
-        fake_scores = discriminator(fake_images, training=True)
-        loss_real = loss.discriminator_real(tf.cast(real_scores, state.dtype))
-        loss_fake = loss.discriminator_fake(tf.cast(fake_scores, state.dtype))
+        real_scores, fake_scores = scores(real_images), scores(fake_images)
+        loss_real = loss.discriminator_real(real_scores)
+        loss_fake = loss.discriminator_fake(fake_scores)
         total = loss_real + loss_fake
-    gradients = mean_over_replicas(tape.gradient(total, discriminator.trainable_variables))
-    state.discriminator_optimizer.apply(gradients)
+    gradients = tape.gradient(total, state.discriminator.trainable_variables)
+    gradients = _update(state, "discriminator", gradients)
     return loss_real, loss_fake, gradients
 
 
 def update_generator(
-    state: TrainState, fake_images: tf.Tensor, generator_tape: tf.GradientTape
-) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    state: TrainState, fake_images: Tensor, generator_tape: tf.GradientTape
+) -> tuple[Tensor, list[Tensor]]:
     """Update G through D as it is now; returns G's loss and gradients."""
     # Watching nothing but the images spares the discriminator's weight gradients. Never
     # `discriminator.trainable = False`: Keras would switch its BN to inference mode.
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(fake_images)
-        scores = state.discriminator(fake_images, training=True)
-        generator_loss = LOSSES[state.spec.loss].generator(tf.cast(scores, state.dtype))
+        scores = forward(state, state.discriminator, fake_images)
+        generator_loss = LOSSES[state.spec.loss].generator(scores)
     gradients = generator_tape.gradient(
         fake_images,
         state.generator.trainable_variables,
         output_gradients=tape.gradient(generator_loss, fake_images),
     )
-    gradients = mean_over_replicas(gradients)
-    state.generator_optimizer.apply(gradients)
+    gradients = _update(state, "generator", gradients)
     return generator_loss, gradients
 
 
-def generate(state: TrainState, latents: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+def _update(state: TrainState, name: NetworkName, gradients: list[Tensor]) -> list[Tensor]:
+    gradients = parallel.mean_over_replicas(gradients)
+    state.optimizer(name).apply(gradients)
+    return gradients
+
+
+def forward(state: TrainState, network: keras.Model, x: Tensor, training: bool = True) -> Tensor:
+    """Return a network's images or scores in the dtype of its weights."""
+    return tf.cast(network(x, training=training), state.dtype)
+
+
+def generate(state: TrainState, latents: Tensor, *, training: bool = False) -> Tensor:
     """Return images for latents; the state does not change.
 
     `training` normalises by the batch's statistics instead of the running ones.
@@ -166,20 +173,20 @@ def generate(state: TrainState, latents: tf.Tensor, *, training: bool = False) -
         return _compiled(state, _forward)("generator", latents, training)
 
 
-def discriminate(state: TrainState, images: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+def discriminate(state: TrainState, images: Tensor, *, training: bool = False) -> Tensor:
     """Return scores [batch] of images; the state does not change."""
     with tf.device(state.device):
         return _compiled(state, _forward)("discriminator", images, training)
 
 
-def _forward(state: TrainState, name: NetworkName, x: tf.Tensor, training: bool) -> tf.Tensor:
+def _forward(state: TrainState, name: NetworkName, x: Tensor, training: bool) -> Tensor:
     network = state.network(name)
     statistics = [tf.identity(variable.value) for variable in network.non_trainable_variables]
-    output = network(x, training=training)
+    output = forward(state, network, x, training)
     if training:
         for variable, value in zip(network.non_trainable_variables, statistics, strict=True):
             variable.assign(value)
-    return tf.cast(output, state.dtype)
+    return output
 
 
 def fit(state: TrainState, run: RunProcess) -> None:
@@ -201,20 +208,17 @@ def train(options: TrainingOptions) -> None:
     """Train as the command line says, in this process; it is one of several or the only one."""
     with cluster.joined():
         cluster.connect(options.device, options.devices, options.wait_limit)
-        prepare_devices(options.device, options.devices)
+        parallel.prepare_devices(options.device, options.devices)
         versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
         device = select_device(options.device)
         run = open_run(options, device, versions, cluster.processes())
-        state = create_train_state(
-            options.spec,
-            seed=options.seed,
+        compute = Compute(
             dtype=options.dtype,
             device=options.device,
             devices=options.devices,
             batch_norm=options.batch_norm,
         )
-        if run.restored is not None:
-            import_state(state, run.restored)
+        state = create_train_state(options.spec, compute, seed=options.seed, arrays=run.restored)
         with run:
             if run.restored is None:
                 run.save_initial_samples(_samples(state, run))

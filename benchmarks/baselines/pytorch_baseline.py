@@ -10,14 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pytorch_impl import checkpoint
-from pytorch_impl.models import DCGAN64Discriminator, DCGAN64Generator
+from pytorch_impl.fast import fast_layers
+from pytorch_impl.layers import plain_layers
+from pytorch_impl.models import create_models
 from pytorch_impl.state import TrainState, select_device
 from pytorch_impl.state import synchronize as synchronize_state
 from shared.spec import AdamSpec, Conventions, SystemSpec
+from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
 
 __all__ = [
@@ -34,19 +36,6 @@ __all__ = [
 
 CONVENTIONS = Conventions()
 """PyTorch's own layers, loss and Adam follow the spec."""
-
-
-class PlainGenerator(DCGAN64Generator):
-    """The generator with its first layer as a transposed convolution, as the tutorial has it."""
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """Return images."""
-        x = self.conv_transpose_1(latents[:, :, None, None])
-        x = F.relu(self.batch_norm_1(x), inplace=True)
-        x = F.relu(self.batch_norm_2(self.conv_transpose_2(x)), inplace=True)
-        x = F.relu(self.batch_norm_3(self.conv_transpose_3(x)), inplace=True)
-        x = F.relu(self.batch_norm_4(self.conv_transpose_4(x)), inplace=True)
-        return torch.tanh(self.conv_transpose_5(x))
 
 
 @dataclass
@@ -70,12 +59,14 @@ def create(
         raise ValueError(f"the baseline trains dcgan64 with bce, received {spec.name}, {spec.loss}")
     torch.set_num_threads(threads)
     place = select_device(device)
-    generator = PlainGenerator(spec).to(place)
-    discriminator = DCGAN64Discriminator(spec).to(place)
+    plain, fast = plain_layers(torch.float32), fast_layers(torch.float32)
+    # The tutorial's activations are in place too.
+    layers = plain._replace(relu=fast.relu, leaky_relu=fast.leaky_relu)
+    generator, discriminator = (network.to(place) for network in create_models(spec, layers))
     state = TrainState(
         spec,
+        Compute(device=device, precision=precision),
         place,
-        torch.float32,
         generator,
         discriminator,
         _adam(generator, spec.generator_optimizer),

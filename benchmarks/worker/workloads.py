@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -15,12 +14,9 @@ from benchmarks.plan import host
 from benchmarks.plan.configuration import DTYPE, Request
 from benchmarks.worker.feed import Batch, Feed
 from shared.spec import SystemSpec
+from shared.spec.compute import Compute
 
 Operation = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
-class UnsupportedError(Exception):
-    """The implementation does not offer what a configuration asks for."""
 
 
 @dataclass(frozen=True)
@@ -95,22 +91,12 @@ def create_workload(spec: SystemSpec, seed: int, request: Request, feed: Feed) -
 
     inputs = feed.on_device(move)
 
-    def step() -> dict[str, Any]:
-        nonlocal state  # JAX's step is a pure function: it returns the new state
-        answer = train_step(state, *next(inputs))
-        state, losses = answer if isinstance(answer, tuple) else (state, answer)
-        return dict(losses)
-
-    def import_state(arrays: dict[str, np.ndarray]) -> None:
-        nonlocal state
-        state = checkpoint.import_state(state, arrays) or state
-
     return Workload(
-        step=step,
+        step=lambda: train_step(state, *next(inputs)),
         synchronize=lambda: train.synchronize(state),
         wait=lambda: framework.wait(request),
         export_state=lambda: checkpoint.export_state(state),
-        import_state=import_state,
+        import_state=lambda arrays: checkpoint.import_state(state, arrays),
         effective_settings=lambda: settings(state) | framework.read_back(_generator(state)),
         peak_device_bytes=lambda: framework.peak_device_bytes(request),
         communicate=(framework.communication(request, spec, state) if asked.devices > 1 else None),
@@ -118,35 +104,26 @@ def create_workload(spec: SystemSpec, seed: int, request: Request, feed: Feed) -
 
 
 def create_state(train: ModuleType, spec: SystemSpec, seed: int, request: Request) -> Any:
-    """Return an implementation's training state in the precision and mode that were asked for.
-
-    Raises UnsupportedError where the implementation knows no such keyword.
-    """
+    """Return an implementation's training state in the precision and mode that were asked for."""
     configuration = request.configuration
-    keywords: dict[str, Any] = {"seed": seed, "dtype": DTYPE, "device": request.device}
-    known = inspect.signature(train.create_train_state).parameters
-    for name, value, usual in (
-        ("precision", configuration.precision, "float32"),
-        ("mode", configuration.mode, None),
-        ("devices", configuration.devices, 1),
-    ):
-        if name in known:
-            keywords[name] = value
-        elif value != usual:
-            raise UnsupportedError(
-                f"{train.__name__}.create_train_state takes no {name}, and {value!r} was asked "
-                f"for; leave out --{name}"
-            )
-    return train.create_train_state(spec, **keywords)
+    compute = Compute(
+        dtype=DTYPE,
+        precision=configuration.precision,
+        mode=configuration.mode,
+        device=request.device,
+        devices=configuration.devices,
+    )
+    return train.create_train_state(spec, compute, seed=seed)
 
 
 def settings(state: Any) -> dict[str, Any]:
     """Return the mode of a state; a baseline has none."""
-    mode = getattr(state, "mode", None)
-    return {"mode": None if mode is None else str(mode)}
+    return {"mode": state.compute.mode if hasattr(state, "compute") else None}
 
 
 def _generator(state: Any) -> Any:
-    """Return the generator of a state of ours or of a baseline's."""
+    """Return the generator of a state of ours or of a baseline's; of JAX all arrays."""
     state = getattr(state, "train_state", state)
-    return state.networks["generator"] if hasattr(state, "networks") else state.generator
+    if hasattr(state, "networks"):
+        return state.networks["generator"]
+    return state.generator if hasattr(state, "generator") else state.arrays

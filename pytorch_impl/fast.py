@@ -1,0 +1,141 @@
+"""What makes a step faster and changes no number; a reader can skip it.
+
+Drop-in for what `layers` and `train` have in its plain form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import layers, parallel
+
+__all__ = ["CapturedStep", "fast_layers", "in_one_pass"]
+
+
+def fast_layers(dtype: torch.dtype) -> layers.Layers:
+    """Return the layers with weights of `dtype`."""
+    return layers.plain_layers(dtype)._replace(
+        conv_transpose=partial(conv_transpose, dtype=dtype),
+        batch_norm=partial(BatchNorm, dtype=dtype),
+        relu=partial(F.relu, inplace=True),
+        leaky_relu=partial(F.leaky_relu, negative_slope=0.2, inplace=True),
+    )
+
+
+def conv_transpose(
+    in_features: int,
+    out_features: int,
+    stride: int,
+    padding: int,
+    *,
+    bias: bool = False,
+    dtype: torch.dtype,
+) -> nn.ConvTranspose2d:
+    """Return a transposed convolution; without padding it is one of images of one pixel."""
+    kind = nn.ConvTranspose2d if padding or bias else ConvTransposeOfOnePixel
+    return kind(in_features, out_features, 4, stride, padding, bias=bias, dtype=dtype)
+
+
+class ConvTransposeOfOnePixel(nn.ConvTranspose2d):
+    """A transposed convolution of images of one pixel, in one matrix product.
+
+    oneDNN runs the weight gradient of such a convolution at a twentieth of the speed.
+    """
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Return images of the kernel's size, for x [batch, features, 1, 1]."""
+        kernel = self.weight.permute(0, 2, 3, 1)  # channels_last: nothing is moved
+        features, height, width, channels = kernel.shape
+        y = x.flatten(1) @ kernel.reshape(features, -1)
+        return y.view(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+class ByBatch(nn.Module):
+    """Of a BN layer: normalises `batches` batches that lie one after another, each by itself.
+
+    The running statistics move once for each of them, in their order.
+    """
+
+    batches = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x, [batches · batch, features, ...]."""
+        if self.batches == 1:
+            return super().forward(x)
+        normalize = super().forward
+        return torch.cat([normalize(batch) for batch in x.chunk(self.batches)])
+
+
+class BatchNorm(ByBatch, layers.BatchNorm):
+    """As the plain one."""
+
+
+class GlobalBatchNorm(ByBatch, parallel.GlobalBatchNorm):
+    """As that of several CPU devices."""
+
+
+class SyncBatchNorm(ByBatch, nn.SyncBatchNorm):
+    """As that of several GPUs."""
+
+
+def in_one_pass(
+    network: nn.Module, function: Callable[[Tensor], Tensor], *inputs: Tensor
+) -> tuple[Tensor, ...]:
+    """Return `function` of each input, by one pass through the network instead of several."""
+    normalizing = [layer for layer in network.modules() if isinstance(layer, ByBatch)]
+    try:
+        for layer in normalizing:
+            layer.batches = len(inputs)
+        return function(torch.cat(inputs)).chunk(len(inputs))
+    finally:
+        for layer in normalizing:
+            layer.batches = 1
+
+
+Step = Callable[[Tensor, Tensor], dict[str, Tensor]]
+WARM_UP_STEPS = 3  # so that no library allocates or chooses an algorithm while it is recorded
+
+
+class CapturedStep:
+    """A whole training step as one CUDA graph: a launch per step instead of hundreds.
+
+    Below a batch of some 256 images a large GPU waits for Python to launch kernels. The step is
+    recorded once and replayed on inputs of the same shapes: PyTorch's notes on CUDA semantics,
+    "CUDA Graphs". Not run on a GPU yet.
+
+    `restore` puts the training state back to where it was before the warm-up, in place: the graph
+    holds the addresses of its tensors.
+    """
+
+    def __init__(
+        self, step: Step, real_images: Tensor, latents: Tensor, restore: Callable[[], None]
+    ) -> None:
+        self._real_images, self._latents = real_images.clone(), latents.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_STEPS):
+                step(self._real_images, self._latents)
+        torch.cuda.current_stream().wait_stream(stream)
+        restore()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._metrics = step(self._real_images, self._latents)
+
+    def __call__(self, real_images: Tensor, latents: Tensor) -> dict[str, Tensor]:
+        """Make the step; raises ValueError for inputs of other shapes."""
+        if (real_images.shape, latents.shape) != (self._real_images.shape, self._latents.shape):
+            raise ValueError(
+                "mode cudagraph takes the shapes of its first step, "
+                f"{tuple(self._real_images.shape)} and {tuple(self._latents.shape)}; received "
+                f"{tuple(real_images.shape)} and {tuple(latents.shape)}"
+            )
+        self._real_images.copy_(real_images)
+        self._latents.copy_(latents)
+        self._graph.replay()
+        return {name: value.clone() for name, value in self._metrics.items()}
