@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,13 +12,13 @@ from jax.sharding import Sharding
 
 from shared.interface import check_arrays
 from shared.spec import NETWORKS, AdamSpec, NetworkName, SystemSpec, optimizer_name, state_shapes
-from shared.spec.compute import Compute, resolve
+from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
 
 from . import parallel
 from .layers import Adam, create_adam
 from .models import create_models
-from .state import MODES, Modules, TrainState, choose_layers, has_gpu, select_device
+from .state import Modules, TrainState, check_compute, choose_layers, select_device
 
 __all__ = ["create_train_state", "export_gradients", "export_state", "import_state"]
 
@@ -34,28 +35,29 @@ def create_train_state(
     The weights of a seed are the same in every framework. `compute.mode` is one of MODES, None
     for jit. Raises ValueError for a `compute` that cannot be had and for arrays that do not fit.
     """
-    compute = resolve(compute or Compute(), spec, modes=MODES, has_gpu=has_gpu())
-    if compute.dtype == "float64" and not jax.config.values["jax_enable_x64"]:
-        raise ValueError("float64 in JAX needs x64; enter `with jax.enable_x64(True):` first")
+    compute = check_compute(spec, compute or Compute())
     place: jax.Device | Sharding = select_device(compute.device)
     mesh = parallel.mesh_of(compute.device, compute.devices)
     if mesh is not None:
         place = parallel.replicated(mesh)
 
-    def create() -> tuple[nnx.Module, nnx.Module, Adam, Adam]:
-        generator, discriminator = create_models(spec, choose_layers(compute))
-        return (
-            generator,
-            discriminator,
-            create_adam(generator, spec.generator_optimizer),
-            create_adam(discriminator, spec.discriminator_optimizer),
-        )
-
     # Abstract networks hold shapes alone: no initial weights are drawn to be thrown away.
-    graph, shapes = nnx.split(nnx.eval_shape(create))
+    graph, shapes = nnx.split(nnx.eval_shape(partial(_create_modules, spec, compute)))
     state = TrainState(spec, compute, place, graph, shapes, mesh)
     import_state(state, initial_state(spec, seed) if arrays is None else arrays)
     return state
+
+
+def _create_modules(
+    spec: SystemSpec, compute: Compute
+) -> tuple[nnx.Module, nnx.Module, Adam, Adam]:
+    generator, discriminator = create_models(spec, choose_layers(compute))
+    return (
+        generator,
+        discriminator,
+        create_adam(generator, spec.generator_optimizer),
+        create_adam(discriminator, spec.discriminator_optimizer),
+    )
 
 
 def export_state(state: TrainState) -> dict[str, np.ndarray]:

@@ -175,12 +175,6 @@ def scale_by_adam(
     first updates are off by 6e-6.
     """
 
-    def initialise(parameters: optax.Params) -> optax.ScaleByAdamState:
-        zeros = partial(jax.tree.map, jnp.zeros_like)
-        return optax.ScaleByAdamState(
-            jnp.zeros([], jnp.int32), zeros(parameters), zeros(parameters)
-        )
-
     def update(
         gradients: optax.Updates,
         state: optax.ScaleByAdamState,
@@ -201,4 +195,9 @@ def scale_by_adam(
 
         return jax.tree.map(step, m, v), optax.ScaleByAdamState(count, m, v)
 
-    return optax.GradientTransformationExtraArgs(initialise, update)
+    return optax.GradientTransformationExtraArgs(_zero_moments, update)
+
+
+def _zero_moments(parameters: optax.Params) -> optax.ScaleByAdamState:
+    zeros = partial(jax.tree.map, jnp.zeros_like)
+    return optax.ScaleByAdamState(jnp.zeros([], jnp.int32), zeros(parameters), zeros(parameters))

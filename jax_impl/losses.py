@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array as Tensor
 
 __all__ = [
     "LOSSES",
@@ -35,21 +36,19 @@ _GRADIENT_FLOOR = float(np.float32(1e-12))
 
 
 @jax.custom_jvp
-def softplus(x: jax.Array) -> jax.Array:
+def softplus(x: Tensor) -> Tensor:
     """Return log(1 + eˣ) of each number."""
     return jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
 
 
 @softplus.defjvp
-def _softplus_jvp(
-    primals: tuple[jax.Array], tangents: tuple[jax.Array]
-) -> tuple[jax.Array, jax.Array]:
+def _softplus_jvp(primals: tuple[Tensor], tangents: tuple[Tensor]) -> tuple[Tensor, Tensor]:
     # jax.nn.softplus differentiates log(eˣ + e⁰), which costs accuracy: docs/losses.md.
     (x,), (dx,) = primals, tangents
     return softplus(x), jax.nn.sigmoid(x) * dx
 
 
-def binary_cross_entropy_with_logits(scores: jax.Array, label: float) -> jax.Array:
+def binary_cross_entropy_with_logits(scores: Tensor, label: float) -> Tensor:
     """Return -label · log σ(score) - (1 - label) · log(1 - σ(score)) of each score, [batch].
 
     A term of weight 0 is left out, so that an infinite score never becomes 0 · ∞.
@@ -62,7 +61,7 @@ def binary_cross_entropy_with_logits(scores: jax.Array, label: float) -> jax.Arr
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def binary_cross_entropy(probabilities: jax.Array, label: float) -> jax.Array:
+def binary_cross_entropy(probabilities: Tensor, label: float) -> Tensor:
     """Return the cross entropy of each probability in [0, 1], [batch], as torch.nn.BCELoss does.
 
     Both logarithms are clamped at -100, and the denominator p(1 - p) of the gradient at 1e-12.
@@ -74,21 +73,21 @@ def binary_cross_entropy(probabilities: jax.Array, label: float) -> jax.Array:
 
 @binary_cross_entropy.defjvp
 def _binary_cross_entropy_jvp(
-    label: float, primals: tuple[jax.Array], tangents: tuple[jax.Array]
-) -> tuple[jax.Array, jax.Array]:
+    label: float, primals: tuple[Tensor], tangents: tuple[Tensor]
+) -> tuple[Tensor, Tensor]:
     (p,), (dp,) = primals, tangents
     gradient = (p - label) / jnp.maximum(p * (1.0 - p), _GRADIENT_FLOOR)
     return binary_cross_entropy(p, label), gradient * dp
 
 
-def _log1m(p: jax.Array) -> jax.Array:
+def _log1m(p: Tensor) -> Tensor:
     # XLA's float64 log1p on a CPU is off by 120 ULP near -0.41. This is Goldberg 1991, theorem 4:
     # the quotient makes up for the rounding of 1 - p.
     rest = 1.0 - p
     return jnp.where(rest == 1.0, -p, jnp.log(rest) * (p / (1.0 - rest)))
 
 
-def half_squared_error(scores: jax.Array, label: float) -> jax.Array:
+def half_squared_error(scores: Tensor, label: float) -> Tensor:
     """Return ½(score - label)² of each score, [batch]."""
     return 0.5 * jnp.square(scores - label)
 
@@ -101,38 +100,38 @@ class AdversarialLoss:
     descends the same elementwise loss with the label turned around.
     """
 
-    elementwise: Callable[[jax.Array, float], jax.Array]
+    elementwise: Callable[[Tensor, float], Tensor]
     saturating: bool = False
 
     def discriminator(
         self,
-        real_scores: jax.Array,
-        fake_scores: jax.Array,
+        real_scores: Tensor,
+        fake_scores: Tensor,
         *,
         real_label: float = 1.0,
         fake_label: float = 0.0,
-    ) -> jax.Array:
+    ) -> Tensor:
         """Return the discriminator's loss, the sum of its real and its fake half."""
         halves = self._mean(real_scores, real_label) + self._mean(fake_scores, fake_label)
         return halves.astype(real_scores.dtype)
 
-    def discriminator_real(self, real_scores: jax.Array, *, real_label: float = 1.0) -> jax.Array:
+    def discriminator_real(self, real_scores: Tensor, *, real_label: float = 1.0) -> Tensor:
         """Return the discriminator's loss on the scores of real images."""
         return self._mean(real_scores, real_label).astype(real_scores.dtype)
 
-    def discriminator_fake(self, fake_scores: jax.Array, *, fake_label: float = 0.0) -> jax.Array:
+    def discriminator_fake(self, fake_scores: Tensor, *, fake_label: float = 0.0) -> Tensor:
         """Return the discriminator's loss on the scores of fake images."""
         return self._mean(fake_scores, fake_label).astype(fake_scores.dtype)
 
     def generator(
-        self, fake_scores: jax.Array, *, generator_label: float = 1.0, fake_label: float = 0.0
-    ) -> jax.Array:
+        self, fake_scores: Tensor, *, generator_label: float = 1.0, fake_label: float = 0.0
+    ) -> Tensor:
         """Return the generator's loss."""
         if self.saturating:
             return (-self._mean(fake_scores, fake_label)).astype(fake_scores.dtype)
         return self._mean(fake_scores, generator_label).astype(fake_scores.dtype)
 
-    def each(self, scores: jax.Array, label: float) -> jax.Array:
+    def each(self, scores: Tensor, label: float) -> Tensor:
         """Return the loss of each score, [batch]; float32 for bfloat16 and float16 scores.
 
         Every operation on a bfloat16 rounds to 8 bits, as does the 1/n of the mean's gradient. So
@@ -142,7 +141,7 @@ class AdversarialLoss:
             scores = scores.astype(jnp.float32)
         return self.elementwise(scores, label)
 
-    def _mean(self, scores: jax.Array, label: float) -> jax.Array:
+    def _mean(self, scores: Tensor, label: float) -> Tensor:
         """Average `each` over the batch; a shape other than [batch] is a ValueError."""
         if scores.ndim != 1 or scores.shape[0] == 0:
             raise ValueError(

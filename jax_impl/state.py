@@ -13,7 +13,7 @@ from jax import Array as Tensor
 from jax.sharding import Mesh, Sharding
 
 from shared.spec import AdamSpec, NetworkName, SystemSpec
-from shared.spec.compute import PRECISIONS, Compute, uses_gpu
+from shared.spec.compute import PRECISIONS, Compute, resolve, uses_gpu
 
 from . import fast, parallel
 from .layers import Adam, Layers, plain_layers
@@ -24,6 +24,7 @@ __all__ = [
     "PRECISIONS",
     "TrainState",
     "batches_to_devices",
+    "check_compute",
     "choose_layers",
     "images_to_device",
     "images_to_numpy",
@@ -121,6 +122,14 @@ def has_gpu() -> bool:
         return bool(jax.devices("gpu"))
     except RuntimeError:  # no platform of this kind
         return False
+
+
+def check_compute(spec: SystemSpec, compute: Compute) -> Compute:
+    """Return `compute` with its device and mode; what cannot be had is a ValueError."""
+    compute = resolve(compute, spec, modes=MODES, has_gpu=has_gpu())
+    if compute.dtype == "float64" and not jax.config.values["jax_enable_x64"]:
+        raise ValueError("float64 in JAX needs x64; enter `with jax.enable_x64(True):` first")
+    return compute
 
 
 def choose_layers(compute: Compute) -> Layers:

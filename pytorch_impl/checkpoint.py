@@ -16,13 +16,13 @@ from shared.spec import (
     optimizer_name,
     state_shapes,
 )
-from shared.spec.compute import Compute, resolve
+from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
 
 from .layers import create_adam
 from .models import create_models
-from .parallel import average_statistics, check_processes, replicate
-from .state import MODES, TrainState, choose_layers, select_device
+from .parallel import average_statistics, replicate
+from .state import TrainState, check_compute, choose_layers, select_device
 
 __all__ = [
     "create_train_state",
@@ -48,13 +48,8 @@ def create_train_state(
     The weights of a seed are the same in every framework. `compute.mode` is one of MODES, None
     for eager. Raises ValueError for a `compute` that cannot be had and for arrays that do not fit.
     """
-    compute = resolve(compute or Compute(), spec, modes=MODES, has_gpu=torch.cuda.is_available())
-    check_processes(compute.devices)
-    if compute.mode == "cudagraph" and (compute.device == "cpu" or compute.devices > 1):
-        raise ValueError("mode cudagraph needs one GPU; expected mode eager or compile")
+    compute = check_compute(spec, compute or Compute())
     place = select_device(compute.device)
-    if compute.device == "gpu":
-        _set_tf32(compute.precision == "tf32")
     generator, discriminator = create_models(spec, choose_layers(compute))
     for network in (generator, discriminator):
         # channels_last is NHWC in memory, the layout that convolutions run fastest in.
@@ -75,13 +70,6 @@ def create_train_state(
     if compute.devices > 1:
         state.replicated = {name: replicate(state.network(name)) for name in NETWORKS}
     return state
-
-
-def _set_tf32(allowed: bool) -> None:
-    # Settings of the process: two states of different precisions cannot train beside each other.
-    precision = "tf32" if allowed else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
 
 
 def export_state(state: TrainState) -> dict[str, np.ndarray]:

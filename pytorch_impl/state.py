@@ -11,10 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from shared.spec import NetworkName, SystemSpec
-from shared.spec.compute import PRECISIONS, Compute, uses_gpu
+from shared.spec.compute import PRECISIONS, Compute, resolve, uses_gpu
 from shared.spec.replicas import rows_of_replica
 
-from . import fast
+from . import fast, parallel
 from .cluster import process_number
 from .layers import Layers, plain_layers
 
@@ -24,11 +24,13 @@ __all__ = [
     "PRECISIONS",
     "TrainState",
     "batches_to_devices",
+    "check_compute",
     "choose_layers",
     "images_to_device",
     "images_to_numpy",
     "latents_to_device",
     "select_device",
+    "set_tf32",
     "synchronize",
 ]
 
@@ -74,6 +76,25 @@ def select_device(name: str) -> torch.device:
     if use_gpu and dist.is_initialized():
         torch.cuda.set_device(process_number() % torch.cuda.device_count())
     return torch.device("cuda" if use_gpu else "cpu")
+
+
+def check_compute(spec: SystemSpec, compute: Compute) -> Compute:
+    """Return `compute` with its device and mode; what cannot be had is a ValueError."""
+    compute = resolve(compute, spec, modes=MODES, has_gpu=torch.cuda.is_available())
+    parallel.check_processes(compute.devices)
+    if compute.mode == "cudagraph" and (compute.device == "cpu" or compute.devices > 1):
+        raise ValueError("mode cudagraph needs one GPU; expected mode eager or compile")
+    if compute.device == "gpu":
+        set_tf32(compute.precision == "tf32")
+    return compute
+
+
+def set_tf32(allowed: bool) -> None:
+    """Let float32 products on a GPU be TF32, or forbid it, in the whole process."""
+    # So two states of different precisions cannot train beside each other.
+    precision = "tf32" if allowed else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
 
 
 def choose_layers(compute: Compute) -> Layers:

@@ -9,12 +9,12 @@ from tensorflow import Tensor
 
 from shared.interface import check_arrays
 from shared.spec import NETWORKS, NetworkName, SystemSpec, optimizer_name, state_shapes
-from shared.spec.compute import Compute, resolve
+from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
 
 from . import fast, layers, parallel
 from .models import create_models
-from .state import MODES, TrainState, choose_layers, has_gpu, select_device
+from .state import TrainState, check_compute, choose_layers, select_device
 
 __all__ = ["create_train_state", "export_gradients", "export_state", "import_state"]
 
@@ -32,13 +32,8 @@ def create_train_state(
     for xla on one GPU and function otherwise: on a CPU, XLA's convolutions are slower. Raises
     ValueError for a `compute` that cannot be had and for arrays that do not fit.
     """
-    compute = resolve(compute or Compute(), spec, modes=MODES, has_gpu=has_gpu(), gpu_mode="xla")
-    if compute.mode == "xla" and compute.devices > 1:
-        raise ValueError("mode xla compiles for one device; expected mode function")
+    compute = check_compute(spec, compute or Compute())
     place = select_device(compute.device)
-    if compute.device == "gpu":
-        # A setting of the process: two states of different precisions cannot train side by side.
-        tf.config.experimental.enable_tensor_float_32_execution(compute.precision == "tf32")
     strategy = parallel.create_strategy(compute.device, compute.devices)
     with tf.device(place) if strategy is None else strategy.scope():
         generator, discriminator = create_models(spec, choose_layers(compute))

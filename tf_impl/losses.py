@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
+from tensorflow import Tensor
 
 __all__ = [
     "LOSSES",
@@ -31,7 +32,7 @@ __all__ = [
 _GRADIENT_FLOOR = float(np.float32(1e-12))
 
 
-def binary_cross_entropy_with_logits(scores: tf.Tensor, label: float) -> tf.Tensor:
+def binary_cross_entropy_with_logits(scores: Tensor, label: float) -> Tensor:
     """Return -label · log σ(score) - (1 - label) · log(1 - σ(score)) of each score, [batch].
 
     At ±∞ this op returns nan where the truth is finite or infinite: docs/losses.md.
@@ -41,8 +42,8 @@ def binary_cross_entropy_with_logits(scores: tf.Tensor, label: float) -> tf.Tens
     # The op's own gradient is a sum of 1, -label and e^-|x|. In a tf.function TensorFlow may add
     # the terms in another order, so that a confident score's gradient cancels: docs/losses.md.
     @tf.custom_gradient
-    def cross_entropy(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+    def cross_entropy(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        def gradient(upstream: Tensor) -> Tensor:
             if label == 1.0:
                 return -upstream * _sigmoid(-x)
             if label == 0.0:
@@ -54,13 +55,13 @@ def binary_cross_entropy_with_logits(scores: tf.Tensor, label: float) -> tf.Tens
     return cross_entropy(scores)
 
 
-def _sigmoid(x: tf.Tensor) -> tf.Tensor:
+def _sigmoid(x: Tensor) -> Tensor:
     # tf.sigmoid is off by 4.5 ULP in float32.
     exponential = tf.exp(tf.where(x >= 0.0, -x, x))
     return tf.where(x >= 0.0, tf.ones_like(x), exponential) / (1.0 + exponential)
 
 
-def binary_cross_entropy(probabilities: tf.Tensor, label: float) -> tf.Tensor:
+def binary_cross_entropy(probabilities: Tensor, label: float) -> Tensor:
     """Return the cross entropy of each probability in [0, 1], [batch], as torch.nn.BCELoss does.
 
     Both logarithms are clamped at -100, and the denominator p(1 - p) of the gradient at 1e-12.
@@ -71,11 +72,11 @@ def binary_cross_entropy(probabilities: tf.Tensor, label: float) -> tf.Tensor:
     floor, denominator_floor = tf.constant(-100.0, dtype), tf.constant(_GRADIENT_FLOOR, dtype)
 
     @tf.custom_gradient
-    def cross_entropy(p: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    def cross_entropy(p: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         log_p = tf.maximum(tf.math.log(p), floor)
         log_not_p = tf.maximum(tf.math.log1p(-p), floor)
 
-        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        def gradient(upstream: Tensor) -> Tensor:
             return upstream * (p - label) / tf.maximum(p * (one - p), denominator_floor)
 
         return -label * log_p - (one - label) * log_not_p, gradient
@@ -83,7 +84,7 @@ def binary_cross_entropy(probabilities: tf.Tensor, label: float) -> tf.Tensor:
     return cross_entropy(probabilities)
 
 
-def half_squared_error(scores: tf.Tensor, label: float) -> tf.Tensor:
+def half_squared_error(scores: Tensor, label: float) -> Tensor:
     """Return ½(score - label)² of each score, [batch]."""
     return 0.5 * tf.square(scores - label)
 
@@ -96,38 +97,38 @@ class AdversarialLoss:
     descends the same elementwise loss with the label turned around.
     """
 
-    elementwise: Callable[[tf.Tensor, float], tf.Tensor]
+    elementwise: Callable[[Tensor, float], Tensor]
     saturating: bool = False
 
     def discriminator(
         self,
-        real_scores: tf.Tensor,
-        fake_scores: tf.Tensor,
+        real_scores: Tensor,
+        fake_scores: Tensor,
         *,
         real_label: float = 1.0,
         fake_label: float = 0.0,
-    ) -> tf.Tensor:
+    ) -> Tensor:
         """Return the discriminator's loss, the sum of its real and its fake half."""
         halves = self._mean(real_scores, real_label) + self._mean(fake_scores, fake_label)
         return tf.cast(halves, real_scores.dtype)
 
-    def discriminator_real(self, real_scores: tf.Tensor, *, real_label: float = 1.0) -> tf.Tensor:
+    def discriminator_real(self, real_scores: Tensor, *, real_label: float = 1.0) -> Tensor:
         """Return the discriminator's loss on the scores of real images."""
         return tf.cast(self._mean(real_scores, real_label), real_scores.dtype)
 
-    def discriminator_fake(self, fake_scores: tf.Tensor, *, fake_label: float = 0.0) -> tf.Tensor:
+    def discriminator_fake(self, fake_scores: Tensor, *, fake_label: float = 0.0) -> Tensor:
         """Return the discriminator's loss on the scores of fake images."""
         return tf.cast(self._mean(fake_scores, fake_label), fake_scores.dtype)
 
     def generator(
-        self, fake_scores: tf.Tensor, *, generator_label: float = 1.0, fake_label: float = 0.0
-    ) -> tf.Tensor:
+        self, fake_scores: Tensor, *, generator_label: float = 1.0, fake_label: float = 0.0
+    ) -> Tensor:
         """Return the generator's loss."""
         if self.saturating:
             return tf.cast(-self._mean(fake_scores, fake_label), fake_scores.dtype)
         return tf.cast(self._mean(fake_scores, generator_label), fake_scores.dtype)
 
-    def each(self, scores: tf.Tensor, label: float) -> tf.Tensor:
+    def each(self, scores: Tensor, label: float) -> Tensor:
         """Return the loss of each score, [batch]; float32 for bfloat16 and float16 scores.
 
         Every operation on a bfloat16 rounds to 8 bits, as does the 1/n of the mean's gradient. So
@@ -137,7 +138,7 @@ class AdversarialLoss:
             scores = tf.cast(scores, tf.float32)
         return self.elementwise(scores, label)
 
-    def _mean(self, scores: tf.Tensor, label: float) -> tf.Tensor:
+    def _mean(self, scores: Tensor, label: float) -> Tensor:
         """Average `each` over the batch; a shape other than [batch] is a ValueError."""
         if scores.shape.rank != 1 or scores.shape[0] == 0:
             raise ValueError(

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow import Tensor
 
 from shared.spec import NetworkName, SystemSpec
-from shared.spec.compute import PRECISIONS, Compute, uses_gpu
+from shared.spec.compute import PRECISIONS, Compute, resolve, uses_gpu
 
 from . import fast, parallel
 from .layers import Adam, Layers, plain_layers
@@ -23,11 +23,13 @@ __all__ = [
     "PRECISIONS",
     "TrainState",
     "batches_to_devices",
+    "check_compute",
     "choose_layers",
     "images_to_device",
     "images_to_numpy",
     "latents_to_device",
     "select_device",
+    "set_tf32",
     "synchronize",
 ]
 
@@ -76,6 +78,23 @@ def select_device(name: str) -> str:
 def has_gpu() -> bool:
     """Whether TensorFlow sees a GPU."""
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def check_compute(spec: SystemSpec, compute: Compute) -> Compute:
+    """Return `compute` with its device and mode; what cannot be had is a ValueError."""
+    # Not on a CPU, where XLA's convolutions are slower.
+    compute = resolve(compute, spec, modes=MODES, has_gpu=has_gpu(), gpu_mode="xla")
+    if compute.mode == "xla" and compute.devices > 1:
+        raise ValueError("mode xla compiles for one device; expected mode function")
+    if compute.device == "gpu":
+        set_tf32(compute.precision == "tf32")
+    return compute
+
+
+def set_tf32(allowed: bool) -> None:
+    """Let float32 products on a GPU be TF32, or forbid it, in the whole process."""
+    # So two states of different precisions cannot train beside each other.
+    tf.config.experimental.enable_tensor_float_32_execution(allowed)
 
 
 def choose_layers(compute: Compute) -> Layers:

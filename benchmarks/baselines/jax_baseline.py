@@ -1,4 +1,4 @@
-"""A stock Flax NNX step: nnx.ConvTranspose, nnx.BatchNorm, nnx.Optimizer, two value_and_grads.
+"""A stock Flax NNX step: nnx.jit, nnx.BatchNorm, nnx.Optimizer, two value_and_grads.
 
 G runs twice in a step, once to give the discriminator its images and once inside G's own loss, as
 in most public JAX code.
@@ -7,6 +7,7 @@ in most public JAX code.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,8 @@ import numpy as np
 import optax
 from flax import nnx
 
+from jax_impl.layers import Layers, plain_layers
+from jax_impl.models import create_models
 from jax_impl.state import select_device
 from shared.spec import NETWORKS, AdamSpec, Conventions, SystemSpec, optimizer_name
 from shared.spec.streams import initial_state
@@ -35,72 +38,13 @@ CONVENTIONS = Conventions(batch_norm_running_variance="biased")
 """Where nnx's own layers depart from the spec."""
 
 
-class Generator(nnx.Module):
-    """Latents → images, of stock layers."""
-
-    conv_transpose_5: nnx.ConvTranspose
-
-    def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
-        features = [spec.latent_dim, *(spec.width * m for m in (8, 4, 2, 1)), spec.channels]
-        for i in range(1, 6):
-            layer = nnx.ConvTranspose(
-                features[i - 1],
-                features[i],
-                (4, 4),
-                strides=1 if i == 1 else 2,
-                padding="VALID" if i == 1 else "SAME",
-                use_bias=False,
-                transpose_kernel=True,
-                dtype=dtype,
-                rngs=nnx.Rngs(0),
-            )
-            setattr(self, f"conv_transpose_{i}", layer)
-            if i < 5:
-                setattr(self, f"batch_norm_{i}", _batch_norm(features[i], dtype))
-
-    def __call__(self, latents: jax.Array) -> jax.Array:
-        """Return images."""
-        x = latents[:, None, None, :]
-        for i in range(1, 5):
-            x = getattr(self, f"conv_transpose_{i}")(x)
-            x = nnx.relu(getattr(self, f"batch_norm_{i}")(x))
-        return jnp.tanh(self.conv_transpose_5(x))
-
-
-class Discriminator(nnx.Module):
-    """Images → scores, of stock layers."""
-
-    conv_1: nnx.Conv
-    conv_5: nnx.Conv
-
-    def __init__(self, spec: SystemSpec, dtype: jnp.dtype) -> None:
-        features = [spec.channels, *(spec.width * m for m in (1, 2, 4, 8)), 1]
-        for i in range(1, 6):
-            layer = nnx.Conv(
-                features[i - 1],
-                features[i],
-                (4, 4),
-                strides=1 if i == 5 else 2,
-                padding="VALID" if i == 5 else "SAME",
-                use_bias=False,
-                dtype=dtype,
-                rngs=nnx.Rngs(0),
-            )
-            setattr(self, f"conv_{i}", layer)
-            if 1 < i < 5:
-                setattr(self, f"batch_norm_{i}", _batch_norm(features[i], dtype))
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Return scores."""
-        x = nnx.leaky_relu(self.conv_1(images), 0.2)
-        for i in range(2, 5):
-            x = getattr(self, f"conv_{i}")(x)
-            x = nnx.leaky_relu(getattr(self, f"batch_norm_{i}")(x), 0.2)
-        return self.conv_5(x).reshape(-1)
-
-
-def _batch_norm(features: int, dtype: jnp.dtype) -> nnx.BatchNorm:
-    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=nnx.Rngs(0))
+def _layers(dtype: jnp.dtype) -> Layers:
+    """Return Flax' own layers; `plain_layers` has its convolutions already."""
+    settings = {"dtype": dtype, "param_dtype": jnp.float32, "rngs": nnx.Rngs(0)}
+    return plain_layers(jnp.float32, dtype)._replace(
+        batch_norm=partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5, **settings),
+        leaky_relu=partial(nnx.leaky_relu, negative_slope=0.2),
+    )
 
 
 @dataclass
@@ -130,11 +74,10 @@ def create(
     dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
     place = select_device(device)
     with jax.default_device(place):
-        networks = {
-            "generator": Generator(spec, dtype),
-            "discriminator": Discriminator(spec, dtype),
-        }
-        optimizers = {
+        networks: dict[str, Any] = dict(
+            zip(NETWORKS, create_models(spec, _layers(dtype)), strict=True)
+        )
+        optimizers: dict[str, nnx.Optimizer] = {
             name: nnx.Optimizer(network, _adam(getattr(spec, f"{name}_optimizer")), wrt=nnx.Param)
             for name, network in networks.items()
         }
@@ -173,8 +116,8 @@ def step(state: BaselineState, real_images: jax.Array, latents: jax.Array) -> di
 
 @nnx.jit
 def _step(
-    generator: Generator,
-    discriminator: Discriminator,
+    generator: nnx.Module,
+    discriminator: nnx.Module,
     generator_optimizer: nnx.Optimizer,
     discriminator_optimizer: nnx.Optimizer,
     real_images: jax.Array,
@@ -182,7 +125,7 @@ def _step(
 ) -> dict[str, jax.Array]:
     fake_images = generator(latents)
 
-    def discriminator_loss(network: Discriminator) -> tuple[jax.Array, tuple]:
+    def discriminator_loss(network: nnx.Module) -> tuple[jax.Array, tuple]:
         real = _cross_entropy(network(real_images), 1.0)
         fake = _cross_entropy(network(fake_images), 0.0)
         return real + fake, (real, fake)
@@ -192,7 +135,7 @@ def _step(
     )
     discriminator_optimizer.update(discriminator, gradients)
 
-    def generator_loss(network: Generator, judge: Discriminator) -> jax.Array:
+    def generator_loss(network: nnx.Module, judge: nnx.Module) -> jax.Array:
         return _cross_entropy(judge(network(latents)), 1.0)
 
     value, gradients = nnx.value_and_grad(generator_loss)(generator, discriminator)

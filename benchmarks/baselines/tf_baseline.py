@@ -8,6 +8,7 @@ the tape, though they are not asked for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -16,6 +17,8 @@ import tensorflow as tf
 
 from shared.spec import NETWORKS, AdamSpec, Conventions, SystemSpec, optimizer_name
 from shared.spec.streams import initial_state
+from tf_impl.layers import Layers, plain_layers
+from tf_impl.models import create_models
 from tf_impl.state import select_device
 
 __all__ = [
@@ -64,10 +67,7 @@ def create(
     policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
     place = select_device(device)
     with tf.device(place):
-        networks: dict[str, keras.Model] = {
-            "generator": _generator(spec, policy),
-            "discriminator": _discriminator(spec, policy),
-        }
+        networks = dict(zip(NETWORKS, create_models(spec, _layers(policy)), strict=True))
         optimizers: dict[str, keras.optimizers.Adam] = {
             name: _adam(getattr(spec, f"{name}_optimizer")) for name in NETWORKS
         }
@@ -84,60 +84,16 @@ def _adam(settings: AdamSpec) -> keras.optimizers.Adam:
     )
 
 
-def _generator(spec: SystemSpec, policy: str) -> keras.Model:
-    layers: list[Any] = [
-        keras.Input((spec.latent_dim,)),
-        keras.layers.Reshape((1, 1, spec.latent_dim), dtype=policy),
-    ]
-    for i, multiple in enumerate((8, 4, 2, 1), 1):
-        strides, padding = (1, "valid") if i == 1 else (2, "same")
-        layers += [
-            keras.layers.Conv2DTranspose(
-                spec.width * multiple,
-                4,
-                strides,
-                padding,
-                use_bias=False,
-                dtype=policy,
-                name=f"conv_transpose_{i}",
-            ),
-            _batch_norm(f"batch_norm_{i}", policy),
-            keras.layers.ReLU(dtype=policy),
-        ]
-    layers.append(
-        keras.layers.Conv2DTranspose(
-            spec.channels,
-            4,
-            2,
-            "same",
-            use_bias=False,
-            activation="tanh",
-            dtype=policy,
-            name="conv_transpose_5",
-        )
-    )
-    return keras.Sequential(layers, name="generator")
+def _layers(policy: str) -> Layers:
+    """Return Keras' own layers; `plain_layers` has its convolutions already."""
 
+    def batch_norm(features: int) -> keras.layers.Layer:
+        layer = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=policy)
+        layer.build((None, None, None, features))
+        return layer
 
-def _discriminator(spec: SystemSpec, policy: str) -> keras.Model:
-    layers: list[Any] = [keras.Input(spec.image_shape)]
-    for i, multiple in enumerate((1, 2, 4, 8), 1):
-        features = spec.width * multiple
-        layers.append(
-            keras.layers.Conv2D(
-                features, 4, 2, "same", use_bias=False, dtype=policy, name=f"conv_{i}"
-            )
-        )
-        if i > 1:
-            layers.append(_batch_norm(f"batch_norm_{i}", policy))
-        layers.append(keras.layers.LeakyReLU(0.2, dtype=policy))
-    layers.append(keras.layers.Conv2D(1, 4, use_bias=False, dtype=policy, name="conv_5"))
-    layers.append(keras.layers.Flatten(dtype="float32"))
-    return keras.Sequential(layers, name="discriminator")
-
-
-def _batch_norm(name: str, policy: str) -> keras.layers.Layer:
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=policy, name=name)
+    leaky_relu = partial(tf.nn.leaky_relu, alpha=0.2)
+    return plain_layers(policy)._replace(batch_norm=batch_norm, leaky_relu=leaky_relu)
 
 
 def images_to_device(state: BaselineState, images: np.ndarray) -> tf.Tensor:
@@ -187,6 +143,7 @@ def _update(state: BaselineState, name: str, tape: tf.GradientTape, loss: tf.Ten
 
 
 def _cross_entropy(scores: tf.Tensor, label: float) -> tf.Tensor:
+    scores = tf.cast(scores, tf.float32)
     labels = tf.fill(tf.shape(scores), label)
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=scores))
 
@@ -219,7 +176,7 @@ def _variables(state: BaselineState) -> dict[str, keras.Variable]:
         for name, parameter in state.spec.parameters(network).items():
             _, layer, own = name.split("/")
             own = _BATCH_NORM_NAMES[own] if layer.startswith("batch_norm") else own
-            variable = getattr(model.get_layer(layer), own)
+            variable = getattr(getattr(model, layer), own)
             found[name] = variable
             if parameter.trainable:
                 i = positions[id(variable)]

@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-from tests.planted.fault import Edit, Edits, Fault
-
-_BETAS = {
-    "pytorch": "betas=(settings.beta1, settings.beta2)",
-    "tf": "beta1, beta2 = self.settings.beta1, self.settings.beta2",
-    "jax": "beta1, beta2, epsilon = settings.beta1, settings.beta2, settings.epsilon",
-}
-_FILES = {"pytorch": "state.py", "tf": "layers.py", "jax": "layers.py"}
+from tests.planted.fault import Edit, Edits, Fault, everywhere
 
 
 def _setting(name: str, value: str) -> Edits:
     """Return edits that take a number instead of one of Adam's settings."""
-    edits = {
-        framework: (Edit(_FILES[framework], line, _replaced(line, name, value)),)
-        for framework, line in _BETAS.items()
-    }
-    if name == "epsilon":
-        edits["pytorch"] = (Edit("state.py", "eps=settings.epsilon", f"eps={value}"),)
-        edits["tf"] = (Edit("layers.py", "self.settings.epsilon", value),)
-    return edits
-
-
-def _replaced(line: str, name: str, value: str) -> str:
-    return line.replace(f"self.settings.{name}", value).replace(f"settings.{name}", value)
+    return everywhere(Edit("layers.py", f"settings.{name}", value))
 
 
 def _rate(network: str, value: str) -> Edits:
-    made, settings = f"AdamSpec(learning_rate={value})", f"spec.{network}_optimizer"
-    import_it = Edit("state.py", "import NetworkName", "import AdamSpec, NetworkName")
-    return {
-        "pytorch": (
-            Edit(
-                "state.py", f"create_adam({network}, {settings}", f"create_adam({network}, {made}"
-            ),
-        ),
-        "tf": (import_it, Edit("state.py", f"Adam({settings}", f"Adam({made}")),
-        "jax": (Edit("state.py", f"_state({network}, {settings})", f"_state({network}, {made})"),),
-    }
+    settings = f"spec.{network}_optimizer"
+    call = f"create_adam({network}, {settings}"
+    changed = f"create_adam({network}, type({settings})(learning_rate={value})"
+    created = (Edit("checkpoint.py", call, changed),)
+    own = "np.array(settings.learning_rate)"
+    imported = f'{own} if network != "{network}" else np.array({value})'
+    return {"pytorch": created, "tf": created, "jax": (Edit("checkpoint.py", own, imported),)}
 
 
 # What somebody writes who does without torch.optim's own step.
@@ -67,21 +45,15 @@ def _torch_adam(
 ) -> tuple[Edit, ...]:
     source = _TORCH_ADAM.replace("{corrections}", corrections).replace("{update}", update)
     return (
-        Edit("state.py", "return torch.optim.Adam(", "return _Adam("),
-        Edit("state.py", "def create_adam(", source),
+        Edit("layers.py", "return torch.optim.Adam(", "return _Adam("),
+        Edit("layers.py", "def create_adam(", source),
     )
 
 
 def _placement(torch: str, tf: str, jax: str) -> Edits:
     return {
         "pytorch": _torch_adam(update=torch),
-        "tf": (
-            Edit(
-                "layers.py",
-                "tf.sqrt(v) / tf.cast(root, v.dtype) + self.settings.epsilon",
-                tf,
-            ),
-        ),
+        "tf": (Edit("layers.py", "(tf.sqrt(v) / root + self.epsilon)", tf),),
         "jax": (
             Edit("layers.py", "(m / correction1) / (jnp.sqrt(v / correction2) + epsilon)", jax),
         ),
@@ -90,12 +62,12 @@ def _placement(torch: str, tf: str, jax: str) -> Edits:
 
 _BEFORE_CORRECTION = _placement(
     "m * correction2**0.5 / correction1 / (v.sqrt() + epsilon)",
-    "(tf.sqrt(v) + self.settings.epsilon) / tf.cast(root, v.dtype)",
+    "((tf.sqrt(v) + self.epsilon) / root)",
     "m * jnp.sqrt(correction2) / correction1 / (jnp.sqrt(v) + epsilon)",
 )
 _INSIDE_ROOT = _placement(
     "m / correction1 / (v / correction2 + epsilon).sqrt()",
-    "tf.sqrt(v / tf.cast(correction2, v.dtype) + self.settings.epsilon)",
+    "tf.sqrt(v / tf.square(root) + self.epsilon)",
     "(m / correction1) / jnp.sqrt(v / correction2 + epsilon)",
 )
 
@@ -104,7 +76,7 @@ _NO_CORRECTION: Edits = {
     "tf": tuple(
         Edit(
             "layers.py",
-            f"-tf.math.expm1(step * tf.constant(math.log(beta{i}), tf.float64))",
+            f"-tf.math.expm1(step * tf.constant(math.log(self.beta{i}), tf.float64))",
             "tf.constant(1.0, tf.float64)",
         )
         for i in (1, 2)
@@ -130,8 +102,8 @@ def _step_offset(offset: str) -> Edits:
         "tf": (
             Edit(
                 "layers.py",
-                "own_copy(self.step).assign_add(1)",
-                f"own_copy(self.step).assign_add(1) {offset}",
+                "self.iterations.value + 1",
+                f"self.iterations.value + 1 {offset}",
             ),
         ),
         "jax": (Edit("layers.py", count, f"(count {offset}).astype(m.dtype)"),),
@@ -142,15 +114,14 @@ def _weight_decay(decay: str) -> Edits:
     return {
         "pytorch": (
             Edit(
-                "state.py", "eps=settings.epsilon,", f"eps=settings.epsilon, weight_decay={decay},"
+                "layers.py", "eps=settings.epsilon,", f"eps=settings.epsilon, weight_decay={decay},"
             ),
         ),
         "tf": (
             Edit(
                 "layers.py",
-                "            m.assign(",
-                f"            gradient = gradient + {decay} * variable.value\n"
-                "            m.assign(",
+                "        m.assign(",
+                f"        gradient = gradient + {decay} * variable\n        m.assign(",
             ),
         ),
         "jax": (

@@ -5,9 +5,15 @@ from __future__ import annotations
 from tests.planted.fault import Edit, Fault, everywhere
 
 
+def _zero_in_jax(*endings: str) -> Edit:
+    """Return the edit that imports zeros for arrays with one of these endings."""
+    put = "parallel.put(array, "
+    return Edit("checkpoint.py", put, f"parallel.put(array * (not name.endswith({endings!r})), ")
+
+
 def _skipped_in_tf(*endings: str) -> Edit:
     """Return the edit that restores no array with one of these endings."""
-    assign = "variable.assign(np.asarray(arrays[name]).astype(dtype))\n"
+    assign = "variable.assign(np.asarray(arrays[name]).astype(variable.dtype))\n"
     return Edit(
         "checkpoint.py",
         f"        {assign}",
@@ -22,9 +28,7 @@ CHECKPOINTS: tuple[Fault, ...] = (
         {
             "pytorch": (Edit("checkpoint.py", ".fill_(steps)", ".fill_(0.0 * steps)"),),
             "tf": (_skipped_in_tf("/step"),),
-            "jax": (
-                Edit("checkpoint.py", "        count, replaced(", "        0 * count, replaced("),
-            ),
+            "jax": (_zero_in_jax("/step"),),
         },
     ),
     Fault(
@@ -50,11 +54,9 @@ CHECKPOINTS: tuple[Fault, ...] = (
                 ),
             ),
             "jax": (
-                Edit(
-                    "checkpoint.py",
-                    'replaced(adam_state.mu, "m"), replaced(adam_state.nu, "v")',
-                    'replaced(adam_state.mu, "v"), replaced(adam_state.nu, "m")',
-                ),
+                Edit("checkpoint.py", "moments.mu, name", "moments.other, name"),
+                Edit("checkpoint.py", "moments.nu, name", "moments.mu, name"),
+                Edit("checkpoint.py", "moments.other, name", "moments.nu, name"),
             ),
         },
     ),
@@ -110,13 +112,7 @@ CHECKPOINTS: tuple[Fault, ...] = (
         {
             "pytorch": (Edit("checkpoint.py", "_assign(moments[key], value)", "pass"),),
             "tf": (_skipped_in_tf("/m", "/v"),),
-            "jax": (
-                Edit(
-                    "checkpoint.py",
-                    'replaced(adam_state.mu, "m"), replaced(adam_state.nu, "v")',
-                    '*(jax.tree.map(lambda a: 0 * a, replaced(a, "m")) for a in adam_state[1:])',
-                ),
-            ),
+            "jax": (_zero_in_jax("/m", "/v"),),
         },
     ),
     Fault(
@@ -127,11 +123,17 @@ CHECKPOINTS: tuple[Fault, ...] = (
             "tf": (
                 Edit(
                     "checkpoint.py",
-                    "_to_numpy(variables[name]) for",
-                    '_to_numpy(variables[name]) - name.endswith("/step") for',
+                    "variables[name].numpy()) for",
+                    'variables[name].numpy() - name.endswith("/step")) for',
                 ),
             ),
-            "jax": (Edit("checkpoint.py", "(adam_state.count,", "(adam_state.count - 1,"),),
+            "jax": (
+                Edit(
+                    "checkpoint.py",
+                    "variables[name][...]) for",
+                    'variables[name][...] - name.endswith("/step")) for',
+                ),
+            ),
         },
     ),
     Fault(
@@ -145,19 +147,15 @@ CHECKPOINTS: tuple[Fault, ...] = (
                     'float(arrays["generator_optimizer/step"])',
                 ),
             ),
-            "tf": (
-                Edit(
-                    "checkpoint.py",
-                    "arrays[name]).astype",
-                    'arrays[name.replace("discriminator_optimizer/step", '
-                    '"generator_optimizer/step")]).astype',
-                ),
-            ),
-            "jax": (
-                Edit(
-                    "checkpoint.py",
-                    'placed(f"{network}_optimizer/step"',
-                    'placed("generator_optimizer/step"',
+            **dict.fromkeys(
+                ("tf", "jax"),
+                (
+                    Edit(
+                        "checkpoint.py",
+                        "arrays[name]).astype",
+                        'arrays[name.replace("discriminator_optimizer/step", '
+                        '"generator_optimizer/step")]).astype',
+                    ),
                 ),
             ),
         },

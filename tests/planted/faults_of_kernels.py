@@ -16,9 +16,9 @@ def _conv_kernel(torch: str, tf: str, jax: str) -> Edits:
         "tf": _keras_conv(f"return super().convolution_op(inputs, {tf.format('kernel')})"),
         "jax": (
             Edit(
-                "layers.py",
-                "self._apply(conv, x)",
-                f"self._apply(lambda x, k, *rest: conv(x, {jax.format('k')}, *rest), x)",
+                "fast.py",
+                "_applied(self, conv, inputs)",
+                f"_applied(self, lambda x, k, *rest: conv(x, {jax.format('k')}, *rest), inputs)",
             ),
         ),
     }
@@ -28,7 +28,7 @@ def _conv_transpose_kernel(torch: str, tf: str, jax: str) -> Edits:
     """Return the same for a transposed convolution, of which PyTorch has two kinds."""
     return {
         "pytorch": (
-            Edit("layers.py", "layer.weight.permute", f"{torch.format('layer.weight')}.permute"),
+            Edit("fast.py", "self.weight.permute", f"{torch.format('self.weight')}.permute"),
             *_torch_layer(
                 "ConvTranspose2d",
                 f"kernel = {torch.format('self.weight')}",
@@ -41,9 +41,10 @@ def _conv_transpose_kernel(torch: str, tf: str, jax: str) -> Edits:
         ),
         "jax": (
             Edit(
-                "layers.py",
-                "self._apply(conv_transpose, x)",
-                f"self._apply(lambda x, k, *rest: conv_transpose(x, {jax.format('k')}, *rest), x)",
+                "fast.py",
+                "_applied(self, conv_transpose, inputs)",
+                f"_applied(self, lambda x, k, *rest: conv_transpose(x, {jax.format('k')}, *rest), "
+                "inputs)",
             ),
         ),
     }
@@ -51,14 +52,14 @@ def _conv_transpose_kernel(torch: str, tf: str, jax: str) -> Edits:
 
 def _torch_layer(layer: str, *body: str) -> tuple[Edit, ...]:
     lines = "".join(f"        {line}\n" for line in body)
+    made = f"class _{layer}(nn.{layer}):\n    def forward(self, x: Tensor) -> Tensor:\n{lines}\n\n"
+    if layer == "Conv2d":
+        file, call, before = "layers.py", "return nn.Conv2d(", "class BatchNorm("
+    else:
+        file, call, before = "fast.py", "kind = nn.ConvTranspose2d if", "class ByBatch("
     return (
-        Edit("models.py", f"return nn.{layer}(", f"return _{layer}("),
-        Edit(
-            "models.py",
-            "def _batch_norm(features: int)",
-            f"class _{layer}(nn.{layer}):\n    def forward(self, x: Tensor) -> Tensor:\n{lines}\n\n"
-            "def _batch_norm(features: int)",
-        ),
+        Edit(file, call, call.replace("nn.", "_")),
+        Edit(file, before, f"{made}{before}"),
     )
 
 
@@ -74,12 +75,11 @@ def _keras_conv_transpose(*body: str) -> tuple[Edit, ...]:
 def _keras_layer(layer: str, head: str, *body: str) -> tuple[Edit, ...]:
     lines = "".join(f"        {line}\n" for line in body)
     return (
-        Edit("models.py", f"return keras.layers.{layer}(", f"return _{layer}("),
+        Edit("layers.py", f"layer = keras.layers.{layer}(", f"layer = _{layer}("),
         Edit(
-            "models.py",
-            "def _batch_norm(name: str",
-            f"class _{layer}(keras.layers.{layer}):\n    {head}\n{lines}\n\n"
-            "def _batch_norm(name: str",
+            "layers.py",
+            "class BatchNorm(",
+            f"class _{layer}(keras.layers.{layer}):\n    {head}\n{lines}\n\nclass BatchNorm(",
         ),
     )
 
@@ -120,17 +120,17 @@ def _padding(before: int, after: int) -> Edits:
         ),
         "jax": (
             Edit(
-                "layers.py",
-                "return self._apply(conv, x)",
-                f"pad = ({before}, {after}) if self.padding else (0, 0)\n"
-                "        x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))\n"
-                "        return self._apply(lambda x, k, s, p: conv(x, k, s, 0), x)",
+                "fast.py",
+                "return _applied(self, conv, inputs)",
+                f"pad = ({before}, {after}) if self.strides == 2 else (0, 0)\n"
+                "        x = jnp.pad(inputs, ((0, 0), pad, pad, (0, 0)))\n"
+                "        return _applied(self, lambda x, k, s, p: conv(x, k, s, 0), x)",
             ),
             Edit(
-                "layers.py",
-                "return self._apply(conv_transpose, x)",
-                "y = self._apply(lambda x, k, s, p: conv_transpose(x, k, s, 0), x)\n"
-                f"        return y[:, {inside}, {inside}] if self.padding else y",
+                "fast.py",
+                "return _applied(self, conv_transpose, inputs)",
+                "y = _applied(self, lambda x, k, s, p: conv_transpose(x, k, s, 0), inputs)\n"
+                f"        return y[:, {inside}, {inside}] if self.strides == 2 else y",
             ),
         ),
     }

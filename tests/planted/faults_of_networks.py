@@ -4,79 +4,60 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.planted.fault import Edit, Edits, Fault
+from tests.planted.fault import Edit, Edits, Fault, everywhere
 
 
 def _slope(value: str) -> Edits:
     return {
-        "pytorch": (Edit("models.py", "0.2, inplace=True", f"{value}, inplace=True", 7),),
-        "tf": (Edit("layers.py", "slope: float = 0.2", f"slope: float = {value}"),),
+        "pytorch": (Edit("fast.py", "negative_slope=0.2", f"negative_slope={value}"),),
+        "tf": (Edit("fast.py", "slope: float = 0.2", f"slope: float = {value}"),),
         "jax": (Edit("layers.py", "slope: float = 0.2", f"slope: float = {value}"),),
     }
 
 
 _GRADIENT_AT_ZERO: Edits = {
     "pytorch": (
-        Edit("models.py", "F.leaky_relu(", "_leaky_relu(", 7),
         Edit(
-            "models.py",
-            "def _conv(\n",
-            "def _leaky_relu(x: Tensor, slope: float, inplace: bool) -> Tensor:\n"
-            "    return torch.where(x >= 0, x, slope * x)\n\n\ndef _conv(\n",
+            "fast.py",
+            "partial(F.leaky_relu, negative_slope=0.2, inplace=True)",
+            "lambda x: torch.where(x >= 0, x, 0.2 * x)",
         ),
     ),
-    "tf": (
-        Edit("layers.py", "if x.dtype != tf.float64:", "if x.dtype is None:"),
-        Edit("layers.py", "tf.where(x > 0, x", "tf.where(x >= 0, x"),
-    ),
+    "tf": (Edit("layers.py", "tf.where(x > 0, x", "tf.where(x >= 0, x"),),
     "jax": (Edit("layers.py", "jnp.where(x > 0, x", "jnp.where(x >= 0, x"),),
 }
 
-_LEAKY_GENERATOR: Edits = {
-    "pytorch": (
-        Edit(
-            "models.py",
-            "F.relu(self.batch_norm_",
-            "F.leaky_relu(negative_slope=0.2, input=self.batch_norm_",
-            7,
-        ),
-    ),
-    "tf": (Edit("models.py", "tf.nn.relu(self.batch_norm_", "leaky_relu(self.batch_norm_", 7),),
-    "jax": (Edit("models.py", "jax.nn.relu(self.batch_norm_", "leaky_relu(self.batch_norm_", 7),),
-}
+_LEAKY_GENERATOR = everywhere(
+    Edit(
+        "models.py",
+        "self.relu = layers.relu\n        width",
+        "self.relu = layers.leaky_relu\n        width",
+        2,
+    )
+)
 
-_OUTPUTS = {
-    "pytorch": {"none": "", "tanh": "torch.tanh", "sigmoid": "torch.sigmoid"},
-    "tf": {"none": "", "tanh": "tf.tanh", "sigmoid": "tf.sigmoid"},
-    "jax": {"none": "", "tanh": "jnp.tanh", "sigmoid": "jax.nn.sigmoid"},
-}
+_OUTPUTS = {"none": "", "tanh": "tanh", "sigmoid": "sigmoid"}
 
 
 def _generator_output(layer: str, named: str, made: str) -> Edits:
-    return {
-        framework: (
-            Edit(
-                "models.py",
-                f"return {functions[named]}(self.{layer}(x))",
-                f"return {functions[made]}(self.{layer}(x))",
-            ),
+    return everywhere(
+        Edit(
+            "models.py",
+            f"return {_OUTPUTS[named]}(self.{layer}(x))",
+            f"return {_OUTPUTS[made]}(self.{layer}(x))",
         )
-        for framework, functions in _OUTPUTS.items()
-    }
+    )
 
 
 def _discriminator_output(made: str) -> Edits:
-    return {
-        framework: (
-            Edit(
-                "models.py",
-                f"return {functions['sigmoid']}(scores) if self.ends_in_sigmoid else scores",
-                f"return {functions[made]}(scores)",
-                3,
-            ),
+    return everywhere(
+        Edit(
+            "models.py",
+            "return sigmoid(scores) if self.ends_in_sigmoid else scores",
+            f"return {_OUTPUTS[made]}(scores)",
+            3,
         )
-        for framework, functions in _OUTPUTS.items()
-    }
+    )
 
 
 _CHW: Edits = {
@@ -87,9 +68,7 @@ _CHW: Edits = {
     ),
     "tf": (
         Edit(
-            "models.py",
-            "tf.reshape(x, [-1, features])",
-            "tf.reshape(tf.transpose(x, [0, 3, 1, 2]), [-1, features])",
+            "models.py", "self.dense_5(_flat(x", "self.dense_5(_flat(tf.transpose(x, [0, 3, 1, 2])"
         ),
     ),
     "jax": (

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from tests.planted.fault import Edit, Edits, Fault
+from tests.planted.fault import Edit, Edits, Fault, everywhere
 
 
 def _epsilon(value: str) -> Edits:
-    return {
-        "pytorch": (Edit("models.py", "eps=1e-5", f"eps={value}", 2),),
-        "tf": (Edit("models.py", "epsilon=1e-5", f"epsilon={value}"),),
-        "jax": (Edit("layers.py", "epsilon: float = 1e-5", f"epsilon: float = {value}"),),
-    }
+    return everywhere(Edit("layers.py", "epsilon: float = 1e-5", f"epsilon: float = {value}"))
 
 
 def _momentum(value: str) -> Edits:
-    return {
-        "pytorch": (Edit("models.py", "momentum=0.1", f"momentum={value}", 2),),
-        "tf": (Edit("models.py", "momentum=0.1", f"momentum={value}"),),
-        "jax": (Edit("layers.py", "momentum: float = 0.1", f"momentum: float = {value}"),),
-    }
+    return everywhere(Edit("layers.py", "momentum: float = 0.1", f"momentum: float = {value}"))
 
 
 # A batch norm written by hand, whose author took the variance that normalises for the running one.
-_BIASED_TORCH = """class _BatchNorm(nn.BatchNorm2d):
-    def forward(self, x: Tensor) -> Tensor:
+_BIASED_TORCH = """    def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
         axes = [a for a in range(x.ndim) if a != 1]
@@ -32,64 +23,59 @@ _BIASED_TORCH = """class _BatchNorm(nn.BatchNorm2d):
             self.running_var.lerp_(x.var(axes, unbiased=False), self.momentum)
         return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
 
-
-def _batch_norm(features: int)"""
+    def _check_input_dim("""
 
 _BIASED: Edits = {
-    "pytorch": (
-        Edit("models.py", "def _batch_norm(features: int)", _BIASED_TORCH),
-        Edit("models.py", "return nn.BatchNorm2d(features", "return _BatchNorm(features"),
+    "pytorch": (Edit("layers.py", "    def _check_input_dim(", _BIASED_TORCH),),
+    **dict.fromkeys(
+        ("tf", "jax"), (Edit("layers.py", "variance * (count / (count - 1))", "variance"),)
     ),
-    "tf": (
-        Edit("layers.py", "self._fused if has_fused else self._plain", "self._plain"),
-        Edit("layers.py", "variance * (count / (count - 1))", "variance"),
-    ),
-    "jax": (Edit("layers.py", "variance * (count / (count - 1))", "variance"),),
 }
 
+_TWO_PASSES = "real_scores, fake_scores = scores(real_images), scores(fake_images)"
 _MERGED: Edits = {
-    "pytorch": (Edit("train.py", "images, learns=True, batches=2)", "images, learns=True)"),),
+    "pytorch": (
+        Edit(
+            "train.py",
+            "in_one_pass(network, scores, real_images, fake_images)",
+            "scores(torch.cat([real_images, fake_images])).chunk(2)",
+        ),
+    ),
     "tf": (
         Edit(
             "train.py",
-            """\
-        real_scores = discriminator(real_images, training=True)
-        fake_scores = discriminator(fake_images, training=True)
-""",
-            """\
-        images = tf.concat([real_images, fake_images], axis=0)
-        real_scores, fake_scores = tf.split(discriminator(images, training=True), 2)
-""",
+            _TWO_PASSES,
+            "images = tf.concat([real_images, fake_images], axis=0)\n"
+            "        real_scores, fake_scores = tf.split(scores(images), 2)",
         ),
     ),
     "jax": (
         Edit(
             "train.py",
-            """\
-        real_scores, statistics = apply(network, parameters, real_images, training=True)
-        network = replace(network, statistics=statistics)
-        fake_scores, statistics = apply(network, parameters, fake_images, training=True)
-""",
-            """\
-        images = jnp.concatenate([real_images, fake_images])
-        scores, statistics = apply(network, parameters, images, training=True)
-        real_scores, fake_scores = jnp.split(scores, 2)
-""",
+            _TWO_PASSES,
+            "images = jnp.concatenate([real_images, fake_images])\n"
+            "        real_scores, fake_scores = jnp.split(scores(images), 2)",
         ),
     ),
 }
 
+_EVALUATE = "    state.generator.eval()\n    state.discriminator.eval()\n"
 _RUNNING: Edits = {
     "pytorch": (
         Edit(
             "train.py",
             "    latent_batches = latents.chunk(",
-            "    state.generator.eval()\n    state.discriminator.eval()\n"
-            "    latent_batches = latents.chunk(",
+            f"{_EVALUATE}    latent_batches = latents.chunk(",
         ),
     ),
-    "tf": (Edit("train.py", "training=True", "training=False", 4),),
-    "jax": (Edit("train.py", "training=True", "training=False", 4),),
+    "tf": (Edit("train.py", "training: bool = True) ->", "training: bool = False) ->"),),
+    "jax": (
+        Edit(
+            "train.py",
+            "    latent_batches = jnp.split(",
+            f"{_EVALUATE}    latent_batches = jnp.split(",
+        ),
+    ),
 }
 
 _FROZEN: Edits = {
@@ -100,22 +86,24 @@ _FROZEN: Edits = {
     "tf": (
         Edit(
             "train.py",
-            "state.discriminator(fake_images, training=True)",
-            "state.discriminator(fake_images)",
+            "forward(state, state.discriminator, fake_images)",
+            "forward(state, state.discriminator, fake_images, training=False)",
         ),
     ),
     "jax": (
         Edit(
             "train.py",
-            "network.parameters, images, training=True",
-            "network.parameters, images, training=False",
+            "return LOSSES[state.spec.loss].generator(forward(state, discriminator, images))",
+            "discriminator.eval()\n"
+            "        scores = forward(state, discriminator, images)\n"
+            "        discriminator.train()\n"
+            "        return LOSSES[state.spec.loss].generator(scores)",
         ),
     ),
 }
 
 # What DistributedDataParallel and MirroredStrategy do of themselves, here on one device.
-_TWO_REPLICAS_TORCH = """class _BatchNorm(nn.BatchNorm2d):
-    def forward(self, x: Tensor) -> Tensor:
+_TWO_REPLICAS_TORCH = """    def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
         outputs, means, variances = [], [], []
@@ -129,25 +117,24 @@ _TWO_REPLICAS_TORCH = """class _BatchNorm(nn.BatchNorm2d):
         self.running_var.copy_(sum(variances) / 2)
         return torch.cat(outputs)
 
-
-def _batch_norm(features: int)"""
+    def _check_input_dim("""
 
 _TWO_REPLICAS: Edits = {
-    "pytorch": (
-        Edit("models.py", "def _batch_norm(features: int)", _TWO_REPLICAS_TORCH),
-        Edit("models.py", "return nn.BatchNorm2d(features", "return _BatchNorm(features"),
-    ),
+    "pytorch": (Edit("layers.py", "    def _check_input_dim(", _TWO_REPLICAS_TORCH),),
     "tf": (
         Edit(
             "layers.py",
-            "        y, mean, unbiased_variance = normalise(x)\n",
-            "        parts = zip(*map(normalise, tf.split(x, 2)), strict=True)\n"
-            "        y, mean, unbiased_variance = [tf.stack(part) for part in parts]\n"
-            "        y = tf.reshape(y, tf.shape(x))\n"
-            "        mean, unbiased_variance = tf.reduce_mean([mean, unbiased_variance], 1)\n",
+            "            y, *statistics = self.by_batch(x)\n",
+            "            parts = zip(*map(self.by_batch, tf.split(x, 2)), strict=True)\n"
+            "            y, *statistics = [tf.stack(part) for part in parts]\n"
+            "            y = tf.reshape(y, tf.shape(x))\n"
+            "            statistics = [tf.reduce_mean(s, 0) for s in statistics]\n",
         ),
     ),
-    "jax": (Edit("layers.py", "replicas: int = 1", "replicas: int = 2"),),
+    "jax": (
+        Edit("state.py", 'if compute.batch_norm == "per-replica":', "if True:"),
+        Edit("state.py", "replicas=compute.devices", "replicas=2"),
+    ),
 }
 
 # JAX' way to this fault is to forget where the new statistics have to go.
@@ -155,16 +142,16 @@ _NOT_IN_GENERATOR_STEP: Edits = {
     "pytorch": (
         Edit(
             "train.py",
-            "    state.discriminator.requires_grad_(False)\n",
-            "    state.discriminator.requires_grad_(False)\n"
-            "    held = {name: b.clone() for name, b in state.discriminator.named_buffers()}\n",
+            "    network.requires_grad_(False)\n",
+            "    network.requires_grad_(False)\n"
+            "    held = {name: b.clone() for name, b in network.named_buffers()}\n",
         ),
         Edit(
             "train.py",
-            "    generator_loss.backward()\n",
-            "    generator_loss.backward()\n"
-            "    for name, buffer in state.discriminator.named_buffers():\n"
-            "        buffer.copy_(held[name])\n",
+            "        network.requires_grad_(True)\n",
+            "        network.requires_grad_(True)\n"
+            "        for name, buffer in network.named_buffers():\n"
+            "            buffer.copy_(held[name])\n",
         ),
     ),
     "tf": (
@@ -186,22 +173,24 @@ _NOT_IN_GENERATOR_STEP: Edits = {
     "jax": (
         Edit(
             "train.py",
-            "        discriminator=replace(state.discriminator, statistics=statistics),\n",
-            "",
+            "        fake_images, state.discriminator\n",
+            "        fake_images, nnx.clone(state.discriminator)\n",
         ),
     ),
 }
 
 _FORGET_THE_GENERATORS = (
     Edit(
-        "train.py", "    return replace(state, generator=generator), fake", "    return state, fake"
+        "train.py",
+        "pass_of_generator, state.generator,",
+        "pass_of_generator, nnx.clone(state.generator),",
     ),
 )
 
 _NOT_OF_GENERATOR: Edits = {
     "pytorch": (
         Edit(
-            "state.py",
+            "checkpoint.py",
             "    for network in (generator, discriminator):\n",
             '    for layer in generator.modules():\n        if hasattr(layer, "momentum"):\n'
             "            layer.momentum = 0.0\n    for network in (generator, discriminator):\n",
@@ -209,7 +198,7 @@ _NOT_OF_GENERATOR: Edits = {
     ),
     "tf": (
         Edit(
-            "state.py",
+            "checkpoint.py",
             "        state = TrainState(\n",
             '        for layer in generator.layers:\n            if hasattr(layer, "momentum"):\n'
             "                layer.momentum = 0.0\n        state = TrainState(\n",
@@ -224,7 +213,9 @@ _NEVER: Edits = {
         *_FORGET_THE_GENERATORS,
         *_NOT_IN_GENERATOR_STEP["jax"],
         Edit(
-            "train.py", "apply_gradients(discriminator, ", "apply_gradients(state.discriminator, "
+            "train.py",
+            "nnx.grad(total, has_aux=True)(state.discriminator)",
+            "nnx.grad(total, has_aux=True)(nnx.clone(state.discriminator))",
         ),
     ),
 }

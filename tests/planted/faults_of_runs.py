@@ -30,7 +30,7 @@ RUNS: tuple[Fault, ...] = (
     Fault(
         "restored_state_ignored",
         {},
-        everywhere(Edit("train.py", "if run.restored is not None:", "if False:")),
+        everywhere(Edit("train.py", "arrays=run.restored", "arrays=None")),
     ),
     Fault(
         "inputs_of_the_next_step",
@@ -78,23 +78,10 @@ RUNS: tuple[Fault, ...] = (
     Fault(
         "a_gpu_asked_for_is_a_cpu",
         {},
-        {
-            "pytorch": (
-                Edit(
-                    "state.py", 'if name == "gpu" and not torch.cuda.is_available():', "if False:"
-                ),
-                Edit(
-                    "state.py",
-                    'use_gpu = name == "gpu" or (name == "auto" and torch.cuda.is_available())',
-                    "use_gpu = torch.cuda.is_available()",
-                ),
-            ),
-            "tf": (
-                Edit("state.py", 'if name == "gpu" and not available:', "if False:"),
-                Edit("state.py", 'name == "gpu" or (name == "auto" and available)', "available"),
-            ),
-            "jax": (Edit("state.py", 'if name == "auto":', 'if name != "cpu":'),),
-        },
+        everywhere(
+            Edit("train.py", "device=options.device", 'device="auto"'),
+            Edit("train.py", "select_device(options.device)", 'select_device("auto")'),
+        ),
     ),
     Fault("seed_ignored", {}, everywhere(Edit("train.py", "seed=options.seed", "seed=0"))),
     Fault(
@@ -144,13 +131,17 @@ RUNS: tuple[Fault, ...] = (
             "tf": (
                 Edit(
                     "adapter.py",
-                    "        checkpoint.import_state(scratch, checkpoint.export_state(state))\n",
-                    "        scratch = state\n",
+                    "        step = partial(train.compute_step, scratch)\n",
+                    "        scratch = state\n"
+                    "        step = partial(train.compute_step, scratch)\n",
                 ),
             ),
             "jax": (
                 Edit(
-                    "adapter.py", "_, _, gradients = _comp", "state.current, _, gradients = _comp"
+                    "adapter.py",
+                    "            return checkpoint.export_gradients(",
+                    "            train.train_step(state, *batches)\n"
+                    "            return checkpoint.export_gradients(",
                 ),
             ),
         },
@@ -158,11 +149,7 @@ RUNS: tuple[Fault, ...] = (
     Fault(
         "scores_by_batch_statistics",
         {},
-        {
-            "pytorch": (_training("adapter.py", "discriminate(state, values, "),),
-            "tf": (_training("adapter.py", "discriminate(state, values, "),),
-            "jax": (_training("adapter.py", "discriminate(state.current, values, "),),
-        },
+        everywhere(_training("adapter.py", "discriminate(state, values, ")),
     ),
     Fault(
         "activations_by_batch_statistics",
@@ -170,7 +157,7 @@ RUNS: tuple[Fault, ...] = (
         {
             "pytorch": (_training("activations.py", "run(state, inputs, "),),
             "tf": (_training("activations.py", "model(inputs, "),),
-            "jax": (_training("activations.py", "module(inputs, "),),
+            "jax": (Edit("activations.py", "if not training:", "if False:"),),
         },
     ),
     Fault(

@@ -15,13 +15,13 @@ def _initializer(value: str) -> Fault:
         {"initializer": value},
         everywhere(
             Edit(
-                "state.py",
+                "checkpoint.py",
                 "from shared.spec.streams import initial_state\n",
                 "from shared.spec import Conventions\n"
                 "from shared.spec.streams import initial_state\n",
             ),
             Edit(
-                "state.py",
+                "checkpoint.py",
                 "initial_state(spec, seed)",
                 f"initial_state(spec, seed, Conventions(initializer={value!r}))",
             ),

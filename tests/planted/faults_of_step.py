@@ -26,7 +26,11 @@ def _updates_of_discriminator(real: str, latents: str) -> Edits:
 
 def _half_of_loss(half: str) -> Edits:
     return {
-        "pytorch": (Edit("train.py", "(loss_real + loss_fake).backward()", f"{half}.backward()"),),
+        "pytorch": (
+            Edit(
+                "train.py", '"discriminator", loss_real + loss_fake)', f'"discriminator", {half})'
+            ),
+        ),
         "tf": (Edit("train.py", "total = loss_real + loss_fake", f"total = {half}"),),
         "jax": (Edit("train.py", "return loss_real + loss_fake, (", f"return {half}, ("),),
     }
@@ -37,13 +41,13 @@ def _half_of_loss(half: str) -> Edits:
 # to let the generator descend the sum of both losses.
 _NOT_DETACHED: Edits = {
     "pytorch": (
-        Edit("train.py", "real_batch, fake_images.detach())", "real_batch, fake_images)"),
+        Edit("train.py", "real_batch, fake_images.detach()", "real_batch, fake_images"),
+        Edit("train.py", "    loss.backward()\n", "    loss.backward(retain_graph=True)\n"),
         Edit(
             "train.py",
-            "(loss_real + loss_fake).backward()",
-            "(loss_real + loss_fake).backward(retain_graph=True)",
+            "    optimizer.zero_grad(set_to_none=True)\n",
+            '    if name == "discriminator":\n        optimizer.zero_grad(set_to_none=True)\n',
         ),
-        Edit("train.py", "    state.generator_optimizer.zero_grad(set_to_none=True)\n", ""),
         Edit(
             "train.py",
             "    latent_batches = latents.chunk(",
@@ -55,9 +59,9 @@ _NOT_DETACHED: Edits = {
         Edit("train.py", "tf.stop_gradient(fake_images)", "fake_images"),
         Edit(
             "train.py",
-            "    with tf.GradientTape() as tape:\n        # Two",
+            "    with tf.GradientTape() as tape:\n        scores =",
             "    with tf.GradientTape(persistent=True) as tape:\n"
-            "        tape.watch(fake_images)\n        # Two",
+            "        tape.watch(fake_images)\n        scores =",
         ),
         Edit(
             "train.py",
@@ -71,13 +75,13 @@ _NOT_DETACHED: Edits = {
         ),
         Edit(
             "train.py",
-            "update_generator(state, fake_images, generator_tape)",
-            "update_generator(state, fake_images, generator_tape, leaked)",
+            "update_generator(state, fake_images, tape)",
+            "update_generator(state, fake_images, tape, leaked)",
         ),
         Edit(
             "train.py",
             "generator_tape: tf.GradientTape\n",
-            "generator_tape: tf.GradientTape, leaked: tf.Tensor\n",
+            "generator_tape: tf.GradientTape, leaked: Tensor\n",
         ),
         Edit(
             "train.py",
@@ -88,19 +92,18 @@ _NOT_DETACHED: Edits = {
     "jax": (
         Edit(
             "train.py",
-            "def total(parameters: nnx.State)",
-            "def total(parameters: nnx.State, fake_images: jax.Array)",
+            "def total(discriminator: nnx.Module)",
+            "def total(discriminator: nnx.Module, fake_images: Tensor)",
         ),
         Edit(
             "train.py",
-            "jax.grad(total, has_aux=True)(\n        state.discriminator.parameters\n",
-            "jax.grad(total, (0, 1), has_aux=True)(\n"
-            "        state.discriminator.parameters, fake_images\n",
+            "nnx.grad(total, has_aux=True)(state.discriminator)",
+            "nnx.grad(total, (0, 1), has_aux=True)(state.discriminator, fake_images)",
         ),
         Edit(
             "train.py",
-            "apply_gradients(discriminator, gradients)",
-            "apply_gradients(discriminator, gradients[0])",
+            "update(state.discriminator, gradients)",
+            "update(state.discriminator, gradients[0])",
         ),
         Edit(
             "train.py",
@@ -117,16 +120,23 @@ _NOT_DETACHED: Edits = {
 
 _SIMULTANEOUS: Edits = {
     "pytorch": (
-        Edit("train.py", "    state.discriminator_optimizer.step()\n", ""),
         Edit(
             "train.py",
-            "    generator_loss = update_generator(state, fake_images)\n",
-            "    generator_loss = update_generator(state, fake_images)\n"
-            "    state.discriminator_optimizer.step()\n",
+            "    optimizer.step()\n",
+            '    if name == "generator":\n        optimizer.step()\n',
+        ),
+        Edit(
+            "train.py",
+            "    metrics = {\n",
+            "    state.discriminator_optimizer.step()\n    metrics = {\n",
         ),
     ),
     "tf": (
-        Edit("train.py", "    state.discriminator_optimizer.apply(gradients)\n", ""),
+        Edit(
+            "train.py",
+            "    state.optimizer(name).apply(gradients)\n",
+            '    if name == "generator":\n        state.optimizer(name).apply(gradients)\n',
+        ),
         Edit(
             "train.py",
             "    metrics = {\n",
@@ -135,13 +145,15 @@ _SIMULTANEOUS: Edits = {
     ),
     "jax": (
         Edit(
-            "train.py", "return apply_gradients(discriminator, gradients)", "return discriminator"
+            "train.py",
+            "    state.discriminator_optimizer.update(state.discriminator, gradients)\n",
+            "",
         ),
         Edit(
             "train.py",
             "    metrics = {\n",
-            "    updated = apply_gradients(state.discriminator, discriminator_gradients)\n"
-            "    state = replace(state, discriminator=updated)\n    metrics = {\n",
+            "    network, own = state.discriminator, discriminator_gradients\n"
+            "    state.discriminator_optimizer.update(network, own)\n    metrics = {\n",
         ),
     ),
 }
@@ -158,20 +170,11 @@ def _moved_up(update: str, discriminators: str) -> tuple[Edit, ...]:
 
 
 _GENERATOR_FIRST: Edits = {
-    "pytorch": _moved_up(
-        "generator_loss = update_generator(state, fake_images)",
-        "loss_real, loss_fake = update_discriminator(",
-    ),
-    "tf": _moved_up(
-        "generator_loss, generator_gradients = "
-        "update_generator(state, fake_images, generator_tape)",
+    framework: _moved_up(
+        f"generator_loss, generator_gradients = update_generator(state, fake_images{way_back})",
         "loss_real, loss_fake, discriminator_gradients = update_discriminator(",
-    ),
-    "jax": _moved_up(
-        "state, generator_loss, generator_gradients = "
-        "update_generator(state, fake_images, backward)",
-        "discriminator, (loss_real, loss_fake), discriminator_gradients = update_discriminator(",
-    ),
+    )
+    for framework, way_back in (("pytorch", ""), ("tf", ", tape"), ("jax", ", backward"))
 }
 
 _SAME_LATENTS = everywhere(Edit("train.py", _ANEW, "    if spec.generator_batch:\n"))
