@@ -108,7 +108,8 @@ class Settings:
 
     def merge(self, arrays: nnx.State) -> Modules:
         """Return the networks and the optimizers that have these arrays."""
-        return Modules(self.spec, self.compute, *nnx.merge(self.graph, arrays))
+        # A copy: where nothing is compiled, an update would reach the arrays themselves.
+        return Modules(self.spec, self.compute, *nnx.merge(self.graph, arrays, copy=True))
 
 
 def select_device(name: str) -> jax.Device:
