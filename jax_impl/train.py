@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 from jax import Array as Tensor
 
-from shared.run.command import TrainingOptions, run_training
+from shared.run.command import run_training
 from shared.run.console import leave_others
 from shared.run.options import TrainingOptions
 from shared.run.process import RunProcess

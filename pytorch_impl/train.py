@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shared.run.command import TrainingOptions, run_training
+from shared.run.command import run_training
 from shared.run.options import TrainingOptions
 from shared.run.process import RunProcess
 from shared.run.training import open_run
