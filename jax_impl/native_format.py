@@ -16,49 +16,32 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import traverse_util
 
 from jax_impl.native_networks import native_names, without_value
-from shared.convert.native_contents import (
-    PARTS,
-    PROGRESS,
-    NativeContents,
-    check_contents,
-    check_native_arrays,
-    closest_network,
-    infer_spec,
-    part_shapes,
-    parts_of,
-    split_description,
-)
+from shared.convert.native_contents import NativeContents, assemble, check_contents
 from shared.data.images import GIBIBYTE, MAXIMUM_BYTES
 from shared.files.atomic import staged
 from shared.files.checkpoint import CheckpointError, encode_description
 
-__all__ = ["CARRIED", "read_native", "write_native"]
-
-CARRIED = (*PARTS, PROGRESS)
-"""What this format has a place for."""
+__all__ = ["read_native", "write_native"]
 
 
 def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
     """Write a file that this framework's users can load; it is complete or not there at all.
 
     Raises CheckpointError, before anything is written, for arrays that do not fit the spec and
-    for parts that are not in CARRIED.
+    for what the format has no place for.
     """
     # orbax takes absolute paths only.
     path = Path(path).absolute()
-    check_contents(path, contents, CARRIED)
-    tree: dict[str, Any] = {}
-    for native, name in native_names(contents.spec).items():
-        if name in contents.arrays:
-            *folders, last = native.split("/")
-            branch = tree
-            for folder in folders:
-                branch = branch.setdefault(folder, {})
-            branch[last] = np.ascontiguousarray(contents.arrays[name]).reshape(
-                contents.arrays[name].shape
-            )
+    check_contents(path, contents)
+    arrays = {
+        tuple(native.split("/")): np.array(contents.arrays[name], order="C")
+        for native, name in native_names(contents.spec).items()
+        if name in contents.arrays
+    }
+    tree = traverse_util.unflatten_dict(arrays)
     if contents.is_one_network:
         (tree,) = tree.values()
     description = encode_description(contents.spec, contents.progress)
@@ -75,23 +58,8 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
     """
     path = Path(path).absolute()
     found, metadata = _load(path)
-    stored_spec, progress = split_description(path, metadata)
-    if not parts_of(found):
-        network = closest_network({n: a.shape for n, a in found.items()}, native_names)
-        found = {f"{network}/{name}": array for name, array in found.items()}
-    spec = stored_spec or infer_spec({n: a.shape for n, a in found.items()}, native_names)
     # Flax' layouts are the canonical ones: HWIO, HWOI (as layers.py keeps it) and (in, out).
-    shapes = part_shapes(spec, parts_of(found))
-    names = {name: native for native, name in native_names(spec).items() if name in shapes}
-    check_native_arrays(path, found, {native: shapes[name] for name, native in names.items()})
-    arrays = {
-        name: _counter(found[n]) if n.endswith("/count") else found[n] for name, n in names.items()
-    }
-    contents = NativeContents(
-        {name: arrays[name] for name in shapes}, spec, progress, stored_spec is not None
-    )
-    check_contents(path, contents, CARRIED)
-    return contents
+    return assemble(path, found, metadata, native_names)
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -114,9 +82,8 @@ def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
             restored = without_value(checkpointer.restore(path, target))
             leaves = jax.tree_util.tree_leaves_with_path(restored)
-            found = {
-                "/".join(str(getattr(k, "key", k)) for k in keys): np.array(a) for keys, a in leaves
-            }
+            named = {"/".join(str(getattr(k, "key", k)) for k in keys): a for keys, a in leaves}
+            found = {name: _widened(name, np.array(array)) for name, array in named.items()}
             return found, dict(metadata.custom_metadata or {})
     except CheckpointError:
         raise
@@ -137,6 +104,7 @@ def _require_memory(path: Path, leaves: list[Any]) -> None:
         )
 
 
-def _counter(count: np.ndarray) -> np.ndarray:
-    """Widen optax' int32."""
-    return count.astype(np.int64) if count.dtype == np.int32 else count
+def _widened(name: str, array: np.ndarray) -> np.ndarray:
+    """Return optax' counter, an int32, as int64."""
+    is_counter = name.endswith("_optimizer/count") and array.dtype == np.int32
+    return array.astype(np.int64) if is_counter else array

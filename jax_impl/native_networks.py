@@ -27,9 +27,8 @@ def run_native(
 ) -> dict[str, np.ndarray]:
     """Load a file as this framework's users do, around `read_native`, and run its networks.
 
-    So a mistake of `write_native` that `read_native` undoes shows as other numbers. `contents`
-    says which networks are there. Returns images under "generator" and scores [batch] under
-    "discriminator", both by the running statistics.
+    `contents` says which networks are there. Returns images under "generator" and scores [batch]
+    under "discriminator", both by the running statistics.
     """
     dtype = jnp.dtype(contents.dtype)
     inputs = {"generator": latents, "discriminator": images}

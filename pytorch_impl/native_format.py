@@ -3,13 +3,15 @@
 A dict of "generator" and "discriminator" (state_dicts of the nn.Sequential called main, so
 "main.0.weight" …), their "…_optimizer" (state_dicts of torch.optim.Adam), and the spec and the
 progress as JSON text. One network alone is its bare state_dict, as the example's netG_epoch_0.pth.
-Read with weights_only=True, so a file from a stranger cannot run code.
+Read with weights_only=True, so an untrusted file cannot run code.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import math
 import os
 import pickle
 import tarfile
@@ -28,17 +30,10 @@ from pytorch_impl.native_networks import batch_counters, native_names
 from shared.convert.native_contents import (
     DESCRIPTION_FIELDS,
     OPTIMIZERS,
-    PARTS,
-    PROGRESS,
     NativeContents,
+    assemble,
     check_contents,
-    check_native_arrays,
-    closest_network,
-    infer_spec,
-    part_shapes,
-    parts_of,
     require_file,
-    split_description,
 )
 from shared.files.atomic import write_file_atomically
 from shared.files.checkpoint import (
@@ -47,7 +42,6 @@ from shared.files.checkpoint import (
     spec_differences,
 )
 from shared.spec import (
-    NETWORKS,
     AdamSpec,
     NetworkName,
     Pixels,
@@ -56,28 +50,32 @@ from shared.spec import (
     optimizer_name,
 )
 
-__all__ = ["CARRIED", "read_native", "write_native"]
+__all__ = ["read_native", "write_native"]
 
-CARRIED = (*PARTS, PROGRESS)
-"""What this format has a place for."""
-
-_STEPS = tuple(f"{part}/step" for part in OPTIMIZERS)
 _DTYPES = (torch.float32, torch.float64, torch.int64)
+_CANONICAL_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}  # OIHW → HWIO, (out, in) → (in, out)
 
 
 def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
     """Write a file that this framework's users can load; it is complete or not there at all.
 
     Raises CheckpointError, before anything is written, for arrays that do not fit the spec and
-    for parts that are not in CARRIED.
+    for what the format has no place for.
     """
     path = Path(path)
-    check_contents(path, contents, CARRIED)
+    check_contents(path, contents)
+    pixels = _pixels_by_array(contents.spec)
+    tensors = {
+        native: to_native(contents.arrays[name], pixels.get(name))
+        for native, name in native_names(contents.spec).items()
+        if name in contents.arrays
+    }
+    tensors |= {name: torch.tensor(0) for name in batch_counters(contents.spec)}
     saved: dict[str, Any] = {}
     for network in contents.networks:
-        saved[network] = _state_dict(network, contents)
+        saved[network] = _under(network, tensors)
         if f"{network}_optimizer" in contents.parts:
-            saved[f"{network}_optimizer"] = _optimizer_state_dict(network, contents)
+            saved[f"{network}_optimizer"] = _adam_state_dict(network, contents.spec, tensors)
     if contents.is_one_network:
         (saved,) = saved.values()
     else:
@@ -95,48 +93,53 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
     """
     path = Path(path)
     saved = _load(path)
-    stored_spec, progress = split_description(path, saved)
-    saved = {name: value for name, value in saved.items() if name not in DESCRIPTION_FIELDS}
-    if not parts_of(saved):
-        saved = {closest_network(_canonical_shapes(saved), native_names): saved}
     found, settings = _flat(path, saved)
-    spec = stored_spec or infer_spec(_canonical_shapes(found), native_names)
-    spec = _with_settings(path, spec, settings, is_stored=stored_spec is not None)
-    arrays, notes = _canonical_arrays(path, found, spec)
-    contents = NativeContents(arrays, spec, progress, stored_spec is not None, notes)
-    check_contents(path, contents, CARRIED)
-    return contents
+    contents = assemble(
+        path, found, saved, native_names, axes=_CANONICAL_AXES, scalars_of=batch_counters
+    )
+    spec = contents.spec.replace(**settings)
+    if contents.spec_is_stored and (differences := spec_differences(spec, contents.spec)):
+        raise CheckpointError(
+            f"{path}: its optimizers and its spec disagree: {'; '.join(differences)}"
+        )
+    pixels = _pixels_by_array(spec)
+    arrays = {
+        name: to_canonical(torch.from_numpy(array), pixels.get(name))
+        for name, array in contents.arrays.items()
+    }
+    counted = sum(bool(found[n]) for n in found if n.endswith("num_batches_tracked"))
+    note = f"num_batches_tracked of {counted} layers, which a fixed momentum never reads"
+    notes = (note,) if counted else ()
+    return dataclasses.replace(contents, arrays=arrays, spec=spec, notes=notes)
+
+
+def _pixels_by_array(spec: SystemSpec) -> dict[str, Pixels]:
+    """Return `flattened_pixels` of the parameters and of their moments."""
+    pixels = flattened_pixels(spec)
+    moments = {optimizer_name(n, m): where for n, where in pixels.items() for m in ("m", "v")}
+    return pixels | moments
 
 
 # --- writing ---------------------------------------------------------------------------------
 
 
-def _state_dict(network: NetworkName, contents: NativeContents) -> dict[str, Tensor]:
-    prefix = f"{network}/"
-    names = {n.removeprefix(prefix): c for n, c in native_names(contents.spec).items()}
-    pixels = flattened_pixels(contents.spec)
-    saved = {
-        n: to_native(contents.arrays[c], pixels.get(c))
-        for n, c in names.items()
-        if c.startswith(prefix)
-    }
-    counters = batch_counters(contents.spec, network)
-    return saved | {name: torch.tensor(0) for name in counters}
+def _under(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = f"{part}/"
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def _optimizer_state_dict(network: NetworkName, contents: NativeContents) -> dict[str, Any]:
+def _adam_state_dict(
+    network: NetworkName, spec: SystemSpec, tensors: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Return the state_dict of a torch.optim.Adam over the network's parameters."""
     part = f"{network}_optimizer"
+    own = _under(part, tensors)
+    step = own.pop("step").to(torch.float32)  # each parameter has one, a float32 scalar
     state: dict[int, dict[str, Tensor]] = {}
-    pixels = _pixels_by_array(contents.spec)
-    for native, name in native_names(contents.spec).items():
-        if native.startswith(f"{part}/"):
-            *_, index, key = native.split("/")
-            # Adam's own counter is a float32 scalar.
-            array = contents.arrays[name]
-            is_step = key == "step"
-            value = torch.tensor(float(array)) if is_step else to_native(array, pixels.get(name))
-            state.setdefault(int(index), {})[key] = value
-    settings: AdamSpec = getattr(contents.spec, part)
+    for name, tensor in own.items():
+        _, index, key = name.split("/")
+        state.setdefault(int(index), {"step": step.clone()})[key] = tensor
+    settings: AdamSpec = getattr(spec, part)
     adam = torch.optim.Adam(
         [nn.Parameter(s["exp_avg"]) for s in state.values()],
         lr=settings.learning_rate,
@@ -194,18 +197,38 @@ def _flat(
     path: Path, saved: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, AdamSpec]]:
     """Return every array by the names of `native_names`, and both Adams' settings."""
-    found: dict[str, Any] = {}
+    found: dict[str, np.ndarray] = {}
     settings = {}
+
+    def add(name: str, value: Any) -> None:
+        found[name] = _to_numpy(path, name, value)
+
     for part, values in saved.items():
-        if not isinstance(values, Mapping):
-            found[part] = values
-        elif part in OPTIMIZERS:
+        if part in OPTIMIZERS and isinstance(values, Mapping):
             settings[part] = _adam_settings(path, part, values)
             for i, state in values["state"].items():
-                found |= {f"{part}/state/{i}/{key}": value for key, value in state.items()}
-        else:
-            found |= {f"{part}/{name}": value for name, value in values.items()}
-    return {name: _to_numpy(path, name, value) for name, value in found.items()}, settings
+                for key, value in state.items():
+                    add(f"{part}/state/{i}/{key}", value)
+            _join_steps(path, part, found, values["state"])
+        elif isinstance(values, Mapping):
+            for name, value in values.items():
+                add(f"{part}/{name}", value)
+        elif part not in DESCRIPTION_FIELDS:
+            add(part, values)
+    return found, settings
+
+
+def _join_steps(path: Path, part: str, found: dict[str, np.ndarray], parameters: Any) -> None:
+    """Put one counter in the place of those that every parameter has."""
+    steps = [found.pop(f"{part}/state/{i}/step") for i in parameters]
+    numbers = {float(step) if step.shape == () else math.nan for step in steps}
+    if not steps:
+        return
+    step, *others = numbers
+    if others or not step.is_integer() or abs(step) >= 2**63:
+        shown = ", ".join(map(str, numbers))
+        raise CheckpointError(f"{path}: expected one whole number as {part}/step, found {shown}")
+    found[f"{part}/step"] = np.array(int(step), np.int64)
 
 
 def _to_numpy(path: Path, name: str, value: Any) -> np.ndarray:
@@ -241,9 +264,10 @@ def _adam_settings(path: Path, part: str, saved: Mapping[str, Any]) -> AdamSpec:
         settings = AdamSpec(float(group["lr"]), float(beta1), float(beta2), float(group["eps"]))
         others = {name: group[name] for name in ("weight_decay", "amsgrad", "maximize")}
         is_plain = not any(others.values())
-        indices = set(saved["state"]) - set(group["params"])
-        if not all(isinstance(state, Mapping) for state in saved["state"].values()):
-            raise TypeError("the state of a parameter is a mapping")
+        states = saved["state"]
+        indices = set(states) - set(group["params"])
+        if not all(isinstance(state, Mapping) and "step" in state for state in states.values()):
+            raise TypeError("the state of a parameter is a mapping with a step")
     # AttributeError, RuntimeError: of what is no mapping, or a tensor where a number should be.
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(
@@ -252,73 +276,3 @@ def _adam_settings(path: Path, part: str, saved: Mapping[str, Any]) -> AdamSpec:
     if not is_plain or indices:
         raise CheckpointError(f"{path}: expected plain Adam as {part}, found {others}")
     return settings
-
-
-def _with_settings(
-    path: Path, spec: SystemSpec, settings: dict[str, AdamSpec], *, is_stored: bool
-) -> SystemSpec:
-    """Return the spec with both Adams' settings; those of a stored spec must be the same."""
-    read = spec.replace(**settings)
-    if is_stored and read != spec:
-        differences = "; ".join(spec_differences(read, spec))
-        raise CheckpointError(f"{path}: its optimizers and its spec disagree: {differences}")
-    return read
-
-
-def _canonical_shapes(found: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes in the canonical layout; () for what is no array."""
-    order = {4: (2, 3, 1, 0), 2: (1, 0)}
-    shapes = {name: tuple(getattr(value, "shape", ())) for name, value in found.items()}
-    return {n: tuple(s[i] for i in order.get(len(s), range(len(s)))) for n, s in shapes.items()}
-
-
-def _canonical_arrays(
-    path: Path, found: dict[str, np.ndarray], spec: SystemSpec
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Check a file's arrays; return them by canonical name, and a note on what is left out."""
-    parts = parts_of(found)
-    shapes = part_shapes(spec, parts)
-    names = {native: name for native, name in native_names(spec).items() if name in shapes}
-    counters = [f"{w}/{n}" for w in NETWORKS if w in parts for n in batch_counters(spec, w)]
-    pixels = _pixels_by_array(spec)
-    # Shapes alone: what a stored spec says may be larger than the memory.
-    expected = {n: _native_shape(shapes[c]) for n, c in names.items()}
-    check_native_arrays(path, found, expected | dict.fromkeys(counters, ()))
-    values = {name: [found[n] for n, c in names.items() if c == name] for name in shapes}
-    arrays = {
-        name: _steps(path, name, held)
-        if name in _STEPS
-        else to_canonical(torch.from_numpy(held[0]), pixels.get(name))
-        for name, held in values.items()
-    }
-    counted = sum(bool(found[name]) for name in counters)
-    note = f"num_batches_tracked of {counted} layers, which a fixed momentum never reads"
-    return arrays, (note,) if counted else ()
-
-
-def _native_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of `to_native`'s tensor for an array of this shape."""
-    order = {4: (3, 2, 0, 1), 2: (1, 0)}.get(len(shape), range(len(shape)))
-    return tuple(shape[i] for i in order)
-
-
-def _pixels_by_array(spec: SystemSpec) -> dict[str, Pixels]:
-    """Return `flattened_pixels` of the parameters and of their moments."""
-    pixels = flattened_pixels(spec)
-    trainable = {n: p.trainable for w in NETWORKS for n, p in spec.parameters(w).items()}
-    moments = {
-        optimizer_name(n, moment): where
-        for n, where in pixels.items()
-        for moment in ("m", "v")
-        if trainable[n]
-    }
-    return pixels | moments
-
-
-def _steps(path: Path, name: str, values: list[np.ndarray]) -> np.ndarray:
-    """Return the one counter that every parameter has a copy of."""
-    (step, *others) = {float(value) for value in values}
-    if others or not step.is_integer() or abs(step) >= 2**63:
-        found = ", ".join(map(str, [step, *others]))
-        raise CheckpointError(f"{path}: expected one whole number as {name}, found {found}")
-    return np.array(int(step), np.int64)

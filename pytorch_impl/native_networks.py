@@ -28,9 +28,8 @@ def run_native(
 ) -> dict[str, np.ndarray]:
     """Load a file as this framework's users do, around `read_native`, and run its networks.
 
-    So a mistake of `write_native` that `read_native` undoes shows as other numbers. `contents`
-    says which networks are there. Returns images under "generator" and scores [batch] under
-    "discriminator", both by the running statistics.
+    `contents` says which networks are there. Returns images under "generator" and scores [batch]
+    under "discriminator", both by the running statistics.
     """
     saved = torch.load(path, map_location="cpu", weights_only=True)
     results: dict[str, np.ndarray] = {}
@@ -67,12 +66,13 @@ def _main(spec: SystemSpec, network: NetworkName) -> list[tuple[int, Layer]]:
 def native_names(spec: SystemSpec) -> dict[str, str]:
     """Return the canonical name of every array that a whole file holds, by its own name.
 
-    "generator/main.0.weight" is entry "main.0.weight" of the state_dict under "generator". Every
-    parameter has a step of its own in the optimizer, where the canonical state has one for all.
+    "generator/main.0.weight" is entry "main.0.weight" of the state_dict under "generator".
+    "generator_optimizer/step" stands for the step that every parameter has in its Adam.
     """
     names = {}
     for network in NETWORKS:
         trained = []
+        names[f"{network}_optimizer/step"] = f"{network}_optimizer/step"
         for i, layer in _main(spec, network):
             own = _BATCH_NORM_NAMES if layer.kind == "batch_norm" else _LAYER_NAMES
             for parameter in layer.parameters:
@@ -81,15 +81,18 @@ def native_names(spec: SystemSpec) -> dict[str, str]:
                 trained += [name] if parameter.trainable else []
         for i, name in enumerate(trained):
             state = f"{network}_optimizer/state/{i}"
-            names[f"{state}/step"] = f"{network}_optimizer/step"
             names |= {f"{state}/{k}": optimizer_name(name, m) for m, k in _MOMENTS.items()}
     return names
 
 
-def batch_counters(spec: SystemSpec, network: NetworkName) -> list[str]:
+def batch_counters(spec: SystemSpec) -> list[str]:
     """Return the names of BN's counters, which a fixed momentum never reads."""
-    layers = _main(spec, network)
-    return [f"main.{i}.num_batches_tracked" for i, la in layers if la.kind == "batch_norm"]
+    return [
+        f"{network}/main.{i}.num_batches_tracked"
+        for network in NETWORKS
+        for i, layer in _main(spec, network)
+        if layer.kind == "batch_norm"
+    ]
 
 
 def _module(layer: Layer) -> nn.Module:

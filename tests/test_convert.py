@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.convert.command import command as convert
-from shared.convert.command import file_kinds
-from shared.convert.file_kinds import FILE_KINDS, kind_of, load_format
+from shared.convert import command as convert
+from shared.convert import file_kinds
+from shared.convert.file_kinds import FILE_KINDS, kind_of
 from shared.convert.native_contents import OPTIMIZERS
 from shared.convert.verification import NETWORK_BOUND, VerificationError, require_same_outputs
 from shared.files.checkpoint import read_checkpoint, write_checkpoint
@@ -40,7 +40,7 @@ def quiet_threads() -> None:
 def needs(*kinds: str) -> None:
     for kind in kinds:
         try:
-            load_format(FILE_KINDS[kind])
+            FILE_KINDS[kind].require_framework()
         except MissingFrameworkError as error:
             pytest.skip(str(error))
 
@@ -61,7 +61,7 @@ def run(*arguments: object) -> int:
 
 
 def read(path: Path):
-    return load_format(kind_of(path)).read(path)
+    return kind_of(path).read(path)
 
 
 def weights(path: Path) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.convert.file_kinds import FILE_KINDS, FileFormat, kind_of, load_format
+from shared.convert.file_kinds import FILE_KINDS, FileKind, kind_of
 from shared.convert.native_contents import (
     NativeContents,
     closest_network,
@@ -57,9 +57,9 @@ def make_contents(
 
 
 @pytest.fixture
-def own(implementation: Implementation) -> FileFormat:
+def own(implementation: Implementation) -> FileKind:
     """The format of each framework."""
-    return load_format(kind_of(Path(NAMES[implementation.name])))
+    return kind_of(Path(NAMES[implementation.name]))
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def require_same(read: NativeContents, meant: NativeContents) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_round_trip_keeps_every_bit(own: FileFormat, path: Path, system: str, dtype: str) -> None:
+def test_round_trip_keeps_every_bit(own: FileKind, path: Path, system: str, dtype: str) -> None:
     spec = narrow(system, loss="bce_probs")
     contents = make_contents(spec, dtype, own.carried)
     first = next(n for n in contents.arrays if n.endswith("/kernel"))
@@ -92,7 +92,7 @@ def test_round_trip_keeps_every_bit(own: FileFormat, path: Path, system: str, dt
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_frameworks_own_loader_gives_the_implementations_networks(
-    own: FileFormat, implementation: Implementation, path: Path, system: str, dtype: str
+    own: FileKind, implementation: Implementation, path: Path, system: str, dtype: str
 ) -> None:
     """Around `read_native`: a layout that is wrong both ways would show here."""
     everything = make_contents(narrow(system), dtype)
@@ -114,7 +114,7 @@ def test_the_frameworks_own_loader_gives_the_implementations_networks(
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_one_network_alone(own: FileFormat, path: Path, system: str, network: str) -> None:
+def test_one_network_alone(own: FileKind, path: Path, system: str, network: str) -> None:
     contents = make_contents(narrow(system), carried=(network,))
     own.write(path, contents)
     read = own.read(path)
@@ -154,7 +154,7 @@ def test_the_system_is_read_off_the_shapes(
             assert closest_network(bare, names_of) == parts[0]
 
 
-def test_arrays_that_are_not_contiguous_arrive_as_they_look(own: FileFormat, path: Path) -> None:
+def test_arrays_that_are_not_contiguous_arrive_as_they_look(own: FileKind, path: Path) -> None:
     contents = make_contents(carried=own.carried)
     arrays = {
         n: np.asfortranarray(a) if a.ndim > 1 else np.repeat(a, 2)[::2] if a.ndim else a
@@ -182,7 +182,7 @@ def test_arrays_that_are_not_contiguous_arrive_as_they_look(own: FileFormat, pat
     ids=["missing", "unexpected", "wrong shape", "mixed dtypes", "empty"],
 )
 def test_what_does_not_fit_is_not_written(
-    own: FileFormat, path: Path, change: object, message: str
+    own: FileKind, path: Path, change: object, message: str
 ) -> None:
     contents = make_contents(carried=own.carried)
     change(contents.arrays)
@@ -192,21 +192,21 @@ def test_what_does_not_fit_is_not_written(
 
 
 @pytest.mark.parametrize("implementation", ["tf"], indirect=True)
-def test_a_part_without_a_place_is_refused(own: FileFormat, path: Path) -> None:
+def test_a_part_without_a_place_is_refused(own: FileKind, path: Path) -> None:
     contents = make_contents()
     with pytest.raises(CheckpointError, match=r"cannot carry generator_optimizer, .*progress"):
         own.write(path, contents)
 
 
 @pytest.mark.parametrize("implementation", ["pytorch", "jax"], indirect=True)
-def test_an_optimizer_without_its_network_is_refused(own: FileFormat, path: Path) -> None:
+def test_an_optimizer_without_its_network_is_refused(own: FileKind, path: Path) -> None:
     contents = make_contents(carried=("generator", "discriminator_optimizer"))
     with pytest.raises(CheckpointError, match="discriminator_optimizer without the network"):
         own.write(path, contents)
 
 
 def test_a_failed_write_leaves_the_old_file(
-    own: FileFormat, path: Path, monkeypatch: pytest.MonkeyPatch
+    own: FileKind, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = make_contents(carried=own.carried)
     own.write(path, old)
@@ -251,13 +251,13 @@ def test_a_folder_comes_back_when_its_successor_cannot_take_its_place(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_nothing_is_refused(own: FileFormat, path: Path) -> None:
+def test_nothing_is_refused(own: FileKind, path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"{path.name}: expected a .*, found nothing"):
         own.read(path)
 
 
 @pytest.mark.parametrize("implementation", ["pytorch", "tf"], indirect=True)
-def test_a_damaged_file_is_refused(own: FileFormat, path: Path) -> None:
+def test_a_damaged_file_is_refused(own: FileKind, path: Path) -> None:
     own.write(path, make_contents(carried=own.carried))
     whole = path.read_bytes()
     for share in (0.0, 0.1, 0.5, 0.99):
@@ -267,7 +267,7 @@ def test_a_damaged_file_is_refused(own: FileFormat, path: Path) -> None:
 
 
 @pytest.mark.parametrize("implementation", ["jax"], indirect=True)
-def test_a_damaged_folder_is_refused(own: FileFormat, path: Path) -> None:
+def test_a_damaged_folder_is_refused(own: FileKind, path: Path) -> None:
     """In a process of its own, because orbax leaves failing reads to a closed event loop."""
     own.write(path, make_contents(carried=own.carried))
     for file in path.rglob("d/*"):
@@ -281,7 +281,7 @@ def test_a_damaged_folder_is_refused(own: FileFormat, path: Path) -> None:
         own.read(path)
 
 
-def test_a_foreign_file_is_refused(own: FileFormat, path: Path) -> None:
+def test_a_foreign_file_is_refused(own: FileKind, path: Path) -> None:
     if path.suffix == ".orbax":
         path.mkdir()
         (path / "notes.txt").write_text("hello")
@@ -425,7 +425,7 @@ def require_the_references_outputs(contents: NativeContents, outputs: dict) -> N
 
 def saved_pth(torch, path: Path, contents: NativeContents | None = None) -> dict:
     """Write a .pth and return what torch.load gives."""
-    load_format(FILE_KINDS["torch"]).write(path, contents or make_contents())
+    FILE_KINDS["torch"].write(path, contents or make_contents())
     return torch.load(path, weights_only=True)
 
 
@@ -449,7 +449,7 @@ def test_a_strangers_bare_files_are_read(torch, tmp_path: Path, system: str, cha
     modules[1].main(torch.rand(8, channels, 28, 28))
     for network, module in zip(NETWORKS, modules, strict=True):
         torch.save(module.state_dict(), tmp_path / "net.pth")
-        read = load_format(FILE_KINDS["torch"]).read(tmp_path / "net.pth")
+        read = FILE_KINDS["torch"].read(tmp_path / "net.pth")
         assert (read.networks, read.spec_is_stored, read.spec.name) == ((network,), False, system)
         assert (read.spec.width, read.spec.channels) == (3, channels)
         assert network == "discriminator" or read.spec.latent_dim == 7
@@ -511,7 +511,7 @@ def test_a_bare_file_of_the_example_is_read(torch, tmp_path: Path, network, lega
     module.main(torch.randn(2, 7, 1, 1) if network == "generator" else torch.randn(2, 1, 64, 64))
     path = tmp_path / "net_epoch_0.pth"
     torch.save(module.state_dict(), path, _use_new_zipfile_serialization=not legacy)
-    read = load_format(FILE_KINDS["torch"]).read(path)
+    read = FILE_KINDS["torch"].read(path)
     assert read.networks == (network,)
     assert not read.spec_is_stored
     assert (read.spec.width, read.spec.channels, read.spec.name) == (3, 1, "dcgan64")
@@ -529,7 +529,7 @@ def test_settings_of_adam_are_read_where_no_spec_is_stored(torch, tmp_path: Path
     saved = {name: value for name, value in saved.items() if not isinstance(value, str)}
     saved["generator_optimizer"]["param_groups"][0]["lr"] = 0.125
     torch.save(saved, tmp_path / "b.pth")
-    read = load_format(FILE_KINDS["torch"]).read(tmp_path / "b.pth")
+    read = FILE_KINDS["torch"].read(tmp_path / "b.pth")
     require_same(read, make_contents())
     assert read.spec.generator_optimizer.learning_rate == 0.125
     assert read.progress is None
@@ -584,7 +584,7 @@ def test_a_pth_is_read_strictly(torch, tmp_path: Path, change, message: str) -> 
     change(saved, torch)
     torch.save(saved, tmp_path / "b.pth")
     with pytest.raises(CheckpointError, match=message):
-        load_format(FILE_KINDS["torch"]).read(tmp_path / "b.pth")
+        FILE_KINDS["torch"].read(tmp_path / "b.pth")
 
 
 class _Malicious:
@@ -605,7 +605,7 @@ def test_a_pickle_that_runs_code_is_refused(torch, tmp_path: Path, how: str) -> 
     else:
         torch.save(torch.nn.Linear(1, 1), path)
     with pytest.raises(CheckpointError, match="refused, because it holds more than tensors"):
-        load_format(FILE_KINDS["torch"]).read(path)
+        FILE_KINDS["torch"].read(path)
     assert not victim.exists()
 
 
@@ -613,7 +613,7 @@ def test_a_pickle_that_runs_code_is_refused(torch, tmp_path: Path, how: str) -> 
 def test_a_pth_without_names_is_refused(torch, tmp_path: Path, value: object) -> None:
     torch.save(value, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match="expected a dict of names"):
-        load_format(FILE_KINDS["torch"]).read(tmp_path / "a.pth")
+        FILE_KINDS["torch"].read(tmp_path / "a.pth")
 
 
 # --- Keras -----------------------------------------------------------------------------------
@@ -636,13 +636,13 @@ def test_a_file_that_keras_saved_is_read(
     path = tmp_path / "both.weights.h5"
     Networks(generator=state.generator, discriminator=state.discriminator).save_weights(path)
     weights = make_contents(narrow(system), "float64", NETWORKS)
-    read = load_format(FILE_KINDS["keras"]).read(path)
+    read = FILE_KINDS["keras"].read(path)
     require_same(read, weights)
     # batch_size is not in the shapes.
     assert read.spec == weights.spec.replace(batch_size=read.spec.batch_size)
     for network in NETWORKS:
         getattr(state, network).save_weights(tmp_path / "one.weights.h5")
-        read = load_format(FILE_KINDS["keras"]).read(tmp_path / "one.weights.h5")
+        read = FILE_KINDS["keras"].read(tmp_path / "one.weights.h5")
         require_same(read, make_contents(weights.spec, "float64", (network,)))
 
 
@@ -674,7 +674,7 @@ def test_a_weights_h5_is_read_strictly(
 ) -> None:
     import h5py
 
-    keras = load_format(FILE_KINDS["keras"])
+    keras = FILE_KINDS["keras"]
     path = tmp_path / "a.weights.h5"
     keras.write(path, make_contents(carried=keras.carried))
     with h5py.File(path, "a") as file:
@@ -685,7 +685,7 @@ def test_a_weights_h5_is_read_strictly(
 
 @KERAS_ONLY
 def test_a_model_of_keras_loads_its_bare_file(
-    own: FileFormat, implementation: Implementation, tmp_path: Path
+    own: FileKind, implementation: Implementation, tmp_path: Path
 ) -> None:
     contents = make_contents(carried=("generator",))
     own.write(tmp_path / "g.weights.h5", contents)
@@ -724,7 +724,7 @@ def test_a_folder_that_flax_saved_is_read(
             for name, tree in trees.items():
                 checkpointer.save(tmp_path / name, tree)
         kernel = np.array(getattr(models["discriminator"], first).kernel[...])
-    orbax = load_format(FILE_KINDS["orbax"])
+    orbax = FILE_KINDS["orbax"]
     for name, held in (("state", NETWORKS), ("pure", ("discriminator",))):
         read = orbax.read(tmp_path / name)
         assert (read.networks, read.dtype, read.spec_is_stored) == (held, "float64", False)
@@ -734,7 +734,7 @@ def test_a_folder_that_flax_saved_is_read(
 
 
 @JAX_ONLY
-def test_a_bare_folder_is_the_tree_of_one_network(own: FileFormat, tmp_path: Path) -> None:
+def test_a_bare_folder_is_the_tree_of_one_network(own: FileKind, tmp_path: Path) -> None:
     import orbax.checkpoint as ocp
 
     contents = make_contents(carried=("generator",))
@@ -753,7 +753,7 @@ def test_optax_takes_the_optimizer_of_a_folder(
     import orbax.checkpoint as ocp
 
     contents = make_contents()
-    load_format(FILE_KINDS["orbax"]).write(tmp_path / "a.orbax", contents)
+    FILE_KINDS["orbax"].write(tmp_path / "a.orbax", contents)
     with ocp.StandardCheckpointer() as checkpointer:
         restored = checkpointer.restore(tmp_path / "a.orbax")
     state = optax.ScaleByAdamState(**restored["generator_optimizer"])
@@ -775,7 +775,7 @@ def test_an_orbax_folder_is_read_strictly(implementation: Implementation, tmp_pa
     with pytest.raises(
         CheckpointError, match=r"missing: .*generator/batch_norm_1.*unexpected: x/y"
     ):
-        load_format(FILE_KINDS["orbax"]).read(tmp_path / "a.orbax")
+        FILE_KINDS["orbax"].read(tmp_path / "a.orbax")
 
 
 def test_the_description_stands_beside_the_arrays(torch, tmp_path: Path) -> None:

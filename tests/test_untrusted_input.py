@@ -25,7 +25,7 @@ from PIL import Image
 
 from benchmarks import compare
 from benchmarks.document.stored import MAXIMUM_WINDOWS, load
-from shared.convert.file_kinds import FILE_KINDS, load_format
+from shared.convert.file_kinds import FILE_KINDS
 from shared.convert.native_contents import NativeContents
 from shared.data import images as image_files
 from shared.data.dataset import DataError, load_dataset
@@ -371,7 +371,7 @@ def odd_tensors(torch: Any) -> dict[str, tuple[tuple, object]]:
 @pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")  # of making one
 def test_a_pth_with_an_odd_value(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    pth = load_format(FILE_KINDS["torch"])
+    pth = FILE_KINDS["torch"]
     path = tmp_path / "a.pth"
     pth.write(path, whole())
     for kind, (place, value) in odd_tensors(torch).items():
@@ -384,7 +384,7 @@ def test_a_pth_with_an_odd_value(tmp_path: Path) -> None:
 
 def test_a_pth_whose_spec_asks_for_terabytes(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    pth = load_format(FILE_KINDS["torch"])
+    pth = FILE_KINDS["torch"]
     pth.write(tmp_path / "a.pth", whole())
     saved = torch.load(tmp_path / "a.pth", weights_only=True)
     spec = json.loads(saved["spec"]) | {"width": 2**20, "latent_dim": 2**20}
@@ -398,7 +398,7 @@ def test_a_packed_pth_is_not_unpacked(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(200 * 2**20))
     with refused(CheckpointError, r"a\.pth: expected a file of torch\.save, unpacked"):
-        load_format(FILE_KINDS["torch"]).read(tmp_path / "a.pth")
+        FILE_KINDS["torch"].read(tmp_path / "a.pth")
 
 
 # --- Keras and Flax --------------------------------------------------------------------------
@@ -408,7 +408,7 @@ def test_a_packed_pth_is_not_unpacked(tmp_path: Path) -> None:
 def test_a_dataset_of_terabytes_or_of_no_numbers(tmp_path: Path, kind: str) -> None:
     pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     h5py = pytest.importorskip("h5py", reason="h5py is not installed")
-    keras = load_format(FILE_KINDS["keras"])
+    keras = FILE_KINDS["keras"]
     path = tmp_path / "a.weights.h5"
     arrays = {n: a for n, a in whole().arrays.items() if not n.split("/")[0].endswith("optimizer")}
     keras.write(path, NativeContents(arrays, SPEC))
@@ -439,7 +439,7 @@ def test_groups_without_end(tmp_path: Path, name: str) -> None:
         if name.startswith("/"):
             file.create_group(name)
     with refused(CheckpointError, r"a\.weights\.h5: expected at most 10,000 groups and arrays"):
-        load_format(FILE_KINDS["keras"]).read(tmp_path / "a.weights.h5")
+        FILE_KINDS["keras"].read(tmp_path / "a.weights.h5")
 
 
 def test_a_folder_that_declares_more_than_any_state_has(
@@ -447,7 +447,7 @@ def test_a_folder_that_declares_more_than_any_state_has(
 ) -> None:
     pytest.importorskip("jax", reason="JAX is not installed")
     pytest.importorskip("orbax.checkpoint", reason="orbax is not installed")
-    orbax = load_format(FILE_KINDS["orbax"])
+    orbax = FILE_KINDS["orbax"]
     orbax.write(tmp_path / "a.orbax", whole())
     declared = sum(array.nbytes for array in whole().arrays.values())
     monkeypatch.setattr("jax_impl.native_format.MAXIMUM_BYTES", declared)

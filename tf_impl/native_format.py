@@ -17,24 +17,17 @@ import numpy as np
 from shared.convert.native_contents import (
     DESCRIPTION_FIELDS,
     NativeContents,
+    assemble,
     check_contents,
-    check_native_arrays,
-    closest_network,
-    infer_spec,
-    part_shapes,
-    parts_of,
     require_file,
-    split_description,
 )
 from shared.files.atomic import write_file_atomically
 from shared.files.checkpoint import CheckpointError, encode_description
 from shared.spec import NETWORKS
 from tf_impl.native_networks import native_names
 
-__all__ = ["CARRIED", "read_native", "write_native"]
+__all__ = ["read_native", "write_native"]
 
-CARRIED: tuple[str, ...] = NETWORKS
-"""What this format has a place for."""
 MAXIMUM_ITEMS, MAXIMUM_DEPTH = 10_000, 16
 """Most groups and datasets of a file, and most of them inside one another."""
 
@@ -43,10 +36,10 @@ def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None
     """Write a file that this framework's users can load; it is complete or not there at all.
 
     Raises CheckpointError, before anything is written, for arrays that do not fit the spec and
-    for parts that are not in CARRIED.
+    for what the format has no place for.
     """
     path = Path(path)
-    check_contents(path, contents, CARRIED)
+    check_contents(path, contents, NETWORKS)
     buffer = io.BytesIO()
     # The layout of Keras' `save_weights`, which could not put the spec beside the weights.
     with h5py.File(buffer, "w") as file:
@@ -67,19 +60,8 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
     """
     path = Path(path)
     found, attributes = _load(path)
-    stored_spec, progress = split_description(path, attributes)
-    if not parts_of(found):
-        network = closest_network({n: a.shape for n, a in found.items()}, native_names)
-        found = {f"{network}/{name}": array for name, array in found.items()}
-    spec = stored_spec or infer_spec({n: a.shape for n, a in found.items()}, native_names)
     # Keras' layouts are the canonical ones: HWIO, HWOI and (in, out).
-    shapes = part_shapes(spec, parts_of(found))
-    names = {name: native for native, name in native_names(spec).items() if name in shapes}
-    check_native_arrays(path, found, {native: shapes[name] for name, native in names.items()})
-    arrays = {name: found[native] for name, native in names.items()}
-    contents = NativeContents(arrays, spec, progress, stored_spec is not None)
-    check_contents(path, contents, CARRIED)
-    return contents
+    return assemble(path, found, attributes, native_names)
 
 
 # --- reading ---------------------------------------------------------------------------------

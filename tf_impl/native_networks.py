@@ -35,9 +35,8 @@ def run_native(
 ) -> dict[str, np.ndarray]:
     """Load a file as this framework's users do, around `read_native`, and run its networks.
 
-    So a mistake of `write_native` that `read_native` undoes shows as other numbers. `contents`
-    says which networks are there. Returns images under "generator" and scores [batch] under
-    "discriminator", both by the running statistics.
+    `contents` says which networks are there. Returns images under "generator" and scores [batch]
+    under "discriminator", both by the running statistics.
     """
     # On the CPU, because a GPU's matrix products round float32 more coarsely.
     with tf.device("/CPU:0"):

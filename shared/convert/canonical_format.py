@@ -10,21 +10,14 @@ import os
 
 import numpy as np
 
-from shared.convert.native_contents import PARTS, PROGRESS, NativeContents
+from shared.convert.native_contents import NativeContents
 from shared.files.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from shared.reference.network import forward
 from shared.spec import Conventions
 
-CARRIED = (*PARTS, PROGRESS)
-"""What this format has a place for."""
-
 
 def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
-    """Write a whole training state; it is complete or not there at all.
-
-    Raises CheckpointError, before anything is written, for arrays that do not fit the spec and
-    for parts that are missing.
-    """
+    """Write a whole training state; CheckpointError, before anything is written, for less."""
     if contents.progress is None:
         raise CheckpointError(f"{path}: a checkpoint needs the progress of its run")
     write_checkpoint(path, contents.arrays, contents.spec, progress=contents.progress)
@@ -39,11 +32,7 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
 def run_native(
     path: str | os.PathLike[str], contents: NativeContents, latents: np.ndarray, images: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Read a file and run its networks in the NumPy reference, in float64.
-
-    Returns images under "generator" and scores [batch] under "discriminator", both by the running
-    statistics.
-    """
+    """Read a file and run its networks in the NumPy reference, in float64."""
     arrays = {name: array.astype(np.float64) for name, array in read_native(path).arrays.items()}
     inputs = {"generator": latents, "discriminator": images}
     return {

@@ -5,15 +5,16 @@ Each returns new contents and prints a line for everything that it makes up or l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from shared.convert.file_kinds import FileKind, load_format
+from shared.convert.file_kinds import FileKind
 from shared.convert.native_contents import (
+    EVERYTHING,
     OPTIMIZERS,
-    PARTS,
     PROGRESS,
     NativeContents,
     check_contents,
@@ -21,46 +22,42 @@ from shared.convert.native_contents import (
     part_shapes,
 )
 from shared.files.checkpoint import CheckpointError, spec_differences
+from shared.files.errors import InputError
 from shared.spec import SYSTEMS, SystemSpec, state_shapes
 
 
-def joined(sources: dict[Path, NativeContents]) -> NativeContents:
+def joined(sources: Mapping[Path, NativeContents]) -> NativeContents:
     """Return the contents of all sources as one; they must not overlap or disagree."""
-    first, *others = sources.values()
-    if not others:
-        return first
-    names = [part for contents in sources.values() for part in contents.parts]
-    if twice := sorted({part for part in names if names.count(part) > 1}):
+    contents = list(sources.values())
+    if len(contents) == 1:
+        return contents[0]
+    names = [name for held in contents for name in held.held]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise CheckpointError(f"more than one SRC holds {', '.join(twice)}")
-    arrays = {name: a for contents in sources.values() for name, a in contents.arrays.items()}
-    stored = [contents for contents in sources.values() if contents.spec_is_stored]
-    spec = stored[0].spec if stored else _inferred(sources, arrays)
-    progress = [c.progress for c in sources.values() if c.progress is not None]
     path = Path(" and ".join(map(str, sources)))
-    for contents in stored[1:]:
-        if contents.spec != spec:
-            differences = "; ".join(spec_differences(contents.spec, spec))
-            raise CheckpointError(f"{path} belong to other systems: {differences}")
-    if len(progress) > 1:
-        raise CheckpointError(f"{path}: each has a progress of its own")
-    joined = NativeContents(arrays, spec, progress[0] if progress else None, bool(stored))
-    check_contents(path, joined, (*PARTS, PROGRESS))
-    return joined
+    arrays = {name: array for held in contents for name, array in held.arrays.items()}
+    progress = next((held.progress for held in contents if held.progress), None)
+    stored = [held.spec for held in contents if held.spec_is_stored]
+    spec = stored[0] if stored else _inferred(contents, arrays)
+    for other in stored:
+        if differences := spec_differences(other, spec):
+            raise CheckpointError(f"{path} belong to other systems: {'; '.join(differences)}")
+    whole = NativeContents(arrays, spec, progress, bool(stored))
+    check_contents(path, whole)
+    return whole
 
 
-def _inferred(sources: dict[Path, NativeContents], arrays: dict[str, np.ndarray]) -> SystemSpec:
+def _inferred(sources: list[NativeContents], arrays: dict[str, np.ndarray]) -> SystemSpec:
     def canonical(spec: SystemSpec) -> dict[str, str]:
         return {name: name for name in state_shapes(spec)}
 
     spec = infer_spec({name: array.shape for name, array in arrays.items()}, canonical)
-    for contents in sources.values():
-        held = [part for part in OPTIMIZERS if part in contents.parts]
-        spec = spec.replace(**{part: getattr(contents.spec, part) for part in held})
-    return spec
+    settings = {o: getattr(held.spec, o) for held in sources for o in OPTIMIZERS if o in held.parts}
+    return spec.replace(**settings)
 
 
 def with_choices(contents: NativeContents, system: str | None, loss: str | None) -> NativeContents:
-    """Return the contents with --system and --loss; a stored spec must say the same."""
+    """Return the contents with --system and --loss; a stored spec must be the same."""
     spec = contents.spec
     if system and system != spec.name:
         chosen = SYSTEMS[system]
@@ -73,11 +70,12 @@ def with_choices(contents: NativeContents, system: str | None, loss: str | None)
             name=chosen.name, loss=chosen.loss, discriminator_head=chosen.discriminator_head
         )
     spec = spec.replace(loss=loss or spec.loss)
-    if contents.spec_is_stored and spec != contents.spec:
-        differences = "; ".join(spec_differences(contents.spec, spec))
-        raise CheckpointError(f"SRC stores another spec than --system and --loss: {differences}")
+    if contents.spec_is_stored and (differences := spec_differences(contents.spec, spec)):
+        raise CheckpointError(
+            f"SRC stores another spec than --system and --loss: {'; '.join(differences)}"
+        )
     chosen_contents = replace(contents, spec=spec)
-    check_contents(Path("SRC as --system"), chosen_contents, (*PARTS, PROGRESS))
+    check_contents(Path("SRC as --system"), chosen_contents)
     return chosen_contents
 
 
@@ -88,10 +86,10 @@ def with_fresh(contents: NativeContents, fresh: bool, seed: int | None) -> Nativ
     if fresh:
         contents = _with_zero_optimizers(contents)
     elif contents.progress is not None:
-        raise ValueError("--seed: SRC has its own progress; leave it out")
-    steps = [contents.arrays[f"{p}/step"] for p in OPTIMIZERS if f"{p}/step" in contents.arrays]
+        raise InputError("--seed: SRC has its own progress; leave it out")
+    steps = [contents.arrays[f"{p}/step"] for p in OPTIMIZERS if p in contents.parts]
     if len(steps) != 2 or steps[0] != steps[1]:
-        raise ValueError(
+        raise InputError(
             "--seed: the step of the run is that of both Adams, and SRC says "
             f"{', '.join(map(str, steps)) or 'none'}"
         )
@@ -107,9 +105,9 @@ def with_fresh(contents: NativeContents, fresh: bool, seed: int | None) -> Nativ
 
 def _with_zero_optimizers(contents: NativeContents) -> NativeContents:
     if held := [part for part in OPTIMIZERS if part in contents.parts]:
-        raise ValueError(f"--fresh-optimizers: SRC has its own {', '.join(held)}; leave it out")
+        raise InputError(f"--fresh-optimizers: SRC has its own {', '.join(held)}; leave it out")
     if len(contents.networks) != 2:
-        raise ValueError("--fresh-optimizers: expected both networks; join a second SRC")
+        raise InputError("--fresh-optimizers: expected both networks; join a second SRC")
     if contents.progress is not None:
         print(f"left behind: progress (step {contents.progress['step']}), to start at step 0")
     # A counter is the one array without axes.
@@ -122,19 +120,15 @@ def _with_zero_optimizers(contents: NativeContents) -> NativeContents:
 
 
 def fitted(contents: NativeContents, kind: FileKind, only: str | None) -> NativeContents:
-    """Return what the kind can carry, and say what it cannot; what it needs must be there."""
-    carried = (only,) if only else load_format(kind).carried
+    """Return what the kind can carry, and print what it cannot; what it needs must be there."""
+    carried = (only,) if only else kind.carried
     reason = f"--only {only}" if only else f"{kind.name} has no place for it"
-    left = [part for part in contents.parts if part not in carried]
-    if contents.progress is not None and PROGRESS not in carried:
-        left.append(f"progress (step {contents.progress['step']})")
-    if left:
+    if left := [name for name in describe(contents) if name.split(" ")[0] not in carried]:
         print(f"left behind: {', '.join(left)} ({reason})")
     arrays = {n: a for n, a in contents.arrays.items() if n.split("/", 1)[0] in carried}
     progress = contents.progress if PROGRESS in carried else None
-    fitted = replace(contents, arrays=arrays, progress=progress)
-    held = [*fitted.parts, *([PROGRESS] if progress is not None else [])]
-    missing = [part for part in (*PARTS, PROGRESS) if part not in held]
+    kept = replace(contents, arrays=arrays, progress=progress)
+    missing = [name for name in EVERYTHING if name not in kept.held]
     if kind.needs_everything and missing:
         raise CheckpointError(
             f"a {kind.name} file needs {', '.join(missing)} too; join a second SRC that has a "
@@ -143,4 +137,10 @@ def fitted(contents: NativeContents, kind: FileKind, only: str | None) -> Native
         )
     if not arrays:
         raise CheckpointError(f"SRC holds nothing of it to write: {', '.join(contents.parts)}")
-    return fitted
+    return kept
+
+
+def describe(contents: NativeContents) -> list[str]:
+    """Return what there is, of EVERYTHING, with the step of the progress."""
+    progress = contents.progress
+    return [*contents.parts, *([f"{PROGRESS} (step {progress['step']})"] if progress else [])]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,13 @@ OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 PARTS = (*NETWORKS, *OPTIMIZERS)
 """What a file may hold of a state; every array's name begins with one. Each is whole or absent."""
 PROGRESS = "progress"
+EVERYTHING = (*PARTS, PROGRESS)
 DESCRIPTION_FIELDS = ("format", "format_version", "spec", "progress")
 """The texts of `encode_description`, which a format keeps beside the arrays if it can."""
+
+NamesOf = Callable[[SystemSpec], Mapping[str, str]]
+"""A format's names: a spec's canonical names by the format's own."""
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,11 @@ class NativeContents:
         return parts_of(self.arrays)
 
     @property
+    def held(self) -> tuple[str, ...]:
+        """Which of EVERYTHING is there."""
+        return self.parts if self.progress is None else (*self.parts, PROGRESS)
+
+    @property
     def networks(self) -> tuple[NetworkName, ...]:
         """Which networks are there."""
         return tuple(network for network in NETWORKS if network in self.parts)
@@ -53,7 +64,7 @@ class NativeContents:
     @property
     def is_one_network(self) -> bool:
         """Whether one network is all there is; formats then write it bare, as users do."""
-        return len(self.parts) == len(self.networks) == 1 and self.progress is None
+        return len(self.held) == len(self.networks) == 1
 
     @property
     def dtype(self) -> str:
@@ -71,7 +82,7 @@ def parts_of(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(part for part in PARTS if part in found)
 
 
-def part_shapes(spec: SystemSpec, parts: Collection[str]) -> dict[str, tuple[int, ...]]:
+def part_shapes(spec: SystemSpec, parts: Collection[str]) -> dict[str, Shape]:
     """Return name and shape of every array of some parts, in canonical order."""
     shapes = state_shapes(spec)
     return {name: shape for name, shape in shapes.items() if name.split("/", 1)[0] in parts}
@@ -84,48 +95,85 @@ def require_file(path: Path) -> None:
         raise CheckpointError(f"{path}: expected a file, found {found}")
 
 
-def split_description(
-    path: Path, saved: Mapping[str, Any]
-) -> tuple[SystemSpec | None, dict[str, Any] | None]:
-    """Return the spec and the progress that stand beside the arrays; None for what does not."""
-    description = {name: str(saved[name]) for name in DESCRIPTION_FIELDS if name in saved}
-    return decode_description(path, description) if description else (None, None)
-
-
-def check_contents(path: Path, contents: NativeContents, carried: Collection[str]) -> None:
-    """Raise CheckpointError unless a format can write all of this to `path`.
-
-    `carried` names what the format has a place for, of PARTS and PROGRESS.
-    """
-    held = [*contents.parts, *([PROGRESS] if contents.progress is not None else [])]
-    if excess := [part for part in held if part not in carried]:
+def check_contents(
+    path: Path, contents: NativeContents, carried: Collection[str] = EVERYTHING
+) -> None:
+    """Raise CheckpointError unless a format with a place for `carried` can write all of this."""
+    if excess := [part for part in contents.held if part not in carried]:
         raise CheckpointError(f"{path}: this format cannot carry {', '.join(excess)}")
-    if not contents.networks:
-        raise CheckpointError(f"{path}: expected weights of a generator or discriminator")
-    if alone := [o for o in OPTIMIZERS if o in held and o.removesuffix("_optimizer") not in held]:
-        raise CheckpointError(f"{path}: {', '.join(alone)} without the network that it belongs to")
-    expected = part_shapes(contents.spec, contents.parts)
-    check_native_arrays(path, contents.arrays, expected)
+    _check_parts(path, contents.parts)
+    _check_arrays(path, contents.arrays, part_shapes(contents.spec, contents.parts))
     check_dtypes(path, contents.arrays)
 
 
-def check_native_arrays(
-    path: Path, arrays: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]
-) -> None:
-    """Raise CheckpointError unless a file holds exactly these names and shapes."""
+def assemble(
+    path: Path,
+    found: Mapping[str, np.ndarray],
+    description: Mapping[str, Any],
+    names_of: NamesOf,
+    *,
+    axes: Mapping[int, Shape] = MappingProxyType({}),
+    scalars_of: Callable[[SystemSpec], Iterable[str]] = lambda _: (),
+) -> NativeContents:
+    """Return what a file holds, by canonical name; its arrays stay in the file's own layout.
+
+    `found`: the arrays by the file's own names, one network alone without its name in front.
+    `description` may hold the texts of DESCRIPTION_FIELDS. `axes`: by number of axes, the order
+    that makes an array canonical. `scalars_of`: names that belong to no training state.
+
+    A spec that is not stored is read off the names and shapes. Raises CheckpointError, naming the
+    file, for every array too much, missing or misshapen.
+    """
+    texts = {name: str(description[name]) for name in DESCRIPTION_FIELDS if name in description}
+    stored_spec, progress = decode_description(path, texts) if texts else (None, None)
+    shapes = {n: tuple(a.shape[i] for i in _order(axes, a.ndim)) for n, a in found.items()}
+    if not parts_of(found):
+        prefix = closest_network(shapes, names_of)
+        found = {f"{prefix}/{name}": array for name, array in found.items()}
+        shapes = {f"{prefix}/{name}": shape for name, shape in shapes.items()}
+    spec = stored_spec or infer_spec(shapes, names_of)
+    parts = parts_of(found)
+    # Shapes alone: what a stored spec says may be larger than the memory.
+    expected = part_shapes(spec, parts)
+    names = {name: native for native, name in names_of(spec).items() if name in expected}
+    scalars = [name for name in scalars_of(spec) if name.split("/", 1)[0] in parts]
+    native_shapes = {
+        names[name]: tuple(shape[i] for i in np.argsort(_order(axes, len(shape))))
+        for name, shape in expected.items()
+    }
+    _check_arrays(path, found, native_shapes | dict.fromkeys(scalars, ()))
+    _check_parts(path, parts)
+    arrays = {name: found[names[name]] for name in expected}
+    check_dtypes(path, arrays)
+    return NativeContents(arrays, spec, progress, stored_spec is not None)
+
+
+def _order(axes: Mapping[int, Shape], count: int) -> Shape:
+    return axes.get(count, tuple(range(count)))
+
+
+def _check_parts(path: Path, parts: Collection[str]) -> None:
+    if not any(network in parts for network in NETWORKS):
+        raise CheckpointError(f"{path}: expected weights of a generator or discriminator")
+    if alone := [o for o in OPTIMIZERS if o in parts and o.removesuffix("_optimizer") not in parts]:
+        raise CheckpointError(f"{path}: {', '.join(alone)} without the network that it belongs to")
+
+
+def _check_arrays(path: Path, arrays: Mapping[str, np.ndarray], expected: dict[str, Shape]) -> None:
     try:
-        check_arrays(arrays, expected, "what it holds")
+        check_arrays(dict(arrays), expected, "what it holds")
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def infer_spec(
-    shapes: Mapping[str, tuple[int, ...]], names_of: Callable[[SystemSpec], Mapping[str, str]]
-) -> SystemSpec:
+# --- which system it is ----------------------------------------------------------------------
+
+
+def infer_spec(shapes: Mapping[str, Shape], names_of: NamesOf) -> SystemSpec:
     """Return the system that a file's arrays fit best, with the sizes that they show.
 
-    `shapes`: in the canonical layout, by the file's names; `names_of`: a spec's canonical names by
-    a format's. How far the two differ is for the strict check afterwards.
+    `shapes`: in the canonical layout, by the file's names. How far the two differ is for the
+    strict check afterwards.
     """
 
     def with_sizes(spec: SystemSpec) -> SystemSpec:
@@ -135,9 +183,7 @@ def infer_spec(
     return min(map(with_sizes, SYSTEMS.values()), key=lambda s: _misfit(s, shapes, names_of))
 
 
-def closest_network(
-    shapes: Mapping[str, tuple[int, ...]], names_of: Callable[[SystemSpec], Mapping[str, str]]
-) -> NetworkName:
+def closest_network(shapes: Mapping[str, Shape], names_of: NamesOf) -> NetworkName:
     """Return the network that a bare file's arrays fit best, arguments as for `infer_spec`.
 
     The names of `names_of` begin with "generator/" or "discriminator/"; those of the file do not.
@@ -151,11 +197,7 @@ def closest_network(
     return min(NETWORKS, key=misfit)
 
 
-def _misfit(
-    spec: SystemSpec,
-    shapes: Mapping[str, tuple[int, ...]],
-    names_of: Callable[[SystemSpec], Mapping[str, str]],
-) -> tuple[int, int]:
+def _misfit(spec: SystemSpec, shapes: Mapping[str, Shape], names_of: NamesOf) -> tuple[int, int]:
     """Return how many arrays of a file have no place, and how many places no array that fits.
 
     In this order: a file that lost much would otherwise be nearest to the smallest system.
@@ -167,22 +209,19 @@ def _misfit(
     return len(shapes.keys() - places.keys()), len(unfilled)
 
 
-def _with_sizes(spec: SystemSpec, shapes: Mapping[str, tuple[int, ...]]) -> SystemSpec:
+def _with_sizes(spec: SystemSpec, shapes: Mapping[str, Shape]) -> SystemSpec:
     """Return a spec with latent_dim, width and channels from shapes under canonical names.
 
     Where a kernel that tells them is missing or has another number of axes, the spec's own stay.
     """
     sizes: dict[str, int] = {}
+    kernels = state_shapes(spec)
     for name, size_of_axis in _SIZES[spec.architecture].items():
         shape = shapes.get(name, ())
-        if len(shape) == len(spec.parameters(_network_of(name))[name].shape) and min(shape) > 0:
+        if len(shape) == len(kernels[name]) and min(shape) > 0:
             for axis, (size, factor) in size_of_axis.items():
                 sizes.setdefault(size, max(1, shape[axis] // factor))
     return spec.replace(**sizes)
-
-
-def _network_of(name: str) -> NetworkName:
-    return "generator" if name.startswith("generator/") else "discriminator"
 
 
 # By architecture and kernel: which size an axis shows, and how many times over.

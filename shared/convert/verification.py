@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from shared.convert.file_kinds import FileKind, kind_of
 from shared.convert.native_contents import NativeContents
+from shared.files.checkpoint import spec_differences
+from shared.files.errors import InputError
 from shared.spec.streams import latents, stream
 
 GRID_SIZE = 16
@@ -16,8 +21,35 @@ GRID_SIZE = 16
 NETWORK_BOUND = {"float32": 1e-4, "float64": 1e-11}
 
 
-class VerificationError(ValueError):
+class VerificationError(InputError):
     """A file that was just written does not hold what was to be written."""
+
+
+def verify(
+    sources: Mapping[Path, NativeContents], contents: NativeContents, kind: FileKind, path: Path
+) -> None:
+    """Read a file back, run its networks beside those of the sources, and print both results."""
+    written = kind.read(path)
+    _require_same_arrays(contents.arrays, written.arrays)
+    if written.progress != contents.progress:
+        raise VerificationError(f"the progress changed on the way: {written.progress}")
+    print(f"arrays: {len(written.arrays)} written and read back, every bit the same")
+    if lost := spec_differences(written.spec, contents.spec):
+        fields = ", ".join(difference.split(":")[0] for difference in lost)
+        print(f"left behind: of the spec {fields} (a network alone keeps what its shapes say)")
+    inputs = verification_inputs(contents)
+    outputs = kind.run(path, contents, *inputs)
+    for source, held in sources.items():
+        other = kind_of(source)
+        expected = other.run(source, replace(held, spec=contents.spec), *inputs)
+        for network in (name for name in held.networks if name in outputs):
+            difference, largest = require_same_outputs(
+                network, expected[network], outputs[network], contents.dtype
+            )
+            print(
+                f"{network}: max difference {difference:.2e} of values up to {largest:.2e} "
+                f"({other.name} beside {kind.name}, {GRID_SIZE} inputs)"
+            )
 
 
 def verification_inputs(contents: NativeContents) -> tuple[np.ndarray, np.ndarray]:
@@ -31,17 +63,6 @@ def verification_inputs(contents: NativeContents) -> tuple[np.ndarray, np.ndarra
         *spec.image_range, (GRID_SIZE, *spec.image_shape)
     )
     return drawn.astype(contents.dtype), images.astype(contents.dtype)
-
-
-def require_same_arrays(meant: Mapping[str, np.ndarray], read: Mapping[str, np.ndarray]) -> None:
-    """Raise VerificationError unless names, dtypes, shapes and every bit are the same."""
-    different = [
-        name
-        for name in meant.keys() | read.keys()
-        if name not in meant or name not in read or _bits(meant[name]) != _bits(read[name])
-    ]
-    if different:
-        raise VerificationError(f"arrays that changed on the way: {', '.join(sorted(different))}")
 
 
 def require_same_outputs(
@@ -68,5 +89,12 @@ def require_same_outputs(
     return difference, largest
 
 
-def _bits(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
-    return str(array.dtype), array.shape, array.tobytes()
+def _require_same_arrays(meant: Mapping[str, np.ndarray], read: Mapping[str, np.ndarray]) -> None:
+    """Raise VerificationError unless names, dtypes, shapes and every bit are the same."""
+
+    def bits(array: np.ndarray | None) -> object:
+        return array is not None and (array.dtype, array.shape, array.tobytes())
+
+    names = sorted(meant.keys() | read.keys())
+    if changed := [name for name in names if bits(meant.get(name)) != bits(read.get(name))]:
+        raise VerificationError(f"arrays that changed on the way: {', '.join(changed)}")

@@ -184,8 +184,8 @@ CHECKPOINTS: tuple[Fault, ...] = (
             "pytorch": (
                 Edit(
                     "native_format.py",
-                    "to_native(contents.arrays[c], pixels.get(c))",
-                    "to_native(contents.arrays[c], None)",
+                    "to_native(contents.arrays[name], pixels.get(name))",
+                    "to_native(contents.arrays[name], None)",
                 ),
             ),
             "tf": (
