@@ -30,8 +30,7 @@ __all__ = ["read_native", "write_native"]
 def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
     """Write a file that this framework's users can load; it is complete or not there at all.
 
-    Raises CheckpointError, before anything is written, for arrays that do not fit the spec and
-    for what the format has no place for.
+    Raises CheckpointError, before anything is written, for contents that do not fit.
     """
     # orbax takes absolute paths only.
     path = Path(path).absolute()
@@ -53,8 +52,8 @@ def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None
 def read_native(path: str | os.PathLike[str]) -> NativeContents:
     """Read a file of this framework and check all of it but the values.
 
-    A spec that is not stored is read off the names and shapes. Raises CheckpointError, naming the
-    file, for a missing, damaged or foreign one and for every array too much, missing or misshapen.
+    Raises CheckpointError, naming the file, for a missing, damaged or foreign one, and as
+    `assemble` for contents that do not fit.
     """
     path = Path(path).absolute()
     found, metadata = _load(path)

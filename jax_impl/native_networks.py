@@ -27,7 +27,7 @@ def run_native(
 ) -> dict[str, np.ndarray]:
     """Load a file as this framework's users do, around `read_native`, and run its networks.
 
-    `contents` says which networks are there. Returns images under "generator" and scores [batch]
+    `contents` names the networks. Returns images under "generator" and scores [batch]
     under "discriminator", both by the running statistics.
     """
     dtype = jnp.dtype(contents.dtype)
@@ -73,8 +73,9 @@ def native_names(spec: SystemSpec) -> dict[str, str]:
 
 def without_value(tree: Any) -> Any:
     """Return a tree without the level that saving an nnx.State, not a pure dict, leaves in it."""
-    if not isinstance(tree, dict):
-        return tree
-    return (
-        tree["value"] if set(tree) == {"value"} else {k: without_value(v) for k, v in tree.items()}
-    )
+    match tree:
+        case {"value": value, **rest} if not rest:
+            return value
+        case dict():
+            return {name: without_value(branch) for name, branch in tree.items()}
+    return tree

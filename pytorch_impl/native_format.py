@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from pytorch_impl.checkpoint import to_canonical, to_native
-from pytorch_impl.native_networks import batch_counters, native_names
+from pytorch_impl.native_networks import batch_counters, native_names, pixels_by_array
 from shared.convert.native_contents import (
     DESCRIPTION_FIELDS,
     OPTIMIZERS,
@@ -41,14 +41,7 @@ from shared.files.checkpoint import (
     encode_description,
     spec_differences,
 )
-from shared.spec import (
-    AdamSpec,
-    NetworkName,
-    Pixels,
-    SystemSpec,
-    flattened_pixels,
-    optimizer_name,
-)
+from shared.spec import AdamSpec, NetworkName, SystemSpec
 
 __all__ = ["read_native", "write_native"]
 
@@ -59,12 +52,11 @@ _CANONICAL_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}  # OIHW → HWIO, (out, in) → (
 def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
     """Write a file that this framework's users can load; it is complete or not there at all.
 
-    Raises CheckpointError, before anything is written, for arrays that do not fit the spec and
-    for what the format has no place for.
+    Raises CheckpointError, before anything is written, for contents that do not fit.
     """
     path = Path(path)
     check_contents(path, contents)
-    pixels = _pixels_by_array(contents.spec)
+    pixels = pixels_by_array(contents.spec)
     tensors = {
         native: to_native(contents.arrays[name], pixels.get(name))
         for native, name in native_names(contents.spec).items()
@@ -88,8 +80,8 @@ def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None
 def read_native(path: str | os.PathLike[str]) -> NativeContents:
     """Read a file of this framework and check all of it but the values.
 
-    A spec that is not stored is read off the names and shapes. Raises CheckpointError, naming the
-    file, for a missing, damaged or foreign one and for every array too much, missing or misshapen.
+    Raises CheckpointError, naming the file, for a missing, damaged or foreign one, and as
+    `assemble` for contents that do not fit.
     """
     path = Path(path)
     saved = _load(path)
@@ -99,28 +91,16 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
     )
     spec = contents.spec.replace(**settings)
     if contents.spec_is_stored and (differences := spec_differences(spec, contents.spec)):
-        raise CheckpointError(
-            f"{path}: its optimizers and its spec disagree: {'; '.join(differences)}"
-        )
-    pixels = _pixels_by_array(spec)
+        shown = "; ".join(differences)
+        raise CheckpointError(f"{path}: its optimizers and its spec disagree: {shown}")
+    pixels = pixels_by_array(spec)
     arrays = {
         name: to_canonical(torch.from_numpy(array), pixels.get(name))
         for name, array in contents.arrays.items()
     }
     counted = sum(bool(found[n]) for n in found if n.endswith("num_batches_tracked"))
     note = f"num_batches_tracked of {counted} layers, which a fixed momentum never reads"
-    notes = (note,) if counted else ()
-    return dataclasses.replace(contents, arrays=arrays, spec=spec, notes=notes)
-
-
-def _pixels_by_array(spec: SystemSpec) -> dict[str, Pixels]:
-    """Return `flattened_pixels` of the parameters and of their moments."""
-    pixels = flattened_pixels(spec)
-    moments = {optimizer_name(n, m): where for n, where in pixels.items() for m in ("m", "v")}
-    return pixels | moments
-
-
-# --- writing ---------------------------------------------------------------------------------
+    return dataclasses.replace(contents, arrays=arrays, spec=spec, notes=(note,) if counted else ())
 
 
 def _under(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -197,38 +177,30 @@ def _flat(
     path: Path, saved: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, AdamSpec]]:
     """Return every array by the names of `native_names`, and both Adams' settings."""
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Any] = {}
     settings = {}
-
-    def add(name: str, value: Any) -> None:
-        found[name] = _to_numpy(path, name, value)
-
     for part, values in saved.items():
-        if part in OPTIMIZERS and isinstance(values, Mapping):
-            settings[part] = _adam_settings(path, part, values)
-            for i, state in values["state"].items():
-                for key, value in state.items():
-                    add(f"{part}/state/{i}/{key}", value)
-            _join_steps(path, part, found, values["state"])
-        elif isinstance(values, Mapping):
-            for name, value in values.items():
-                add(f"{part}/{name}", value)
-        elif part not in DESCRIPTION_FIELDS:
-            add(part, values)
-    return found, settings
+        if not isinstance(values, Mapping):
+            found |= {} if part in DESCRIPTION_FIELDS else {part: values}
+        elif part not in OPTIMIZERS:
+            found |= {f"{part}/{name}": value for name, value in values.items()}
+        else:
+            settings[part], states = _adam(path, part, values)
+            if states:
+                steps = [_to_numpy(path, f"{part}/step", s["step"]) for s in states.values()]
+                found[f"{part}/step"] = _common_step(path, part, steps)
+            for i, state in states.items():
+                found |= {f"{part}/state/{i}/{k}": v for k, v in state.items() if k != "step"}
+    return {name: _to_numpy(path, name, value) for name, value in found.items()}, settings
 
 
-def _join_steps(path: Path, part: str, found: dict[str, np.ndarray], parameters: Any) -> None:
-    """Put one counter in the place of those that every parameter has."""
-    steps = [found.pop(f"{part}/state/{i}/step") for i in parameters]
-    numbers = {float(step) if step.shape == () else math.nan for step in steps}
-    if not steps:
-        return
-    step, *others = numbers
+def _common_step(path: Path, part: str, steps: list[np.ndarray]) -> int:
+    """Return the one counter that every parameter has a copy of."""
+    step, *others = {float(step) if step.shape == () else math.nan for step in steps}
     if others or not step.is_integer() or abs(step) >= 2**63:
-        shown = ", ".join(map(str, numbers))
+        shown = ", ".join(map(str, [step, *others]))
         raise CheckpointError(f"{path}: expected one whole number as {part}/step, found {shown}")
-    found[f"{part}/step"] = np.array(int(step), np.int64)
+    return int(step)
 
 
 def _to_numpy(path: Path, name: str, value: Any) -> np.ndarray:
@@ -236,10 +208,8 @@ def _to_numpy(path: Path, name: str, value: Any) -> np.ndarray:
         value = torch.tensor(value)  # Adam's step in old files
     if not isinstance(value, Tensor) or value.dtype not in _DTYPES or not _is_plain(value):
         found = f"{value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-        expected = ", ".join(str(dtype) for dtype in _DTYPES)
-        raise CheckpointError(
-            f"{path}: expected {name} as {expected} of plain values, found {found}"
-        )
+        expected = f"{name} as {', '.join(map(str, _DTYPES))} of plain values"
+        raise CheckpointError(f"{path}: expected {expected}, found {found}")
     return value.detach().numpy()
 
 
@@ -257,15 +227,15 @@ def _is_plain(tensor: Tensor) -> bool:
     )
 
 
-def _adam_settings(path: Path, part: str, saved: Mapping[str, Any]) -> AdamSpec:
+def _adam(path: Path, part: str, saved: Mapping[str, Any]) -> tuple[AdamSpec, dict[Any, Any]]:
+    """Return the settings of a torch.optim.Adam and the state of each parameter."""
     try:
         (group,) = saved["param_groups"]
         beta1, beta2 = group["betas"]
         settings = AdamSpec(float(group["lr"]), float(beta1), float(beta2), float(group["eps"]))
         others = {name: group[name] for name in ("weight_decay", "amsgrad", "maximize")}
-        is_plain = not any(others.values())
-        states = saved["state"]
-        indices = set(states) - set(group["params"])
+        states = dict(saved["state"])
+        is_plain = not any(others.values()) and set(states) <= set(group["params"])
         if not all(isinstance(state, Mapping) and "step" in state for state in states.values()):
             raise TypeError("the state of a parameter is a mapping with a step")
     # AttributeError, RuntimeError: of what is no mapping, or a tensor where a number should be.
@@ -273,6 +243,6 @@ def _adam_settings(path: Path, part: str, saved: Mapping[str, Any]) -> AdamSpec:
         raise CheckpointError(
             f"{path}: expected {part} as the state_dict of torch.optim.Adam with one group"
         ) from error
-    if not is_plain or indices:
+    if not is_plain:
         raise CheckpointError(f"{path}: expected plain Adam as {part}, found {others}")
-    return settings
+    return settings, states

@@ -9,9 +9,23 @@ import torch
 from torch import nn
 
 from shared.convert.native_contents import NativeContents
-from shared.spec import NETWORKS, Layer, NetworkName, SystemSpec, optimizer_name
+from shared.spec import (
+    NETWORKS,
+    Layer,
+    NetworkName,
+    Pixels,
+    SystemSpec,
+    flattened_pixels,
+    optimizer_name,
+)
 
-__all__ = ["batch_counters", "create_native_network", "native_names", "run_native"]
+__all__ = [
+    "batch_counters",
+    "create_native_network",
+    "native_names",
+    "pixels_by_array",
+    "run_native",
+]
 
 _BATCH_NORM_NAMES = {
     "scale": "weight",
@@ -28,7 +42,7 @@ def run_native(
 ) -> dict[str, np.ndarray]:
     """Load a file as this framework's users do, around `read_native`, and run its networks.
 
-    `contents` says which networks are there. Returns images under "generator" and scores [batch]
+    `contents` names the networks. Returns images under "generator" and scores [batch]
     under "discriminator", both by the running statistics.
     """
     saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -95,16 +109,21 @@ def batch_counters(spec: SystemSpec) -> list[str]:
     ]
 
 
+def pixels_by_array(spec: SystemSpec) -> dict[str, Pixels]:
+    """Return `flattened_pixels` of the parameters and of their moments."""
+    pixels = flattened_pixels(spec)
+    return pixels | {optimizer_name(n, m): where for n, where in pixels.items() for m in _MOMENTS}
+
+
 def _module(layer: Layer) -> nn.Module:
     shape = layer.parameters[0].shape if layer.parameters else ()
     has_bias = any(p.name == "bias" for p in layer.parameters)
     match layer.kind:
         case "conv":
-            pair = (shape[2], shape[3])
-            return nn.Conv2d(*pair, 4, layer.stride, layer.padding, bias=has_bias)
+            return nn.Conv2d(shape[2], shape[3], 4, layer.stride, layer.padding, bias=has_bias)
         case "conv_transpose":
-            pair = (shape[3], shape[2])
-            return nn.ConvTranspose2d(*pair, 4, layer.stride, layer.padding, bias=has_bias)
+            size, stride = (shape[3], shape[2], 4), layer.stride
+            return nn.ConvTranspose2d(*size, stride, layer.padding, bias=has_bias)
         case "batch_norm":
             is_image = len(layer.output_shape) == 3
             return nn.BatchNorm2d(shape[0]) if is_image else nn.BatchNorm1d(shape[0])

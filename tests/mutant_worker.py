@@ -1,4 +1,4 @@
-"""A process that runs tests again and again and imports a framework only once.
+"""A process that runs tests many times and imports a framework only once.
 
 `python -m tests.mutant_worker` in a copy of the repository: a line of JSON in, the arguments of
 pytest; a line out, what `FirstFailure` saw and pytest's exit status. `Worker` is its parent.
@@ -27,7 +27,7 @@ TIME_LIMIT = 1800.0
 class Worker:
     """The process, begun when it is first asked, and again after it died.
 
-    `settings` are environment variables of its own.
+    `settings` are environment variables for it alone.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:

@@ -209,8 +209,8 @@ def test_the_system_of_a_bare_generator_can_be_said(tmp_path, capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["SRC", "b.xyz"], "the name says no kind of file; expected one that ends in .safetens"),
-        (["b.xyz", "b.pth"], "the name says no kind of file"),
+        (["SRC", "b.xyz"], "the name tells no kind of file; expected one that ends in .safetens"),
+        (["b.xyz", "b.pth"], "the name tells no kind of file"),
         (["missing.safetensors", "b.pth"], "expected a checkpoint file, found nothing"),
         (["missing.pth", "b.pth"], "missing.pth: expected a file, found nothing"),
         (["SRC", "b.h5", "--to", "keras"], "the name of a keras file ends in .weights.h5"),
@@ -351,7 +351,7 @@ def test_a_mistake_that_reading_undoes_is_caught(
 ) -> None:
     """Pixels left in HWC order, both ways: the arrays agree, PyTorch's network not."""
     pytest.importorskip("torch")
-    import pytorch_impl.native_format as own
+    import pytorch_impl.native_networks as own
 
     every = own.flattened_pixels
 

@@ -35,8 +35,7 @@ MAXIMUM_ITEMS, MAXIMUM_DEPTH = 10_000, 16
 def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
     """Write a file that this framework's users can load; it is complete or not there at all.
 
-    Raises CheckpointError, before anything is written, for arrays that do not fit the spec and
-    for what the format has no place for.
+    Raises CheckpointError, before anything is written, for contents that do not fit.
     """
     path = Path(path)
     check_contents(path, contents, NETWORKS)
@@ -55,8 +54,8 @@ def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None
 def read_native(path: str | os.PathLike[str]) -> NativeContents:
     """Read a file of this framework and check all of it but the values.
 
-    A spec that is not stored is read off the names and shapes. Raises CheckpointError, naming the
-    file, for a missing, damaged or foreign one and for every array too much, missing or misshapen.
+    Raises CheckpointError, naming the file, for a missing, damaged or foreign one, and as
+    `assemble` for contents that do not fit.
     """
     path = Path(path)
     found, attributes = _load(path)
@@ -114,9 +113,9 @@ def _datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
 
 
 def _item(path: Path, group: h5py.Group, name: str, own_name: str) -> h5py.Group | h5py.Dataset:
-    """Return what stands under a name; CheckpointError for what is not in the file, or no number.
+    """Return what a name leads to; CheckpointError for what is not in the file, or no number.
 
-    A link, or a dataset that is kept elsewhere, would show what stands in another file.
+    A link, or a dataset that is kept elsewhere, would show the content of another file.
     """
     if not isinstance(group.get(own_name, getlink=True), h5py.HardLink):
         raise CheckpointError(f"{path}: expected {name} in the file, found a link")

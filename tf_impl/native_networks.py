@@ -35,7 +35,7 @@ def run_native(
 ) -> dict[str, np.ndarray]:
     """Load a file as this framework's users do, around `read_native`, and run its networks.
 
-    `contents` says which networks are there. Returns images under "generator" and scores [batch]
+    `contents` names the networks. Returns images under "generator" and scores [batch]
     under "discriminator", both by the running statistics.
     """
     # On the CPU, because a GPU's matrix products round float32 more coarsely.

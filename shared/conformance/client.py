@@ -1,4 +1,4 @@
-"""An implementation in a process of its own, asked by lines of JSON."""
+"""An implementation in a separate process, asked by lines of JSON."""
 
 from __future__ import annotations
 

@@ -35,33 +35,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
     what = parser.add_mutually_exclusive_group(required=True)
     named = "pytorch, tf, jax, or the dotted path of a module with an object 'implementation'"
+    program = "a program that speaks the protocol, such as 'node docs/examples/losses.js'"
     what.add_argument("implementation", nargs="?", help=named)
     what.add_argument("--impl", metavar="NAME", help="the same as an option")
-    what.add_argument(
-        "--command",
-        metavar="COMMAND",
-        help="a program that speaks the protocol, such as 'node docs/examples/losses.js'",
-    )
+    what.add_argument("--command", metavar="COMMAND", help=program)
     what.add_argument("--list", action="store_true", help="print every case with its bound")
-    parser.add_argument(
-        "--select",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="only cases whose id matches, such as 'loss/*/float64/*'; may be repeated",
-    )
-    parser.add_argument(
-        "--overrides", type=Path, metavar="FILE", help="declared divergences and other bounds"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every case as JSON")
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
-    parser.add_argument(
-        "--time-limit",
-        type=float,
-        default=TIME_LIMIT,
-        metavar="SECONDS",
-        help="for the start and for each request (default: %(default)g)",
-    )
+    add = parser.add_argument
+    select = "only cases whose id matches, such as 'loss/*/float64/*'; may be repeated"
+    add("--select", action="append", default=[], metavar="PATTERN", help=select)
+    add("--overrides", type=Path, metavar="FILE", help="declared divergences and other bounds")
+    add("--json", type=Path, metavar="FILE", help="write every case as JSON")
+    add("--junit", type=Path, metavar="FILE", help="write JUnit XML")
+    limit = "for the start and for each request (default: %(default)g)"
+    add("--time-limit", type=float, default=TIME_LIMIT, metavar="SECONDS", help=limit)
     return parser
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from shared.conformance import measures
-from shared.conformance.bounds import EXACT, KOLMOGOROV, Bound, bound_of
-from shared.conformance.problem import Answers, Case, Measure, Problem
+from shared.conformance.bounds import EXACT, KOLMOGOROV, bound_of
+from shared.conformance.problem import Answers, Case, Problem
 from shared.conformance.protocol import Session
 from shared.conformance.start_points import StartPoint, start_points
 from shared.interface import METRIC_NAMES
@@ -85,21 +85,38 @@ def _none(identifier: str, field: str) -> Case:
     return _exact(identifier, field, np.array(0), "int64")
 
 
-def _counted(names: list[str] | set[str]) -> np.ndarray:
-    return np.array(len(names), np.int64)
-
-
 def _with_unexpected(received: Arrays, expected: Arrays) -> Arrays:
-    return received | {"unexpected": _counted(received.keys() - expected.keys())}
+    return received | {"unexpected": np.array(len(received.keys() - expected.keys()))}
 
 
-def _one_of(
-    differences: Callable[..., dict[str, float]], point: StartPoint, expected: Arrays, field: str
-) -> Measure:
-    """Return the measure of one array by a function that compares all of them."""
-    return lambda actual: differences(
-        point.spec, actual=expected | {field: actual}, expected=expected
-    )[field]
+def _arrays(kind: str, prefix: str, point: StartPoint, dtype: str) -> Iterator[Case]:
+    """Yield the case of every gradient of a step, or of every array of the state after it."""
+    expected = point.step.gradients if kind == "gradients" else point.step.arrays
+    drifting = drifting_arrays(point.spec) if kind == "state" else ()
+    for field, truth in expected.items():
+        if field.endswith("_optimizer/step"):
+            yield _exact(f"{prefix}/{field}", field, truth, "int64")
+            continue
+        what = "drift" if field in drifting else kind
+        bound = bound_of(what, dtype, point.spec.architecture)
+        measure = partial(_difference, what, point, expected, field)
+        yield Case(f"{prefix}/{field}", field, truth.shape, dtype, bound, measure, truth)
+    yield _none(f"{prefix}/unexpected-arrays", "unexpected")
+
+
+_DIFFERENCES: dict[str, Callable[..., dict[str, float]]] = {
+    "gradients": gradient_differences,
+    "state": state_differences,
+    "drift": partial(drifts, steps=1),
+}
+
+
+def _difference(
+    what: str, point: StartPoint, expected: Arrays, field: str, actual: np.ndarray
+) -> float:
+    """Return one array's difference by a function that compares all of them."""
+    differences = _DIFFERENCES[what]
+    return differences(point.spec, actual=expected | {field: actual}, expected=expected)[field]
 
 
 # --- problems --------------------------------------------------------------------------------
@@ -115,7 +132,7 @@ def _created(name: str, point: StartPoint, dtype: str) -> Problem:
         state = _create(session, point, dtype)
         received = session.call("export_state", {"state": state})["arrays"]
         used = [n for n in fresh if n not in parameters and np.any(received[n])]
-        return _with_unexpected(received, fresh) | {"used": _counted(used)}
+        return _with_unexpected(received, fresh) | {"used": np.array(len(used))}
 
     def case(field: str) -> Case:
         parameter, identifier = parameters[field], f"{prefix}/{field}"
@@ -159,32 +176,24 @@ def _unmoved(name: str, point: StartPoint, dtype: str) -> Problem:
         session.call("gradients", inputs)
         after = session.call("export_state", {"state": state})["arrays"]
         moved = [n for n, a in point.arrays.items() if not np.array_equal(after[n], a)]
-        return {"moved": _counted(moved)}
+        return {"moved": np.array(len(moved))}
 
     methods = (*_LOADED, "generate", "discriminate", "gradients", "export_state")
     return Problem(methods, ask, (_none(f"network/{name}/unmoved/{dtype}", "moved"),))
 
 
 def _gradients(name: str, point: StartPoint, dtype: str) -> Problem:
-    expected = point.step.gradients
-    prefix = f"network/{name}/gradients/{dtype}"
-
     def ask(session: Session) -> Answers:
         inputs = _load(session, point, dtype)
-        return _with_unexpected(session.call("gradients", inputs)["gradients"], expected)
+        received = session.call("gradients", inputs)["gradients"]
+        return _with_unexpected(received, point.step.gradients)
 
-    bound = bound_of("gradients", dtype, point.spec.architecture)
-    cases = []
-    for field, truth in expected.items():
-        measure = _one_of(gradient_differences, point, expected, field)
-        cases.append(Case(f"{prefix}/{field}", field, truth.shape, dtype, bound, measure, truth))
-    unexpected = _none(f"{prefix}/unexpected-arrays", "unexpected")
-    return Problem((*_LOADED, "gradients"), ask, (*cases, unexpected))
+    cases = _arrays("gradients", f"network/{name}/gradients/{dtype}", point, dtype)
+    return Problem((*_LOADED, "gradients"), ask, tuple(cases))
 
 
 def _step(name: str, point: StartPoint, dtype: str) -> Problem:
-    expected = point.step.arrays
-    prefix = f"step/{name}/{dtype}"
+    prefix, bound = f"step/{name}/{dtype}", bound_of("metrics", dtype)
 
     def ask(session: Session) -> Answers:
         inputs = _load(session, point, dtype)
@@ -192,28 +201,12 @@ def _step(name: str, point: StartPoint, dtype: str) -> Problem:
         if "synchronize" in session.methods:
             session.call("synchronize", {"state": inputs["state"]})
         after = session.call("export_state", {"state": inputs["state"]})["arrays"]
-        return _with_unexpected(after, expected) | metrics
+        return _with_unexpected(after, point.step.arrays) | metrics
 
     losses = []
     for field in METRIC_NAMES:
         truth = np.array(point.step.metrics[field])
         measure = partial(measures.absolute_below_one, truth=truth)
-        bound = bound_of("metrics", dtype)
         losses.append(Case(f"{prefix}/{field}", field, (), None, bound, measure, truth))
-    cases = [_state_case(f"{prefix}/{field}", point, field, dtype) for field in expected]
-    unexpected = _none(f"{prefix}/unexpected-arrays", "unexpected")
     methods = (*_LOADED, "train_step", "export_state")
-    return Problem(methods, ask, (*losses, *cases, unexpected))
-
-
-def _state_case(identifier: str, point: StartPoint, field: str, dtype: str) -> Case:
-    expected = point.step.arrays
-    truth = expected[field]
-    if field.endswith("_optimizer/step"):
-        return _exact(identifier, field, truth, "int64")
-    differences: Callable[..., dict[str, float]] = state_differences
-    bound: Bound = bound_of("state", dtype, point.spec.architecture)
-    if field in drifting_arrays(point.spec):
-        differences, bound = partial(drifts, steps=1), bound_of("drift", dtype)
-    measure = _one_of(differences, point, expected, field)
-    return Case(identifier, field, truth.shape, dtype, bound, measure, truth)
+    return Problem(methods, ask, (*losses, *_arrays("state", prefix, point, dtype)))

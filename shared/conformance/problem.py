@@ -59,7 +59,7 @@ def cases_of(problems: Iterable[Problem]) -> list[Case]:
 
 
 def matching(identifiers: Iterable[str], pattern: str, option: str = "") -> list[str]:
-    """Return the ids that a pattern stands for; none is a ValueError that names the option.
+    """Return the ids that a pattern matches; none is a ValueError that names the option.
 
     A pattern is an id, or shell wildcards: `*` goes over slashes too.
     """

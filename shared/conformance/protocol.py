@@ -22,7 +22,7 @@ DTYPES = ("float32", "float64", "int64")
 
 
 class ProtocolError(ValueError):
-    """A line that is not what the protocol says; the message says what it holds instead."""
+    """A line that breaks the protocol; the message names what it holds instead."""
 
 
 class RefusedError(Exception):

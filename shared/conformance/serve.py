@@ -42,7 +42,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 class Server:
     """Answers requests with an implementation's methods; keeps its states and numbers them.
 
-    In a process of its own it stands behind `main`; in a test it is a session itself. An
+    `main` serves it in a separate process; in a test it is a session itself. An
     exception of the implementation becomes RefusedError (a NotImplementedError, or a ValueError
     of `create`, which is asked for a dtype and a system) or RequestFailedError.
     """
@@ -108,7 +108,7 @@ def _described(error: Exception) -> str:
 
 
 def serve(server: Server, requests: BinaryIO, answers: BinaryIO) -> None:
-    """Say hello, then answer line by line until the requests end."""
+    """Write the hello, then answer line by line until the requests end."""
     hello = {"protocol": VERSION, "name": server.name, "methods": list(server.methods)}
     answers.write(write_line({"hello": hello}))
     answers.flush()

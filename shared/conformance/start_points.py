@@ -50,28 +50,27 @@ BOTH = ("float64", "float32")
 def start_points() -> dict[str, StartPoint]:
     """Return every start point by the name that its cases have."""
     small = {"width": 4, "channels": 3, "latent_dim": 10, "batch_size": 7}
-    linear = SYSTEMS["dcgan64-lsgan"].replace(width=4, latent_dim=10, batch_size=3)
-    two_steps = SYSTEMS["mlp28"].replace(
-        **small, discriminator_steps=2, generator_batch="new_latents"
-    )
+    fixture = load_network_fixture()
+    linear = _drawn(SYSTEMS["dcgan64-lsgan"].replace(width=4, latent_dim=10, batch_size=3), 1902)
+    # A channel without weights: pre-activations of exactly 0 show the gradient at a kink.
+    linear.arrays["discriminator/conv_1/kernel"][..., 0] = 0.0
+    mlp28 = SYSTEMS["mlp28"].replace(**small)
+    two_steps = mlp28.replace(discriminator_steps=2, generator_batch="new_latents")
     return {
-        "dcgan64": _of_fixture(),
-        "dcgan64-lsgan": _with_a_dead_channel(_drawn(linear, 1902, BOTH)),
+        "dcgan64": StartPoint(
+            fixture.spec, fixture.arrays, fixture.real_images, fixture.latents, BOTH
+        ),
+        "dcgan64-lsgan": linear,
         # Seven images of three channels: conv28 normalises over the batch alone, and one channel
         # would hide a wrong order of features.
-        "conv28": _drawn(SYSTEMS["conv28"].replace(**small), 0, BOTH),
-        "mlp28": _drawn(SYSTEMS["mlp28"].replace(**small), 0, BOTH),
+        "conv28": _drawn(SYSTEMS["conv28"].replace(**small)),
+        "mlp28": _drawn(mlp28),
         # Goodfellow's Algorithm 1 with k = 2; its kinks are not looked at.
-        "mlp28-algorithm-1": _drawn(two_steps, 0, ("float64",)),
+        "mlp28-algorithm-1": _drawn(two_steps, dtypes=("float64",)),
     }
 
 
-def _of_fixture() -> StartPoint:
-    fixture = load_network_fixture()
-    return StartPoint(fixture.spec, fixture.arrays, fixture.real_images, fixture.latents, BOTH)
-
-
-def _drawn(spec: SystemSpec, seed: int, dtypes: tuple[str, ...]) -> StartPoint:
+def _drawn(spec: SystemSpec, seed: int = 0, dtypes: tuple[str, ...] = BOTH) -> StartPoint:
     arrays = {
         name: array if name.endswith("/step") else array.astype(np.float64)
         for name, array in representative_state(spec, seed).items()
@@ -82,9 +81,3 @@ def _drawn(spec: SystemSpec, seed: int, dtypes: tuple[str, ...]) -> StartPoint:
     z = latents(spec, seed, 0, spec.latent_batches * spec.batch_size)
     real, latent = (array.astype(np.float32).astype(np.float64) for array in (images, z))
     return StartPoint(spec, arrays, real, latent, dtypes)
-
-
-def _with_a_dead_channel(point: StartPoint) -> StartPoint:
-    """Set one channel's kernel to 0: pre-activations of exactly 0 show the gradient at a kink."""
-    point.arrays["discriminator/conv_1/kernel"][..., 0] = 0.0
-    return point

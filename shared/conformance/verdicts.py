@@ -37,7 +37,7 @@ class Result:
     """The verdict on one case.
 
     `error` is in the unit of the case's bound, None where nothing could be measured. `limit` is
-    the bound that held. `message` says what was received, or why nothing was.
+    the bound that held. `message` holds what was received, or why nothing was.
     """
 
     case: Case

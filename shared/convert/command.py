@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("sources", nargs="+", type=Path, metavar="SRC", help="file to read")
     add("destination", type=Path, metavar="DST", help="file to write")
-    add("--to", choices=FILE_KINDS, help="kind of DST (default: what its name says)")
+    add("--to", choices=FILE_KINDS, help="kind of DST (default: by its name)")
     add("--force", action="store_true", help="replace DST if it exists")
     add("--only", choices=NETWORKS, help="write this network's weights alone")
     add("--system", choices=SYSTEMS, help="of a SRC that does not store its spec")

@@ -90,7 +90,7 @@ def with_fresh(contents: NativeContents, fresh: bool, seed: int | None) -> Nativ
     steps = [contents.arrays[f"{p}/step"] for p in OPTIMIZERS if p in contents.parts]
     if len(steps) != 2 or steps[0] != steps[1]:
         raise InputError(
-            "--seed: the step of the run is that of both Adams, and SRC says "
+            "--seed: the step of the run is that of both Adams, and SRC holds "
             f"{', '.join(map(str, steps)) or 'none'}"
         )
     progress = {

@@ -47,8 +47,8 @@ class FileKind:
     ) -> dict[str, np.ndarray]:
         """Load a file as the framework's users do, around `read`, and run its networks.
 
-        So a mistake of `write` that `read` undoes shows as other numbers. `contents` says which
-        networks are there. Returns images under "generator" and scores [batch] under
+        So a mistake of `write` that `read` undoes shows as other numbers. `contents` names the
+        networks. Returns images under "generator" and scores [batch] under
         "discriminator", both by the running statistics.
         """
         return self._module("native_networks").run_native(path, contents, latents, images)
@@ -87,9 +87,9 @@ FILE_KINDS = {
 
 
 def kind_of(path: Path) -> FileKind:
-    """Return the kind that a name stands for; a folder is orbax' whatever its name.
+    """Return the kind of a file by its name; a folder is orbax' whatever its name.
 
-    Raises InputError for a name that stands for none.
+    Raises InputError for a name of no kind.
     """
     for kind in FILE_KINDS.values():
         if path.name.endswith(kind.suffixes):
@@ -97,4 +97,4 @@ def kind_of(path: Path) -> FileKind:
     if path.is_dir():
         return FILE_KINDS["orbax"]
     endings = ", ".join(suffix for kind in FILE_KINDS.values() for suffix in kind.suffixes)
-    raise InputError(f"{path}: the name says no kind of file; expected one that ends in {endings}")
+    raise InputError(f"{path}: the name tells no kind of file; expected one that ends in {endings}")

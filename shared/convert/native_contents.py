@@ -6,6 +6,7 @@ state only, and its spec may have to be read off the shapes of its arrays.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ def assemble(
         shapes = {f"{prefix}/{name}": shape for name, shape in shapes.items()}
     spec = stored_spec or infer_spec(shapes, names_of)
     parts = parts_of(found)
-    # Shapes alone: what a stored spec says may be larger than the memory.
+    # Shapes alone: what a stored spec declares may be larger than the memory.
     expected = part_shapes(spec, parts)
     names = {name: native for native, name in names_of(spec).items() if name in expected}
     scalars = [name for name in scalars_of(spec) if name.split("/", 1)[0] in parts]
@@ -202,7 +203,7 @@ def _misfit(spec: SystemSpec, shapes: Mapping[str, Shape], names_of: NamesOf) ->
 
     In this order: a file that lost much would otherwise be nearest to the smallest system.
     """
-    # A part that is absent says nothing about the system.
+    # A part that is absent tells nothing about the system.
     expected = part_shapes(spec, parts_of(shapes))
     places = {native: expected[name] for native, name in names_of(spec).items() if name in expected}
     unfilled = [native for native, shape in places.items() if shapes.get(native) != shape]
@@ -210,35 +211,17 @@ def _misfit(spec: SystemSpec, shapes: Mapping[str, Shape], names_of: NamesOf) ->
 
 
 def _with_sizes(spec: SystemSpec, shapes: Mapping[str, Shape]) -> SystemSpec:
-    """Return a spec with latent_dim, width and channels from shapes under canonical names.
-
-    Where a kernel that tells them is missing or has another number of axes, the spec's own stay.
-    """
-    sizes: dict[str, int] = {}
-    kernels = state_shapes(spec)
-    for name, size_of_axis in _SIZES[spec.architecture].items():
-        shape = shapes.get(name, ())
-        if len(shape) == len(kernels[name]) and min(shape) > 0:
-            for axis, (size, factor) in size_of_axis.items():
-                sizes.setdefault(size, max(1, shape[axis] // factor))
+    """Return a spec with the latent_dim, width and channels that most axes of the arrays show."""
+    expected, sizes = state_shapes(spec), {}
+    for size in ("latent_dim", "width", "channels"):
+        wider = state_shapes(spec.replace(**{size: getattr(spec, size) + 1}))
+        shown = [
+            length // (wide - own)
+            for name, shape in shapes.items()
+            if len(shape) == len(expected[name])
+            for length, own, wide in zip(shape, expected[name], wider[name], strict=True)
+            if length >= wide - own > 0
+        ]
+        if shown:
+            sizes[size] = statistics.mode(shown)
     return spec.replace(**sizes)
-
-
-# By architecture and kernel: which size an axis shows, and how many times over.
-_SIZES: dict[str, dict[str, dict[int, tuple[str, int]]]] = {
-    "dcgan64": {
-        "generator/conv_transpose_1/kernel": {3: ("latent_dim", 1)},
-        "generator/conv_transpose_5/kernel": {2: ("channels", 1), 3: ("width", 1)},
-        "discriminator/conv_1/kernel": {2: ("channels", 1), 3: ("width", 1)},
-    },
-    "conv28": {
-        "generator/dense_1/kernel": {0: ("latent_dim", 1)},
-        "generator/conv_transpose_4/kernel": {2: ("channels", 1), 3: ("width", 1)},
-        "discriminator/conv_1/kernel": {2: ("channels", 1), 3: ("width", 1)},
-    },
-    "mlp28": {
-        "generator/dense_1/kernel": {0: ("latent_dim", 1), 1: ("width", 1)},
-        "generator/dense_3/kernel": {1: ("channels", 28 * 28)},
-        "discriminator/dense_1/kernel": {0: ("channels", 28 * 28), 1: ("width", 2)},
-    },
-}

@@ -36,7 +36,7 @@ def verify(
     print(f"arrays: {len(written.arrays)} written and read back, every bit the same")
     if lost := spec_differences(written.spec, contents.spec):
         fields = ", ".join(difference.split(":")[0] for difference in lost)
-        print(f"left behind: of the spec {fields} (a network alone keeps what its shapes say)")
+        print(f"left behind: of the spec {fields} (a network alone keeps what its shapes show)")
     inputs = verification_inputs(contents)
     outputs = kind.run(path, contents, *inputs)
     for source, held in sources.items():

@@ -1,4 +1,4 @@
-"""A program in a process of its own, which can neither hang its parent nor outlive it.
+"""A program in a separate process, which can neither hang its parent nor outlive it.
 
 For POSIX systems: the process leads a group, which is killed as a whole.
 """
