@@ -22,6 +22,7 @@ from .activations import activations
 from .layers import create_adam
 from .losses import LOSSES
 from .state import Settings
+from .stock_losses import loss_formulas
 from .train import TrainState
 
 __all__ = ["JaxImplementation", "implementation"]
@@ -46,6 +47,7 @@ class JaxImplementation:
     """
 
     name = "jax"
+    loss_formulas = staticmethod(loss_formulas)
 
     def __init__(self, device: str = "cpu", **compute: Any) -> None:
         self.compute = Compute(device=device, **compute)

@@ -18,6 +18,7 @@ from . import checkpoint, train
 from .activations import activations
 from .layers import create_adam
 from .losses import LOSSES
+from .stock_losses import loss_formulas
 from .train import TrainState
 
 __all__ = ["PyTorchImplementation", "implementation"]
@@ -30,6 +31,7 @@ class PyTorchImplementation:
     """
 
     name = "pytorch"
+    loss_formulas = staticmethod(loss_formulas)
 
     def __init__(self, device: str = "cpu", **compute: Any) -> None:
         self.compute = Compute(device=device, **compute)

@@ -25,6 +25,9 @@ _KNOWN = {
     "jax": ("jax_impl.adapter", "jax", "jax"),
 }
 
+# What else an implementation may be called, wherever one is named.
+_ALIASES = {"torch": "pytorch", "reference": "shared.reference.adapter"}
+
 State = Any  # an implementation's own training state; opaque to everybody else
 
 
@@ -132,12 +135,19 @@ METRIC_NAMES = (
 """The keys of what `train_step` returns."""
 
 
+def canonical_name(name: str) -> str:
+    """Return what `torch` and `reference` stand for; any other name is returned as it is."""
+    return _ALIASES.get(name, name)
+
+
 def load_implementation(name: str) -> Implementation:
     """Import an implementation by its name, or anybody's own by its dotted module path.
 
-    Raises MissingFrameworkError if the framework of a known one is not installed, and ValueError
-    for a name that is neither known nor a module with an object called `implementation`.
+    "torch" is "pytorch", and "reference" the NumPy reference. Raises MissingFrameworkError if the
+    framework of a known one is not installed, and ValueError for a name that is neither known nor
+    a module with an object called `implementation`.
     """
+    name = canonical_name(name)
     if name in _KNOWN:
         module_path, package, extra = _KNOWN[name]
         if importlib.util.find_spec(package) is None:

@@ -20,8 +20,8 @@ from shared.studies.accuracy_sweep import (
     LOSSES,
     TARGETS,
     Formula,
+    batches_of_one,
     exact,
-    face_formulas,
     measure,
     sweep_scores,
 )
@@ -65,7 +65,7 @@ def test_ours_are_within_the_bounds(implementation: Implementation, loss: str, d
 def test_batches_of_one_are_within_the_bounds(implementation: Implementation, dtype: str) -> None:
     """Kernels of a framework have another path for the numbers that fill no vector."""
     numpy_dtype(dtype)
-    for formula in face_formulas(implementation):
+    for formula in batches_of_one(implementation):
         assert is_within(formula, dtype, 25), (formula, measure(formula, dtype, 25))
 
 

@@ -17,8 +17,8 @@ from shared.reference.comparison import MismatchError, relative_l2
 from shared.spec import SYSTEMS
 from shared.studies.trajectory import (
     BOUNDS,
-    Course,
     Difference,
+    Experiment,
     change_framework,
     change_table,
     require_within,
@@ -33,14 +33,14 @@ PAIRS = tuple(itertools.permutations(IMPLEMENTATIONS, 2))
 BOUND = BOUNDS["float64"]
 
 
-def course(steps: int, images: str = "noise") -> Course:
-    return Course(SPEC, training_images(images, SPEC, 0), steps=steps, seed=0, dtype="float64")
+def experiment(steps: int, images: str = "noise") -> Experiment:
+    return Experiment(SPEC, training_images(images, SPEC, 0), steps=steps, seed=0, dtype="float64")
 
 
 @pytest.fixture(scope="module")
 def changed() -> dict[tuple[str, str], Difference]:
     """Every ordered pair's difference from the unbroken runs, which are made once."""
-    return change_framework(installed_implementations(at_least=2), course(100), 50)
+    return change_framework(installed_implementations(at_least=2), experiment(100), 50)
 
 
 @pytest.mark.slow
@@ -65,16 +65,16 @@ def test_a_lost_part_of_the_state_is_caught(lost: str) -> None:
             kept = {n: fresh[n] if n.endswith(lost) else a for n, a in arrays.items()}
             super().import_state(state, kept)
 
-    changed = change_framework([ReferenceImplementation(), Forgetful()], course(4), 2)
+    changed = change_framework([ReferenceImplementation(), Forgetful()], experiment(4), 2)
     require_within({("forgetful", "reference"): [changed["forgetful", "reference"]]}, BOUND)
-    with pytest.raises(MismatchError, match="parted at step 4"):
+    with pytest.raises(MismatchError, match="diverged at step 4"):
         require_within({("reference", "forgetful"): [changed["reference", "forgetful"]]}, BOUND)
 
 
 @pytest.mark.parametrize("change_at", [0, 4, -1])
 def test_a_change_outside_the_run_is_refused(change_at: int) -> None:
     with pytest.raises(ValueError, match=rf"between two of the 4 steps, received {change_at}"):
-        change_framework([ReferenceImplementation()], course(4), change_at)
+        change_framework([ReferenceImplementation()], experiment(4), change_at)
 
 
 def test_the_table_names_both_and_the_worst_tensor() -> None:

@@ -18,20 +18,22 @@ from shared.reference.losses import discriminator_half
 from shared.spec import LOSS_NAMES, Conventions
 from shared.studies import equilibrium
 from shared.studies.equilibrium import (
-    APART,
-    HARD,
     MAXIMUM_BOUND,
     MEAN_BOUND,
+    LineDiscriminator,
+    Result,
+    judge,
+    train,
+)
+from shared.studies.optimum import (
+    APART,
+    HARD,
     SAME,
-    Arrival,
     Densities,
     Labels,
-    LineDiscriminator,
     jensen_shannon,
-    judge,
     least_loss,
     optimum,
-    train,
 )
 
 SMOOTHED = Labels(real=0.9)
@@ -66,14 +68,14 @@ def case_id(case: object) -> str:
 def test_a_trained_discriminator_is_the_optimal_one(
     implementation: Implementation, loss: str, densities: Densities, labels: Labels
 ) -> None:
-    arrival = train(implementation, loss, densities, labels)
-    assert arrival.has_arrived, equilibrium.table([arrival])
+    result = train(implementation, loss, densities, labels)
+    assert result.is_optimal, equilibrium.table([result])
 
 
 @pytest.mark.parametrize(("loss", "densities", "labels"), CASES + MORE_CASES, ids=case_id)
-def test_the_reference_arrives_too(loss: str, densities: Densities, labels: Labels) -> None:
-    arrival = train(reference, loss, densities, labels)
-    assert arrival.has_arrived, equilibrium.table([arrival])
+def test_the_reference_reaches_it_too(loss: str, densities: Densities, labels: Labels) -> None:
+    result = train(reference, loss, densities, labels)
+    assert result.is_optimal, equilibrium.table([result])
 
 
 @pytest.mark.parametrize(("loss", "densities", "labels"), CASES + MORE_CASES, ids=case_id)
@@ -86,7 +88,7 @@ def test_no_discriminator_starts_at_its_optimum(
 
 
 def distance(densities: Densities, wrong: np.ndarray, labels: Labels) -> tuple[float, float]:
-    """Return how far a wrong optimum is from D*, as the maximum and mean of an `Arrival`."""
+    """Return how far a wrong optimum is from D*, as the maximum and mean of an `Result`."""
     x = densities.between_quantiles(0.01, 801)
     difference = np.abs(wrong - optimum(densities, x, labels))
     weights = np.add(*densities.at(x))
@@ -140,20 +142,20 @@ class Wrong:
     ["labels ignored", "labels swapped", "fake half 1.2 times", "value without the fake half"],
 )
 @pytest.mark.parametrize("loss", ["bce", "lsgan"])
-def test_a_planted_fault_does_not_arrive(loss: str, fault: str) -> None:
-    assert train(Wrong("none"), loss, APART, SMOOTHED).has_arrived  # type: ignore[arg-type]
-    assert not train(Wrong(fault), loss, APART, SMOOTHED).has_arrived  # type: ignore[arg-type]
+def test_a_planted_fault_is_not_optimal(loss: str, fault: str) -> None:
+    assert train(Wrong("none"), loss, APART, SMOOTHED).is_optimal  # type: ignore[arg-type]
+    assert not train(Wrong(fault), loss, APART, SMOOTHED).is_optimal  # type: ignore[arg-type]
 
 
-def test_every_part_of_an_arrival_is_held() -> None:
-    fine = Arrival("x", "bce", np.zeros(1), np.zeros(1), 0.0, 0.0, 1.0, 1.0)
-    assert fine.has_arrived
+def test_every_part_of_a_result_is_held() -> None:
+    fine = Result("x", "bce", np.zeros(1), np.zeros(1), 0.0, 0.0, 1.0, 1.0)
+    assert fine.is_optimal
     for change in ({"maximum": 0.031}, {"mean": 0.0041}, {"value": 1.0011}, {"value": math.nan}):
-        assert not dataclasses.replace(fine, **change).has_arrived
+        assert not dataclasses.replace(fine, **change).is_optimal
     twice = dataclasses.replace(fine, maximum=0.059, mean=0.0079, value=1.0039, span=2.0)
-    assert twice.has_arrived
+    assert twice.is_optimal
     for change in ({"maximum": 0.061}, {"mean": 0.0081}, {"value": 1.0041}, {"span": 1.9}):
-        assert not dataclasses.replace(twice, **change).has_arrived
+        assert not dataclasses.replace(twice, **change).is_optimal
 
 
 def test_a_run_is_repeated_by_its_seed() -> None:
@@ -294,12 +296,12 @@ def test_the_command_prints_a_table_and_draws(
         assert image.format == "PNG"
 
 
-def test_the_command_knows_what_has_not_arrived(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_knows_what_is_not_optimal(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["reference", "--loss", "bce", "--steps"]
     assert equilibrium.main([*options, "5"]) == 1
-    assert "not there" in capsys.readouterr().out
+    assert "not optimal" in capsys.readouterr().out
     assert equilibrium.main([*options, "200", "--same"]) == 0
-    assert "not there" not in capsys.readouterr().out
+    assert "not optimal" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

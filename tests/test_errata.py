@@ -15,7 +15,7 @@ from shared.interface import Implementation
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions, SystemSpec
 from shared.spec.streams import initial_state, latents
-from shared.studies.equilibrium import (
+from shared.studies.optimum import (
     APART,
     SAME,
     Labels,

@@ -262,18 +262,18 @@ def test_the_halves_share_no_image_and_the_data_bound_the_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     data = write_data(tmp_path / "images.npz", count=21)
-    seen: list[evaluate.ImageSets] = []
+    seen: list[evaluate.Pairs] = []
     measure = evaluate.measure
     monkeypatch.setattr(
-        evaluate, "measure", lambda images, *rest: (seen.append(images), measure(images, *rest))[1]
+        evaluate, "measure", lambda pairs, seed: (seen.append(pairs), measure(pairs, seed))[1]
     )
     rows = figures(tmp_path, write_run(tmp_path / "run"), "--data", data)[
         "sliced_wasserstein_x1000"
     ]
     assert [row["images"] for row in rows.values()] == [21, 21, 10]
-    first, second = ({image.tobytes() for image in half} for half in seen[0].halves)
+    first, second = ({image.tobytes() for image in half} for half in seen[0][evaluate.FLOOR])
     assert (len(first), len(second), len(first & second)) == (10, 10, 0)
-    assert len({image.tobytes() for image in seen[0].real}) == 21
+    assert len({image.tobytes() for image in seen[0]["before training"][0]}) == 21
     printed = capsys.readouterr().out
     assert "21 images a side instead of 1024, the data hold no more" in printed
     assert "fewer images make every distance larger" in printed

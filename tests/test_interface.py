@@ -13,6 +13,7 @@ from shared import interface
 from shared.interface import (
     IMPLEMENTATIONS,
     MissingFrameworkError,
+    canonical_name,
     check_arrays,
     load_implementation,
     split_labels,
@@ -116,6 +117,15 @@ def test_a_missing_framework_is_named_with_the_command(monkeypatch: pytest.Monke
 
 def test_anybodys_module_can_be_loaded() -> None:
     assert load_implementation("shared.reference.adapter").name == "reference"
+
+
+def test_torch_and_reference_are_other_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interface, "_KNOWN", {"pytorch": ("pytorch_impl.adapter", "nobody", "x")})
+    with pytest.raises(MissingFrameworkError, match="the implementation 'pytorch' needs nobody"):
+        load_implementation("torch")
+    assert load_implementation("reference").name == "reference"
+    names = ("torch", "pytorch", "jax", "mine.port")
+    assert [canonical_name(name) for name in names] == ["pytorch", "pytorch", "jax", "mine.port"]
 
 
 @pytest.mark.parametrize("name", ["keras", "no.such.module", "", "..", "pytorch_impl.nothing"])

@@ -25,7 +25,7 @@ from shared.spec.streams import initial_state, latents
 from shared.studies.trajectory import (
     BOUNDS,
     Bounds,
-    Course,
+    Experiment,
     change_framework,
     compare,
     require_within,
@@ -294,7 +294,7 @@ def test_a_cancelled_bias_changes_no_output_in_training() -> None:
 # 9e-15 and 2e-13. conv28: losses 1.4e-12, parameters and statistics 3.5e-10, moments 1.3e-9, of
 # drift 1.1e-5; with its fivefold learning rate of G any difference grows by a tenth a step, and
 # most other seeds leave 1e-9 before step 100.
-COURSES = {
+EXPERIMENTS = {
     "mlp28": (SYSTEMS["mlp28"].replace(width=16, batch_size=8), 0),
     "conv28": (SYSTEMS["conv28"].replace(width=4, batch_size=8), 3),
     "algorithm 1": (
@@ -312,32 +312,34 @@ COURSES = {
 ONE_STEP = Bounds(loss=1e-12, tensor=1e-11, drift=1e-4)
 
 
-def course(name: str, images: str, steps: int) -> Course:
-    spec, seed = COURSES[name]
-    return Course(
+def experiment(name: str, images: str, steps: int) -> Experiment:
+    spec, seed = EXPERIMENTS[name]
+    return Experiment(
         spec, training_images(images, spec, seed), steps=steps, seed=seed, dtype="float64"
     )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COURSES)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_hundred_steps(name: str) -> None:
     trainers = installed_implementations(at_least=2)
-    curves = compare(trainers, course(name, "noise", 100), moments=name != "conv28")
+    curves = compare(trainers, experiment(name, "noise", 100), moments=name != "conv28")
     require_within(curves, BOUNDS["float64"])
 
 
 @pytest.mark.slow
 def test_every_step_of_conv28_on_digits() -> None:
     trainers = installed_implementations(at_least=2)
-    require_within(compare(trainers, course("conv28", "digits", 100), restart=True), ONE_STEP)
+    require_within(compare(trainers, experiment("conv28", "digits", 100), restart=True), ONE_STEP)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COURSES)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_change_of_framework_half_way(name: str) -> None:
     """Every ordered pair, against the unbroken runs of both."""
-    changed = change_framework(installed_implementations(at_least=2), course(name, "noise", 40), 20)
+    changed = change_framework(
+        installed_implementations(at_least=2), experiment(name, "noise", 40), 20
+    )
     require_within({pair: [d] for pair, d in changed.items()}, BOUNDS["float64"])
 
 
@@ -361,6 +363,6 @@ def test_a_planted_fault_parts_at_once(name: str, deviation: dict) -> None:
         name = "faulty"
 
     trainers = [ReferenceImplementation(), Faulty(Conventions(**deviation))]
-    curves = compare(trainers, course(name, "noise", 1))
-    with pytest.raises(MismatchError, match="reference and faulty parted at step 1: "):
+    curves = compare(trainers, experiment(name, "noise", 1))
+    with pytest.raises(MismatchError, match="reference and faulty diverged at step 1: "):
         require_within(curves, BOUNDS["float64"])

@@ -19,11 +19,11 @@ from shared.studies.other_process import OtherProcess, load_trainer
 from shared.studies.trajectory import (
     BOUNDS,
     Bounds,
-    Course,
     Difference,
+    Experiment,
     compare,
     difference,
-    first_parting,
+    first_divergence,
     require_within,
     training_images,
 )
@@ -46,9 +46,9 @@ def narrow(loss: str) -> SystemSpec:
     return SYSTEMS[SYSTEM[loss]].replace(width=4, batch_size=4)
 
 
-def course(loss: str, images: str, steps: int) -> Course:
+def experiment(loss: str, images: str, steps: int) -> Experiment:
     spec = narrow(loss)
-    return Course(spec, training_images(images, spec, 0), steps=steps, dtype="float64")
+    return Experiment(spec, training_images(images, spec, 0), steps=steps, dtype="float64")
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def test_two_hundred_steps(trainers: list[Implementation], loss: str) -> None:
 
     Measured 2e-14 and 1e-13 (bce), 6e-14 and 3e-13 (lsgan).
     """
-    curves = compare(trainers, course(loss, "noise", 200))
+    curves = compare(trainers, experiment(loss, "noise", 200))
     assert all(len(curve) == 200 for curve in curves.values())
     require_within(curves, BOUNDS["float64"])
 
@@ -66,7 +66,7 @@ def test_two_hundred_steps(trainers: list[Implementation], loss: str) -> None:
 @pytest.mark.slow
 def test_every_step_of_a_chaotic_run(trainers: list[Implementation]) -> None:
     """On digits bce multiplies any rounding error by 1.25 a step; no single step adds much."""
-    curves = compare(trainers, course("bce", "digits", 200), restart=True)
+    curves = compare(trainers, experiment("bce", "digits", 200), restart=True)
     require_within(curves, ONE_STEP)
 
 
@@ -88,10 +88,10 @@ class Faulty(ReferenceImplementation):
     ids=str,
 )
 @pytest.mark.parametrize("loss", ["bce", "lsgan"])
-def test_a_planted_fault_parts_at_once(loss: str, deviation: dict) -> None:
+def test_a_planted_fault_diverges_at_once(loss: str, deviation: dict) -> None:
     faulty = Faulty(Conventions(**deviation))
-    curves = compare([ReferenceImplementation(), faulty], course(loss, "noise", 1))
-    with pytest.raises(MismatchError, match="reference and faulty parted at step 1: "):
+    curves = compare([ReferenceImplementation(), faulty], experiment(loss, "noise", 1))
+    with pytest.raises(MismatchError, match="reference and faulty diverged at step 1: "):
         require_within(curves, BOUNDS["float64"])
 
 
@@ -132,8 +132,8 @@ def test_one_wrong_number_after_any_step_is_caught(
     step: int, tensor: str | None, value: float
 ) -> None:
     glitch = Glitch(step, tensor, value)
-    curves = compare([ReferenceImplementation(), glitch], course("bce", "noise", 3))
-    found = f"parted at step {step}: .*{tensor or 'generator_loss'}"
+    curves = compare([ReferenceImplementation(), glitch], experiment("bce", "noise", 3))
+    found = f"diverged at step {step}: .*{tensor or 'generator_loss'}"
     with pytest.raises(MismatchError, match=found):
         require_within(curves, BOUNDS["float64"])
     (curve,) = curves.values()
@@ -142,7 +142,7 @@ def test_one_wrong_number_after_any_step_is_caught(
 
 def test_a_restart_shows_each_step_alone() -> None:
     reference, faulty = ReferenceImplementation(), Faulty(Conventions(leaky_relu_slope=0.2001))
-    run = course("bce", "noise", 3)
+    run = experiment("bce", "noise", 3)
     (free,) = compare([reference, faulty], run).values()
     (alone,) = compare([reference, faulty], run, restart=True).values()
     assert free[0] == alone[0]
@@ -181,13 +181,13 @@ def test_a_state_with_a_missing_tensor_is_refused() -> None:
             return arrays
 
     with pytest.raises(ValueError, match=r"state of faulty .* missing: generator/batch_norm_1/var"):
-        compare([ReferenceImplementation(), Partial()], course("bce", "noise", 1))
+        compare([ReferenceImplementation(), Partial()], experiment("bce", "noise", 1))
 
 
-def test_the_first_parting_is_the_first() -> None:
+def test_the_first_divergence_is_the_first() -> None:
     curve = [Difference(s, 0.0, "l", t, "t") for s, t in ((1, 0.5), (2, 2.0), (3, 0.1), (4, 3.0))]
-    assert first_parting(curve, Bounds(1.0, 1.0, 1.0)) == curve[1]
-    assert first_parting(curve, Bounds(1.0, 5.0, 1.0)) is None
+    assert first_divergence(curve, Bounds(1.0, 1.0, 1.0)) == curve[1]
+    assert first_divergence(curve, Bounds(1.0, 5.0, 1.0)) is None
 
 
 def test_another_process_computes_the_same(trainers: list[Implementation]) -> None:
@@ -197,7 +197,7 @@ def test_another_process_computes_the_same(trainers: list[Implementation]) -> No
     other = load_trainer("pytorch@threads=1")
     assert isinstance(other, OtherProcess)
     try:
-        curves = compare([load("pytorch"), other], course("bce", "noise", 2), restart=True)
+        curves = compare([load("pytorch"), other], experiment("bce", "noise", 2), restart=True)
         require_within(curves, Bounds(0.0, 0.0, 0.0))
         with pytest.raises(ValueError, match="unknown dtype 'float16'"):
             other.create(narrow("bce"), dtype="float16")
@@ -215,7 +215,7 @@ def test_the_command_prints_plots_and_writes(
     assert trajectory.main(["reference", "wrong_port", *TINY, *files]) == 1
     output = capsys.readouterr().out
     assert "dcgan64, loss bce, width 2, batch 2, learning rate 0.0002, noise, float64" in output
-    assert "reference - wrong_port: parted at step 1: " in output
+    assert "reference - wrong_port: diverged at step 1: " in output
     with Image.open(png) as image:
         assert np.asarray(image.convert("L")).std() > 10
     written = json.loads(file.read_text())["pairs"]["reference - wrong_port"]

@@ -19,6 +19,7 @@ from .activations import activations
 from .layers import create_adam
 from .losses import LOSSES
 from .parallel import run_on_replicas
+from .stock_losses import loss_formulas
 from .train import TrainState
 
 __all__ = ["TensorFlowImplementation", "implementation"]
@@ -31,6 +32,7 @@ class TensorFlowImplementation:
     """
 
     name = "tf"
+    loss_formulas = staticmethod(loss_formulas)
 
     def __init__(self, device: str = "cpu", **compute: Any) -> None:
         self.compute = Compute(device=device, **compute)

@@ -16,7 +16,6 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from shared.interface import MissingFrameworkError
 
@@ -65,7 +64,9 @@ def require_fidelity(weights: Path | None = None) -> None:
         # torch.hub says on stderr that it downloads, where only errors belong.
         with warnings.catch_warnings(), contextlib.redirect_stderr(sys.stdout):
             warnings.simplefilter("ignore")
-            extractor(FEATURE_EXTRACTOR, [layer], feature_extractor_weights_path=_text(weights))
+            extractor(
+                FEATURE_EXTRACTOR, [layer], feature_extractor_weights_path=weights and str(weights)
+            )
     except OSError as error:
         raise FidelityError(
             f"the weights of {FEATURE_EXTRACTOR} cannot be fetched ({error}); expected a network "
@@ -89,35 +90,29 @@ def fidelity(real: Path, generated: Path, *, weights: Path | None = None) -> Fid
     if few := [f"{folder} holds {count}" for folder, count in counts.items() if count < 2]:
         raise FidelityError(f"expected at least 2 PNG files in each folder; {'; '.join(few)}")
     subset = min(KID_SUBSET_SIZE, *counts.values())
-    measured = _calculate(real, generated, weights, subset)
+    with warnings.catch_warnings():
+        # Not ours to fix, and a caller who makes warnings errors would get none of the figures.
+        warnings.simplefilter("ignore")
+        measured = _import("torch_fidelity").calculate_metrics(
+            # Absolute, because a bare name could be one of its own data sets.
+            input1=str(generated.resolve()),
+            input2=str(real.resolve()),
+            fid=True,
+            kid=True,
+            kid_subset_size=subset,
+            feature_extractor=FEATURE_EXTRACTOR,
+            feature_extractor_weights_path=weights and str(weights),
+            cuda=_import("torch").cuda.is_available(),
+            save_cpu_ram=True,  # no worker processes: forking one beside JAX or TensorFlow may hang
+            cache=False,
+            verbose=False,
+        )
     return Fidelity(
         measured["frechet_inception_distance"],
         measured["kernel_inception_distance_mean"],
         measured["kernel_inception_distance_std"],
         subset,
     )
-
-
-def _calculate(
-    real: Path, generated: Path, weights: Path | None, kid_subset_size: int
-) -> dict[str, Any]:
-    with warnings.catch_warnings():
-        # Not ours to mend, and a caller who makes warnings errors would get none of the figures.
-        warnings.simplefilter("ignore")
-        return _import("torch_fidelity").calculate_metrics(
-            # Absolute, because a bare name could be one of its own data sets.
-            input1=str(generated.resolve()),
-            input2=str(real.resolve()),
-            fid=True,
-            kid=True,
-            kid_subset_size=kid_subset_size,
-            feature_extractor=FEATURE_EXTRACTOR,
-            feature_extractor_weights_path=_text(weights),
-            cuda=_import("torch").cuda.is_available(),
-            save_cpu_ram=True,  # no worker processes: forking one beside JAX or TensorFlow may hang
-            cache=False,
-            verbose=False,
-        )
 
 
 def _import(name: str) -> ModuleType:
@@ -143,7 +138,7 @@ def _import(name: str) -> ModuleType:
 def _require_plain_weights(path: Path) -> None:
     """Raise FidelityError unless a file holds tensors and nothing else.
 
-    torch-fidelity unpickles it without a guard, which runs whatever code a stranger's file holds.
+    torch-fidelity unpickles it without a guard, which runs whatever code the file holds.
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
@@ -157,10 +152,6 @@ def _require_plain_weights(path: Path) -> None:
             f"{path.stat().st_size} bytes that are none ({type(error).__name__}); "
             "give torch-fidelity's weights-inception-2015-12-05 file"
         ) from error
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
 
 
 def _first_line(error: Exception) -> str:

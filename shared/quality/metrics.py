@@ -11,7 +11,6 @@ positions are the same in both sets, so a set is at a distance of exactly 0 from
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,25 +174,17 @@ def _level_patches(
     corners: np.ndarray,
 ) -> np.ndarray:
     """Return one level's patches, float32 [images x patches, channels, 7, 7]."""
-    count, per_image = corners.shape[:2]
-    shape = (count, per_image, images.shape[3], PATCH_SIZE, PATCH_SIZE)
-    patches = np.empty(shape, np.float32)
-    for chunk, scaled in _in_chunks(images, image_range):
+    low, high = image_range
+    patches = np.empty((*corners.shape[:2], images.shape[3], PATCH_SIZE, PATCH_SIZE), np.float32)
+    # A pyramid of all images would be large.
+    for start in range(0, len(images), _IMAGES_AT_ONCE):
+        chunk = slice(start, start + _IMAGES_AT_ONCE)
+        scaled = (images[chunk].astype(np.float64) - low) / (high - low)
         pixels = laplacian_pyramid(scaled, levels)[level]
         windows = np.lib.stride_tricks.sliding_window_view(pixels, (PATCH_SIZE,) * 2, axis=(1, 2))
         rows, columns = corners[chunk, :, 0], corners[chunk, :, 1]
         patches[chunk] = windows[np.arange(len(pixels))[:, None], rows, columns]
-    return patches.reshape(count * per_image, *shape[2:])
-
-
-def _in_chunks(
-    images: np.ndarray, image_range: tuple[float, float]
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield slices of the images and their pixels, float64 in [0, 1]: a pyramid of all is large."""
-    low, high = image_range
-    for start in range(0, len(images), _IMAGES_AT_ONCE):
-        chunk = slice(start, min(start + _IMAGES_AT_ONCE, len(images)))
-        yield chunk, (images[chunk].astype(np.float64) - low) / (high - low)
+    return patches.reshape(-1, *patches.shape[2:])
 
 
 def _normalised(patches: np.ndarray, what: str) -> np.ndarray:
@@ -220,9 +211,8 @@ def unit_directions(components: int, count: int, seed: int, index: int = 0) -> n
 
     `index` counts the draws of one seed.
     """
-    drawn = stream(seed, "sliced_wasserstein/directions", index).standard_normal(
-        (components, count)
-    )
+    draw = stream(seed, "sliced_wasserstein/directions", index)
+    drawn = draw.standard_normal((components, count))
     return drawn / np.linalg.norm(drawn, axis=0)
 
 
@@ -257,8 +247,9 @@ def _check_pair(real: np.ndarray, generated: np.ndarray, image_range: tuple[floa
     low, high = image_range
     if not (np.isfinite([low, high]).all() and low < high):
         raise ValueError(f"image_range must be finite and ascending, received {image_range}")
-    _check_images("real", real, image_range)
-    _check_images("generated", generated, image_range)
+    for what, images in (("real", real), ("generated", generated)):
+        if problem := _problem(what, images, low, high):
+            raise ValueError(problem)
     if real.shape != generated.shape:
         raise ValueError(
             f"received real images {list(real.shape)} and generated ones {list(generated.shape)}; "
@@ -266,25 +257,23 @@ def _check_pair(real: np.ndarray, generated: np.ndarray, image_range: tuple[floa
         )
 
 
-def _check_images(what: str, images: np.ndarray, image_range: tuple[float, float]) -> None:
-    if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] not in (1, 3):
-        raise ValueError(
-            f"received {what} images of shape {list(images.shape)}; "
-            "expected [n, size, size, 1 or 3]"
-        )
+def _problem(what: str, images: np.ndarray, low: float, high: float) -> str | None:
+    shape = list(images.shape)
+    if images.ndim != 4 or shape[1] != shape[2] or shape[3] not in (1, 3):
+        return f"received {what} images of shape {shape}; expected [n, size, size, 1 or 3]"
     if len(images) < 2:
-        raise ValueError(f"received {len(images)} {what} images; expected at least 2")
+        return f"received {len(images)} {what} images; expected at least 2"
     if images.dtype.kind not in "fiu":
-        raise ValueError(f"received {what} images of {images.dtype}; expected integers or floats")
+        return f"received {what} images of {images.dtype}; expected integers or floats"
     if not (finite := np.isfinite(images).all(axis=(1, 2, 3))).all():
-        raise ValueError(
+        return (
             f"{np.count_nonzero(~finite)} of {len(images)} {what} images hold NaN or infinity; "
             "expected finite values: a run that diverged has no distance"
         )
-    low, high = image_range
     slack = (high - low) * 1e-3
     if images.min() < low - slack or images.max() > high + slack:
-        raise ValueError(
+        return (
             f"the {what} images lie between {images.min():g} and {images.max():g}; expected the "
             f"image_range {low:g} to {high:g}: give the range that they have"
         )
+    return None

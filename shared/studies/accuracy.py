@@ -8,13 +8,11 @@ makes them explode, ε is the same error with a unit never below that of 1.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
-import importlib
 import importlib.metadata
 import itertools
-import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +20,7 @@ import numpy as np
 
 from shared.interface import IMPLEMENTATIONS, load_implementation
 from shared.reference.comparison import ExactNumber
+from shared.run.console import run_command
 from shared.studies.accuracy_sweep import (
     DTYPES,
     EXPLODED,
@@ -29,10 +28,11 @@ from shared.studies.accuracy_sweep import (
     TARGETS,
     Error,
     Formula,
+    batches_of_one,
     exact,
-    face_formulas,
     measure,
 )
+from shared.studies.common import use_cpu
 
 TITLES = {
     "bce": "bce and minimax, on logits x",
@@ -51,12 +51,10 @@ CHECK_ABSOLUTE, CHECK_RELATIVE = 0.5, 0.5
 
 @functools.cache
 def load_formulas(name: str) -> list[Formula]:
-    """Return the formulas of one of our implementations, or of a third party's dotted path."""
+    """Return an implementation's `loss_formulas()`, or anybody's `loss` in batches of one."""
     implementation = load_implementation(name)
-    if name not in IMPLEMENTATIONS:
-        return face_formulas(implementation)
-    # By name, as with the implementations: `shared` imports neither a framework nor benchmarks.
-    return importlib.import_module("benchmarks.stock_losses").formulas(name)
+    offered = getattr(implementation, "loss_formulas", None)
+    return offered() if offered else batches_of_one(implementation)
 
 
 Table = list[list[str]]  # the first row is the header
@@ -157,16 +155,11 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _versions() -> str:
-    found = [f"{p} {importlib.metadata.version(p)}" for p in PACKAGES if _is_installed(p)]
+    found = []
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{package} {importlib.metadata.version(package)}")
     return ", ".join(found)
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def to_text(tables: dict[str, Table]) -> str:
@@ -195,7 +188,7 @@ def from_markdown(text: str) -> dict[str, Table]:
 
 
 def differences(found: dict[str, Table], printed: dict[str, Table]) -> list[str]:
-    """Return where tables in the docs part from measured ones by more than the stated bound."""
+    """Return where tables in the docs differ from measured ones by more than the stated bound."""
     wrong = []
     for title, rows in printed.items():
         keyed, expected = _by_run(found.get(title, [])), _by_run(rows)
@@ -230,27 +223,27 @@ def _agree(old: str, new: str) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables, or compare them with those of a file: exit code 1 where they part,
-    2 where a framework is missing."""
+    """Print the tables, or compare them with those of a file.
+
+    Exit code 1 where they differ, 2 where a framework is missing.
+    """
     parser = argparse.ArgumentParser(prog="python -m shared.accuracy", description=__doc__)
     parser.add_argument("implementations", nargs="*", default=list(IMPLEMENTATIONS))
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--markdown", action="store_true", help="print the block of docs/losses.md")
     how.add_argument("--check", type=Path, metavar="FILE", help="compare with the tables of FILE")
     options = parser.parse_args(arguments)
-    # Before a framework is imported. The figures are those of a CPU.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ |= {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    try:
+
+    def work() -> int:
+        use_cpu()  # whose figures they are
+        printed = options.check and from_markdown(options.check.read_text("utf-8"))
         formulas = [f for name in options.implementations for f in load_formulas(name)]
-    except (ImportError, ValueError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    tables = make_tables(formulas)
-    if options.check is None:
-        print(to_markdown(tables) if options.markdown else to_text(tables))
-        return 0
-    wrong = differences(from_markdown(options.check.read_text("utf-8")), tables)
-    print("\n".join(wrong) or f"{options.check}: the tables are those measured here")
-    return 1 if wrong else 0
+        tables = make_tables(formulas)
+        if printed is None:
+            print(to_markdown(tables) if options.markdown else to_text(tables))
+            return 0
+        wrong = differences(printed, tables)
+        print("\n".join(wrong) or f"{options.check}: the tables are those measured here")
+        return 1 if wrong else 0
+
+    return run_command(parser.prog, work)

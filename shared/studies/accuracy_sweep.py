@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,8 @@ LOSSES = ("bce", "bce_probs", "lsgan")  # minimax is made of bce's two targets
 DTYPES = ("float32", "float64", "bfloat16")
 TARGETS = (1.0, 0.0)
 OURS = "ours"
+# What softplus is, without a derivative of its own.
+WRITTEN_OUT = "relu(±x) + log1p(exp(-abs(x)))"
 
 # Beyond this many ULP an error is also taken in ε.
 EXPLODED = 100.0
@@ -99,13 +102,14 @@ def _exact_number(x: object) -> ExactNumber:
 def measure(formula: Formula, dtype: str, every: int = 1) -> tuple[Error, Error]:
     """Return the largest error of the value and of the gradient over every n-th score."""
     scores = sweep_scores(formula.loss, dtype)[::every]
-    errors: tuple[list[Error], list[Error]] = ([], [])
-    for target in TARGETS:
-        results = formula.evaluate(scores, target, dtype)
-        for kind, actual in enumerate(results):
-            case = (formula.loss, dtype, every, target, kind)
-            errors[kind].append(_largest(*case, actual.tobytes()))
-    value, gradient = (max(found, key=lambda error: error.ulp) for found in errors)
+    errors = [
+        [
+            _largest(formula.loss, dtype, every, target, kind, actual.tobytes())
+            for kind, actual in enumerate(formula.evaluate(scores, target, dtype))
+        ]
+        for target in TARGETS
+    ]
+    value, gradient = (max(kind, key=lambda error: error.ulp) for kind in zip(*errors, strict=True))
     return value, gradient
 
 
@@ -123,22 +127,32 @@ def _largest(loss: str, dtype: str, every: int, target: float, kind: int, actual
     return Error(ulp[worst], epsilons, float(scores[worst]), target)
 
 
-def face_formulas(implementation: Implementation) -> list[Formula]:
+def make_formulas(
+    framework: str,
+    functions: Mapping[tuple[str, str], Any],
+    runs: Mapping[str, Callable[[Any, np.ndarray, float, str], Results]],
+) -> list[Formula]:
+    """Return every function, keyed by loss and name, under every way of running it."""
+    return [
+        Formula(framework, loss, name, run, functools.partial(evaluate, function))
+        for (loss, name), function in functions.items()
+        for run, evaluate in runs.items()
+    ]
+
+
+def batches_of_one(implementation: Implementation) -> list[Formula]:
     """Return the losses of any implementation, each score as a batch of its own."""
 
-    def bind(loss: str) -> Callable[[np.ndarray, float, str], Results]:
-        def evaluate(scores: np.ndarray, target: float, dtype: str) -> Results:
-            arrays = scores.astype(_numpy_dtype(dtype)).reshape(-1, 1)
-            found = [implementation.loss(loss, x, x, generator_label=target) for x in arrays]
-            return (
-                np.array([float(f.generator) for f in found]),
-                np.array([float(f.generator_fake_gradient[0]) for f in found]),
-            )
+    def evaluate(loss: str, scores: np.ndarray, target: float, dtype: str) -> Results:
+        arrays = scores.astype(_numpy_dtype(dtype)).reshape(-1, 1)
+        found = [implementation.loss(loss, x, x, generator_label=target) for x in arrays]
+        return (
+            np.array([float(f.generator) for f in found]),
+            np.array([float(f.generator_fake_gradient[0]) for f in found]),
+        )
 
-        return evaluate
-
-    name = implementation.name
-    return [Formula(name, loss, OURS, "batches of one", bind(loss)) for loss in LOSSES]
+    functions = {(loss, OURS): loss for loss in LOSSES}
+    return make_formulas(implementation.name, functions, {"batches of one": evaluate})
 
 
 def _numpy_dtype(name: str) -> np.dtype:

@@ -7,34 +7,25 @@ and scores, of any gradient, and of any array of the state after one training st
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared.fixtures import load_network_fixture
-from shared.interface import (
-    IMPLEMENTATIONS,
-    Implementation,
-    MissingFrameworkError,
-    load_implementation,
-)
+from shared.interface import IMPLEMENTATIONS, Implementation, load_implementation
 from shared.reference.comparison import relative_l2
 from shared.reference.differences import gradient_differences, state_differences
 from shared.reference.step import train_step
+from shared.run.console import run_command
 
 DTYPES = ("float64", "float32")
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Relative L2 errors of one implementation in one dtype, and the array that is worst."""
+class Agreement(NamedTuple):
+    """Relative L2 errors of one implementation in one dtype, and the worst array of its state."""
 
-    implementation: str
-    dtype: str
     images: float
     scores: float
     gradient: float
-    worst_gradient: str
     state: float
     worst_array: str
 
@@ -51,17 +42,14 @@ def measure(implementation: Implementation, dtype: str) -> Agreement:
     implementation.train_step(state, real, z)
     received = implementation.export_state(state)
     expected = train_step(fixture.spec, fixture.arrays, fixture.real_images, fixture.latents)
-    of_gradients = gradient_differences(fixture.spec, gradients, fixture.gradients)
     of_arrays = state_differences(fixture.spec, received, expected.arrays)
-    gradient = max((difference, name) for name, difference in of_gradients.items())
-    array = max((difference, name) for name, difference in of_arrays.items())
+    worst_array = max(of_arrays, key=of_arrays.__getitem__)
     return Agreement(
-        implementation.name,
-        dtype,
         relative_l2(images, fixture.generator_activations["tanh_5"]),
         relative_l2(scores, fixture.discriminator_activations["flatten_5"][:, 0]),
-        *gradient,
-        *array,
+        max(gradient_differences(fixture.spec, gradients, fixture.gradients).values()),
+        of_arrays[worst_array],
+        worst_array,
     )
 
 
@@ -72,17 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "implementations", nargs="*", default=list(IMPLEMENTATIONS), help="names or dotted paths"
     )
     options = parser.parse_args(arguments)
-    print("implementation  dtype    images   scores   gradients  state    worst array")
-    for name in options.implementations:
-        try:
+
+    def work() -> None:
+        print("implementation  dtype    images   scores   gradients  state    worst array")
+        for name in options.implementations:
             implementation = load_implementation(name)
-        except (MissingFrameworkError, ValueError) as error:
-            print(f"python -m shared.agreement: {error}", file=sys.stderr)
-            return 2
-        for dtype in DTYPES:
-            a = measure(implementation, dtype)
-            print(
-                f"{a.implementation:<15} {a.dtype:<8} {a.images:<8.1e} {a.scores:<8.1e} "
-                f"{a.gradient:<10.1e} {a.state:<8.1e} {a.worst_array}"
-            )
-    return 0
+            for dtype in DTYPES:
+                a = measure(implementation, dtype)
+                print(
+                    f"{implementation.name:<15} {dtype:<8} {a.images:<8.1e} {a.scores:<8.1e} "
+                    f"{a.gradient:<10.1e} {a.state:<8.1e} {a.worst_array}"
+                )
+
+    return run_command(parser.prog, work)

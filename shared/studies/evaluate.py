@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,8 @@ from shared.interface import (
     load_implementation,
 )
 from shared.quality.fidelity import Fidelity, fidelity, require_fidelity
-from shared.quality.metrics import (
-    FlatImagesError,
-    SlicedWasserstein,
-    pyramid_sizes,
-    sliced_wasserstein_distance,
-)
+from shared.quality.metrics import FlatImagesError, pyramid_sizes, sliced_wasserstein_distance
+from shared.run.console import run_command
 from shared.run.folder import RunFolder
 from shared.run.pictures import save_png
 from shared.spec import SystemSpec
@@ -43,32 +39,13 @@ from shared.spec.streams import MAXIMUM_SEED, latents, stream
 BATCH_SIZE = 64
 DEFAULT_SAMPLES = 1024
 PIXEL_RANGE = (0.0, 255.0)
+FLOOR = "real against real"
 
+Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Row of the table → what it compares: real images and others, uint8 [n, height, width, channels].
 
-@dataclass(frozen=True)
-class Distance:
-    """One row of the table: what was compared, with how many images on each side.
-
-    `distance` is None where there is none, and then `problem` says why.
-    """
-
-    name: str
-    images: int
-    distance: SlicedWasserstein | None
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class ImageSets:
-    """What is compared, uint8 [n, height, width, channels], n being the same in the first three.
-
-    `halves` are two sets of real images that share none.
-    """
-
-    real: np.ndarray
-    before: np.ndarray
-    after: np.ndarray
-    halves: tuple[np.ndarray, np.ndarray]
+The last is FLOOR, two sets of real images that share none.
+"""
 
 
 # --- the run ---------------------------------------------------------------------------------
@@ -98,15 +75,15 @@ def recorded_data(folder: Path, step: int) -> Path | None:
 
     Raises ValueError if run.json does not say, or if what it names is gone.
     """
-    description = RunFolder(folder).description
+    run = RunFolder(folder)
     try:
-        sessions = json.loads(description.read_text())["sessions"]
-        starts = [session for session in sessions if session["start"] < step]
-        data = (starts or sessions)[-1]["options"]["data"]
+        sessions = run.sessions()
+        session = ([one for one in sessions if one["start"] < step] or sessions)[-1]
+        data = session["options"]["data"]
         path = None if data is None else Path(data)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise ValueError(
-            f"{description} does not say what the run was trained on "
+            f"{run.description} does not say what the run was trained on "
             f"({type(error).__name__}: {error}); expected a run.json of training: give --data"
         ) from error
     if path is not None and not path.exists():
@@ -122,7 +99,7 @@ def choose_implementation(name: str, writer: object) -> Implementation:
     if name != "auto":
         return load_implementation(name)
     missing = []
-    # A file may come from a stranger: only the three known names are imported, not any module.
+    # A file may be a third party's: only the three known names are imported, not any module.
     for known in sorted(IMPLEMENTATIONS, key=lambda known: known != writer):
         try:
             return load_implementation(known)
@@ -166,7 +143,7 @@ def collect(
     dataset: ImageDataset,
     samples: int,
     seed: int,
-) -> ImageSets:
+) -> Pairs:
     """Generate before and after training, and choose as many real images by the seed.
 
     Fewer than `samples` where the data hold no more. Raises ValueError for less than two.
@@ -175,17 +152,17 @@ def collect(
     if (count := min(samples, available)) < 2:
         raise ValueError(f"received {count} images to compare; expected at least 2")
     order = stream(seed, "evaluation/real").permutation(available)
-    half = min(count, available // 2)
-    spec, dtype = checkpoint.spec, _dtype(checkpoint)
-    state = implementation.create(spec, seed=checkpoint.progress["seed"], dtype=dtype)
+    real, half = dataset.images[order[:count]], min(count, available // 2)
+    spec, progress, dtype = checkpoint.spec, checkpoint.progress, _dtype(checkpoint)
+    state = implementation.create(spec, seed=progress["seed"], dtype=dtype)
     before = generate_pixels(implementation, state, spec, count, seed, dtype)
     implementation.import_state(state, checkpoint.arrays)
-    return ImageSets(
-        real=dataset.images[order[:count]],
-        before=before,
-        after=generate_pixels(implementation, state, spec, count, seed, dtype),
-        halves=(dataset.images[order[:half]], dataset.images[order[half : 2 * half]]),
-    )
+    after = generate_pixels(implementation, state, spec, count, seed, dtype)
+    return {
+        "before training": (real, before),
+        f"after {progress['step']} steps": (real, after),
+        FLOOR: (dataset.images[order[:half]], dataset.images[order[half : 2 * half]]),
+    }
 
 
 def _dtype(checkpoint: Checkpoint) -> str:
@@ -193,63 +170,61 @@ def _dtype(checkpoint: Checkpoint) -> str:
     return next(str(a.dtype) for a in checkpoint.arrays.values() if a.dtype.kind == "f")
 
 
-def save_images(folder: Path, pixels: np.ndarray, name: str = "sample") -> None:
+def save_images(folder: Path, pixels: np.ndarray) -> None:
     """Write uint8 images [n, height, width, channels] as PNG files, numbered from 0."""
     folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(pixels):
-        save_png(folder / f"{name}_{i:06d}.png", image)
+        save_png(folder / f"sample_{i:06d}.png", image)
 
 
 # --- the figures -----------------------------------------------------------------------------
 
 
-def measure(images: ImageSets, step: int, seed: int) -> list[Distance]:
-    """Return the rows of the table: before training, after it, and the floor."""
-    pairs = {
-        "before training": (images.real, images.before),
-        f"after {step} steps": (images.real, images.after),
-        "real against real": images.halves,
+def measure(pairs: Pairs, seed: int) -> dict[str, dict[str, Any]]:
+    """Return each row's figures: images, and by_size and average or the problem with them."""
+    return {
+        name: {"images": len(real)} | _figures(real, other, seed)
+        for name, (real, other) in pairs.items()
     }
-    return [_distance(name, real, other, seed) for name, (real, other) in pairs.items()]
 
 
-def _distance(name: str, real: np.ndarray, other: np.ndarray, seed: int) -> Distance:
+def _figures(real: np.ndarray, other: np.ndarray, seed: int) -> dict[str, Any]:
     if len(real) < 2:
-        problem = f"{len(real)} images a side; expected at least 2: give more data"
-        return Distance(name, len(real), None, problem)
+        return {"problem": f"{len(real)} images a side; expected at least 2: give more data"}
     try:
         distance = sliced_wasserstein_distance(real, other, PIXEL_RANGE, seed=seed)
     except FlatImagesError as error:
         # A generator that has collapsed has no distance, but the other rows do.
-        return Distance(name, len(real), None, str(error))
-    return Distance(name, len(real), distance)
+        return {"problem": str(error)}
+    by_size = {str(size): value for size, value in distance.by_size.items()}
+    return {"by_size": by_size, "average": distance.average}
 
 
-def measure_fidelity(images: ImageSets, step: int, weights: Path | None) -> dict[str, Fidelity]:
-    """Return FID and KID before and after training against the same real images."""
+def measure_fidelity(pairs: Pairs, weights: Path | None) -> dict[str, Fidelity]:
+    """Return FID and KID of what was generated against the same real images."""
+    measured = {}
     with tempfile.TemporaryDirectory() as temporary:
-        folders = {name: Path(temporary, name) for name in ("real", "before", "after")}
-        for name, folder in folders.items():
-            save_images(folder, getattr(images, name))
-        return {
-            "before training": fidelity(folders["real"], folders["before"], weights=weights),
-            f"after {step} steps": fidelity(folders["real"], folders["after"], weights=weights),
-        }
+        for name, images in pairs.items():
+            if name != FLOOR:
+                folders = [Path(temporary, name, side) for side in ("real", "generated")]
+                for folder, pixels in zip(folders, images, strict=True):
+                    save_images(folder, pixels)
+                measured[name] = fidelity(*folders, weights=weights)
+    return measured
 
 
-def distance_table(rows: Sequence[Distance], sizes: Sequence[int]) -> str:
+def distance_table(rows: dict[str, dict[str, Any]], sizes: Sequence[int]) -> str:
     """Return the rows as text, a column for each level, and a note for what needs one."""
-    width = max(len(row.name) for row in rows) + 2
+    width = max(map(len, rows)) + 2
     titles = ["images", *(f"{size} px" for size in sizes), "average"]
     lines = ["sliced Wasserstein distance x 1000", _line("", titles, width)]
-    for row in rows:
+    for name, row in rows.items():
         cells = ["-"] * (len(sizes) + 1)
-        if row.distance:
-            values = [*(row.distance.by_size[size] for size in sizes), row.distance.average]
-            cells = [f"{value:.1f}" for value in values]
-        lines.append(_line(row.name, [str(row.images), *cells], width))
-    lines += [f"note: {row.name}: {row.problem}" for row in rows if row.problem]
-    if rows[-1].images < rows[0].images:
+        if "average" in row:
+            cells = [f"{value:.1f}" for value in (*row["by_size"].values(), row["average"])]
+        lines.append(_line(name, [str(row["images"]), *cells], width))
+    lines += [f"note: {n}: {row['problem']}" for n, row in rows.items() if "problem" in row]
+    if rows[FLOOR]["images"] < max(row["images"] for row in rows.values()):
         lines.append(
             "note: fewer images make every distance larger, so real against real is above the "
             "floor of the other rows"
@@ -259,7 +234,7 @@ def distance_table(rows: Sequence[Distance], sizes: Sequence[int]) -> str:
 
 def fidelity_table(measured: dict[str, Fidelity]) -> str:
     """Return FID and KID as text; KID times a thousand, as is usual, with its deviation."""
-    width = max(len(name) for name in measured) + 2
+    width = max(map(len, measured)) + 2
     lines = [_line("", ["FID", "KID x 1000", "+-"], width)]
     for name, one in measured.items():
         values = (one.fid, 1000 * one.kid, 1000 * one.kid_deviation)
@@ -279,14 +254,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m shared.evaluate", description=__doc__, allow_abbrev=False
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run: --out of training")
-    parser.add_argument(
-        "--data", type=Path, metavar="PATH", help="real images (default: the run's own)"
-    )
-    parser.add_argument(
-        "--step", type=int, metavar="K", help="the checkpoint after K steps (default: the last)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="folder of a run: --out of training")
+    add("--data", type=Path, metavar="PATH", help="real images (default: the run's own)")
+    add("--step", type=int, metavar="K", help="the checkpoint after K steps (default: the last)")
+    add(
         "--samples",
         type=int,
         default=DEFAULT_SAMPLES,
@@ -294,38 +266,30 @@ def build_parser() -> argparse.ArgumentParser:
         help="images on each side; figures of different N cannot be compared "
         "(default: %(default)s, or as many as the data hold)",
     )
-    parser.add_argument(
+    add(
         "--framework",
         default="auto",
         metavar="NAME",
         help="pytorch, tf, jax or a dotted module path (default: the one that wrote the "
         "checkpoint, else any that is installed)",
     )
-    _add_outputs(parser)
-    return parser
-
-
-def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    add(
         "--seed",
         type=int,
         default=0,
         metavar="S",
         help="of latents, choice of real images, patches and directions (default: %(default)s)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
-    parser.add_argument(
-        "--save-samples", type=Path, metavar="DIR", help="write the samples as PNG files"
-    )
-    parser.add_argument(
-        "--fid", action="store_true", help="also FID and KID; needs pip install -e '.[fid]'"
-    )
-    parser.add_argument(
+    add("--json", type=Path, metavar="FILE", help="write every figure")
+    add("--save-samples", type=Path, metavar="DIR", help="write the samples as PNG files")
+    add("--fid", action="store_true", help="also FID and KID; needs pip install -e '.[fid]'")
+    add(
         "--feature-weights",
         type=Path,
         metavar="FILE",
         help="Inception weights for --fid (default: torch-fidelity downloads them once)",
     )
+    return parser
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -347,88 +311,55 @@ def run(options: argparse.Namespace) -> None:
     """Do what the command line says."""
     _check_options(options)
     checkpoint = open_checkpoint(options.run, options.step)
-    spec, step = checkpoint.spec, checkpoint.progress["step"]
-    pyramid_sizes(spec.image_size)  # images that are too small fail before any are made
-    if not isinstance(checkpoint.progress.get("seed"), int):
+    spec, progress = checkpoint.spec, checkpoint.progress
+    sizes = pyramid_sizes(spec.image_size)  # images that are too small fail before any are made
+    if not isinstance(progress.get("seed"), int):
         raise ValueError(
             "the checkpoint does not say the seed of its run; expected one that training wrote"
         )
-    source = options.data if options.data is not None else recorded_data(options.run, step)
+    source = options.data
+    if source is None:
+        source = recorded_data(options.run, progress["step"])
     dataset = load_dataset(source, spec)
     if options.fid:
         require_fidelity(options.feature_weights)
-    writer = checkpoint.progress.get("implementation")
-    implementation = choose_implementation(options.framework, writer)
-    print(_announcement(options, checkpoint, dataset, implementation.name), flush=True)
-    images = collect(implementation, checkpoint, dataset, options.samples, options.seed)
-    if options.save_samples:
-        save_images(options.save_samples, images.after)
-    rows = measure(images, step, options.seed)
-    print(distance_table(rows, pyramid_sizes(spec.image_size)), flush=True)
-    measured = measure_fidelity(images, step, options.feature_weights) if options.fid else {}
-    if measured:
-        print(fidelity_table(measured))
-    if options.json:
-        result = _as_json(options, checkpoint, dataset, implementation.name, rows, measured)
-        write_file_atomically(options.json, json.dumps(result, indent=2).encode())
-
-
-def _announcement(
-    options: argparse.Namespace, checkpoint: Checkpoint, dataset: ImageDataset, framework: str
-) -> str:
-    spec, progress = checkpoint.spec, checkpoint.progress
+    implementation = choose_implementation(options.framework, progress.get("implementation"))
     lines = [
         f"run        {options.run}, {progress['step']} steps",
         f"system     {spec.name}, loss {spec.loss}, width {spec.width}",
         f"data       {dataset.description}",
-        f"generated  by {framework}, {_dtype(checkpoint)}, seed {options.seed}",
+        f"generated  by {implementation.name}, {_dtype(checkpoint)}, seed {options.seed}",
     ]
     if progress.get("dataset") != dataset.description:
         lines.append(f"note: it was trained on {progress.get('dataset')}")
     if len(dataset.images) < options.samples:
-        lines.append(
-            f"note: {len(dataset.images)} images a side instead of {options.samples}, "
-            "the data hold no more"
-        )
-    return "\n".join(lines)
-
-
-def _as_json(
-    options: argparse.Namespace,
-    checkpoint: Checkpoint,
-    dataset: ImageDataset,
-    framework: str,
-    rows: Sequence[Distance],
-    measured: dict[str, Fidelity],
-) -> dict[str, Any]:
-    distances = {}
-    for row in rows:
-        figures: dict[str, Any] = {"images": row.images}
-        if row.distance:
-            by_size = {str(size): value for size, value in row.distance.by_size.items()}
-            figures |= {"by_size": by_size, "average": row.distance.average}
-        else:
-            figures |= {"problem": row.problem}
-        distances[row.name] = figures
-    return {
-        "run": str(options.run),
-        "step": checkpoint.progress["step"],
-        "system": checkpoint.spec.to_dict(),
-        "data": dataset.description,
-        "framework": framework,
-        "seed": options.seed,
-        "sliced_wasserstein_x1000": distances,
-        "fidelity": {name: asdict(one) for name, one in measured.items()},
-    }
+        sides = f"{len(dataset.images)} images a side instead of {options.samples}"
+        lines.append(f"note: {sides}, the data hold no more")
+    print("\n".join(lines), flush=True)
+    pairs = collect(implementation, checkpoint, dataset, options.samples, options.seed)
+    if options.save_samples:
+        save_images(options.save_samples, pairs[f"after {progress['step']} steps"][1])
+    rows = measure(pairs, options.seed)
+    print(distance_table(rows, sizes), flush=True)
+    measured = measure_fidelity(pairs, options.feature_weights) if options.fid else {}
+    if measured:
+        print(fidelity_table(measured))
+    if options.json:
+        result = {
+            "run": str(options.run),
+            "step": progress["step"],
+            "system": spec.to_dict(),
+            "data": dataset.description,
+            "framework": implementation.name,
+            "seed": options.seed,
+            "sliced_wasserstein_x1000": rows,
+            "fidelity": {name: asdict(one) for name, one in measured.items()},
+        }
+        write_file_atomically(options.json, json.dumps(result, indent=2).encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; bad input is one line on stderr and exit code 2."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    try:
-        run(options)
-    except (ValueError, OSError, MissingFrameworkError) as error:
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(parser.prog, lambda: run(options))

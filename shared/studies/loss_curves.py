@@ -8,17 +8,17 @@ The values are those of the NumPy reference. Bad input is exit code 2.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from shared.reference.layers import Array, sigmoid_backward, sigmoid_forward
 from shared.reference.losses import discriminator_half, generator_loss
+from shared.run.console import run_command
 from shared.spec import LOSS_NAMES, Conventions, check_loss
+from shared.studies.common import check_picture
 
 ROLES = ("real", "fake", "generator")
 """Whose loss: D's on a real image, D's on a fake one, G's on a fake one."""
@@ -48,10 +48,11 @@ _NOTES = {
         ("bce: rejected,\npulled with force 1", (-3.4, -0.97), (0.2, -3.7)),
     ],
 }
+_ARROW = {"arrowstyle": "->", "linewidth": 0.8}
+_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """The loss of every score and its derivative by that score, float64 [scores]."""
 
     value: Array
@@ -69,10 +70,9 @@ def loss_curve(loss: str, role: str, scores: Array) -> Curve:
         raise ValueError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
     inputs, saved = sigmoid_forward(scores) if loss == "bce_probs" else (scores, None)
     # Batches of one: the reference returns the mean of a batch.
-    pairs = [_one_score(loss, role, inputs[i : i + 1]) for i in range(len(scores))]
-    value = np.array([v for v, _ in pairs])
-    gradient = np.array([g[0] for _, g in pairs])
-    return Curve(value, gradient if saved is None else sigmoid_backward(saved, gradient))
+    values, gradients = zip(*(_one_score(loss, role, x) for x in inputs[:, None]), strict=True)
+    gradient = np.concatenate(gradients)
+    return Curve(np.array(values), gradient if saved is None else sigmoid_backward(saved, gradient))
 
 
 def _one_score(loss: str, role: str, score: Array) -> tuple[float, Array]:
@@ -90,11 +90,9 @@ def loss_curves(scores: Array) -> dict[tuple[str, str], Curve]:
 
 def plot(curves: dict[tuple[str, str], Curve], scores: Array, path: Path) -> None:
     """Draw losses above and their derivatives below, one column for a role."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7.2), layout="constrained")
-    FigureCanvasAgg(figure)  # draws without a display
     panels = figure.subplots(2, 3, sharex=True, sharey="row")
     for (above, below), role in zip(panels.T, ROLES, strict=True):
         for loss, (colour, width, line) in _STYLES.items():
@@ -102,7 +100,8 @@ def plot(curves: dict[tuple[str, str], Curve], scores: Array, path: Path) -> Non
             above.plot(scores, curves[loss, role].value, **style)
             below.plot(scores, curves[loss, role].gradient, **style)
         above.set_title(_TITLES[role])
-        _annotate(below, role)
+        for text, point, place in _NOTES[role]:
+            below.annotate(text, point, place, fontsize="small", arrowprops=_ARROW, bbox=_BOX)
         for axes in (above, below):
             axes.axhline(0.0, color="black", linewidth=0.8)
             axes.grid(alpha=0.3)
@@ -113,47 +112,20 @@ def plot(curves: dict[tuple[str, str], Curve], scores: Array, path: Path) -> Non
     figure.savefig(path, format="png", dpi=100)
 
 
-def _annotate(axes: Any, role: str) -> None:
-    for text, point, place in _NOTES[role]:
-        axes.annotate(
-            text,
-            xy=point,
-            xytext=place,
-            fontsize="small",
-            arrowprops={"arrowstyle": "->", "linewidth": 0.8},
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
-        )
-
-
-def check_folder(path: Path) -> None:
-    """Raise ValueError unless a file can be written at `path`, before the work is done."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a PNG file in it")
-    if not path.parent.is_dir():
-        raise ValueError(f"the folder {path.parent} does not exist; make it, or name another file")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command's parser."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; bad input is one line on stderr."""
     parser = argparse.ArgumentParser(
         prog="python -m shared.loss_curves", description=__doc__, allow_abbrev=False
     )
     parser.add_argument(
         "--out", type=Path, default=OUT, metavar="PNG", help="the picture (default: %(default)s)"
     )
-    return parser
+    path = parser.parse_args(arguments).out
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; bad input is one line on stderr."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    try:
-        check_folder(options.out)
+    def work() -> None:
+        check_picture(path)
         scores = np.linspace(-6.0, 6.0, 241)
-        plot(loss_curves(scores), scores, options.out)
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    print(f"wrote {options.out}")
-    return 0
+        plot(loss_curves(scores), scores, path)
+        print(f"wrote {path}")
+
+    return run_command(parser.prog, work)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, cast
 
 import numpy as np
 
-from shared.interface import load_implementation
+from shared.interface import Implementation, State, canonical_name, load_implementation
 from shared.spec import SystemSpec
-
-Arrays = dict[str, np.ndarray]
 
 THREADS = "@threads="
 # What a framework reads its number of threads from. JAX has no such setting.
@@ -23,115 +20,72 @@ THREAD_VARIABLES = {
 }
 
 
-class Trainer(Protocol):
-    """The part of `shared.interface.Implementation` that a trajectory needs."""
-
-    name: str
-
-    def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> Any:
-        """Return a fresh training state."""
-
-    def train_step(
-        self, state: Any, real_images: np.ndarray, latents: np.ndarray
-    ) -> dict[str, float]:
-        """Make one training step and return its losses."""
-
-    def export_state(self, state: Any) -> Arrays:
-        """Return the whole state."""
-
-    def import_state(self, state: Any, arrays: Arrays) -> None:
-        """Replace the whole state."""
-
-
 class OtherProcess:
-    """An implementation in a process of its own, which has its own number of threads."""
+    """What a trajectory needs of an implementation; a state is the number that it has over there.
+
+    A process that ends raises `concurrent.futures.BrokenExecutor`.
+    """
 
     def __init__(self, implementation: str, threads: int) -> None:
         self.name = f"{implementation}{THREADS}{threads}"
-        context = multiprocessing.get_context("spawn")
-        self._connection, far_end = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(implementation, far_end), daemon=True, name=self.name
-        )
         # Frameworks read these when they are first imported, so a process cannot change its own.
         variables = dict.fromkeys(THREAD_VARIABLES[implementation], str(threads))
-        with _environment(variables):
-            self._process.start()
-        far_end.close()
+        self._pool = ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn"), os.environ.update, (variables,)
+        )
+        self._call(_load, implementation)
 
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> int:
-        """Return the number of a fresh state, which stays in the other process."""
-        return self._call("create", spec, seed=seed, dtype=dtype)
+        """Return the number of a fresh state."""
+        return self._call(_create, spec, seed, dtype)
 
     def train_step(
         self, state: int, real_images: np.ndarray, latents: np.ndarray
     ) -> dict[str, float]:
         """Make one training step and return its losses."""
-        return self._call("train_step", state, real_images, latents)
+        return self._call(_on_state, "train_step", state, real_images, latents)
 
-    def export_state(self, state: int) -> Arrays:
+    def export_state(self, state: int) -> dict[str, np.ndarray]:
         """Return the whole state."""
-        return self._call("export_state", state)
+        return self._call(_on_state, "export_state", state)
 
-    def import_state(self, state: int, arrays: Arrays) -> None:
+    def import_state(self, state: int, arrays: dict[str, np.ndarray]) -> None:
         """Replace the whole state."""
-        self._call("import_state", state, arrays)
+        self._call(_on_state, "import_state", state, arrays)
 
     def close(self) -> None:
         """End the process."""
-        self._connection.close()
-        self._process.join()
+        self._pool.shutdown()
 
-    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        self._connection.send((method, arguments, options))
-        try:
-            result = self._connection.recv()
-        except EOFError as error:
-            raise RuntimeError(f"the process of {self.name} ended; see its output") from error
-        if isinstance(result, Exception):
-            raise result
-        return result
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        return self._pool.submit(function, *arguments).result()
 
 
-def _serve(name: str, connection: Any) -> None:
-    """Answer `OtherProcess` until it hangs up."""
-    implementation, states = load_implementation(name), []
-    while True:
-        try:
-            method, arguments, options = connection.recv()
-        except EOFError:
-            return
-        try:
-            if method == "create":
-                states.append(implementation.create(*arguments, **options))
-                connection.send(len(states) - 1)
-            else:
-                number, *others = arguments
-                connection.send(getattr(implementation, method)(states[number], *others))
-        except ValueError as error:
-            connection.send(error)
+# In the other process.
+_loaded: list[Implementation] = []
+_states: list[State] = []
 
 
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def _load(name: str) -> None:
+    _loaded.append(load_implementation(name))
 
 
-def load_trainer(name: str) -> Trainer:
-    """Load an implementation, the "reference", or "pytorch@threads=2" in a process of its own."""
+def _create(spec: SystemSpec, seed: int, dtype: str) -> int:
+    _states.append(_loaded[0].create(spec, seed=seed, dtype=dtype))
+    return len(_states) - 1
+
+
+def _on_state(method: str, number: int, *arguments: Any) -> Any:
+    return getattr(_loaded[0], method)(_states[number], *arguments)
+
+
+def load_trainer(name: str) -> Implementation:
+    """Load an implementation by name, or "pytorch@threads=2" in a process of its own."""
     if THREADS not in name:
-        return load_implementation("shared.reference.adapter" if name == "reference" else name)
+        return load_implementation(name)
     implementation, threads = name.split(THREADS, 1)
+    implementation = canonical_name(implementation)
     if implementation not in THREAD_VARIABLES or not threads.isdecimal() or int(threads) < 1:
         known = " or ".join(f"{n}{THREADS}N" for n in THREAD_VARIABLES)
         raise ValueError(f"received {name!r}; expected {known} with N a whole number from 1")
-    return OtherProcess(implementation, int(threads))
+    return cast(Implementation, OtherProcess(implementation, int(threads)))

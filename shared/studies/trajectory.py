@@ -1,8 +1,8 @@
-"""How runs in two frameworks grow apart: `python -m shared.trajectory` prints the growth curve.
+"""How runs in two frameworks diverge: `python -m shared.trajectory` prints the growth curve.
 
 Each implementation trains the same system from the same seed on the same images and latents, and
 after every step its losses and every tensor of its state are held against the others'. The exit
-code is 0 where all stay within the bounds, 1 where two part, 2 for bad input.
+code is 0 where all stay within the bounds, 1 where two diverge, 2 for bad input.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,15 +20,19 @@ from shared.data.dataset import Batches, load_dataset
 from shared.interface import (
     IMPLEMENTATIONS,
     METRIC_NAMES,
-    MissingFrameworkError,
+    Implementation,
+    State,
+    canonical_name,
     check_arrays,
 )
 from shared.reference.comparison import MismatchError
 from shared.reference.differences import drifts, state_differences
+from shared.run.console import run_command
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec, state_shapes
 from shared.spec.streams import latents, stream
-from shared.studies.other_process import Arrays, Trainer, load_trainer
+from shared.studies.other_process import load_trainer
 
+Arrays = dict[str, np.ndarray]
 Pair = tuple[str, str]
 
 IMAGES = ("noise", "digits")
@@ -83,9 +85,11 @@ class Difference:
 
     def within(self, bounds: Bounds) -> bool:
         """Whether all differences are within the bounds."""
-        return (
-            self.loss <= bounds.loss and self.tensor <= bounds.tensor and self.drift <= bounds.drift
-        )
+        return all(getattr(self, name) <= bound for name, bound in asdict(bounds).items())
+
+    def share(self, bounds: Bounds) -> float:
+        """Return the largest difference as a part of its bound."""
+        return max(getattr(self, name) / bound for name, bound in asdict(bounds).items())
 
     def __str__(self) -> str:
         drift = f", {self.drift_name} drift {self.drift:.1e}" if self.drift_name else ""
@@ -98,7 +102,7 @@ class Difference:
 Curves = dict[Pair, list[Difference]]
 
 
-class Course:
+class Experiment:
     """What every implementation trains: a system, its images and latents, and for how long.
 
     The inputs of a step are those that `python -m X_impl.train` takes: `dataset.Batches` over
@@ -115,17 +119,17 @@ class Course:
         self.spec, self.steps, self.seed, self.dtype = spec, steps, seed, dtype
         self._batches = Batches(images, spec, spec.batch_size, seed, dtype)
 
-    def start(self, trainer: Trainer) -> Any:
+    def start(self, trainer: Implementation) -> State:
         """Return a trainer's state before the first step."""
         return trainer.create(self.spec, seed=self.seed, dtype=self.dtype)
 
-    def advance(self, trainer: Trainer, state: Any, step: int) -> dict[str, float]:
+    def advance(self, trainer: Implementation, state: State, step: int) -> dict[str, float]:
         """Make the step with this index, counted from 0, and return its losses."""
         count = self.spec.latent_batches * self.spec.batch_size
         drawn = latents(self.spec, self.seed, step, count)
         return trainer.train_step(state, self._batches.images(step), drawn.astype(self.dtype))
 
-    def export(self, trainer: Trainer, state: Any) -> Arrays:
+    def export(self, trainer: Implementation, state: State) -> Arrays:
         """Return a state that has exactly the arrays of the system."""
         arrays = trainer.export_state(state)
         check_arrays(arrays, state_shapes(self.spec), f"the state of {trainer.name}")
@@ -134,8 +138,6 @@ class Course:
 
 def training_images(name: str, spec: SystemSpec, seed: int) -> np.ndarray:
     """Return uint8 images to train on: "noise", or scikit-learn's "digits"."""
-    if name not in IMAGES:
-        raise ValueError(f"unknown images {name!r}; expected one of {', '.join(IMAGES)}")
     if name == "digits":
         return load_dataset(None, spec).images
     shape = (NOISE_IMAGES, *spec.image_shape)
@@ -153,7 +155,7 @@ def difference(
 ) -> Difference:
     """Return how far the losses and the state of one run are from those of another.
 
-    `apart_for`: the steps since both had the same state.
+    `apart_for`: the steps since both had the same state. `moments`: whether Adam's count.
     """
     losses = {
         name: abs(actual[0][name] - expected[0][name]) / max(1.0, abs(expected[0][name]))
@@ -174,8 +176,8 @@ def _worst(values: dict[str, float]) -> tuple[float, str]:
 
 
 def compare(
-    trainers: Sequence[Trainer],
-    course: Course,
+    trainers: Sequence[Implementation],
+    experiment: Experiment,
     *,
     against: str | None = None,
     restart: bool = False,
@@ -194,32 +196,25 @@ def compare(
             f"nothing to compare: expected two or more different implementations"
             f"{f' and {against} among them' if against else ''}, received {', '.join(names)}"
         )
-    states = {trainer.name: course.start(trainer) for trainer in trainers}
+    states = {trainer.name: experiment.start(trainer) for trainer in trainers}
     curves: Curves = {pair: [] for pair in pairs}
-    for step in range(course.steps):
+    for step in range(experiment.steps):
         ends = {}
         for trainer in trainers:
             state = states[trainer.name]
-            metrics = course.advance(trainer, state, step)
-            ends[trainer.name] = (metrics, course.export(trainer, state))
+            metrics = experiment.advance(trainer, state, step)
+            ends[trainer.name] = (metrics, experiment.export(trainer, state))
+        apart_for = 1 if restart else step + 1
         for (a, b), curve in curves.items():
-            curve.append(
-                difference(
-                    course.spec,
-                    step + 1,
-                    ends[a],
-                    ends[b],
-                    apart_for=1 if restart else step + 1,
-                    moments=moments,
-                )
-            )
+            two = (experiment.spec, step + 1, ends[a], ends[b])
+            curve.append(difference(*two, apart_for=apart_for, moments=moments))
         if restart:
             for trainer in trainers[1:]:
                 trainer.import_state(states[trainer.name], ends[names[0]][1])
     return curves
 
 
-def first_parting(curve: Iterable[Difference], bounds: Bounds) -> Difference | None:
+def first_divergence(curve: Iterable[Difference], bounds: Bounds) -> Difference | None:
     """Return the first difference beyond the bounds, or None."""
     return next((d for d in curve if not d.within(bounds)), None)
 
@@ -227,73 +222,71 @@ def first_parting(curve: Iterable[Difference], bounds: Bounds) -> Difference | N
 def require_within(curves: Curves, bounds: Bounds) -> None:
     """Raise MismatchError if any pair is beyond the bounds after any step."""
     for pair, curve in curves.items():
-        if parted := first_parting(curve, bounds):
-            raise MismatchError(f"{' and '.join(pair)} parted at {parted}; {bounds}")
+        if found := first_divergence(curve, bounds):
+            raise MismatchError(f"{' and '.join(pair)} diverged at {found}; {bounds}")
 
 
 def change_framework(
-    trainers: Sequence[Trainer], course: Course, change_at: int
+    trainers: Sequence[Implementation], experiment: Experiment, change_at: int
 ) -> dict[Pair, Difference]:
     """Train `change_at` steps in one, the rest in another: how far from the unbroken runs?
 
     Every ordered pair, by its (first, second) names; the difference is the larger one of those
     from the two implementations' own unbroken runs, after the last step.
     """
-    if not 0 < change_at < course.steps:
+    steps = experiment.steps
+    if not 0 < change_at < steps:
         raise ValueError(
-            f"the change must come between two of the {course.steps} steps, received {change_at}"
+            f"the change must come between two of the {steps} steps, received {change_at}"
         )
-    halves: dict[str, Arrays] = {}
-    unbroken = {}
+
+    def finish(trainer: Implementation, state: State) -> tuple[dict[str, float], Arrays]:
+        for step in range(change_at, steps):
+            metrics = experiment.advance(trainer, state, step)
+        return metrics, experiment.export(trainer, state)
+
+    halves, unbroken = {}, {}
     for trainer in trainers:
-        state = course.start(trainer)
-        for step in range(course.steps):
-            if step == change_at:
-                halves[trainer.name] = course.export(trainer, state)
-            metrics = course.advance(trainer, state, step)
-        unbroken[trainer.name] = (metrics, course.export(trainer, state))
+        state = experiment.start(trainer)
+        for step in range(change_at):
+            experiment.advance(trainer, state, step)
+        halves[trainer.name] = experiment.export(trainer, state)
+        unbroken[trainer.name] = finish(trainer, state)
     changed = {}
     for first, second in itertools.permutations(trainers, 2):
-        state = course.start(second)
+        state = experiment.start(second)
         second.import_state(state, halves[first.name])
-        for step in range(change_at, course.steps):
-            metrics = course.advance(second, state, step)
-        end = (metrics, course.export(second, state))
+        end = finish(second, state)
         differences = [
-            difference(course.spec, course.steps, end, unbroken[t.name], apart_for=course.steps)
+            difference(experiment.spec, steps, end, unbroken[t.name], apart_for=steps)
             for t in (first, second)
         ]
         changed[first.name, second.name] = max(differences, key=lambda d: (d.tensor, d.loss))
     return changed
 
 
-def growth_table(curves: Curves, steps: Iterable[int] = TABLE_STEPS) -> str:
+def growth_table(curves: Curves) -> str:
     """Return a table: the worst tensor's difference and the worst loss' after some steps."""
     length = max(len(curve) for curve in curves.values())
-    shown = sorted({step for step in steps if step <= length} | {length})
-    titles = [f"{a} - {b}" for a, b in curves]
-    widths = [max(len(title), 17) + 2 for title in titles]
-    lines = ["step" + "".join(f"{t:>{w}}" for t, w in zip(titles, widths, strict=True))]
-    for step in shown:
-        row = (curve[step - 1] for curve in curves.values())
-        cells = (f"{d.tensor:.1e} ({d.loss:.1e})" for d in row)
-        lines.append(f"{step:4}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True)))
-    return "\n".join(lines)
+    rows = [["step", *(f"{a} - {b}" for a, b in curves)]]
+    for step in sorted({step for step in TABLE_STEPS if step <= length} | {length}):
+        found = [curve[step - 1] for curve in curves.values()]
+        rows.append([str(step), *(f"{d.tensor:.1e} ({d.loss:.1e})" for d in found)])
+    widths = [4, *(max(len(title), 17) + 2 for title in rows[0][1:])]
+    return "\n".join(
+        "".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows
+    )
 
 
-def partings(curves: Curves, bounds: Bounds) -> str:
-    """Return a line for each pair: where it parted, or what came nearest to it."""
+def divergences(curves: Curves, bounds: Bounds) -> str:
+    """Return a line for each pair: where it diverged, or what came nearest to it."""
     lines = []
     for (a, b), curve in curves.items():
-        parted = first_parting(curve, bounds)
-        worst = max(curve, key=lambda d: _share(d, bounds))
-        what = f"parted at {parted}" if parted else f"within at every step; furthest at {worst}"
+        found = first_divergence(curve, bounds)
+        worst = max(curve, key=lambda d: d.share(bounds))
+        what = f"diverged at {found}" if found else f"within at every step; furthest at {worst}"
         lines.append(f"{a} - {b}: {what}")
     return "\n".join(lines)
-
-
-def _share(d: Difference, bounds: Bounds) -> float:
-    return max(d.tensor / bounds.tensor, d.loss / bounds.loss, d.drift / bounds.drift)
 
 
 def change_table(changed: dict[Pair, Difference]) -> str:
@@ -308,11 +301,9 @@ def change_table(changed: dict[Pair, Difference]) -> str:
 
 def plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None:
     """Draw each pair's worst tensor and worst loss against the step."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)  # draws without a display
     figure.suptitle(title)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, field, what in zip(
@@ -355,7 +346,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="noise keeps the two networks in balance; on digits bce is chaotic at these learning "
         "rates, the system's own, which are not scaled to the width (default: %(default)s)",
     )
-    parser.add_argument("--against", metavar="IMPLEMENTATION", help="compare the others with this")
+    parser.add_argument(
+        "--against",
+        type=canonical_name,
+        metavar="IMPLEMENTATION",
+        help="compare the others with this",
+    )
     parser.add_argument(
         "--restart", action="store_true", help="give all the first one's state after every step"
     )
@@ -375,41 +371,33 @@ def run(options: argparse.Namespace) -> int:
     spec = SYSTEMS[options.system].replace(width=options.width, batch_size=options.batch_size)
     spec = spec.replace(loss=options.loss or spec.loss)
     images = training_images(options.images, spec, options.seed)
-    course = Course(spec, images, steps=options.steps, seed=options.seed, dtype=options.dtype)
-    bounds, trainers = BOUNDS[options.dtype], [load_trainer(n) for n in options.implementations]
+    steps, change_at, bounds = options.steps, options.change_at, BOUNDS[options.dtype]
+    experiment = Experiment(spec, images, steps=steps, seed=options.seed, dtype=options.dtype)
+    trainers = [load_trainer(name) for name in options.implementations]
     title = (
         f"{spec.name}, loss {spec.loss}, width {spec.width}, batch {spec.batch_size}, learning "
         f"rate {spec.generator_optimizer.learning_rate:g}, {options.images}, {options.dtype}, "
         f"seed {options.seed}"
     )
     print(title, flush=True)
-    if options.change_at is not None:
-        changed = change_framework(trainers, course, options.change_at)
-        print(f"{options.change_at} steps, then {course.steps - options.change_at}")
-        print(change_table(changed))
-        _write_json(options.json, title, {pair: [d] for pair, d in changed.items()})
-        return 0 if all(d.within(bounds) for d in changed.values()) else 1
-    curves = compare(trainers, course, against=options.against, restart=options.restart)
-    print("relative difference of the worst tensor (of the worst loss) after a step")
-    print(f"{growth_table(curves)}\n{bounds}\n{partings(curves, bounds)}")
-    _write_json(options.json, title, curves)
-    if options.plot:
-        plot_growth(curves, bounds, title, options.plot)
-    return 1 if any(first_parting(curve, bounds) for curve in curves.values()) else 0
-
-
-def _write_json(path: Path | None, title: str, curves: Curves) -> None:
-    if path:
+    if change_at is not None:
+        changed = change_framework(trainers, experiment, change_at)
+        curves = {pair: [d] for pair, d in changed.items()}
+        print(f"{change_at} steps, then {steps - change_at}\n{change_table(changed)}")
+    else:
+        curves = compare(trainers, experiment, against=options.against, restart=options.restart)
+        print("relative difference of the worst tensor (of the worst loss) after a step")
+        print(f"{growth_table(curves)}\n{bounds}\n{divergences(curves, bounds)}")
+        if options.plot:
+            plot_growth(curves, bounds, title, options.plot)
+    if options.json:
         pairs = {f"{a} - {b}": [asdict(d) for d in curve] for (a, b), curve in curves.items()}
-        path.write_text(json.dumps({"title": title, "pairs": pairs}, indent=1))
+        options.json.write_text(json.dumps({"title": title, "pairs": pairs}, indent=1))
+    return 1 if any(first_divergence(curve, bounds) for curve in curves.values()) else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; bad input is one line on stderr."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    try:
-        return run(options)
-    except (ValueError, OSError, MissingFrameworkError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
+    return run_command(parser.prog, lambda: run(options))
