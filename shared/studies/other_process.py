@@ -31,7 +31,7 @@ class OtherProcess:
         # Frameworks read these when they are first imported, so a process cannot change its own.
         variables = dict.fromkeys(THREAD_VARIABLES[implementation], str(threads))
         self._pool = ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), os.environ.update, (variables,)
+            1, multiprocessing.get_context("spawn"), _set_variables, (variables,)
         )
         self._call(_load, implementation)
 
@@ -64,6 +64,10 @@ class OtherProcess:
 # In the other process.
 _loaded: list[Implementation] = []
 _states: list[State] = []
+
+
+def _set_variables(variables: dict[str, str]) -> None:
+    os.environ.update(variables)
 
 
 def _load(name: str) -> None:
