@@ -346,12 +346,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="noise keeps the two networks in balance; on digits bce is chaotic at these learning "
         "rates, the system's own, which are not scaled to the width (default: %(default)s)",
     )
-    parser.add_argument(
-        "--against",
-        type=canonical_name,
-        metavar="IMPLEMENTATION",
-        help="compare the others with this",
-    )
+    parser.add_argument("--against", type=canonical_name, metavar="NAME", help="compare with this")
     parser.add_argument(
         "--restart", action="store_true", help="give all the first one's state after every step"
     )
