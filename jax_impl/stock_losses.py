@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_impl.losses import LOSSES
 from shared.studies.accuracy_sweep import OURS, WRITTEN_OUT, Formula, Results, make_formulas
+
+from .losses import LOSSES
 
 Function = Callable[[jax.Array, float], jax.Array]  # scores, target → loss of each score
 

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pytorch_impl.losses import LOSSES
 from shared.studies.accuracy_sweep import OURS, WRITTEN_OUT, Formula, Results, make_formulas
+
+from .losses import LOSSES
 
 Function = Callable[[Tensor, float], Tensor]  # scores, target → loss of each score
 

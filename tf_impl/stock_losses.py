@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from shared.studies.accuracy_sweep import OURS, WRITTEN_OUT, Formula, Results, make_formulas
-from tf_impl.losses import LOSSES
+
+from .losses import LOSSES
 
 Function = Callable[[tf.Tensor, float], tf.Tensor]  # scores, target → loss of each score
 
