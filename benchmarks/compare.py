@@ -14,9 +14,8 @@ from typing import Any
 
 from benchmarks.document.intervals import Ratio, rates_of, unpaired_ratio
 from benchmarks.document.stored import load
-from benchmarks.plan.options import OneLineParser
 from shared.files.errors import one_line
-from shared.run.console import run_command
+from shared.run.console import OneLineParser, run_command
 
 EXIT_REGRESSION = 1
 # A change is one where the 95 % interval of the ratio excludes 1, and not less than this.

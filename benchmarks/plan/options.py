@@ -8,7 +8,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from benchmarks.plan import host
 from benchmarks.plan.configuration import (
@@ -20,7 +20,7 @@ from benchmarks.plan.configuration import (
     Plan,
 )
 from shared.interface import IMPLEMENTATIONS
-from shared.run.console import EXIT_BAD_INPUT
+from shared.run.console import OneLineParser
 from shared.spec import LOSS_NAMES, SYSTEMS
 from shared.spec.replicas import check_replicas
 from shared.spec.streams import MAXIMUM_SEED
@@ -39,14 +39,6 @@ EPILOG = (
     "A framework that is not installed is its own row, with how to install it. Exit code: "
     "0 if every row is ok, 1 if one is not, 2 for bad input, 130 after Ctrl-C."
 )
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """An ArgumentParser whose error is one line, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the message and exit with 2."""
-        self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {message}\n")
 
 
 def parse(arguments: Sequence[str]) -> Plan:

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 
@@ -16,7 +16,7 @@ from shared.explain.port import Port, PortError
 from shared.explain.recordings import explain_recordings, format_report
 from shared.explain.report import print_explanation
 from shared.interface import load_implementation
-from shared.run.console import EXIT_BAD_INPUT, run_command
+from shared.run.console import OneLineParser, run_command
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec
 
 PROGRAM = "python -m shared.explain"
@@ -38,13 +38,8 @@ The verdict is one of rounding (exit code 0), known trap or unexplained (1). Exi
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog=PROGRAM,
         description=DESCRIPTION,
         epilog=EPILOG,

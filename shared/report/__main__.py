@@ -7,12 +7,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from shared.files.atomic import write_file_atomically
 from shared.files.errors import printable
 from shared.report.runs import ReportError, read_runs
-from shared.run.console import EXIT_BAD_INPUT, run_command
+from shared.run.console import OneLineParser, run_command
 
 PROGRAM = "python -m shared.report"
 DESCRIPTION = """\
@@ -28,11 +27,6 @@ EPILOG = """\
 
 Bad input is one line on stderr and exit code 2.
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {message}\n")
 
 
 def _check_out(out: Path) -> None:
@@ -59,7 +53,7 @@ def _write_report(paths: Sequence[Path], out: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; bad input is one line on stderr and exit code 2."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog=PROGRAM,
         description=DESCRIPTION,
         epilog=EPILOG,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
@@ -10,7 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from shared.files.errors import one_line
 
@@ -102,6 +103,14 @@ def leave_others(code: int) -> int:
     if code == EXIT_BAD_INPUT:
         os._exit(code)  # `run_command` has flushed what was printed
     return code
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and end with exit code 2."""
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {one_line(message)}\n")
 
 
 def print_error(line: str) -> None:
