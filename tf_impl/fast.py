@@ -34,6 +34,7 @@ def leaky_relu(x: Tensor, slope: float = 0.2) -> Tensor:
     return tf.nn.leaky_relu(x, slope)
 
 
+@keras.saving.register_keras_serializable(package=__name__)
 class BatchNorm(layers.BatchNorm):
     """As the plain one, by one fused operation on images."""
 
@@ -54,6 +55,7 @@ class BatchNorm(layers.BatchNorm):
         return y, mean, variance
 
 
+@keras.saving.register_keras_serializable(package=__name__)
 class Adam(layers.Adam):
     """As the plain one, compiled: one pass over memory instead of thirteen, 3 % of a step.
 

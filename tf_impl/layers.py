@@ -96,6 +96,7 @@ def leaky_relu(x: Tensor, slope: float = 0.2) -> Tensor:
     return tf.where(x > 0, x, tf.constant(slope, x.dtype) * x)
 
 
+@keras.saving.register_keras_serializable(package=__name__)
 class BatchNorm(keras.layers.Layer):
     """Batch normalisation of [batch, ..., features] (Ioffe & Szegedy 2015, Algorithm 1).
 
@@ -162,6 +163,7 @@ def create_adam(network: keras.Model, settings: AdamSpec, kind: type[Adam] | Non
     return optimizer
 
 
+@keras.saving.register_keras_serializable(package=__name__)
 class Adam(keras.optimizers.Optimizer):
     """Adam with epsilon outside the bias-corrected root.
 

@@ -139,6 +139,7 @@ def own_copy(variable: keras.Variable | tf.Variable) -> tf.Variable:
     return copies[replica % len(copies)]
 
 
+@keras.saving.register_keras_serializable(package=__name__)
 class GlobalBatchNorm(layers.BatchNorm):
     """Batch normalisation by the global batch, of which each replica has a slice."""
 
@@ -161,6 +162,7 @@ class GlobalBatchNorm(layers.BatchNorm):
             statistic.assign(statistic * (1.0 - self.momentum) + batch * self.momentum)
 
 
+@keras.saving.register_keras_serializable(package=__name__)
 class PerReplicaBatchNorm(fast.BatchNorm):
     """Each replica normalises its own slice; the running statistics follow the replicas' mean."""
 
@@ -169,6 +171,7 @@ class PerReplicaBatchNorm(fast.BatchNorm):
         GlobalBatchNorm.move(self, *mean_over_replicas([mean, variance]))
 
 
+@keras.saving.register_keras_serializable(package=__name__)
 class Adam(layers.Adam):
     """Each replica updates its own copies, all of them by the same gradients."""
 

@@ -78,8 +78,8 @@ def _keras_layer(layer: str, head: str, *body: str) -> tuple[Edit, ...]:
         Edit("layers.py", f"layer = keras.layers.{layer}(", f"layer = _{layer}("),
         Edit(
             "layers.py",
-            "class BatchNorm(",
-            f"class _{layer}(keras.layers.{layer}):\n    {head}\n{lines}\n\nclass BatchNorm(",
+            "def leaky_relu(",
+            f"class _{layer}(keras.layers.{layer}):\n    {head}\n{lines}\n\ndef leaky_relu(",
         ),
     )
 
