@@ -103,7 +103,8 @@ def test_one_step_moves_every_tensor_as_the_reference(
             name,
             after[name],
             array,
-            bound=0.0 if counter else STATE[dtype],
+            # v holds squares: twice the gradient's relative error. Measured: 1.1e-5.
+            bound=0.0 if counter else STATE[dtype] * (2.0 if name.endswith("/v") else 1.0),
             dtype="int64" if counter else dtype,
         )
 

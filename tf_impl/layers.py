@@ -112,7 +112,7 @@ class BatchNorm(keras.layers.Layer):
         self.features = features
         self.epsilon = epsilon
         self.momentum = momentum
-        add = partial(self.add_weight, shape=(features,))
+        add = partial(self.add_weight, shape=(features,), autocast=False)
         self.scale = add(name="scale", initializer="ones")
         self.bias = add(name="bias", initializer="zeros")
         self.mean = add(name="mean", initializer="zeros", trainable=False)

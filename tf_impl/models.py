@@ -182,5 +182,7 @@ _NETWORKS: dict[str, tuple[Callable[..., keras.Model], Callable[..., keras.Model
 
 def create_models(spec: SystemSpec, layers: Layers) -> tuple[keras.Model, keras.Model]:
     """Return the system's generator and discriminator, with weights still to be loaded."""
-    generator, discriminator = _NETWORKS[spec.architecture]
-    return generator(spec, layers), discriminator(spec, layers)
+    generator, discriminator = (create(spec, layers) for create in _NETWORKS[spec.architecture])
+    # Their layers are, from the start; Keras asks the models before it saves or loads them.
+    generator.built = discriminator.built = True
+    return generator, discriminator
