@@ -98,7 +98,8 @@ _NOT_DETACHED: Edits = {
         Edit(
             "train.py",
             "nnx.grad(total, has_aux=True)(state.discriminator)",
-            "nnx.grad(total, (0, 1), has_aux=True)(state.discriminator, fake_images)",
+            "nnx.grad(total, argnums=(0, 1), has_aux=True)(\n"
+            "        state.discriminator, fake_images\n    )",
         ),
         Edit(
             "train.py",
