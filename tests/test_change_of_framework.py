@@ -17,14 +17,15 @@ from shared.reference.comparison import MismatchError, relative_l2
 from shared.spec import SYSTEMS
 from shared.studies.trajectory import (
     BOUNDS,
+    Curves,
     Difference,
     Experiment,
     change_framework,
     change_table,
-    require_within,
     training_images,
 )
 from tests.conftest import installed_implementations
+from tests.curves import require_within
 
 SPEC = SYSTEMS["dcgan64"].replace(width=4, batch_size=4)
 PAIRS = tuple(itertools.permutations(IMPLEMENTATIONS, 2))
@@ -38,19 +39,17 @@ def experiment(steps: int, images: str = "noise") -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def changed() -> dict[tuple[str, str], Difference]:
+def changed() -> Curves:
     """Every ordered pair's difference from the unbroken runs, which are made once."""
     return change_framework(installed_implementations(at_least=2), experiment(100), 50)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=[" then ".join(pair) for pair in PAIRS])
-def test_fifty_steps_in_one_and_fifty_in_another(
-    changed: dict[tuple[str, str], Difference], first: str, second: str
-) -> None:
+def test_fifty_steps_in_one_and_fifty_in_another(changed: Curves, first: str, second: str) -> None:
     if (first, second) not in changed:
         pytest.skip(f"{first} or {second} is not installed")
-    require_within({(first, second): [changed[first, second]]}, BOUND)
+    require_within({(first, second): changed[first, second]}, BOUND)
 
 
 @pytest.mark.parametrize("lost", ["/m", "/v", "_optimizer/step", "/mean", "/var"])
@@ -66,9 +65,9 @@ def test_a_lost_part_of_the_state_is_caught(lost: str) -> None:
             super().import_state(state, kept)
 
     changed = change_framework([ReferenceImplementation(), Forgetful()], experiment(4), 2)
-    require_within({("forgetful", "reference"): [changed["forgetful", "reference"]]}, BOUND)
+    require_within({("forgetful", "reference"): changed["forgetful", "reference"]}, BOUND)
     with pytest.raises(MismatchError, match="diverged at step 4"):
-        require_within({("reference", "forgetful"): [changed["reference", "forgetful"]]}, BOUND)
+        require_within({("reference", "forgetful"): changed["reference", "forgetful"]}, BOUND)
 
 
 @pytest.mark.parametrize("change_at", [0, 4, -1])
@@ -78,7 +77,7 @@ def test_a_change_outside_the_run_is_refused(change_at: int) -> None:
 
 
 def test_the_table_names_both_and_the_worst_tensor() -> None:
-    table = change_table({("tf", "jax"): Difference(100, 2e-13, "generator_loss", 3e-12, "a/b")})
+    table = change_table({("tf", "jax"): [Difference(100, 2e-13, "generator_loss", 3e-12, "a/b")]})
     assert table.splitlines()[1].split() == ["tf", "jax", "3.0e-12", "2.0e-13", "a/b"]
 
 

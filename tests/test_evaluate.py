@@ -123,7 +123,7 @@ def test_the_table_has_every_row_and_level(
     printed = capsys.readouterr().out
     assert f"generated  by {implementation.name}, float32, seed 0" in printed
     assert "it was trained on some photos" in printed
-    assert "64 px      32 px      16 px    average" in printed
+    assert "images 64 px 32 px 16 px average" in " ".join(printed.split())
     rows = result["sliced_wasserstein_x1000"]
     assert list(rows) == ["before training", "after 7 steps", "real against real"]
     for name, row in rows.items():
@@ -371,7 +371,7 @@ def test_auto_prefers_the_writer_and_takes_any_other(monkeypatch: pytest.MonkeyP
     assert evaluate.choose_implementation("auto", "tf") == "pytorch"
     assert evaluate.choose_implementation("jax", "pytorch") == "jax"
     asked.clear()
-    # What a stranger's file says is never imported.
+    # What an untrusted file says is never imported.
     assert evaluate.choose_implementation("auto", "antigravity") == "pytorch"
     assert asked == ["pytorch"]
     absent |= {"pytorch", "jax"}
@@ -408,8 +408,11 @@ def taken(folder: Path) -> Path:
         (lambda d: [d / "lost"], "the run's data .*lost.npz is not there, .*: give --data"),
         (lambda d: [d / "run", "--save-samples", taken(d)], "taken is taken; expected an empty"),
         (lambda d: [d / "run", "--save-samples", d / "images.npz"], "images.npz is taken"),
-        (lambda d: [d / "run", "--json", d / "no" / "file"], "expected a file in a folder that is"),
-        (lambda d: [d / "run", "--json", d], "expected a file in a folder that is there"),
+        (
+            lambda d: [d / "run", "--json", d / "no" / "file"],
+            "no does not exist; make it",
+        ),
+        (lambda d: [d / "run", "--json", d], "is a folder; expected a file"),
         (lambda d: [d / "run", "--feature-weights", d / "f"], "received without --fid"),
         (lambda d: [d / "cut"], "step_000007.safetensors: expected a complete safetensors file"),
         (lambda d: [d / "foreign", "--data", d / "images.npz"], "does not say the seed"),

@@ -28,10 +28,10 @@ from shared.studies.trajectory import (
     Experiment,
     change_framework,
     compare,
-    require_within,
     training_images,
 )
 from tests.conftest import installed_implementations
+from tests.curves import require_within
 from tests.test_models import FORWARD, GRADIENTS, METRICS, STATE
 
 PARAMETERS = {
@@ -340,7 +340,7 @@ def test_a_change_of_framework_half_way(name: str) -> None:
     changed = change_framework(
         installed_implementations(at_least=2), experiment(name, "noise", 40), 20
     )
-    require_within({pair: [d] for pair, d in changed.items()}, BOUNDS["float64"])
+    require_within(changed, BOUNDS["float64"])
 
 
 @pytest.mark.parametrize(

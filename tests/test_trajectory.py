@@ -24,10 +24,10 @@ from shared.studies.trajectory import (
     compare,
     difference,
     first_divergence,
-    require_within,
     training_images,
 )
 from tests.conftest import installed_implementations
+from tests.curves import require_within
 
 SYSTEM = {"bce": "dcgan64", "lsgan": "dcgan64-lsgan"}
 # What one float64 step adds from a common state: measured 3e-15 and 2e-14 on digits. A slope that
@@ -147,14 +147,10 @@ def test_a_restart_shows_each_step_alone() -> None:
     (alone,) = compare([reference, faulty], run, restart=True).values()
     assert free[0] == alone[0]
     ours, theirs = run.start(reference), run.start(faulty)
-    run.advance(reference, ours, 0)
-    run.advance(reference, ours, 1)
-    faulty.import_state(theirs, reference.export_state(ours))
-    ends = [
-        (run.advance(trainer, state, 2), trainer.export_state(state))
-        for trainer, state in ((reference, ours), (faulty, theirs))
-    ]
-    assert difference(run.spec, 3, *ends, apart_for=1) == alone[2]
+    _, arrays = run.train(reference, ours, [0, 1])
+    faulty.import_state(theirs, arrays)
+    ends = [run.train(reference, ours, [2]), run.train(faulty, theirs, [2])]
+    assert difference(run.spec, 3, *ends, since=1) == alone[2]
     assert free[2] != alone[2]
 
 
@@ -162,7 +158,7 @@ def test_a_difference_of_nothing_is_nothing() -> None:
     reference = ReferenceImplementation()
     state = reference.create(narrow("bce"))
     end = (dict.fromkeys(trajectory.METRIC_NAMES, 1.0), reference.export_state(state))
-    assert difference(narrow("bce"), 1, end, end, apart_for=1).within(Bounds(0.0, 0.0, 0.0))
+    assert difference(narrow("bce"), 1, end, end, since=1).within(Bounds(0.0, 0.0, 0.0))
 
 
 def test_losses_are_relative_above_one_and_absolute_below() -> None:
@@ -170,7 +166,7 @@ def test_losses_are_relative_above_one_and_absolute_below() -> None:
     for size, moved, expected in ((1e-3, 2e-3, 1e-3), (10.0, 11.0, 0.1)):
         losses = dict.fromkeys(trajectory.METRIC_NAMES, size)
         ends = ((losses | {"generator_loss": moved}, arrays), (losses, arrays))
-        assert difference(spec, 1, *ends, apart_for=1).loss == expected
+        assert difference(spec, 1, *ends, since=1).loss == expected
 
 
 def test_a_state_with_a_missing_tensor_is_refused() -> None:
@@ -221,7 +217,9 @@ def test_the_command_prints_plots_and_writes(
     written = json.loads(file.read_text())["pairs"]["reference - wrong_port"]
     assert [row["step"] for row in written] == [1, 2]
     assert trajectory.main(["reference", "wrong_port", *TINY, "--change-at", "1"]) == 1
-    rows = capsys.readouterr().out.splitlines()[3:]
+    shown = capsys.readouterr().out
+    assert "\n1 steps, then 1\n" in shown
+    rows = shown.splitlines()[3:]
     assert [row.split()[:2] for row in rows] == [
         ["reference", "wrong_port"],
         ["wrong_port", "reference"],
@@ -258,6 +256,8 @@ def write_port(path: Path, deviation: str) -> None:
         (["reference", "--steps", "0"], "steps must be at least 1"),
         (["reference", "--batch-size", "1"], "batch size must be at least 2"),
         (["reference", "--change-at", "2"], "between two of the 2 steps"),
+        (["reference", "--plot", "no/such/folder.png"], "does not exist; make it"),
+        (["reference", "--json", "tests"], "tests is a folder; expected a file"),
         (["reference", "shared.fixtures"], "no object called 'implementation'"),
         (["reference", "pytorch", "--dtype", "float32"], "float64 only"),
         (["reference", "shared.reference.adapter", "--against", "tf"], "tf among them"),

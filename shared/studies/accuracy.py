@@ -13,14 +13,13 @@ import functools
 import importlib.metadata
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from shared.interface import IMPLEMENTATIONS, load_implementation
 from shared.reference.comparison import ExactNumber
-from shared.run.console import run_command
 from shared.studies.accuracy_sweep import (
     DTYPES,
     EXPLODED,
@@ -32,7 +31,7 @@ from shared.studies.accuracy_sweep import (
     exact,
     measure,
 )
-from shared.studies.common import use_cpu
+from shared.studies.common import study_command, text_table, use_cpu
 
 TITLES = {
     "bce": "bce and minimax, on logits x",
@@ -57,7 +56,10 @@ def load_formulas(name: str) -> list[Formula]:
     return offered() if offered else batches_of_one(implementation)
 
 
-Table = list[list[str]]  # the first row is the header
+Key = tuple[str, str, str]
+HEADER: Key = ("framework", "formula", "run")
+Table = dict[Key, list[str]]
+"""The cells of a row by its framework, formula and run; HEADER has the titles."""
 
 
 def make_tables(formulas: Sequence[Formula]) -> dict[str, Table]:
@@ -65,70 +67,54 @@ def make_tables(formulas: Sequence[Formula]) -> dict[str, Table]:
     tables: dict[str, Table] = {}
     for loss, title in TITLES.items():
         rows = [f for f in formulas if f.loss == loss]
-        tables[title] = _merge(list(_accuracy_rows(rows)))
+        tables[title] = _accuracy_table(rows)
         if loss in SPECIAL_SCORES:
-            single = _merge(list(_special_rows(loss, rows)))
+            single = _special_table(loss, rows)
             tables[f"{title}: single scores, value / gradient"] = single
     return tables
 
 
-def _accuracy_rows(formulas: Sequence[Formula]) -> Iterator[list[str]]:
-    figures = [f"{dtype} {kind}" for dtype in DTYPES for kind in ("value", "gradient")]
-    yield ["framework", "formula", "run", *figures]
+def _accuracy_table(formulas: Sequence[Formula]) -> Table:
+    table = {HEADER: [f"{dtype} {kind}" for dtype in DTYPES for kind in ("value", "gradient")]}
     for f in formulas:
         errors = [error for dtype in DTYPES for error in measure(f, dtype)]
-        yield [f.framework, f.name, f.run, *(_cell(f.loss, error) for error in errors)]
+        table[f.framework, f.name, f.run] = [_accuracy_cell(f.loss, error) for error in errors]
+    return table
 
 
-def _merge(rows: Sequence[list[str]]) -> Table:
-    """Return rows with those in one that differ only in how the formula was run."""
-    merged: Table = []
-    for framework, name, run, *cells in rows:
-        last = merged[-1] if merged else []
-        if [last[:2], last[3:]] == [[framework, name], cells]:
-            last[2] += f"{BOTH}{run}"
-        else:
-            merged.append([framework, name, run, *cells])
-    return merged
-
-
-def _cell(loss: str, error: Error) -> str:
-    variable = "p" if loss == "bce_probs" else "x"
-    place = f"{variable} = {error.score:.4g}, y = {error.target:.0f}"
+def _accuracy_cell(loss: str, error: Error) -> str:
+    place = f"{_variable(loss)} = {error.score:.4g}, y = {error.target:.0f}"
     if error.ulp > EXPLODED:
         return f"{error.ulp:.1e} ({place}; {error.epsilons:.3g} ε)"
     return f"{error.ulp:.2f} ({place})"
 
 
-def _special_rows(loss: str, formulas: Sequence[Formula]) -> Iterator[list[str]]:
+def _special_table(loss: str, formulas: Sequence[Formula]) -> Table:
     *scores, nan = SPECIAL_SCORES[loss]
     cases = [*itertools.product(TARGETS, scores), (TARGETS[0], nan)]
     truths = [exact(loss, x, y) for y, x in cases]
-    variable = "p" if loss == "bce_probs" else "x"
-    header = [f"{variable} = {x:g}, y = {y:.0f}" for y, x in cases]
-    yield ["framework", "formula", "run", *header]
-    yield ["", "truth", "", *(f"{_short(v)} / {_short(g)}" for v, g in truths)]
+    table = {
+        HEADER: [f"{_variable(loss)} = {x:g}, y = {y:.0f}" for y, x in cases],
+        ("", "truth", ""): [f"{_short(v)} / {_short(g)}" for v, g in truths],
+    }
     for f in formulas:
-        results = [r for y in TARGETS for r in _special_results(f, scores, y)]
-        results += _special_results(f, [nan], TARGETS[0])
-        cells = (_special_cell(r, t) for r, t in zip(results, truths, strict=True))
-        yield [f.framework, f.name, f.run, *cells]
+        cells = [_special_cell(f, x, y, t) for (y, x), t in zip(cases, truths, strict=True)]
+        table[f.framework, f.name, f.run] = cells
+    return table
 
 
-def _special_results(
-    formula: Formula, scores: Sequence[float], target: float
-) -> list[tuple[float, float] | str]:
+def _special_cell(
+    formula: Formula, score: float, target: float, truth: tuple[ExactNumber, ExactNumber]
+) -> str:
     try:
-        results = formula.evaluate(np.array(scores), target, "float32")
+        results = formula.evaluate(np.array([score]), target, "float32")
     except RuntimeError as error:  # torch's of a probability that is none
-        return [type(error).__name__] * len(scores)
-    return [(float(v), float(g)) for v, g in zip(*results, strict=True)]
+        return f"{type(error).__name__} ✗"
+    return " / ".join(_judged(float(r[0]), t) for r, t in zip(results, truth, strict=True))
 
 
-def _special_cell(result: tuple[float, float] | str, truth: tuple[ExactNumber, ExactNumber]) -> str:
-    if isinstance(result, str):
-        return f"{result} ✗"
-    return " / ".join(_judged(r, t) for r, t in zip(result, truth, strict=True))
+def _variable(loss: str) -> str:
+    return "p" if loss == "bce_probs" else "x"
 
 
 def _short(number: ExactNumber) -> str:
@@ -141,16 +127,26 @@ def _judged(actual: float, truth: ExactNumber) -> str:
     return _short(actual) + ("" if right else " ✗")
 
 
+def _merged(table: Table) -> list[list[str]]:
+    """Return rows, with those in one that differ only in how the formula was run."""
+    same = itertools.groupby(table.items(), lambda row: (*row[0][:2], row[1]))
+    return [
+        [framework, formula, BOTH.join(run for (*_, run), _ in rows), *cells]
+        for (framework, formula, cells), rows in same
+    ]
+
+
 def to_markdown(tables: dict[str, Table]) -> str:
-    """Return the tables as they stand in docs/losses.md between the two markers."""
+    """Return the tables as they are in docs/losses.md between the two markers."""
     lines = [START, "", f"Measured with {_versions()}."]
-    for title, (header, *rows) in tables.items():
-        lines += ["", f"### {title}", "", _row(header), _row(["---"] * len(header))]
-        lines += [_row(row) for row in rows]
+    for title, table in tables.items():
+        header, *rows = _merged(table)
+        lines += ["", f"### {title}", "", _line(header), _line(["---"] * len(header))]
+        lines += map(_line, rows)
     return "\n".join([*lines, "", END])
 
 
-def _row(cells: Sequence[str]) -> str:
+def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(f'**{c}**' if c == OURS else c for c in cells)} |"
 
 
@@ -164,14 +160,8 @@ def _versions() -> str:
 
 def to_text(tables: dict[str, Table]) -> str:
     """Return the tables with aligned columns."""
-    lines = []
-    for title, rows in tables.items():
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["", title, ""]
-        for row in rows:
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines[1:])
+    shown = [f"{title}\n\n{text_table(_merged(table), '<')}" for title, table in tables.items()]
+    return "\n\n".join(shown)
 
 
 def from_markdown(text: str) -> dict[str, Table]:
@@ -181,33 +171,28 @@ def from_markdown(text: str) -> dict[str, Table]:
     tables: dict[str, Table] = {}
     for line in text.split(START)[1].split(END)[0].splitlines():
         if line.startswith("### "):
-            tables[line.removeprefix("### ")] = rows = []
+            table: Table = {}
+            tables[line.removeprefix("### ")] = table
         elif line.startswith("| ") and not line.startswith("| ---"):
-            rows.append([cell.strip(" *") for cell in line.strip("|").split(" | ")])
+            cells = [cell.strip(" *") for cell in line.strip("|").split(" | ")]
+            framework, formula, runs, *rest = cells
+            table |= {(framework, formula, run): rest for run in runs.split(BOTH)}
     return tables
 
 
-def differences(found: dict[str, Table], printed: dict[str, Table]) -> list[str]:
-    """Return where tables in the docs differ from measured ones by more than the stated bound."""
+def differences(documented: dict[str, Table], measured: dict[str, Table]) -> list[str]:
+    """Return where tables of the docs differ from measured ones by more than the stated bound."""
     wrong = []
-    for title, rows in printed.items():
-        keyed, expected = _by_run(found.get(title, [])), _by_run(rows)
-        frameworks = {key[0] for key in expected}
-        for key in [k for k in (keyed | expected) if k[0] in frameworks]:
-            cells, measured = keyed.get(key, []), expected.get(key, [])
-            if len(cells) != len(measured):
-                wrong.append(f"{title}: {key}: {len(cells)} cells instead of {len(measured)}")
-                continue
+    for title, table in measured.items():
+        other, frameworks = documented.get(title, {}), {framework for framework, *_ in table}
+        for key in [key for key in other | table if key[0] in frameworks]:
+            pairs = itertools.zip_longest(other.get(key, ()), table.get(key, ()), fillvalue="")
             wrong += [
                 f"{title}: {key}: {old!r} instead of {new!r}"
-                for old, new in zip(cells, measured, strict=True)
+                for old, new in pairs
                 if not _agree(old, new)
             ]
     return wrong
-
-
-def _by_run(rows: Table) -> dict[tuple[str, str, str], list[str]]:
-    return {(row[0], row[1], run): row[3:] for row in rows for run in row[2].split(BOTH)}
 
 
 def _agree(old: str, new: str) -> bool:
@@ -222,28 +207,25 @@ def _agree(old: str, new: str) -> bool:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables, or compare them with those of a file.
-
-    Exit code 1 where they differ, 2 where a framework is missing.
-    """
-    parser = argparse.ArgumentParser(prog="python -m shared.accuracy", description=__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     parser.add_argument("implementations", nargs="*", default=list(IMPLEMENTATIONS))
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--markdown", action="store_true", help="print the block of docs/losses.md")
     how.add_argument("--check", type=Path, metavar="FILE", help="compare with the tables of FILE")
-    options = parser.parse_args(arguments)
 
-    def work() -> int:
-        use_cpu()  # whose figures they are
-        printed = options.check and from_markdown(options.check.read_text("utf-8"))
-        formulas = [f for name in options.implementations for f in load_formulas(name)]
-        tables = make_tables(formulas)
-        if printed is None:
-            print(to_markdown(tables) if options.markdown else to_text(tables))
-            return 0
-        wrong = differences(printed, tables)
-        print("\n".join(wrong) or f"{options.check}: the tables are those measured here")
-        return 1 if wrong else 0
 
-    return run_command(parser.prog, work)
+def run(options: argparse.Namespace) -> int:
+    """Print the tables, or compare them with those of a file: 1 where they differ."""
+    use_cpu()  # whose figures they are
+    documented = options.check and from_markdown(options.check.read_text("utf-8"))
+    tables = make_tables([f for name in options.implementations for f in load_formulas(name)])
+    if documented is None:
+        print(to_markdown(tables) if options.markdown else to_text(tables))
+        return 0
+    wrong = differences(documented, tables)
+    print("\n".join(wrong) or f"{options.check}: the tables are those measured here")
+    return 1 if wrong else 0
+
+
+main = study_command("accuracy", __doc__, add_options, run)

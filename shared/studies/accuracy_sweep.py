@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -78,24 +77,9 @@ def _round(numbers: np.ndarray, dtype: str) -> np.ndarray:
 @functools.cache
 def exact(loss: str, score: float, target: float) -> tuple[ExactNumber, ExactNumber]:
     """Return the loss of one score and its derivative as exact numbers (50 digits)."""
-    import mpmath
+    from shared.fixtures.make_losses import exact_loss  # needs mpmath
 
-    from shared.fixtures.make_losses import DIGITS, FORMULAS
-
-    if np.isnan(score):
-        return float("nan"), float("nan")
-    with mpmath.workdps(DIGITS):
-        value, gradient = FORMULAS[loss](mpmath.mpf(score), mpmath.mpf(target))
-        return _exact_number(value), _exact_number(gradient)
-
-
-def _exact_number(x: object) -> ExactNumber:
-    import mpmath
-
-    if not mpmath.isfinite(x):
-        return float(x)  # type: ignore[arg-type]
-    mantissa, exponent = x.man_exp  # type: ignore[attr-defined]
-    return Fraction(int(mpmath.sign(x)) * int(mantissa)) * Fraction(2) ** exponent
+    return exact_loss(loss, score, target)
 
 
 @functools.cache

@@ -7,7 +7,6 @@ and scores, of any gradient, and of any array of the state after one training st
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from shared.fixtures import load_network_fixture
@@ -15,7 +14,7 @@ from shared.interface import IMPLEMENTATIONS, Implementation, load_implementatio
 from shared.reference.comparison import relative_l2
 from shared.reference.differences import gradient_differences, state_differences
 from shared.reference.step import train_step
-from shared.run.console import run_command
+from shared.studies.common import study_command, text_table
 
 DTYPES = ("float64", "float32")
 
@@ -53,23 +52,22 @@ def measure(implementation: Implementation, dtype: str) -> Agreement:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; returns 2 where a framework is missing."""
-    parser = argparse.ArgumentParser(prog="python -m shared.agreement", description=__doc__)
-    parser.add_argument(
-        "implementations", nargs="*", default=list(IMPLEMENTATIONS), help="names or dotted paths"
-    )
-    options = parser.parse_args(arguments)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    named, default = "names or dotted paths", list(IMPLEMENTATIONS)
+    parser.add_argument("implementations", nargs="*", default=default, help=named)
 
-    def work() -> None:
-        print("implementation  dtype    images   scores   gradients  state    worst array")
-        for name in options.implementations:
-            implementation = load_implementation(name)
-            for dtype in DTYPES:
-                a = measure(implementation, dtype)
-                print(
-                    f"{implementation.name:<15} {dtype:<8} {a.images:<8.1e} {a.scores:<8.1e} "
-                    f"{a.gradient:<10.1e} {a.state:<8.1e} {a.worst_array}"
-                )
 
-    return run_command(parser.prog, work)
+def run(options: argparse.Namespace) -> None:
+    """Print the table."""
+    rows = [["implementation", "dtype", "images", "scores", "gradients", "state", "worst array"]]
+    for name in options.implementations:
+        implementation = load_implementation(name)
+        for dtype in DTYPES:
+            *errors, worst_array = measure(implementation, dtype)
+            shown = [f"{error:.1e}" for error in errors]
+            rows.append([implementation.name, dtype, *shown, worst_array])
+    print(text_table(rows, "<"))
+
+
+main = study_command("agreement", __doc__, add_options, run)

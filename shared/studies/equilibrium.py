@@ -32,10 +32,10 @@ from shared.reference.layers import (
     tanh_backward,
     tanh_forward,
 )
-from shared.run.console import print_error, run_command
+from shared.run.console import print_error
 from shared.spec import LOSS_NAMES, AdamSpec, Conventions
 from shared.spec.streams import stream
-from shared.studies.common import check_picture, use_cpu
+from shared.studies.common import check_file, study_command, text_table, use_cpu
 from shared.studies.optimum import (
     APART,
     HARD,
@@ -102,12 +102,10 @@ class LineDiscriminator:
     def update(self, x: Array, score_gradient: Array, learning_rate: float) -> None:
         """Move every parameter by Adam."""
         self._step += 1
-        settings, conventions = AdamSpec(learning_rate, beta1=0.9), Conventions()
+        rest = (self._step, AdamSpec(learning_rate, beta1=0.9), Conventions())
         for i, gradient in enumerate(self.gradients(x, score_gradient)):
-            self.parameters[i], *moments = adam_update(
-                self.parameters[i], gradient, self._moments[i], self._step, settings, conventions
-            )
-            self._moments[i] = (moments[0], moments[1])
+            moved = adam_update(self.parameters[i], gradient, self._moments[i], *rest)
+            self.parameters[i], self._moments[i] = moved[0], moved[1:]
 
     def _forward(self, x: Array) -> tuple:
         """Return the scores, and what each of the three layers saves for its backward pass."""
@@ -202,14 +200,11 @@ def judge(
 
 def table(results: Sequence[Result]) -> str:
     """Return a line for every discriminator."""
-    titles = ("implementation", "loss", "max |D-D*|", "mean", "D loss", "of D*")
-    lines = ["{:<16}{:<11}{:>11}{:>9}{:>10}{:>10}".format(*titles)]
-    lines += [
-        f"{r.implementation:<16}{r.loss:<11}{r.maximum:>11.4f}{r.mean:>9.5f}"
-        f"{r.value:>10.5f}{r.least:>10.5f}{'' if r.is_optimal else '  not optimal'}"
-        for r in results
-    ]
-    return "\n".join(lines)
+    rows = [["implementation", "loss", "max |D-D*|", "mean", "D loss", "of D*", ""]]
+    for r in results:
+        figures = [f"{r.maximum:.4f}", f"{r.mean:.5f}", f"{r.value:.5f}", f"{r.least:.5f}"]
+        rows.append([r.implementation, r.loss, *figures, "" if r.is_optimal else "not optimal"])
+    return text_table(rows, "<<>>>><")
 
 
 def plot(results: Sequence[Result], densities: Densities, labels: Labels, path: Path) -> None:
@@ -241,26 +236,21 @@ def plot(results: Sequence[Result], densities: Densities, labels: Labels, path: 
     figure.savefig(path, format="png", dpi=110)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        prog="python -m shared.equilibrium", description=__doc__, allow_abbrev=False
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add, default = parser.add_argument, "default: %(default)s"
+    named = (
+        "reference, pytorch, tf, jax or a dotted module path (default: the reference and every "
+        "one whose framework is installed)"
     )
-    parser.add_argument(
-        "implementations",
-        nargs="*",
-        metavar="IMPLEMENTATION",
-        help="reference, pytorch, tf, jax or a dotted module path (default: the reference and "
-        "every one whose framework is installed)",
-    )
-    parser.add_argument("--loss", choices=LOSS_NAMES, help="default: all four")
-    parser.add_argument("--real-label", type=float, default=1.0, help="default: %(default)s")
-    parser.add_argument("--fake-label", type=float, default=0.0, help="default: %(default)s")
-    parser.add_argument("--same", action="store_true", help="equal densities: D* is constant")
-    parser.add_argument("--steps", type=int, default=STEPS, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw D against the optimum")
-    return parser
+    add("implementations", nargs="*", metavar="IMPLEMENTATION", help=named)
+    add("--loss", choices=LOSS_NAMES, help="default: all four")
+    add("--real-label", type=float, default=1.0, help=default)
+    add("--fake-label", type=float, default=0.0, help=default)
+    add("--same", action="store_true", help="equal densities: D* is constant")
+    add("--steps", type=int, default=STEPS, help=default)
+    add("--seed", type=int, default=0, help=default)
+    add("--plot", type=Path, metavar="PNG", help="draw D against the optimum")
 
 
 def load_implementations(names: Sequence[str]) -> list[Implementation]:
@@ -287,8 +277,7 @@ def run(options: argparse.Namespace) -> int:
         LineDiscriminator(loss, options.seed)  # refuses a seed that the streams do not have
     if options.steps < 1:
         raise ValueError(f"steps must be at least 1, received {options.steps}")
-    if options.plot:
-        check_picture(options.plot)
+    check_file(options.plot)
     use_cpu()  # the numbers are few
     implementations = load_implementations(options.implementations)
     for name, p in (("p_d", densities.real), ("p_g", densities.fake)):
@@ -307,8 +296,4 @@ def run(options: argparse.Namespace) -> int:
     return 0 if all(r.is_optimal for r in results) else 1
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; bad input is one line on stderr."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    return run_command(parser.prog, lambda: run(options))
+main = study_command("equilibrium", __doc__, add_options, run)

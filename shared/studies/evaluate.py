@@ -30,11 +30,11 @@ from shared.interface import (
 )
 from shared.quality.fidelity import Fidelity, fidelity, require_fidelity
 from shared.quality.metrics import FlatImagesError, pyramid_sizes, sliced_wasserstein_distance
-from shared.run.console import run_command
 from shared.run.folder import RunFolder
 from shared.run.pictures import save_png
 from shared.spec import SystemSpec
 from shared.spec.streams import MAXIMUM_SEED, latents, stream
+from shared.studies.common import check_file, study_command, text_table
 
 BATCH_SIZE = 64
 DEFAULT_SAMPLES = 1024
@@ -182,22 +182,21 @@ def save_images(folder: Path, pixels: np.ndarray) -> None:
 
 def measure(pairs: Pairs, seed: int) -> dict[str, dict[str, Any]]:
     """Return each row's figures: images, and by_size and average or the problem with them."""
-    return {
-        name: {"images": len(real)} | _figures(real, other, seed)
-        for name, (real, other) in pairs.items()
-    }
-
-
-def _figures(real: np.ndarray, other: np.ndarray, seed: int) -> dict[str, Any]:
-    if len(real) < 2:
-        return {"problem": f"{len(real)} images a side; expected at least 2: give more data"}
-    try:
-        distance = sliced_wasserstein_distance(real, other, PIXEL_RANGE, seed=seed)
-    except FlatImagesError as error:
-        # A generator that has collapsed has no distance, but the other rows do.
-        return {"problem": str(error)}
-    by_size = {str(size): value for size, value in distance.by_size.items()}
-    return {"by_size": by_size, "average": distance.average}
+    rows: dict[str, dict[str, Any]] = {}
+    for name, (real, other) in pairs.items():
+        row = rows[name] = {"images": len(real)}
+        if len(real) < 2:
+            row["problem"] = f"{len(real)} images a side; expected at least 2: give more data"
+            continue
+        try:
+            distance = sliced_wasserstein_distance(real, other, PIXEL_RANGE, seed=seed)
+        except FlatImagesError as error:
+            # A generator that has collapsed has no distance, but the other rows do.
+            row["problem"] = str(error)
+            continue
+        row["by_size"] = {str(size): value for size, value in distance.by_size.items()}
+        row["average"] = distance.average
+    return rows
 
 
 def measure_fidelity(pairs: Pairs, weights: Path | None) -> dict[str, Fidelity]:
@@ -215,14 +214,13 @@ def measure_fidelity(pairs: Pairs, weights: Path | None) -> dict[str, Fidelity]:
 
 def distance_table(rows: dict[str, dict[str, Any]], sizes: Sequence[int]) -> str:
     """Return the rows as text, a column for each level, and a note for what needs one."""
-    width = max(map(len, rows)) + 2
-    titles = ["images", *(f"{size} px" for size in sizes), "average"]
-    lines = ["sliced Wasserstein distance x 1000", _line("", titles, width)]
+    table = [["", "images", *(f"{size} px" for size in sizes), "average"]]
     for name, row in rows.items():
         cells = ["-"] * (len(sizes) + 1)
         if "average" in row:
             cells = [f"{value:.1f}" for value in (*row["by_size"].values(), row["average"])]
-        lines.append(_line(name, [str(row["images"]), *cells], width))
+        table.append([name, str(row["images"]), *cells])
+    lines = ["sliced Wasserstein distance x 1000", text_table(table, "<>")]
     lines += [f"note: {n}: {row['problem']}" for n, row in rows.items() if "problem" in row]
     if rows[FLOOR]["images"] < max(row["images"] for row in rows.values()):
         lines.append(
@@ -234,62 +232,39 @@ def distance_table(rows: dict[str, dict[str, Any]], sizes: Sequence[int]) -> str
 
 def fidelity_table(measured: dict[str, Fidelity]) -> str:
     """Return FID and KID as text; KID times a thousand, as is usual, with its deviation."""
-    width = max(map(len, measured)) + 2
-    lines = [_line("", ["FID", "KID x 1000", "+-"], width)]
+    table = [["", "FID", "KID x 1000", "+-"]]
     for name, one in measured.items():
         values = (one.fid, 1000 * one.kid, 1000 * one.kid_deviation)
-        lines.append(_line(name, [f"{value:.2f}" for value in values], width))
-    return "\n".join(lines)
-
-
-def _line(name: str, cells: Sequence[str], width: int) -> str:
-    return f"{name:<{width}}" + "".join(f"{cell:>11}" for cell in cells)
+        table.append([name, *(f"{value:.2f}" for value in values)])
+    return text_table(table, "<>")
 
 
 # --- the command -----------------------------------------------------------------------------
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        prog="python -m shared.evaluate", description=__doc__, allow_abbrev=False
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="folder of a run: --out of training")
     add("--data", type=Path, metavar="PATH", help="real images (default: the run's own)")
     add("--step", type=int, metavar="K", help="the checkpoint after K steps (default: the last)")
-    add(
-        "--samples",
-        type=int,
-        default=DEFAULT_SAMPLES,
-        metavar="N",
-        help="images on each side; figures of different N cannot be compared "
-        "(default: %(default)s, or as many as the data hold)",
+    samples = (
+        "images on each side; figures of different N cannot be compared (default: %(default)s, "
+        "or as many as the data hold)"
     )
-    add(
-        "--framework",
-        default="auto",
-        metavar="NAME",
-        help="pytorch, tf, jax or a dotted module path (default: the one that wrote the "
-        "checkpoint, else any that is installed)",
+    add("--samples", type=int, default=DEFAULT_SAMPLES, metavar="N", help=samples)
+    framework = (
+        "pytorch, tf, jax or a dotted module path (default: the one that wrote the checkpoint, "
+        "else any that is installed)"
     )
-    add(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="S",
-        help="of latents, choice of real images, patches and directions (default: %(default)s)",
-    )
+    add("--framework", default="auto", metavar="NAME", help=framework)
+    seed = "of latents, choice of real images, patches and directions (default: %(default)s)"
+    add("--seed", type=int, default=0, metavar="S", help=seed)
     add("--json", type=Path, metavar="FILE", help="write every figure")
     add("--save-samples", type=Path, metavar="DIR", help="write the samples as PNG files")
     add("--fid", action="store_true", help="also FID and KID; needs pip install -e '.[fid]'")
-    add(
-        "--feature-weights",
-        type=Path,
-        metavar="FILE",
-        help="Inception weights for --fid (default: torch-fidelity downloads them once)",
-    )
-    return parser
+    weights = "Inception weights for --fid (default: torch-fidelity downloads them once)"
+    add("--feature-weights", type=Path, metavar="FILE", help=weights)
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -300,8 +275,7 @@ def _check_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--seed must be between 0 and {MAXIMUM_SEED}, received {options.seed}")
     if options.feature_weights and not options.fid:
         raise ValueError("--feature-weights is received without --fid; expected both or neither")
-    if options.json and (options.json.is_dir() or not options.json.resolve().parent.is_dir()):
-        raise ValueError(f"--json {options.json}: expected a file in a folder that is there")
+    check_file(options.json)
     folder = options.save_samples
     if folder and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--save-samples {folder} is taken; expected an empty folder or a new one")
@@ -358,8 +332,4 @@ def run(options: argparse.Namespace) -> None:
         write_file_atomically(options.json, json.dumps(result, indent=2).encode())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; bad input is one line on stderr and exit code 2."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    return run_command(parser.prog, lambda: run(options))
+main = study_command("evaluate", __doc__, add_options, run)

@@ -8,7 +8,6 @@ The values are those of the NumPy reference. Bad input is exit code 2.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +15,8 @@ import numpy as np
 
 from shared.reference.layers import Array, sigmoid_backward, sigmoid_forward
 from shared.reference.losses import discriminator_half, generator_loss
-from shared.run.console import run_command
 from shared.spec import LOSS_NAMES, Conventions, check_loss
-from shared.studies.common import check_picture
+from shared.studies.common import check_file, study_command
 
 ROLES = ("real", "fake", "generator")
 """Whose loss: D's on a real image, D's on a fake one, G's on a fake one."""
@@ -112,20 +110,18 @@ def plot(curves: dict[tuple[str, str], Curve], scores: Array, path: Path) -> Non
     figure.savefig(path, format="png", dpi=100)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; bad input is one line on stderr."""
-    parser = argparse.ArgumentParser(
-        prog="python -m shared.loss_curves", description=__doc__, allow_abbrev=False
-    )
-    parser.add_argument(
-        "--out", type=Path, default=OUT, metavar="PNG", help="the picture (default: %(default)s)"
-    )
-    path = parser.parse_args(arguments).out
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the option of the command."""
+    shown = "the picture (default: %(default)s)"
+    parser.add_argument("--out", type=Path, default=OUT, metavar="PNG", help=shown)
 
-    def work() -> None:
-        check_picture(path)
-        scores = np.linspace(-6.0, 6.0, 241)
-        plot(loss_curves(scores), scores, path)
-        print(f"wrote {path}")
 
-    return run_command(parser.prog, work)
+def run(options: argparse.Namespace) -> None:
+    """Draw the picture."""
+    check_file(options.out)
+    scores = np.linspace(-6.0, 6.0, 241)
+    plot(loss_curves(scores), scores, options.out)
+    print(f"wrote {options.out}")
+
+
+main = study_command("loss_curves", __doc__, add_options, run)

@@ -1,16 +1,14 @@
-"""An implementation in a process with its own number of threads: `pytorch@threads=2`."""
+"""An implementation in a process with another number of threads: `pytorch@threads=2`."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, cast
 
-import numpy as np
-
 from shared.interface import Implementation, State, canonical_name, load_implementation
-from shared.spec import SystemSpec
 
 THREADS = "@threads="
 # What a framework reads its number of threads from. JAX has no such setting.
@@ -21,7 +19,7 @@ THREAD_VARIABLES = {
 
 
 class OtherProcess:
-    """What a trajectory needs of an implementation; a state is the number that it has over there.
+    """`create` and what takes a state of an implementation, called in another process.
 
     A process that ends raises `concurrent.futures.BrokenExecutor`.
     """
@@ -30,35 +28,16 @@ class OtherProcess:
         self.name = f"{implementation}{THREADS}{threads}"
         # Frameworks read these when they are first imported, so a process cannot change its own.
         variables = dict.fromkeys(THREAD_VARIABLES[implementation], str(threads))
-        self._pool = ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), _set_variables, (variables,)
-        )
-        self._call(_load, implementation)
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self._pool.submit(_load, implementation, variables).result()
 
-    def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> int:
-        """Return the number of a fresh state."""
-        return self._call(_create, spec, seed, dtype)
-
-    def train_step(
-        self, state: int, real_images: np.ndarray, latents: np.ndarray
-    ) -> dict[str, float]:
-        """Make one training step and return its losses."""
-        return self._call(_on_state, "train_step", state, real_images, latents)
-
-    def export_state(self, state: int) -> dict[str, np.ndarray]:
-        """Return the whole state."""
-        return self._call(_on_state, "export_state", state)
-
-    def import_state(self, state: int, arrays: dict[str, np.ndarray]) -> None:
-        """Replace the whole state."""
-        self._call(_on_state, "import_state", state, arrays)
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        """Return a method; the state that it takes is the number that `create` returned."""
+        return lambda *given, **named: self._pool.submit(_call, method, given, named).result()
 
     def close(self) -> None:
         """End the process."""
         self._pool.shutdown()
-
-    def _call(self, function: Any, *arguments: Any) -> Any:
-        return self._pool.submit(function, *arguments).result()
 
 
 # In the other process.
@@ -66,25 +45,21 @@ _loaded: list[Implementation] = []
 _states: list[State] = []
 
 
-def _set_variables(variables: dict[str, str]) -> None:
+def _load(name: str, variables: dict[str, str]) -> None:
     os.environ.update(variables)
-
-
-def _load(name: str) -> None:
     _loaded.append(load_implementation(name))
 
 
-def _create(spec: SystemSpec, seed: int, dtype: str) -> int:
-    _states.append(_loaded[0].create(spec, seed=seed, dtype=dtype))
+def _call(method: str, given: tuple, named: dict[str, Any]) -> Any:
+    if method != "create":
+        number, *rest = given
+        return getattr(_loaded[0], method)(_states[number], *rest, **named)
+    _states.append(_loaded[0].create(*given, **named))
     return len(_states) - 1
 
 
-def _on_state(method: str, number: int, *arguments: Any) -> Any:
-    return getattr(_loaded[0], method)(_states[number], *arguments)
-
-
 def load_trainer(name: str) -> Implementation:
-    """Load an implementation by name, or "pytorch@threads=2" in a process of its own."""
+    """Load an implementation by name, or "pytorch@threads=2" in another process."""
     if THREADS not in name:
         return load_implementation(name)
     implementation, threads = name.split(THREADS, 1)

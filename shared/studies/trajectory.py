@@ -25,15 +25,16 @@ from shared.interface import (
     canonical_name,
     check_arrays,
 )
-from shared.reference.comparison import MismatchError
 from shared.reference.differences import drifts, state_differences
-from shared.run.console import run_command
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec, state_shapes
 from shared.spec.streams import latents, stream
+from shared.studies.common import check_file, study_command, text_table
 from shared.studies.other_process import load_trainer
 
 Arrays = dict[str, np.ndarray]
 Pair = tuple[str, str]
+End = tuple[dict[str, float], Arrays]
+"""The losses of the last step and the state after it."""
 
 IMAGES = ("noise", "digits")
 NOISE_IMAGES = 512
@@ -123,17 +124,15 @@ class Experiment:
         """Return a trainer's state before the first step."""
         return trainer.create(self.spec, seed=self.seed, dtype=self.dtype)
 
-    def advance(self, trainer: Implementation, state: State, step: int) -> dict[str, float]:
-        """Make the step with this index, counted from 0, and return its losses."""
+    def train(self, trainer: Implementation, state: State, steps: Iterable[int]) -> End:
+        """Make the steps with these indices; return the losses of the last and all arrays."""
         count = self.spec.latent_batches * self.spec.batch_size
-        drawn = latents(self.spec, self.seed, step, count)
-        return trainer.train_step(state, self._batches.images(step), drawn.astype(self.dtype))
-
-    def export(self, trainer: Implementation, state: State) -> Arrays:
-        """Return a state that has exactly the arrays of the system."""
+        for step in steps:
+            drawn = latents(self.spec, self.seed, step, count).astype(self.dtype)
+            metrics = trainer.train_step(state, self._batches.images(step), drawn)
         arrays = trainer.export_state(state)
         check_arrays(arrays, state_shapes(self.spec), f"the state of {trainer.name}")
-        return arrays
+        return metrics, arrays
 
 
 def training_images(name: str, spec: SystemSpec, seed: int) -> np.ndarray:
@@ -145,17 +144,11 @@ def training_images(name: str, spec: SystemSpec, seed: int) -> np.ndarray:
 
 
 def difference(
-    spec: SystemSpec,
-    step: int,
-    actual: tuple[dict[str, float], Arrays],
-    expected: tuple[dict[str, float], Arrays],
-    *,
-    apart_for: int,
-    moments: bool = True,
+    spec: SystemSpec, step: int, actual: End, expected: End, *, since: int, moments: bool = True
 ) -> Difference:
     """Return how far the losses and the state of one run are from those of another.
 
-    `apart_for`: the steps since both had the same state. `moments`: whether Adam's count.
+    `since`: the steps since both had the same state. `moments`: whether Adam's count.
     """
     losses = {
         name: abs(actual[0][name] - expected[0][name]) / max(1.0, abs(expected[0][name]))
@@ -164,7 +157,7 @@ def difference(
     tensors = state_differences(spec, actual[1], expected[1])
     if not moments:
         tensors = {n: d for n, d in tensors.items() if not n.endswith(("/m", "/v"))}
-    drifting = drifts(spec, actual[1], expected[1], apart_for) or {"": 0.0}
+    drifting = drifts(spec, actual[1], expected[1], since) or {"": 0.0}
     return Difference(step, *_worst(losses), *_worst(tensors), *_worst(drifting))
 
 
@@ -199,15 +192,11 @@ def compare(
     states = {trainer.name: experiment.start(trainer) for trainer in trainers}
     curves: Curves = {pair: [] for pair in pairs}
     for step in range(experiment.steps):
-        ends = {}
-        for trainer in trainers:
-            state = states[trainer.name]
-            metrics = experiment.advance(trainer, state, step)
-            ends[trainer.name] = (metrics, experiment.export(trainer, state))
-        apart_for = 1 if restart else step + 1
+        ends = {t.name: experiment.train(t, states[t.name], [step]) for t in trainers}
+        since = 1 if restart else step + 1
         for (a, b), curve in curves.items():
             two = (experiment.spec, step + 1, ends[a], ends[b])
-            curve.append(difference(*two, apart_for=apart_for, moments=moments))
+            curve.append(difference(*two, since=since, moments=moments))
         if restart:
             for trainer in trainers[1:]:
                 trainer.import_state(states[trainer.name], ends[names[0]][1])
@@ -219,49 +208,34 @@ def first_divergence(curve: Iterable[Difference], bounds: Bounds) -> Difference 
     return next((d for d in curve if not d.within(bounds)), None)
 
 
-def require_within(curves: Curves, bounds: Bounds) -> None:
-    """Raise MismatchError if any pair is beyond the bounds after any step."""
-    for pair, curve in curves.items():
-        if found := first_divergence(curve, bounds):
-            raise MismatchError(f"{' and '.join(pair)} diverged at {found}; {bounds}")
-
-
 def change_framework(
     trainers: Sequence[Implementation], experiment: Experiment, change_at: int
-) -> dict[Pair, Difference]:
+) -> Curves:
     """Train `change_at` steps in one, the rest in another: how far from the unbroken runs?
 
-    Every ordered pair, by its (first, second) names; the difference is the larger one of those
-    from the two implementations' own unbroken runs, after the last step.
+    Every ordered pair, by its (first, second) names; the one difference is the larger one of
+    those from the two implementations' own unbroken runs, after the last step.
     """
-    steps = experiment.steps
+    spec, steps = experiment.spec, experiment.steps
     if not 0 < change_at < steps:
         raise ValueError(
             f"the change must come between two of the {steps} steps, received {change_at}"
         )
-
-    def finish(trainer: Implementation, state: State) -> tuple[dict[str, float], Arrays]:
-        for step in range(change_at, steps):
-            metrics = experiment.advance(trainer, state, step)
-        return metrics, experiment.export(trainer, state)
-
+    before, after = range(change_at), range(change_at, steps)
     halves, unbroken = {}, {}
     for trainer in trainers:
         state = experiment.start(trainer)
-        for step in range(change_at):
-            experiment.advance(trainer, state, step)
-        halves[trainer.name] = experiment.export(trainer, state)
-        unbroken[trainer.name] = finish(trainer, state)
+        _, halves[trainer.name] = experiment.train(trainer, state, before)
+        unbroken[trainer.name] = experiment.train(trainer, state, after)
     changed = {}
     for first, second in itertools.permutations(trainers, 2):
         state = experiment.start(second)
         second.import_state(state, halves[first.name])
-        end = finish(second, state)
+        end = experiment.train(second, state, after)
         differences = [
-            difference(experiment.spec, steps, end, unbroken[t.name], apart_for=steps)
-            for t in (first, second)
+            difference(spec, steps, end, unbroken[t.name], since=steps) for t in (first, second)
         ]
-        changed[first.name, second.name] = max(differences, key=lambda d: (d.tensor, d.loss))
+        changed[first.name, second.name] = [max(differences, key=lambda d: (d.tensor, d.loss))]
     return changed
 
 
@@ -272,10 +246,7 @@ def growth_table(curves: Curves) -> str:
     for step in sorted({step for step in TABLE_STEPS if step <= length} | {length}):
         found = [curve[step - 1] for curve in curves.values()]
         rows.append([str(step), *(f"{d.tensor:.1e} ({d.loss:.1e})" for d in found)])
-    widths = [4, *(max(len(title), 17) + 2 for title in rows[0][1:])]
-    return "\n".join(
-        "".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows
-    )
+    return text_table(rows, ">")
 
 
 def divergences(curves: Curves, bounds: Bounds) -> str:
@@ -289,14 +260,12 @@ def divergences(curves: Curves, bounds: Bounds) -> str:
     return "\n".join(lines)
 
 
-def change_table(changed: dict[Pair, Difference]) -> str:
+def change_table(changed: Curves) -> str:
     """Return a table of `change_framework`'s differences from the unbroken runs."""
-    lines = [f"{'first':<12}{'then':<12}{'tensor':>9}{'loss':>9}  worst tensor"]
-    lines += [
-        f"{first:<12}{second:<12}{d.tensor:>9.1e}{d.loss:>9.1e}  {d.tensor_name}"
-        for (first, second), d in changed.items()
-    ]
-    return "\n".join(lines)
+    rows = [["first", "then", "tensor", "loss", "worst tensor"]]
+    for (first, second), (d,) in changed.items():
+        rows.append([first, second, f"{d.tensor:.1e}", f"{d.loss:.1e}", d.tensor_name])
+    return text_table(rows, "<<>><")
 
 
 def plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None:
@@ -306,9 +275,8 @@ def plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None:
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, field, what in zip(
-        panels, ("tensor", "loss"), ("worst tensor, relative L2", "worst loss"), strict=True
-    ):
+    fields = {"tensor": "worst tensor, relative L2", "loss": "worst loss"}
+    for axes, (field, what) in zip(panels, fields.items(), strict=True):
         for (a, b), curve in curves.items():
             values = [getattr(d, field) or np.nan for d in curve]  # 0 has no logarithm
             axes.semilogy([d.step for d in curve], values, label=f"{a} - {b}", linewidth=1)
@@ -321,48 +289,37 @@ def plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None:
     figure.savefig(path, format="png", dpi=110)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        prog="python -m shared.trajectory", description=__doc__, allow_abbrev=False
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add = parser.add_argument
+    named = (
+        "pytorch, tf, jax, reference, a dotted module path, or pytorch@threads=2 for a separate "
+        "process with that many threads, tf likewise (default: pytorch tf jax)"
     )
-    parser.add_argument(
-        "implementations",
-        nargs="*",
-        default=list(IMPLEMENTATIONS),
-        metavar="IMPLEMENTATION",
-        help="pytorch, tf, jax, reference, a dotted module path, or pytorch@threads=2 for a "
-        "process of its own with that many threads, tf likewise (default: pytorch tf jax)",
-    )
-    parser.add_argument("--system", choices=SYSTEMS, default="dcgan64")
-    parser.add_argument("--loss", choices=LOSS_NAMES, help="default: the system's own")
+    add("implementations", nargs="*", default=IMPLEMENTATIONS, metavar="IMPLEMENTATION", help=named)
+    add("--system", choices=SYSTEMS, default="dcgan64")
+    add("--loss", choices=LOSS_NAMES, help="default: the system's own")
     for name, default in (("steps", 200), ("width", 8), ("batch-size", 8), ("seed", 0)):
-        parser.add_argument(f"--{name}", type=int, default=default, help="default: %(default)s")
-    parser.add_argument("--dtype", choices=tuple(BOUNDS), default="float64")
-    parser.add_argument(
-        "--images",
-        choices=IMAGES,
-        default="noise",
-        help="noise keeps the two networks in balance; on digits bce is chaotic at these learning "
-        "rates, the system's own, which are not scaled to the width (default: %(default)s)",
+        add(f"--{name}", type=int, default=default, help="default: %(default)s")
+    add("--dtype", choices=tuple(BOUNDS), default="float64")
+    images = (
+        "noise keeps the two networks in balance; on digits bce is chaotic at these learning "
+        "rates, the system's own, which are not scaled to the width (default: %(default)s)"
     )
-    parser.add_argument("--against", type=canonical_name, metavar="NAME", help="compare with this")
-    parser.add_argument(
-        "--restart", action="store_true", help="give all the first one's state after every step"
-    )
-    parser.add_argument(
-        "--change-at",
-        type=int,
-        metavar="K",
-        help="instead: K steps in one framework, the rest in another, against the unbroken run",
-    )
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the growth curve")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every step's differences")
-    return parser
+    add("--images", choices=IMAGES, default="noise", help=images)
+    add("--against", type=canonical_name, metavar="NAME", help="compare with this")
+    restart = "give all the first one's state after every step"
+    add("--restart", action="store_true", help=restart)
+    change = "instead: K steps in one framework, the rest in another, against the unbroken run"
+    add("--change-at", type=int, metavar="K", help=change)
+    add("--plot", type=Path, metavar="PNG", help="draw the growth curve")
+    add("--json", type=Path, metavar="FILE", help="write every step's differences")
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit code."""
+    check_file(options.plot)
+    check_file(options.json)
     spec = SYSTEMS[options.system].replace(width=options.width, batch_size=options.batch_size)
     spec = spec.replace(loss=options.loss or spec.loss)
     images = training_images(options.images, spec, options.seed)
@@ -376,9 +333,8 @@ def run(options: argparse.Namespace) -> int:
     )
     print(title, flush=True)
     if change_at is not None:
-        changed = change_framework(trainers, experiment, change_at)
-        curves = {pair: [d] for pair, d in changed.items()}
-        print(f"{change_at} steps, then {steps - change_at}\n{change_table(changed)}")
+        curves = change_framework(trainers, experiment, change_at)
+        print(f"{change_at} steps, then {steps - change_at}\n{change_table(curves)}")
     else:
         curves = compare(trainers, experiment, against=options.against, restart=options.restart)
         print("relative difference of the worst tensor (of the worst loss) after a step")
@@ -391,8 +347,4 @@ def run(options: argparse.Namespace) -> int:
     return 1 if any(first_divergence(curve, bounds) for curve in curves.values()) else 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; bad input is one line on stderr."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    return run_command(parser.prog, lambda: run(options))
+main = study_command("trajectory", __doc__, add_options, run)
