@@ -282,8 +282,8 @@ def test_nothing_run_is_no_success(capsys: pytest.CaptureFixture) -> None:
         (["--list", "--time-limit", "0"], "--time-limit must be a positive number"),
         (["--list", "--time-limit", "nan"], "--time-limit must be a positive number"),
         (["--list", "--overrides", "absent.toml"], "absent.toml cannot be read"),
-        (["--list", "--json", "no/such/folder.json"], "expected a file in an existing folder"),
-        (["--list", "--junit", "tests"], "expected a file in an existing folder"),
+        (["--list", "--json", "no/such/folder.json"], "there is no folder no/such; make it"),
+        (["--list", "--junit", "tests"], "tests is a folder; name a file in it"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import tomllib
@@ -16,13 +15,13 @@ from rich.console import Console
 
 from shared.conformance import measures
 from shared.conformance.bounds import Bound
+from shared.conformance.cases import Case, Problem, cases_of, matching, selected
 from shared.conformance.command import all_problems
 from shared.conformance.overrides import Override, load_overrides
-from shared.conformance.problem import Case, Declared, Problem, cases_of, matching, selected
 from shared.conformance.protocol import RefusedError, RequestFailedError, SessionEndedError
 from shared.conformance.reports import headline, print_summary, write_json, write_junit
 from shared.conformance.serve import Server
-from shared.conformance.verdicts import VERDICTS, Result, counts, is_conformant, judge, run
+from shared.conformance.verdicts import VERDICTS, Result, counts, decide, is_conformant, judge
 from shared.reference.adapter import ReferenceImplementation
 
 TRUTH = np.array([1.0, 2.0])
@@ -30,10 +29,7 @@ BOUND = Bound(1e-6, "relative L2", "for a test")
 
 
 def case(identifier: str = "loss/one", **changes: Any) -> Case:
-    fields = {"field": "x", "shape": (2,), "dtype": "float64", "bound": BOUND, "truth": TRUTH}
-    return Case(
-        identifier, measure=functools.partial(measures.relative, truth=TRUTH), **fields | changes
-    )
+    return Case(identifier, "x", TRUTH, "float64", BOUND, measures.relative, **changes)
 
 
 RIGHT, NEAR, WRONG = TRUTH * (1 + 1e-9), TRUTH * (1 + 1e-4), TRUTH * 2
@@ -102,7 +98,7 @@ def test_a_failure_names_the_worst_element() -> None:
 def test_what_the_fixture_declares_holds_for_one_implementation(
     name: str, answer: np.ndarray, verdict: str
 ) -> None:
-    declared = case(declared={"tf": Declared(float("nan"), "inf - inf")})
+    declared = case(declared={"tf": (float("nan"), "inf - inf")})
     assert judge(declared, answer, name, None).verdict == verdict
 
 
@@ -138,14 +134,14 @@ def problem(method: str = "loss") -> Problem:
     ],
 )
 def test_every_case_of_a_problem_gets_a_verdict(outcome: Any, verdict: str, message: str) -> None:
-    results = run([problem()], Stub(outcome), {})
+    results = decide([problem()], Stub(outcome), {})
     assert [r.verdict for r in results] == [verdict] * 2
     assert message in results[0].message
     assert is_conformant(results) == (verdict == "pass")
 
 
 def test_an_absent_method_is_skipped_with_the_reason() -> None:
-    results = run([problem("train_step")], Stub({}), {})
+    results = decide([problem("train_step")], Stub({}), {})
     assert [(r.verdict, r.message) for r in results] == [("skipped", "no method train_step")] * 2
     assert not is_conformant(results)  # nothing was run
 
@@ -156,7 +152,7 @@ def test_a_partial_adapter_is_asked_only_what_it_offers() -> None:
         loss = ReferenceImplementation().loss
 
     problems = selected(all_problems(), ["*/float64", "*/float64/*"])
-    found = counts(run(problems, Server(LossesAlone()), {}))
+    found = counts(decide(problems, Server(LossesAlone()), {}))
     assert found == dict.fromkeys(VERDICTS, 0) | {"pass": 490, "skipped": 735}
 
 
@@ -171,14 +167,14 @@ def test_only_a_plain_refusal_is_a_skip(error: Exception, verdict: str) -> None:
         def loss(self, *_: object, **__: float) -> None:
             raise error
 
-    (result, *_) = run(selected(all_problems(), ["loss/bce/point/+0/*"]), Server(Refusing()), {})
+    (result, *_) = decide(selected(all_problems(), ["loss/bce/point/+0/*"]), Server(Refusing()), {})
     assert result.verdict == verdict
     assert "float64 only" in result.message
 
 
 def test_a_system_or_dtype_that_create_refuses_is_a_skip() -> None:
     problems = selected(all_problems(), ["network/mlp28/generate/*/float32"])
-    results = run(problems, Server(ReferenceImplementation()), {})
+    results = decide(problems, Server(ReferenceImplementation()), {})
     assert {r.verdict for r in results} == {"skipped"}
     assert "computes in float64 only, received 'float32'" in results[0].message
 

@@ -312,7 +312,7 @@ def test_the_command_knows_what_is_not_optimal(capsys: pytest.CaptureFixture[str
         (["--seed", "-1"], "seed must be between 0"),
         (["--loss", "bce", "--real-label", "1.5"], "must be between 0 and 1, received 1.5"),
         (["--loss", "lsgan", "--fake-label", "nan"], "must be a finite number, received nan"),
-        (["--plot", "no/such/folder.png"], "does not exist; make it"),
+        (["--plot", "no/such/folder.png"], "there is no folder no/such; make it"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -410,9 +410,9 @@ def taken(folder: Path) -> Path:
         (lambda d: [d / "run", "--save-samples", d / "images.npz"], "images.npz is taken"),
         (
             lambda d: [d / "run", "--json", d / "no" / "file"],
-            "no does not exist; make it",
+            "there is no folder .*no; make it",
         ),
-        (lambda d: [d / "run", "--json", d], "is a folder; expected a file"),
+        (lambda d: [d / "run", "--json", d], "is a folder; name a file in it"),
         (lambda d: [d / "run", "--feature-weights", d / "f"], "received without --fid"),
         (lambda d: [d / "cut"], "step_000007.safetensors: expected a complete safetensors file"),
         (lambda d: [d / "foreign", "--data", d / "images.npz"], "does not say the seed"),

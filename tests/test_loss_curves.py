@@ -88,7 +88,10 @@ def test_the_command_draws_a_picture(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_bad_path_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for path, message in ((tmp_path / "no" / "x.png", "does not exist"), (tmp_path, "is a folder")):
+    for path, message in (
+        (tmp_path / "no" / "x.png", "no folder"),
+        (tmp_path, "is a folder"),
+    ):
         assert loss_curves.main(["--out", str(path)]) == 2
         error = capsys.readouterr().err
         assert message in error

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.report import grids
-from shared.report.grids import choose_grids, evenly
+from shared.report.page import MOST_GRIDS, choose_grids, evenly
 from shared.report.runs import read_run
 from tests.report_pages import figures, report, write_run
 
@@ -46,7 +45,7 @@ def test_evenly_always_has_the_last() -> None:
     assert evenly(5, 1) == [4]
     assert evenly(0, 0) == []
     for total in range(1, 130):
-        for count in range(2, min(total, grids.MOST_GRIDS) + 1):
+        for count in range(2, min(total, MOST_GRIDS) + 1):
             chosen = evenly(total, count)
             assert (chosen[0], chosen[-1], len(chosen)) == (0, total - 1, count)
 

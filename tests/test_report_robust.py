@@ -121,7 +121,7 @@ def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "given twice; name every run once" in refuse(capsys, run, same)
     assert "expected a name that ends in .html" in refuse(capsys, run, out, run / "losses.csv")
     (tmp_path / "folder.html").mkdir()
-    assert "is a folder; name a page in it" in refuse(capsys, run, out, tmp_path / "folder.html")
+    assert "is a folder; name a file in it" in refuse(capsys, run, out, tmp_path / "folder.html")
     assert "there is no folder" in refuse(capsys, run, out, tmp_path / "none" / "page.html")
     assert len(list(tmp_path.iterdir())) == 2
 

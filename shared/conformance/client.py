@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 from shared.conformance.protocol import (
     VERSION,
@@ -29,7 +29,7 @@ def serve_command(implementation: str) -> list[str]:
     return [sys.executable, "-m", "shared.conformance.serve", implementation]
 
 
-class ChildSession:
+class ChildSession(ChildProcess):
     """A session with a program that speaks the protocol on stdin and stdout.
 
     `time_limit` is in seconds, for its hello and for every request. A process that exceeds it,
@@ -43,21 +43,14 @@ class ChildSession:
         self._number = 0
         self._ended: str | None = None
         try:
-            self._child = ChildProcess(command, environment=ONE_THREAD | os.environ)
+            super().__init__(command, environment=ONE_THREAD | os.environ)
         except OSError as error:
             raise SessionEndedError(f"cannot start {command[0]!r}: {error.strerror}") from error
         try:
             self.name, self.methods = self._exchange(b"", _checked_hello)
-        except BaseException:  # Ctrl-C too, which does not reach the other session
-            self._child.kill()
-            self._child.close()
+        except BaseException as error:  # Ctrl-C too, which the process does not hear
+            self.__exit__(type(error))
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._child.__exit__(*error)
 
     def call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the result of one request."""
@@ -72,11 +65,11 @@ class ChildSession:
     ) -> Any:
         """Send a line and return what `check` makes of the answer; a failure ends the session."""
         try:
-            return check(read_line(self._child.ask(line, self._time_limit)))
+            return check(read_line(self.ask(line, self._time_limit)))
         except (ChildEndedError, ProtocolError) as error:
-            self._child.kill()
+            self.kill()
             reason = f"{prefix}{error}" if isinstance(error, ProtocolError) else str(error)
-            errors = " ".join(self._child.errors().split())[-SHOWN_STDERR:]
+            errors = " ".join(self.errors().split())[-SHOWN_STDERR:]
             self._ended = f"{reason}; stderr: {errors or 'empty'}"
             raise SessionEndedError(self._ended) from error
 

@@ -15,24 +15,23 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from shared.conformance.cases import Problem, cases_of, selected
 from shared.conformance.client import ChildSession, serve_command
 from shared.conformance.function_cases import function_problems
 from shared.conformance.network_cases import network_problems
-from shared.conformance.overrides import Override, load_overrides
-from shared.conformance.problem import Problem, cases_of, selected
+from shared.conformance.overrides import load_overrides
 from shared.conformance.protocol import SessionEndedError
 from shared.conformance.reports import print_summary, write_json, write_junit
-from shared.conformance.verdicts import Result, is_conformant, run
+from shared.conformance.verdicts import decide, is_conformant
+from shared.files.atomic import require_place
 from shared.files.errors import InputError
-from shared.run.console import run_command
+from shared.run.console import command
 
-PROGRAM = "python -m shared.conformance"
 TIME_LIMIT = 120.0  # seconds; a framework's import and first compilation take a tenth of it
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     what = parser.add_mutually_exclusive_group(required=True)
     named = "pytorch, tf, jax, or the dotted path of a module with an object 'implementation'"
     program = "a program that speaks the protocol, such as 'node docs/examples/losses.js'"
@@ -48,13 +47,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--junit", type=Path, metavar="FILE", help="write JUnit XML")
     limit = "for the start and for each request (default: %(default)g)"
     add("--time-limit", type=float, default=TIME_LIMIT, metavar="SECONDS", help=limit)
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    options = build_parser().parse_args(arguments)
-    return run_command(PROGRAM, lambda: _work(options))
 
 
 def all_problems() -> tuple[Problem, ...]:
@@ -62,15 +54,13 @@ def all_problems() -> tuple[Problem, ...]:
     return (*function_problems(), *network_problems())
 
 
-def _work(options: argparse.Namespace) -> int:
-    # What would otherwise only show after the run.
+def run(options: argparse.Namespace) -> int:
+    """Do what the command line says; returns the exit code."""
     if not 0 < options.time_limit < math.inf:
         raise InputError(
             f"--time-limit must be a positive number of seconds, received {options.time_limit:g}"
         )
-    for path in filter(None, (options.json, options.junit)):
-        if not path.parent.is_dir() or path.is_dir():
-            raise InputError(f"{path} cannot be written: expected a file in an existing folder")
+    require_place(options.json, options.junit)
     problems: Sequence[Problem] = all_problems()
     identifiers = [case.id for case in cases_of(problems)]
     overrides = load_overrides(options.overrides, identifiers) if options.overrides else {}
@@ -80,7 +70,18 @@ def _work(options: argparse.Namespace) -> int:
         for case in cases_of(problems):
             print(f"{case.id}  {case.bound.limit:g} {case.bound.unit}")
         return 0
-    name, results = _run(options, problems, overrides)
+    named = options.implementation or options.impl
+    words = serve_command(named) if named else shlex.split(options.command)
+    if not words:
+        raise InputError("--command is empty; expected a program and its arguments")
+    progress = Progress(console=Console(stderr=True), transient=True)
+    try:
+        with ChildSession(words, options.time_limit) as session, progress:
+            name = session.name
+            task = progress.add_task(name, total=len(cases_of(problems)))
+            results = decide(problems, session, overrides, lambda n: progress.advance(task, n))
+    except SessionEndedError as error:
+        raise InputError(str(error)) from error
     print_summary(name, results, Console())
     if options.json:
         write_json(options.json, name, results)
@@ -89,18 +90,4 @@ def _work(options: argparse.Namespace) -> int:
     return 0 if is_conformant(results) else 1
 
 
-def _run(
-    options: argparse.Namespace, problems: Sequence[Problem], overrides: dict[str, Override]
-) -> tuple[str, list[Result]]:
-    named = options.implementation or options.impl
-    command = serve_command(named) if named else shlex.split(options.command)
-    if not command:
-        raise InputError("--command is empty; expected a program and its arguments")
-    progress = Progress(console=Console(stderr=True), transient=True)
-    try:
-        with ChildSession(command, options.time_limit) as session, progress:
-            task = progress.add_task(session.name, total=len(cases_of(problems)))
-            results = run(problems, session, overrides, lambda n: progress.advance(task, n))
-            return session.name, results
-    except SessionEndedError as error:
-        raise InputError(str(error)) from error
+main = command("python -m shared.conformance", __doc__, add_options, run)

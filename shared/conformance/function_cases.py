@@ -20,7 +20,7 @@ import numpy as np
 
 from shared.conformance import measures
 from shared.conformance.bounds import Bound, bound_of
-from shared.conformance.problem import Answers, Case, Declared, Problem
+from shared.conformance.cases import Answers, Case, Problem
 from shared.conformance.protocol import Session
 from shared.fixtures import LossCase, load_loss_cases
 from shared.fixtures.load import LOSS_FIELDS
@@ -34,7 +34,6 @@ EPSILONS = (1e-8, 1e-7, 1e-3)
 MAGNITUDES = np.geomspace(1e-9, 1.0, 19)
 # Start → (number of the first update, how many updates).
 STARTS = {"fresh": (1, 1), "mid-training": (8, 1), "ten-updates": (1, 10)}
-ADAM_FIELDS = ("parameter", "m", "v")
 
 
 def function_problems() -> Iterator[Problem]:
@@ -60,29 +59,20 @@ def _loss_problem(case: LossCase, dtype: str) -> Problem:
 
 
 def _loss_case(case: LossCase, dtype: str, field: str) -> Case:
-    what = "gradient" if field.endswith("gradient") else "value"
-    expected = case.expected[field]
-    shape = case.real_scores.shape if what == "gradient" else ()
-    floor = case.tolerance["gradient_floor"] if what == "gradient" else 0.0
+    truth, what, floor = np.array(case.expected[field], object), "gradient", 0.0
+    if field.endswith("gradient"):
+        floor = case.tolerance["gradient_floor"]
+    else:
+        truth, what = truth.reshape(()), "value"
     derivation = (
         f"tolerance.{what} of shared/fixtures/losses.json, whose tolerance_derivation says why: "
         "what the formula reaches for one score, measured, with a margin, and a sum of n numbers "
         "of one sign adds at most n."
     )
-    return Case(
-        id=f"loss/{case.id}/{dtype}/{field}",
-        field=field,
-        shape=shape,
-        dtype=dtype,
-        bound=Bound(case.tolerance[what], "ULP", derivation),
-        measure=functools.partial(measures.ulp, truth=expected, dtype=dtype, floor=floor),
-        truth=np.array([float(number) for number in expected]).reshape(shape),
-        declared={
-            entry["implementation"]: Declared(float(entry["observed"]), entry["reason"])
-            for entry in case.divergences
-            if field in entry["fields"]
-        },
-    )
+    bound = Bound(case.tolerance[what], "ULP", derivation)
+    measure = functools.partial(measures.ulp, dtype=dtype, floor=floor)
+    identifier, declared = f"loss/{case.id}/{dtype}/{field}", case.declared(field)
+    return Case(identifier, field, truth, dtype, bound, measure, declared)
 
 
 # --- Adam ------------------------------------------------------------------------------------
@@ -90,51 +80,38 @@ def _loss_case(case: LossCase, dtype: str, field: str) -> Case:
 
 def _adam_problem(start: str, settings: AdamSpec, dtype: str) -> Problem:
     first, count = STARTS[start]
-    held = _adam_start(start, settings, dtype)
+    # How large an update, its m and its v are for each of MAGNITUDES.
+    update = MAGNITUDES / (MAGNITUDES + settings.epsilon)
+    sizes = {"parameter": update, "m": MAGNITUDES, "v": np.square(MAGNITUDES)}
+    held = {name: np.zeros(MAGNITUDES.shape, dtype) for name in sizes}
+    if start == "mid-training":  # all away from zero
+        draw = stream(0, "conformance/adam")
+        ranges = {"parameter": (-1.0, 1.0), "m": (-1.0, 1.0), "v": (0.5, 2.0)}
+        for name, (low, high) in ranges.items():
+            drawn = draw.uniform(low, high, MAGNITUDES.shape)
+            held[name] = _as_float32(drawn * sizes[name], dtype)
     gradients = {number: _gradient(number, dtype) for number in range(first, first + count)}
 
     def ask(session: Session) -> Answers:
         arrays: Answers = held
         answers: dict[str, np.ndarray] = {}
         for number, gradient in gradients.items():
-            inputs = {name: arrays[name] for name in ADAM_FIELDS}
+            inputs = {name: arrays[name] for name in sizes}
             own = {"gradient": gradient, "step": number, "settings": dataclasses.asdict(settings)}
             arrays = session.call("adam", inputs | own)
-            answers |= {f"{number}/{name}": arrays[name] for name in ADAM_FIELDS}
+            answers |= {f"{number}/{name}": arrays[name] for name in sizes}
         return answers
 
-    def cases(prefix: str) -> Iterator[Case]:
-        sizes = _sizes(settings)
-        parameter, m, v = (held[name].astype(np.float64) for name in ADAM_FIELDS)
-        for number, gradient in gradients.items():
-            g = gradient.astype(np.float64)
-            parameter, m, v = adam_update(parameter, g, (m, v), number, settings, Conventions())
-            for name, truth in zip(ADAM_FIELDS, (parameter, m, v), strict=True):
-                identifier, field = f"{prefix}/update-{number}/{name}", f"{number}/{name}"
-                measure = functools.partial(measures.relative, truth=truth, sizes=sizes[name])
-                bound = bound_of("adam", dtype)
-                yield Case(identifier, field, truth.shape, dtype, bound, measure, truth)
-
-    prefix = f"adam/{start}/epsilon-{settings.epsilon:g}/{dtype}"
-    return Problem(("adam",), ask, tuple(cases(prefix)))
-
-
-def _sizes(settings: AdamSpec) -> dict[str, np.ndarray]:
-    """Return how large an update, its m and its v are for each of MAGNITUDES."""
-    update = MAGNITUDES / (MAGNITUDES + settings.epsilon)
-    return {"parameter": update, "m": MAGNITUDES, "v": np.square(MAGNITUDES)}
-
-
-def _adam_start(start: str, settings: AdamSpec, dtype: str) -> dict[str, np.ndarray]:
-    """Return parameter, m and v: zero, or all away from it."""
-    if start != "mid-training":
-        return {name: np.zeros(MAGNITUDES.shape, dtype) for name in ADAM_FIELDS}
-    draw = stream(0, "conformance/adam")
-    ranges = {"parameter": (-1.0, 1.0), "m": (-1.0, 1.0), "v": (0.5, 2.0)}
-    return {
-        name: _as_float32(draw.uniform(*ranges[name], MAGNITUDES.shape) * size, dtype)
-        for name, size in _sizes(settings).items()
-    }
+    prefix, cases = f"adam/{start}/epsilon-{settings.epsilon:g}/{dtype}", []
+    parameter, m, v = (array.astype(np.float64) for array in held.values())
+    for number, gradient in gradients.items():
+        g = gradient.astype(np.float64)
+        parameter, m, v = adam_update(parameter, g, (m, v), number, settings, Conventions())
+        for (name, size), truth in zip(sizes.items(), (parameter, m, v), strict=True):
+            identifier, field = f"{prefix}/update-{number}/{name}", f"{number}/{name}"
+            measure = functools.partial(measures.relative, sizes=size)
+            cases.append(Case(identifier, field, truth, dtype, bound_of("adam", dtype), measure))
+    return Problem(("adam",), ask, tuple(cases))
 
 
 def _gradient(number: int, dtype: str) -> np.ndarray:

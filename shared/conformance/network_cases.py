@@ -19,7 +19,7 @@ import numpy as np
 
 from shared.conformance import measures
 from shared.conformance.bounds import EXACT, KOLMOGOROV, bound_of
-from shared.conformance.problem import Answers, Case, Problem
+from shared.conformance.cases import Answers, Case, Problem
 from shared.conformance.protocol import Session
 from shared.conformance.start_points import StartPoint, start_points
 from shared.interface import METRIC_NAMES
@@ -31,6 +31,7 @@ from shared.reference.differences import (
     state_differences,
 )
 from shared.spec import NETWORKS, SYSTEMS, NetworkName
+from shared.spec.state_arrays import cast_floats
 from shared.spec.streams import initial_state
 
 _LOADED = ("create", "import_state")
@@ -63,10 +64,7 @@ def _create(session: Session, point: StartPoint, dtype: str) -> int:
 def _load(session: Session, point: StartPoint, dtype: str) -> dict[str, Any]:
     """Return the arguments of a training step: a state at the start point and its inputs."""
     state = _create(session, point, dtype)
-    arrays = {
-        name: array if name.endswith("/step") else array.astype(dtype)
-        for name, array in point.arrays.items()
-    }
+    arrays = cast_floats(point.arrays, dtype)
     session.call("import_state", {"state": state, "arrays": arrays})
     images, z = point.real_images.astype(dtype), point.latents.astype(dtype)
     return {"state": state, "real_images": images, "latents": z}
@@ -76,8 +74,7 @@ def _load(session: Session, point: StartPoint, dtype: str) -> dict[str, Any]:
 
 
 def _exact(identifier: str, field: str, truth: np.ndarray, dtype: str) -> Case:
-    measure = partial(measures.different, truth=truth)
-    return Case(identifier, field, truth.shape, dtype, EXACT, measure, truth)
+    return Case(identifier, field, truth, dtype, EXACT, measures.different)
 
 
 def _none(identifier: str, field: str) -> Case:
@@ -100,7 +97,7 @@ def _arrays(kind: str, prefix: str, point: StartPoint, dtype: str) -> Iterator[C
         what = "drift" if field in drifting else kind
         bound = bound_of(what, dtype, point.spec.architecture)
         measure = partial(_difference, what, point, expected, field)
-        yield Case(f"{prefix}/{field}", field, truth.shape, dtype, bound, measure, truth)
+        yield Case(f"{prefix}/{field}", field, truth, dtype, bound, measure)
     yield _none(f"{prefix}/unexpected-arrays", "unexpected")
 
 
@@ -112,7 +109,7 @@ _DIFFERENCES: dict[str, Callable[..., dict[str, float]]] = {
 
 
 def _difference(
-    what: str, point: StartPoint, expected: Arrays, field: str, actual: np.ndarray
+    what: str, point: StartPoint, expected: Arrays, field: str, actual: np.ndarray, _: np.ndarray
 ) -> float:
     """Return one array's difference by a function that compares all of them."""
     differences = _DIFFERENCES[what]
@@ -138,8 +135,7 @@ def _created(name: str, point: StartPoint, dtype: str) -> Problem:
         parameter, identifier = parameters[field], f"{prefix}/{field}"
         if parameter.initializer.distribution == "constant":
             return _exact(identifier, field, fresh[field], dtype)
-        measure = partial(measures.kolmogorov, parameter=parameter)
-        return Case(identifier, field, parameter.shape, dtype, KOLMOGOROV, measure)
+        return Case(identifier, field, parameter, dtype, KOLMOGOROV, measures.kolmogorov)
 
     weights = [case(field) for field in fresh if field in parameters]
     counted = [
@@ -160,8 +156,7 @@ def _forward(name: str, point: StartPoint, dtype: str, mode: str, network: Netwo
 
     truth = point.output(network, training=_MODES[mode])
     identifier, bound = f"network/{name}/{method}/{mode}/{dtype}", bound_of("forward", dtype)
-    measure = partial(measures.relative, truth=truth)
-    case = Case(identifier, returned, truth.shape, dtype, bound, measure, truth)
+    case = Case(identifier, returned, truth, dtype, bound, measures.relative)
     return Problem((*_LOADED, method), ask, (case,))
 
 
@@ -193,7 +188,7 @@ def _gradients(name: str, point: StartPoint, dtype: str) -> Problem:
 
 
 def _step(name: str, point: StartPoint, dtype: str) -> Problem:
-    prefix, bound = f"step/{name}/{dtype}", bound_of("metrics", dtype)
+    prefix = f"step/{name}/{dtype}"
 
     def ask(session: Session) -> Answers:
         inputs = _load(session, point, dtype)
@@ -203,10 +198,10 @@ def _step(name: str, point: StartPoint, dtype: str) -> Problem:
         after = session.call("export_state", {"state": inputs["state"]})["arrays"]
         return _with_unexpected(after, point.step.arrays) | metrics
 
-    losses = []
-    for field in METRIC_NAMES:
-        truth = np.array(point.step.metrics[field])
-        measure = partial(measures.absolute_below_one, truth=truth)
-        losses.append(Case(f"{prefix}/{field}", field, (), None, bound, measure, truth))
+    kind = (None, bound_of("metrics", dtype), measures.absolute_below_one)
+    losses = [
+        Case(f"{prefix}/{field}", field, np.array(point.step.metrics[field]), *kind)
+        for field in METRIC_NAMES
+    ]
     methods = (*_LOADED, "train_step", "export_state")
     return Problem(methods, ask, (*losses, *_arrays("state", prefix, point, dtype)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.conformance.problem import matching
+from shared.conformance.cases import matching
 from shared.files.errors import InputError
 
 _EXPECTED = (

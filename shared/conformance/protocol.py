@@ -50,32 +50,24 @@ class Session(Protocol):
         """
 
 
-def encode(value: Any) -> Any:
-    """Return a value as JSON data: arrays and NumPy's scalars as objects, the rest as it is."""
-    if isinstance(value, Mapping):
-        return {name: encode(inner) for name, inner in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        if value.dtype.name not in DTYPES:
-            raise ProtocolError(f"an array of {value.dtype}; expected one of {', '.join(DTYPES)}")
-        little = np.asarray(value, value.dtype.newbyteorder("<"))
-        data = base64.b64encode(little.tobytes()).decode("ascii")
-        return {"dtype": value.dtype.name, "shape": list(value.shape), "data": data}
-    return value
+def encode(array: object) -> dict[str, Any]:
+    """Return an array, or one of NumPy's scalars, as JSON data."""
+    if not isinstance(array, np.ndarray | np.generic) or array.dtype.name not in DTYPES:
+        kind = getattr(array, "dtype", type(array).__name__)
+        raise ProtocolError(f"an array of {kind}; expected one of {', '.join(DTYPES)}")
+    little = np.asarray(array, array.dtype.newbyteorder("<"))
+    data = base64.b64encode(little.tobytes()).decode("ascii")
+    return {"dtype": array.dtype.name, "shape": list(array.shape), "data": data}
 
 
-def decode(value: Any) -> Any:
-    """Undo `encode`. An array that does not hold what it declares raises ProtocolError."""
-    match value:
-        case [*values]:
-            return [decode(inner) for inner in values]
-        case {"dtype": dtype, "shape": shape, "data": data, **rest} if not rest:
-            return _decode_array(dtype, shape, data)
-        case dict():
-            return {name: decode(inner) for name, inner in value.items()}
-    return value
+def decode(value: dict[str, Any]) -> Any:
+    """Return the array that a JSON object is, or any other object as it is.
 
-
-def _decode_array(dtype: Any, shape: Any, data: Any) -> np.ndarray:
+    An array that does not hold what it declares raises ProtocolError.
+    """
+    if value.keys() != {"dtype", "shape", "data"}:
+        return value
+    dtype, shape, data = value["dtype"], value["shape"], value["data"]
     if dtype not in DTYPES:
         raise ProtocolError(f"an array of dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
@@ -95,7 +87,7 @@ def _decode_array(dtype: Any, shape: Any, data: Any) -> np.ndarray:
 def write_line(message: Mapping[str, Any]) -> bytes:
     """Return a message as a line; nan outside an array raises ProtocolError."""
     try:
-        return json.dumps(encode(message), allow_nan=False).encode() + b"\n"
+        return json.dumps(message, allow_nan=False, default=encode).encode() + b"\n"
     except (TypeError, ValueError) as error:
         raise ProtocolError(f"a message that JSON cannot hold: {error}") from error
 
@@ -104,7 +96,7 @@ def read_line(line: bytes) -> dict[str, Any]:
     """Return the message of a line; raises ProtocolError for anything but a JSON object."""
     shown = line[:80].decode("utf-8", "replace").strip() + (" …" if len(line) > 80 else "")
     try:
-        message = decode(json.loads(line))
+        message = json.loads(line, object_hook=decode)
     except ProtocolError:
         raise
     # RecursionError: nested too deep.

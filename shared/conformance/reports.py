@@ -8,14 +8,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from shared.conformance.verdicts import FAILURES, VERDICTS, Result, counts, is_conformant
+from shared.files.errors import printable
 
 FORMAT_VERSION = 1
 SHOWN = 20
@@ -42,8 +41,7 @@ def print_summary(name: str, results: Sequence[Result], console: Console) -> Non
 
     def show(text: str) -> None:
         # What a process wrote may hold escape sequences and lone surrogates.
-        shown = "".join(c if c.isprintable() else "\ufffd" for c in text)
-        console.print(Text(shown), soft_wrap=True, highlight=False)
+        console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     console.print(_table(results))
     for verdict in ("skipped", "divergent as declared", "loosened"):
@@ -83,23 +81,21 @@ def write_json(path: Path, name: str, results: Sequence[Result]) -> None:
         "implementation": name,
         "conformant": is_conformant(results),
         "counts": counts(results),
-        "cases": [_json_case(result) for result in results],
+        "cases": [
+            {
+                "id": r.case.id,
+                "verdict": r.verdict,
+                "error": r.error if r.error is not None and math.isfinite(r.error) else None,
+                "bound": r.limit,
+                "own_bound": r.case.bound.limit,
+                "unit": r.case.bound.unit,
+                "derivation": r.case.bound.derivation,
+                "message": r.message,
+            }
+            for r in results
+        ],
     }
     path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
-
-
-def _json_case(result: Result) -> dict[str, Any]:
-    bound, error = result.case.bound, result.error
-    return {
-        "id": result.case.id,
-        "verdict": result.verdict,
-        "error": error if error is not None and math.isfinite(error) else None,
-        "bound": result.limit,
-        "own_bound": bound.limit,
-        "unit": bound.unit,
-        "derivation": bound.derivation,
-        "message": result.message,
-    }
 
 
 def write_junit(path: Path, name: str, results: Sequence[Result]) -> None:

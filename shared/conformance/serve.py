@@ -81,23 +81,27 @@ class Server:
         """Return what a method gave under the names of the protocol."""
         match method:
             case "loss":
-                return {field: np.asarray(getattr(made, field)) for field in LOSS_FIELDS}
+                return _arrays({field: getattr(made, field) for field in LOSS_FIELDS})
             case "adam":
-                return dict(zip(("parameter", "m", "v"), map(np.asarray, made), strict=True))
+                return _arrays(dict(zip(("parameter", "m", "v"), made, strict=True)))
             case "create":
                 self._states.append(made)
                 return {"state": len(self._states) - 1}
             case "generate":
-                return {"images": np.asarray(made)}
+                return _arrays({"images": made})
             case "discriminate":
-                return {"scores": np.asarray(made)}
+                return _arrays({"scores": made})
             case "gradients":
-                return {"gradients": {name: np.asarray(array) for name, array in made.items()}}
+                return {"gradients": _arrays(made)}
             case "export_state":
-                return {"arrays": {name: np.asarray(array) for name, array in made.items()}}
+                return {"arrays": _arrays(made)}
             case "train_step":
-                return {"metrics": {name: np.float64(value) for name, value in made.items()}}
+                return {"metrics": _arrays({name: float(value) for name, value in made.items()})}
         return {}  # import_state, synchronize
+
+
+def _arrays(made: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(array) for name, array in made.items()}
 
 
 def _described(error: Exception) -> str:
@@ -121,11 +125,9 @@ def _answer(server: Server, request: dict[str, Any]) -> bytes:
     try:
         result = server.call(request["method"], request["arguments"])
         return write_line({"id": request["id"], "result": result})
-    except RefusedError as error:
-        kind, message = "refused", str(error)
-    except (RequestFailedError, ProtocolError) as error:
-        kind, message = "failed", str(error)
-    return write_line({"id": request["id"], "error": {"kind": kind, "message": message}})
+    except (RefusedError, RequestFailedError, ProtocolError) as error:
+        kind = "refused" if isinstance(error, RefusedError) else "failed"
+        return write_line({"id": request["id"], "error": {"kind": kind, "message": str(error)}})
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.fixtures import load_network_fixture
-from shared.fixtures.make_network import representative_state
+from shared.fixtures.make_network import representative_inputs
 from shared.reference.network import Arrays, forward
 from shared.reference.step import StepResult, train_step
 from shared.spec import SYSTEMS, Conventions, NetworkName, SystemSpec
-from shared.spec.streams import latents, stream
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,14 @@ def start_points() -> dict[str, StartPoint]:
     """Return every start point by the name that its cases have."""
     small = {"width": 4, "channels": 3, "latent_dim": 10, "batch_size": 7}
     fixture = load_network_fixture()
+    from_fixture = (fixture.spec, fixture.arrays, fixture.real_images, fixture.latents)
     linear = _drawn(SYSTEMS["dcgan64-lsgan"].replace(width=4, latent_dim=10, batch_size=3), 1902)
     # A channel without weights: pre-activations of exactly 0 show the gradient at a kink.
     linear.arrays["discriminator/conv_1/kernel"][..., 0] = 0.0
     mlp28 = SYSTEMS["mlp28"].replace(**small)
     two_steps = mlp28.replace(discriminator_steps=2, generator_batch="new_latents")
     return {
-        "dcgan64": StartPoint(
-            fixture.spec, fixture.arrays, fixture.real_images, fixture.latents, BOTH
-        ),
+        "dcgan64": StartPoint(*from_fixture, BOTH),
         "dcgan64-lsgan": linear,
         # Seven images of three channels: conv28 normalises over the batch alone, and one channel
         # would hide a wrong order of features.
@@ -71,13 +69,4 @@ def start_points() -> dict[str, StartPoint]:
 
 
 def _drawn(spec: SystemSpec, seed: int = 0, dtypes: tuple[str, ...] = BOTH) -> StartPoint:
-    arrays = {
-        name: array if name.endswith("/step") else array.astype(np.float64)
-        for name, array in representative_state(spec, seed).items()
-    }
-    count = spec.discriminator_steps * spec.batch_size
-    draw = stream(seed, "conformance/real_images")
-    images = draw.uniform(*spec.image_range, (count, *spec.image_shape))
-    z = latents(spec, seed, 0, spec.latent_batches * spec.batch_size)
-    real, latent = (array.astype(np.float32).astype(np.float64) for array in (images, z))
-    return StartPoint(spec, arrays, real, latent, dtypes)
+    return StartPoint(spec, *representative_inputs(spec, seed, "conformance"), dtypes)

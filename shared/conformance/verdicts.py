@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from shared.conformance.cases import Case, Problem
 from shared.conformance.overrides import Override
-from shared.conformance.problem import Case, Problem
 from shared.conformance.protocol import (
     RefusedError,
     RequestFailedError,
@@ -47,7 +47,7 @@ class Result:
     message: str
 
 
-def run(
+def decide(
     problems: Iterable[Problem],
     session: Session,
     overrides: Mapping[str, Override],
@@ -56,57 +56,63 @@ def run(
     """Return a result for every case; `advance` is called with how many there are, as they come."""
     results: list[Result] = []
     for problem in problems:
-        found = _decide(problem, session, overrides)
-        results.extend(found)
-        advance(len(found))
+        results += _answered(problem, session, overrides)
+        advance(len(problem.cases))
     return results
 
 
-def _decide(problem: Problem, session: Session, overrides: Mapping[str, Override]) -> list[Result]:
-    def without_answer(verdict: Verdict, message: str) -> list[Result]:
-        return [Result(case, verdict, None, case.bound.limit, message) for case in problem.cases]
-
+def _answered(
+    problem: Problem, session: Session, overrides: Mapping[str, Override]
+) -> Iterator[Result]:
     missing = [method for method in problem.methods if method not in session.methods]
-    if missing:
-        return without_answer("skipped", f"no method {', '.join(missing)}")
+    verdict: Verdict = "errored"
     try:
+        if missing:
+            raise RefusedError(f"no method {', '.join(missing)}")
         answers = problem.ask(session)
     except RefusedError as error:
-        return without_answer("skipped", f"refused: {error}")
+        verdict, message = "skipped", str(error) if missing else f"refused: {error}"
     except (RequestFailedError, SessionEndedError) as error:
-        return without_answer("errored", str(error))
+        message = str(error)
     except KeyError as error:
-        return without_answer("errored", f"an answer lacks {error}")
+        message = f"an answer lacks {error}"
     except (TypeError, ValueError) as error:
-        return without_answer("errored", f"an answer of another form: {error}")
-    return [
-        judge(case, answers.get(case.field), session.name, overrides.get(case.id))
-        for case in problem.cases
-    ]
+        message = f"an answer of another form: {error}"
+    else:
+        for case in problem.cases:
+            override = overrides.get(case.id)
+            yield judge(case, answers.get(case.field), session.name, override)
+        return
+    for case in problem.cases:
+        yield Result(case, verdict, None, case.bound.limit, message)
 
 
 def judge(case: Case, answer: Any, implementation: str, override: Override | None) -> Result:
     """Return the verdict on one array that an implementation answered, or None."""
     problem = _of_another_kind(case, answer)
-    error = None if problem else float(case.measure(answer))
+    error = None if problem else float(case.measure(answer, case.truth))
     message = problem or _described(case, answer, error)
-    passes = _is_within(error, case.bound.limit)
+    limit = case.bound.limit
+    passes = _is_within(error, limit)
     verdict: Verdict = "pass" if passes else "fail"
     if override is not None and override.bound is not None:
-        verdict = _by_another_bound(case, error, override.bound)
-        return Result(case, verdict, error, override.bound, f"{message} ({override.reason})")
-    if override is not None:
+        limit = override.bound
+        # A looser bound never makes a pass, not even of what the kit's own bound would let pass.
+        within: Verdict = "loosened" if limit > case.bound.limit else "pass"
+        verdict = within if _is_within(error, limit) else "fail"
+        message = f"{message} ({override.reason})"
+    elif override is not None:
         verdict = "unexpected pass" if passes else "divergent as declared"
         message = f"{message} (declared: {override.reason})"
     elif declared := case.declared.get(implementation):
-        if not problem and np.array_equal(
-            answer.astype(np.float64), np.full(case.shape, declared.observed), equal_nan=True
-        ):
+        observed, reason = declared
+        expected = np.full(case.truth.shape, observed)
+        if not problem and np.array_equal(answer.astype(np.float64), expected, equal_nan=True):
             verdict = "divergent as declared"
         elif passes:
             verdict = "unexpected pass"
-        message = f"{message} (declared {declared.observed}: {declared.reason})"
-    return Result(case, verdict, error, case.bound.limit, message)
+        message = f"{message} (declared {observed}: {reason})"
+    return Result(case, verdict, error, limit, message)
 
 
 def _of_another_kind(case: Case, answer: Any) -> str:
@@ -114,8 +120,8 @@ def _of_another_kind(case: Case, answer: Any) -> str:
         return f"the answer has no {case.field!r}"
     if not isinstance(answer, np.ndarray | np.generic):
         return f"received a {type(answer).__name__}, expected an array"
-    if answer.shape != case.shape:
-        return f"received shape {answer.shape}, expected {case.shape}"
+    if answer.shape != case.truth.shape:
+        return f"received shape {answer.shape}, expected {case.truth.shape}"
     if case.dtype is not None and answer.dtype != np.dtype(case.dtype):
         return f"received dtype {answer.dtype}, expected {case.dtype}"
     return ""
@@ -127,16 +133,9 @@ def _is_within(error: float | None, bound: float) -> bool:
 
 def _described(case: Case, answer: np.ndarray, error: float | None) -> str:
     text = f"off by {error:.3g} {case.bound.unit}"
-    if case.truth is None or error == 0.0:
+    if not isinstance(case.truth, np.ndarray) or error == 0.0:
         return text
     return f"{text}; {worst_element(np.atleast_1d(answer), np.atleast_1d(case.truth))}"
-
-
-def _by_another_bound(case: Case, error: float | None, bound: float) -> Verdict:
-    """A looser bound never makes a pass, not even of what the kit's own bound would let pass."""
-    if not _is_within(error, bound):
-        return "fail"
-    return "loosened" if bound > case.bound.limit else "pass"
 
 
 def counts(results: Iterable[Result]) -> dict[Verdict, int]:

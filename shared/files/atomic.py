@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from shared.files.errors import InputError
+
 
 def write_file_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never half.
@@ -25,6 +27,15 @@ def write_file_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _synchronize(path.parent)
+
+
+def require_place(*paths: Path | None) -> None:
+    """Raise InputError unless a file can be written at each path: to know it before the work."""
+    for path in filter(None, paths):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; name a file in it")
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}; make it or name another")
 
 
 @contextlib.contextmanager

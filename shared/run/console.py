@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TextIO
 
 from shared.files.errors import one_line
@@ -93,6 +93,31 @@ def run_command(program: str, work: Callable[[], int | None], *, debug: bool = F
                 return error.exit_code if isinstance(error, StoppedEarly) else EXIT_INTERRUPTED
             print_error(f"{program}: error: {message}")
             return EXIT_BAD_INPUT
+
+
+def command(
+    program: str,
+    description: str | None,
+    add_options: Callable[[argparse.ArgumentParser], object],
+    work: Callable[[argparse.Namespace], int | None],
+    *,
+    parser_class: type[argparse.ArgumentParser] = argparse.ArgumentParser,
+    **parser_options: Any,
+) -> Callable[..., int]:
+    """Return the `main` of a command: it parses the command line and returns the exit code.
+
+    `work` gets the options; `run_command` says what becomes of its errors.
+    """
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        parser = parser_class(
+            prog=program, description=description, allow_abbrev=False, **parser_options
+        )
+        add_options(parser)
+        options = parser.parse_args(arguments)
+        return run_command(program, lambda: work(options))
+
+    return main
 
 
 def leave_others(code: int) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
+
+import numpy as np
 
 from shared.spec.layers import NETWORKS, Layer, NetworkName
 from shared.spec.systems import SystemSpec
@@ -70,3 +73,10 @@ def optimizer_name(parameter_name: str, moment: Literal["m", "v"] | str) -> str:
     """
     network, rest = parameter_name.split("/", 1)
     return f"{network}_optimizer/{rest}/{moment}"
+
+
+def cast_floats(
+    arrays: Mapping[str, np.ndarray], dtype: type[np.floating] | str
+) -> dict[str, np.ndarray]:
+    """Return arrays with the floating-point ones in another dtype; counters stay as they are."""
+    return {n: a.astype(dtype) if a.dtype.kind == "f" else a for n, a in arrays.items()}

@@ -20,6 +20,7 @@ import numpy as np
 
 from shared.interface import IMPLEMENTATIONS, load_implementation
 from shared.reference.comparison import ExactNumber
+from shared.run.console import command
 from shared.studies.accuracy_sweep import (
     DTYPES,
     EXPLODED,
@@ -31,7 +32,7 @@ from shared.studies.accuracy_sweep import (
     exact,
     measure,
 )
-from shared.studies.common import study_command, text_table, use_cpu
+from shared.studies.common import text_table, use_cpu
 
 TITLES = {
     "bce": "bce and minimax, on logits x",
@@ -228,4 +229,4 @@ def run(options: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-main = study_command("accuracy", __doc__, add_options, run)
+main = command("python -m shared.accuracy", __doc__, add_options, run)

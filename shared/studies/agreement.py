@@ -14,7 +14,8 @@ from shared.interface import IMPLEMENTATIONS, Implementation, load_implementatio
 from shared.reference.comparison import relative_l2
 from shared.reference.differences import gradient_differences, state_differences
 from shared.reference.step import train_step
-from shared.studies.common import study_command, text_table
+from shared.run.console import command
+from shared.studies.common import text_table
 
 DTYPES = ("float64", "float32")
 
@@ -70,4 +71,4 @@ def run(options: argparse.Namespace) -> None:
     print(text_table(rows, "<"))
 
 
-main = study_command("agreement", __doc__, add_options, run)
+main = command("python -m shared.agreement", __doc__, add_options, run)

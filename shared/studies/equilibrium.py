@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shared.files.atomic import require_place
 from shared.interface import (
     IMPLEMENTATIONS,
     Implementation,
@@ -32,10 +33,10 @@ from shared.reference.layers import (
     tanh_backward,
     tanh_forward,
 )
-from shared.run.console import print_error
+from shared.run.console import command, print_error
 from shared.spec import LOSS_NAMES, AdamSpec, Conventions
 from shared.spec.streams import stream
-from shared.studies.common import check_file, study_command, text_table, use_cpu
+from shared.studies.common import text_table, use_cpu
 from shared.studies.optimum import (
     APART,
     HARD,
@@ -277,7 +278,7 @@ def run(options: argparse.Namespace) -> int:
         LineDiscriminator(loss, options.seed)  # refuses a seed that the streams do not have
     if options.steps < 1:
         raise ValueError(f"steps must be at least 1, received {options.steps}")
-    check_file(options.plot)
+    require_place(options.plot)
     use_cpu()  # the numbers are few
     implementations = load_implementations(options.implementations)
     for name, p in (("p_d", densities.real), ("p_g", densities.fake)):
@@ -296,4 +297,4 @@ def run(options: argparse.Namespace) -> int:
     return 0 if all(r.is_optimal for r in results) else 1
 
 
-main = study_command("equilibrium", __doc__, add_options, run)
+main = command("python -m shared.equilibrium", __doc__, add_options, run)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from shared.data.dataset import ImageDataset, load_dataset, to_pixels
-from shared.files.atomic import write_file_atomically
+from shared.files.atomic import require_place, write_file_atomically
 from shared.files.checkpoint import Checkpoint, read_checkpoint
 from shared.interface import (
     IMPLEMENTATIONS,
@@ -30,11 +30,12 @@ from shared.interface import (
 )
 from shared.quality.fidelity import Fidelity, fidelity, require_fidelity
 from shared.quality.metrics import FlatImagesError, pyramid_sizes, sliced_wasserstein_distance
+from shared.run.console import command
 from shared.run.folder import RunFolder
 from shared.run.pictures import save_png
 from shared.spec import SystemSpec
 from shared.spec.streams import MAXIMUM_SEED, latents, stream
-from shared.studies.common import check_file, study_command, text_table
+from shared.studies.common import text_table
 
 BATCH_SIZE = 64
 DEFAULT_SAMPLES = 1024
@@ -275,7 +276,7 @@ def _check_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--seed must be between 0 and {MAXIMUM_SEED}, received {options.seed}")
     if options.feature_weights and not options.fid:
         raise ValueError("--feature-weights is received without --fid; expected both or neither")
-    check_file(options.json)
+    require_place(options.json)
     folder = options.save_samples
     if folder and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--save-samples {folder} is taken; expected an empty folder or a new one")
@@ -332,4 +333,4 @@ def run(options: argparse.Namespace) -> None:
         write_file_atomically(options.json, json.dumps(result, indent=2).encode())
 
 
-main = study_command("evaluate", __doc__, add_options, run)
+main = command("python -m shared.evaluate", __doc__, add_options, run)

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from shared.files.atomic import require_place
 from shared.reference.layers import Array, sigmoid_backward, sigmoid_forward
 from shared.reference.losses import discriminator_half, generator_loss
+from shared.run.console import command
 from shared.spec import LOSS_NAMES, Conventions, check_loss
-from shared.studies.common import check_file, study_command
 
 ROLES = ("real", "fake", "generator")
 """Whose loss: D's on a real image, D's on a fake one, G's on a fake one."""
@@ -118,10 +119,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Draw the picture."""
-    check_file(options.out)
+    require_place(options.out)
     scores = np.linspace(-6.0, 6.0, 241)
     plot(loss_curves(scores), scores, options.out)
     print(f"wrote {options.out}")
 
 
-main = study_command("loss_curves", __doc__, add_options, run)
+main = command("python -m shared.loss_curves", __doc__, add_options, run)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from shared.data.dataset import Batches, load_dataset
+from shared.files.atomic import require_place
 from shared.interface import (
     IMPLEMENTATIONS,
     METRIC_NAMES,
@@ -26,9 +27,10 @@ from shared.interface import (
     check_arrays,
 )
 from shared.reference.differences import drifts, state_differences
+from shared.run.console import command
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec, state_shapes
 from shared.spec.streams import latents, stream
-from shared.studies.common import check_file, study_command, text_table
+from shared.studies.common import text_table
 from shared.studies.other_process import load_trainer
 
 Arrays = dict[str, np.ndarray]
@@ -318,8 +320,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit code."""
-    check_file(options.plot)
-    check_file(options.json)
+    require_place(options.plot, options.json)
     spec = SYSTEMS[options.system].replace(width=options.width, batch_size=options.batch_size)
     spec = spec.replace(loss=options.loss or spec.loss)
     images = training_images(options.images, spec, options.seed)
@@ -347,4 +348,4 @@ def run(options: argparse.Namespace) -> int:
     return 1 if any(first_divergence(curve, bounds) for curve in curves.values()) else 0
 
 
-main = study_command("trajectory", __doc__, add_options, run)
+main = command("python -m shared.trajectory", __doc__, add_options, run)

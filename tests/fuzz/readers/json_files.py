@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import json
+import math
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -64,7 +65,7 @@ def read_losses(path: Path) -> None:
     for case in load_loss_cases(path):
         assert case.real_scores.dtype == case.fake_scores.dtype == float
         assert len(case.expected["generator_fake_gradient"]) == len(case.fake_scores)
-        assert case.declared("tf", "generator") in (None, "nan", "inf", "-inf")
+        assert not any(math.isfinite(number) for number, _ in case.declared("generator").values())
         assert isinstance(case.id, str)
 
 

@@ -6,42 +6,35 @@ import dataclasses
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from shared.conformance.bounds import Bound
 from shared.conformance.protocol import Session
+from shared.spec.layers import Parameter
 
 Answers = Mapping[str, np.ndarray]
-Measure = Callable[[np.ndarray], float]
-
-
-@dataclass(frozen=True)
-class Declared:
-    """What one implementation is known to give instead of the truth, and why."""
-
-    observed: float
-    reason: str
 
 
 @dataclass(frozen=True)
 class Case:
     """One array that has a truth.
 
-    `id` never changes. `field` is its name among the problem's answers. `dtype` None takes any.
-    `measure` returns an answer's error in the unit of the bound, nan where it has none. `truth` is
-    float64 and may be None where a distribution is compared. `declared` is by the name of an
-    implementation of this repository.
+    `id` never changes. `field` is its name among the problem's answers. `truth` is what is
+    expected: numbers, or a parameter whose distribution they must have. `dtype` None takes any.
+    `measure` returns an answer's error in the unit of the bound from answer and truth, nan where
+    it has none. `declared`, by the name of an implementation of this repository: the number that
+    it is known to give instead of the truth, and why.
     """
 
     id: str
     field: str
-    shape: tuple[int, ...]
+    truth: np.ndarray | Parameter
     dtype: str | None
     bound: Bound
-    measure: Measure
-    truth: np.ndarray | None = None
-    declared: Mapping[str, Declared] = dataclasses.field(default_factory=dict)
+    measure: Callable[[np.ndarray, Any], float]
+    declared: Mapping[str, tuple[float, str]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
