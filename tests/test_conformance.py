@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.conformance import bounds, measures
+from shared.conformance import bounds
 from shared.conformance.cases import Problem, cases_of, selected
 from shared.conformance.command import all_problems
 from shared.conformance.function_cases import EPSILONS, MAGNITUDES
+from shared.conformance.network_cases import StartPoint, start_points
 from shared.conformance.serve import Server
-from shared.conformance.start_points import StartPoint, start_points
 from shared.conformance.verdicts import Result, counts, decide
 from shared.fixtures import load_network_fixture
 from shared.fixtures.make_network import KINK_MARGIN
@@ -235,7 +235,7 @@ DISTRIBUTIONS = {
 def test_kolmogorov_tells_distributions_apart(drawn: str, expected: str) -> None:
     numbers = DISTRIBUTIONS[drawn](stream(1, "test"), 20_000)
     parameter = Parameter("kernel", numbers.shape, Initializer(expected, 0.0, 0.02), 1)
-    error = measures.kolmogorov(numbers.astype(np.float32), parameter)
+    error = bounds.kolmogorov(numbers.astype(np.float32), parameter)
     assert (error <= bounds.KOLMOGOROV.limit) == (drawn == expected), error
 
 
@@ -243,7 +243,7 @@ def test_kolmogorov_tells_distributions_apart(drawn: str, expected: str) -> None
 def test_one_number_outside_the_support_fails(distribution: str, support: float) -> None:
     """As where a normal distribution was not cut, among too few numbers to tell otherwise."""
     parameter = Parameter("kernel", (3,), Initializer(distribution, 0.0, 0.02), 1)
-    measure = functools.partial(measures.kolmogorov, truth=parameter)
+    measure = functools.partial(bounds.kolmogorov, truth=parameter)
     edge = np.float32(support * 0.02)
     assert measure(np.array([-edge, 0.0, edge])) < bounds.KOLMOGOROV.limit
     assert measure(np.array([-edge, 0.0, 1.01 * edge])) == np.inf
@@ -254,9 +254,9 @@ def test_kolmogorov_is_scipys() -> None:
     numbers = stream(2, "test").normal(1.0, 0.02, 500)
     parameter = Parameter("scale", (500,), Initializer("normal", 1.0, 0.02), 1)
     expected = stats.kstest(numbers, "norm", args=(1.0, 0.02)).statistic * 500**0.5
-    assert measures.kolmogorov(numbers, parameter) == pytest.approx(expected, rel=1e-12)
+    assert bounds.kolmogorov(numbers, parameter) == pytest.approx(expected, rel=1e-12)
 
 
 def test_an_error_beyond_every_float_is_infinite() -> None:
     truth = np.array([Fraction(1, 10**300)])
-    assert measures.ulp(np.array([1e300]), truth, dtype="float64") == np.inf
+    assert bounds.ulp(np.array([1e300]), truth, dtype="float64") == np.inf

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from shared.conformance import measures
-from shared.conformance.bounds import Bound
-from shared.conformance.cases import Case, Problem, cases_of, matching, selected
+from shared.conformance.bounds import Bound, relative
+from shared.conformance.cases import Case, Override, Problem, cases_of, matching, selected
 from shared.conformance.command import all_problems
-from shared.conformance.overrides import Override, load_overrides
+from shared.conformance.overrides import load_overrides
 from shared.conformance.protocol import RefusedError, RequestFailedError, SessionEndedError
 from shared.conformance.reports import headline, print_summary, write_json, write_junit
 from shared.conformance.serve import Server
@@ -29,7 +28,7 @@ BOUND = Bound(1e-6, "relative L2", "for a test")
 
 
 def case(identifier: str = "loss/one", **changes: Any) -> Case:
-    return Case(identifier, "x", TRUTH, "float64", BOUND, measures.relative, **changes)
+    return Case(identifier, "x", TRUTH, "float64", BOUND, relative, **changes)
 
 
 RIGHT, NEAR, WRONG = TRUTH * (1 + 1e-9), TRUTH * (1 + 1e-4), TRUTH * 2
@@ -98,7 +97,7 @@ def test_a_failure_names_the_worst_element() -> None:
 def test_what_the_fixture_declares_holds_for_one_implementation(
     name: str, answer: np.ndarray, verdict: str
 ) -> None:
-    declared = case(declared={"tf": (float("nan"), "inf - inf")})
+    declared = case(declared={"tf": Override("loss/one", "inf - inf", None, float("nan"))})
     assert judge(declared, answer, name, None).verdict == verdict
 
 

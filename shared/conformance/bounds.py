@@ -1,4 +1,4 @@
-"""How far an answer may be from the truth, and why that far.
+"""How far an answer may be from the truth, why that far, and how its error is measured.
 
 Each bound has a derivation in words. `tests/test_conformance.py` holds these numbers against those
 of the tests of this repository's own implementations, where they were measured.
@@ -6,7 +6,16 @@ of the tests of this repository's own implementations, where they were measured.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
+
+from shared.reference.comparison import relative_l2, ulp_error
+from shared.spec.layers import Initializer, Parameter
+
+# A float32 number may lie outside the support of its distribution by its own rounding.
+_SUPPORT_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -75,3 +84,56 @@ def bound_of(kind: str, dtype: str, architecture: str = "") -> Bound:
         return _CONV28_FLOAT32
     float64, float32, unit, derivation = _BOUNDS[kind]
     return Bound(float64 if dtype == "float64" else float32, unit, derivation)
+
+
+# The error of an answer against its truth, in the unit of its bound; nan where it has none.
+
+
+def ulp(actual: np.ndarray, truth: np.ndarray, *, dtype: str, floor: float = 0.0) -> float:
+    """Return the largest error of any number in ULP; the truth is an array of ExactNumber."""
+    pairs = zip(np.ravel(actual), np.ravel(truth), strict=True)
+    return max(ulp_error(number, exact, dtype, floor=floor) for number, exact in pairs)
+
+
+def relative(actual: np.ndarray, truth: np.ndarray, *, sizes: np.ndarray | float = 1.0) -> float:
+    """Return the relative L2 error, every number first divided by its own size."""
+    return relative_l2(np.asarray(actual, np.float64) / sizes, truth / sizes)
+
+
+def different(actual: np.ndarray, truth: np.ndarray) -> float:
+    """Return how many numbers are not the same."""
+    return float(np.count_nonzero(actual != truth))
+
+
+def absolute_below_one(actual: np.ndarray, truth: np.ndarray) -> float:
+    """Return |actual - truth| over max(1, |truth|)."""
+    return float(abs(actual - truth) / max(1.0, abs(truth)))
+
+
+def kolmogorov(actual: np.ndarray, truth: Parameter) -> float:
+    """Return √n times the largest distance of the empirical distribution from the parameter's.
+
+    inf for a number outside its support.
+    """
+    law = truth.initializer
+    if law.distribution == "uniform_fan_in":
+        law = Initializer("uniform", 0.0, truth.fan_in**-0.5)
+    drawn = (np.sort(actual.astype(np.float64), axis=None) - law.mean) / law.scale
+    support = {"uniform": 1.0, "truncated_normal": 2.0}.get(law.distribution, math.inf)
+    if not np.isfinite(drawn).all() or np.abs(drawn).max() > support + _SUPPORT_ROUNDING:
+        return math.inf
+    expected = _cumulative(law.distribution, drawn)
+    steps = np.arange(drawn.size + 1) / drawn.size
+    distance = max((steps[1:] - expected).max(), (expected - steps[:-1]).max())
+    return float(math.sqrt(drawn.size) * distance)
+
+
+def _cumulative(distribution: str, x: np.ndarray) -> np.ndarray:
+    """Return the distribution function of standardised draws."""
+    if distribution == "uniform":
+        return np.clip((x + 1.0) / 2.0, 0.0, 1.0)
+    normal = np.array([0.5 * math.erfc(-number / math.sqrt(2.0)) for number in x])
+    if distribution == "normal":
+        return normal
+    outside = 0.5 * math.erfc(math.sqrt(2.0))  # below -2
+    return np.clip((normal - outside) / (1.0 - 2.0 * outside), 0.0, 1.0)

@@ -18,14 +18,26 @@ Answers = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
+class Override:
+    """What holds for the cases that a pattern matches; `bound` is None for a divergence.
+
+    `observed`: the one number that diverges as declared; None takes any.
+    """
+
+    pattern: str
+    reason: str
+    bound: float | None
+    observed: float | None = None
+
+
+@dataclass(frozen=True)
 class Case:
     """One array that has a truth.
 
     `id` never changes. `field` is its name among the problem's answers. `truth` is what is
     expected: numbers, or a parameter whose distribution they must have. `dtype` None takes any.
     `measure` returns an answer's error in the unit of the bound from answer and truth, nan where
-    it has none. `declared`, by the name of an implementation of this repository: the number that
-    it is known to give instead of the truth, and why.
+    it has none. `declared`: what holds for implementations of this repository, by their name.
     """
 
     id: str
@@ -34,7 +46,7 @@ class Case:
     dtype: str | None
     bound: Bound
     measure: Callable[[np.ndarray, Any], float]
-    declared: Mapping[str, tuple[float, str]] = dataclasses.field(default_factory=dict)
+    declared: Mapping[str, Override] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)

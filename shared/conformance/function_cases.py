@@ -18,9 +18,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from shared.conformance import measures
+from shared.conformance import bounds
 from shared.conformance.bounds import Bound, bound_of
-from shared.conformance.cases import Answers, Case, Problem
+from shared.conformance.cases import Answers, Case, Override, Problem
 from shared.conformance.protocol import Session
 from shared.fixtures import LossCase, load_loss_cases
 from shared.fixtures.load import LOSS_FIELDS
@@ -42,9 +42,6 @@ def function_problems() -> Iterator[Problem]:
         yield _loss_problem(case, dtype)
     for start, epsilon, dtype in itertools.product(STARTS, EPSILONS, DTYPES):
         yield _adam_problem(start, AdamSpec(learning_rate=1.0, epsilon=epsilon), dtype)
-
-
-# --- losses ----------------------------------------------------------------------------------
 
 
 def _loss_problem(case: LossCase, dtype: str) -> Problem:
@@ -70,12 +67,13 @@ def _loss_case(case: LossCase, dtype: str, field: str) -> Case:
         "of one sign adds at most n."
     )
     bound = Bound(case.tolerance[what], "ULP", derivation)
-    measure = functools.partial(measures.ulp, dtype=dtype, floor=floor)
-    identifier, declared = f"loss/{case.id}/{dtype}/{field}", case.declared(field)
+    measure = functools.partial(bounds.ulp, dtype=dtype, floor=floor)
+    identifier = f"loss/{case.id}/{dtype}/{field}"
+    declared = {
+        implementation: Override(identifier, reason, None, observed)
+        for implementation, (observed, reason) in case.declared(field).items()
+    }
     return Case(identifier, field, truth, dtype, bound, measure, declared)
-
-
-# --- Adam ------------------------------------------------------------------------------------
 
 
 def _adam_problem(start: str, settings: AdamSpec, dtype: str) -> Problem:
@@ -109,7 +107,7 @@ def _adam_problem(start: str, settings: AdamSpec, dtype: str) -> Problem:
         parameter, m, v = adam_update(parameter, g, (m, v), number, settings, Conventions())
         for (name, size), truth in zip(sizes.items(), (parameter, m, v), strict=True):
             identifier, field = f"{prefix}/update-{number}/{name}", f"{number}/{name}"
-            measure = functools.partial(measures.relative, sizes=size)
+            measure = functools.partial(bounds.relative, sizes=size)
             cases.append(Case(identifier, field, truth, dtype, bound_of("adam", dtype), measure))
     return Problem(("adam",), ask, tuple(cases))
 

@@ -6,22 +6,27 @@ network/<system>/discriminate/<mode>/<dtype>
 network/<system>/unmoved/<dtype>            arrays that forward passes changed
 network/<system>/gradients/<dtype>/<array>
 step/<system>/<dtype>/<array or loss>       one training step
+
+They start from narrow systems whose numbers are all float32 numbers, so that both dtypes start
+from exactly the same point.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from shared.conformance import measures
+from shared.conformance import bounds
 from shared.conformance.bounds import EXACT, KOLMOGOROV, bound_of
 from shared.conformance.cases import Answers, Case, Problem
 from shared.conformance.protocol import Session
-from shared.conformance.start_points import StartPoint, start_points
+from shared.fixtures import load_network_fixture
+from shared.fixtures.make_network import representative_inputs
 from shared.interface import METRIC_NAMES
 from shared.reference.differences import (
     Arrays,
@@ -30,7 +35,9 @@ from shared.reference.differences import (
     gradient_differences,
     state_differences,
 )
-from shared.spec import NETWORKS, SYSTEMS, NetworkName
+from shared.reference.network import forward
+from shared.reference.step import StepResult, train_step
+from shared.spec import NETWORKS, SYSTEMS, Conventions, NetworkName, SystemSpec
 from shared.spec.state_arrays import cast_floats
 from shared.spec.streams import initial_state
 
@@ -41,6 +48,59 @@ _FORWARD = {
     "generator": ("generate", "latents", "images"),
     "discriminator": ("discriminate", "images", "scores"),
 }
+_DTYPES = ("float64", "float32")
+
+
+@dataclass(frozen=True)
+class StartPoint:
+    """A state, the images NHWC and latents of one step, and the dtypes that it is good for.
+
+    Good for float32 is only a point without a pre-activation so near a kink that rounding turns
+    it; `tests/test_conformance.py` measures the margin.
+    """
+
+    spec: SystemSpec
+    arrays: Arrays
+    real_images: np.ndarray
+    latents: np.ndarray
+    dtypes: tuple[str, ...]
+
+    @functools.cached_property
+    def step(self) -> StepResult:
+        """What one step computes, by the float64 reference."""
+        return train_step(self.spec, self.arrays, self.real_images, self.latents)
+
+    def output(self, network: NetworkName, *, training: bool) -> np.ndarray:
+        """Return the images of the latents or the scores of the real images."""
+        x = self.latents if network == "generator" else self.real_images
+        c = Conventions()
+        return forward(self.spec, network, self.arrays, x, c, training=training).output
+
+
+def start_points() -> dict[str, StartPoint]:
+    """Return every start point by the name that its cases have."""
+    small = {"width": 4, "channels": 3, "latent_dim": 10, "batch_size": 7}
+    fixture = load_network_fixture()
+    from_fixture = (fixture.spec, fixture.arrays, fixture.real_images, fixture.latents)
+    linear = _drawn(SYSTEMS["dcgan64-lsgan"].replace(width=4, latent_dim=10, batch_size=3), 1902)
+    # A channel without weights: pre-activations of exactly 0 show the gradient at a kink.
+    linear.arrays["discriminator/conv_1/kernel"][..., 0] = 0.0
+    mlp28 = SYSTEMS["mlp28"].replace(**small)
+    two_steps = mlp28.replace(discriminator_steps=2, generator_batch="new_latents")
+    return {
+        "dcgan64": StartPoint(*from_fixture, _DTYPES),
+        "dcgan64-lsgan": linear,
+        # Seven images of three channels: conv28 normalises over the batch alone, and one channel
+        # would hide a wrong order of features.
+        "conv28": _drawn(SYSTEMS["conv28"].replace(**small)),
+        "mlp28": _drawn(mlp28),
+        # Goodfellow's Algorithm 1 with k = 2; its kinks are not looked at.
+        "mlp28-algorithm-1": _drawn(two_steps, dtypes=("float64",)),
+    }
+
+
+def _drawn(spec: SystemSpec, seed: int = 0, dtypes: tuple[str, ...] = _DTYPES) -> StartPoint:
+    return StartPoint(spec, *representative_inputs(spec, seed, "conformance"), dtypes)
 
 
 def network_problems() -> Iterator[Problem]:
@@ -70,11 +130,8 @@ def _load(session: Session, point: StartPoint, dtype: str) -> dict[str, Any]:
     return {"state": state, "real_images": images, "latents": z}
 
 
-# --- cases -----------------------------------------------------------------------------------
-
-
 def _exact(identifier: str, field: str, truth: np.ndarray, dtype: str) -> Case:
-    return Case(identifier, field, truth, dtype, EXACT, measures.different)
+    return Case(identifier, field, truth, dtype, EXACT, bounds.different)
 
 
 def _none(identifier: str, field: str) -> Case:
@@ -96,7 +153,7 @@ def _arrays(kind: str, prefix: str, point: StartPoint, dtype: str) -> Iterator[C
             continue
         what = "drift" if field in drifting else kind
         bound = bound_of(what, dtype, point.spec.architecture)
-        measure = partial(_difference, what, point, expected, field)
+        measure = functools.partial(_difference, what, point, expected, field)
         yield Case(f"{prefix}/{field}", field, truth, dtype, bound, measure)
     yield _none(f"{prefix}/unexpected-arrays", "unexpected")
 
@@ -104,7 +161,7 @@ def _arrays(kind: str, prefix: str, point: StartPoint, dtype: str) -> Iterator[C
 _DIFFERENCES: dict[str, Callable[..., dict[str, float]]] = {
     "gradients": gradient_differences,
     "state": state_differences,
-    "drift": partial(drifts, steps=1),
+    "drift": functools.partial(drifts, steps=1),
 }
 
 
@@ -114,9 +171,6 @@ def _difference(
     """Return one array's difference by a function that compares all of them."""
     differences = _DIFFERENCES[what]
     return differences(point.spec, actual=expected | {field: actual}, expected=expected)[field]
-
-
-# --- problems --------------------------------------------------------------------------------
 
 
 def _created(name: str, point: StartPoint, dtype: str) -> Problem:
@@ -135,7 +189,7 @@ def _created(name: str, point: StartPoint, dtype: str) -> Problem:
         parameter, identifier = parameters[field], f"{prefix}/{field}"
         if parameter.initializer.distribution == "constant":
             return _exact(identifier, field, fresh[field], dtype)
-        return Case(identifier, field, parameter, dtype, KOLMOGOROV, measures.kolmogorov)
+        return Case(identifier, field, parameter, dtype, KOLMOGOROV, bounds.kolmogorov)
 
     weights = [case(field) for field in fresh if field in parameters]
     counted = [
@@ -156,7 +210,7 @@ def _forward(name: str, point: StartPoint, dtype: str, mode: str, network: Netwo
 
     truth = point.output(network, training=_MODES[mode])
     identifier, bound = f"network/{name}/{method}/{mode}/{dtype}", bound_of("forward", dtype)
-    case = Case(identifier, returned, truth, dtype, bound, measures.relative)
+    case = Case(identifier, returned, truth, dtype, bound, bounds.relative)
     return Problem((*_LOADED, method), ask, (case,))
 
 
@@ -198,7 +252,7 @@ def _step(name: str, point: StartPoint, dtype: str) -> Problem:
         after = session.call("export_state", {"state": inputs["state"]})["arrays"]
         return _with_unexpected(after, point.step.arrays) | metrics
 
-    kind = (None, bound_of("metrics", dtype), measures.absolute_below_one)
+    kind = (None, bound_of("metrics", dtype), bounds.absolute_below_one)
     losses = [
         Case(f"{prefix}/{field}", field, np.array(point.step.metrics[field]), *kind)
         for field in METRIC_NAMES

@@ -6,11 +6,10 @@ import json
 import sys
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.conformance.cases import matching
+from shared.conformance.cases import Override, matching
 from shared.files.errors import InputError
 
 _EXPECTED = (
@@ -18,15 +17,6 @@ _EXPECTED = (
     '{"bound": 1e-9, "reason": "…"}, with a finite bound of at least 0 and a reason that says why'
 )
 _LARGEST = sys.float_info.max
-
-
-@dataclass(frozen=True)
-class Override:
-    """What holds for the cases that a pattern matches; `bound` is None for a divergence."""
-
-    pattern: str
-    reason: str
-    bound: float | None
 
 
 def load_overrides(path: Path, identifiers: Sequence[str]) -> dict[str, Override]:

@@ -9,8 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from shared.conformance.cases import Case, Problem
-from shared.conformance.overrides import Override
+from shared.conformance.cases import Case, Override, Problem
 from shared.conformance.protocol import (
     RefusedError,
     RequestFailedError,
@@ -95,6 +94,7 @@ def judge(case: Case, answer: Any, implementation: str, override: Override | Non
     limit = case.bound.limit
     passes = _is_within(error, limit)
     verdict: Verdict = "pass" if passes else "fail"
+    override = override or case.declared.get(implementation)
     if override is not None and override.bound is not None:
         limit = override.bound
         # A looser bound never makes a pass, not even of what the kit's own bound would let pass.
@@ -102,16 +102,15 @@ def judge(case: Case, answer: Any, implementation: str, override: Override | Non
         verdict = within if _is_within(error, limit) else "fail"
         message = f"{message} ({override.reason})"
     elif override is not None:
-        verdict = "unexpected pass" if passes else "divergent as declared"
-        message = f"{message} (declared: {override.reason})"
-    elif declared := case.declared.get(implementation):
-        observed, reason = declared
-        expected = np.full(case.truth.shape, observed)
-        if not problem and np.array_equal(answer.astype(np.float64), expected, equal_nan=True):
-            verdict = "divergent as declared"
-        elif passes:
+        observed = override.observed
+        what = "declared" if observed is None else f"declared {observed}"
+        message = f"{message} ({what}: {override.reason})"
+        if passes:
             verdict = "unexpected pass"
-        message = f"{message} (declared {observed}: {reason})"
+        elif observed is None or (
+            not problem and np.array_equal(answer, np.full(answer.shape, observed), equal_nan=True)
+        ):
+            verdict = "divergent as declared"
     return Result(case, verdict, error, limit, message)
 
 

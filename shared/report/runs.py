@@ -108,18 +108,18 @@ def _read_description(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str,
         )
     try:
         content = json.loads(folder.description.read_text(encoding="utf-8"))
-        spec, sessions = dict(content["spec"]), [dict(s) for s in content["sessions"]]
-        for session in sessions:
-            session["options"] = dict(session["options"])
-            session["versions"] = dict(session.get("versions", {}))
+        sessions = [
+            {**s, "options": dict(s["options"]), "versions": dict(s.get("versions", {}))}
+            for s in content["sessions"]
+        ]
         sessions[-1]  # there is at least one
+        return dict(content["spec"]), sessions
     except (ValueError, TypeError, LookupError) as error:  # of json.loads, dict() and the look-ups
         raise ReportError(
             f"{folder.description}: expected what training writes (spec, and one or more sessions "
             "with their options), found another or damaged file "
             f"({type(error).__name__}: {error}); name the folder of another run"
         ) from error
-    return spec, sessions
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> tuple[np.ndarray, list[str]]:

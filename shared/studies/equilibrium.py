@@ -9,6 +9,7 @@ every discriminator does, 1 where one does not, 2 for bad input.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -223,9 +224,8 @@ def plot(results: Sequence[Result], densities: Densities, labels: Labels, path: 
         shown = [r for r in results if r.loss == loss]
         # The curves lie on one another: each is thinner than the one below it.
         widths = np.linspace(9.0, 2.0, len(shown))
-        colours = ("0.8", "tab:orange", "tab:purple", "tab:cyan")
-        for i, (r, width) in enumerate(zip(shown, widths, strict=True)):
-            colour = colours[i % len(colours)]
+        colours = itertools.cycle(("0.8", "tab:orange", "tab:purple", "tab:cyan"))
+        for r, width, colour in zip(shown, widths, colours, strict=False):
             axes.plot(x, r.answers, color=colour, linewidth=width, label=r.implementation)
         best = optimum(densities, x, labels)
         axes.plot(x, best, color="black", linewidth=1.2, linestyle="--", label="optimum D*")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -47,9 +48,6 @@ Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 
 The last is FLOOR, two sets of real images that share none.
 """
-
-
-# --- the run ---------------------------------------------------------------------------------
 
 
 def open_checkpoint(folder: Path, step: int | None = None) -> Checkpoint:
@@ -109,9 +107,6 @@ def choose_implementation(name: str, writer: object) -> Implementation:
     raise MissingFrameworkError(f"no framework can generate images: {'; '.join(missing)}")
 
 
-# --- the images ------------------------------------------------------------------------------
-
-
 def generate_pixels(
     implementation: Implementation,
     state: State,
@@ -126,7 +121,7 @@ def generate_pixels(
     one is not finite, which `to_pixels` would make black.
     """
     batches = []
-    for batch in range(-(-count // BATCH_SIZE)):
+    for batch in range(math.ceil(count / BATCH_SIZE)):
         drawn = latents(spec, seed, batch, BATCH_SIZE, purpose="evaluation").astype(dtype)
         images = implementation.generate(state, drawn)
         if not np.isfinite(images).all():
@@ -176,9 +171,6 @@ def save_images(folder: Path, pixels: np.ndarray) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(pixels):
         save_png(folder / f"sample_{i:06d}.png", image)
-
-
-# --- the figures -----------------------------------------------------------------------------
 
 
 def measure(pairs: Pairs, seed: int) -> dict[str, dict[str, Any]]:
@@ -238,9 +230,6 @@ def fidelity_table(measured: dict[str, Fidelity]) -> str:
         values = (one.fid, 1000 * one.kid, 1000 * one.kid_deviation)
         table.append([name, *(f"{value:.2f}" for value in values)])
     return text_table(table, "<>")
-
-
-# --- the command -----------------------------------------------------------------------------
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

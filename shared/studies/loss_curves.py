@@ -8,6 +8,7 @@ The values are those of the NumPy reference. Bad input is exit code 2.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +20,10 @@ from shared.reference.losses import discriminator_half, generator_loss
 from shared.run.console import command
 from shared.spec import LOSS_NAMES, Conventions, check_loss
 
-ROLES = ("real", "fake", "generator")
-"""Whose loss: D's on a real image, D's on a fake one, G's on a fake one."""
+ROLES = {"real": "D on real images", "fake": "D on fake images", "generator": "G"}
+"""Whose loss: that of the discriminator on a real image, on a fake one, of the generator."""
 
 OUT = Path("docs/images/loss_curves.png")
-
-_TITLES = {"real": "D on real images", "fake": "D on fake images", "generator": "G"}
 # (colour, width, line): where losses coincide, the thinner lines show on the thicker.
 _STYLES = {
     "bce": ("tab:blue", 5.0, "-"),
@@ -67,19 +66,17 @@ def loss_curve(loss: str, role: str, scores: Array) -> Curve:
     check_loss(loss)
     if role not in ROLES:
         raise ValueError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
+    c = Conventions()
+    of_one_score: Callable[[Array], tuple[float, Array]] = {
+        "real": lambda x: discriminator_half(loss, x, c.real_label, c),
+        "fake": lambda x: discriminator_half(loss, x, c.fake_label, c),
+        "generator": lambda x: generator_loss(loss, x, c),
+    }[role]
     inputs, saved = sigmoid_forward(scores) if loss == "bce_probs" else (scores, None)
     # Batches of one: the reference returns the mean of a batch.
-    values, gradients = zip(*(_one_score(loss, role, x) for x in inputs[:, None]), strict=True)
+    values, gradients = zip(*map(of_one_score, inputs[:, None]), strict=True)
     gradient = np.concatenate(gradients)
     return Curve(np.array(values), gradient if saved is None else sigmoid_backward(saved, gradient))
-
-
-def _one_score(loss: str, role: str, score: Array) -> tuple[float, Array]:
-    conventions = Conventions()
-    if role == "generator":
-        return generator_loss(loss, score, conventions)
-    label = conventions.real_label if role == "real" else conventions.fake_label
-    return discriminator_half(loss, score, label, conventions)
 
 
 def loss_curves(scores: Array) -> dict[tuple[str, str], Curve]:
@@ -98,7 +95,7 @@ def plot(curves: dict[tuple[str, str], Curve], scores: Array, path: Path) -> Non
             style = {"color": colour, "linewidth": width, "linestyle": line, "label": loss}
             above.plot(scores, curves[loss, role].value, **style)
             below.plot(scores, curves[loss, role].gradient, **style)
-        above.set_title(_TITLES[role])
+        above.set_title(ROLES[role])
         for text, point, place in _NOTES[role]:
             below.annotate(text, point, place, fontsize="small", arrowprops=_ARROW, bbox=_BOX)
         for axes in (above, below):
