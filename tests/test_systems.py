@@ -312,19 +312,28 @@ EXPERIMENTS = {
 ONE_STEP = Bounds(loss=1e-12, tensor=1e-11, drift=1e-4)
 
 
-def experiment(name: str, images: str, steps: int) -> Experiment:
+class WithoutMoments(Experiment):
+    """An experiment whose states all have moments of zero when they are compared."""
+
+    def train(self, *arguments: object) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        losses, arrays = super().train(*arguments)
+        moments = {n: np.zeros_like(a) for n, a in arrays.items() if n.endswith(("/m", "/v"))}
+        return losses, arrays | moments
+
+
+def experiment(
+    name: str, images: str, steps: int, kind: type[Experiment] = Experiment
+) -> Experiment:
     spec, seed = EXPERIMENTS[name]
-    return Experiment(
-        spec, training_images(images, spec, seed), steps=steps, seed=seed, dtype="float64"
-    )
+    return kind(spec, training_images(images, spec, seed), steps=steps, seed=seed, dtype="float64")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_hundred_steps(name: str) -> None:
-    trainers = installed_implementations(at_least=2)
-    curves = compare(trainers, experiment(name, "noise", 100), moments=name != "conv28")
-    require_within(curves, BOUNDS["float64"])
+    kind = WithoutMoments if name == "conv28" else Experiment
+    run = experiment(name, "noise", 100, kind)
+    require_within(compare(installed_implementations(at_least=2), run), BOUNDS["float64"])
 
 
 @pytest.mark.slow

@@ -30,8 +30,7 @@ from shared.run.console import command
 TIME_LIMIT = 120.0  # seconds; a framework's import and first compilation take a tenth of it
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     named = "pytorch, tf, jax, or the dotted path of a module with an object 'implementation'"
     program = "a program that speaks the protocol, such as 'node docs/examples/losses.js'"
@@ -54,8 +53,7 @@ def all_problems() -> tuple[Problem, ...]:
     return (*function_problems(), *network_problems())
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do what the command line says; returns the exit code."""
+def _run(options: argparse.Namespace) -> int:
     if not 0 < options.time_limit < math.inf:
         raise InputError(
             f"--time-limit must be a positive number of seconds, received {options.time_limit:g}"
@@ -90,4 +88,4 @@ def run(options: argparse.Namespace) -> int:
     return 0 if is_conformant(results) else 1
 
 
-main = command("python -m shared.conformance", __doc__, add_options, run)
+main = command("python -m shared.conformance", __doc__, _add_options, _run)

@@ -54,7 +54,7 @@ def encode(array: object) -> dict[str, Any]:
     """Return an array, or one of NumPy's scalars, as JSON data."""
     if not isinstance(array, np.ndarray | np.generic) or array.dtype.name not in DTYPES:
         kind = getattr(array, "dtype", type(array).__name__)
-        raise ProtocolError(f"an array of {kind}; expected one of {', '.join(DTYPES)}")
+        raise ProtocolError(f"a value of {kind}; expected an array of {', '.join(DTYPES)}")
     little = np.asarray(array, array.dtype.newbyteorder("<"))
     data = base64.b64encode(little.tobytes()).decode("ascii")
     return {"dtype": array.dtype.name, "shape": list(array.shape), "data": data}

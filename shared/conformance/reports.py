@@ -18,7 +18,7 @@ from shared.files.errors import printable
 
 FORMAT_VERSION = 1
 SHOWN = 20
-# Anything else cannot stand in an XML 1.0 document, not even escaped.
+# Anything else cannot be in an XML 1.0 document, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _JUNIT_TAGS = {
     "fail": "failure",

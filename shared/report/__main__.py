@@ -18,7 +18,7 @@ Write one HTML page about training runs, side by side: what they are, their samp
 over time, losses, quality of the samples, and all settings with the differences marked.
 
 The page holds everything itself and fetches nothing. Runs that are still going on are shown as far
-as they are; call it again for more.
+as they are; call it later for more.
 """
 EPILOG = """\
   python -m shared.report runs/jax-dcgan64-bce
@@ -28,16 +28,14 @@ Bad input is one line on stderr and exit code 2.
 """
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run: training's --out")
     help_of_out = "the page; one that is there is replaced (default: %(default)s)"
     add("--out", type=Path, default=Path("report.html"), metavar="PAGE", help=help_of_out)
 
 
-def write_report(options: argparse.Namespace) -> None:
-    """Read the runs and write the page."""
+def _write_report(options: argparse.Namespace) -> None:
     out = options.out
     if out.suffix.lower() not in (".html", ".htm"):
         raise ReportError(f"--out {out}: expected a name that ends in .html")
@@ -55,8 +53,8 @@ def write_report(options: argparse.Namespace) -> None:
 main = command(
     PROGRAM,
     DESCRIPTION,
-    add_options,
-    write_report,
+    _add_options,
+    _write_report,
     parser_class=OneLineParser,
     epilog=EPILOG,
     formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -29,7 +29,7 @@ STYLES = (
 OUTSIDE = 1.0
 """Percent of the losses at either end that need not be in a plot."""
 
-_TEXT = "#010203"  # stands for the page's text colour until the SVG is in the page
+_TEXT = "#010203"  # replaced by the page's text colour when the SVG is in the page
 _PANEL = {
     # Long lines lose the points that they do not need: each stays within half a point of its place.
     "path.simplify_threshold": 0.5,
@@ -51,7 +51,7 @@ class Line(NamedTuple):
 def run_style(run: int) -> tuple[str, tuple[float, ...]]:
     """Return the colour and the dashes of a run, by its place among the runs.
 
-    When the colours come round again they do so with other dashes: 36 runs differ.
+    When the colours repeat they do so with other dashes: 36 runs differ.
     """
     count = len(STYLES)
     return STYLES[run % count][0], STYLES[(run + run // count) % count][1]

@@ -2,7 +2,8 @@
 
 About a thousand scores per loss and target, value and gradient, against 50-digit arithmetic.
 ULP are units in the last place of the truth in the dtype of the scores. Where a loss near zero
-makes them explode, ε is the same error with a unit never below that of 1.
+makes them explode, ε is the same error with a unit never below that of 1. The exit code is 1 where
+--check finds other figures, 2 for bad input or a missing framework.
 """
 
 from __future__ import annotations
@@ -208,16 +209,14 @@ def _agree(old: str, new: str) -> bool:
     )
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("implementations", nargs="*", default=list(IMPLEMENTATIONS))
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--markdown", action="store_true", help="print the block of docs/losses.md")
     how.add_argument("--check", type=Path, metavar="FILE", help="compare with the tables of FILE")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print the tables, or compare them with those of a file: 1 where they differ."""
+def _run(options: argparse.Namespace) -> int:
     use_cpu()  # whose figures they are
     documented = options.check and from_markdown(options.check.read_text("utf-8"))
     tables = make_tables([f for name in options.implementations for f in load_formulas(name)])
@@ -229,4 +228,4 @@ def run(options: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-main = command("python -m shared.accuracy", __doc__, add_options, run)
+main = command("python -m shared.accuracy", __doc__, _add_options, _run)

@@ -16,7 +16,7 @@ LOSSES = ("bce", "bce_probs", "lsgan")  # minimax is made of bce's two targets
 DTYPES = ("float32", "float64", "bfloat16")
 TARGETS = (1.0, 0.0)
 OURS = "ours"
-# What softplus is, without a derivative of its own.
+# What softplus is, without a derivative written for it.
 WRITTEN_OUT = "relu(±x) + log1p(exp(-abs(x)))"
 
 # Beyond this many ULP an error is also taken in ε.
@@ -125,7 +125,7 @@ def make_formulas(
 
 
 def batches_of_one(implementation: Implementation) -> list[Formula]:
-    """Return the losses of any implementation, each score as a batch of its own."""
+    """Return the losses of any implementation, each score as a batch."""
 
     def evaluate(loss: str, scores: np.ndarray, target: float, dtype: str) -> Results:
         arrays = scores.astype(_numpy_dtype(dtype)).reshape(-1, 1)

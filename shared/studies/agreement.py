@@ -53,14 +53,12 @@ def measure(implementation: Implementation, dtype: str) -> Agreement:
     )
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     named, default = "names or dotted paths", list(IMPLEMENTATIONS)
     parser.add_argument("implementations", nargs="*", default=default, help=named)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Print the table."""
+def _run(options: argparse.Namespace) -> None:
     rows = [["implementation", "dtype", "images", "scores", "gradients", "state", "worst array"]]
     for name in options.implementations:
         implementation = load_implementation(name)
@@ -71,4 +69,4 @@ def run(options: argparse.Namespace) -> None:
     print(text_table(rows, "<"))
 
 
-main = command("python -m shared.agreement", __doc__, add_options, run)
+main = command("python -m shared.agreement", __doc__, _add_options, _run)

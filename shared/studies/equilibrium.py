@@ -209,8 +209,7 @@ def table(results: Sequence[Result]) -> str:
     return text_table(rows, "<<>>>><")
 
 
-def plot(results: Sequence[Result], densities: Densities, labels: Labels, path: Path) -> None:
-    """Draw the curves of every implementation against D*, one panel for a loss."""
+def _plot(results: Sequence[Result], densities: Densities, labels: Labels, path: Path) -> None:
     from matplotlib.figure import Figure
 
     losses, x = list(dict.fromkeys(r.loss for r in results)), results[0].x
@@ -237,8 +236,7 @@ def plot(results: Sequence[Result], densities: Densities, labels: Labels, path: 
     figure.savefig(path, format="png", dpi=110)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add, default = parser.add_argument, "default: %(default)s"
     named = (
         "reference, pytorch, tf, jax or a dotted module path (default: the reference and every "
@@ -267,8 +265,7 @@ def load_implementations(names: Sequence[str]) -> list[Implementation]:
     return found
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do what the command line says; returns the exit code."""
+def _run(options: argparse.Namespace) -> int:
     densities = SAME if options.same else APART
     labels = Labels(options.real_label, options.fake_label)
     losses = [options.loss] if options.loss else LOSS_NAMES
@@ -293,8 +290,8 @@ def run(options: argparse.Namespace) -> int:
     ]
     print(table(results))
     if options.plot:
-        plot(results, densities, labels, options.plot)
+        _plot(results, densities, labels, options.plot)
     return 0 if all(r.is_optimal for r in results) else 1
 
 
-main = command("python -m shared.equilibrium", __doc__, add_options, run)
+main = command("python -m shared.equilibrium", __doc__, _add_options, _run)

@@ -192,8 +192,7 @@ def measure(pairs: Pairs, seed: int) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def measure_fidelity(pairs: Pairs, weights: Path | None) -> dict[str, Fidelity]:
-    """Return FID and KID of what was generated against the same real images."""
+def _measure_fidelity(pairs: Pairs, weights: Path | None) -> dict[str, Fidelity]:
     measured = {}
     with tempfile.TemporaryDirectory() as temporary:
         for name, images in pairs.items():
@@ -205,8 +204,7 @@ def measure_fidelity(pairs: Pairs, weights: Path | None) -> dict[str, Fidelity]:
     return measured
 
 
-def distance_table(rows: dict[str, dict[str, Any]], sizes: Sequence[int]) -> str:
-    """Return the rows as text, a column for each level, and a note for what needs one."""
+def _distance_table(rows: dict[str, dict[str, Any]], sizes: Sequence[int]) -> str:
     table = [["", "images", *(f"{size} px" for size in sizes), "average"]]
     for name, row in rows.items():
         cells = ["-"] * (len(sizes) + 1)
@@ -223,8 +221,7 @@ def distance_table(rows: dict[str, dict[str, Any]], sizes: Sequence[int]) -> str
     return "\n".join(lines)
 
 
-def fidelity_table(measured: dict[str, Fidelity]) -> str:
-    """Return FID and KID as text; KID times a thousand, as is usual, with its deviation."""
+def _fidelity_table(measured: dict[str, Fidelity]) -> str:
     table = [["", "FID", "KID x 1000", "+-"]]
     for name, one in measured.items():
         values = (one.fid, 1000 * one.kid, 1000 * one.kid_deviation)
@@ -232,8 +229,7 @@ def fidelity_table(measured: dict[str, Fidelity]) -> str:
     return text_table(table, "<>")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="folder of a run: --out of training")
     add("--data", type=Path, metavar="PATH", help="real images (default: the run's own)")
@@ -271,8 +267,7 @@ def _check_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--save-samples {folder} is taken; expected an empty folder or a new one")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Do what the command line says."""
+def _run(options: argparse.Namespace) -> None:
     _check_options(options)
     checkpoint = open_checkpoint(options.run, options.step)
     spec, progress = checkpoint.spec, checkpoint.progress
@@ -304,10 +299,10 @@ def run(options: argparse.Namespace) -> None:
     if options.save_samples:
         save_images(options.save_samples, pairs[f"after {progress['step']} steps"][1])
     rows = measure(pairs, options.seed)
-    print(distance_table(rows, sizes), flush=True)
-    measured = measure_fidelity(pairs, options.feature_weights) if options.fid else {}
+    print(_distance_table(rows, sizes), flush=True)
+    measured = _measure_fidelity(pairs, options.feature_weights) if options.fid else {}
     if measured:
-        print(fidelity_table(measured))
+        print(_fidelity_table(measured))
     if options.json:
         result = {
             "run": str(options.run),
@@ -322,4 +317,4 @@ def run(options: argparse.Namespace) -> None:
         write_file_atomically(options.json, json.dumps(result, indent=2).encode())
 
 
-main = command("python -m shared.evaluate", __doc__, add_options, run)
+main = command("python -m shared.evaluate", __doc__, _add_options, _run)

@@ -84,8 +84,7 @@ def loss_curves(scores: Array) -> dict[tuple[str, str], Curve]:
     return {(loss, role): loss_curve(loss, role, scores) for loss in LOSS_NAMES for role in ROLES}
 
 
-def plot(curves: dict[tuple[str, str], Curve], scores: Array, path: Path) -> None:
-    """Draw losses above and their derivatives below, one column for a role."""
+def _plot(curves: dict[tuple[str, str], Curve], scores: Array, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7.2), layout="constrained")
@@ -108,18 +107,16 @@ def plot(curves: dict[tuple[str, str], Curve], scores: Array, path: Path) -> Non
     figure.savefig(path, format="png", dpi=100)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the option of the command."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     shown = "the picture (default: %(default)s)"
     parser.add_argument("--out", type=Path, default=OUT, metavar="PNG", help=shown)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Draw the picture."""
+def _run(options: argparse.Namespace) -> None:
     require_place(options.out)
     scores = np.linspace(-6.0, 6.0, 241)
-    plot(loss_curves(scores), scores, options.out)
+    _plot(loss_curves(scores), scores, options.out)
     print(f"wrote {options.out}")
 
 
-main = command("python -m shared.loss_curves", __doc__, add_options, run)
+main = command("python -m shared.loss_curves", __doc__, _add_options, _run)

@@ -91,7 +91,7 @@ class Difference:
         return all(getattr(self, name) <= bound for name, bound in asdict(bounds).items())
 
     def share(self, bounds: Bounds) -> float:
-        """Return the largest difference as a part of its bound."""
+        """Return the largest difference in units of its bound."""
         return max(getattr(self, name) / bound for name, bound in asdict(bounds).items())
 
     def __str__(self) -> str:
@@ -146,19 +146,17 @@ def training_images(name: str, spec: SystemSpec, seed: int) -> np.ndarray:
 
 
 def difference(
-    spec: SystemSpec, step: int, actual: End, expected: End, *, since: int, moments: bool = True
+    spec: SystemSpec, step: int, actual: End, expected: End, *, since: int
 ) -> Difference:
     """Return how far the losses and the state of one run are from those of another.
 
-    `since`: the steps since both had the same state. `moments`: whether Adam's count.
+    `since`: the steps since both had the same state.
     """
     losses = {
         name: abs(actual[0][name] - expected[0][name]) / max(1.0, abs(expected[0][name]))
         for name in METRIC_NAMES
     }
     tensors = state_differences(spec, actual[1], expected[1])
-    if not moments:
-        tensors = {n: d for n, d in tensors.items() if not n.endswith(("/m", "/v"))}
     drifting = drifts(spec, actual[1], expected[1], since) or {"": 0.0}
     return Difference(step, *_worst(losses), *_worst(tensors), *_worst(drifting))
 
@@ -176,13 +174,11 @@ def compare(
     *,
     against: str | None = None,
     restart: bool = False,
-    moments: bool = True,
 ) -> Curves:
     """Train side by side and return each pair's differences after every step.
 
     Every pair, or all others with the trainer called `against`. `restart` gives all the state of
-    the first after every step, so that each difference is that of one step alone. `moments`:
-    whether Adam's count among the tensors.
+    the first after every step, so that each difference is that of one step alone.
     """
     names = [trainer.name for trainer in trainers]
     pairs = [p for p in itertools.combinations(names, 2) if against is None or against in p]
@@ -197,8 +193,7 @@ def compare(
         ends = {t.name: experiment.train(t, states[t.name], [step]) for t in trainers}
         since = 1 if restart else step + 1
         for (a, b), curve in curves.items():
-            two = (experiment.spec, step + 1, ends[a], ends[b])
-            curve.append(difference(*two, since=since, moments=moments))
+            curve.append(difference(experiment.spec, step + 1, ends[a], ends[b], since=since))
         if restart:
             for trainer in trainers[1:]:
                 trainer.import_state(states[trainer.name], ends[names[0]][1])
@@ -241,8 +236,7 @@ def change_framework(
     return changed
 
 
-def growth_table(curves: Curves) -> str:
-    """Return a table: the worst tensor's difference and the worst loss' after some steps."""
+def _growth_table(curves: Curves) -> str:
     length = max(len(curve) for curve in curves.values())
     rows = [["step", *(f"{a} - {b}" for a, b in curves)]]
     for step in sorted({step for step in TABLE_STEPS if step <= length} | {length}):
@@ -251,8 +245,7 @@ def growth_table(curves: Curves) -> str:
     return text_table(rows, ">")
 
 
-def divergences(curves: Curves, bounds: Bounds) -> str:
-    """Return a line for each pair: where it diverged, or what came nearest to it."""
+def _divergences(curves: Curves, bounds: Bounds) -> str:
     lines = []
     for (a, b), curve in curves.items():
         found = first_divergence(curve, bounds)
@@ -270,8 +263,7 @@ def change_table(changed: Curves) -> str:
     return text_table(rows, "<<>><")
 
 
-def plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None:
-    """Draw each pair's worst tensor and worst loss against the step."""
+def _plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.5), layout="constrained")
@@ -291,8 +283,7 @@ def plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None:
     figure.savefig(path, format="png", dpi=110)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     named = (
         "pytorch, tf, jax, reference, a dotted module path, or pytorch@threads=2 for a separate "
@@ -318,8 +309,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write every step's differences")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do what the command line says; returns the exit code."""
+def _run(options: argparse.Namespace) -> int:
     require_place(options.plot, options.json)
     spec = SYSTEMS[options.system].replace(width=options.width, batch_size=options.batch_size)
     spec = spec.replace(loss=options.loss or spec.loss)
@@ -339,13 +329,13 @@ def run(options: argparse.Namespace) -> int:
     else:
         curves = compare(trainers, experiment, against=options.against, restart=options.restart)
         print("relative difference of the worst tensor (of the worst loss) after a step")
-        print(f"{growth_table(curves)}\n{bounds}\n{divergences(curves, bounds)}")
+        print(f"{_growth_table(curves)}\n{bounds}\n{_divergences(curves, bounds)}")
         if options.plot:
-            plot_growth(curves, bounds, title, options.plot)
+            _plot_growth(curves, bounds, title, options.plot)
     if options.json:
         pairs = {f"{a} - {b}": [asdict(d) for d in curve] for (a, b), curve in curves.items()}
         options.json.write_text(json.dumps({"title": title, "pairs": pairs}, indent=1))
     return 1 if any(first_divergence(curve, bounds) for curve in curves.values()) else 0
 
 
-main = command("python -m shared.trajectory", __doc__, add_options, run)
+main = command("python -m shared.trajectory", __doc__, _add_options, _run)
