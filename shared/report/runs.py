@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from shared.files.errors import InputError
-from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder
+from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder, numbered
 from shared.run.tensorboard import TAGS
 
 MOST_STEPS = 2**53
@@ -21,8 +20,6 @@ MOST_STEPS = 2**53
 
 LARGEST = 1e100
 """Whatever is larger, either way, is not drawn: limits of axes overflow near the end of float64."""
-
-_GRID = re.compile(r"step_(\d{6,})\.png")
 
 
 class ReportError(InputError):
@@ -92,9 +89,7 @@ def read_run(path: Path, name: str) -> Run:
     spec, sessions = _read_description(folder)
     losses, loss_notes = read_table(folder.losses, LOSS_COLUMNS)
     quality, quality_notes = read_table(folder.quality, QUALITY_COLUMNS)
-    files = folder.samples.iterdir() if folder.samples.is_dir() else ()
-    found = ((_GRID.fullmatch(file.name), file) for file in files)
-    grids = dict(sorted((int(match[1]), file) for match, file in found if match))
+    grids = numbered(folder.samples)
     notes = [*loss_notes, *_not_drawn(losses), *quality_notes]
     notes += [] if grids else ["There are no sample grids."]
     return Run(path, name, spec, sessions, losses, quality, grids, notes)

@@ -206,8 +206,13 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[list[str]]:
 
 def _newest_first(folder: Path, completed: float = math.inf) -> list[Path]:
     """Return the samples or checkpoints in a folder up to so many completed steps."""
-    numbered = [(int(m[1]), p) for p in folder.glob("*") if (m := _NUMBERED.fullmatch(p.name))]
-    return [path for number, path in sorted(numbered, reverse=True) if number <= completed]
+    return [path for number, path in reversed(numbered(folder).items()) if number <= completed]
+
+
+def numbered(folder: Path) -> dict[int, Path]:
+    """Return the samples or checkpoints in a folder by their completed steps, ascending."""
+    found = {int(m[1]): p for p in folder.glob("*") if (m := _NUMBERED.fullmatch(p.name))}
+    return dict(sorted(found.items()))
 
 
 def _require_same_run(path: Path, checkpoint: Checkpoint, options: TrainingOptions) -> None:

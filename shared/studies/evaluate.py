@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -32,7 +31,7 @@ from shared.interface import (
 from shared.quality.fidelity import Fidelity, fidelity, require_fidelity
 from shared.quality.metrics import FlatImagesError, pyramid_sizes, sliced_wasserstein_distance
 from shared.run.console import command
-from shared.run.folder import RunFolder
+from shared.run.folder import RunFolder, numbered
 from shared.run.pictures import save_png
 from shared.spec import SystemSpec
 from shared.spec.streams import MAXIMUM_SEED, latents, stream
@@ -56,17 +55,18 @@ def open_checkpoint(folder: Path, step: int | None = None) -> Checkpoint:
     Raises ValueError where there is none, CheckpointError for one that cannot be read.
     """
     run = RunFolder(folder)
-    found = sorted(run.checkpoints.glob("step_*.safetensors"))
+    found = numbered(run.checkpoints)
     if not found:
         raise ValueError(
             f"{folder} is no run with a checkpoint: {run.checkpoints} holds none; expected the "
             "folder that was --out in training"
         )
-    path = run.latest_checkpoint(sys.maxsize) if step is None else run.checkpoint(step)
-    if path not in found:
-        names = ", ".join(f.stem.removeprefix("step_").lstrip("0") or "0" for f in found[-8:])
+    if step is None:
+        step = max(found)
+    if step not in found:
+        names = ", ".join(map(str, [*found][-8:]))
         raise ValueError(f"--step {step}: {folder} has no such checkpoint; expected one of {names}")
-    return read_checkpoint(path)
+    return read_checkpoint(found[step])
 
 
 def recorded_data(folder: Path, step: int) -> Path | None:
