@@ -19,7 +19,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from shared.conformance import bounds
-from shared.conformance.bounds import Bound, bound_of
 from shared.conformance.cases import Answers, Case, Override, Problem
 from shared.conformance.protocol import Session
 from shared.fixtures import LossCase, load_loss_cases
@@ -66,7 +65,7 @@ def _loss_case(case: LossCase, dtype: str, field: str) -> Case:
         "what the formula reaches for one score, measured, with a margin, and a sum of n numbers "
         "of one sign adds at most n."
     )
-    bound = Bound(case.tolerance[what], "ULP", derivation)
+    bound = bounds.Bound(case.tolerance[what], "ULP", derivation)
     measure = functools.partial(bounds.ulp, dtype=dtype, floor=floor)
     identifier = f"loss/{case.id}/{dtype}/{field}"
     declared = {
@@ -101,6 +100,7 @@ def _adam_problem(start: str, settings: AdamSpec, dtype: str) -> Problem:
         return answers
 
     prefix, cases = f"adam/{start}/epsilon-{settings.epsilon:g}/{dtype}", []
+    bound = bounds.bound_of("adam", dtype)
     parameter, m, v = (array.astype(np.float64) for array in held.values())
     for number, gradient in gradients.items():
         g = gradient.astype(np.float64)
@@ -108,7 +108,7 @@ def _adam_problem(start: str, settings: AdamSpec, dtype: str) -> Problem:
         for (name, size), truth in zip(sizes.items(), (parameter, m, v), strict=True):
             identifier, field = f"{prefix}/update-{number}/{name}", f"{number}/{name}"
             measure = functools.partial(bounds.relative, sizes=size)
-            cases.append(Case(identifier, field, truth, dtype, bound_of("adam", dtype), measure))
+            cases.append(Case(identifier, field, truth, dtype, bound, measure))
     return Problem(("adam",), ask, tuple(cases))
 
 

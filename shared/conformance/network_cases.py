@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from shared.conformance import bounds
-from shared.conformance.bounds import EXACT, KOLMOGOROV, bound_of
 from shared.conformance.cases import Answers, Case, Problem
 from shared.conformance.protocol import Session
 from shared.fixtures import load_network_fixture
@@ -131,7 +130,7 @@ def _load(session: Session, point: StartPoint, dtype: str) -> dict[str, Any]:
 
 
 def _exact(identifier: str, field: str, truth: np.ndarray, dtype: str) -> Case:
-    return Case(identifier, field, truth, dtype, EXACT, bounds.different)
+    return Case(identifier, field, truth, dtype, bounds.EXACT, bounds.different)
 
 
 def _none(identifier: str, field: str) -> Case:
@@ -152,7 +151,7 @@ def _arrays(kind: str, prefix: str, point: StartPoint, dtype: str) -> Iterator[C
             yield _exact(f"{prefix}/{field}", field, truth, "int64")
             continue
         what = "drift" if field in drifting else kind
-        bound = bound_of(what, dtype, point.spec.architecture)
+        bound = bounds.bound_of(what, dtype, point.spec.architecture)
         measure = functools.partial(_difference, what, point, expected, field)
         yield Case(f"{prefix}/{field}", field, truth, dtype, bound, measure)
     yield _none(f"{prefix}/unexpected-arrays", "unexpected")
@@ -189,7 +188,7 @@ def _created(name: str, point: StartPoint, dtype: str) -> Problem:
         parameter, identifier = parameters[field], f"{prefix}/{field}"
         if parameter.initializer.distribution == "constant":
             return _exact(identifier, field, fresh[field], dtype)
-        return Case(identifier, field, parameter, dtype, KOLMOGOROV, bounds.kolmogorov)
+        return Case(identifier, field, parameter, dtype, bounds.KOLMOGOROV, bounds.kolmogorov)
 
     weights = [case(field) for field in fresh if field in parameters]
     counted = [
@@ -209,7 +208,7 @@ def _forward(name: str, point: StartPoint, dtype: str, mode: str, network: Netwo
         return session.call(method, arguments)
 
     truth = point.output(network, training=_MODES[mode])
-    identifier, bound = f"network/{name}/{method}/{mode}/{dtype}", bound_of("forward", dtype)
+    identifier, bound = f"network/{name}/{method}/{mode}/{dtype}", bounds.bound_of("forward", dtype)
     case = Case(identifier, returned, truth, dtype, bound, bounds.relative)
     return Problem((*_LOADED, method), ask, (case,))
 
@@ -252,7 +251,7 @@ def _step(name: str, point: StartPoint, dtype: str) -> Problem:
         after = session.call("export_state", {"state": inputs["state"]})["arrays"]
         return _with_unexpected(after, point.step.arrays) | metrics
 
-    kind = (None, bound_of("metrics", dtype), bounds.absolute_below_one)
+    kind = (None, bounds.bound_of("metrics", dtype), bounds.absolute_below_one)
     losses = [
         Case(f"{prefix}/{field}", field, np.array(point.step.metrics[field]), *kind)
         for field in METRIC_NAMES
