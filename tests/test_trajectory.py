@@ -15,6 +15,7 @@ from shared.reference.adapter import ReferenceImplementation
 from shared.reference.comparison import MismatchError
 from shared.spec import SYSTEMS, Conventions, SystemSpec
 from shared.studies import trajectory
+from shared.studies.common import text_table
 from shared.studies.other_process import OtherProcess, load_trainer
 from shared.studies.trajectory import (
     BOUNDS,
@@ -184,6 +185,14 @@ def test_the_first_divergence_is_the_first() -> None:
     curve = [Difference(s, 0.0, "l", t, "t") for s, t in ((1, 0.5), (2, 2.0), (3, 0.1), (4, 3.0))]
     assert first_divergence(curve, Bounds(1.0, 1.0, 1.0)) == curve[1]
     assert first_divergence(curve, Bounds(1.0, 5.0, 1.0)) is None
+
+
+def test_a_text_table_aligns_its_columns() -> None:
+    rows = [["", "images", "average", "note"], ["real against real", "8", "12.5", ""]]
+    assert text_table(rows, "<>><").splitlines() == [
+        "                   images  average  note",
+        "real against real       8     12.5",
+    ]
 
 
 def test_another_process_computes_the_same(trainers: list[Implementation]) -> None:
