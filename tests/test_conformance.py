@@ -257,6 +257,11 @@ def test_kolmogorov_is_scipys() -> None:
     assert bounds.kolmogorov(numbers, parameter) == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_worst_number_of_an_array_counts() -> None:
+    actual, truth = np.array([1.0, 1.0 + 3 * 2.0**-52, 1.0]), np.array([Fraction(1)] * 3)
+    assert bounds.ulp(actual, truth, dtype="float64") == 3.0
+
+
 def test_an_error_beyond_every_float_is_infinite() -> None:
     truth = np.array([Fraction(1, 10**300)])
     assert bounds.ulp(np.array([1e300]), truth, dtype="float64") == np.inf
