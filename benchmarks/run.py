@@ -9,39 +9,27 @@ if __package__ in (None, ""):
     # Started as a file, benchmarks/ itself leads Python's path instead of the checkout.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import contextlib
 import shlex
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from rich.console import Console
 
 from benchmarks.document import assembly
 from benchmarks.document.stored import check_writable, write_json
-from benchmarks.plan.configuration import Plan
+from benchmarks.plan.configuration import Plan, Request
 from benchmarks.plan.options import parse
 from benchmarks.show import tables
 from benchmarks.worker import launcher
-from shared.run.console import print_error, run_command
+from shared.run.console import StoppedEarly, print_error, run_command, set_handlers
 
 EXIT_FAILED_ROW = 1
-PEAK_TIME_LIMIT = 60.0
-LOADING_TIME_LIMIT = 60.0
 # No further round starts that, at the pace so far, would end later than this many time budgets:
 # every worker takes its minimum of time, and on a busy machine that is a multiple of the usual.
 LATEST_END = 1.8
 BUSY_LOAD = 0.5  # processes that want a core, before the run starts any of its own
-
-
-class _EndedError(Exception):
-    """The run was asked to end: by Ctrl-C (2) or by SIGTERM (15)."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.exit_code = 128 + number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,12 +47,15 @@ def _run(arguments: Sequence[str]) -> int:
     console = tables.make_console()
     document = assembly.header(plan, shlex.join(["python", "benchmarks/run.py", *arguments]))
     started, exit_code = time.monotonic(), 0
+    # Both raise, so that the worker ends first, and what was measured until then is written.
+    previous = set_handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM), _stop))
     try:
-        with _ended_by_signals():
-            _measure(plan, document, console, started)
-    except _EndedError as ended:
-        document["interrupted"], exit_code = True, ended.exit_code
-        print_error(f"benchmarks/run.py: interrupted by {ended}")
+        _measure(plan, document, console, started)
+    except StoppedEarly as stop:
+        document["interrupted"], exit_code = True, stop.exit_code
+        print_error(f"benchmarks/run.py: {stop}")
+    finally:
+        set_handlers(previous)
     assembly.conclude(plan, document)
     document["elapsed_seconds"] = time.monotonic() - started
     tables.show(document, console)
@@ -79,19 +70,8 @@ def _run(arguments: Sequence[str]) -> int:
     return exit_code or (EXIT_FAILED_ROW if is_failed else 0)
 
 
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into _EndedError, so that the worker ends first, and what is left."""
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        raise _EndedError(number)
-
-    previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _stop(number: int, frame: object) -> NoReturn:
+    raise StoppedEarly(128 + number, "while measuring")
 
 
 def _measure(plan: Plan, document: dict[str, Any], console: Console, started: float) -> None:
@@ -99,11 +79,11 @@ def _measure(plan: Plan, document: dict[str, Any], console: Console, started: fl
     _announce(plan, document, console)
     if plan.device == "cpu" and "float32" in plan.precisions:
         for threads in plan.threads:
-            best = launcher.measure_gemm_peak(threads, PEAK_TIME_LIMIT)
+            best = launcher.measure_gemm_peak(threads)
             document["peaks"] += [best["peak"]] if best else []
             document["bandwidths"] += [best["bandwidth"]] if best else []
     if plan.input == "loader":
-        document["loading"] = launcher.measure_loading(plan.system, LOADING_TIME_LIMIT)
+        document["loading"] = launcher.measure_loading(plan.system)
     _add_rows(plan, document["rows"], started)
 
 
@@ -120,7 +100,7 @@ def _add_rows(plan: Plan, rows: list[dict[str, Any]], started: float) -> None:
             break
         share = max(0.0, plan.time_budget - elapsed) / (len(order) - position)
         print_error(f"{labels[configuration.id]}, round {number + 1} of {plan.rounds} …")
-        request = plan.request(configuration, number, share)
+        request = Request(plan, configuration, number, share)
         rows.append(launcher.run_worker(request, plan.time_limit))
 
 

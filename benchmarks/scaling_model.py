@@ -11,17 +11,15 @@ bandwidth to matter, by trees of log2(N) hops. Nothing overlaps, so this is an u
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.document.costs import flops_per_image
-from benchmarks.worker.exchanges import exchanges_of_step
-from shared.spec import NETWORKS, SYSTEMS, SystemSpec
-
-BYTES = 4  # of a float32
+from benchmarks.plan.costs import FLOAT32_BYTES, exchanges_of_step, flops_per_image
+from benchmarks.plan.options import positive, whole
+from shared.run.console import OneLineParser
+from shared.spec import SYSTEMS, SystemSpec
 
 
 @dataclass(frozen=True)
@@ -33,29 +31,21 @@ class Machine:
     latency: float
 
 
-def gradient_bytes(spec: SystemSpec) -> int:
-    """Return the bytes of the gradients of both networks, which a step averages once."""
-    return BYTES * sum(spec.parameter_count(network) for network in NETWORKS)
-
-
-def batch_norm_exchanges(spec: SystemSpec) -> tuple[int, int]:
-    """Return how often a step exchanges batch statistics, and the bytes of all of these."""
-    exchanges = exchanges_of_step(spec)
-    sizes = [*exchanges.gathered, *exchanges.reduced_statistics]
-    return len(sizes), BYTES * sum(sizes)
-
-
 def step_seconds(
-    spec: SystemSpec, machine: Machine, devices: int, images: float
+    spec: SystemSpec, machine: Machine, devices: int, images: int
 ) -> tuple[float, float, float]:
     """Return the seconds of arithmetic, of averaging gradients and of batch normalisation.
 
     `images` are those of one device.
     """
-    arithmetic = images * flops_per_image(spec) / machine.speed
-    ring = 2 * (devices - 1) / devices * gradient_bytes(spec) / machine.bandwidth
-    hops = batch_norm_exchanges(spec)[0] * math.log2(devices)
-    return arithmetic, ring, hops * machine.latency
+    exchanges = exchanges_of_step(spec)
+    gradients = FLOAT32_BYTES * sum(exchanges.reduced_gradients)
+    hops = len(exchanges.gathered + exchanges.reduced_statistics) * math.log2(devices)
+    return (
+        images * flops_per_image(spec) / machine.speed,
+        2 * (devices - 1) / devices * gradients / machine.bandwidth,
+        hops * machine.latency,
+    )
 
 
 def table(spec: SystemSpec, machine: Machine, images: int, devices: Sequence[int]) -> list[str]:
@@ -71,36 +61,30 @@ def table(spec: SystemSpec, machine: Machine, images: int, devices: Sequence[int
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m benchmarks.scaling_model",
         description="What a training step of full width should take on several devices.",
     )
     add = parser.add_argument
     add("--system", choices=SYSTEMS, default="dcgan64")
-    add("--images", type=_positive, default=128, help="of one device (default: %(default)g)")
-    add("--tflops", type=_positive, default=200.0, help="of one device (default: %(default)g)")
+    add("--images", type=whole(1), default=128, help="of one device (default: %(default)g)")
+    add("--tflops", type=positive, default=200.0, help="of one device (default: %(default)g)")
     text = "of one device, in GB/s (default: %(default)g)"
-    add("--bandwidth", type=_positive, default=50.0, help=text)
-    add("--latency", type=_positive, default=10.0, help="of a hop, in µs (default: %(default)g)")
-    add("--devices", type=int, nargs="+", default=[2**i for i in range(11)], metavar="N")
+    add("--bandwidth", type=positive, default=50.0, help=text)
+    add("--latency", type=positive, default=10.0, help="of a hop, in µs (default: %(default)g)")
+    counts = [2**i for i in range(11)]
+    add("--devices", type=whole(1), nargs="+", default=counts, metavar="N")
     given = parser.parse_args(arguments)
-    if min(given.devices) < 1:
-        parser.error(f"--devices must be at least 1, received {min(given.devices)}")
     machine = Machine(1e12 * given.tflops, 1e9 * given.bandwidth, 1e-6 * given.latency)
-    spec = SYSTEMS[given.system]
-    count, size = batch_norm_exchanges(spec)
+    exchanges = exchanges_of_step(SYSTEMS[given.system])
+    gradients = FLOAT32_BYTES * sum(exchanges.reduced_gradients)
+    statistics = exchanges.gathered + exchanges.reduced_statistics
     print(
-        f"gradients: {gradient_bytes(spec):,} bytes; batch norm: {count} exchanges, {size:,} bytes"
+        f"gradients: {gradients:,} bytes; batch norm: {len(statistics)} exchanges, "
+        f"{FLOAT32_BYTES * sum(statistics):,} bytes"
     )
-    print("\n".join(table(spec, machine, int(given.images), given.devices)))
+    print("\n".join(table(SYSTEMS[given.system], machine, given.images, given.devices)))
     return 0
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import jsonschema
 
 from benchmarks.document import assembly as document
 from benchmarks.document.stored import SCHEMA, validator, write_json
+from benchmarks.plan.configuration import Request
 from benchmarks.plan.options import parse
 from benchmarks.worker import main as worker
 
@@ -29,7 +30,7 @@ def make_row(request, rates, **changes):
     asked = request.configuration
     worst = {"name": "x", "difference": 1e-7, "bound": 1e-4}
     settings = {
-        "platform": request.device, "device": "a device", "dtype": "float32",
+        "platform": request.plan.device, "device": "a device", "dtype": "float32",
         "threads": asked.threads, "precision": asked.precision, "mode": asked.mode,
         "layout": "channels_last", "flags": {},
     }  # fmt: skip
@@ -67,7 +68,7 @@ def make_document(arguments, rates, **changes):
     found = document.header(plan, "python benchmarks/run.py")
     for configuration, number in plan.order:
         answer = rates(configuration, number)
-        request = plan.request(configuration, number, 1.0)
+        request = Request(plan, configuration, number, 1.0)
         found["rows"].append(
             make_row(request, answer) if isinstance(answer, list) else make_row(request, **answer)
         )

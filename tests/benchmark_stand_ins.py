@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import run
+from benchmarks.plan.configuration import Request
 from benchmarks.plan.options import parse
-from benchmarks.worker import gate, launcher, precision_probe, workloads
+from benchmarks.worker import gate, launcher, workloads
 from benchmarks.worker import main as worker
 from shared.interface import IMPLEMENTATIONS
+from shared.reference.layers import conv_forward
 from shared.spec import SYSTEMS
 from tests.benchmark_documents import validate
 
@@ -31,7 +33,7 @@ TINY += ["--steps", "10", "--time-budget", "1"]
 
 def tiny_request(framework=QUICKEST):
     plan = parse([*TINY, "--framework", framework])
-    return plan.request(plan.configurations[0], 0, 1.0)
+    return Request(plan, plan.configurations[0], 0, 1.0)
 
 
 def call(*arguments):
@@ -44,7 +46,7 @@ def call(*arguments):
 
 def without_peak(monkeypatch):
     """Leave out the measurement of the peak, which takes a second."""
-    monkeypatch.setattr(launcher, "measure_gemm_peak", lambda threads, time_limit: None)
+    monkeypatch.setattr(launcher, "measure_gemm_peak", lambda threads: None)
 
 
 def use_worker(monkeypatch, code):
@@ -93,13 +95,14 @@ def stand_in(timed, **framework):
         )
         return dataclasses.replace(workload, **timed) if spec.width != gate.GATE_WIDTH else workload
 
-    operations = {"matmul": np.matmul, "convolution": precision_probe._convolution}
+    operations = {"matmul": np.matmul, "convolution": lambda x, k: conv_forward(x, k, 1, 1)[0]}
     parts = {
         "configure": lambda request: None,
         "create": create,
         "operations": lambda request: operations,
-        "products": lambda request, size: lambda count: None,
-        "additions": lambda request, length: lambda count: None,
+        "product": lambda request, size: lambda: None,
+        "addition": lambda request, length: lambda: None,
+        "wait": lambda request: None,
     }
     return types.SimpleNamespace(**parts | framework)
 

@@ -12,6 +12,7 @@ from shared.interface import IMPLEMENTATIONS, MissingFrameworkError, load_implem
 from shared.reference.differences import state_differences
 from shared.reference.step import StepResult, train_step
 from shared.spec import SYSTEMS, Conventions
+from shared.spec.compute import Compute
 
 SPEC = SYSTEMS["dcgan64"]
 
@@ -25,13 +26,10 @@ def made(request: pytest.FixtureRequest) -> tuple:
         pytest.skip(str(error))
     baseline = importlib.import_module(f"benchmarks.baselines.{request.param}_baseline")
     problem = gate.gate_problem(SPEC)
-    state = baseline.create(problem.spec, problem.seed, "cpu", 1)
+    state = baseline.create_train_state(problem.spec, Compute(), seed=problem.seed)
     baseline.import_state(state, problem.start)
-    metrics = baseline.step(
-        state,
-        baseline.images_to_device(state, problem.real_images),
-        baseline.latents_to_device(state, problem.latents),
-    )
+    batches = baseline.batches_to_devices(state, problem.real_images, problem.latents)
+    metrics = baseline.train_step(state, *batches)
     assert np.isfinite(baseline.synchronize(state))
     return baseline, problem, metrics, baseline.export_state(state)
 
@@ -39,7 +37,8 @@ def made(request: pytest.FixtureRequest) -> tuple:
 def truth(baseline: object, problem: gate.GateProblem, conventions: Conventions) -> StepResult:
     start = {name: array.astype(np.float64) for name, array in problem.start.items()}
     inputs = (problem.real_images.astype(np.float64), problem.latents.astype(np.float64))
-    return train_step(baseline.spec_of(problem.spec), start, *inputs, conventions)
+    spec = problem.spec.replace(generator_batch=baseline.GENERATOR_BATCH)
+    return train_step(spec, start, *inputs, conventions)
 
 
 def test_a_step_is_the_references_under_its_conventions(made: tuple) -> None:
@@ -63,4 +62,4 @@ def test_without_them_it_is_not(made: tuple) -> None:
 def test_another_system_is_refused(made: tuple) -> None:
     baseline = made[0]
     with pytest.raises(ValueError, match=r"the baseline trains dcgan64 with bce, received mlp28"):
-        baseline.create(SYSTEMS["mlp28"], 0, "cpu", 1)
+        baseline.create_train_state(SYSTEMS["mlp28"], Compute())

@@ -10,11 +10,13 @@ from queue import Queue
 import numpy as np
 import pytest
 
+from benchmarks.plan.configuration import Request
 from benchmarks.plan.options import parse
-from benchmarks.worker import gate, sync_contract, workloads
+from benchmarks.worker import gate, measure, workloads
 from benchmarks.worker import main as worker
-from benchmarks.worker import precision_probe as precision
-from benchmarks.worker.pooled_differences import POOLED_BOUNDS
+from benchmarks.worker.gate import POOLED_BOUNDS
+from benchmarks.worker.workloads import RowError
+from shared.reference.layers import conv_forward
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions
 from tests.benchmark_documents import validate_row
@@ -54,15 +56,15 @@ class Device:
 
 def test_an_honest_device_passes():
     workload = Device().workload()
-    check = sync_contract.check_complete(workload)
+    check = measure.check_complete(workload)
     assert min(check["left_shares"]) < 0.1
-    assert 1.5 < sync_contract.check_linear(workload, 1e3 * STEP)["ratio"] < 2.5
+    assert 1.5 < measure.check_linear(workload, 1e3 * STEP)["ratio"] < 2.5
 
 
 def test_a_missing_sync_is_noticed():
     workload = Device().workload(synchronize=lambda: 0.0)
-    with pytest.raises(sync_contract.ContractError, match="synchronize does not wait"):
-        sync_contract.check_complete(workload)
+    with pytest.raises(RowError, match="synchronize does not wait"):
+        measure.check_complete(workload)
 
 
 def test_a_sync_with_one_of_two_networks_is_noticed():
@@ -73,8 +75,8 @@ def test_a_sync_with_one_of_two_networks_is_noticed():
         return device.step(STEP / 2)
 
     workload = device.workload(step=step, wait=other.queue.join)
-    with pytest.raises(sync_contract.ContractError, match="does not wait"):
-        sync_contract.check_complete(workload)
+    with pytest.raises(RowError, match="does not wait"):
+        measure.check_complete(workload)
 
 
 def skipping():
@@ -117,8 +119,8 @@ def fixed():
     ids=["steps that are skipped", "steps that grow", "a sync that is all"],
 )
 def test_times_that_are_not_linear_are_noticed(parts, step_ms):
-    with pytest.raises(sync_contract.ContractError, match="as long as"):
-        sync_contract.check_linear(Device().workload(**parts), step_ms)
+    with pytest.raises(RowError, match="as long as"):
+        measure.check_linear(Device().workload(**parts), step_ms)
 
 
 @pytest.mark.skipif("jax" not in INSTALLED, reason="JAX is not installed")
@@ -155,14 +157,14 @@ def operations(bits):
     cut = rounded(bits)
     return {
         "matmul": lambda a, b: np.matmul(cut(a), cut(b)),
-        "convolution": lambda x, k: precision._convolution(cut(x), cut(k)),
+        "convolution": lambda x, k: conv_forward(cut(x), cut(k), 1, 1)[0],
     }
 
 
 @pytest.mark.parametrize(("bits", "name"), [(24, "float32"), (11, "tf32"), (8, "bfloat16")])
 def test_the_probe_tells_the_precisions_apart(bits, name):
-    errors = precision.probe(operations(bits))
-    assert {precision.precision_of(error) for error in errors.values()} == {name}
+    errors = gate.probe(operations(bits))
+    assert {gate.precision_of(error) for error in errors.values()} == {name}
     # Each is at least a factor of 2 from the limits.
     limits = {"float32": (0, 1.7e-5), "tf32": (1.7e-5, 8e-4), "bfloat16": (8e-4, 1)}
     low, high = limits[name]
@@ -185,22 +187,21 @@ def test_tf32_that_nobody_asked_for_gets_no_number(which, monkeypatch):
 
 def request_for(name):
     plan = parse([*TINY, "--precision", name])
-    return plan.request(plan.configurations[0], 0, 1.0)
+    return Request(plan, plan.configurations[0], 0, 1.0)
 
 
 def test_bfloat16_that_is_float32_gets_no_number():
     exact = {"worst_array": {"difference": 1e-6}}
     coarse = {"worst_array": {"difference": 1e-1}}
-    errors = precision.probe(operations(24))
-    problem = precision.precision_problem(request_for("bf16"), exact, errors)
-    assert problem == "bfloat16 was asked for, but a step agrees to 1e-06, as float32 does"
-    assert precision.precision_problem(request_for("bf16"), coarse, errors) is None
-    assert precision.precision_problem(request_for("fp32"), exact, errors) is None
-    assert precision.effective_precision(request_for("bf16"), exact, errors) == "float32"
-    assert precision.effective_precision(request_for("bf16"), coarse, errors) == "bfloat16"
-    half = errors | precision.probe({"matmul": operations(11)["matmul"], **operations(24)})
+    errors = gate.probe(operations(24))
+    message = gate.describe_difference("bfloat16", exact, errors)
+    assert message == "bfloat16 was asked for, but a step agrees to 1e-06, as float32 does"
+    assert gate.effective_precision("float32", exact, errors) == "float32"
+    assert gate.effective_precision("bfloat16", exact, errors) == "float32"
+    assert gate.effective_precision("bfloat16", coarse, errors) == "bfloat16"
+    half = errors | gate.probe({"matmul": operations(11)["matmul"], **operations(24)})
     half["matmul"] = 3e-4
-    assert precision.effective_precision(request_for("fp32"), exact, half) == "mixed"
+    assert gate.effective_precision("float32", exact, half) == "mixed"
 
 
 # --- the gate in less than float32 ---------------------------------------------------------------

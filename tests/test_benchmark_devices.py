@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compare
+from benchmarks import compare, scaling_model
 from benchmarks.document import stored as stored_document
 from benchmarks.plan import configuration
+from benchmarks.plan.configuration import Request
+from benchmarks.plan.costs import exchanges_of_step
 from benchmarks.plan.options import parse
 from benchmarks.show import verdict
-from benchmarks.worker import exchanges, launcher
+from benchmarks.worker import launcher, measure
 from shared.spec import SYSTEMS
 from tests.benchmark_documents import make_document, validate, write
 from tests.benchmark_stand_ins import INSTALLED, TINY, call, is_running
@@ -68,7 +70,7 @@ def test_the_id_and_the_label_say_devices_only_where_there_are_several():
     assert two.id == "jax/ours/float32/auto/batch8/threads1/input-device/devices2"
     assert configuration.labels([one, two]) == ["jax", "jax 2 devices"]
     assert configuration.labels([two]) == ["jax"]
-    request = plan.request(two, 0, 1.0)
+    request = Request(plan, two, 0, 1.0)
     assert configuration.Request.from_json(request.to_json()) == request
 
 
@@ -143,27 +145,29 @@ def test_stored_documents_follow_the_schema(path):
 
 def test_the_exchanges_of_a_step_are_those_of_its_passes():
     spec = SYSTEMS["dcgan64"].replace(width=8)
-    found = exchanges.exchanges_of_step(spec)
+    found = exchanges_of_step(spec)
     # G: BN on 64, 32, 16, 8 channels; D: on 16, 32, 64. Of each, mean and variance.
     generator, discriminator = [128, 64, 32, 16], [32, 64, 128]
     # One pass of G, three of D: real and fake images, and fake ones again in G's update.
     passes = sorted([*generator, *discriminator * 3])
     assert sorted(found.gathered) == passes
+    assert sorted(found.reduced_statistics) == passes
     weights = [spec.parameter_count("generator"), spec.parameter_count("discriminator")]
-    assert sorted(found.reduced) == sorted([*passes, *weights])
+    assert found.reduced_gradients == weights
 
 
 def test_more_updates_and_new_latents_are_more_exchanges():
     spec = SYSTEMS["dcgan64"].replace(discriminator_steps=2, generator_batch="new_latents")
-    found = exchanges.exchanges_of_step(spec)
+    found = exchanges_of_step(spec)
     # 4 BN layers of G in three forward passes and one backward; 3 of D in five of each.
     assert len(found.gathered) == 4 * 3 + 3 * 5
-    assert len(found.reduced) == 4 + 3 * 5 + 1 + 2
+    assert len(found.reduced_statistics) == 4 + 3 * 5
+    assert len(found.reduced_gradients) == 1 + 2
 
 
 def test_the_time_of_the_exchanges_is_a_median_without_the_first():
     slow = iter([0.2, 0.2])
-    found = exchanges.measure(lambda: time.sleep(next(slow, 0.005)))
+    found = measure.communication_ms(lambda: time.sleep(next(slow, 0.005)))
     assert 5.0 <= found < 50.0
 
 
@@ -173,14 +177,14 @@ def test_pytorch_exchanges_as_often_as_is_counted():
     code = """
 import json, sys
 import torch.distributed as dist
-from benchmarks.worker import exchanges
+from benchmarks.plan.costs import exchanges_of_step
 from benchmarks.worker import pytorch_workload
-from benchmarks.worker.feed import make_feed
+from benchmarks.plan.configuration import Request
 from benchmarks.plan.options import parse
 plan = parse(sys.argv[1:])
-request = plan.request(plan.configurations[0], 0, 1.0)
+request = Request(plan, plan.configurations[0], 0, 1.0)
 pytorch_workload.configure(request)
-workload = pytorch_workload.create(request.spec, 0, request, make_feed(request))
+workload = pytorch_workload.create(request.spec, 0, request)
 workload.step()
 gathered, reduced = [], []
 gather, reduce = dist.all_gather, dist.all_reduce
@@ -192,8 +196,8 @@ def counted_reduce(own):
     return reduce(own)
 dist.all_gather, dist.all_reduce = counted_gather, counted_reduce
 workload.step()
-sizes = exchanges.exchanges_of_step(request.spec)
-print(json.dumps([gathered, reduced, sizes.gathered, sizes.reduced[:-2]]))
+sizes = exchanges_of_step(request.spec)
+print(json.dumps([gathered, reduced, sizes.gathered, sizes.reduced_statistics]))
 """
     arguments = [*CPU, "--framework", "pytorch", "--devices", "2", "--width", "4"]
     command = [sys.executable, "-c", code, *arguments, "--threads", "1"]
@@ -203,6 +207,35 @@ print(json.dumps([gathered, reduced, sizes.gathered, sizes.reduced[:-2]]))
     assert sorted(gathered) == sorted(forward)
     # The four losses last; the gradients of the weights are DistributedDataParallel's own calls.
     assert sorted(reduced) == sorted([*backward, 4])
+
+
+# --- the model of a step -------------------------------------------------------------------------
+
+
+def test_the_table_of_the_scaling_model_is_its_formula(capsys):
+    arguments = ["--images", "100", "--tflops", "1", "--bandwidth", "1", "--latency", "1"]
+    assert scaling_model.main([*arguments, "--devices", "1", "4"]) == 0
+    first, *_, one, four = capsys.readouterr().out.splitlines()
+    gradients = 4 * sum(
+        SYSTEMS["dcgan64"].parameter_count(n) for n in ("generator", "discriminator")
+    )
+    assert first.startswith(f"gradients: {gradients:,} bytes; batch norm: 26 exchanges, ")
+    arithmetic, ring, hops = 100 * 2.274623488e-3, 2 * 3 / 4 * gradients / 1e6, 26 * 2 * 1e-3
+    assert (
+        one == f"| 1 | 100 | {arithmetic:.2f} ms | 0.00 ms | 0.00 ms | {arithmetic:.2f} ms | 100% |"
+    )
+    step = arithmetic + ring + hops
+    terms = " | ".join(f"{term:.2f} ms" for term in (arithmetic, ring, hops, step))
+    assert four == f"| 4 | 400 | {terms} | {arithmetic / step:.0%} |"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--images", "0.4"], ["--devices", "0"], ["--tflops", "nan"]]
+)
+def test_what_the_scaling_model_cannot_take_is_one_line(arguments, capsys):
+    with pytest.raises(SystemExit):
+        scaling_model.main(arguments)
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 # --- real runs -----------------------------------------------------------------------------------
@@ -236,7 +269,7 @@ def test_a_follower_that_takes_wrong_rows_gets_no_number(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(
         """
 import sys
-if len(sys.orig_argv) > 2 and sys.orig_argv[2] == "benchmarks.worker.pytorch_followers":
+if "--multiprocessing-fork" in sys.orig_argv:
     from shared.spec import replicas
     honest = replicas.rows_of_replica
     replicas.rows_of_replica = lambda a, batches, devices, replica: honest(a, batches, devices, 0)
@@ -244,7 +277,7 @@ if len(sys.orig_argv) > 2 and sys.orig_argv[2] == "benchmarks.worker.pytorch_fol
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
     plan = parse([*TINY, "--framework", "pytorch", "--devices", "2"])
-    row = launcher.run_worker(plan.request(plan.configurations[0], 0, 1.0), 120.0)
+    row = launcher.run_worker(Request(plan, plan.configurations[0], 0, 1.0), 120.0)
     assert row["status"] == "check_failed", row
     assert "does not agree with the NumPy reference" in row["error"]
 
@@ -253,9 +286,7 @@ def followers_of(process_id):
     """Return the ids of a process's children that follow it, once they take part."""
     found = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
     lines = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in found}
-    return [
-        child for child, line in lines.items() if b"benchmarks.worker.pytorch_followers" in line
-    ]
+    return [child for child, line in lines.items() if b"--multiprocessing-fork" in line]
 
 
 @needs_pytorch
@@ -263,7 +294,7 @@ def followers_of(process_id):
 @pytest.mark.parametrize("phase", ["import", "warm_up"])
 def test_a_worker_that_is_killed_leaves_no_process(phase, tmp_path):
     plan = parse([*TINY, "--framework", "pytorch", "--devices", "2", "--time-budget", "60"])
-    request = plan.request(plan.configurations[0], 0, 60.0)
+    request = Request(plan, plan.configurations[0], 0, 60.0)
     with open(tmp_path / "stderr", "w") as errors:
         worker = subprocess.Popen(
             [*launcher.WORKER_COMMAND, request.to_json()],

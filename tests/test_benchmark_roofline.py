@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import itertools
 import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,10 @@ import pytest
 from benchmarks import compare
 from benchmarks.document import roofline
 from benchmarks.document import stored as stored_document
-from benchmarks.document.costs import bytes_per_step, flops_per_image
+from benchmarks.plan.costs import bytes_per_image, fixed_bytes, flops_per_image
 from benchmarks.show import page, plots
 from benchmarks.show import tables as report
-from benchmarks.worker import peaks
+from benchmarks.worker import rates
 from shared.spec import SYSTEMS
 from tests.benchmark_documents import make_document, validate
 from tests.benchmark_stand_ins import INSTALLED, plant, stand_in, tiny_request
@@ -82,6 +82,10 @@ PARAMETERS = {
     "conv28": (6_640_193, 6_559_169),
     "mlp28": (247_440, 233_985),
 }
+
+
+def bytes_per_step(spec, batch_size, precision):
+    return fixed_bytes(spec) + batch_size * bytes_per_image(spec, precision)
 
 
 def walk(system, steps, batch):
@@ -150,33 +154,54 @@ def test_bytes_grow_evenly_with_the_batch_and_with_the_steps_of_the_discriminato
 
 
 def test_rates_are_in_1e9_a_second_and_the_best_is_kept(monkeypatch):
-    clock, seconds = [0.0], iter([9.0, 0.5, 0.25, 2.0])  # the first is the warm-up
+    # The first is the warm-up; of the others each is that of 1, 2 and 4 times.
+    clock, seconds = [0.0], iter([9.0, 0.5, *[0.25] * 2, *[2.0] * 4])
+    waited = []
 
-    def work(count):
-        clock[0] += next(seconds) * count
+    def once():
+        clock[0] += next(seconds)
 
-    monkeypatch.setattr(peaks.time, "perf_counter", lambda: clock[0])
-    assert peaks.best_rate(work, 3e9) == pytest.approx(12.0)  # 3e9 in a quarter of a second
+    monkeypatch.setattr(rates.time, "perf_counter", lambda: clock[0])
+    found = rates.best_rate(once, 3e9, lambda: waited.append(clock[0]))
+    assert found == pytest.approx(12.0)  # 3e9 in a quarter of a second
+    assert waited == [9.0, 9.5, 10.0, 18.0]  # after all of each
+
+
+def test_the_time_of_the_wait_is_in_a_rate(monkeypatch):
+    # As on a GPU, which returns before it has computed, and waits only for what still exists.
+    clock, held = [0.0], []
+
+    class Result:
+        def __init__(self):
+            held.append(weakref.ref(self))
+
+    def wait():
+        assert held[-1]() is not None
+        clock[0] += 0.5 * len(held)
+        held.clear()
+
+    monkeypatch.setattr(rates.time, "perf_counter", lambda: clock[0])
+    assert rates.best_rate(Result, 1e9, wait) == pytest.approx(2.0)
 
 
 def test_a_row_has_gflops_and_gbytes_per_second(monkeypatch):
     clock = [0.0]
 
     def each(seconds):
-        def run(count):
-            clock[0] += seconds * count
+        def once():
+            clock[0] += seconds
 
-        return run
+        return once
 
-    monkeypatch.setattr(peaks.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(rates.time, "perf_counter", lambda: clock[0])
     parts = {
-        "products": lambda request, size: each(1e-11 * 2 * size**3),  # 100 GFLOP/s
+        "product": lambda request, size: each(1e-11 * 2 * size**3),  # 100 GFLOP/s
         # 20 GB/s: two arrays of float32 read and one written.
-        "additions": lambda request, length: each(12 * length / 20e9),
+        "addition": lambda request, length: each(12 * length / 20e9),
     }
-    rates = peaks.worker_peaks(stand_in({}, **parts), tiny_request())
-    assert rates["peak_gflops_per_second"] == pytest.approx(100.0)
-    assert rates["bandwidth_gbytes_per_second"] == pytest.approx(20.0)
+    found = rates.framework_rates(stand_in({}, **parts), tiny_request())
+    assert found["peak_gflops_per_second"] == pytest.approx(100.0)
+    assert found["bandwidth_gbytes_per_second"] == pytest.approx(20.0)
 
 
 ADD = """
@@ -187,13 +212,14 @@ from tests.benchmark_stand_ins import tiny_request
 request, length = tiny_request({framework!r}), 2**24
 framework = workloads.load({framework!r})
 framework.configure(request)
-framework.additions(request, 1024)(1)
+framework.addition(request, 1024)()
 before = host.peak_resident_bytes()
-run = framework.additions(request, length)
-run(1)
-run(4)
+add = framework.addition(request, length)
+for _ in range(5):
+    add()
+framework.wait(request)
 arrays = (host.peak_resident_bytes() - before) / (4 * length)
-total = np.asarray(inspect.getclosurevars(run).nonlocals["total"])
+total = np.asarray(inspect.getclosurevars(add).nonlocals["total"])
 print(json.dumps([arrays, float(total.min()), float(total.max()), total.dtype.name, total.size]))
 """
 
@@ -212,15 +238,18 @@ def test_additions_are_made_each_time_and_in_place(framework):
 
 def test_numpy_adds_in_place_too(monkeypatch):
     seen = []
-    monkeypatch.setattr(peaks, "NUMPY_SIZES", (2,))
-    monkeypatch.setattr(peaks, "ADDITION_SIZE", {"cpu": 1000})
-    monkeypatch.setattr(peaks, "best_rate", lambda run, amount: seen.append((run, amount)) or 7)
-    assert peaks.numpy_peaks()["bandwidth"]["gbytes_per_second"] == 7
-    assert seen[0][1] == 2 * 2**3
-    run, amount = seen[-1]
-    run(3)
+    monkeypatch.setattr(rates, "NUMPY_SIZES", (2,))
+    monkeypatch.setattr(rates, "ADDITION_SIZE", {"cpu": 1000})
+    monkeypatch.setattr(rates, "best_rate", lambda once, amount: seen.append((once, amount)) or 7)
+    assert rates.numpy_rates()["bandwidth"]["gbytes_per_second"] == 7
+    multiply, amount = seen[0]
+    assert amount == 2 * 2**3
+    assert multiply().tolist() == [[0.5, 0.5], [0.5, 0.5]]
+    add, amount = seen[-1]
     assert amount == 12_000
-    assert np.all(inspect.getclosurevars(run).nonlocals["total"] == 4.0)
+    for _ in range(3):
+        total = add()
+    assert np.all(total == 4.0)
 
 
 # --- what a document says of it -------------------------------------------------------------------
@@ -349,7 +378,7 @@ def test_a_row_that_failed_keeps_no_rate(monkeypatch):
     def fail(request, length):
         raise MemoryError
 
-    row = plant(monkeypatch, framework={"additions": fail})
+    row = plant(monkeypatch, framework={"addition": fail})
     assert row["status"] == "oom"
     assert row["peak_gflops_per_second"] is row["bandwidth_gbytes_per_second"] is None
     assert plant(monkeypatch)["bandwidth_gbytes_per_second"] > 0

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 
 from benchmarks import run
-from benchmarks.document.costs import flops_per_image, layer_costs
 from benchmarks.document.stored import write_json
 from benchmarks.plan import host
 from benchmarks.plan.configuration import MODES, PRECISIONS, Request
+from benchmarks.plan.costs import flops_per_image, layer_costs
 from benchmarks.plan.options import choose_device, parse
-from benchmarks.worker import gate, launcher, loading
+from benchmarks.worker import gate, launcher, rates
 from benchmarks.worker import main as worker
-from benchmarks.worker.feed import make_feed
+from benchmarks.worker.workloads import batches
 from shared.interface import IMPLEMENTATIONS
 from shared.reference.step import train_step
 from shared.run.console import EXIT_INTERRUPTED
@@ -333,7 +333,7 @@ import sys
 from benchmarks import run
 from benchmarks.worker import launcher
 launcher.WORKER_COMMAND = (sys.executable, "-c", {hanging(pid_file)!r})
-launcher.measure_gemm_peak = lambda threads, time_limit: None
+launcher.measure_gemm_peak = lambda threads: None
 sys.exit(run.main({arguments!r}))
 """
     process = subprocess.Popen(
@@ -359,7 +359,7 @@ def test_what_was_measured_before_ctrl_c_is_kept(tmp_path, monkeypatch, capsys):
         if seen:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)
-        seen.append(request.framework)
+        seen.append(request.configuration.framework)
         return make_row(request, [50.0, 51.0])
 
     without_peak(monkeypatch)
@@ -442,8 +442,8 @@ def test_a_framework_that_failed_is_not_run_again_and_the_others_are(monkeypatch
     seen = []
 
     def run_worker(request, time_limit):
-        seen.append((request.framework, request.round))
-        status = "timeout" if request.framework == "tf" else "oom"
+        seen.append((request.configuration.framework, request.round))
+        status = "timeout" if request.configuration.framework == "tf" else "oom"
         return worker.empty_row(request) | {"status": status, "error": "x"}
 
     monkeypatch.setattr(launcher, "run_worker", run_worker)
@@ -562,20 +562,20 @@ def test_batches_that_are_not_on_the_device_are_new_and_named(source):
     plan = parse([*TINY, "--framework", QUICKEST, "--input", source])
     (configuration,) = plan.configurations
     assert configuration.id.endswith(f"input-{source}")
-    inputs = make_feed(plan.request(configuration, 0, 1.0)).on_device(lambda batch: batch)
-    batches = list(itertools.islice(inputs, 3))
-    for images, z in batches:
+    request = Request(plan, configuration, 0, 1.0)
+    found = list(itertools.islice(batches(request, lambda batch: batch), 3))
+    for images, z in found:
         assert images.shape == (4, 64, 64, 3)
         assert z.shape == (4, 100)
         assert images.dtype == z.dtype == np.float32
-    assert not np.array_equal(batches[0][0], batches[1][0])
-    assert not np.array_equal(batches[0][1], batches[1][1])
+    assert not np.array_equal(found[0][0], found[1][0])
+    assert not np.array_equal(found[0][1], found[1][1])
 
 
 def test_loading_is_measured_on_jpeg_files(monkeypatch):
-    monkeypatch.setattr(loading, "FILES", 16)
-    monkeypatch.setattr(loading, "BATCH_SECONDS", 0.05)
-    found = loading.measure("dcgan64")
+    monkeypatch.setattr(rates, "FILES", 16)
+    monkeypatch.setattr(rates, "BATCH_SECONDS", 0.05)
+    found = rates.loading_rates("dcgan64")
     assert found["files"] == 16
     assert found["decoded_per_second"] > 1
     assert found["batched_per_second"] > found["decoded_per_second"]

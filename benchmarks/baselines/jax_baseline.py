@@ -6,7 +6,6 @@ in most public JAX code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,26 +15,33 @@ import numpy as np
 import optax
 from flax import nnx
 
+from benchmarks.baselines import check_system
 from jax_impl.layers import Layers, plain_layers
 from jax_impl.models import create_models
-from jax_impl.state import select_device
+from jax_impl.state import Modules, select_device
 from shared.spec import NETWORKS, AdamSpec, Conventions, SystemSpec, optimizer_name
+from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
-
-__all__ = [
-    "CONVENTIONS",
-    "create",
-    "export_state",
-    "images_to_device",
-    "import_state",
-    "latents_to_device",
-    "spec_of",
-    "step",
-    "synchronize",
-]
 
 CONVENTIONS = Conventions(batch_norm_running_variance="biased")
 """Where nnx's own layers depart from the spec."""
+GENERATOR_BATCH = "same_latents"
+"""G makes its images anew from the same latents."""
+
+
+def create_train_state(spec: SystemSpec, compute: Compute, *, seed: int = 0) -> Modules:
+    """Return a fresh state. Raises ValueError for another system than dcgan64 with loss bce."""
+    check_system(spec)
+    dtype = jnp.bfloat16 if compute.precision == "bfloat16" else jnp.float32
+    with jax.default_device(select_device(compute.device)):
+        generator, discriminator = create_models(spec, _layers(dtype))
+        adams: tuple[Any, Any] = (
+            _adam(generator, spec.generator_optimizer),
+            _adam(discriminator, spec.discriminator_optimizer),
+        )
+    state = Modules(spec, compute, generator, discriminator, *adams)
+    import_state(state, initial_state(spec, seed))
+    return state
 
 
 def _layers(dtype: jnp.dtype) -> Layers:
@@ -47,71 +53,25 @@ def _layers(dtype: jnp.dtype) -> Layers:
     )
 
 
-@dataclass
-class BaselineState:
-    """The networks, the optimizers and the device."""
-
-    spec: SystemSpec
-    device: jax.Device
-    networks: dict[str, Any]
-    optimizers: dict[str, nnx.Optimizer]
-
-
-def spec_of(spec: SystemSpec) -> SystemSpec:
-    """Return the system that this step trains: G makes its images anew from the same latents."""
-    return spec.replace(generator_batch="same_latents")
-
-
-def create(
-    spec: SystemSpec, seed: int, device: str, threads: int, precision: str = "float32"
-) -> BaselineState:
-    """Return a fresh state. Raises ValueError for another system than dcgan64 with loss bce.
-
-    `threads` is XLA's to know before it starts, so nothing is done with it here.
-    """
-    if (spec.architecture, spec.loss) != ("dcgan64", "bce"):
-        raise ValueError(f"the baseline trains dcgan64 with bce, received {spec.name}, {spec.loss}")
-    dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
-    place = select_device(device)
-    with jax.default_device(place):
-        networks: dict[str, Any] = dict(
-            zip(NETWORKS, create_models(spec, _layers(dtype)), strict=True)
-        )
-        optimizers: dict[str, nnx.Optimizer] = {
-            name: nnx.Optimizer(network, _adam(getattr(spec, f"{name}_optimizer")), wrt=nnx.Param)
-            for name, network in networks.items()
-        }
-    state = BaselineState(spec, place, networks, optimizers)
-    import_state(state, initial_state(spec, seed))
-    return state
-
-
-def _adam(settings: AdamSpec) -> optax.GradientTransformation:
-    return optax.adam(
+def _adam(network: nnx.Module, settings: AdamSpec) -> nnx.Optimizer:
+    adam = optax.adam(
         settings.learning_rate, b1=settings.beta1, b2=settings.beta2, eps=settings.epsilon
     )
+    return nnx.Optimizer(network, adam, wrt=nnx.Param)
 
 
-def images_to_device(state: BaselineState, images: np.ndarray) -> jax.Array:
-    """Return NumPy images NHWC as `step` takes them."""
-    return jax.device_put(images.astype(np.float32, copy=False), state.device)
+def batches_to_devices(
+    state: Modules, real_images: np.ndarray, latents: np.ndarray
+) -> tuple[jax.Array, jax.Array]:
+    """Return a step's NumPy batches as `train_step` takes them."""
+    batches = (np.asarray(batch, np.float32) for batch in (real_images, latents))
+    return jax.device_put(tuple(batches), select_device(state.compute.device))
 
 
-def latents_to_device(state: BaselineState, latents: np.ndarray) -> jax.Array:
-    """Return NumPy latents [batch, latent_dim] as `step` takes them."""
-    return jax.device_put(latents.astype(np.float32, copy=False), state.device)
-
-
-def step(state: BaselineState, real_images: jax.Array, latents: jax.Array) -> dict[str, jax.Array]:
+def train_step(state: Modules, real_images: jax.Array, latents: jax.Array) -> dict[str, jax.Array]:
     """Make one training step; returns its losses."""
-    return _step(
-        state.networks["generator"],
-        state.networks["discriminator"],
-        state.optimizers["generator"],
-        state.optimizers["discriminator"],
-        real_images,
-        latents,
-    )
+    optimizers = state.generator_optimizer, state.discriminator_optimizer
+    return _step(state.generator, state.discriminator, *optimizers, real_images, latents)
 
 
 @nnx.jit
@@ -130,9 +90,8 @@ def _step(
         fake = _cross_entropy(network(fake_images), 0.0)
         return real + fake, (real, fake)
 
-    (total, (real, fake)), gradients = nnx.value_and_grad(discriminator_loss, has_aux=True)(
-        discriminator
-    )
+    found, gradients = nnx.value_and_grad(discriminator_loss, has_aux=True)(discriminator)
+    total, (real, fake) = found
     discriminator_optimizer.update(discriminator, gradients)
 
     def generator_loss(network: nnx.Module, judge: nnx.Module) -> jax.Array:
@@ -153,26 +112,28 @@ def _cross_entropy(scores: jax.Array, label: float) -> jax.Array:
     return optax.sigmoid_binary_cross_entropy(scores, jnp.full_like(scores, label)).mean()
 
 
-def export_state(state: BaselineState) -> dict[str, np.ndarray]:
+def export_state(state: Modules) -> dict[str, np.ndarray]:
     """Return the arrays of the state by canonical name."""
     return {name: np.array(variable[...]) for name, variable in _variables(state).items()}
 
 
-def import_state(state: BaselineState, arrays: dict[str, np.ndarray]) -> None:
+def import_state(state: Modules, arrays: dict[str, np.ndarray]) -> None:
     """Replace the arrays of the state."""
     for name, variable in _variables(state).items():
-        value = jnp.asarray(arrays[name], variable[...].dtype)
-        variable[...] = jax.device_put(value, state.device)
+        variable[...] = jnp.asarray(arrays[name], variable[...].dtype)
+    # All of the state, or the second step is compiled anew for what the first one has moved.
+    held = (*(state.network(n) for n in NETWORKS), *(state.optimizer(n) for n in NETWORKS))
+    nnx.update(held, jax.device_put(nnx.state(held), select_device(state.compute.device)))
 
 
-def _variables(state: BaselineState) -> dict[str, nnx.Variable]:
+def _variables(state: Modules) -> dict[str, nnx.Variable]:
     """Return every variable of the state by canonical name."""
     found: dict[str, nnx.Variable] = {}
     for network in NETWORKS:
-        moments = state.optimizers[network].opt_state[0]
+        moments = state.optimizer(network).opt_state[0]
         for name, parameter in state.spec.parameters(network).items():
             _, layer, own = name.split("/")
-            found[name] = getattr(getattr(state.networks[network], layer), own)
+            found[name] = getattr(getattr(state.network(network), layer), own)
             if parameter.trainable:
                 found[optimizer_name(name, "m")] = moments.mu[layer][own]
                 found[optimizer_name(name, "v")] = moments.nu[layer][own]
@@ -180,7 +141,7 @@ def _variables(state: BaselineState) -> dict[str, nnx.Variable]:
     return found
 
 
-def synchronize(state: BaselineState) -> float:
+def synchronize(state: Modules) -> float:
     """Wait for the device by reading back a number that depends on both updated networks."""
-    leaves = [jax.tree.leaves(nnx.state(n, nnx.Param))[0] for n in state.networks.values()]
-    return float(sum(jnp.sum(leaf) for leaf in leaves))
+    networks = (state.generator, state.discriminator)
+    return float(sum(jnp.sum(jax.tree.leaves(nnx.state(n, nnx.Param))[0]) for n in networks))

@@ -1,23 +1,30 @@
-"""The document of a run as it grows: header, then rows, then what they add up to."""
+"""The document of a run as it grows: header, then rows, then what they add up to.
+
+Only rows whose settings, as they were read back, are the same are in one group and are compared:
+device, precision as it was measured, batch, threads, where batches come from, how many devices.
+How a framework runs its step is not one of them: that is what is compared.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
 from collections.abc import Sequence
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
-from benchmarks.document import costs, ranking
 from benchmarks.document.intervals import (
     bootstrap_interval,
     median_of_rounds,
     outliers,
+    paired_ratio,
     quantiles,
     rates_of,
 )
 from benchmarks.document.roofline import Roofline, roofline_of
 from benchmarks.document.stored import SCHEMA_VERSION
-from benchmarks.plan import host
+from benchmarks.plan import costs, host
 from benchmarks.plan.configuration import DTYPE, Configuration, Plan
 
 Rows = Sequence[dict[str, Any]]
@@ -25,7 +32,6 @@ Rows = Sequence[dict[str, Any]]
 
 def header(plan: Plan, command: str) -> dict[str, Any]:
     """Return the document with everything that is known before the first worker starts."""
-    names = plan.labels
     return {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -38,7 +44,8 @@ def header(plan: Plan, command: str) -> dict[str, Any]:
         "requested": dataclasses.asdict(plan),
         "workload": costs.workload(plan.spec(plan.batch_sizes[0]), DTYPE),
         "configurations": [
-            {"id": c.id, "label": names[c.id], **dataclasses.asdict(c)} for c in plan.configurations
+            {"id": c.id, "label": plan.labels[c.id], **dataclasses.asdict(c)}
+            for c in plan.configurations
         ],
         "peaks": [],
         "bandwidths": [],
@@ -49,13 +56,38 @@ def header(plan: Plan, command: str) -> dict[str, Any]:
 
 def conclude(plan: Plan, document: dict[str, Any]) -> None:
     """Add the rates that the workers saw, the summary, the groups and their ratios."""
-    rows, configurations = document["rows"], plan.configurations
     _add_rates_of_workers(plan, document)
-    document["summary"] = [_summary(plan, document, c) for c in configurations]
-    summaries = {summary["configuration"]: summary for summary in document["summary"]}
-    document["groups"] = ranking.matched_groups(configurations, summaries, rows, plan.seed)
-    document["best"] = ranking.best_of_each(configurations, summaries)
-    document["noise_floor"] = ranking.noise_floor(document["groups"])
+    summaries = {c.id: _summary(plan, document, c) for c in plan.configurations}
+    measured = [c for c in plan.configurations if summaries[c.id]["results"]]
+    settings = {c.id: _settings(c, summaries[c.id]["settings"]) for c in measured}
+    fastest_first = sorted(
+        (c for c in measured if not c.again),
+        key=lambda c: -summaries[c.id]["results"]["images_per_second"]["median"],
+    )
+    matched: dict[tuple, list[Configuration]] = {}
+    for c in measured:
+        matched.setdefault(tuple(settings[c.id].items()), []).append(c)
+    groups = []
+    for common, members in matched.items():
+        ranked = [c for c in fastest_first if c in members]
+        ratios = [_ratio(*pair, document["rows"], plan.seed) for pair in _pairs(members, ranked)]
+        ids = {"members": [c.id for c in members], "ranking": [c.id for c in ranked]}
+        groups.append({"settings": dict(common), **ids, "ratios": ratios})
+    best: dict[str, dict[str, Any]] = {}
+    for c in fastest_first:
+        if c.implementation == "ours":
+            best.setdefault(c.framework, {"configuration": c.id, "settings": settings[c.id]})
+    document["summary"], document["groups"] = list(summaries.values()), groups
+    document["best"], document["noise_floor"] = list(best.values()), _noise_floor(groups)
+
+
+# Where a document has a rate, its unit, its field in a row, how it was measured, its kind.
+_RATES = (
+    ("peaks", "gflops_per_second", "peak_gflops_per_second", "matrix products of",
+     ("precision", "threads")),
+    ("bandwidths", "gbytes_per_second", "bandwidth_gbytes_per_second", "additions in place of",
+     ("threads",)),
+)  # fmt: skip
 
 
 def _add_rates_of_workers(plan: Plan, document: dict[str, Any]) -> None:
@@ -64,36 +96,17 @@ def _add_rates_of_workers(plan: Plan, document: dict[str, Any]) -> None:
     Of processes that have all the threads only: others know a share of the rates.
     """
     by_id = {c.id: c for c in plan.configurations if c.devices == 1 or plan.device == "gpu"}
-    seen = [(by_id[r["configuration"]], r) for r in document["rows"] if r["configuration"] in by_id]
-    peaks = [
-        {
-            "method": f"matrix products of {c.framework}",
-            "precision": c.precision,
-            "threads": c.threads,
-            "gflops_per_second": row["peak_gflops_per_second"],
-        }
-        for c, row in seen
-    ]
-    bandwidths = [
-        {
-            "method": f"additions in place of {c.framework}",
-            "threads": c.threads,
-            "gbytes_per_second": row["bandwidth_gbytes_per_second"],
-        }
-        for c, row in seen
-    ]
-    document["peaks"] += _best(peaks, "gflops_per_second", "precision", "threads")
-    document["bandwidths"] += _best(bandwidths, "gbytes_per_second", "threads")
-
-
-def _best(entries: Rows, rate: str, *kind: str) -> list[dict[str, Any]]:
-    """Return the entry of each kind with the highest rate; entries may have none."""
-    best: dict[tuple, dict[str, Any]] = {}
-    for entry in entries:
-        key = tuple(entry[name] for name in kind)
-        if entry[rate] and (key not in best or entry[rate] > best[key][rate]):
-            best[key] = entry
-    return list(best.values())
+    for place, unit, field, method, kind in _RATES:
+        best: dict[tuple, dict[str, Any]] = {}
+        for row in document["rows"]:
+            configuration = by_id.get(row["configuration"])
+            if configuration is None or row[field] is None:
+                continue
+            asked = {name: getattr(configuration, name) for name in kind}
+            entry = {"method": f"{method} {configuration.framework}", **asked, unit: row[field]}
+            key = tuple(asked.values())
+            best[key] = max(best.get(key, entry), entry, key=lambda one: one[unit])
+        document[place] += best.values()
 
 
 def _summary(plan: Plan, document: dict[str, Any], configuration: Configuration) -> dict[str, Any]:
@@ -106,47 +119,31 @@ def _summary(plan: Plan, document: dict[str, Any], configuration: Configuration)
     summary: dict[str, Any] = {
         "configuration": configuration.id,
         "label": plan.labels[configuration.id],
-        "status": failed[0]["status"] if failed else "ok",
-        "error": failed[0]["error"] if failed else None,
-        "settings": rows[0]["settings"] if rows and not failed else None,
+        "status": "ok",
+        "error": None,
+        "settings": None,
         "results": None,
     }
     if not rows:
         return summary | {"status": "not_run", "error": "the run ended before its turn"}
-    if not failed:
-        roofline = roofline_of(document, dataclasses.asdict(configuration))
-        summary["results"] = _results(rows, configuration.batch_size, roofline, plan.seed)
-    return summary
+    if failed:
+        return summary | {name: failed[0][name] for name in ("status", "error")}
+    roofline = roofline_of(document, dataclasses.asdict(configuration))
+    results = _results(rows, configuration.batch_size, roofline, plan.seed)
+    return summary | {"settings": rows[0]["settings"], "results": results}
 
 
 def _results(rows: Rows, batch_size: int, roofline: Roofline, seed: int) -> dict[str, Any]:
     rounds = [rates_of(row, batch_size) for row in rows]
-    rates = [rate for own in rounds for rate in own]
-    single_steps = [ms for row in rows for ms in row["latency_ms"]]
-    p5, p50, p95 = quantiles(single_steps, (0.05, 0.5, 0.95))
     seconds = batch_size / median_of_rounds(rounds)
     on_gpu = rows[0]["settings"]["platform"] == "gpu"
     memory = "peak_device_bytes" if on_gpu else "peak_resident_bytes"
     phases = {
-        name: quantiles([row["phases_ms"][name] for row in rows], (0.5,))[0]
-        for name in rows[0]["phases_ms"]
+        name: median([row["phases_ms"][name] for row in rows]) for name in rows[0]["phases_ms"]
     }
     found = {
-        "images_per_second": {
-            "median": median_of_rounds(rounds),
-            "quartiles": quantiles(rates, (0.25, 0.75)),
-            "interval_95": list(bootstrap_interval(rounds, seed)),
-            "rounds": len(rounds),
-            "windows": len(rates),
-            "outliers": len(outliers(rates)),
-        },
-        "step_ms": {
-            "p5": p5,
-            "p50": p50,
-            "p95": p95,
-            "steps": len(single_steps),
-            "outliers": len(outliers(single_steps)),
-        },
+        "images_per_second": _rates(rounds, seed),
+        "step_ms": _single_steps([ms for row in rows for ms in row["latency_ms"]]),
         "percent_of_gemm_peak": _percent(roofline.compute_seconds, seconds),
         "percent_of_roofline": _percent(roofline.seconds, seconds),
         "roofline": roofline.to_dict(),
@@ -156,9 +153,94 @@ def _results(rows: Rows, batch_size: int, roofline: Roofline, seed: int) -> dict
         "warm_up_settled": all(row["warm_up"]["settled"] for row in rows),
     }
     if "communication_ms" in rows[0]:
-        found["communication_ms"] = quantiles([row["communication_ms"] for row in rows], (0.5,))[0]
+        found["communication_ms"] = median([row["communication_ms"] for row in rows])
     return found
+
+
+def _rates(rounds: list[list[float]], seed: int) -> dict[str, Any]:
+    rates = [rate for own in rounds for rate in own]
+    return {
+        "median": median_of_rounds(rounds),
+        "quartiles": quantiles(rates, (0.25, 0.75)),
+        "interval_95": list(bootstrap_interval(rounds, seed)),
+        "rounds": len(rounds),
+        "windows": len(rates),
+        "outliers": len(outliers(rates)),
+    }
+
+
+def _single_steps(milliseconds: list[float]) -> dict[str, Any]:
+    p5, p50, p95 = quantiles(milliseconds, (0.05, 0.5, 0.95))
+    counts = {"steps": len(milliseconds), "outliers": len(outliers(milliseconds))}
+    return {"p5": p5, "p50": p50, "p95": p95, **counts}
 
 
 def _percent(least: float | None, seconds: float) -> float | None:
     return None if least is None else 100 * least / seconds
+
+
+def _settings(configuration: Configuration, read_back: dict[str, Any]) -> dict[str, Any]:
+    """Return what configurations of one group have in common."""
+    return {
+        **{name: read_back[name] for name in ("platform", "precision", "dtype")},
+        "batch_size": configuration.batch_size,
+        # Where a framework cannot report them, those that the launcher gave it.
+        "threads": read_back["threads"] or configuration.threads,
+        "input": configuration.input,
+        "devices": configuration.devices,
+    }
+
+
+def _pairs(
+    members: Sequence[Configuration], ranked: Sequence[Configuration]
+) -> list[tuple[str, Configuration, Configuration]]:
+    """Return (kind, numerator, denominator) of every ratio that a reader asks for."""
+    plain = [c for c in members if not c.again]
+    ours = [c for c in plain if c.implementation == "ours"]
+    fastest = [c for c in ranked if c.implementation == "ours"][:2]
+    return [
+        *(("fastest", *pair) for pair in pairwise(fastest)),
+        *(("framework", c, ours[0]) for c in ours[1:]),
+        *(
+            ("baseline", c, other)
+            for c in ours
+            for other in plain
+            if (other.implementation, other.framework) == ("baseline", c.framework)
+        ),
+        *(
+            ("again", c, other)
+            for c in plain
+            for other in members
+            if other == dataclasses.replace(c, again=True)
+        ),
+    ]
+
+
+def _ratio(
+    kind: str, above: Configuration, below: Configuration, rows: Rows, seed: int
+) -> dict[str, Any]:
+    numerator, denominator = (
+        {r["round"]: rates_of(r, c.batch_size) for r in rows if r["configuration"] == c.id}
+        for c in (above, below)
+    )
+    ratio = paired_ratio(numerator, denominator, seed)
+    return {
+        "kind": kind,
+        "numerator": above.id,
+        "denominator": below.id,
+        "ratio": ratio.value,
+        "interval_95": [ratio.low, ratio.high],
+        "per_round": list(ratio.per_round),
+    }
+
+
+def _noise_floor(groups: Sequence[dict[str, Any]]) -> float | None:
+    """Return by what fraction two equal configurations may seem to differ; None without A/A."""
+    ends = [
+        end
+        for group in groups
+        for ratio in group["ratios"]
+        if ratio["kind"] == "again"
+        for end in (ratio["ratio"], *ratio["interval_95"])
+    ]
+    return max((max(end, 1 / end) - 1 for end in ends), default=None)

@@ -39,13 +39,8 @@ def median_of_rounds(rounds: Rounds) -> float:
 
 
 def quantiles(values: Sequence[float] | np.ndarray, fractions: Sequence[float]) -> list[float]:
-    """Return the quantiles of all values, interpolated linearly between two of them.
-
-    `fractions` lie in [0, 1]. Raises ValueError without a value.
-    """
-    if len(values) == 0:
-        raise ValueError("quantiles need at least one value")
-    return [float(value) for value in np.quantile(values, fractions)]
+    """Return the quantiles of all values, interpolated linearly; `fractions` lie in [0, 1]."""
+    return np.quantile(values, fractions).tolist()
 
 
 def bootstrap_interval(rounds: Rounds, seed: int) -> tuple[float, float]:
@@ -130,5 +125,5 @@ def _drawn(rounds: Rounds, chosen: np.ndarray, draw: np.random.Generator) -> np.
 
 
 def _check(rounds: Rounds) -> None:
-    if len(rounds) == 0 or any(len(values) == 0 for values in rounds):
+    if not rounds or not all(rounds):
         raise ValueError("statistics need at least one round, and a value in every round")

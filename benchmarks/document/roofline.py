@@ -32,7 +32,7 @@ class Roofline:
     @property
     def memory_seconds(self) -> float | None:
         """The time of the bytes at the bandwidth."""
-        if not self.bandwidth or self.moved_bytes is None:
+        if not self.moved_bytes or not self.bandwidth:
             return None
         return 1e-9 * self.moved_bytes / self.bandwidth
 
@@ -69,19 +69,19 @@ def roofline_of(
     precision, threads = configuration["precision"], configuration["threads"]
     moved = work.get("bytes_per_step", {}).get(precision)
     factor = devices if document["requested"]["device"] == "gpu" else 1
-    peaks = [
-        factor * peak["gflops_per_second"]
-        for peak in document["peaks"]
-        if (peak["precision"], peak["threads"]) == (precision, threads)
-    ]
-    bandwidths = [
-        factor * bandwidth["gbytes_per_second"]
-        for bandwidth in document.get("bandwidths", ())
-        if bandwidth["threads"] == threads
-    ]
+
+    def best(place: str, rate: str) -> float | None:
+        found = (
+            factor * entry[rate]
+            for entry in document.get(place, ())
+            # A bandwidth has no precision: it is that of any.
+            if (entry.get("precision", precision), entry["threads"]) == (precision, threads)
+        )
+        return max(found, default=None)
+
     return Roofline(
         operations=batch_size * work["flops_per_image"],
         moved_bytes=moved and devices * moved["fixed"] + batch_size * moved["per_image"],
-        peak=max(peaks, default=None),
-        bandwidth=max(bandwidths, default=None),
+        peak=best("peaks", "gflops_per_second"),
+        bandwidth=best("bandwidths", "gbytes_per_second"),
     )

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import jsonschema
 
-from shared.files.atomic import staged
+from shared.files.atomic import write_file_atomically
 from shared.files.errors import InputError
 
 SCHEMA_VERSION = 2
@@ -38,8 +38,7 @@ def check_writable(path: Path) -> None:
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write a document in one piece: a reader sees the old file or the whole new one."""
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-    with staged(path.absolute()) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_file_atomically(path.absolute(), text.encode())
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -100,16 +99,14 @@ def _problem(document: dict[str, Any]) -> str | None:
     ids = [configuration["id"] for configuration in document["configurations"]]
     if len(set(ids)) != len(ids):
         return "two configurations have one id"
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ids}
-    for row in document["rows"]:
-        rows.setdefault(row["configuration"], []).append(row)
     for summary in document["summary"]:
         name = summary["configuration"]
+        rows = [row for row in document["rows"] if row["configuration"] == name]
         if name not in ids:
             return f"the summary has {name!r}, which is none of the configurations"
-        if summary["status"] == "ok" and not rows[name]:
+        if summary["status"] == "ok" and not rows:
             return f"{name} is ok and has no row"
-        if summary["status"] == "ok" and not all(row["windows"] for row in rows[name]):
+        if summary["status"] == "ok" and not all(row["windows"] for row in rows):
             return f"{name} is ok and has a row without windows"
     windows = sum(len(row["windows"]) for row in document["rows"])
     if windows > MAXIMUM_WINDOWS:

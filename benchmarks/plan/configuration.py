@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from shared.spec import SYSTEMS, SystemSpec
@@ -123,25 +124,15 @@ class Plan:
     json: str | None
     report: str | None
 
-    @property
+    @cached_property
     def configurations(self) -> list[Configuration]:
         """Every configuration, in the order of the tables."""
         return [
-            Configuration(
-                framework,
-                implementation,
-                precision,
-                mode,
-                batch_size,
-                threads,
-                self.input,
-                again,
-                devices,
-            )
-            for batch_size, threads, devices, precision, framework in itertools.product(
+            Configuration(name, kind, precision, mode, size, threads, self.input, again, devices)
+            for size, threads, devices, precision, name in itertools.product(
                 self.batch_sizes, self.threads, self.devices, self.precisions, self.frameworks
             )
-            for implementation, mode in self._variants(framework, devices)
+            for kind, mode in self._variants(name, devices)
             for again in ((False, True) if self.aa else (False,))
         ]
 
@@ -150,11 +141,11 @@ class Plan:
         baseline = [("baseline", None)] if self.baselines and devices == 1 else []
         return [*(("ours", mode) for mode in modes or (None,)), *baseline]
 
-    @property
+    @cached_property
     def labels(self) -> dict[str, str]:
         """The short name of every configuration by its id."""
-        every = self.configurations
-        return {c.id: label for c, label in zip(every, labels(every), strict=True)}
+        ids = [configuration.id for configuration in self.configurations]
+        return dict(zip(ids, labels(self.configurations), strict=True))
 
     @property
     def order(self) -> list[tuple[Configuration, int]]:
@@ -174,10 +165,6 @@ class Plan:
         system = SYSTEMS[self.system]
         return system.replace(loss=self.loss, width=self.width, batch_size=batch_size)
 
-    def request(self, configuration: Configuration, number: int, budget: float) -> Request:
-        """Return what one worker has to do within `budget` seconds."""
-        return Request(self, configuration, number, budget)
-
 
 @dataclass(frozen=True)
 class Request:
@@ -191,16 +178,6 @@ class Request:
     configuration: Configuration
     round: int
     budget: float
-
-    @property
-    def framework(self) -> str:
-        """The framework of the configuration."""
-        return self.configuration.framework
-
-    @property
-    def device(self) -> DeviceName:
-        """The kind of device of the whole run."""
-        return self.plan.device
 
     @property
     def spec(self) -> SystemSpec:

@@ -19,7 +19,7 @@ from benchmarks.plan.configuration import (
     DeviceName,
     Plan,
 )
-from shared.interface import IMPLEMENTATIONS
+from shared.interface import IMPLEMENTATIONS, canonical_name
 from shared.run.console import OneLineParser
 from shared.spec import LOSS_NAMES, SYSTEMS
 from shared.spec.replicas import check_replicas
@@ -54,21 +54,19 @@ def parse(arguments: Sequence[str]) -> Plan:
         batch_sizes = [CPU_BATCH_SIZE if device == "cpu" else system.batch_size]
         batch_reason = f"default on a {device.upper()}"
     frameworks = IMPLEMENTATIONS if every else dict.fromkeys(given["frameworks"])
-    plan = Plan(
-        **given
-        | {
-            "frameworks": list(frameworks),
-            "loss": given["loss"] or system.loss,
-            "width": given["width"] or system.width,
-            "batch_sizes": batch_sizes,
-            "batch_reason": batch_reason,
-            "precisions": [PRECISIONS[name] for name in dict.fromkeys(given["precisions"])],
-            "modes": list(dict.fromkeys(given["modes"])),
-            "device": device,
-            "device_reason": device_reason,
-            "threads": given["threads"] or [host.available_threads()],
-        }
-    )
+    given |= {
+        "frameworks": list(frameworks),
+        "loss": given["loss"] or system.loss,
+        "width": given["width"] or system.width,
+        "batch_sizes": batch_sizes,
+        "batch_reason": batch_reason,
+        "precisions": [PRECISIONS[name] for name in dict.fromkeys(given["precisions"])],
+        "modes": list(dict.fromkeys(given["modes"])),
+        "device": device,
+        "device_reason": device_reason,
+        "threads": given["threads"] or [host.available_threads()],
+    }
+    plan = Plan(**given)
     _check(plan)
     if plan.time_budget is None:
         needed = WORKER_BUDGET * len(plan.configurations) * plan.rounds
@@ -126,10 +124,8 @@ def _check(plan: Plan) -> None:
     if plan.data is not None and plan.input != "loader":
         raise ValueError(f"--data needs --input loader, received --input {plan.input}")
     if plan.data is not None and not os.path.exists(plan.data):
-        raise ValueError(
-            f"--data {plan.data} does not exist; expected a folder of images, an IDX or an .npz "
-            "file"
-        )
+        kinds = "a folder of images, an IDX or an .npz file"
+        raise ValueError(f"--data {plan.data} does not exist; expected {kinds}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -144,37 +140,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     several: dict[str, Any] = {"nargs": "+", "metavar": "N"}
     add = parser.add_argument_group("what to time").add_argument
-    add(
-        "--framework",
-        dest="frameworks",
-        nargs="+",
-        choices=(*IMPLEMENTATIONS, "all"),
-        default=["all"],
-        help="(default: all; one that is missing is an error row)",
-    )
+    named: dict[str, Any] = {"choices": (*IMPLEMENTATIONS, "all"), "type": canonical_name}
+    text = "(default: all; one that is missing is an error row)"
+    add("--framework", dest="frameworks", nargs="+", **named, default=["all"], help=text)
     add("--system", choices=SYSTEMS, default="dcgan64", help="networks (default: %(default)s)")
     add("--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)")
     text = f"images per step (default: {CPU_BATCH_SIZE} on a CPU, the system's own on a GPU)"
-    add("--batch-size", dest="batch_sizes", type=_whole(2), help=text, **several)
+    add("--batch-size", dest="batch_sizes", type=whole(2), help=text, **several)
     text = "channels beside the images (default: the system's)"
-    add("--width", type=_whole(1), metavar="W", help=text)
+    add("--width", type=whole(1), metavar="W", help=text)
 
     add = parser.add_argument_group("where and how").add_argument
     text = "auto: the GPU where there is a driver; never silently the CPU (default: %(default)s)"
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help=text)
+    named = {"choices": PRECISIONS, "dest": "precisions", "nargs": "+"}
     text = "of convolutions and matrix products; tf32 needs a GPU (default: fp32)"
-    add(
-        "--precision",
-        dest="precisions",
-        nargs="+",
-        choices=PRECISIONS,
-        default=["fp32"],
-        help=text,
-    )
+    add("--precision", **named, default=["fp32"], help=text)
     every_mode = tuple(itertools.chain.from_iterable(MODES.values()))
     text = "how a framework runs a step; each takes its own (default: its best on the device)"
     add("--mode", dest="modes", nargs="+", choices=every_mode, default=[], help=text)
-    cores = _whole(1, host.available_threads(), ", the CPU cores that this process may use")
+    cores = whole(1, host.available_threads(), ", the CPU cores that this process may use")
     add("--threads", type=cores, help="CPU threads (default: all cores)", **several)
     text = "so many GPUs or CPU devices share each batch and the threads (default: 1)"
     add("--devices", type=int, default=[1], help=text, **several)
@@ -191,27 +176,29 @@ def _parser() -> argparse.ArgumentParser:
     text = "time everything twice, as two configurations: their ratio is the noise floor"
     add("--aa", action="store_true", help=text)
     text = "processes per configuration, at most; fewer if time runs out (default: %(default)s)"
-    add("--rounds", type=_whole(1), default=ROUNDS, metavar="N", help=text)
+    add("--rounds", type=whole(1), default=ROUNDS, metavar="N", help=text)
     text = "of the order, the weights and the inputs (default: %(default)s)"
-    add("--seed", type=_whole(0, MAXIMUM_SEED), default=0, metavar="S", help=text)
+    add("--seed", type=whole(0, MAXIMUM_SEED), default=0, metavar="S", help=text)
     text = "steps per timed window (default: about a second's worth)"
-    add("--steps", type=_whole(1), metavar="N", help=text)
+    add("--steps", type=whole(1), metavar="N", help=text)
 
     add = parser.add_argument_group("how long, and where to").add_argument
     text = (
         "seconds that the whole run aims at; each row has its own minimum (default: "
         f"{TIME_BUDGET:g}, or {WORKER_BUDGET:g} per process)"
     )
-    add("--time-budget", type=_seconds, metavar="SECONDS", help=text)
+    add("--time-budget", type=positive, metavar="SECONDS", help=text)
     text = "seconds after which a worker is killed (default: %(default)g)"
-    add("--time-limit", type=_seconds, default=TIME_LIMIT, metavar="SECONDS", help=text)
+    add("--time-limit", type=positive, default=TIME_LIMIT, metavar="SECONDS", help=text)
     add("--json", metavar="FILE", help="write all raw figures there")
     text = "write a page with tables and plots there: DIR/index.html"
     add("--report", metavar="DIR", help=text)
     return parser
 
 
-def _whole(least: int, most: float = math.inf, why: str = "") -> Callable[[str], int]:
+def whole(least: int, most: float = math.inf, why: str = "") -> Callable[[str], int]:
+    """Return what makes a whole number within limits of an option's text."""
+
     def parse_whole(text: str) -> int:
         value = int(text)
         if value < least:
@@ -224,8 +211,9 @@ def _whole(least: int, most: float = math.inf, why: str = "") -> Callable[[str],
     return parse_whole
 
 
-def _seconds(text: str) -> float:
+def positive(text: str) -> float:
+    """Return the number of an option that has to be positive and finite."""
     value = float(text)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a positive number of seconds, received {text}")
+        raise argparse.ArgumentTypeError(f"must be a positive number, received {text}")
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +24,14 @@ HEADINGS = {
     "memory": "peak\nGB",
 }
 """Names of `figures` and what stands over them."""
+ABOVE_PEAK = (
+    "Above 100 %: convolutions ran faster than the matrix products seen, or skipped the taps on "
+    "padding, which the count has"
+)
+ABOVE_ROOFLINE = (
+    "Above 100 % of a memory roofline: its count takes nothing from a cache, where small batches "
+    "may stay"
+)
 
 
 def make_console(**options: Any) -> Console:
@@ -107,10 +115,10 @@ def remark(summary: dict[str, Any]) -> str:
     results = summary["results"]
     if results is None:
         return str(summary["status"])
-    strange = results["images_per_second"]["outliers"] + results["step_ms"]["outliers"]
-    remarks = [] if results["warm_up_settled"] else ["not settled"]
-    remarks += [f"{strange} outlier{'s' if strange > 1 else ''}"] if strange else []
-    return ", ".join(["ok", *remarks])
+    count = results["images_per_second"]["outliers"] + results["step_ms"]["outliers"]
+    unsettled = [] if results["warm_up_settled"] else ["not settled"]
+    outliers = [f"{count} outlier{'s' if count > 1 else ''}"] if count else []
+    return ", ".join(["ok", *unsettled, *outliers])
 
 
 def failures(document: dict[str, Any]) -> list[str]:
@@ -134,67 +142,55 @@ def rate_lines(document: dict[str, Any]) -> list[str]:
         f"threads {found['threads']}"
         for found in document.get("bandwidths", ())
     ]
-    loading = [
-        f"loading: {found['decoded_per_second']:.0f} JPEG files of {found['width']} x "
-        f"{found['height']} decoded per second, {found['batched_per_second']:.0f} images in "
-        "batches per second"
-        for found in (document["loading"],)
-        if found is not None
-    ]
-    communication = [
-        f"{summary['label']}: communication "
-        f"{100 * results['communication_ms'] / results['step_ms']['p50']:.1f} % of a step "
-        f"({short(results['communication_ms'])} ms, measured alone)"
-        for summary in document["summary"]
-        if "communication_ms" in (results := summary["results"] or {})
-    ]
-    return [
-        *(peaks or ["GEMM peak: not measured"]),
-        *(bandwidths or ["memory bandwidth: not measured"]),
-        *loading,
-        *communication,
-    ]
-
-
-def roofline_lines(document: Mapping[str, Any]) -> list[str]:
-    """Return which limit holds, with its figures: a line for each kind of step measured."""
-    summaries = verdict.summaries_of(document)
-    lines = []
-    for configuration in document["configurations"]:
-        limits = (summaries[configuration["id"]]["results"] or {}).get("roofline")
-        if limits:
-            roofline = roofline_of(document, configuration)
-            devices = configuration.get("devices", 1)
+    lines = peaks or ["GEMM peak: not measured"]
+    lines += bandwidths or ["memory bandwidth: not measured"]
+    if found := document["loading"]:
+        lines.append(
+            f"loading: {found['decoded_per_second']:.0f} JPEG files of {found['width']} x "
+            f"{found['height']} decoded per second, {found['batched_per_second']:.0f} images in "
+            "batches per second"
+        )
+    for summary in document["summary"]:
+        results = summary["results"] or {}
+        if "communication_ms" in results:
+            alone = results["communication_ms"]
             lines.append(
-                f"Roofline of {configuration['precision']}, batch {configuration['batch_size']}, "
-                f"threads {configuration['threads']}"
-                f"{f', {devices} devices' if devices > 1 else ''}: {limits['limit']}. "
-                f"{_amount(1e-9 * roofline.operations)} GFLOP at {_amount(roofline.peak)} GFLOP/s "
-                f"take {short(limits['compute_ms'])} ms, "
-                f"{_amount(1e-9 * limits['bytes_per_step'])} GB at "
-                f"{_amount(roofline.bandwidth)} GB/s {short(limits['memory_ms'])} ms"
+                f"{summary['label']}: communication {100 * alone / results['step_ms']['p50']:.1f} "
+                f"% of a step ({short(alone)} ms, measured alone)"
             )
-    return list(dict.fromkeys(lines))  # once for all frameworks
-
-
-def _amount(value: float | None) -> str:
-    """Return three digits of a rate or an amount, of one below a hundredth too."""
-    return f"{value:,.0f}" if value and value >= 100 else f"{value:.3g}"
+    return lines
 
 
 def limit_lines(document: dict[str, Any]) -> list[str]:
     """Return the rooflines, and a word of caution for each kind of percentage that exceeds 100."""
-    found = [summary["results"] for summary in document["summary"] if summary["results"]]
-    lines = roofline_lines(document)
-    if any((results["percent_of_gemm_peak"] or 0) > 100 for results in found):
-        lines.append(
-            "Above 100 %: convolutions ran faster than the matrix products seen, or skipped the "
-            "taps on padding, which the count has"
-        )
-    of_memory = [r for r in found if (r.get("roofline") or {}).get("limit") == "memory"]
-    if any(results["percent_of_roofline"] > 100 for results in of_memory):
-        lines.append(
-            "Above 100 % of a memory roofline: its count takes nothing from a cache, where small "
-            "batches may stay"
-        )
-    return lines
+    summaries = verdict.summaries_of(document)
+    lines, cautions = [], []
+    for configuration in document["configurations"]:
+        results = summaries[configuration["id"]]["results"] or {}
+        limits = results.get("roofline")
+        if limits:
+            lines.append(_roofline_line(document, configuration, limits))
+            if limits["limit"] == "memory" and results["percent_of_roofline"] > 100:
+                cautions.append(ABOVE_ROOFLINE)
+        if (results.get("percent_of_gemm_peak") or 0) > 100:
+            cautions.append(ABOVE_PEAK)
+    # Once for all frameworks.
+    return list(dict.fromkeys([*lines, *sorted(cautions)]))
+
+
+def _roofline_line(
+    document: dict[str, Any], configuration: dict[str, Any], limits: dict[str, Any]
+) -> str:
+    """Return which limit holds for a kind of step, with its figures."""
+    roofline, devices = roofline_of(document, configuration), configuration.get("devices", 1)
+    assert roofline.peak is not None
+    assert roofline.bandwidth is not None
+    return (
+        f"Roofline of {configuration['precision']}, batch {configuration['batch_size']}, "
+        f"threads {configuration['threads']}"
+        f"{f', {devices} devices' if devices > 1 else ''}: {limits['limit']}. "
+        f"{short(1e-9 * roofline.operations)} GFLOP at {short(roofline.peak)} GFLOP/s "
+        f"take {short(limits['compute_ms'])} ms, "
+        f"{short(1e-9 * limits['bytes_per_step'])} GB at "
+        f"{short(roofline.bandwidth)} GB/s {short(limits['memory_ms'])} ms"
+    )

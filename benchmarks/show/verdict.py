@@ -12,8 +12,8 @@ LEAST_DIFFERENCE = 0.03
 
 
 def short(value: float) -> str:
-    """Return three significant digits, without an exponent."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    """Return three significant digits, more before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def summaries_of(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from benchmarks.plan.configuration import Request
-from benchmarks.worker.exchanges import exchanges_of_step
+from benchmarks.plan.costs import exchanges_of_step
 from benchmarks.worker.workloads import Operation, create_workload
-from shared.interface import load_implementation
+from jax_impl import parallel
+from jax_impl.state import Modules, TrainState, select_device
+from jax_impl.train import PRODUCTS
 from shared.spec import SystemSpec
 
 create = create_workload
 
 
 def configure(request: Request) -> None:
-    """Import JAX, and allow TF32 only where it is asked for.
+    """Allow TF32 only where it is asked for.
 
-    The threads of its CPU client come from NPROC, which the launcher sets: there is no call.
+    The threads of JAX's CPU client come from NPROC, which the launcher sets: there is no call.
     """
-    load_implementation("jax")
-    import jax
-
-    from jax_impl import parallel, train
-
-    if request.device == "gpu":
-        products = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
-        precision = products[request.configuration.precision]
+    if request.plan.device == "gpu":
+        precision = PRODUCTS[request.configuration.precision]
         jax.config.update("jax_default_matmul_precision", precision)
-    parallel.prepare_devices(request.device, request.configuration.devices)
-    train.select_device(request.device)
+    parallel.prepare_devices(request.plan.device, request.configuration.devices)
+    select_device(request.plan.device)
 
 
-def communication(request: Request, spec: SystemSpec, state: Any) -> Callable[[], None]:
+def communication(request: Request, spec: SystemSpec, state: TrainState) -> Callable[[], None]:
     """Return what makes the exchanges of a step alone, one after another, and waits for them."""
-    import jax
-    import jax.numpy as jnp
-    from jax.sharding import PartitionSpec
-
-    from jax_impl import parallel
 
     def exchange(values: list[Any]) -> list[Any]:
         results: list[Any] = []
@@ -52,31 +47,26 @@ def communication(request: Request, spec: SystemSpec, state: Any) -> Callable[[]
             results.append(jax.lax.psum(own, parallel.AXIS))
         return results
 
-    sizes, mesh = exchanges_of_step(spec), state.mesh
-    whole = PartitionSpec()
+    mesh, whole = state.mesh, PartitionSpec()
+    assert mesh is not None
     run = jax.jit(jax.shard_map(exchange, mesh=mesh, in_specs=whole, out_specs=whole))
     place = parallel.replicated(mesh)
     values = [
         jax.device_put(jnp.zeros(size, jnp.float32), place)
-        for size in (*sizes.gathered, *sizes.reduced)
+        for size in itertools.chain(*exchanges_of_step(spec))
     ]
     return lambda: jax.block_until_ready(run(values))
 
 
 def wait(request: Request) -> None:
     """Wait for every array on any device."""
-    import jax
-
     jax.block_until_ready(jax.live_arrays())
 
 
-def read_back(network: Any) -> dict[str, Any]:
+def read_back(state: TrainState | Modules) -> dict[str, Any]:
     """Return platform, device, dtype, threads, layout and flags that are in use."""
-    import jax
-    from flax import nnx
-
-    tree = nnx.state(network) if isinstance(network, nnx.Module) else network
-    leaf = next(array for array in jax.tree.leaves(tree) if array.ndim > 1)
+    arrays = state.arrays() if isinstance(state, Modules) else state.arrays
+    leaf = next(array for array in jax.tree.leaves(arrays) if array.ndim > 1)
     place = next(iter(leaf.devices()))
     flags = ("jax_default_matmul_precision", "jax_enable_x64")
     return {
@@ -97,61 +87,42 @@ def _xla_threads() -> int | None:
 
 def peak_device_bytes(request: Request) -> int | None:
     """Return the most bytes that arrays ever held on the GPU; None on a CPU."""
-    import jax
-
-    on_gpu = request.device == "gpu"
+    on_gpu = request.plan.device == "gpu"
     return jax.devices("gpu")[0].memory_stats()["peak_bytes_in_use"] if on_gpu else None
 
 
 def operations(request: Request) -> dict[str, Operation]:
     """Return a matrix product and a convolution of NumPy arrays, done by JAX on the device."""
-    import jax
-    import jax.numpy as jnp
 
-    place = jax.devices(request.device)[0]
-    convolve = jax.jit(
-        lambda images, kernel: jax.lax.conv_general_dilated(
-            images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    def convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        layouts = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            images, kernel, (1, 1), "SAME", dimension_numbers=layouts
         )
-    )
 
-    def on_device(function: Callable[[Any, Any], Any]) -> Operation:
-        return lambda *arrays: np.asarray(function(*(jax.device_put(a, place) for a in arrays)))
+    def on_device(function: Callable[..., jax.Array]) -> Operation:
+        run, place = jax.jit(function), select_device(request.plan.device)
+        return lambda *arrays: np.asarray(run(*jax.device_put(arrays, place)))
 
-    return {"matmul": on_device(jax.jit(jnp.matmul)), "convolution": on_device(convolve)}
+    return {"matmul": on_device(jnp.matmul), "convolution": on_device(convolution)}
 
 
-def products(request: Request, size: int) -> Callable[[int], None]:
-    """Return what makes n products of two size x size matrices and waits for them."""
-    import jax
-    import jax.numpy as jnp
-
-    place = jax.devices(request.device)[0]
+def product(request: Request, size: int) -> Callable[[], Any]:
+    """Return what makes a product of two size x size matrices."""
     dtype = jnp.bfloat16 if request.configuration.precision == "bfloat16" else jnp.float32
-    left = jax.device_put(np.full((size, size), 0.5, dtype), place)
+    left = jnp.full((size, size), 0.5, dtype, device=select_device(request.plan.device))
     multiply = jax.jit(jnp.matmul)
-
-    def run(count: int) -> None:
-        for _ in range(count):
-            result = multiply(left, left)
-        jax.block_until_ready(result)
-
-    return run
+    return lambda: multiply(left, left)
 
 
-def additions(request: Request, length: int) -> Callable[[int], None]:
-    """Return what adds a float32 array to another one n times, in place, and waits."""
-    import jax
-    import jax.numpy as jnp
-
-    place = jax.devices(request.device)[0]
+def addition(request: Request, length: int) -> Callable[[], Any]:
+    """Return what adds a float32 array to another one, in place."""
+    place = select_device(request.plan.device)
     total, summand = (jnp.ones(length, jnp.float32, device=place) for _ in range(2))
     add = jax.jit(jnp.add, donate_argnums=0)  # the result takes the place of the first array
 
-    def run(count: int) -> None:
+    def once() -> None:
         nonlocal total
-        for _ in range(count):
-            total = add(total, summand)
-        jax.block_until_ready(total)
+        total = add(total, summand)
 
-    return run
+    return once

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from benchmarks.worker.measure import PHASE_PREFIX
 from shared.files.child_process import ChildProcess, ChildTimeoutError
 
 WORKER_COMMAND = (sys.executable, "-m", "benchmarks.worker.main")
-PEAK_COMMAND = (sys.executable, "-m", "benchmarks.worker.peaks")
-LOADING_COMMAND = (sys.executable, "-m", "benchmarks.worker.loading")
+RATES_COMMAND = (sys.executable, "-m", "benchmarks.worker.rates")
+RATES_TIME_LIMIT = 60.0  # seconds
 ERROR_TAIL = 2000  # characters of stderr kept in a row
 
 
@@ -28,7 +27,7 @@ def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
     `time_limit` is in seconds; the worker's whole process group is killed when it is over.
     """
     command = (*WORKER_COMMAND, request.to_json())
-    environment = worker_environment(request.device, request.configuration.threads)
+    environment = worker_environment(request.plan.device, request.configuration.threads)
     row, kills = empty_row(request), out_of_memory_kills()
     with ChildProcess(command, environment=environment) as worker:
         try:
@@ -48,21 +47,23 @@ def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
     return answered if answered["status"] == "ok" else answered | {"stderr": stderr}
 
 
-def measure_gemm_peak(threads: int, time_limit: float) -> dict[str, Any] | None:
+def measure_gemm_peak(threads: int) -> dict[str, Any] | None:
     """Return NumPy's peak and bandwidth with these threads; None if that failed."""
-    found = _answer(PEAK_COMMAND, threads, time_limit)
+    found = _rates(threads)
     return found and {name: entry | {"threads": threads} for name, entry in found.items()}
 
 
-def measure_loading(system: str, time_limit: float) -> dict[str, Any] | None:
-    """Return what `benchmarks.worker.loading` measures for a system; None if it failed."""
-    return _answer((*LOADING_COMMAND, system), available_threads(), time_limit)
+def measure_loading(system: str) -> dict[str, Any] | None:
+    """Return how fast images of a system are loaded; None if that failed."""
+    return _rates(available_threads(), system)
 
 
-def _answer(command: Sequence[str], threads: int, time_limit: float) -> dict[str, Any] | None:
+def _rates(threads: int, *arguments: str) -> dict[str, Any] | None:
+    """Return what `benchmarks.worker.rates` prints; None if it failed."""
+    command = (*RATES_COMMAND, *arguments)
     with ChildProcess(command, environment=worker_environment("cpu", threads)) as worker:
         try:
-            found: dict[str, Any] = json.loads(worker.output(time_limit))
+            found: dict[str, Any] = json.loads(worker.output(RATES_TIME_LIMIT))
         except (ChildTimeoutError, ValueError):
             return None
     return found

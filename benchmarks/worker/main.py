@@ -13,23 +13,13 @@ from typing import Any
 
 from benchmarks.plan import host
 from benchmarks.plan.configuration import DTYPE, Request
-from benchmarks.worker import exchanges, gate, peaks, precision_probe, workloads
-from benchmarks.worker.feed import feed_of_one, make_feed
-from benchmarks.worker.measure import Recorder, measure
-from benchmarks.worker.sync_contract import ContractError
-from benchmarks.worker.workloads import Workload
+from benchmarks.worker import gate, rates, workloads
+from benchmarks.worker.measure import Recorder, communication_ms, measure
+from benchmarks.worker.workloads import RowError, Workload
 from shared.interface import MissingFrameworkError
 from shared.spec import Conventions
 
 OUT_OF_MEMORY = ("out of memory", "resource_exhausted", "resourceexhausted", "can't allocate")
-
-
-class CheckError(Exception):
-    """A step does not agree with the reference, or has another precision than was asked for."""
-
-
-class SettingsError(Exception):
-    """The framework uses other settings than were asked for."""
 
 
 def run(request: Request) -> dict[str, Any]:
@@ -50,19 +40,11 @@ def run(request: Request) -> dict[str, Any]:
 
 def _diagnosis(error: Exception, phase: str) -> tuple[str, str]:
     """Return the status of a row that ends with an error, and its message."""
+    if isinstance(error, RowError):
+        return error.status, str(error)
     text = f"{type(error).__name__} {error}".lower()
     if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
         status = "oom"
-    elif isinstance(error, MissingFrameworkError):
-        return "missing_framework", str(error)
-    elif isinstance(error, CheckError | ContractError):
-        return "check_failed", str(error)
-    elif isinstance(error, SettingsError):
-        return "error", str(error)
-    elif isinstance(error, FloatingPointError):
-        return "nan", str(error)
-    elif isinstance(error, ValueError) and phase == "import":
-        return "no_device", str(error)
     else:
         status = "compile_error" if phase == "compile_first_step" else "error"
     return status, f"{phase}: {type(error).__name__}: {error}"
@@ -93,23 +75,17 @@ def empty_row(request: Request) -> dict[str, Any]:
 def _fill(request: Request, recorder: Recorder) -> None:
     row = recorder.row
     with recorder.phase("import"):
-        try:
-            workloads.load(request.framework).configure(request)
-        except ModuleNotFoundError as error:  # the framework is there, a package beside it is not
-            advice = f"pip install -c constraints.txt -e '.[{request.framework}]'"
-            raise MissingFrameworkError(f"{error}; install it with: {advice}") from error
-        row["versions"] = host.package_versions(request.framework)
+        framework = _import(request)
+        row["versions"] = host.package_versions(request.configuration.framework)
     with recorder.phase("check"):
-        _check_numerics(request, row)
+        _check_numerics(request, framework, row["checks"])
     with recorder.phase("init"):
-        workload: Workload = workloads.load(request.framework).create(
-            request.spec, request.plan.seed, request, make_feed(request)
-        )
+        workload: Workload = framework.create(request.spec, request.plan.seed, request)
         workload.synchronize()
     with recorder.phase("compile_first_step"):
         workload.step()
         workload.synchronize()
-    row["settings"] = check_settings(request, workload, row["checks"]["precision"])
+    row["settings"] = _settings(request, workload, row["checks"]["precision"]["effective"])
     measure(workload, request, recorder)
     row["memory"] = {
         "peak_resident_bytes": workload.peak_resident_bytes(),
@@ -117,50 +93,64 @@ def _fill(request: Request, recorder: Recorder) -> None:
     }
     if workload.communicate is not None:
         with recorder.phase("communication"):
-            row["communication_ms"] = exchanges.measure(workload.communicate)
+            row["communication_ms"] = communication_ms(workload.communicate)
     with recorder.phase("peak"):  # last, because its arrays are no part of a step's memory
-        row |= peaks.worker_peaks(workloads.load(request.framework), request)
+        row |= rates.framework_rates(framework, request)
 
 
-def _check_numerics(request: Request, row: dict[str, Any]) -> None:
+def _import(request: Request) -> Any:
+    """Return the functions of the framework, imported and configured."""
+    try:
+        framework = workloads.load(request.configuration.framework)
+        framework.configure(request)
+    except MissingFrameworkError as error:
+        raise RowError("missing_framework", str(error)) from error
+    except ModuleNotFoundError as error:  # the framework is there, a package beside it is not
+        advice = f"pip install -c constraints.txt -e '.[{request.configuration.framework}]'"
+        raise RowError("missing_framework", f"{error}; install it with: {advice}") from error
+    except ValueError as error:
+        raise RowError("no_device", str(error)) from error
+    return framework
+
+
+def _check_numerics(request: Request, framework: Any, checks: dict[str, Any]) -> None:
     """Let the gate and the precision probe fill the row's checks; a failed one ends the row."""
-    checks = row["checks"]
-    checks["equivalence"] = check = check_equivalence(request)
+    asked = request.configuration.precision
+    checks["equivalence"] = check = _check_equivalence(request, framework)
     if not check["passed"]:
-        raise CheckError(gate.describe_failure(check))
-    errors = precision_probe.probe(workloads.load(request.framework).operations(request))
-    effective = precision_probe.effective_precision(request, check, errors)
+        raise RowError("check_failed", gate.describe_failure(check))
+    errors = gate.probe(framework.operations(request))
+    effective = gate.effective_precision(asked, check, errors)
     checks["precision"] = errors | {"effective": effective}
-    problem = precision_probe.precision_problem(request, check, errors)
-    if problem:
-        raise CheckError(problem)
+    if effective != asked:
+        message = gate.describe_difference(asked, check, errors)
+        raise RowError("check_failed", message)
 
 
-def check_equivalence(request: Request) -> dict[str, Any]:
+def _check_equivalence(request: Request, framework: Any) -> dict[str, Any]:
     """Make the gate's step on the device that is going to be timed, and compare it."""
-    asked = request.configuration
-    spec, conventions = request.spec, Conventions()
+    spec, conventions, asked = request.spec, Conventions(), request.configuration
     if asked.implementation == "baseline":
-        module = workloads.baseline(request.framework)
-        spec, conventions = module.spec_of(spec), module.CONVENTIONS
+        module = workloads.baseline(request.configuration.framework)
+        conventions = module.CONVENTIONS
+        spec = spec.replace(generator_batch=module.GENERATOR_BATCH)
     problem = gate.gate_problem(spec, asked.precision)
-    feed = feed_of_one(problem.real_images, problem.latents)
-    create = workloads.load(request.framework).create
-    workload = create(problem.spec, problem.seed, request, feed)
+    batch = problem.real_images, problem.latents
+    workload: Workload = framework.create(problem.spec, problem.seed, request, batch)
     workload.import_state(problem.start)
     metrics = {name: float(value) for name, value in workload.step().items()}
     expected = gate.truth(problem, conventions)
     return gate.compare(problem, expected, metrics, workload.export_state(), asked.precision)
 
 
-def check_settings(request: Request, workload: Workload, probed: dict[str, Any]) -> dict[str, Any]:
+def _settings(request: Request, workload: Workload, precision: str) -> dict[str, Any]:
     """Return the settings as read back; others than were asked for end the row."""
-    settings = workload.effective_settings() | {"precision": probed["effective"]}
-    asked = {"platform": request.device, "dtype": DTYPE}
+    settings = workload.effective_settings() | {"precision": precision}
+    asked = {"platform": request.plan.device, "dtype": DTYPE}
     if request.configuration.mode is not None:
         asked["mode"] = request.configuration.mode
     if wrong := {name: settings[name] for name in asked if settings[name] != asked[name]}:
-        raise SettingsError(f"asked for {asked}, but what is in use is {wrong}")
+        raise RowError("error", f"asked for {asked}, but what is in use is {wrong}")
     return settings
 
 

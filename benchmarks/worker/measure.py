@@ -1,18 +1,24 @@
-"""Warm-up, throughput windows and single steps of one workload, within a budget of seconds."""
+"""What is timed of a workload, and whether a time holds the work that it should hold.
+
+A GPU, and JAX on a CPU too, returns from a step before the step is done. Two things can then be
+wrong with a time: the end of it did not wait (`check_complete`), or steps were skipped, cached or
+piled up (`check_linear`). A missing wait alone is also linear in the steps: it takes the first.
+"""
 
 from __future__ import annotations
 
 import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from benchmarks.plan.configuration import Request
-from benchmarks.worker.sync_contract import check_complete, check_linear, time_steps
-from benchmarks.worker.workloads import Workload
+from benchmarks.worker.workloads import RowError, Workload
 
 PHASE_PREFIX = "benchmarks.worker.main: phase "
 WINDOW_MS = 1000.0  # long enough that the sync at a window's end does not show
@@ -20,9 +26,27 @@ WARM_UP_AGREEMENT = 0.02
 WARM_UP_WINDOWS = (2, 6)  # at least, at most
 THROUGHPUT_WINDOWS = (2, 5)
 LATENCY_STEPS = (3, 50)
+COMMUNICATION_WARM_UP = 2
+COMMUNICATION_CALLS = (5, 200)
+COMMUNICATION_SECONDS = 0.5
 # What fraction of the time left each phase may take; latency has all that then remains.
 WARM_UP_SHARE = 0.3
 THROUGHPUT_SHARE = 0.75
+
+ATTEMPTS = 3  # a busy machine disturbs one measurement; a broken contract breaks all
+
+# Nothing that a step computes may be under way after `synchronize`, so what a barrier then takes
+# is its own time: below 1 % of 50 ms on CPUs. With no wait it takes nearly all (JAX: 0.98).
+LEFT_BOUND = 0.1
+COMPLETE_MS = 50.0
+
+# t(n) = n·s + c with a sync c, so t(2k) / t(k) = 2 - c / (k·s + c): between 1 where steps after
+# the first cost nothing, and 2. A step that gets slower with every step, as a growing graph does,
+# tends to 4 (t ~ n²); one whose memory spills jumps. The band ends halfway from 2 to 1 and, as
+# far again, above 2; the fastest of several windows of 100 ms lie within 1.9 and 2.1 when idle.
+LINEAR_BAND = (1.5, 2.5)
+LINEAR_MS = 100.0
+LINEAR_PAIRS = (2, 20)  # at least, at most
 
 
 @dataclass
@@ -46,32 +70,126 @@ class Recorder:
 def measure(workload: Workload, request: Request, recorder: Recorder) -> None:
     """Fill a row's warm_up, windows, latency_ms and the checks of its times.
 
-    Raises FloatingPointError if a weight or a loss is no longer finite, ContractError if the
-    times mean nothing.
+    Raises RowError if a weight or a loss is no longer finite, or if the times mean nothing.
     """
     row, deadline = recorder.row, recorder.started + request.budget
     with recorder.phase("sync_check"):
         row["checks"]["complete"] = check_complete(workload)
     with recorder.phase("warm_up"):
         steps = request.plan.steps or max(1, round(WINDOW_MS / time_steps(workload, 1)))
-        settled, tried = _warm_up(workload, steps, _share(deadline, WARM_UP_SHARE))
-        row["warm_up"] = {"settled": settled, "windows": tried}
+        window = partial(_window, workload, steps)
+        until = _share(deadline, WARM_UP_SHARE)
+        tried = _repeated(window, WARM_UP_WINDOWS, until, _is_settled)
+        row["warm_up"] = {"settled": _is_settled(tried), "windows": tried}
     fastest = min(window["ms"] for window in tried)
     with recorder.phase("linear_check"):
         row["checks"]["linear"] = check_linear(workload, fastest / steps)
     with recorder.phase("throughput"):
         until = _share(deadline, THROUGHPUT_SHARE)
-        row["windows"] = _repeated(lambda: _window(workload, steps), THROUGHPUT_WINDOWS, until)
+        row["windows"] = _repeated(window, THROUGHPUT_WINDOWS, until)
     with recorder.phase("latency"):
-        row["latency_ms"] = _repeated(lambda: time_steps(workload, 1), LATENCY_STEPS, deadline)
+        single = partial(time_steps, workload, 1)
+        row["latency_ms"] = _repeated(single, LATENCY_STEPS, deadline)
     losses = {name: float(value) for name, value in workload.step().items()}
     if not all(map(math.isfinite, losses.values())):
-        raise FloatingPointError(f"a loss is not finite after the measurement: {losses}")
+        raise RowError("nan", f"a loss is not finite after the measurement: {losses}")
 
 
-def _repeated(once: Callable[[], Any], limits: tuple[int, int], until: float) -> list[Any]:
+def time_steps(workload: Workload, steps: int) -> float:
+    """Return the milliseconds that `steps` steps and one synchronisation at their end take.
+
+    Raises RowError if the weights are no longer finite.
+    """
+    started = time.perf_counter()
+    for _ in range(steps):
+        workload.step()
+    value = workload.synchronize()
+    milliseconds = 1e3 * (time.perf_counter() - started)
+    if not math.isfinite(value):
+        raise RowError("nan", f"the weights are not finite any more: their sum is {value}")
+    return milliseconds
+
+
+def check_complete(workload: Workload) -> dict[str, Any]:
+    """Return what fraction of the time of some steps was still to come after `synchronize`.
+
+    Takes steps until they last 50 ms. Raises RowError where it is more than a tenth, ATTEMPTS
+    times in a row.
+    """
+    steps = 1
+    shares: list[float] = []
+    while len(shares) < ATTEMPTS and min(shares, default=1.0) > LEFT_BOUND:
+        claimed = time_steps(workload, steps)
+        started = time.perf_counter()
+        workload.wait()
+        left = 1e3 * (time.perf_counter() - started)
+        if claimed + left < COMPLETE_MS:
+            steps *= 2
+            continue
+        shares.append(left / (claimed + left))
+    check = {"steps": steps, "left_shares": shares, "bound": LEFT_BOUND}
+    if min(shares) > LEFT_BOUND:
+        raise RowError(
+            "check_failed",
+            f"synchronize does not wait: {100 * min(shares):.0f} % of the time of {steps} steps "
+            f"comes after it, allowed is {100 * LEFT_BOUND:.0f} %",
+        )
+    return check
+
+
+def check_linear(workload: Workload, step_ms: float) -> dict[str, Any]:
+    """Return the times of k and of 2k steps, k for 100 ms if one takes `step_ms` milliseconds.
+
+    Raises RowError where the fastest of each never are in the ratio of about 2.
+    """
+    low, high = LINEAR_BAND
+    k = max(1, math.ceil(LINEAR_MS / step_ms))
+
+    def ratio_of(pairs: list[tuple[float, float]]) -> float:
+        return min(double for _, double in pairs) / min(single for single, _ in pairs)
+
+    pairs = _repeated(
+        lambda: (time_steps(workload, k), time_steps(workload, 2 * k)),
+        LINEAR_PAIRS,
+        is_enough=lambda pairs: low <= ratio_of(pairs) <= high,
+    )
+    ratio, (single, double) = ratio_of(pairs), map(list, zip(*pairs, strict=True))
+    check = {"steps": k, "ms": single, "double_ms": double, "ratio": ratio, "band": [low, high]}
+    if not low <= ratio <= high:
+        raise RowError(
+            "check_failed",
+            f"{2 * k} steps take {ratio:.2f} times as long as {k}, expected {low} to {high}: "
+            "the times do not hold the steps",
+        )
+    return check
+
+
+def communication_ms(communicate: Callable[[], None]) -> float:
+    """Return the median milliseconds of the exchanges of one step, of calls in half a second."""
+
+    def once() -> float:
+        started = time.perf_counter()
+        communicate()
+        return 1e3 * (time.perf_counter() - started)
+
+    for _ in range(COMMUNICATION_WARM_UP):  # the first ones compile
+        communicate()
+    until = time.perf_counter() + COMMUNICATION_SECONDS
+    return statistics.median(_repeated(once, COMMUNICATION_CALLS, until))
+
+
+def _repeated(
+    once: Callable[[], Any],
+    limits: tuple[int, int],
+    until: float = math.inf,
+    is_enough: Callable[[list[Any]], bool] = lambda results: False,
+) -> list[Any]:
+    """Return what `once` gives: the least number of times, then while there is time and need."""
+    least, most = limits
     results: list[Any] = []
-    while _goes_on(len(results), limits, until):
+    while len(results) < least or (
+        len(results) < most and time.perf_counter() < until and not is_enough(results)
+    ):
         results.append(once())
     return results
 
@@ -80,25 +198,13 @@ def _window(workload: Workload, steps: int) -> dict[str, Any]:
     return {"steps": steps, "ms": time_steps(workload, steps)}
 
 
-def _warm_up(workload: Workload, steps: int, until: float) -> tuple[bool, list[dict[str, Any]]]:
-    """Run windows until two in a row agree; returns whether they did, and the windows."""
-    windows: list[dict[str, Any]] = []
-    while _goes_on(len(windows), WARM_UP_WINDOWS, until):
-        windows.append(_window(workload, steps))
-        if len(windows) > 1:
-            before, after = windows[-2]["ms"], windows[-1]["ms"]
-            if abs(after - before) <= WARM_UP_AGREEMENT * before:
-                return True, windows
-    return False, windows
+def _is_settled(windows: list[dict[str, Any]]) -> bool:
+    """Whether the last two windows agree."""
+    before, after = (window["ms"] for window in windows[-2:])
+    return abs(after - before) <= WARM_UP_AGREEMENT * before
 
 
 def _share(deadline: float, share: float) -> float:
     """Return the moment at which a share of the time that is left will have passed."""
     now = time.perf_counter()
     return now + share * max(0.0, deadline - now)
-
-
-def _goes_on(done: int, limits: tuple[int, int], until: float) -> bool:
-    """Return whether to measure once more: always up to the minimum, then while there is time."""
-    least, most = limits
-    return done < least or (done < most and time.perf_counter() < until)

@@ -1,100 +1,165 @@
-"""PyTorch's own functions, as `workloads.load` lists them."""
+"""PyTorch's own functions, as `workloads.load` lists them.
+
+On several devices there is a process for each: the worker leads, the others follow. The worker
+sends each follower, through a pipe, what it is about to do itself. The pipe closes when the worker
+is gone, however it died: then a follower ends too, in whatever it is doing.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 
 from benchmarks.plan import host
 from benchmarks.plan.configuration import Request
-from benchmarks.worker import pytorch_processes
-from benchmarks.worker.exchanges import exchanges_of_step
-from benchmarks.worker.feed import Feed
-from benchmarks.worker.workloads import Operation, Workload, create_workload
-from shared.interface import load_implementation
+from benchmarks.plan.costs import exchanges_of_step
+from benchmarks.worker.workloads import Batch, Operation, Workload, create_workload
+from pytorch_impl import parallel
+from pytorch_impl.state import TrainState, select_device, set_tf32
 from shared.spec import SystemSpec
+
+ADDRESS = "127.0.0.1"
+THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+COLLECTIVE = ("step", "import_state", "communicate", "peak_resident_bytes")
+"""What of a workload the followers do as well."""
+
+Message = tuple[str, tuple[Any, ...]]
+"""The name of what to do, and its arguments."""
+
+_pipes: list[Connection] = []  # to the followers of this process; a follower has none
 
 
 def configure(request: Request) -> None:
-    """Import PyTorch, start a process for each further device, and apply the settings."""
-    load_implementation("pytorch")
-    from pytorch_impl import parallel
-
-    parallel.prepare_devices(request.device, request.configuration.devices)
-    pytorch_processes.start_followers(request)
-    apply_settings(request)
+    """Start a process for each further device, and apply the settings."""
+    parallel.prepare_devices(request.plan.device, request.configuration.devices)
+    if request.configuration.devices > 1:
+        _start_followers(request)
+    _apply_settings(request)
 
 
-def apply_settings(request: Request) -> None:
-    """Set the threads of this process, and allow TF32 only where it is asked for."""
-    import torch
-
-    from pytorch_impl import train
-
+def _apply_settings(request: Request) -> None:
     torch.set_num_threads(request.configuration.threads_of_process)
-    if request.device == "gpu":
-        precision = "tf32" if request.configuration.precision == "tf32" else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = precision
-        torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
-    train.select_device(request.device)
+    if request.plan.device == "gpu":
+        set_tf32(request.configuration.precision == "tf32")
+    select_device(request.plan.device)
 
 
-def create(spec: SystemSpec, seed: int, request: Request, feed: Feed) -> Workload:
+def _start_followers(request: Request) -> None:
+    devices = request.configuration.devices
+    # Port 0: one that is free. Nobody can take it between the choice and the use.
+    store = dist.TCPStore(ADDRESS, 0, devices, is_master=True, wait_for_workers=False)
+    os.environ |= dict.fromkeys(THREAD_VARIABLES, str(request.configuration.threads_of_process))
+    context = multiprocessing.get_context("spawn")
+    for number in range(1, devices):
+        theirs, own = context.Pipe(duplex=False)
+        place = (theirs, request, number, store.port)
+        context.Process(target=follow, args=place, daemon=True).start()
+        theirs.close()
+        _pipes.append(own)
+    _join_group(request, store, 0)
+
+
+def _join_group(request: Request, store: dist.TCPStore, number: int) -> None:
+    backend = "nccl" if request.plan.device == "gpu" else "gloo"
+    devices = request.configuration.devices
+    dist.init_process_group(backend, store=store, rank=number, world_size=devices)
+
+
+def _announce(name: str, *arguments: Any) -> None:
+    """Send the followers, if there are any, what this process is about to do."""
+    for pipe in _pipes:
+        pipe.send((name, arguments))
+
+
+def follow(pipe: Connection, request: Request, number: int, port: int) -> None:
+    """Do, in the process of a further device, what the worker announces until it is gone."""
+    messages: SimpleQueue[Message] = SimpleQueue()
+    threading.Thread(target=_listen, args=(pipe, messages), daemon=True).start()
+    store = dist.TCPStore(ADDRESS, port, request.configuration.devices, is_master=False)
+    _join_group(request, store, number)
+    _apply_settings(request)
+    workload = None
+    while True:
+        name, arguments = messages.get()
+        if name == "create":
+            workload = None  # its memory first
+            spec, seed, batch = arguments
+            workload = create(spec, seed, request, batch)
+        else:
+            getattr(workload, name)(*arguments)
+
+
+def _listen(pipe: Connection, messages: SimpleQueue[Message]) -> None:
+    try:
+        while True:
+            messages.put(pipe.recv())
+    finally:  # its end; or half a message, of a worker that was killed
+        os._exit(0)
+
+
+def create(spec: SystemSpec, seed: int, request: Request, batch: Batch | None = None) -> Workload:
     """Return a workload; with several devices the other processes follow this one."""
-    pytorch_processes.announce_create(spec, seed, feed.only)
-    workload = create_workload(spec, seed, request, feed)
-    return pytorch_processes.led(
-        dataclasses.replace(workload, peak_resident_bytes=peak_resident_bytes)
-    )
+
+    def announced(name: str) -> Callable[..., Any]:
+        function = getattr(workload, name)
+
+        def call(*arguments: Any) -> Any:
+            _announce(name, *arguments)
+            return function(*arguments)
+
+        return call
+
+    _announce("create", spec, seed, batch)
+    workload = create_workload(spec, seed, request, batch)
+    if request.configuration.devices == 1:
+        return workload
+    workload = dataclasses.replace(workload, peak_resident_bytes=_peak_resident_bytes)
+    collective: dict[str, Any] = {name: announced(name) for name in COLLECTIVE}
+    return dataclasses.replace(workload, **collective)
 
 
-def communication(request: Request, spec: SystemSpec, state: Any) -> Callable[[], None]:
+def _peak_resident_bytes() -> int:
+    """Return the most memory that each of the processes ever held, added up."""
+    place = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    total = torch.tensor(host.peak_resident_bytes(), device=place)
+    dist.all_reduce(total)
+    return int(total)
+
+
+def communication(request: Request, spec: SystemSpec, state: TrainState) -> Callable[[], None]:
     """Return what makes the exchanges of a step alone, one after another, and waits for them."""
-    import torch
-    import torch.distributed as dist
-
-    sizes, place = exchanges_of_step(spec), _place(request)
-    gathered = [torch.zeros(size, device=place) for size in sizes.gathered]
-    reduced = [torch.zeros(size, device=place) for size in sizes.reduced]
+    gathered, *reduced = (
+        [torch.zeros(size, device=state.device) for size in sizes]
+        for sizes in exchanges_of_step(spec)
+    )
 
     def communicate() -> None:
         for own in gathered:
             dist.all_gather([torch.empty_like(own) for _ in range(dist.get_world_size())], own)
-        for own in reduced:
+        for own in itertools.chain(*reduced):
             dist.all_reduce(own)
         wait(request)
 
     return communicate
 
 
-def _place(request: Request) -> str:
-    return "cuda" if request.device == "gpu" else "cpu"
-
-
-def peak_resident_bytes() -> int:
-    """Return the most memory that each of the processes ever held, added up."""
-    import torch
-    import torch.distributed as dist
-
-    own = host.peak_resident_bytes()
-    if not dist.is_initialized():
-        return own
-    total = torch.tensor(own, device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.all_reduce(total)
-    return int(total)
-
-
-def read_back(network: Any) -> dict[str, Any]:
+def read_back(state: TrainState) -> dict[str, Any]:
     """Return platform, device, dtype, threads, layout and flags that are in use."""
-    import torch
-    import torch.distributed as dist
-
     processes = dist.get_world_size() if dist.is_initialized() else 1
-    weight = next(p for p in network.parameters() if p.dim() > 1)
-    kernels = [p for p in network.parameters() if p.dim() == 4]
+    weights = list(state.generator.parameters())
+    weight = next(p for p in weights if p.dim() > 1)
+    kernels = [p for p in weights if p.dim() == 4]
     last = all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)
     flags = {
         "cudnn.benchmark": torch.backends.cudnn.benchmark,
@@ -113,63 +178,40 @@ def read_back(network: Any) -> dict[str, Any]:
 
 def wait(request: Request) -> None:
     """Wait for every kernel on the GPU; on a CPU PyTorch has nothing to wait for."""
-    import torch
-
-    if request.device == "gpu":
+    if request.plan.device == "gpu":
         torch.cuda.synchronize()
 
 
 def peak_device_bytes(request: Request) -> int | None:
     """Return the most bytes that tensors ever held on the GPU; None on a CPU."""
-    import torch
-
-    return torch.cuda.max_memory_allocated() if request.device == "gpu" else None
+    return torch.cuda.max_memory_allocated() if request.plan.device == "gpu" else None
 
 
 def operations(request: Request) -> dict[str, Operation]:
     """Return a matrix product and a convolution of NumPy arrays, done by PyTorch on the device."""
-    import torch
-    import torch.nn.functional as F
 
-    place = _place(request)
+    def convolution(images: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        x, w = images.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)
+        return F.conv2d(x, w, padding=1).permute(0, 2, 3, 1)
 
-    def convolution(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-        x = torch.from_numpy(images).to(place).permute(0, 3, 1, 2)
-        w = torch.from_numpy(kernel).to(place).permute(3, 2, 0, 1)
-        return F.conv2d(x, w, padding=1).permute(0, 2, 3, 1).cpu().numpy()
+    def on_device(function: Callable[..., torch.Tensor]) -> Operation:
+        place = select_device(request.plan.device)
+        return lambda *arrays: (
+            function(*(torch.from_numpy(a).to(place) for a in arrays)).cpu().numpy()
+        )
 
-    def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        return (torch.from_numpy(left).to(place) @ torch.from_numpy(right).to(place)).cpu().numpy()
-
-    return {"matmul": product, "convolution": convolution}
+    return {"matmul": on_device(torch.matmul), "convolution": on_device(convolution)}
 
 
-def products(request: Request, size: int) -> Callable[[int], None]:
-    """Return what makes n products of two size x size matrices and waits for them."""
-    import torch
-
-    place = _place(request)
+def product(request: Request, size: int) -> Callable[[], Any]:
+    """Return what makes a product of two size x size matrices."""
     dtype = torch.bfloat16 if request.configuration.precision == "bfloat16" else torch.float32
-    left = torch.full((size, size), 0.5, dtype=dtype, device=place)
-
-    def run(count: int) -> None:
-        for _ in range(count):
-            left @ left
-        wait(request)
-
-    return run
+    left = torch.full((size, size), 0.5, dtype=dtype, device=select_device(request.plan.device))
+    return lambda: left @ left
 
 
-def additions(request: Request, length: int) -> Callable[[int], None]:
-    """Return what adds a float32 array to another one n times, in place, and waits."""
-    import torch
-
-    place = _place(request)
+def addition(request: Request, length: int) -> Callable[[], Any]:
+    """Return what adds a float32 array to another one, in place."""
+    place = select_device(request.plan.device)
     total, summand = (torch.ones(length, device=place) for _ in range(2))
-
-    def run(count: int) -> None:
-        for _ in range(count):
-            total.add_(summand)
-        wait(request)
-
-    return run
+    return lambda: total.add_(summand)

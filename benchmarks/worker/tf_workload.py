@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from benchmarks.plan.configuration import Request
-from benchmarks.worker.exchanges import exchanges_of_step
+from benchmarks.plan.costs import exchanges_of_step
 from benchmarks.worker.workloads import Operation, create_workload
-from shared.interface import load_implementation
 from shared.spec import SystemSpec
+from tf_impl import parallel
+from tf_impl.state import TrainState, select_device, set_tf32
 
 create = create_workload
 
 
 def configure(request: Request) -> None:
-    """Import TensorFlow, set its threads, and allow TF32 only where it is asked for."""
-    load_implementation("tf")
-    import tensorflow as tf
-
-    from tf_impl import parallel, train
-
+    """Set the threads, and allow TF32 only where it is asked for."""
     tf.config.threading.set_intra_op_parallelism_threads(request.configuration.threads)
     tf.config.threading.set_inter_op_parallelism_threads(request.configuration.threads)
-    if request.device == "gpu":
-        allowed = request.configuration.precision == "tf32"
-        tf.config.experimental.enable_tensor_float_32_execution(allowed)
-    parallel.prepare_devices(request.device, request.configuration.devices)
-    train.select_device(request.device)
+    if request.plan.device == "gpu":
+        set_tf32(request.configuration.precision == "tf32")
+    parallel.prepare_devices(request.plan.device, request.configuration.devices)
+    select_device(request.plan.device)
 
 
-def communication(request: Request, spec: SystemSpec, state: Any) -> Callable[[], None]:
+def communication(request: Request, spec: SystemSpec, state: TrainState) -> Callable[[], None]:
     """Return what makes the exchanges of a step alone, one after another, and waits for them."""
-    import tensorflow as tf
-
-    sizes, strategy = exchanges_of_step(spec), state.strategy
+    strategy = state.strategy
+    assert strategy is not None
 
     def exchange(values: list[Any]) -> Any:
         context = tf.distribute.get_replica_context()
@@ -51,7 +49,7 @@ def communication(request: Request, spec: SystemSpec, state: Any) -> Callable[[]
     # Arguments, because constants are added up once, when the function is compiled.
     values = [
         strategy.experimental_distribute_values_from_function(lambda _, n=size: tf.ones(n))
-        for size in (*sizes.gathered, *sizes.reduced)
+        for size in itertools.chain(*exchanges_of_step(spec))
     ]
 
     def communicate() -> None:
@@ -61,12 +59,9 @@ def communication(request: Request, spec: SystemSpec, state: Any) -> Callable[[]
     return communicate
 
 
-def read_back(network: Any) -> dict[str, Any]:
+def read_back(state: TrainState) -> dict[str, Any]:
     """Return platform, device, dtype, threads, layout and flags that are in use."""
-    import keras
-    import tensorflow as tf
-
-    weight = network.trainable_variables[0].value
+    weight = state.generator.trainable_variables[0].value
     tensor_float_32 = tf.config.experimental.tensor_float_32_execution_enabled()
     return {
         "platform": "gpu" if "GPU" in weight.device else "cpu",
@@ -83,67 +78,39 @@ def read_back(network: Any) -> dict[str, Any]:
 
 def wait(request: Request) -> None:
     """Wait for everything that runs on any device."""
-    import tensorflow as tf
-
     tf.test.experimental.sync_devices()
 
 
 def peak_device_bytes(request: Request) -> int | None:
     """Return the most bytes that tensors ever held on the GPU; None on a CPU."""
-    import tensorflow as tf
-
-    on_gpu = request.device == "gpu"
+    on_gpu = request.plan.device == "gpu"
     return tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else None
-
-
-def _place(request: Request) -> Any:
-    import tensorflow as tf
-
-    return tf.device(f"/{request.device.upper()}:0")
 
 
 def operations(request: Request) -> dict[str, Operation]:
     """Return a matrix product and a convolution of NumPy arrays, done by TensorFlow there."""
-    import tensorflow as tf
 
-    def convolution(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-        with _place(request):
-            return tf.nn.conv2d(images, kernel, strides=1, padding="SAME").numpy()
+    def on_device(function: Callable[..., tf.Tensor]) -> Operation:
+        def operation(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+            with tf.device(select_device(request.plan.device)):
+                return function(left, right).numpy()
 
-    def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        with _place(request):
-            return tf.matmul(left, right).numpy()
+        return operation
 
-    return {"matmul": product, "convolution": convolution}
+    convolve = partial(tf.nn.conv2d, strides=1, padding="SAME")
+    return {"matmul": on_device(tf.matmul), "convolution": on_device(convolve)}
 
 
-def products(request: Request, size: int) -> Callable[[int], None]:
-    """Return what makes n products of two size x size matrices and waits for them."""
-    import tensorflow as tf
-
+def product(request: Request, size: int) -> Callable[[], Any]:
+    """Return what makes a product of two size x size matrices."""
     dtype = tf.bfloat16 if request.configuration.precision == "bfloat16" else tf.float32
-    with _place(request):
+    with tf.device(select_device(request.plan.device)):
         left = tf.cast(tf.fill((size, size), 0.5), dtype)
-
-    def run(count: int) -> None:
-        with _place(request):
-            for _ in range(count):
-                tf.matmul(left, left)
-        wait(request)
-
-    return run
+    return lambda: tf.matmul(left, left)  # where its operands are
 
 
-def additions(request: Request, length: int) -> Callable[[int], None]:
-    """Return what adds a float32 array to another one n times, in place, and waits."""
-    import tensorflow as tf
-
-    with _place(request):
+def addition(request: Request, length: int) -> Callable[[], Any]:
+    """Return what adds a float32 array to another one, in place."""
+    with tf.device(select_device(request.plan.device)):
         total, summand = tf.Variable(tf.ones(length)), tf.ones(length)
-
-    def run(count: int) -> None:
-        for _ in range(count):
-            total.assign_add(summand, read_value=False)  # where the variable is
-        wait(request)
-
-    return run
+    return lambda: total.assign_add(summand, read_value=False)  # where the variable is

@@ -1,22 +1,36 @@
-"""What is timed: the own `train_step` of an implementation, or a baseline, on batches of a feed."""
+"""What is timed: the own `train_step` of an implementation, or a baseline, and its batches."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from benchmarks.plan import host
 from benchmarks.plan.configuration import DTYPE, Request
-from benchmarks.worker.feed import Batch, Feed
+from shared.data.dataset import Batches, load_dataset
+from shared.interface import load_implementation
 from shared.spec import SystemSpec
 from shared.spec.compute import Compute
+from shared.spec.streams import latents, stream
 
+ROTATION = 3  # batches, so that no step sees the images of the step before
+
+Batch = tuple[np.ndarray, np.ndarray]
+"""Real images NHWC and latents [count, latent_dim] of one step, both float32."""
 Operation = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class RowError(Exception):
+    """What ends a row: its status, and a message that holds the reason."""
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -29,8 +43,8 @@ class Workload:
     `export_state` returns the arrays of the state by canonical name and `import_state` replaces
     them. `effective_settings` reads back what is really in use, `peak_device_bytes` the
     framework's own figure for a GPU (None on a CPU). `communicate` makes the exchanges of a step
-    alone (`exchanges`) and waits for them; None on one device. `peak_resident_bytes` is the
-    memory of every process that takes part.
+    alone (`costs.exchanges_of_step`) and waits for them; None on one device. `peak_resident_bytes`
+    is the memory of every process that takes part.
     """
 
     step: Callable[[], dict[str, Any]]
@@ -45,85 +59,83 @@ class Workload:
 
 
 def load(framework: str) -> Any:
-    """Return a framework's functions, a module; imports nothing of the framework itself yet.
+    """Return a framework's functions, a module; MissingFrameworkError where it is not installed.
 
-    - configure(request): import the framework and apply what must come before anything else.
-      Raises MissingFrameworkError, or ValueError where the framework sees no such device.
-    - create(spec, seed, request, feed): a Workload.
+    - configure(request): apply what must come before anything else. Raises ValueError where the
+      framework sees no such device.
+    - create(spec, seed, request, batch=None): a Workload on this batch, or on those of the request.
     - operations(request): a matrix product and a 3x3 convolution (NHWC, HWIO, padding 1) under the
       settings in force, for the precision probe.
-    - products(request, size): a function of n that makes n square products on the device and waits.
-    - additions(request, length): one that adds one float32 array to another, in place, n times.
+    - product(request, size): what makes one square product on the device, without waiting.
+    - addition(request, length): what adds one float32 array to another once, in place.
     - communication(request, spec, state): the exchanges of a step, for several devices.
-    - wait(request), read_back(network), peak_device_bytes(request): for `create_workload`.
+    - wait(request), read_back(state), peak_device_bytes(request): for `create_workload`.
     """
+    load_implementation(framework)
     return importlib.import_module(f"benchmarks.worker.{framework}_workload")
 
 
-def baseline(framework: str) -> ModuleType:
+def baseline(framework: str) -> Any:
     """Return the module of a framework's baseline."""
     return importlib.import_module(f"benchmarks.baselines.{framework}_baseline")
 
 
-def create_workload(spec: SystemSpec, seed: int, request: Request, feed: Feed) -> Workload:
+def create_workload(
+    spec: SystemSpec, seed: int, request: Request, batch: Batch | None = None
+) -> Workload:
     """Return a training state of ours, or of the baseline, with its batches."""
-    framework, asked = load(request.framework), request.configuration
+    framework, asked = load(request.configuration.framework), request.configuration
     if asked.implementation == "baseline":
-        train = checkpoint = module = baseline(request.framework)
-        state = module.create(spec, seed, request.device, asked.threads, asked.precision)
-        train_step = module.step
-
-        def move(batch: Batch) -> tuple[Any, Any]:
-            images, latents = batch
-            return module.images_to_device(state, images), module.latents_to_device(state, latents)
-
+        train = checkpoint = baseline(request.configuration.framework)
     else:
         train, checkpoint = (
-            importlib.import_module(f"{request.framework}_impl.{name}")
+            importlib.import_module(f"{request.configuration.framework}_impl.{name}")
             for name in ("train", "checkpoint")
         )
-        state = create_state(train, spec, seed, request)
-        train_step = train.train_step
-
-        def move(batch: Batch) -> tuple[Any, Any]:
-            moved: tuple[Any, Any] = train.batches_to_devices(state, *batch)
-            return moved
-
-    inputs = feed.on_device(move)
-
+    compute = Compute(DTYPE, asked.precision, asked.mode, request.plan.device, asked.devices)
+    state = train.create_train_state(spec, compute, seed=seed)
+    inputs = batches(request, lambda one: train.batches_to_devices(state, *one), batch)
     return Workload(
-        step=lambda: train_step(state, *next(inputs)),
+        step=lambda: train.train_step(state, *next(inputs)),
         synchronize=lambda: train.synchronize(state),
         wait=lambda: framework.wait(request),
         export_state=lambda: checkpoint.export_state(state),
         import_state=lambda arrays: checkpoint.import_state(state, arrays),
-        effective_settings=lambda: settings(state) | framework.read_back(_generator(state)),
+        effective_settings=lambda: {"mode": state.compute.mode} | framework.read_back(state),
         peak_device_bytes=lambda: framework.peak_device_bytes(request),
-        communicate=(framework.communication(request, spec, state) if asked.devices > 1 else None),
+        communicate=framework.communication(request, spec, state) if asked.devices > 1 else None,
     )
 
 
-def create_state(train: ModuleType, spec: SystemSpec, seed: int, request: Request) -> Any:
-    """Return an implementation's training state in the precision and mode that were asked for."""
-    configuration = request.configuration
-    compute = Compute(
-        dtype=DTYPE,
-        precision=configuration.precision,
-        mode=configuration.mode,
-        device=request.device,
-        devices=configuration.devices,
-    )
-    return train.create_train_state(spec, compute, seed=seed)
+def batches(
+    request: Request, move: Callable[[Batch], Any], only: Batch | None = None
+) -> Iterator[Any]:
+    """Return an endless run of batches as `move` moves them to the device; or of `only` one.
+
+    Those that stay on the device are moved once, the others when their step comes. Raises
+    DataError where the images of the loader cannot be loaded.
+    """
+    if only is not None:
+        return itertools.repeat(move(only))
+    spec, plan, source = request.spec, request.plan, request.configuration.input
+    if source == "loader":
+        images = load_dataset(plan.data, spec).images
+        loader = Batches(images, spec, spec.batch_size, plan.seed)
+        # As a training command in each step: images in a new order, new latents.
+        loaded = ((loader.images(i), _latents(spec, plan.seed, i)) for i in itertools.count())
+        return map(move, loaded)
+    rotation = [_noise(spec, plan.seed, i) for i in range(ROTATION)]
+    if source == "device":
+        return itertools.cycle([move(one) for one in rotation])
+    return map(move, itertools.cycle(rotation))
 
 
-def settings(state: Any) -> dict[str, Any]:
-    """Return the mode of a state; a baseline has none."""
-    return {"mode": state.compute.mode if hasattr(state, "compute") else None}
+def _noise(spec: SystemSpec, seed: int, index: int) -> Batch:
+    """Return uniform noise in the image range, and a run's latents."""
+    shape = (spec.discriminator_steps * spec.batch_size, *spec.image_shape)
+    images = stream(seed, "benchmark_images", index).uniform(*spec.image_range, shape)
+    return images.astype(np.float32), _latents(spec, seed, index)
 
 
-def _generator(state: Any) -> Any:
-    """Return the generator of a state of ours or of a baseline's; of JAX all arrays."""
-    state = getattr(state, "train_state", state)
-    if hasattr(state, "networks"):
-        return state.networks["generator"]
-    return state.generator if hasattr(state, "generator") else state.arrays
+def _latents(spec: SystemSpec, seed: int, step: int) -> np.ndarray:
+    return latents(spec, seed, step, spec.latent_batches * spec.batch_size).astype(np.float32)

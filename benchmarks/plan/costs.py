@@ -1,4 +1,4 @@
-"""What one training step costs: operations, and bytes between memory and processor, by the spec.
+"""What one training step costs, by the spec: operations, bytes, exchanges between devices.
 
 Two floating-point operations per multiply-add of every conv, conv-transpose and dense layer, the
 taps that fall on padding included. Every framework is rated by this one count, whatever it
@@ -6,21 +6,18 @@ executes; batch normalisation, activations, losses and Adam are left out, as the
 
 The bytes are those of the smallest plan that keeps nothing in a cache:
 
-- A pass through a conv, conv-transpose or dense layer reads its two operands once and writes its
-  result once. Forward: layer input and kernel, output. By the weights: input and the gradient of
-  the output, the gradient of the kernel. By the inputs: the gradient of the output and the kernel,
-  the gradient of the input. So each of the three moves input, output and kernel once.
+- A pass through a layer with a kernel reads its two operands once and writes its result once.
+  Forward: input and kernel, output. By the weights: input and the gradient of the output, that of
+  the kernel. By the inputs: the gradient of the output and the kernel, that of the input. So each
+  of the three moves input, output and kernel once.
 - Batch normalisation, activations, biases and losses ride along in these passes: nothing. So does
   the sum of the gradients of a discriminator's real and fake batch.
 - Adam reads parameter, gradient and both moments, and writes parameter and both moments.
 
 An element of images, latents, activations and their gradients has 2 bytes in bfloat16, else 4.
-Weights, their gradients and the moments are float32 in storage, so a pass reads and writes 4 bytes
-of each in bfloat16 too: the rounding to bfloat16 rides along. (A copy of the weights in bfloat16
-would save a little where a step reads a kernel more than three times; weights are a small part.)
-
-Nothing stays in a cache from one pass to the next. A small batch on a CPU whose activations fit in
-its cache can beat this count, and a step that fuses convolutions could too.
+Weights, their gradients and the moments are float32 in storage: 4 bytes in bfloat16 too. A small
+batch on a CPU whose activations fit in its cache can beat this count, and a step that fuses
+convolutions could too.
 """
 
 from __future__ import annotations
@@ -49,7 +46,6 @@ def layer_costs(spec: SystemSpec, network: NetworkName) -> list[LayerCost]:
     """Return the layers of a network that have a kernel, in layer order.
 
     A conv applies its whole kernel once per output pixel, a conv-transpose once per input pixel.
-
     The smallest plan of a step with k discriminator updates, in passes over a network:
 
     - G: forward, for each batch of images made                                k x G, or k + 1
@@ -99,20 +95,17 @@ def flops_per_image(spec: SystemSpec) -> int:
     return 2 * sum(layer.passes * layer.multiply_adds for layer in _all_layers(spec))
 
 
-def bytes_per_step(spec: SystemSpec, batch_size: int, precision: str) -> int:
-    """Return the bytes that one training step moves at least.
-
-    `precision` is float32, tf32 or bfloat16.
-    """
-    return fixed_bytes(spec) + batch_size * bytes_per_image(spec, precision)
-
-
 def fixed_bytes(spec: SystemSpec) -> int:
     """Return the bytes that do not depend on the batch: kernels of every pass, and Adam."""
     kernels = sum(layer.passes * layer.kernel for layer in _all_layers(spec))
-    updates = {"generator": 1, "discriminator": spec.discriminator_steps}
-    updated = sum(updates[network] * spec.parameter_count(network) for network in NETWORKS)
+    times = updates_of_step(spec)
+    updated = sum(times[network] * spec.parameter_count(network) for network in NETWORKS)
     return FLOAT32_BYTES * (kernels + ADAM_ACCESSES * updated)
+
+
+def updates_of_step(spec: SystemSpec) -> dict[str, int]:
+    """Return how often a step updates each network."""
+    return {"generator": 1, "discriminator": spec.discriminator_steps}
 
 
 def bytes_per_image(spec: SystemSpec, precision: str) -> int:
@@ -138,3 +131,44 @@ def workload(spec: SystemSpec, dtype: str) -> dict[str, Any]:
             for precision in PRECISIONS.values()
         },
     }
+
+
+class Exchanges(NamedTuple):
+    """How many float32 numbers each exchange of a step has, on each device.
+
+    `gathered`: the mean and the variance of each channel of a batch norm layer, once for every
+    forward pass. `reduced_statistics`: their gradients, once for every backward pass.
+    `reduced_gradients`: those of a network's weights, once for every update. PyTorch alone gathers;
+    the others reduce all of them.
+    """
+
+    gathered: list[int]
+    reduced_statistics: list[int]
+    reduced_gradients: list[int]
+
+
+def exchanges_of_step(spec: SystemSpec) -> Exchanges:
+    """Return the exchanges of one step with global batch statistics.
+
+    D learns from a real and a fake batch in each of its updates, and G's update passes through D
+    once more. G makes a batch for each of D's updates and its own one, unless that is D's last.
+    """
+    passes = 2 * spec.discriminator_steps + 1
+    own_batch = spec.generator_batch != "same_images"
+    forward = {"generator": spec.discriminator_steps + own_batch, "discriminator": passes}
+    backward = {"generator": 1, "discriminator": passes}
+    statistics: dict[str, list[int]] = {}
+    weights: dict[str, list[int]] = {}
+    for network in NETWORKS:
+        means = [p for p in spec.parameters(network).values() if p.name == "mean"]
+        statistics[network] = [2 * math.prod(mean.shape) for mean in means]  # and variances
+        weights[network] = [spec.parameter_count(network)]
+
+    def repeated(sizes: dict[str, list[int]], times: dict[str, int]) -> list[int]:
+        return [size for network in NETWORKS for size in sizes[network] * times[network]]
+
+    return Exchanges(
+        repeated(statistics, forward),
+        repeated(statistics, backward),
+        repeated(weights, updates_of_step(spec)),
+    )

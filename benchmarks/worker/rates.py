@@ -1,0 +1,135 @@
+"""What the machine can do at best: matrix products and additions a second, images loaded a second.
+
+Each worker measures products and additions of its framework. `python -m benchmarks.worker.rates`
+prints NumPy's as JSON, and `… rates SYSTEM` how fast images reach a training step: in a separate
+process, whose BLAS reads its threads from the environment at import, as those of the workers are.
+NumPy's additions have one thread, whatever it is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.plan.configuration import Request
+from shared.data.dataset import Batches, load_dataset
+from shared.spec import SYSTEMS
+
+# Of the square matrix products: large enough for all cores, done in under a second.
+PRODUCT_SIZE = {"cpu": 1024, "gpu": 8192}
+NUMPY_SIZES = (512, 1024, 2048)
+NUMPY_REPEATS = 2
+# Elements of each of the two float32 arrays of an addition: 256 MiB together on a CPU, 1 GiB on a
+# GPU, which no cache that is common holds.
+ADDITION_SIZE = {"cpu": 2**25, "gpu": 2**27}
+# An addition in place reads both arrays and writes one. It is in place because a CPU that writes
+# to an array reads it first, which would count as nothing, and because fresh memory costs the
+# kernel's time for every page.
+ADDITION_BYTES = 3 * 4
+FILES = 256
+FILE_SIZE = (218, 178)  # height and width, those of the usual folder of faces
+QUALITY = 90
+DECODINGS = 3
+BATCH_SECONDS = 1.0
+
+
+def best_rate(
+    once: Callable[[], Any], amount: float, wait: Callable[[], Any] = lambda: None
+) -> float:
+    """Return the best rate of what `once` does, in 1e9 a second.
+
+    `wait` waits for all of it, `amount` is that of once: operations or bytes. The best, not the
+    median: a peak is what the machine can do when nobody disturbs it.
+    """
+
+    def seconds(count: int) -> float:
+        started = time.perf_counter()
+        for _ in range(count):
+            last = once()  # held, because a framework may wait only for what still exists
+        wait()
+        elapsed = time.perf_counter() - started
+        del last
+        return elapsed
+
+    seconds(1)  # warms the caches, starts threads, compiles
+    return max(1e-9 * count * amount / seconds(count) for count in (1, 2, 4))
+
+
+def framework_rates(framework: Any, request: Request) -> dict[str, float]:
+    """Return the fields of a row: the best GFLOP/s of products and GB/s of additions."""
+    size, length = PRODUCT_SIZE[request.plan.device], ADDITION_SIZE[request.plan.device]
+    wait = partial(framework.wait, request)
+    product, addition = framework.product(request, size), framework.addition(request, length)
+    return {
+        "peak_gflops_per_second": best_rate(product, 2.0 * size**3, wait),
+        "bandwidth_gbytes_per_second": best_rate(addition, ADDITION_BYTES * length, wait),
+    }
+
+
+def numpy_rates() -> dict[str, Any]:
+    """Return the best rates of NumPy over sizes and repeats, in GFLOP/s and in GB/s."""
+    products = []
+    for size in NUMPY_SIZES * NUMPY_REPEATS:
+        left = np.full((size, size), 0.5, np.float32)
+        multiply = partial(np.matmul, left, left.T.copy(), out=np.empty_like(left))
+        products.append(best_rate(multiply, 2.0 * size**3))
+    total, summand = (np.ones(ADDITION_SIZE["cpu"], np.float32) for _ in range(2))
+    add = partial(np.add, total, summand, out=total)
+    bandwidth = best_rate(add, ADDITION_BYTES * len(total))
+    return {
+        "peak": {
+            "method": "NumPy float32 matmul",
+            "precision": "float32",
+            "gflops_per_second": max(products),
+        },
+        "bandwidth": {"method": "NumPy float32 additions in place", "gbytes_per_second": bandwidth},
+    }
+
+
+def loading_rates(system: str) -> dict[str, Any]:
+    """Return images per second of decoding JPEG files, and of batches of the images in memory.
+
+    The best of three for decoding: the first reads files that were just written, from memory.
+    """
+    spec = SYSTEMS[system]
+    with tempfile.TemporaryDirectory() as folder:
+        _write_images(Path(folder))
+        seconds = []
+        for _ in range(DECODINGS):
+            started = time.perf_counter()
+            images = load_dataset(folder, spec).images
+            seconds.append(time.perf_counter() - started)
+    batches = Batches(images, spec, min(spec.batch_size, FILES), seed=0)
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < BATCH_SECONDS:
+        count += len(batches.images(count))
+    return {
+        "files": FILES,
+        "height": FILE_SIZE[0],
+        "width": FILE_SIZE[1],
+        "decoded_per_second": FILES / min(seconds),
+        "batched_per_second": count / (time.perf_counter() - started),
+    }
+
+
+def _write_images(folder: Path) -> None:
+    """Write JPEG files: smooth colours with some noise, as hard to decode as photographs."""
+    draw = np.random.default_rng(0)
+    for i in range(FILES):
+        coarse = Image.fromarray(draw.integers(0, 256, (7, 6, 3), np.uint8))
+        pixels = np.asarray(coarse.resize(FILE_SIZE[::-1], Image.Resampling.BICUBIC), np.int16)
+        noisy = np.clip(pixels + draw.integers(-16, 17, pixels.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / f"{i:04}.jpg", quality=QUALITY)
+
+
+if __name__ == "__main__":
+    print(json.dumps(loading_rates(sys.argv[1]) if sys.argv[1:] else numpy_rates()))
