@@ -220,7 +220,7 @@ def test_the_table_of_the_scaling_model_is_its_formula(capsys):
         SYSTEMS["dcgan64"].parameter_count(n) for n in ("generator", "discriminator")
     )
     assert first.startswith(f"gradients: {gradients:,} bytes; batch norm: 26 exchanges, ")
-    arithmetic, ring, hops = 100 * 2.274623488e-3, 2 * 3 / 4 * gradients / 1e6, 26 * 2 * 1e-3
+    arithmetic, ring, hops = 100 * 2.274623488, 2 * 3 / 4 * gradients / 1e6, 26 * 2 * 1e-3
     assert (
         one == f"| 1 | 100 | {arithmetic:.2f} ms | 0.00 ms | 0.00 ms | {arithmetic:.2f} ms | 100% |"
     )
