@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from shared.explain import Explanation, explain
-from shared.explain.distance import BOUNDS, differences
-from shared.explain.observations import STAGES, Group, ReferenceObserver
+from shared.explain.distance import BOUNDS, Comparison
+from shared.explain.observations import STAGES, Group, reference_arrays
 from shared.explain.probes import make_probes
 from shared.interface import IMPLEMENTATIONS, load_implementation
 from shared.spec import SYSTEMS, Conventions, SystemSpec
@@ -162,15 +162,13 @@ def _hides(pair: tuple[Fault, Fault]) -> bool:
 
 
 def _same_numbers(spec: SystemSpec, ours: Conventions, theirs: Conventions) -> bool:
-    reference = ReferenceObserver()
-    for probe in make_probes(spec, 0, []):
-        for stage in STAGES:
-            group = Group(stage, probe, reference.arrays(stage, probe, ours))
-            expected = reference.arrays(stage, probe, theirs)
-            found = differences(group, expected, "float64")
-            if any(not d <= BOUNDS["float64"] for d in found.values()):
-                return False
-    return True
+    comparison = Comparison("float64", BOUNDS["float64"])
+    groups = (
+        Group(stage, probe, reference_arrays(stage, probe, ours))
+        for probe in make_probes(spec, 0, [])
+        for stage in STAGES
+    )
+    return all(comparison.compare(group, theirs)[1] is None for group in groups)
 
 
 def right_runs(count: int) -> Iterator[tuple[str, str, SystemSpec, int]]:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from shared.explain import explain
+from shared.explain.behaviour import initial_weights
 from shared.explain.catalogue import FITTED, FIXES, KNOWN_NUMBERS
-from shared.explain.initial import initial_weights
-from shared.explain.port import Port
+from shared.explain.observations import initial_arrays
+from shared.explain.port import Observations, Port
 from shared.reference.adapter import ReferenceImplementation
 from shared.spec import SYSTEMS, Conventions, SystemSpec
 from shared.spec.streams import initial_state
@@ -175,14 +176,19 @@ def test_initial_weights_of_another_spread_are_noted_after_few_draws(
         draws.append(arguments)
         return initial_state(*arguments)
 
-    monkeypatch.setattr("shared.explain.initial.initial_state", counted)
-    found = initial_weights(Port(OwnWeights(spread=3.0), "float64"), narrow())
-    assert "generator/conv_transpose_1/kernel has 0.0" in found.note
-    assert found.trap is None
-    right = initial_weights(Port(OwnWeights(spread=1.0), "float64"), narrow())
-    assert (right.note, right.trap) == ("", None)
-    # Four initializers, then twenty draws of all arrays together, for each of the two ports.
-    assert len(draws) == 2 * (4 + 20)
+    for module in ("behaviour", "observations"):
+        monkeypatch.setattr(f"shared.explain.{module}.initial_state", counted)
+    initial_arrays.cache_clear()
+    found, right = Observations(), Observations()
+    initial_weights(Port(OwnWeights(spread=3.0), "float64"), narrow(), found)
+    assert "generator/conv_transpose_1/kernel has 0.0" in found.notes[0]
+    initial_weights(Port(OwnWeights(spread=1.0), "float64"), narrow(), right)
+    assert right.notes == []
+    for seen in (found, right):
+        assert (seen.groups, seen.initializer) == ([], "spec")
+        assert seen.missing == {"initial weights": "not drawn from the shared streams"}
+    # Four initializers, then twenty draws of all arrays together for each of the two ports.
+    assert len(draws) == 4 + 2 * 20
 
 
 def test_latents_of_its_own() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from shared.explain.recordings import explain_recordings, format_report
-from shared.explain.recordings.matching import BOUNDS
+from shared.explain.recordings.pairs import BOUNDS
 from shared.record import Recorder, RecordingError
 from shared.spec import Conventions
 from tests.recorded_loops import explained, normal, pair_of, run, write
@@ -61,10 +61,10 @@ def test_the_worst_element_is_in_the_firsts_axes(tmp_path: Path) -> None:
     first[1, 3, 0, 2] += 0.25
     report = pair_of(tmp_path, {"x": first}, {"x": second})
     pair = report.pairs[0]
-    assert (pair.worst, pair.max_abs) == ((1, 3, 0, 2), pytest.approx(0.25))
-    assert pair.relative_l2 == pytest.approx(0.25 / np.linalg.norm(first))
+    assert (pair.distance.worst, pair.distance.max_abs) == ((1, 3, 0, 2), pytest.approx(0.25))
+    assert pair.distance.relative_l2 == pytest.approx(0.25 / np.linalg.norm(first))
     step = np.spacing(abs(first[1, 3, 0, 2]))
-    assert pair.ulp == pytest.approx(0.25 / step)
+    assert pair.distance.ulp == pytest.approx(0.25 / step)
 
 
 def test_a_nan_on_one_side_parts_and_the_report_is_json(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_nan_on_one_side_parts_and_the_report_is_json(tmp_path: Path) -> None:
     broken[3] = np.nan
     report = pair_of(tmp_path, {"x": normal(5)}, {"x": broken})
     assert report.parting == 0
-    assert report.pairs[0].worst == (3,)
+    assert report.pairs[0].distance.worst == (3,)
     data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert data["pairs"][0]["relative_l2"] == "nan"
     assert pair_of(tmp_path, {"x": broken}, {"x": broken}).parting is None

@@ -20,7 +20,7 @@ def test_names_are_matched_exactly_then_alike_then_by_value(tmp_path: Path) -> N
         {"d/kernel": a, "G/bias": b, "w": c, "ones": np.ones(3), "more": normal(2, seed=9)},
         {"kernel_7": c.T, "module.g.bias": b, "d/kernel": a, "n1": np.ones(3), "n2": np.ones(3)},
     )
-    found = {(p.first, p.second, p.matched_by, p.arrangement) for p in report.pairs}
+    found = {(p.one.name, p.two.name, p.matched_by, p.arrangement) for p in report.pairs}
     assert found == {
         ("d/kernel", "d/kernel", "name", "as it is"),
         ("G/bias", "module.g.bias", "similar name", "as it is"),
@@ -44,9 +44,9 @@ def test_the_first_point_of_parting_follows_the_recorded_order(tmp_path: Path) -
     first = {name: normal(9, seed=i) for i, name in enumerate("zxya")}
     second = dict(reversed(first.items())) | {"y": first["y"] + 1, "a": first["a"] + 1}
     report = pair_of(tmp_path, first, second)
-    assert [p.first for p in report.pairs] == ["z", "x", "y", "a"]
+    assert [p.one.name for p in report.pairs] == ["z", "x", "y", "a"]
     assert report.parting == 2
-    assert report.pairs[2].max_abs == pytest.approx(1.0)
+    assert report.pairs[2].distance.max_abs == pytest.approx(1.0)
 
 
 # --- arranging ---------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def test_a_flattened_image_is_matched_to_the_image(tmp_path: Path) -> None:
 def test_scores_with_an_axis_of_one_are_compared(tmp_path: Path) -> None:
     scores = normal(8)
     report = pair_of(tmp_path, {"x": scores}, {"x": scores[:, None] * 1.5})
-    assert report.pairs[0].relative_l2 == pytest.approx(0.5)
+    assert report.pairs[0].distance.relative_l2 == pytest.approx(0.5)
 
 
 def test_shapes_that_do_not_fit_are_said_to(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_an_arrangement_once_found_is_kept_where_the_numbers_part(tmp_path: Path
     layouts = {"first": {"w": "IO", "w/m": "IO"}, "second": {"w": "OI", "w/m": "OI"}}
     arrays = {"w": hwc, "w/m": hwc}, {"w": chw.T, "w/m": 1.5 * chw.T}
     pair = pair_of(tmp_path, *arrays, **layouts).pairs[1]
-    assert pair.relative_l2 == pytest.approx(0.5)
+    assert pair.distance.relative_l2 == pytest.approx(0.5)
     assert pair.arrangement == "OI as IO, axis 0 runs over 8 x 16 there (CHW), 16 x 8 here (HWC)"
 
 
@@ -159,4 +159,4 @@ def test_an_arrangement_is_kept_for_the_same_shapes_alone(tmp_path: Path) -> Non
     kernel, flat = normal(3, 4), normal(12, seed=1)
     report = pair_of(tmp_path, {"w": kernel, "w/m": flat}, {"w": kernel.T, "w/m": 1.5 * flat})
     assert [p.arrangement for p in report.pairs] == ["axes (1, 0)", "as it is"]
-    assert report.pairs[1].relative_l2 == pytest.approx(0.5)
+    assert report.pairs[1].distance.relative_l2 == pytest.approx(0.5)

@@ -193,7 +193,7 @@ def test_statistics_of_another_size_explain_nothing(tmp_path: Path) -> None:
             ]
         side += [(1, "b/input", normal(8, 4)), (1, "b/output", normal(8, 4, seed=seed))]
     report = explained(tmp_path, *written)
-    assert not any(pair.agrees for pair in report.pairs if pair.first != "b/input")
+    assert not any(pair.agrees for pair in report.pairs if pair.one.name != "b/input")
     assert report.traps == ()
 
 

@@ -5,6 +5,6 @@ which the reference reproduces the port.
 """
 
 from shared.explain.explanation import explain
-from shared.explain.verdict import Explanation
+from shared.explain.report import Explanation
 
 __all__ = ["Explanation", "explain"]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
-from shared.explain.observations import (
-    ADAM_STAGE,
-    FORWARD_STAGES,
-    LOSS_STAGE,
-    Group,
-    ReferenceObserver,
-)
+from shared.explain.observations import INITIAL_STAGE, STEP_STAGES, Group, reference_arrays
 from shared.explain.probes import Arrays, Probe
 from shared.reference.comparison import ulp_error
 from shared.reference.differences import drifting_arrays, gradient_differences, state_differences
@@ -32,6 +28,7 @@ _IN_FLOAT32 = {
     "Adam's moments": 20.0,
     "updated parameters": 200.0,
 }
+INITIAL_BOUND = 1e-6  # the same draws, rounded to float32 at most
 LEAST_LOSS = 1e-3  # a loss near 0 has no relative error; below this it is measured against this
 
 
@@ -47,26 +44,11 @@ class Divergence:
     probe: str
     array: str
     relative: float
-    largest: float
-    ulp: float
-    element: tuple[int, ...]
-    received: float
-    expected: float
-
-    @classmethod
-    def of(
-        cls,
-        place: tuple[str, str, str],
-        relative: float,
-        received: np.ndarray,
-        expected: np.ndarray,
-        dtype: str,
-    ) -> Divergence:
-        """Return where an array differs from the expected one; `place`: stage, probe, name."""
-        if received.shape != expected.shape:
-            return cls(*place, relative, math.nan, math.nan, (), math.nan, math.nan)
-        largest, ulp, element, found, wanted = worst_element(received, expected, dtype)
-        return cls(*place, relative, largest, ulp, element, found, wanted)
+    largest: float = math.nan
+    ulp: float = math.nan
+    element: tuple[int, ...] = ()
+    received: float = math.nan
+    expected: float = math.nan
 
 
 def worst_element(
@@ -91,19 +73,36 @@ class Comparison:
 
     dtype: str
     bound: float
-    reference: ReferenceObserver = field(default_factory=ReferenceObserver)
 
     def allowed(self, stage: str) -> float:
         """Return the bound of a stage."""
+        if stage == INITIAL_STAGE:
+            return INITIAL_BOUND
         return self.bound * (_IN_FLOAT32.get(stage, 1.0) if self.bound > BOUNDS["float64"] else 1.0)
 
-    def expected(self, group: Group, conventions: Conventions) -> Arrays:
-        """Return what the reference has for a group under some conventions."""
-        return self.reference.arrays(group.stage, group.probe, conventions)
-
     def differences(self, group: Group, conventions: Conventions) -> dict[str, float]:
-        """Return the relative difference of every array."""
-        return differences(group, self.expected(group, conventions), self.dtype)
+        """Return the relative difference of every array that both have; inf for another shape.
+
+        What arithmetic does not determine is left out (`shared.reference.differences`).
+        """
+        spec, stage, received = group.probe.spec, group.stage, group.arrays
+        wanted = dict(reference_arrays(stage, group.probe, conventions))
+        # What was not received counts as right: another array may be measured against it.
+        actual = dict(wanted)
+        same_shape = [n for n in received if n in wanted and received[n].shape == wanted[n].shape]
+        for name in same_shape:
+            actual[name], wanted[name] = _without_common(received[name], wanted[name])
+        if stage.startswith("gradients"):
+            found = gradient_differences(spec, actual, wanted)
+        elif stage == "updated parameters":
+            found = _update_differences(group.probe, actual, wanted, self.dtype)
+        elif stage in STEP_STAGES[1:]:
+            found = state_differences(spec, actual, wanted)
+        else:
+            least = LEAST_LOSS if stage == STEP_STAGES[0] else 0.0
+            found = {name: _relative(actual[name], wanted[name], least) for name in same_shape}
+        found |= dict.fromkeys(wanted.keys() & received.keys() - set(same_shape), math.inf)
+        return {n: d if math.isfinite(d := found[n]) else math.inf for n in received if n in found}
 
     def compare(
         self, group: Group, conventions: Conventions
@@ -116,36 +115,11 @@ class Comparison:
         name = next((n for n, d in found.items() if not d <= self.allowed(group.stage)), None)
         if name is None:
             return found, None
-        place = group.stage, group.probe.name, name
-        arrays = group.arrays[name], self.expected(group, conventions)[name]
-        return found, Divergence.of(place, found[name], *arrays, self.dtype)
-
-
-def differences(group: Group, expected: Arrays, dtype: str) -> dict[str, float]:
-    """Return the relative difference of every array that both have; inf for another shape.
-
-    What arithmetic does not determine is left out (`shared.reference.differences`).
-    """
-    received = {name: array for name, array in group.arrays.items() if name in expected}
-    wrong = {n: math.inf for n, a in received.items() if a.shape != expected[n].shape}
-    pairs = {
-        name: _without_common(array, expected[name])
-        for name, array in received.items()
-        if name not in wrong
-    }
-    actual, wanted = ({name: pair[i] for name, pair in pairs.items()} for i in (0, 1))
-    spec = group.probe.spec
-    if group.stage in (*FORWARD_STAGES, LOSS_STAGE, ADAM_STAGE):
-        found = {name: _relative(*pair) for name, pair in pairs.items()}
-    elif group.stage == "losses of a step":
-        found = {name: _relative(*pair, LEAST_LOSS) for name, pair in pairs.items()}
-    elif group.stage.startswith("gradients"):
-        found = gradient_differences(spec, actual, wanted)
-    elif group.stage == "updated parameters":
-        found = _update_differences(group.probe, actual, wanted, dtype)
-    else:
-        found = state_differences(spec, actual, wanted)
-    return wrong | {n: d if math.isfinite(d) else math.inf for n, d in found.items()}
+        received = group.arrays[name]
+        expected = reference_arrays(group.stage, group.probe, conventions)[name]
+        has_its_shape = received.shape == expected.shape
+        element = worst_element(received, expected, self.dtype) if has_its_shape else ()
+        return found, Divergence(group.stage, group.probe.name, name, found[name], *element)
 
 
 def _without_common(actual: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -182,3 +156,14 @@ def _update_differences(
         rounding = float(np.finfo(dtype).eps * np.linalg.norm(wanted))
         found[name] = max(0.0, float(np.linalg.norm(actual[name] - wanted)) - rounding) / moved
     return found
+
+
+def json_data(value: Any) -> Any:
+    """Return plain JSON data; nan and infinities, which JSON does not have, become text."""
+    if dataclasses.is_dataclass(value):
+        return json_data(vars(value))
+    if isinstance(value, dict):
+        return {name: json_data(v) for name, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [json_data(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import operator
@@ -12,22 +11,23 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from shared.explain.behaviour import habits, initial_weights, many_steps
 from shared.explain.catalogue import CANONICAL, Change, cost_of, deviations, title_of
 from shared.explain.distance import BOUNDS, Comparison, Divergence
-from shared.explain.initial import InitialWeights, initial_weights
 from shared.explain.observations import (
     ADAM_STAGE,
     FORWARD_STAGES,
+    INITIAL_STAGE,
     LOSS_STAGE,
     STAGES,
     STEP_STAGES,
     Group,
+    reference_arrays,
 )
 from shared.explain.port import Observations, Port, PortError
 from shared.explain.probes import Probe, make_probes
+from shared.explain.report import Explanation, Stage, Trap, VerdictName
 from shared.explain.search import Search
-from shared.explain.steps import habits, many_steps
-from shared.explain.verdict import Explanation, Stage, Trap, VerdictName
 from shared.spec import Conventions, SystemSpec
 
 # In float32 a probe that is clear of every kink for the reference may not be for a wrong port. What
@@ -50,59 +50,94 @@ def explain(
     """
     # The reference's matrices are small: more threads only wait for each other.
     with threadpool_limits(limits=1, user_api="blas"):
-        return _Explainer(implementation, spec, dtype, seed, steps).run()
+        return _Explainer(implementation, spec, dtype).run(seed, steps)
 
 
 class _Explainer:
-    def __init__(
-        self, implementation: Any, spec: SystemSpec, dtype: str, seed: int, steps: int
-    ) -> None:
+    def __init__(self, implementation: Any, spec: SystemSpec, dtype: str) -> None:
         self.port, self.spec, self.dtype = Port(implementation, dtype), spec, dtype
-        self.seed, self.steps = seed, steps
-        self.comparison = Comparison(dtype, BOUNDS[dtype])
         self.name = getattr(implementation, "name", type(implementation).__name__)
-        self.started = time.monotonic()
         self.deadline: float | None = None
         self.tried = 0
         self.notes: list[str] = []
-        self.initial: InitialWeights | None = None
+        self.probes: Sequence[Probe] = ()
         self.seen = Observations()
 
-    def run(self) -> Explanation:
+    def run(self, seed: int, steps: int) -> Explanation:
+        started = time.monotonic()
+        verdict: VerdictName = "unexplained"
+        later: list[tuple[Stage, Divergence | None]] = []
+        traps, alternatives = [], []
+        try:
+            found, bound = self._conventions(seed)
+            if found:
+                later = [many_steps(self.port, self.probes[0], found[0], steps, bound)]
+            if found and later[0][1] is None:
+                traps = [self._trap(change) for change in deviations(found[0])]
+                if bound != BOUNDS[self.dtype]:
+                    traps.append(self._trap_of_dtype())
+                alternatives = [c for c in found[1:] if cost_of(c) <= cost_of(found[0])]
+                verdict = "known trap" if traps else "rounding"
+        except PortError as error:
+            self.notes.append(str(error))
+        shown = [*self._stages(), *later]
+        return Explanation(
+            implementation=self.name,
+            system=f"{self.spec.name}, {self.spec.loss}, width {self.spec.width}",
+            dtype=self.dtype,
+            verdict=verdict,
+            stages=tuple(stage for stage, _ in shown),
+            bound=BOUNDS[self.dtype],
+            first=next((d for _, d in shown if d is not None), None),
+            traps=tuple(traps),
+            alternatives=tuple("; ".join(map(title_of, deviations(c))) for c in alternatives),
+            notes=tuple(dict.fromkeys([*self.seen.notes, *self.notes])),
+            tried=self.tried,
+            seconds=time.monotonic() - started,
+            missing=self.seen.missing,
+        )
+
+    def _conventions(self, seed: int) -> tuple[list[Conventions], float]:
+        """Return what explains everything that is seen, and the bound under which it does."""
+        bound = BOUNDS[self.dtype]
         clear_under: list[Conventions] = [CANONICAL] if self.dtype == "float32" else []
         for attempt in range(ATTEMPTS):
-            probes = make_probes(self.spec, self.seed * ATTEMPTS + attempt, clear_under)
-            self.seen = Observations()
-            try:
-                self.initial = self.initial or initial_weights(self.port, self.spec)
-                self._observe(probes)
-            except PortError as error:
-                return self._failed(str(error))
-            if not self.seen.groups:
-                return self._failed("there was nothing to compare")
-            found = self._solve(BOUNDS[self.dtype])
-            if found or self.dtype == "float64":
+            self.probes = make_probes(self.spec, seed * ATTEMPTS + attempt, clear_under)
+            self._observe()
+            if found := self._solve(bound):
+                return found, bound
+            if self.dtype == "float64":
+                bound = BOUNDS["float32"]
+                found = self._solve(bound)
                 break
             clear_under = [CANONICAL, *self._solve(NEAR_ENOUGH)[:1]]
-        return self._conclude(probes, found)
+        if not found and self.deadline is not None and time.monotonic() > self.deadline:
+            self.notes.append(
+                f"the search was ended after {TIME_LIMIT:g} s; a narrower system is searched faster"
+            )
+        return found, bound
 
-    def _observe(self, probes: Sequence[Probe]) -> None:
-        for number, probe in enumerate(probes):
-            stages = (*FORWARD_STAGES, *STEP_STAGES) if number else STAGES
-            self.port.observe(probe, stages, self.seen)
+    def _observe(self) -> None:
+        self.seen = seen = Observations()
+        initial_weights(self.port, self.spec, seen)
+        for number, probe in enumerate(self.probes):
+            stages = (*FORWARD_STAGES, *STEP_STAGES) if number else STAGES[1:]
+            self.port.observe(probe, stages, seen)
             if number == 0:
-                self.notes += habits(self.port, probe)
-        self.seen.groups.sort(key=lambda group: STAGES.index(group.stage))
-
-    # --- search -----------------------------------------------------------------------------------
+                seen.notes += habits(self.port, probe)
+        seen.groups.sort(key=lambda group: STAGES.index(group.stage))
+        if not seen.groups:
+            raise PortError("there was nothing to compare")
 
     def _search(
-        self, groups: Sequence[Group], bound: float, starts: Iterable[Conventions]
+        self, stages: Sequence[str], bound: float, starts: Iterable[Conventions]
     ) -> list[Conventions]:
         if self.deadline is None:
             self.deadline = time.monotonic() + TIME_LIMIT
-        comparison = dataclasses.replace(self.comparison, bound=bound)
-        search = Search(groups, comparison, self.deadline)
+        groups = [group for group in self.seen.groups if group.stage in stages]
+        if stages == STEP_STAGES:  # one step each: those of one probe after those of the other
+            groups.sort(key=lambda group: self.probes.index(group.probe))
+        search = Search(groups, Comparison(self.dtype, bound), self.deadline)
         solutions = search.solve(starts)
         self.tried += len(search.tried)
         return solutions
@@ -115,103 +150,43 @@ class _Explainer:
         """
         explained = [[CANONICAL]]
         for stages in (FORWARD_STAGES, (LOSS_STAGE,), (ADAM_STAGE,)):
-            solutions = self._search(self.seen.of(stages), bound, [CANONICAL])
+            solutions = self._search(stages, bound, [CANONICAL])
             if not solutions:
                 return []
             explained.append(solutions[:4])
         starts = [*_united(explained), *itertools.chain(*explained)]
-        # One step each: the groups of one probe after those of the other.
-        probes = list(dict.fromkeys(group.probe for group in self.seen.groups))
-        groups = sorted(self.seen.of(STEP_STAGES), key=lambda group: probes.index(group.probe))
-        explained.append(self._search(groups, bound, starts))
+        explained.append(self._search(STEP_STAGES, bound, starts))
+        explained.append([CANONICAL.replace(initializer=self.seen.initializer)])
         return sorted(dict.fromkeys(_united(explained)), key=cost_of)
 
-    # --- verdicts ---------------------------------------------------------------------------------
-
-    def _conclude(self, probes: Sequence[Probe], found: list[Conventions]) -> Explanation:
-        bound = BOUNDS[self.dtype]
-        if not found and self.dtype == "float64":
-            bound = BOUNDS["float32"]
-            found = self._solve(bound)
-        stages, first = self._stages()
-        if not found:
-            if self.deadline is not None and time.monotonic() > self.deadline:
-                self.notes.append(
-                    f"the search was ended after {TIME_LIMIT:g} s; "
-                    "a narrower system is searched faster"
-                )
-            return self._explanation("unexplained", stages, first)
-        try:
-            later, divergence = many_steps(self.port, probes[0], found[0], self.steps, bound)
-        except PortError as error:
-            return self._failed(str(error))
-        stages.append(later)
-        if divergence is not None:
-            return self._explanation("unexplained", stages, first or divergence)
-        traps = [self.initial.trap] if self.initial and self.initial.trap else []
-        traps += [self._trap(change, probes) for change in deviations(found[0])]
-        if bound != BOUNDS[self.dtype]:
-            cost = (first.relative, f"{first.array} ({first.stage})") if first else (0.0, "")
-            traps.append(Trap({"dtype": "float32"}, *cost))
-        alternatives = tuple(
-            "; ".join(map(title_of, deviations(c)))
-            for c in found[1:]
-            if cost_of(c) <= cost_of(found[0])
-        )
-        verdict: VerdictName = "known trap" if traps else "rounding"
-        return self._explanation(verdict, stages, first, tuple(traps), alternatives)
-
-    def _stages(self) -> tuple[list[Stage], Divergence | None]:
-        stages = [self.initial.stage] if self.initial else []
-        divergences = [self.initial.first] if self.initial else []
+    def _stages(self) -> list[tuple[Stage, Divergence | None]]:
+        """Return every stage, with its first array that differs."""
+        comparison, stages = Comparison(self.dtype, BOUNDS[self.dtype]), []
         for group in self.seen.groups:
-            found, divergence = self.comparison.compare(group, CANONICAL)
+            found, divergence = comparison.compare(group, CANONICAL)
             worst = max(found, key=lambda name: found[name], default="")
             row = group.stage, group.probe.name, found.get(worst), worst
-            stages.append(Stage(*row, agrees=divergence is None))
-            divergences.append(divergence)
+            stages.append((Stage(*row, agrees=divergence is None), divergence))
         missing = self.seen.missing.items()
-        stages += [Stage(name, "", None, "", reason) for name, reason in missing]
-        return stages, next(filter(None, divergences), None)
+        return stages + [(Stage(name, reason=reason), None) for name, reason in missing]
 
-    def _trap(self, change: Change, probes: Sequence[Probe]) -> Trap:
+    def _trap(self, change: Change) -> Trap:
+        """Return a trap with the largest difference that it makes alone in any stage."""
+        comparison = Comparison(self.dtype, BOUNDS[self.dtype])
         wrong = CANONICAL.replace(**change)
         cost, where = 0.0, ""
-        for stage, probe in itertools.product(STAGES, probes):
-            group = Group(stage, probe, self.comparison.reference.arrays(stage, probe, wrong))
-            for name, difference in self.comparison.differences(group, CANONICAL).items():
+        for stage, probe in itertools.product(STAGES, self.probes):
+            group = Group(stage, probe, reference_arrays(stage, probe, wrong))
+            for name, difference in comparison.differences(group, CANONICAL).items():
                 if difference > cost:
-                    cost, where = difference, f"{name} ({stage}, {probe.name})"
+                    place = stage if stage == INITIAL_STAGE else f"{stage}, {probe.name}"
+                    cost, where = difference, f"{name} ({place})"
         return Trap(change, cost, where)
 
-    def _failed(self, reason: str) -> Explanation:
-        self.notes.append(reason)
-        return self._explanation("unexplained", *self._stages())
-
-    def _explanation(
-        self,
-        verdict: VerdictName,
-        stages: list[Stage],
-        first: Divergence | None,
-        traps: tuple[Trap, ...] = (),
-        alternatives: tuple[str, ...] = (),
-    ) -> Explanation:
-        notes = [*self.notes, self.initial.note if self.initial else ""]
-        return Explanation(
-            implementation=self.name,
-            system=f"{self.spec.name}, {self.spec.loss}, width {self.spec.width}",
-            dtype=self.dtype,
-            verdict=verdict,
-            stages=tuple(stages),
-            bound=BOUNDS[self.dtype],
-            first=first,
-            traps=traps,
-            alternatives=alternatives,
-            notes=tuple(filter(None, dict.fromkeys(notes))),
-            tried=self.tried,
-            seconds=time.monotonic() - self.started,
-            missing=self.seen.missing,
-        )
+    def _trap_of_dtype(self) -> Trap:
+        first = next((d for _, d in self._stages() if d is not None), None)
+        cost = (first.relative, f"{first.array} ({first.stage})") if first else (0.0, "")
+        return Trap({"dtype": "float32"}, *cost)
 
 
 def _united(explained: Sequence[Sequence[Conventions]]) -> list[Conventions]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,9 @@ from shared.reference.adapter import ReferenceImplementation
 from shared.reference.network import forward
 from shared.reference.step import train_step
 from shared.spec import NETWORKS, Conventions, NetworkName, SystemSpec
+from shared.spec.streams import initial_state
 
+INITIAL_STAGE = "initial weights"
 FORWARD_STAGES = (
     "generator, running statistics",
     "discriminator, running statistics",
@@ -36,9 +39,10 @@ STEP_STAGES = (
     "Adam's moments",
     "updated parameters",
 )
-STAGES = (*FORWARD_STAGES, LOSS_STAGE, ADAM_STAGE, *STEP_STAGES)
+STAGES = (INITIAL_STAGE, *FORWARD_STAGES, LOSS_STAGE, ADAM_STAGE, *STEP_STAGES)
 OUTPUTS = {"generator": "images", "discriminator": "scores"}
-MOST_STEPS_KEPT = 400  # each is some hundred kilobytes
+INITIAL_SEED = 3
+MOST_KEPT = 400  # passes and steps, each some hundred kilobytes
 
 
 @dataclass(frozen=True)
@@ -50,36 +54,36 @@ class Group:
     arrays: Arrays
 
 
-class ReferenceObserver:
-    """The reference's arrays of any stage under any conventions, each computed once."""
-
-    def __init__(self) -> None:
-        self._pass = functools.cache(_reference_pass)
-        self._step = functools.lru_cache(MOST_STEPS_KEPT)(_reference_step)
-
-    @np.errstate(all="ignore")  # a wrong convention may overflow
-    def arrays(self, stage: str, probe: Probe, conventions: Conventions) -> Arrays:
-        """Return the arrays of a stage."""
-        if stage in FORWARD_STAGES:
-            return self._pass(stage, probe, conventions)
-        if stage == LOSS_STAGE:
-            return loss_arrays(probe.spec, ReferenceImplementation(conventions))
-        if stage == ADAM_STAGE:
-            return adam_arrays(probe.spec, ReferenceImplementation(conventions))
-        return self._step(probe, conventions)[stage]
+@np.errstate(all="ignore")  # a wrong convention may overflow
+def reference_arrays(stage: str, probe: Probe, conventions: Conventions) -> Arrays:
+    """Return the arrays of a stage under any conventions, each computed once."""
+    if stage == INITIAL_STAGE:
+        return initial_arrays(probe.spec, conventions.initializer)
+    if stage in ALONE:
+        return ALONE[stage](probe.spec, ReferenceImplementation(conventions))
+    if stage in FORWARD_STAGES:
+        return _reference_pass(stage, probe, conventions)
+    return _reference_step(probe, conventions)[stage]
 
 
+@functools.lru_cache(16)
+def initial_arrays(spec: SystemSpec, initializer: str) -> Arrays:
+    """Return the weights that an initializer draws from the shared streams."""
+    return initial_state(spec, INITIAL_SEED, Conventions().replace(initializer=initializer))
+
+
+@functools.lru_cache(MOST_KEPT)
 def _reference_pass(stage: str, probe: Probe, conventions: Conventions) -> Arrays:
     network, x, training = forward_inputs(stage, probe)
     run = forward(probe.spec, network, probe.arrays, x, conventions, training=training)
     return run.activations | {OUTPUTS[network]: run.output}
 
 
+@functools.lru_cache(MOST_KEPT)
 def _reference_step(probe: Probe, conventions: Conventions) -> dict[str, Arrays]:
     step = train_step(probe.spec, probe.arrays, probe.real_images, probe.latents, conventions)
     losses = {name: np.asarray(step.metrics[name]) for name in METRIC_NAMES}
-    stages = gradient_stages(step.gradients) | state_stages(step.arrays)
-    return {"losses of a step": losses} | stages
+    return {STEP_STAGES[0]: losses} | gradient_stages(step.gradients) | state_stages(step.arrays)
 
 
 def forward_inputs(stage: str, probe: Probe) -> tuple[NetworkName, np.ndarray, bool]:
@@ -149,3 +153,10 @@ def adam_arrays(spec: SystemSpec, implementation: Any) -> Arrays:
         for name, array in zip(("parameter", "m", "v"), after, strict=True):
             arrays[f"update {step}: {name}"] = np.asarray(array, np.float64)
     return arrays
+
+
+ALONE: dict[str, Callable[[SystemSpec, Any], Arrays]] = {
+    LOSS_STAGE: loss_arrays,
+    ADAM_STAGE: adam_arrays,
+}
+"""Stages that need no state of an implementation, each with what asks for it."""

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from shared.explain.catalogue import CANONICAL
 from shared.explain.observations import (
     ADAM_STAGE,
+    ALONE,
     FORWARD_STAGES,
     LOSS_STAGE,
     OUTPUTS,
     STEP_STAGES,
     Group,
-    adam_arrays,
     forward_inputs,
     gradient_stages,
-    loss_arrays,
     state_stages,
 )
 from shared.explain.probes import Arrays, Probe
@@ -31,7 +31,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     **{stage: (*_STATE, _METHODS[stage.split(",")[0]]) for stage in FORWARD_STAGES},
     LOSS_STAGE: ("loss",),
     ADAM_STAGE: ("adam",),
-    "losses of a step": (*_STATE, "train_step"),
+    STEP_STAGES[0]: (*_STATE, "train_step"),
     **dict.fromkeys(STEP_STAGES[1:3], (*_STATE, "gradients")),
     **dict.fromkeys(STEP_STAGES[3:], (*_STATE, "train_step", "export_state")),
 }
@@ -44,10 +44,15 @@ class PortError(Exception):
 
 @dataclass
 class Observations:
-    """The stages that an implementation has shown, and why others are missing."""
+    """The stages that an implementation has shown, and why others are missing.
+
+    `initializer` is the one that drew its initial weights. `notes` are facts found on the way.
+    """
 
     groups: list[Group] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    initializer: str = CANONICAL.initializer
 
     def of(self, stages: Sequence[str]) -> list[Group]:
         """Return the groups of some stages."""
@@ -119,10 +124,8 @@ class Port:
                 into.missing[stage] = "it returned none"
 
     def _arrays(self, stage: str, probe: Probe) -> Arrays:
-        if stage == LOSS_STAGE:
-            return _widened(loss_arrays(probe.spec, self), stage)
-        if stage == ADAM_STAGE:
-            return _widened(adam_arrays(probe.spec, self), stage)
+        if stage in ALONE:
+            return _widened(ALONE[stage](probe.spec, self), stage)
         if stage in FORWARD_STAGES:
             return self._pass(stage, self._state(probe), probe)
         shown = self._gradients(probe) if stage.startswith("gradients") else self._step(probe)
@@ -143,7 +146,7 @@ class Port:
     def step(self, state: Any, probe: Probe) -> dict[str, Arrays]:
         """Make a step on a probe's inputs; return the arrays of its stages, without gradients."""
         metrics = self.call("train_step", state, *self.inputs(probe))
-        found = {"losses of a step": _widened(metrics, "losses of a step")}
+        found = {STEP_STAGES[0]: _widened(metrics, STEP_STAGES[0])}
         if not self.lacking("export_state"):
             found |= state_stages(self.exported(probe.spec, state))
         return found

@@ -8,6 +8,7 @@ Where no single change helps, pairs are tried.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +17,13 @@ import numpy as np
 
 from shared.explain.catalogue import FIELDS, FITTED, Change, changes, cost_of, with_change
 from shared.explain.distance import Comparison, Divergence
-from shared.explain.fit import Fit
-from shared.explain.observations import Group
+from shared.explain.observations import Group, reference_arrays
 from shared.spec import Conventions
 
 BEAM = 6
 MOST_CHANGES = 3
+FIT_STEPS = 12
+FIT_PART = 1e-4  # the derivative is taken over this part of a number
 
 
 @dataclass(frozen=True, order=True)
@@ -100,38 +102,26 @@ class Search:
                 return
 
     def _neighbours(self, base: Conventions) -> Iterator[Conventions]:
-        others = (with_change(base, change) for change in self.changes)
-        return (other for other in others if other is not None)
+        yield from filter(None, (with_change(base, change) for change in self.changes))
 
     def _fitted(self, base: Conventions) -> Iterator[Conventions]:
-        for fitted in FITTED:
-            yield from self._fits(base, (fitted,), self._stage_of(base))
+        for name in FITTED:
+            yield from self._fits(base, (name,), self._stage_of(base))
 
     def _pairs(self, base: Conventions) -> Iterator[Conventions]:
         """Yield two changes at once, of those that change the stage at which `base` diverges."""
         stage = self._stage_of(base)
-        felt = [change for change in self.changes if self._is_felt(base, change, stage)]
+        felt = [change for change in self.changes if _is_felt(base, change, stage)]
         for first, second in itertools.combinations(felt, 2):
-            other = with_change(base.replace(**first), second)
-            if other is not None:
+            if other := with_change(base.replace(**first), second):
                 yield other
-        for change, fitted in itertools.product(felt, FITTED):
-            yield from self._fits(base.replace(**change), (fitted,), stage)
-        for fields in itertools.combinations(FITTED, 2):
-            yield from self._fits(base, fields, stage)
+        for change, name in itertools.product(felt, FITTED):
+            yield from self._fits(base.replace(**change), (name,), stage)
+        for names in itertools.combinations(FITTED, 2):
+            yield from self._fits(base, names, stage)
 
     def _stage_of(self, base: Conventions) -> Group:
         return self.groups[self.score(base).groups]
-
-    def _is_felt(self, base: Conventions, change: Change, stage: Group) -> bool:
-        other = with_change(base, change)
-        if other is None:
-            return False
-        ours, theirs = (self.comparison.expected(stage, c) for c in (base, other))
-        return any(
-            name not in theirs or not np.array_equal(array, theirs[name], equal_nan=True)
-            for name, array in ours.items()
-        )
 
     def _fits(
         self, base: Conventions, fields: tuple[str, ...], group: Group
@@ -145,3 +135,85 @@ class Search:
             fitted = Fit(base, fields, self.comparison, group, name).solve()
             if fitted is not None:
                 yield fitted
+
+
+def _is_felt(base: Conventions, change: Change, stage: Group) -> bool:
+    other = with_change(base, change)
+    if other is None:
+        return False
+    ours, theirs = (reference_arrays(stage.stage, stage.probe, c) for c in (base, other))
+    return any(
+        name not in theirs or not np.array_equal(array, theirs[name], equal_nan=True)
+        for name, array in ours.items()
+    )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Numbers `fields` of `base` that are fitted to the array `name` of a group.
+
+    A point `theta` of a fit has a number for each field, or its logarithm.
+    """
+
+    base: Conventions
+    fields: tuple[str, ...]
+    comparison: Comparison
+    group: Group
+    name: str
+
+    def solve(self) -> Conventions | None:
+        """Return `base` with the roundest numbers that reproduce the array, None without any."""
+        spec, received, sizes = self.group.probe.spec, self.group.arrays[self.name], []
+        theta = np.array([FITTED[name].start(self.base, spec) for name in self.fields])
+        for number in range(FIT_STEPS):
+            here = self._array(theta)
+            if here is None or here.shape != received.shape:
+                return None
+            sizes.append(float(np.linalg.norm(received - here)))
+            if number >= 4 and sizes[-1] > 0.5 * sizes[-4]:
+                return None  # no solution: a right fit converges quadratically
+            if number and self._agrees(fitted := self._conventions(theta)):
+                return self._rounded(fitted)
+            step = self._gauss_newton(theta, received - here)
+            if step is None:
+                return None
+            theta = theta + step
+        return None
+
+    def _conventions(self, theta: np.ndarray) -> Conventions:
+        points = zip(self.fields, map(float, theta), strict=True)
+        return self.base.replace(
+            **{n: float(np.exp(t)) if FITTED[n].logarithmic else t for n, t in points}
+        )
+
+    def _array(self, theta: np.ndarray) -> np.ndarray | None:
+        """Return the reference's array at a point; None if it is not finite."""
+        arrays = reference_arrays(self.group.stage, self.group.probe, self._conventions(theta))
+        array = arrays.get(self.name)
+        return array if array is not None and np.isfinite(array).all() else None
+
+    def _agrees(self, conventions: Conventions) -> bool:
+        found = self.comparison.differences(self.group, conventions)
+        return found.get(self.name, math.inf) <= self.comparison.allowed(self.group.stage)
+
+    def _gauss_newton(self, theta: np.ndarray, residual: np.ndarray) -> np.ndarray | None:
+        columns = []
+        for shift in np.diag(FIT_PART * np.maximum(1e-2, np.abs(theta))):
+            ahead, behind = self._array(theta + shift), self._array(theta - shift)
+            if ahead is None or behind is None:
+                return None
+            columns.append(((ahead - behind) / (2.0 * shift.sum())).ravel())
+        jacobian = np.stack(columns, axis=1)
+        if not np.isfinite(jacobian).all() or not jacobian.any(axis=0).all():
+            return None  # a field that this array does not depend on
+        step = np.linalg.lstsq(jacobian, residual.ravel(), rcond=None)[0]
+        largest = np.array([FITTED[name].largest_step for name in self.fields])
+        return np.clip(step, -largest, largest)
+
+    def _rounded(self, fitted: Conventions) -> Conventions:
+        """Return the same with the roundest numbers that agree as well."""
+        for name in self.fields:
+            value = getattr(fitted, name)
+            rounder = (fitted.replace(**{name: float(f"{value:.{n}e}")}) for n in range(4))
+            fitted = next(filter(self._agrees, rounder), fitted)
+        return fitted

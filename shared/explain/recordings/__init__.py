@@ -15,14 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.explain.recordings.adam_traps import adam_traps
-from shared.explain.recordings.aligning import align_all, compare
+from shared.explain.recordings.aligning import align_all
 from shared.explain.recordings.evidence import Evidence, merged
-from shared.explain.recordings.factor_traps import factor_traps
-from shared.explain.recordings.layer_traps import layer_traps
-from shared.explain.recordings.layout_traps import layout_traps
 from shared.explain.recordings.matching import match, with_settled_dtypes
+from shared.explain.recordings.operation_traps import adam_traps, layer_traps
 from shared.explain.recordings.report import RecordingReport, format_report
+from shared.explain.recordings.tensor_traps import factor_traps, layout_traps
 from shared.files.recording import read_recording
 
 __all__ = ["RecordingReport", "explain_recordings", "format_report"]
@@ -38,15 +36,14 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
     """
     recordings = read_recording(first), read_recording(second)
     ours, theirs = map(with_settled_dtypes, recordings)
-    matches, unmatched = match(ours, theirs, bound)
-    by_name = align_all(matches, bound)
-    pairs = tuple(compare(aligned, by_name) for aligned in by_name.values())
-    evidence = Evidence(by_name, {(p.step, p.first) for p in pairs if not p.agrees})
+    matched, unmatched = match(ours, theirs, bound)
+    evidence = Evidence(align_all(matched))
+    pairs = tuple(evidence.pairs.values())
     return RecordingReport(
         paths=(str(first), str(second)),
         frameworks=(recordings[0].framework, recordings[1].framework),
         pairs=pairs,
-        parting=next((i for i, p in enumerate(pairs) if not p.agrees), None),
+        parting=next((i for i, pair in enumerate(pairs) if not pair.agrees), None),
         traps=merged(trap for find in _FINDERS for trap in find(evidence)),
         unmatched=unmatched,
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from shared.explain.catalogue import FIELDS, FIXES
-from shared.explain.recordings.aligning import Aligned, Key
-from shared.explain.recordings.report import Trap
+from shared.explain.catalogue import FIXES
+from shared.explain.recordings.aligning import Key
+from shared.explain.recordings.pairs import Pair
 from shared.reference.comparison import relative_l2
 from shared.reference.layers import Array
 
@@ -21,49 +22,55 @@ Side = Mapping[Key, Array]
 Explanation = tuple[tuple[str, Any], ...]
 """A value for each field; fields that begin with _ are no conventions but have to be the same."""
 
-Operation = Callable[[Side, int, str], Iterable[tuple[Explanation, Array, Array]]]
+Ways = Iterable[tuple[Explanation, Array, Array]]
 """Every way in which one side may have computed something of a layer, the numbers that the
 reference gets in this way, and those that are recorded."""
+
+
+@dataclass(frozen=True)
+class Trap:
+    """A convention on which the two recordings differ.
+
+    `field` is that of `shared.spec.Conventions`, None where it has none; `anchor` the row of
+    docs/porting.md. `certain` is False where another trap of the report explains the same numbers.
+    """
+
+    field: str | None
+    anchor: str | None
+    first: str
+    second: str
+    where: tuple[str, ...]
+    certain: bool = True
 
 
 class Evidence:
     """The paired numbers of both sides, and which of them disagree."""
 
-    def __init__(self, by_name: Mapping[Key, Aligned], disagreeing: Set[Key]) -> None:
-        self.by_name = by_name
-        self.disagreeing = disagreeing
+    def __init__(self, pairs: Mapping[Key, Pair]) -> None:
+        self.pairs = pairs
+        self.disagreeing = {key for key, pair in pairs.items() if not pair.agrees}
         self.sides: tuple[Side, Side] = (
-            {k: np.asarray(a.first.array, np.float64) for k, a in by_name.items()},
-            {k: np.asarray(a.array, np.float64) for k, a in by_name.items() if a.array is not None},
+            {k: np.asarray(p.one.array, np.float64) for k, p in pairs.items()},
+            {k: np.asarray(p.array, np.float64) for k, p in pairs.items() if p.array is not None},
         )
 
-    def bound(self, step: int, name: str) -> float:
-        """Return the pair's bound, which is also that of an explanation."""
-        return self.by_name[step, name].bound
-
     def explained(
-        self, operation: Operation, *tensors: str
+        self, operation: Callable[[Side, int, str], Ways], *tensors: str
     ) -> Iterator[tuple[str, set[Explanation], set[Explanation]]]:
         """Yield every layer one of whose `tensors` disagrees, and what explains it on each side."""
         places = {
             (step, name.rsplit("/", 1)[0]): None
-            for step, name in self.by_name
+            for step, name in self.pairs
             if (step, name) in self.disagreeing and name.endswith(tuple(f"/{t}" for t in tensors))
         }
         for step, layer in places:
-            names = (f"{layer}/{tensor}" for tensor in tensors)
-            bound = next(self.bound(step, name) for name in names if (step, name) in self.by_name)
+            keys = [(step, f"{layer}/{tensor}") for tensor in tensors]
+            bound = next(self.pairs[key].bound for key in keys if key in self.pairs)
             first, second = (
                 {e for e, made, recorded in ways if relative_l2(made, recorded) <= bound}
                 for ways in (operation(side, step, layer) for side in self.sides)
             )
             yield layer, first, second
-
-
-def recently(side: Side, step: int, layer: str, *names: str) -> list[Array]:
-    """Return a layer's parameter of this step and the last: a forward pass may be before both."""
-    keys = [(s, f"{layer}/{name}") for s in (step, step - 1) for name in names]
-    return [side[key] for key in keys if key in side]
 
 
 def multiple(of: Array, array: Array) -> float:
@@ -75,7 +82,7 @@ def named_trap(
     field: str, first: Any, second: Any, where: tuple[str, ...], certain: bool = True
 ) -> Trap:
     """Return a trap; what has no field of Conventions is named in the two values."""
-    if field not in FIELDS:
+    if field not in FIXES:
         return Trap(None, None, f"{field} {first}", f"{field} {second}", where, certain)
     return Trap(field, FIXES[field].row, str(first), str(second), where, certain)
 
@@ -94,13 +101,13 @@ def fewest_differences(
         for b in second
     }
     fewest = min(map(len, changes), default=0)
-    settings = [
+    smallest = [
         change
         for change in sorted(changes, key=str)
         if len(change) == fewest and not any(field.startswith("_") for field, _, _ in change)
     ]
-    certain = len(settings) == 1
-    return [named_trap(*values, where, certain) for change in settings for values in change]
+    certain = len(smallest) == 1
+    return [named_trap(*values, where, certain) for change in smallest for values in change]
 
 
 def merged(traps: Iterable[Trap]) -> tuple[Trap, ...]:

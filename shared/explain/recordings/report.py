@@ -2,54 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from shared.explain.distance import json_data
+from shared.explain.recordings.evidence import Trap
+from shared.explain.recordings.pairs import Pair
+
 _SHOWN_PAIRS, _SHOWN_NAMES = 8, 3
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two recorded tensors that belong together, and how far they are apart.
-
-    `arrangement` says how the second's axes were brought into the first's order. `worst` is the
-    index of the largest absolute difference, in the first's axes. Numbers are nan where the shapes
-    do not fit. `ulp` is that of the worst element, in units of the first's number.
-    """
-
-    step: int
-    first: str
-    second: str
-    matched_by: str
-    arrangement: str
-    dtype: str
-    bound: float
-    relative_l2: float
-    max_abs: float
-    ulp: float
-    worst: tuple[int, ...]
-    worst_values: tuple[float, float]
-    agrees: bool
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Trap:
-    """A convention on which the two recordings differ.
-
-    `field` is that of `shared.spec.Conventions`, None where it has none; `anchor` the row of
-    docs/porting.md. `certain` is False where another trap of the report explains the same numbers.
-    """
-
-    field: str | None
-    anchor: str | None
-    first: str
-    second: str
-    where: tuple[str, ...]
-    certain: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,15 +31,7 @@ class RecordingReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON data; nan and infinities become text."""
-        return _plain(dataclasses.asdict(self))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(v) for name, v in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        return json_data(vars(self) | {"pairs": [pair.to_dict() for pair in self.pairs]})
 
 
 def format_report(report: RecordingReport) -> str:
@@ -98,14 +52,14 @@ def format_report(report: RecordingReport) -> str:
 
 def _matching_lines(report: RecordingReport) -> list[str]:
     lines = [
-        f"  {p.second!r} was taken for {p.first!r} by {p.matched_by}"
+        f"  {p.two.name!r} was taken for {p.one.name!r} by {p.matched_by}"
         for p in report.pairs
         if p.matched_by != "name"
     ]
     arranged: dict[str, list[str]] = {}
     for p in report.pairs:
         for text in (p.arrangement, *p.notes):
-            arranged.setdefault(text, []).append(p.first)
+            arranged.setdefault(text, []).append(p.one.name)
     lines += [
         f"  {text}: {_some(names)}"
         for text, names in arranged.items()
@@ -123,34 +77,33 @@ def _some(names: Iterable[str]) -> str:
 def _difference_lines(report: RecordingReport) -> list[str]:
     if report.parting is None:
         return ["They differ nowhere." if report.pairs else "Nothing could be compared."]
-    first, *others = (pair for pair in report.pairs[report.parting :] if not pair.agrees)
-    lines = ["The first difference:", f"  step {first.step}  {first.first}"]
-    if math.isnan(first.max_abs):
+    pair, *others = (pair for pair in report.pairs[report.parting :] if not pair.agrees)
+    data = pair.to_dict()
+    lines = ["The first difference:", "  step {step}  {first}".format_map(data)]
+    if math.isnan(pair.distance.max_abs):
         lines[-1] += ": cannot be compared"
     else:
-        one, two = first.worst_values
+        one, two = data["worst_values"]
         lines += [
-            f"  relative L2 {first.relative_l2:.2g}, bound {first.bound:.0e} ({first.dtype})",
-            f"  worst element {first.worst}: {one!r} and {two!r}, "
-            f"{first.max_abs:.2g} or {first.ulp:.3g} ULP apart",
+            "  relative L2 {relative_l2:.2g}, bound {bound:.0e} ({dtype})".format_map(data),
+            f"  worst element {data['worst']}: {one!r} and {two!r}, "
+            "{max_abs:.2g} or {ulp:.3g} ULP apart".format_map(data),
         ]
-    if others:
-        lines.append(f"then {len(others)} more:")
-    for pair in others[:_SHOWN_PAIRS]:
-        lines.append(f"  step {pair.step}  {pair.first}  {pair.relative_l2:.2g}")
-    if len(others) > _SHOWN_PAIRS:
-        lines.append("  …")
+    lines += [f"then {len(others)} more:"] if others else []
+    shown = [pair.to_dict() for pair in others[:_SHOWN_PAIRS]]
+    lines += ["  step {step}  {first}  {relative_l2:.2g}".format_map(data) for data in shown]
+    lines += ["  …"] if len(others) > _SHOWN_PAIRS else []
     return [*lines, "", *_trap_lines(report.traps)]
 
 
 def _trap_lines(traps: Iterable[Trap]) -> list[str]:
-    lines = []
+    if not traps:
+        return ["No trap that could be checked explains it; record more (docs/recordings.md)."]
+    lines = ["Traps that explain it:"]
     for trap in traps:
         name = trap.field or "no field of Conventions"
         doubt = "" if trap.certain else "  (one of several readings)"
         row = f", docs/porting.md#{trap.anchor}" if trap.anchor else ""
         lines.append(f"  {name}: first {trap.first}, second {trap.second}{row}{doubt}")
         lines.append(f"    in {_some(trap.where)}")
-    if not lines:
-        return ["No trap that could be checked explains it; record more (docs/recordings.md)."]
-    return ["Traps that explain it:", *lines]
+    return lines

@@ -1,0 +1,138 @@
+"""What takes more than one stage: initial weights, steps in a row, calls that change a state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from shared.explain.catalogue import known_values
+from shared.explain.distance import INITIAL_BOUND, Comparison, Divergence
+from shared.explain.observations import INITIAL_SEED, INITIAL_STAGE, Group, initial_arrays
+from shared.explain.port import Observations, Port
+from shared.explain.probes import KINK_MARGIN, Arrays, Probe, draw_inputs, kink_margin
+from shared.explain.report import Stage
+from shared.reference.comparison import relative_l2
+from shared.spec import Conventions, SystemSpec, state_shapes
+from shared.spec.streams import initial_state
+
+SPREAD_DRAWS = 20  # of which the spread of a mean square is measured
+# A mean square of independent draws is this many of its own standard deviations off, by chance
+# never: 1 in 10⁶ for each array.
+SURPRISE = 5.0
+INPUT_DRAWS = 50
+
+
+def initial_weights(port: Port, spec: SystemSpec, into: Observations) -> None:
+    """Add a fresh state where any initializer drew it from the shared streams.
+
+    An implementation need not draw from them; then its weights' mean squares are held against the
+    spec's.
+    """
+    fresh: Arrays = {}
+    if not (reason := port.lacking("create", "export_state")):
+        state = port.call("create", spec, seed=INITIAL_SEED, dtype=port.dtype)
+        fresh, reason = port.exported(spec, state), "it returned none"
+    for name in ("spec", *known_values()["initializer"]) if fresh else ():
+        expected = initial_arrays(spec, name)
+        if all(relative_l2(fresh[n], expected[n]) <= INITIAL_BOUND for n in fresh):
+            probe = Probe(f"seed {INITIAL_SEED}", spec, {}, np.empty(0), np.empty(0))
+            into.groups.append(Group(INITIAL_STAGE, probe, fresh))
+            into.initializer = name
+            return
+    if fresh:
+        reason = "not drawn from the shared streams"
+        into.notes += _unusual_spread(fresh, spec)
+    into.missing[INITIAL_STAGE] = reason
+
+
+def _unusual_spread(fresh: Arrays, spec: SystemSpec) -> list[str]:
+    """Return what is to be noted of the first array whose mean square is not the spec's."""
+    parameters = spec.parameters("generator") | spec.parameters("discriminator")
+    draws = [initial_state(spec, seed) for seed in range(SPREAD_DRAWS)]
+    for name, array in fresh.items():
+        if name not in parameters or array.size < 64:
+            continue
+        expected = np.array([np.mean(np.square(draw[name])) for draw in draws])
+        deviation = max(float(expected.std(ddof=1)), 1e-12)
+        received = float(np.mean(np.square(array)))
+        if abs(received - expected.mean()) > SURPRISE * deviation:
+            wanted = np.sqrt(np.mean(np.square(initial_arrays(spec, "spec")[name])))
+            return [
+                f"initial weights are spread otherwise: {name} has {np.sqrt(received):.3g}, "
+                f"expected {wanted:.3g}"
+            ]
+    return []
+
+
+def many_steps(
+    port: Port, probe: Probe, conventions: Conventions, steps: int, bound: float
+) -> tuple[Stage, Divergence | None]:
+    """Compare several steps with the reference, each from the implementation's own state.
+
+    So rounding does not grow from step to step, and neither does a difference. Returns the largest
+    difference of all steps, and the first array that differs.
+    """
+    stage = Stage(f"{steps} steps, each from where the implementation is")
+    if reason := port.lacking("create", "import_state", "train_step", "export_state"):
+        return replace(stage, reason=reason), None
+    comparison, state, largest = Comparison(port.dtype, bound), port.state_of(probe), (0.0, "")
+    for number in range(1, steps + 1):
+        before = port.exported(probe.spec, state)
+        if len(before) < len(state_shapes(probe.spec)):
+            return replace(stage, reason="export_state() does not return the whole state"), None
+        here = _next_probe(replace(probe, arrays=before), number, port.dtype, conventions)
+        for name, arrays in port.step(state, here).items():
+            found, divergence = comparison.compare(Group(name, here, arrays), conventions)
+            largest = max([largest, *((difference, array) for array, difference in found.items())])
+            if divergence is not None:
+                return Stage(stage.name, here.name, *largest, agrees=False), divergence
+    return Stage(stage.name, probe.name, *largest), None
+
+
+def _next_probe(probe: Probe, number: int, dtype: str, conventions: Conventions) -> Probe:
+    """Return the probe with other inputs, in float32 such that are clear of every kink."""
+    for draw in range(INPUT_DRAWS):
+        real, z = draw_inputs(probe.spec, INPUT_DRAWS * number + draw)
+        drawn = replace(probe, name=f"step {number}", real_images=real, latents=z)
+        if dtype != "float32" or kink_margin(drawn, conventions) >= KINK_MARGIN:
+            break
+    return drawn
+
+
+def habits(port: Port, probe: Probe) -> list[str]:
+    """Return what an implementation does that no comparison of numbers can explain.
+
+    A state that does not come back as it was given, one that a call changes which should not, and
+    numbers that are others when they are asked for once more.
+    """
+    if port.lacking("create", "import_state", "export_state"):
+        return []
+    state, notes = port.state_of(probe), []
+    given = {name: port.cast(array).astype(np.float64) for name, array in probe.arrays.items()}
+    before = port.exported(probe.spec, state)
+    if changed := _changed(given, before):
+        notes.append(f"export_state() does not return what import_state() was given: {changed}")
+    z, real = map(port.cast, probe.one_batch)
+    inputs = {"generate": (z,), "discriminate": (real,), "gradients": port.inputs(probe)}
+    for method in inputs:
+        if port.lacking(method):
+            continue
+        port.call(method, state, *inputs[method])
+        if changed := _changed(before, port.exported(probe.spec, state)):
+            return [*notes, f"{method}() changes the state: {changed}"]
+    if not port.lacking("gradients"):
+        first, second = (
+            port.call("gradients", port.state_of(probe), *inputs["gradients"]) for _ in range(2)
+        )
+        if any(not np.allclose(first[n], second[n], rtol=1e-3, atol=0) for n in first):
+            notes.append(
+                "gradients() gives other numbers when it is called twice from the same state: "
+                "the step draws its own random numbers (latents, dropout)"
+            )
+    return notes
+
+
+def _changed(before: Arrays, after: Arrays) -> str:
+    other = (n for n, a in after.items() if not np.array_equal(before[n], a, equal_nan=True))
+    return next(other, "")
