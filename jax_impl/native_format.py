@@ -14,27 +14,41 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import traverse_util
+from flax import nnx, traverse_util
 
-from jax_impl.native_networks import native_names, without_value
-from shared.convert.native_contents import NativeContents, assemble, check_contents
+from jax_impl.layers import plain_layers
+from jax_impl.models import create_models
+from shared.convert.native_contents import NativeContents, assemble
 from shared.data.images import GIBIBYTE, MAXIMUM_BYTES
-from shared.files.atomic import staged
 from shared.files.checkpoint import CheckpointError, encode_description
+from shared.spec import NETWORKS, SystemSpec, optimizer_name
 
-__all__ = ["read_native", "write_native"]
+_MOMENTS = {"m": "mu", "v": "nu"}  # optax.ScaleByAdamState's names
+
+
+def native_names(spec: SystemSpec) -> dict[str, str]:
+    """Return the canonical name of every array that a whole file holds, by its own name.
+
+    "generator_optimizer/mu/conv_transpose_1/kernel" is the path through the tree.
+    """
+    names = {}
+    for network in NETWORKS:
+        part = f"{network}_optimizer"
+        names[f"{part}/count"] = f"{part}/step"
+        for name, parameter in spec.parameters(network).items():
+            names[name] = name
+            if parameter.trainable:
+                for moment, field in _MOMENTS.items():
+                    own = f"{part}/{field}/{name.removeprefix(f'{network}/')}"
+                    names[own] = optimizer_name(name, moment)
+    return names
 
 
 def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
-    """Write a file that this framework's users can load; it is complete or not there at all.
-
-    Raises CheckpointError, before anything is written, for contents that do not fit.
-    """
-    # orbax takes absolute paths only.
-    path = Path(path).absolute()
-    check_contents(path, contents)
+    """Write contents that fit: `FileKind.write`."""
     arrays = {
         tuple(native.split("/")): np.array(contents.arrays[name], order="C")
         for native, name in native_names(contents.spec).items()
@@ -44,21 +58,44 @@ def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None
     if contents.is_one_network:
         (tree,) = tree.values()
     description = encode_description(contents.spec, contents.progress)
-    with staged(path) as temporary, ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(temporary, tree, custom_metadata=description)
+    with ocp.StandardCheckpointer() as checkpointer:  # which takes absolute paths only
+        checkpointer.save(Path(path).absolute(), tree, custom_metadata=description)
         checkpointer.wait_until_finished()
 
 
 def read_native(path: str | os.PathLike[str]) -> NativeContents:
-    """Read a file of this framework and check all of it but the values.
-
-    Raises CheckpointError, naming the file, for a missing, damaged or foreign one, and as
-    `assemble` for contents that do not fit.
-    """
+    """Read a file and check it: `FileKind.read`."""
     path = Path(path).absolute()
     found, metadata = _load(path)
     # Flax' layouts are the canonical ones: HWIO, HWOI (as layers.py keeps it) and (in, out).
     return assemble(path, found, metadata, native_names)
+
+
+def run_native(
+    path: str | os.PathLike[str], contents: NativeContents, latents: np.ndarray, images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Load a file as Flax' users do, and run its networks: `FileKind.run`."""
+    dtype = jnp.dtype(contents.dtype)
+    inputs = {"generator": latents, "discriminator": images}
+    results: dict[str, np.ndarray] = {}
+    # On the CPU, because a GPU's matrix products round float32 more coarsely.
+    with jax.enable_x64(dtype == jnp.float64), jax.default_device(jax.devices("cpu")[0]):
+        with ocp.StandardCheckpointer() as checkpointer:
+            restored = _without_value(checkpointer.restore(Path(path).absolute()))
+        saved = jax.tree.map(jnp.asarray, jax.device_get(restored))
+        # Shapes only: drawing weights that the file replaces would take most of the time.
+        models = nnx.eval_shape(lambda: create_models(contents.spec, plain_layers(dtype, dtype)))
+        for network, model in zip(NETWORKS, models, strict=True):
+            if network in contents.networks:
+                nnx.update(model, saved.get(network, saved))
+                results[network] = np.array(_evaluate(model, jnp.asarray(inputs[network])))
+    return results
+
+
+@nnx.jit
+def _evaluate(model: nnx.Module, x: jax.Array) -> jax.Array:
+    model.eval()
+    return model(x)
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -79,7 +116,7 @@ def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             tree = metadata.item_metadata.tree
             _require_memory(path, jax.tree.leaves(tree))
             target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
-            restored = without_value(checkpointer.restore(path, target))
+            restored = _without_value(checkpointer.restore(path, target))
             leaves = jax.tree_util.tree_leaves_with_path(restored)
             named = {"/".join(str(getattr(k, "key", k)) for k in keys): a for keys, a in leaves}
             found = {name: _widened(name, np.array(array)) for name, array in named.items()}
@@ -107,3 +144,13 @@ def _widened(name: str, array: np.ndarray) -> np.ndarray:
     """Return optax' counter, an int32, as int64."""
     is_counter = name.endswith("_optimizer/count") and array.dtype == np.int32
     return array.astype(np.int64) if is_counter else array
+
+
+def _without_value(tree: Any) -> Any:
+    """Return a tree without the level that saving an nnx.State, not a pure dict, leaves in it."""
+    match tree:
+        case {"value": value, **rest} if not rest:
+            return value
+        case dict():
+            return {name: _without_value(branch) for name, branch in tree.items()}
+    return tree

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import math
 import os
 import pickle
@@ -26,43 +25,85 @@ import torch
 from torch import Tensor, nn
 
 from pytorch_impl.checkpoint import to_canonical, to_native
-from pytorch_impl.native_networks import batch_counters, native_names, pixels_by_array
 from shared.convert.native_contents import (
     DESCRIPTION_FIELDS,
     OPTIMIZERS,
     NativeContents,
     assemble,
-    check_contents,
     require_file,
 )
-from shared.files.atomic import write_file_atomically
-from shared.files.checkpoint import (
-    CheckpointError,
-    encode_description,
-    spec_differences,
+from shared.files.checkpoint import CheckpointError, encode_description, spec_differences
+from shared.spec import (
+    NETWORKS,
+    AdamSpec,
+    Layer,
+    NetworkName,
+    Pixels,
+    SystemSpec,
+    flattened_pixels,
+    optimizer_name,
 )
-from shared.spec import AdamSpec, NetworkName, SystemSpec
-
-__all__ = ["read_native", "write_native"]
 
 _DTYPES = (torch.float32, torch.float64, torch.int64)
 _CANONICAL_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}  # OIHW → HWIO, (out, in) → (in, out)
+_BATCH_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_NAMES = {"kernel": "weight", "bias": "bias"}
+_MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
+
+
+def _main(spec: SystemSpec, network: NetworkName) -> list[tuple[int, Layer]]:
+    """Return the layers with their indices in the nn.Sequential called main."""
+    # The example's latents have the shape [batch, latent_dim, 1, 1] from the start.
+    layers = spec.layers(network)
+    return list(enumerate(layers[1:] if layers[0].kind == "reshape" else layers))
+
+
+def native_names(spec: SystemSpec) -> dict[str, str]:
+    """Return the canonical name of every array that a whole file holds, by its own name.
+
+    "generator/main.0.weight" is entry "main.0.weight" of the state_dict under "generator".
+    "generator_optimizer/step" stands for the step that every parameter has in its Adam.
+    """
+    names = {}
+    for network in NETWORKS:
+        trained = []
+        names[f"{network}_optimizer/step"] = f"{network}_optimizer/step"
+        for i, layer in _main(spec, network):
+            own = _BATCH_NORM if layer.kind == "batch_norm" else _NAMES
+            for parameter in layer.parameters:
+                name = f"{network}/{layer.name}/{parameter.name}"
+                names[f"{network}/main.{i}.{own[parameter.name]}"] = name
+                trained += [name] if parameter.trainable else []
+        for i, name in enumerate(trained):
+            state = f"{network}_optimizer/state/{i}"
+            names |= {f"{state}/{k}": optimizer_name(name, m) for m, k in _MOMENTS.items()}
+    return names
+
+
+def _batch_counters(spec: SystemSpec) -> list[str]:
+    return [
+        f"{network}/main.{i}.num_batches_tracked"
+        for network in NETWORKS
+        for i, layer in _main(spec, network)
+        if layer.kind == "batch_norm"
+    ]
+
+
+def _pixels_by_array(spec: SystemSpec) -> dict[str, Pixels]:
+    # Of the parameters and of their moments.
+    pixels = flattened_pixels(spec)
+    return pixels | {optimizer_name(n, m): where for n, where in pixels.items() for m in _MOMENTS}
 
 
 def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
-    """Write a file that this framework's users can load; it is complete or not there at all.
-
-    Raises CheckpointError, before anything is written, for contents that do not fit.
-    """
-    path = Path(path)
-    check_contents(path, contents)
-    pixels = pixels_by_array(contents.spec)
+    """Write contents that fit: `FileKind.write`."""
+    pixels = _pixels_by_array(contents.spec)
     tensors = {
         native: to_native(contents.arrays[name], pixels.get(name))
         for native, name in native_names(contents.spec).items()
         if name in contents.arrays
     }
-    tensors |= {name: torch.tensor(0) for name in batch_counters(contents.spec)}
+    tensors |= {name: torch.tensor(0) for name in _batch_counters(contents.spec)}
     saved: dict[str, Any] = {}
     for network in contents.networks:
         saved[network] = _under(network, tensors)
@@ -72,28 +113,22 @@ def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None
         (saved,) = saved.values()
     else:
         saved |= encode_description(contents.spec, contents.progress)
-    buffer = io.BytesIO()
-    torch.save(saved, buffer)
-    write_file_atomically(path, buffer.getvalue())
+    torch.save(saved, path)
 
 
 def read_native(path: str | os.PathLike[str]) -> NativeContents:
-    """Read a file of this framework and check all of it but the values.
-
-    Raises CheckpointError, naming the file, for a missing, damaged or foreign one, and as
-    `assemble` for contents that do not fit.
-    """
+    """Read a file and check it: `FileKind.read`."""
     path = Path(path)
     saved = _load(path)
     found, settings = _flat(path, saved)
     contents = assemble(
-        path, found, saved, native_names, axes=_CANONICAL_AXES, scalars_of=batch_counters
+        path, found, saved, native_names, axes=_CANONICAL_AXES, scalars_of=_batch_counters
     )
     spec = contents.spec.replace(**settings)
     if contents.spec_is_stored and (differences := spec_differences(spec, contents.spec)):
         shown = "; ".join(differences)
         raise CheckpointError(f"{path}: its optimizers and its spec disagree: {shown}")
-    pixels = pixels_by_array(spec)
+    pixels = _pixels_by_array(spec)
     arrays = {
         name: to_canonical(torch.from_numpy(array), pixels.get(name))
         for name, array in contents.arrays.items()
@@ -127,6 +162,58 @@ def _adam_state_dict(
         eps=settings.epsilon,
     )
     return {"state": state, "param_groups": adam.state_dict()["param_groups"]}
+
+
+def run_native(
+    path: str | os.PathLike[str], contents: NativeContents, latents: np.ndarray, images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Load a file as PyTorch's users do, and run its networks: `FileKind.run`."""
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    results: dict[str, np.ndarray] = {}
+    for network in contents.networks:
+        module = create_native_network(contents.spec, network)
+        module.to(getattr(torch, contents.dtype)).eval()
+        module.load_state_dict(saved.get(network, saved))
+        x = torch.from_numpy(latents if network == "generator" else images)
+        if network == "discriminator":
+            x = x.permute(0, 3, 1, 2).contiguous()
+        elif contents.spec.layers("generator")[0].kind == "reshape":
+            x = x[:, :, None, None]
+        with torch.no_grad():
+            y = module.get_submodule("main")(x)
+        y = y.permute(0, 2, 3, 1) if network == "generator" else y.reshape(-1)
+        results[network] = y.numpy()
+    return results
+
+
+def create_native_network(spec: SystemSpec, network: NetworkName) -> nn.Module:
+    """Return a network whose state_dict has the names of pytorch/examples' DCGAN."""
+    module = nn.Module()
+    module.main = nn.Sequential(*(_module(layer) for _, layer in _main(spec, network)))
+    return module
+
+
+def _module(layer: Layer) -> nn.Module:
+    shape = layer.parameters[0].shape if layer.parameters else ()
+    has_bias = any(p.name == "bias" for p in layer.parameters)
+    match layer.kind:
+        case "conv":
+            return nn.Conv2d(shape[2], shape[3], 4, layer.stride, layer.padding, bias=has_bias)
+        case "conv_transpose":
+            size, stride = (shape[3], shape[2], 4), layer.stride
+            return nn.ConvTranspose2d(*size, stride, layer.padding, bias=has_bias)
+        case "batch_norm":
+            is_image = len(layer.output_shape) == 3
+            return nn.BatchNorm2d(shape[0]) if is_image else nn.BatchNorm1d(shape[0])
+        case "dense":
+            return nn.Linear(shape[0], shape[1])
+        case "leaky_relu":
+            return nn.LeakyReLU(0.2)
+        case "reshape":
+            height, width, channels = layer.output_shape
+            return nn.Unflatten(1, (channels, height, width))
+    plain = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "flatten": nn.Flatten}
+    return plain[layer.kind]()
 
 
 # --- reading ---------------------------------------------------------------------------------

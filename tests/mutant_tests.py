@@ -23,7 +23,6 @@ EVERY_TEST = tuple(
 # Of faults of runs: changed file → files of tests and which tests of them.
 _OF_RUNS = {
     "native_format.py": (("native_formats",), ""),
-    "native_networks.py": (("native_formats",), ""),
     "activations.py": (("explain",), ""),
     "adapter.py": (("models",), "forward or gradients"),
     "checkpoint.py": (("agreement", "models"), "agrees or import or export"),

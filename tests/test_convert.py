@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.convert import command as convert
+from shared.convert import __main__ as convert
 from shared.convert import file_kinds
 from shared.convert.file_kinds import FILE_KINDS, kind_of
 from shared.convert.native_contents import OPTIMIZERS
@@ -351,7 +351,7 @@ def test_a_mistake_that_reading_undoes_is_caught(
 ) -> None:
     """Pixels left in HWC order, both ways: the arrays agree, PyTorch's network not."""
     pytest.importorskip("torch")
-    import pytorch_impl.native_networks as own
+    import pytorch_impl.native_format as own
 
     every = own.flattened_pixels
 
@@ -414,7 +414,7 @@ def test_help_names_every_kind(capsys) -> None:
 
 def test_no_framework_is_imported_for_help() -> None:
     code = (
-        "import sys, shared.convert.command\n"
+        "import sys, shared.convert.__main__\n"
         "found = {'torch', 'tensorflow', 'keras', 'jax', 'h5py', 'orbax'} & set(sys.modules)\n"
         "sys.exit(str(found) if found else 0)"
     )

@@ -137,7 +137,7 @@ def test_the_system_is_read_off_the_shapes(
     implementation: Implementation, system: str, parts: tuple[NetworkName, ...]
 ) -> None:
     """Without a stored spec, and one network without its name in front."""
-    names_of = importlib.import_module(f"{implementation.name}_impl.native_networks").native_names
+    names_of = importlib.import_module(f"{implementation.name}_impl.native_format").native_names
     for width, latent_dim, channels in ((1, 1, 1), (2, 7, 3), (8, 784, 1), (64, 62, 4)):
         spec = SYSTEMS[system].replace(width=width, latent_dim=latent_dim, channels=channels)
         expected = part_shapes(spec, parts)
@@ -628,7 +628,7 @@ KERAS_ONLY = pytest.mark.parametrize("implementation", ["tf"], indirect=True)
 def test_a_file_that_keras_saved_is_read(
     implementation: Implementation, tmp_path: Path, system: str
 ) -> None:
-    from tf_impl.native_networks import Networks
+    from tf_impl.native_format import Networks
 
     contents = make_contents(narrow(system), "float64")
     state = implementation.create(contents.spec, dtype="float64")

@@ -104,7 +104,7 @@ def reshape_order(forgotten: tuple[str, ...]) -> float:
     """
     torch = importlib.import_module("torch")
     from pytorch_impl.checkpoint import to_native
-    from pytorch_impl.native_networks import create_native_network, native_names
+    from pytorch_impl.native_format import create_native_network, native_names
 
     spec, arrays, _, z = starting_point("conv28", "bce")
     pixels = {n: w for n, w in flattened_pixels(spec).items() if n.split("/")[1] not in forgotten}

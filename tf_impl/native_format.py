@@ -1,66 +1,97 @@
 """Keras' own file, `.weights.h5`: what `load_weights` of this package's models reads.
 
-Both networks under "generator" and "discriminator", as `native_networks.Networks` saves and loads
-them; one network alone as the model itself does. The spec is JSON text in the file's attributes,
-which Keras leaves alone. There is no place for this package's Adam, which is no Keras object.
+Both networks under "generator" and "discriminator", as `Networks` saves and loads them; one network
+alone as the model itself does. The spec is JSON text in the file's attributes, which Keras leaves
+alone. There is no place for this package's Adam, which is no Keras object.
 """
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
+import tensorflow as tf
 
 from shared.convert.native_contents import (
     DESCRIPTION_FIELDS,
     NativeContents,
     assemble,
-    check_contents,
     require_file,
 )
-from shared.files.atomic import write_file_atomically
 from shared.files.checkpoint import CheckpointError, encode_description
-from shared.spec import NETWORKS
-from tf_impl.native_networks import native_names
-
-__all__ = ["read_native", "write_native"]
+from shared.spec import NETWORKS, SystemSpec
+from tf_impl.layers import plain_layers
+from tf_impl.models import create_models
 
 MAXIMUM_ITEMS, MAXIMUM_DEPTH = 10_000, 16
 """Most groups and datasets of a file, and most of them inside one another."""
 
 
-def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
-    """Write a file that this framework's users can load; it is complete or not there at all.
+class Networks(keras.Model):
+    """Holds both networks, so that one `.weights.h5` can.
 
-    Raises CheckpointError, before anything is written, for contents that do not fit.
+    >>> Networks(generator=generator, discriminator=discriminator).load_weights("gan.weights.h5")
     """
-    path = Path(path)
-    check_contents(path, contents, NETWORKS)
-    buffer = io.BytesIO()
+
+    def __init__(self, **networks: keras.Model) -> None:
+        super().__init__(name="networks")
+        for name, network in networks.items():
+            setattr(self, name, network)
+        self.built = True  # as they are; Keras asks before it saves or loads
+
+
+def native_names(spec: SystemSpec) -> dict[str, str]:
+    """Return the canonical name of every array that a whole file holds, by its own name.
+
+    "generator/conv_transpose_1/vars/0" is dataset "0" in that group: Keras numbers a layer's
+    variables, first those that are trained, in the order of their creation.
+    """
+    return {
+        f"{network}/{layer.name}/vars/{i}": f"{network}/{layer.name}/{parameter.name}"
+        for network in NETWORKS
+        for layer in spec.layers(network)
+        for i, parameter in enumerate(layer.parameters)
+    }
+
+
+def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
+    """Write contents that fit: `FileKind.write`."""
     # The layout of Keras' `save_weights`, which could not put the spec beside the weights.
-    with h5py.File(buffer, "w") as file:
+    with h5py.File(path, "w") as file:
         file.attrs.update(encode_description(contents.spec, contents.progress))
         for native, name in native_names(contents.spec).items():
             if name in contents.arrays:
                 network = native.split("/", 1)[0]
                 native = native.removeprefix(f"{network}/" if contents.is_one_network else "")
                 file[native] = contents.arrays[name]
-    write_file_atomically(path, buffer.getvalue())
 
 
 def read_native(path: str | os.PathLike[str]) -> NativeContents:
-    """Read a file of this framework and check all of it but the values.
-
-    Raises CheckpointError, naming the file, for a missing, damaged or foreign one, and as
-    `assemble` for contents that do not fit.
-    """
+    """Read a file and check it: `FileKind.read`."""
     path = Path(path)
     found, attributes = _load(path)
     # Keras' layouts are the canonical ones: HWIO, HWOI and (in, out).
     return assemble(path, found, attributes, native_names)
+
+
+def run_native(
+    path: str | os.PathLike[str], contents: NativeContents, latents: np.ndarray, images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Load a file as Keras' users do, and run its networks: `FileKind.run`."""
+    # On the CPU, because a GPU's matrix products round float32 more coarsely.
+    with tf.device("/CPU:0"):
+        generator, discriminator = create_models(contents.spec, plain_layers(contents.dtype))
+        models: dict[str, keras.Model] = {"generator": generator, "discriminator": discriminator}
+        held = {network: models[network] for network in contents.networks}
+        with h5py.File(path, "r") as file:
+            is_bare = not any(network in file for network in NETWORKS)
+        for model in held.values() if is_bare else [Networks(**held)]:
+            model.load_weights(path)
+        inputs = {"generator": latents, "discriminator": images}
+        return {name: model(tf.constant(inputs[name])).numpy() for name, model in held.items()}
 
 
 # --- reading ---------------------------------------------------------------------------------

@@ -1,8 +1,118 @@
-"""`python -m shared.convert`: see `shared.convert.command`."""
+"""`python -m shared.convert SRC [SRC …] DST`: networks from one framework's file to another's.
 
+Nothing is dropped or made up without a line that names it, and DST appears only after it was read
+back, every bit compared, and its networks run beside those of SRC.
+"""
+
+from __future__ import annotations
+
+import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from shared.convert.command import main
+from shared.convert.conversion import describe, fitted, joined, with_choices, with_fresh
+from shared.convert.file_kinds import FILE_KINDS, FileKind, kind_of
+from shared.convert.native_contents import NativeContents
+from shared.convert.verification import verify
+from shared.files.atomic import staged
+from shared.files.errors import InputError
+from shared.run.console import run_command
+from shared.spec import LOSS_NAMES, NETWORKS, SYSTEMS
+from shared.spec.streams import MAXIMUM_SEED
+
+PROGRAM = "python -m shared.convert"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    arguments = build_parser().parse_args(argv)
+    return run_command(PROGRAM, lambda: convert(arguments), debug=arguments.debug)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Convert networks between .safetensors (this project's checkpoints), .pth "
+        "(PyTorch), .weights.h5 (Keras) and .orbax (Flax).",
+        epilog="Two SRC are joined, such as pytorch/examples' netG_epoch_24.pth and "
+        "netD_epoch_24.pth. A .safetensors holds a whole training state; from files without "
+        "Adam's moments it is made with --fresh-optimizers.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("sources", nargs="+", type=Path, metavar="SRC", help="file to read")
+    add("destination", type=Path, metavar="DST", help="file to write")
+    add("--to", choices=FILE_KINDS, help="kind of DST (default: by its name)")
+    add("--force", action="store_true", help="replace DST if it exists")
+    add("--only", choices=NETWORKS, help="write this network's weights alone")
+    add("--system", choices=SYSTEMS, help="of a SRC that does not store its spec")
+    add("--loss", choices=LOSS_NAMES, help="of a SRC that does not store its spec")
+    add(
+        "--fresh-optimizers",
+        action="store_true",
+        help="start both Adams at zero where SRC has none; the run then starts at step 0",
+    )
+    add(
+        "--seed",
+        type=int,
+        metavar="S",
+        help="of the run that goes on from a SRC without progress, whose step is then Adam's",
+    )
+    add("--debug", action="store_true", help="add the traceback to an error")
+    return parser
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """Do what the parsed options ask for, and print every step of it.
+
+    Raises ValueError, OSError or MissingFrameworkError; DST is then as it was before.
+    """
+    destination: Path = arguments.destination
+    kind = FILE_KINDS[arguments.to] if arguments.to else kind_of(destination)
+    _require_free(destination, kind, force=arguments.force)
+    if arguments.seed is not None and not 0 <= arguments.seed <= MAXIMUM_SEED:
+        raise InputError(f"--seed must be from 0 to {MAXIMUM_SEED}, received {arguments.seed}")
+    sources = {path: kind_of(path).read(path) for path in arguments.sources}
+    for path, read in sources.items():
+        _print_source(path, read)
+    contents = with_choices(joined(sources), arguments.system, arguments.loss)
+    contents = with_fresh(contents, arguments.fresh_optimizers, arguments.seed)
+    contents = fitted(contents, kind, arguments.only)
+    with staged(destination.absolute()) as temporary:
+        kind.write(temporary, contents)
+        verify(sources, contents, kind, temporary)
+    print(f"wrote {destination}: {', '.join(describe(contents))}")
+
+
+def _require_free(destination: Path, kind: FileKind, *, force: bool) -> None:
+    others = [k for k in FILE_KINDS.values() if k != kind and destination.name.endswith(k.suffixes)]
+    # A folder of orbax may have any name but another kind's.
+    if others or (kind.name != "orbax" and not destination.name.endswith(kind.suffixes)):
+        endings = " or ".join(kind.suffixes)
+        raise InputError(f"{destination}: the name of a {kind.name} file ends in {endings}")
+    if not destination.absolute().parent.is_dir():
+        raise InputError(f"{destination}: there is no folder {destination.absolute().parent}")
+    if not destination.exists():
+        return
+    if not force:
+        raise InputError(f"{destination} exists; choose another name or replace it with --force")
+    if destination.is_dir() and not (destination / "_CHECKPOINT_METADATA").is_file():
+        raise InputError(f"{destination} is a folder that orbax has not made; it is not replaced")
+
+
+def _print_source(path: Path, contents: NativeContents) -> None:
+    spec = contents.spec
+    origin = "stored spec" if contents.spec_is_stored else "spec read off the shapes"
+    print(
+        f"{path}: {', '.join(describe(contents))} in {contents.dtype}, {origin}: {spec.name}, "
+        f"width {spec.width}, latent_dim {spec.latent_dim}, channels {spec.channels}, "
+        f"loss {spec.loss}"
+    )
+    for note in contents.notes:
+        print(f"left behind: {note}")
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""`.safetensors` with the same functions as every framework's native_format and native_networks.
+"""`.safetensors` with the same functions as every framework's native_format.
 
 The file is `shared.files.checkpoint`'s, so it holds a whole training state or nothing, and the
 networks are the NumPy reference's: the one format that needs no framework.
@@ -17,14 +17,14 @@ from shared.spec import Conventions
 
 
 def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
-    """Write a whole training state; CheckpointError, before anything is written, for less."""
+    """Write a whole training state: `FileKind.write`."""
     if contents.progress is None:
         raise CheckpointError(f"{path}: a checkpoint needs the progress of its run")
     write_checkpoint(path, contents.arrays, contents.spec, progress=contents.progress)
 
 
 def read_native(path: str | os.PathLike[str]) -> NativeContents:
-    """Read a whole training state and check all of it but the values, as `read_checkpoint`."""
+    """Read a whole training state and check it: `FileKind.read`."""
     checkpoint = read_checkpoint(path)
     return NativeContents(checkpoint.arrays, checkpoint.spec, checkpoint.progress)
 
@@ -32,7 +32,7 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
 def run_native(
     path: str | os.PathLike[str], contents: NativeContents, latents: np.ndarray, images: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Read a file and run its networks in the NumPy reference, in float64."""
+    """Run a file's networks in the NumPy reference, in float64: `FileKind.run`."""
     arrays = {name: array.astype(np.float64) for name, array in read_native(path).arrays.items()}
     inputs = {"generator": latents, "discriminator": images}
     return {

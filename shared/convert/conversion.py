@@ -97,7 +97,7 @@ def with_fresh(contents: NativeContents, fresh: bool, seed: int | None) -> Nativ
         "step": int(steps[0]),
         "seed": seed or 0,
         "dtype": contents.dtype,
-        "implementation": "shared.convert.command",
+        "implementation": "shared.convert",
     }
     print(f"progress: step {progress['step']}, seed {progress['seed']}")
     return replace(contents, progress=progress)

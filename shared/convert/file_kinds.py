@@ -10,37 +10,47 @@ from typing import Any
 
 import numpy as np
 
-from shared.convert.native_contents import EVERYTHING, NativeContents
+from shared.convert import canonical_format
+from shared.convert.native_contents import EVERYTHING, NativeContents, check_contents
+from shared.files.atomic import staged
 from shared.files.errors import InputError
 from shared.interface import MissingFrameworkError, load_implementation
 from shared.spec import NETWORKS
-
-# Framework → the package that it needs for its files beside itself.
-_EXTRA_PACKAGES = {"tf": "h5py", "jax": "orbax"}
 
 
 @dataclass(frozen=True)
 class FileKind:
     """One kind of file: `implementation` is None for the one that needs no framework.
 
-    `carried`: what it has a place for, of EVERYTHING. `needs_everything`: it holds a whole training
-    state or nothing. `read`, `write` and `run` raise MissingFrameworkError where the framework is
-    not installed, and import it when they are first called.
+    `carried`: what it has a place for, of EVERYTHING. `package`: what its files need beside the
+    framework. `needs_everything`: it holds a whole training state or nothing. `read`, `write` and
+    `run` raise MissingFrameworkError where the framework is not installed, and import it when they
+    are first called.
     """
 
     name: str
     implementation: str | None
     suffixes: tuple[str, ...]
     carried: tuple[str, ...] = EVERYTHING
+    package: str = ""
     needs_everything: bool = False
 
     def read(self, path: Path) -> NativeContents:
-        """Read a file and check all of it but the values."""
-        return self._module("native_format").read_native(path)
+        """Read a file and check all of it but the values.
+
+        Raises CheckpointError, naming the file, for a missing, damaged or foreign one, and for
+        contents that do not fit.
+        """
+        return self._module().read_native(path)
 
     def write(self, path: Path, contents: NativeContents) -> None:
-        """Write a file that the framework's users can load; complete or not there at all."""
-        self._module("native_format").write_native(path, contents)
+        """Write a file that the framework's users can load; it is complete or not there at all.
+
+        Raises CheckpointError, before anything is written, for contents that do not fit.
+        """
+        check_contents(path, contents, self.carried)
+        with staged(path.absolute()) as temporary:
+            self._module().write_native(temporary, contents)
 
     def run(
         self, path: Path, contents: NativeContents, latents: np.ndarray, images: np.ndarray
@@ -51,7 +61,7 @@ class FileKind:
         networks. Returns images under "generator" and scores [batch] under
         "discriminator", both by the running statistics.
         """
-        return self._module("native_networks").run_native(path, contents, latents, images)
+        return self._module().run_native(path, contents, latents, images)
 
     def require_framework(self) -> None:
         """Raise MissingFrameworkError unless what the kind needs is installed."""
@@ -61,18 +71,17 @@ class FileKind:
             load_implementation(self.implementation)
         except MissingFrameworkError as error:
             raise MissingFrameworkError(f"files of kind {self.name}: {error}") from error
-        package = _EXTRA_PACKAGES.get(self.implementation)
-        if package and importlib.util.find_spec(package) is None:
+        if self.package and importlib.util.find_spec(self.package) is None:
             raise MissingFrameworkError(
-                f"files of kind {self.name} need {package}, which is not installed; "
+                f"files of kind {self.name} need {self.package}, which is not installed; "
                 f"install it with: pip install -c constraints.txt -e '.[{self.implementation}]'"
             )
 
-    def _module(self, name: str) -> Any:
+    def _module(self) -> Any:
         if self.implementation is None:
-            return importlib.import_module("shared.convert.canonical_format")
+            return canonical_format
         self.require_framework()
-        return importlib.import_module(f"{self.implementation}_impl.{name}")
+        return importlib.import_module(f"{self.implementation}_impl.native_format")
 
 
 FILE_KINDS = {
@@ -80,8 +89,8 @@ FILE_KINDS = {
     for kind in (
         FileKind("safetensors", None, (".safetensors",), needs_everything=True),
         FileKind("torch", "pytorch", (".pth", ".pt")),
-        FileKind("keras", "tf", (".weights.h5",), carried=NETWORKS),
-        FileKind("orbax", "jax", (".orbax",)),
+        FileKind("keras", "tf", (".weights.h5",), carried=NETWORKS, package="h5py"),
+        FileKind("orbax", "jax", (".orbax",), package="orbax"),
     )
 }
 

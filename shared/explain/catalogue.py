@@ -5,20 +5,19 @@ Numbers and texts are in catalogue.toml; values that are words are those of the 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from shared.spec import Conventions, NetworkName, SystemSpec
 
 CANONICAL = Conventions()
-FIELDS = {field.name: getattr(CANONICAL, field.name) for field in fields(Conventions)}
+FIELDS = dataclasses.asdict(CANONICAL)
 """Every convention with its canonical value."""
-
-
 Change = dict[str, Any]
 """Fields of `Conventions`, and of `dtype` that has none, with their other values."""
 
@@ -49,8 +48,8 @@ class Fitted:
         """Return where a fit begins."""
         value = getattr(base, self.field)
         if value is None:
-            of_generator = not self.field.startswith("discriminator")
-            adam = spec.generator_optimizer if of_generator else spec.discriminator_optimizer
+            of_discriminator = self.field.startswith("discriminator")
+            adam = spec.discriminator_optimizer if of_discriminator else spec.generator_optimizer
             value = getattr(adam, self.of_adam)
         return math.log(value) if self.logarithmic else float(value)
 
@@ -62,46 +61,39 @@ FIXES = {
     name: Fix(entry["row"], *(entry.get(key) or entry["all"] for key in ("pytorch", "tf", "jax")))
     for name, entry in _CATALOGUE.items()
 }
-KNOWN_NUMBERS: dict[str, tuple[float, ...]] = {
-    name: tuple(entry["known"]) for name, entry in _CATALOGUE.items() if "known" in entry
+KNOWN_NUMBERS: dict[str, list[float]] = {
+    name: entry["known"] for name, entry in _CATALOGUE.items() if "known" in entry
 }
 FITTED = {n: Fitted(n, **entry["fit"]) for n, entry in _CATALOGUE.items() if "fit" in entry}
 
 
 def with_change(base: Conventions, change: Change) -> Conventions | None:
     """Return `base` with a change; None where it has changed one of the fields already."""
-    if any(getattr(base, field) != FIELDS[field] for field in change):
-        return None
-    changed = base.replace(**change)
-    return None if changed == base else changed
+    is_changed = any(getattr(base, field) != FIELDS[field] for field in change)
+    return None if is_changed else base.replace(**change)
+
+
+@functools.cache
+def known_values() -> dict[str, list[Any]]:
+    """Return the values other than the canonical one that each field is known to take."""
+    hints = get_type_hints(Conventions)
+    words = {n: get_args(hint) for n, hint in hints.items() if get_origin(hint) is Literal}
+    switches = {n: (not value,) for n, value in FIELDS.items()}
+    found = switches | KNOWN_NUMBERS | words
+    return {field: [v for v in found[field] if v != FIELDS[field]] for field in FIELDS}
 
 
 def changes(spec: SystemSpec) -> list[Change]:
     """Return every single change to a known value that can show in a step of a system."""
-    singles = [
-        {field: value}
-        for field, values in known_values().items()
-        for value in values
-        if field != "initializer" and _applies(field, value, spec)
-    ]
+    known = ((field, value) for field, values in known_values().items() for value in values)
+    singles = [{field: value} for field, value in known if _applies(field, value, spec)]
     return singles + list(TOGETHER.values())
-
-
-@functools.cache
-def known_values() -> dict[str, tuple[Any, ...]]:
-    """Return the values other than the canonical one that each field is known to take."""
-    hints = get_type_hints(Conventions)
-    found: dict[str, tuple[Any, ...]] = {}
-    for field, canonical in FIELDS.items():
-        values: tuple[Any, ...] = KNOWN_NUMBERS.get(field, (not canonical,))
-        if get_origin(hints[field]) is Literal:
-            values = get_args(hints[field])
-        found[field] = tuple(value for value in values if value != canonical)
-    return found
 
 
 def _applies(field: str, value: Any, spec: SystemSpec) -> bool:
     match field:
+        case "initializer":  # not in a step
+            return False
         case "batch_norm_replicas":
             return spec.batch_size >= 2 * value
         case "lsgan_scale":
@@ -121,25 +113,22 @@ def _applies(field: str, value: Any, spec: SystemSpec) -> bool:
     return True
 
 
-def cost_of(conventions: Conventions) -> float:
-    """Return how much a set of changes asks one to believe: 1 each, more for a fitted number."""
-    return sum(1.0 if _is_known(change) else 1.5 for change in deviations(conventions))
-
-
 def deviations(conventions: Conventions) -> list[Change]:
     """Return the changes that conventions are made of; those of one mistake stay together."""
-    left = {n: v for n, x in FIELDS.items() if (v := getattr(conventions, n)) != x}
-    found = []
-    for values in TOGETHER.values():
-        if values.items() <= left.items():
-            found.append(values)
-            left = {field: value for field, value in left.items() if field not in values}
-    return found + [{field: value} for field, value in left.items()]
+    left = {name: value for name, value in vars(conventions).items() if value != FIELDS[name]}
+    together = [change for change in TOGETHER.values() if change.items() <= left.items()]
+    joined = {field for change in together for field in change}
+    return together + [{field: value} for field, value in left.items() if field not in joined]
 
 
-def _is_known(change: Change) -> bool:
-    known = known_values()
-    return change in TOGETHER.values() or all(v in known[field] for field, v in change.items())
+def cost_of(conventions: Conventions) -> float:
+    """Return how much a set of changes asks one to believe: 1 each, more for a fitted number."""
+
+    def is_known(change: Change) -> bool:
+        known = known_values()
+        return change in TOGETHER.values() or all(v in known[n] for n, v in change.items())
+
+    return sum(1.0 if is_known(change) else 1.5 for change in deviations(conventions))
 
 
 def title_of(change: Change) -> str:

@@ -11,12 +11,12 @@ import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from shared.explain.catalogue import FIELDS, FITTED, Change, changes, cost_of, with_change
-from shared.explain.distance import Comparison, Divergence
+from shared.explain.distance import Comparison
 from shared.explain.observations import Group, reference_arrays
 from shared.spec import Conventions
 
@@ -26,16 +26,8 @@ FIT_STEPS = 12
 FIT_PART = 1e-4  # the derivative is taken over this part of a number
 
 
-@dataclass(frozen=True, order=True)
-class Score:
-    """How many stages agree before the first that does not, and how many arrays of that one.
-
-    `divergence` is None where all agree.
-    """
-
-    groups: int
-    arrays: int
-    divergence: Divergence | None = field(default=None, compare=False)
+Score = tuple[int, int]
+"""How many stages agree before the first that does not, and how many arrays of that one."""
 
 
 class Search:
@@ -60,8 +52,8 @@ class Search:
             found, divergence = self.comparison.compare(group, conventions)
             if divergence is not None:
                 bound = self.comparison.allowed(group.stage)
-                return Score(number, sum(d <= bound for d in found.values()), divergence)
-        return Score(len(self.groups), 0)
+                return number, sum(d <= bound for d in found.values())
+        return len(self.groups), 0
 
     def solve(self, starts: Iterable[Conventions]) -> list[Conventions]:
         """Return the simplest conventions that reproduce everything; empty where none are found.
@@ -78,7 +70,7 @@ class Search:
         return []
 
     def _solved(self, level: Iterable[Conventions]) -> list[Conventions]:
-        return [c for c in level if self.score(c).divergence is None]
+        return [c for c in level if self.score(c)[0] == len(self.groups)]
 
     def _expand(self, level: list[Conventions]) -> list[Conventions]:
         """Return what agrees further: by known values, then fitted ones, then two at once."""
@@ -121,7 +113,7 @@ class Search:
             yield from self._fits(base, names, stage)
 
     def _stage_of(self, base: Conventions) -> Group:
-        return self.groups[self.score(base).groups]
+        return self.groups[self.score(base)[0]]
 
     def _fits(
         self, base: Conventions, fields: tuple[str, ...], group: Group

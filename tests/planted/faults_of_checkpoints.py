@@ -166,14 +166,12 @@ CHECKPOINTS: tuple[Fault, ...] = (
         {
             "pytorch": (
                 Edit(
-                    "native_networks.py",
+                    "native_format.py",
                     '{"m": "exp_avg", "v": "exp_avg_sq"}',
                     '{"v": "exp_avg", "m": "exp_avg_sq"}',
                 ),
             ),
-            "jax": (
-                Edit("native_networks.py", '{"m": "mu", "v": "nu"}', '{"v": "mu", "m": "nu"}'),
-            ),
+            "jax": (Edit("native_format.py", '{"m": "mu", "v": "nu"}', '{"v": "mu", "m": "nu"}'),),
         },
         absent={"tf": "its own format has no place for Adam"},
     ),
@@ -190,7 +188,7 @@ CHECKPOINTS: tuple[Fault, ...] = (
             ),
             "tf": (
                 Edit(
-                    "native_networks.py",
+                    "native_format.py",
                     "enumerate(layer.parameters)",
                     "enumerate(layer.parameters[::-1])",
                 ),

@@ -61,6 +61,11 @@ class Pair:
         """The step and the first's name."""
         return self.one.step, self.one.name
 
+    @property
+    def dtype(self) -> str:
+        """The coarser floating dtype of the two, the first's where neither has one."""
+        return coarser_dtype(self.one, self.two)
+
     @functools.cached_property
     def array(self) -> Array | None:
         """The second's numbers in the first's axes."""
@@ -79,8 +84,7 @@ class Pair:
         if self.array is None:
             return Distance()
         x, y = (np.asarray(v, np.float64) for v in (self.one.array, self.array))
-        dtype = coarser_dtype(self.one, self.two)
-        units = dtype if dtype in BOUNDS else "float64"
+        units = self.dtype if self.dtype in BOUNDS else "float64"
         largest, ulp, worst, second, first = worst_element(y, x, units)
         difference = relative_l2(y, x) if largest else 0.0
         return Distance(difference, largest, ulp, worst, (first, second))
@@ -111,7 +115,7 @@ class Pair:
             "second": self.two.name,
             "matched_by": self.matched_by,
             "arrangement": self.arrangement,
-            "dtype": coarser_dtype(self.one, self.two),
+            "dtype": self.dtype,
             "bound": self.bound,
             **self.distance._asdict(),
             "agrees": self.agrees,
