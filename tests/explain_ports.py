@@ -117,6 +117,22 @@ class ScaledGradient(ReferenceImplementation):
         return found | {"discriminator/dense_2/kernel": 0.5 * found["discriminator/dense_2/kernel"]}
 
 
+class BiasesAlone(ReferenceImplementation):
+    """A port that returns the gradients of its biases and nothing else, in a wrong shape."""
+
+    name = "biases alone"
+
+    def __init__(self, shape: tuple[int, ...] = (-1,)) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def gradients(
+        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
+    ) -> Arrays:
+        found = super().gradients(state, real_images, latents)
+        return {n: g.reshape(self.shape) for n, g in found.items() if n.endswith("/bias")}
+
+
 class ForgetsAVariance(ReferenceImplementation):
     """A port that does not import one running variance."""
 

@@ -19,6 +19,7 @@ from tests.conftest import installed_implementations
 from tests.explain_accuracy import explain_faults, pairs, same_fields
 from tests.explain_ports import (
     AdamAlone,
+    BiasesAlone,
     Float32Inside,
     ForgetsAVariance,
     GeneratorAlone,
@@ -141,6 +142,7 @@ def test_pairs_are_drawn_of_which_neither_hides_the_other() -> None:
     ("port", "system", "fields"),
     [
         (LossesAlone(), "dcgan64", {}),
+        (BiasesAlone(), "mlp28", {}),
         (LossesAlone(real_label=0.9), "dcgan64", {"real_label": 0.9}),
         (LossesAlone(lsgan_scale=1.0), "dcgan64-lsgan", {"lsgan_scale": 1.0}),
         (GeneratorAlone(), "dcgan64", {}),
@@ -155,7 +157,7 @@ def test_a_partial_implementation(port: Any, system: str, fields: dict[str, obje
     explanation = explain(port, narrow(system))
     assert explanation.fields == pytest.approx(fields)
     assert explanation.verdict == ("known trap" if fields else "rounding")
-    assert explanation.missing  # what it lacks is said, not passed over
+    assert explanation.missing  # what it lacks is reported, not passed over
 
 
 # --- what no convention explains ----------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.explain.__main__ import main
+from tests.explain_ports import BiasesAlone
 
 ROOT = Path(__file__).parents[1]
 PARTIAL = "tests.explain_ports"  # losses alone, with a real label of 0.9
@@ -32,6 +33,21 @@ def test_a_trap_is_printed_with_its_fix(tmp_path: Path, capsys: pytest.CaptureFi
     assert data["verdict"] == "known trap"
     assert data["traps"][0]["change"] == {"real_label": 0.9}
     assert data["traps"][0]["row"] == "discriminator-labels"
+
+
+def test_numbers_that_json_does_not_have_are_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = BiasesAlone(shape=(1, -1))
+    monkeypatch.setattr("shared.explain.__main__.load_implementation", lambda _: port)
+    assert main(["port", "--system", "mlp28", "--json", str(tmp_path / "a.json")]) == 1
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    text = (tmp_path / "a.json").read_text("utf-8")
+    data = json.loads(text, parse_constant=refuse)
+    assert (data["first"]["relative"], data["first"]["received"]) == ("inf", "nan")
 
 
 def test_rounding_returns_0(capsys: pytest.CaptureFixture[str]) -> None:

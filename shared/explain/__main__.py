@@ -116,7 +116,7 @@ def _work(options: argparse.Namespace) -> int:
     command = _explain_recordings if of_recordings else _explain_implementation
     data, agrees = command(options, console)
     if options.json is not None:
-        options.json.write_text(json.dumps(data, indent=1, default=str) + "\n")
+        options.json.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
     return 0 if agrees else EXIT_DIFFERS
 
 

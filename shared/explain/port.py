@@ -54,10 +54,6 @@ class Observations:
     notes: list[str] = field(default_factory=list)
     initializer: str = CANONICAL.initializer
 
-    def of(self, stages: Sequence[str]) -> list[Group]:
-        """Return the groups of some stages."""
-        return [group for group in self.groups if group.stage in stages]
-
 
 class Port:
     """An implementation under test, in one dtype; every array comes back as float64.

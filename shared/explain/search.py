@@ -44,16 +44,14 @@ class Search:
     def score(self, conventions: Conventions) -> Score:
         """Return how far the reference under these conventions agrees."""
         if conventions not in self.tried:
-            self.tried[conventions] = self._walk(conventions)
+            self.tried[conventions] = len(self.groups), 0
+            for number, group in enumerate(self.groups):
+                found = self.comparison.differences(group, conventions)
+                agree = sum(d <= self.comparison.allowed(group.stage) for d in found.values())
+                if agree < len(found):
+                    self.tried[conventions] = number, agree
+                    break
         return self.tried[conventions]
-
-    def _walk(self, conventions: Conventions) -> Score:
-        for number, group in enumerate(self.groups):
-            found, divergence = self.comparison.compare(group, conventions)
-            if divergence is not None:
-                bound = self.comparison.allowed(group.stage)
-                return number, sum(d <= bound for d in found.values())
-        return len(self.groups), 0
 
     def solve(self, starts: Iterable[Conventions]) -> list[Conventions]:
         """Return the simplest conventions that reproduce everything; empty where none are found.
