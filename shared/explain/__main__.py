@@ -13,8 +13,8 @@ from rich.console import Console
 
 from shared.explain.explanation import explain
 from shared.explain.port import Port, PortError
-from shared.explain.recordings import explain_recordings, format_report
-from shared.explain.report import print_explanation
+from shared.explain.recordings import RecordingReport, explain_recordings, format_report
+from shared.explain.report import Explanation, print_explanation
 from shared.interface import load_implementation
 from shared.run.console import OneLineParser, run_command
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec
@@ -78,46 +78,36 @@ def _spec(options: argparse.Namespace) -> SystemSpec:
     )
 
 
-def _dtype(implementation: Any, spec: SystemSpec) -> str:
-    """Return float64, or float32 where the implementation does not take float64."""
+def _widest_dtype(implementation: Any, spec: SystemSpec) -> str:
     port = Port(implementation, "float64")
-    if not port.lacking("create"):
-        try:
+    try:
+        if not port.lacking("create"):
             port.call("create", spec, seed=0, dtype="float64")
-        except PortError:
-            return "float32"
+    except PortError:
+        return "float32"
     return "float64"
-
-
-def _explain_implementation(options: argparse.Namespace, console: Console) -> tuple[Any, bool]:
-    implementation, spec = load_implementation(options.implementations[0]), _spec(options)
-    dtype = options.dtype or _dtype(implementation, spec)
-    explanation = explain(implementation, spec, dtype=dtype, seed=options.seed)
-    print_explanation(explanation, console)
-    return explanation.to_dict(), explanation.verdict == "rounding"
-
-
-def _explain_recordings(options: argparse.Namespace, console: Console) -> tuple[Any, bool]:
-    files = options.implementations
-    if len(files) != 2 or not all(file.endswith(".safetensors") for file in files):
-        raise ValueError(
-            "expected one implementation or two recordings, files called *.safetensors; received "
-            f"{' '.join(files)}"
-        )
-    report = explain_recordings(*map(Path, files))
-    console.print(format_report(report), markup=False, highlight=False, soft_wrap=True)
-    return report.to_dict(), report.parting is None
 
 
 def _work(options: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 140)
     names = options.implementations
-    of_recordings = len(names) > 1 or names[0].endswith(".safetensors")
-    command = _explain_recordings if of_recordings else _explain_implementation
-    data, agrees = command(options, console)
+    found: Explanation | RecordingReport
+    if len(names) == 1 and not names[0].endswith(".safetensors"):
+        implementation, spec = load_implementation(names[0]), _spec(options)
+        dtype = options.dtype or _widest_dtype(implementation, spec)
+        found = explain(implementation, spec, dtype=dtype, seed=options.seed)
+        print_explanation(found, console)
+    elif len(names) == 2 and all(name.endswith(".safetensors") for name in names):
+        found = explain_recordings(*map(Path, names))
+        console.print(format_report(found), markup=False, highlight=False, soft_wrap=True)
+    else:
+        raise ValueError(
+            "expected one implementation or two recordings, files called *.safetensors; received "
+            f"{' '.join(names)}"
+        )
     if options.json is not None:
-        options.json.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
-    return 0 if agrees else EXIT_DIFFERS
+        options.json.write_text(json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
+    return 0 if found.agrees else EXIT_DIFFERS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

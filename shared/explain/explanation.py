@@ -75,7 +75,7 @@ class _Explainer:
             if found and later[0][1] is None:
                 traps = [self._trap(change) for change in deviations(found[0])]
                 if bound != BOUNDS[self.dtype]:
-                    traps.append(self._trap_of_dtype())
+                    traps.append(Trap({"dtype": "float32"}, *self._first_difference()))
                 alternatives = [c for c in found[1:] if cost_of(c) <= cost_of(found[0])]
                 verdict = "known trap" if traps else "rounding"
         except PortError as error:
@@ -183,10 +183,9 @@ class _Explainer:
                     cost, where = difference, f"{name} ({place})"
         return Trap(change, cost, where)
 
-    def _trap_of_dtype(self) -> Trap:
+    def _first_difference(self) -> tuple[float, str]:
         first = next((d for _, d in self._stages() if d is not None), None)
-        cost = (first.relative, f"{first.array} ({first.stage})") if first else (0.0, "")
-        return Trap({"dtype": "float32"}, *cost)
+        return (first.relative, f"{first.array} ({first.stage})") if first else (0.0, "")
 
 
 def _united(explained: Sequence[Sequence[Conventions]]) -> list[Conventions]:

@@ -76,6 +76,11 @@ class Explanation:
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
+    def agrees(self) -> bool:
+        """True where nothing but rounding differs."""
+        return self.verdict == "rounding"
+
+    @property
     def fields(self) -> dict[str, Any]:
         """The fields of `Conventions` that the implementation has otherwise."""
         return {name: value for trap in self.traps for name, value in trap.change.items()}

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.explain.recordings.aligning import align_all
 from shared.explain.recordings.evidence import Evidence, merged
-from shared.explain.recordings.matching import match, with_settled_dtypes
+from shared.explain.recordings.matching import align_all, match, with_settled_dtypes
 from shared.explain.recordings.operation_traps import adam_traps, layer_traps
 from shared.explain.recordings.report import RecordingReport, format_report
 from shared.explain.recordings.tensor_traps import factor_traps, layout_traps

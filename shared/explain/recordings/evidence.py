@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from shared.explain.catalogue import FIXES
-from shared.explain.recordings.aligning import Key
+from shared.explain.recordings.matching import Key
 from shared.explain.recordings.pairs import Pair
 from shared.reference.comparison import relative_l2
 from shared.reference.layers import Array

@@ -1,13 +1,32 @@
-"""Which tensors of two recordings belong together: by name, else by value."""
+"""Which tensors of two recordings belong together, and the second's axes in the first's order.
+
+Tensors are matched by name, else by value; axes are arranged as declared, else by the values.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from shared.explain.recordings.pairs import BOUNDS, Pair, coarser_dtype, hold_the_same_numbers
-from shared.files.recording import PYTHON_NUMBER, Recorded, Recording
+import numpy as np
+
+from shared.explain.recordings.arrangement import Arrangement, arrangements
+from shared.explain.recordings.pairs import (
+    BOUNDS,
+    Pair,
+    coarser_dtype,
+    hold_the_same_numbers,
+    is_within,
+)
+from shared.files.recording import HALF_PRECISIONS, PYTHON_NUMBER, Recorded, Recording
+from shared.reference.layers import Array
+
+COMPANIONS = ("/gradient", "/m", "/v")
+"""What is recorded of a parameter beside itself, after its name."""
+KERNELS = ("kernel", "weight")
+Key = tuple[int, str]
+"""A pair's step and its first tensor's name."""
 
 
 def with_settled_dtypes(recording: Recording) -> tuple[Recorded, ...]:
@@ -15,8 +34,7 @@ def with_settled_dtypes(recording: Recording) -> tuple[Recorded, ...]:
     held = {t.dtype for t in recording.tensors}
     coarsest = next((d for d in BOUNDS if d in held), "float64")
     return tuple(
-        dataclasses.replace(t, dtype=coarsest) if t.dtype == PYTHON_NUMBER else t
-        for t in recording.tensors
+        replace(t, dtype=coarsest) if t.dtype == PYTHON_NUMBER else t for t in recording.tensors
     )
 
 
@@ -68,3 +86,127 @@ def _unmatched_text(side: str, tensor: Recorded, candidates: list[Recorded]) -> 
         return text
     names = ", ".join(repr(c.name) for c in candidates[:4])
     return f"{text} by name; by its numbers it could be any of: {names}"
+
+
+def align_all(matched: Iterable[Pair]) -> dict[Key, Pair]:
+    """Return every pair with the second in the first's axes, and whether it agrees, in order.
+
+    What no longer fits is arranged as the same parameter, or its gradient or moment, once did. A
+    bias that differs counts as agreeing where it is rounding beside the kernel of its layer, since
+    a batch normalisation may take it away.
+    """
+    known: dict[str, Pair] = {}
+    found = {}
+    for pair in map(_align, matched):
+        name = pair.one.name
+        for companion in COMPANIONS:
+            name = name.removesuffix(companion)
+        if pair.fits:
+            known.setdefault(name, pair)
+        elif name in known and pair.misplaced is None and _shapes(known[name]) == _shapes(pair):
+            pair = replace(pair, order=known[name].order, notes=())
+        found[pair.key] = replace(pair, agrees=pair.fits)
+    for key, pair in found.items():
+        if not pair.agrees and _is_rounding_beside_its_kernel(pair, found):
+            notes = (*pair.notes, "rounding beside its kernel's")
+            found[key] = replace(pair, agrees=True, notes=notes)
+    return found
+
+
+def _shapes(pair: Pair) -> tuple[tuple[int, ...], ...]:
+    return pair.one.array.shape, pair.two.array.shape
+
+
+def _is_rounding_beside_its_kernel(pair: Pair, found: Mapping[Key, Pair]) -> bool:
+    step, name = pair.key
+    names = [name.replace("bias", kernel) for kernel in KERNELS] if "bias" in name else []
+    kernel = next((found[step, n] for n in names if (step, n) in found), None)
+    if kernel is None or pair.array is None:
+        return False
+    apart = np.linalg.norm(np.asarray(pair.array, np.float64) - pair.one.array)
+    return bool(apart <= pair.bound * np.linalg.norm(kernel.one.array))
+
+
+def _align(pair: Pair) -> Pair:
+    a, b = pair.one, pair.two
+    notes = [f"recorded as {d}" for d in dict.fromkeys((a.dtype, b.dtype)) if d in HALF_PRECISIONS]
+    order, misplaced = None, None
+    if pair.has_the_same_letters:
+        order, misplaced = _declared(pair)
+    elif a.layout and b.layout and a.array.ndim == b.array.ndim:
+        notes.append(f"layouts {a.layout} and {b.layout} differ in letters; went by the values")
+    if order is None and misplaced is None:
+        order, more = _by_value(pair)
+        notes += more
+    return replace(pair, order=order, misplaced=misplaced, notes=tuple(notes))
+
+
+def _declared(pair: Pair) -> tuple[Arrangement | None, Arrangement | None]:
+    """Return what the declared layouts say, and what fits instead where that does not."""
+    axes = tuple((pair.two.layout or "").index(letter) for letter in pair.one.layout or "")
+    declared = replace(pair, order=Arrangement(axes))
+    has_the_shape = tuple(pair.two.array.shape[axis] for axis in axes) == pair.one.array.shape
+    if has_the_shape and declared.fits:
+        return declared.order, None
+    other = next(_exact(pair), None)
+    if other and other.axes == axes and not other.in_memory:
+        return other, None  # turned round or refolded within the declared axes
+    return declared.order if has_the_shape else None, other
+
+
+def _by_value(pair: Pair) -> tuple[Arrangement | None, list[str]]:
+    """Return the arrangement that fits, or the most likely one, and what is to be noted of it."""
+    a, b = pair.one, pair.two
+    if exact := list(_exact(pair)):
+        several = [x.describe() for x in exact if x.is_plain]
+        if len(several) <= 1:
+            return exact[0], []
+        texts = "; ".join(several[:4])
+        return exact[0], [f"{len(several)} orders of the axes fit equally: {texts}"]
+    notes = []
+    if hold_the_same_numbers(a, b, pair.bound) and not _is_uniform(a.array):
+        notes = ["the same numbers, in an order that no order of axes, flip or flattening explains"]
+    plain = [x for x in arrangements(a, b) if x.is_plain]
+    if not plain:
+        return None, [*notes, f"shapes {a.array.shape} and {b.array.shape} do not fit"]
+    best = plain[0] if len(plain) == 1 else _most_alike(pair, plain)
+    if best is not None:
+        return best, notes
+    text = f"{len(plain)} orders of the axes fit the shapes, none the values"
+    return plain[0], [*notes, f"{text}; compared {plain[0].describe()}"]
+
+
+def _most_alike(pair: Pair, plain: list[Arrangement]) -> Arrangement | None:
+    """Return the order of axes that makes two different tensors clearly the most correlated."""
+    x, y = (t.array.astype(np.float64) for t in (pair.one, pair.two))
+    arranged = [order.apply(y, x.shape).ravel() for order in plain]
+    alike = np.nan_to_num(np.abs([np.corrcoef(x.ravel(), y)[0, 1] for y in arranged]))
+    *_, second, best = np.argsort(alike)
+    # Axes that need not be moved are moved for near equality alone.
+    needed = 0.99 if best != 0 and plain[0].describe() == "as it is" else 0.3
+    return plain[best] if alike[best] >= max(needed, alike[second] + 0.1) else None
+
+
+def _is_uniform(array: Array) -> bool:
+    """True for what shows its order in nothing but signs: a bias after Adam's first update."""
+    sizes = np.abs(np.asarray(array, np.float64))
+    return bool(np.ptp(sizes) <= 1e-2 * sizes.max())
+
+
+def _exact(pair: Pair) -> Iterator[Arrangement]:
+    """Yield every arrangement that fits, the simplest first."""
+    x, y = pair.one.array, pair.two.array
+    if x.size != y.size:
+        return
+    # No element may differ by more than the whole tensor may: a few tell most orders apart.
+    limit = pair.bound * np.linalg.norm(np.asarray(x, np.float64))
+    places = np.random.default_rng(0).integers(0, x.size, min(x.size, 256))
+    sample = np.unravel_index(places, x.shape) if x.ndim else ()
+    is_uniform = _is_uniform(x)
+    for candidate in arrangements(pair.one, pair.two):
+        if is_uniform and not candidate.is_plain:
+            continue
+        arranged = candidate.apply(y, x.shape)
+        apart = np.abs(np.asarray(arranged[sample], np.float64) - x[sample])
+        if not (apart > limit).any() and is_within(arranged, x, pair.bound):
+            yield candidate

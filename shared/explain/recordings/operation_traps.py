@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from shared.explain.catalogue import CANONICAL, FIXES
-from shared.explain.recordings.aligning import COMPANIONS, KERNELS
 from shared.explain.recordings.evidence import (
     Evidence,
     Explanation,
@@ -20,6 +19,7 @@ from shared.explain.recordings.evidence import (
     multiple,
     named_trap,
 )
+from shared.explain.recordings.matching import COMPANIONS, KERNELS
 from shared.reference import layers
 from shared.reference.adam import adam_update
 from shared.reference.comparison import relative_l2

@@ -26,6 +26,11 @@ class RecordingReport:
     traps: tuple[Trap, ...]
     unmatched: tuple[str, ...]
 
+    @property
+    def agrees(self) -> bool:
+        """True where no pair differs."""
+        return self.parting is None
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON data; nan and infinities become text."""
         return json_data(vars(self) | {"pairs": [pair.to_dict() for pair in self.pairs]})

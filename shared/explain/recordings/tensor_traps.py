@@ -6,9 +6,9 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-from shared.explain.recordings.aligning import KERNELS
 from shared.explain.recordings.arrangement import Arrangement, orders_of_features
 from shared.explain.recordings.evidence import Evidence, Trap, multiple, named_trap
+from shared.explain.recordings.matching import KERNELS
 from shared.explain.recordings.pairs import Pair
 from shared.reference.comparison import relative_l2
 
