@@ -37,7 +37,7 @@ SYSTEMS_OF_RIGHT_RUNS = ("dcgan64", "dcgan64-lsgan", "conv28", "mlp28")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was planted in which framework, and what was said of it."""
+    """What was planted in which framework, and what was named."""
 
     framework: str
     dtype: str
@@ -63,7 +63,7 @@ def _same_value(found: Any, wanted: Any) -> bool:
 
 
 def explain_faults(framework: str, faults: Sequence[Fault], dtype: str) -> Outcome:
-    """Plant faults in a framework and return what is said of them."""
+    """Plant faults in a framework and return what is named."""
     started = time.monotonic()
     wanted = {field: value for fault in faults for field, value in fault.deviation.items()}
     with mutated(framework, faults) as implementation, uncompiled(framework):
@@ -188,10 +188,10 @@ def right_runs(count: int) -> Iterator[tuple[str, str, SystemSpec, int]]:
 
 def _report(outcome: Outcome) -> None:
     mark = "right" if outcome.right else "WRONG"
-    said = outcome.named or outcome.verdict
+    found = outcome.named or outcome.verdict
     planted = " + ".join(outcome.planted) or "nothing"
     print(
-        f"{mark} {outcome.framework:<8}{outcome.dtype} {planted}: {said} ({outcome.seconds:.0f} s)",
+        f"{mark} {outcome.framework:<8}{outcome.dtype} {planted}: {found} ({outcome.seconds:.0f} s)",
         flush=True,
     )
 
@@ -235,12 +235,15 @@ def table(outcomes: Sequence[Outcome]) -> str:
     """Return the single faults as a table in Markdown: a line each, a column for each framework."""
     columns = [name for name in IMPLEMENTATIONS if name in {o.framework for o in outcomes}]
     cells = {(o.planted[0], o.framework): o for o in outcomes}
-    lines = [f"| fault | {' | '.join(columns)} | what is said |", "|---" * (len(columns) + 2) + "|"]
+    lines = [
+        f"| fault | {' | '.join(columns)} | named as |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
     for name in dict.fromkeys(o.planted[0] for o in outcomes):
         row = [cells.get((name, framework)) for framework in columns]
         marks = ["-" if o is None else "named" if o.right else f"**{o.verdict}**" for o in row]
-        said = dict.fromkeys(o.named for o in row if o is not None)
-        lines.append(f"| {name} | {' | '.join(marks)} | {' / '.join(said)} |")
+        named = dict.fromkeys(o.named for o in row if o is not None)
+        lines.append(f"| {name} | {' | '.join(marks)} | {' / '.join(named)} |")
     return "\n".join(lines)
 
 

@@ -221,17 +221,17 @@ def test_a_step_that_raises() -> None:
     assert "train_step() raised RuntimeError: out of luck" in explanation.notes
 
 
-@pytest.mark.parametrize(("limit", "is_said"), [(0.0, True), (1000.0, False)])
-def test_a_search_that_was_ended_says_so(
-    monkeypatch: pytest.MonkeyPatch, limit: float, is_said: bool
+@pytest.mark.parametrize(("limit", "is_reported"), [(0.0, True), (1000.0, False)])
+def test_a_search_that_was_ended_is_reported(
+    monkeypatch: pytest.MonkeyPatch, limit: float, is_reported: bool
 ) -> None:
     monkeypatch.setattr("shared.explain.explanation.TIME_LIMIT", limit)
     explanation = explain(ScaledGradient(), narrow("mlp28"))
     assert explanation.verdict == "unexplained"
-    assert any("the search was ended after" in note for note in explanation.notes) == is_said
+    assert any("the search was ended after" in note for note in explanation.notes) == is_reported
 
 
-def test_a_later_step_that_parts() -> None:
+def test_a_later_step_that_diverges() -> None:
     explanation = explain(WrongAtStepThree(), narrow("mlp28"), steps=5)
     assert explanation.verdict == "unexplained"
     assert explanation.first is not None

@@ -398,11 +398,11 @@ def mlp28_networks(torch, width: int, latent_dim: int, channels: int = 3):
     return generator, discriminator
 
 
-STRANGERS = {"dcgan64": example_networks, "conv28": conv28_networks, "mlp28": mlp28_networks}
+THIRD_PARTY = {"dcgan64": example_networks, "conv28": conv28_networks, "mlp28": mlp28_networks}
 
 
-def outputs_of_strangers(torch, system: str, modules, latents, images) -> dict[str, np.ndarray]:
-    """Run a stranger's networks by their running statistics; returns NHWC and [batch]."""
+def outputs_of_third_party(torch, system: str, modules, latents, images) -> dict[str, np.ndarray]:
+    """Run third-party networks by their running statistics; returns NHWC and [batch]."""
     generator, discriminator = (module.eval().main for module in modules)
     z = torch.from_numpy(latents)
     with torch.no_grad():
@@ -429,22 +429,22 @@ def saved_pth(torch, path: Path, contents: NativeContents | None = None) -> dict
     return torch.load(path, weights_only=True)
 
 
-@pytest.mark.parametrize("system", STRANGERS)
-def test_a_strangers_networks_load_a_pth(torch, tmp_path: Path, system: str) -> None:
+@pytest.mark.parametrize("system", THIRD_PARTY)
+def test_third_party_networks_load_a_pth(torch, tmp_path: Path, system: str) -> None:
     contents = make_contents(narrow(system, loss="bce_probs"))
     saved = saved_pth(torch, tmp_path / "a.pth", contents)
-    modules = STRANGERS[system](torch, WIDTH, 5)
+    modules = THIRD_PARTY[system](torch, WIDTH, 5)
     for network, module in zip(NETWORKS, modules, strict=True):
         module.load_state_dict(saved[network], strict=True)
-    outputs = outputs_of_strangers(torch, system, modules, *verification_inputs(contents))
+    outputs = outputs_of_third_party(torch, system, modules, *verification_inputs(contents))
     require_the_references_outputs(contents, outputs)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("system", ["conv28", "mlp28"])
-def test_a_strangers_bare_files_are_read(torch, tmp_path: Path, system: str, channels: int) -> None:
+def test_third_party_bare_files_are_read(torch, tmp_path: Path, system: str, channels: int) -> None:
     torch.manual_seed(0)
-    modules = STRANGERS[system](torch, 3, 7, channels)
+    modules = THIRD_PARTY[system](torch, 3, 7, channels)
     modules[0].main(torch.rand(8, 7))  # moves the running statistics
     modules[1].main(torch.rand(8, channels, 28, 28))
     for network, module in zip(NETWORKS, modules, strict=True):
@@ -454,7 +454,7 @@ def test_a_strangers_bare_files_are_read(torch, tmp_path: Path, system: str, cha
         assert (read.spec.width, read.spec.channels) == (3, channels)
         assert network == "discriminator" or read.spec.latent_dim == 7
         contents = dataclasses.replace(read, spec=read.spec.replace(loss="bce_probs", latent_dim=7))
-        outputs = outputs_of_strangers(torch, system, modules, *verification_inputs(contents))
+        outputs = outputs_of_third_party(torch, system, modules, *verification_inputs(contents))
         require_the_references_outputs(contents, outputs)
 
 

@@ -67,7 +67,7 @@ def test_the_worst_element_is_in_the_firsts_axes(tmp_path: Path) -> None:
     assert pair.distance.ulp == pytest.approx(0.25 / step)
 
 
-def test_a_nan_on_one_side_parts_and_the_report_is_json(tmp_path: Path) -> None:
+def test_a_nan_on_one_side_diverges_and_the_report_is_json(tmp_path: Path) -> None:
     broken = normal(5)
     broken[3] = np.nan
     report = pair_of(tmp_path, {"x": normal(5)}, {"x": broken})
@@ -87,7 +87,7 @@ def test_a_bias_that_batch_norm_takes_away_is_measured_against_its_kernel(tmp_pa
     assert pair_of(tmp_path, first, first | {"d/bias/gradient": normal(4)}).parting == 1
 
 
-def test_the_text_names_the_parting_and_the_trap(tmp_path: Path) -> None:
+def test_the_text_names_the_divergence_and_the_trap(tmp_path: Path) -> None:
     wrong = run(Conventions(adam_beta1=0.9))
     text = format_report(explained(tmp_path, run(Conventions()), wrong, pytorch=True))
     assert "The first difference:" in text

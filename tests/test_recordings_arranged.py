@@ -26,7 +26,7 @@ def test_names_are_matched_exactly_then_alike_then_by_value(tmp_path: Path) -> N
         ("G/bias", "module.g.bias", "similar name", "as it is"),
         ("w", "kernel_7", "value", "axes (1, 0)"),
     }
-    # Three ones are not told apart from three others, so nothing is guessed.
+    # Three ones cannot be distinguished from three others, so nothing is guessed.
     assert len(report.unmatched) == 4
     assert any("'more' of step 0 is in the first recording only" in t for t in report.unmatched)
 
@@ -40,7 +40,7 @@ def test_two_candidates_by_value_are_not_guessed_at(tmp_path: Path) -> None:
     assert "Nothing could be compared." in format_report(report)
 
 
-def test_the_first_point_of_parting_follows_the_recorded_order(tmp_path: Path) -> None:
+def test_the_first_divergence_follows_the_recorded_order(tmp_path: Path) -> None:
     first = {name: normal(9, seed=i) for i, name in enumerate("zxya")}
     second = dict(reversed(first.items())) | {"y": first["y"] + 1, "a": first["a"] + 1}
     report = pair_of(tmp_path, first, second)
@@ -64,7 +64,7 @@ def test_an_order_of_axes_is_found_by_value(tmp_path: Path, shape: tuple, axes: 
     assert report.pairs[0].notes == ()
 
 
-def test_orders_that_fit_equally_are_said_to(tmp_path: Path) -> None:
+def test_orders_that_fit_equally_are_reported(tmp_path: Path) -> None:
     half = normal(4, 4)
     report = pair_of(tmp_path, {"w": half + half.T}, {"w": half + half.T})
     assert report.parting is None
@@ -91,7 +91,7 @@ def test_an_order_of_axes_is_found_for_other_numbers_too(tmp_path: Path) -> None
     assert report.parting == 0
 
 
-def test_unrelated_numbers_are_compared_as_they_are_and_that_is_said(tmp_path: Path) -> None:
+def test_unrelated_numbers_are_compared_as_they_are_and_that_is_reported(tmp_path: Path) -> None:
     report = pair_of(tmp_path, {"w": normal(4, 4)}, {"w": normal(4, 4, seed=1)})
     assert report.pairs[0].arrangement == "as it is"
     assert "2 orders of the axes fit the shapes, none the values" in report.pairs[0].notes[0]
@@ -138,14 +138,14 @@ def test_scores_with_an_axis_of_one_are_compared(tmp_path: Path) -> None:
     assert report.pairs[0].distance.relative_l2 == pytest.approx(0.5)
 
 
-def test_shapes_that_do_not_fit_are_said_to(tmp_path: Path) -> None:
+def test_shapes_that_do_not_fit_are_reported(tmp_path: Path) -> None:
     report = pair_of(tmp_path, {"x": normal(8)}, {"x": normal(9)})
     assert report.parting == 0
     assert "shapes (8,) and (9,) do not fit" in report.pairs[0].notes
     assert "cannot be compared" in format_report(report)
 
 
-def test_an_arrangement_once_found_is_kept_where_the_numbers_part(tmp_path: Path) -> None:
+def test_an_arrangement_once_found_is_kept_where_the_numbers_diverge(tmp_path: Path) -> None:
     hwc = normal(128, 3)
     chw = hwc.reshape(4, 4, 8, 3).transpose(2, 0, 1, 3).reshape(128, 3)
     layouts = {"first": {"w": "IO", "w/m": "IO"}, "second": {"w": "OI", "w/m": "OI"}}

@@ -39,7 +39,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
 
 
 class PortError(Exception):
-    """An implementation raised, or returned something of another kind; says where and what."""
+    """An implementation raised, or returned something of another kind; the message names both."""
 
 
 @dataclass

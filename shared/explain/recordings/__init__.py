@@ -6,7 +6,7 @@
 In this order: tensors are matched by name, then by value; the second's axes are arranged as the
 first's; every pair is compared in recorded order; the traps that the recorded names allow to
 check are tried on both sides. A trap is named only where each side by itself is explained by a
-convention and the two conventions differ. docs/recordings.md says what to record.
+convention and the two conventions differ. docs/recordings.md lists what to record.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Arrangement:
 
 
 def orders_of_features(refold: Fold) -> tuple[str, str] | None:
-    """Return the order of channels and pixels here and there, where the numbers tell.
+    """Return the order of channels and pixels here and there, where the numbers show it.
 
     Only one of the two has to be a square, the number of pixels. None where both are or neither.
     """

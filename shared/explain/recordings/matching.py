@@ -198,7 +198,7 @@ def _exact(pair: Pair) -> Iterator[Arrangement]:
     x, y = pair.one.array, pair.two.array
     if x.size != y.size:
         return
-    # No element may differ by more than the whole tensor may: a few tell most orders apart.
+    # No element may differ by more than the whole tensor may: a few distinguish most orders.
     limit = pair.bound * np.linalg.norm(np.asarray(x, np.float64))
     places = np.random.default_rng(0).integers(0, x.size, min(x.size, 256))
     sample = np.unravel_index(places, x.shape) if x.ndim else ()

@@ -15,7 +15,7 @@ from shared.reference.comparison import relative_l2
 # What moves by steps, in which a factor means nothing: a first update of Adam is ± one rate.
 _STATE = (*KERNELS, "bias", "scale", "m", "v", "mean")
 _LARGEST_FACTOR = 2.0**20  # no batch has more images
-_COARSEST_BOUND = 1e-4  # a coarser dtype does not tell factors apart
+_COARSEST_BOUND = 1e-4  # a coarser dtype does not distinguish factors
 
 
 def layout_traps(evidence: Evidence) -> Iterator[Trap]:
