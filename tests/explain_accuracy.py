@@ -191,7 +191,8 @@ def _report(outcome: Outcome) -> None:
     found = outcome.named or outcome.verdict
     planted = " + ".join(outcome.planted) or "nothing"
     print(
-        f"{mark} {outcome.framework:<8}{outcome.dtype} {planted}: {found} ({outcome.seconds:.0f} s)",
+        f"{mark} {outcome.framework:<8}{outcome.dtype} {planted}: {found} "
+        f"({outcome.seconds:.0f} s)",
         flush=True,
     )
 
