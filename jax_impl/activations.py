@@ -12,8 +12,6 @@ from shared.spec import NetworkName
 
 from .state import TrainState
 
-__all__ = ["activations"]
-
 
 def activations(
     state: TrainState, network: NetworkName, inputs: Tensor, *, training: bool = False

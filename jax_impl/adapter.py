@@ -21,11 +21,16 @@ from . import checkpoint, train
 from .activations import activations
 from .layers import create_adam
 from .losses import LOSSES
-from .state import Settings
+from .state import (
+    Settings,
+    TrainState,
+    batches_to_devices,
+    images_to_device,
+    images_to_numpy,
+    latents_to_device,
+    synchronize,
+)
 from .stock_losses import loss_formulas
-from .train import TrainState
-
-__all__ = ["JaxImplementation", "implementation"]
 
 
 def _x64(dtype: str | np.dtype) -> AbstractContextManager:
@@ -72,29 +77,31 @@ class JaxImplementation:
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> TrainState:
         """Return a fresh training state with the weights that `seed` stands for."""
         with _x64(dtype):
-            return train.create_train_state(spec, replace(self.compute, dtype=dtype), seed=seed)
+            return checkpoint.create_train_state(
+                spec, replace(self.compute, dtype=dtype), seed=seed
+            )
 
     def generate(
         self, state: TrainState, latents: np.ndarray, *, training: bool = False
     ) -> np.ndarray:
         """Return images [batch, height, width, channels]; the state does not change."""
         with _x64(state.compute.dtype):
-            values = train.latents_to_device(state, latents)
-            return train.images_to_numpy(train.generate(state, values, training=training))
+            values = latents_to_device(state, latents)
+            return images_to_numpy(train.generate(state, values, training=training))
 
     def discriminate(
         self, state: TrainState, images: np.ndarray, *, training: bool = False
     ) -> np.ndarray:
         """Return scores [batch]; the state does not change."""
         with _x64(state.compute.dtype):
-            values = train.images_to_device(state, images)
+            values = images_to_device(state, images)
             return np.array(train.discriminate(state, values, training=training))
 
     def activations(
         self, state: TrainState, network: NetworkName, inputs: np.ndarray, *, training: bool = False
     ) -> dict[str, np.ndarray]:
         """Return what each layer makes of the inputs, by its name; the state does not change."""
-        to_device = train.latents_to_device if network == "generator" else train.images_to_device
+        to_device = latents_to_device if network == "generator" else images_to_device
         with _x64(state.compute.dtype):
             values = to_device(state, inputs)
             found = activations(state, network, values, training=training)
@@ -105,7 +112,7 @@ class JaxImplementation:
     ) -> dict[str, np.ndarray]:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
         with _x64(state.compute.dtype):
-            batches = train.batches_to_devices(state, real_images, latents)
+            batches = batches_to_devices(state, real_images, latents)
             gradients = _gradients(state.settings, state.arrays, *batches)
             return checkpoint.export_gradients(state, gradients)
 
@@ -114,7 +121,7 @@ class JaxImplementation:
     ) -> dict[str, float]:
         """Make one training step and return its losses; the state moves."""
         with _x64(state.compute.dtype):
-            batches = train.batches_to_devices(state, real_images, latents)
+            batches = batches_to_devices(state, real_images, latents)
             metrics = train.train_step(state, *batches)
             # A jitted function returns a dict in alphabetical order.
             return {name: float(metrics[name]) for name in METRIC_NAMES}
@@ -155,7 +162,7 @@ class JaxImplementation:
     def synchronize(self, state: TrainState) -> None:
         """Return when all work on the state is done."""
         with _x64(state.compute.dtype):
-            train.synchronize(state)
+            synchronize(state)
 
 
 implementation = JaxImplementation()

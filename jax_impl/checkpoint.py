@@ -20,8 +20,6 @@ from .layers import Adam, create_adam
 from .models import create_models
 from .state import Modules, TrainState, check_compute, choose_layers, select_device
 
-__all__ = ["create_train_state", "export_gradients", "export_state", "import_state"]
-
 
 def create_train_state(
     spec: SystemSpec,

@@ -17,9 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from shared.run.process import Processes
-
-__all__ = ["connect", "hosts", "joined", "processes"]
+from shared.run.training import Processes
 
 # JAX itself reads the first alone, and finds the others in the variables of some schedulers.
 COORDINATOR, PROCESSES, PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"

@@ -18,8 +18,6 @@ from jax import Array as Tensor
 
 from . import layers
 
-__all__ = ["Conv", "ConvTranspose", "fast_layers"]
-
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 

@@ -19,8 +19,6 @@ from jax import Array as Tensor  # one name in the three implementations
 
 from shared.spec import AdamSpec
 
-__all__ = ["Adam", "BatchNorm", "Layers", "create_adam", "leaky_relu", "plain_layers"]
-
 
 class Layers(NamedTuple):
     """What the networks are made of; `fast` and `parallel` replace some of it.

@@ -21,16 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array as Tensor
 
-__all__ = [
-    "LOSSES",
-    "AdversarialLoss",
-    "binary_cross_entropy",
-    "binary_cross_entropy_with_logits",
-    "half_squared_error",
-    "softplus",
-]
-
-
 # torch.nn.BCELoss clamps p(1 - p) at this in every dtype: 1e-12 as a float32.
 _GRADIENT_FLOOR = float(np.float32(1e-12))
 

@@ -12,16 +12,6 @@ from shared.spec import SystemSpec
 
 from .layers import Layers
 
-__all__ = [
-    "Conv28Discriminator",
-    "Conv28Generator",
-    "DCGAN64Discriminator",
-    "DCGAN64Generator",
-    "MLP28Discriminator",
-    "MLP28Generator",
-    "create_models",
-]
-
 
 class DCGAN64Generator(nnx.Module):
     """Latents [batch, latent_dim] → images of 64x64 in [-1, 1] (Radford et al. 2016, figure 1)."""

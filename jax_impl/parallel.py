@@ -17,15 +17,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from . import cluster, layers
 
-__all__ = [
-    "PerReplicaBatchNorm",
-    "mesh_of",
-    "prepare_devices",
-    "put",
-    "replicated",
-    "sharded",
-]
-
 AXIS = "replicas"
 
 

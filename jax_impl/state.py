@@ -13,25 +13,10 @@ from jax import Array as Tensor
 from jax.sharding import Mesh, Sharding
 
 from shared.spec import AdamSpec, NetworkName, SystemSpec
-from shared.spec.compute import PRECISIONS, Compute, resolve, uses_gpu
+from shared.spec.compute import Compute, resolve, uses_gpu
 
 from . import fast, parallel
 from .layers import Adam, Layers, plain_layers
-
-__all__ = [
-    "DTYPES",
-    "MODES",
-    "PRECISIONS",
-    "TrainState",
-    "batches_to_devices",
-    "check_compute",
-    "choose_layers",
-    "images_to_device",
-    "images_to_numpy",
-    "latents_to_device",
-    "select_device",
-    "synchronize",
-]
 
 DTYPES = {"float32": jnp.float32, "float64": jnp.float64}
 MODES = ("jit",)

@@ -13,8 +13,6 @@ from shared.spec import NetworkName, flattened_pixels
 from .state import TrainState
 from .train import discriminate, generate
 
-__all__ = ["activations"]
-
 
 def activations(
     state: TrainState, network: NetworkName, inputs: Tensor, *, training: bool = False

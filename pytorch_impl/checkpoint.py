@@ -24,15 +24,6 @@ from .models import create_models
 from .parallel import average_statistics, replicate
 from .state import TrainState, check_compute, choose_layers, select_device
 
-__all__ = [
-    "create_train_state",
-    "export_gradients",
-    "export_state",
-    "import_state",
-    "to_canonical",
-    "to_native",
-]
-
 _BATCH_NORM_NAMES = {"scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 

@@ -28,9 +28,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from shared.run.console import EXIT_BAD_INPUT, EXIT_INTERRUPTED
-from shared.run.process import Processes
-
-__all__ = ["is_process_of_several", "joined", "launch", "process_number", "processes"]
+from shared.run.training import Processes
 
 EXIT_WAITED, EXIT_LOST = 3, 4  # of a process that `launch` has started
 GO_ON = "the last checkpoint is good, go on with --resume"

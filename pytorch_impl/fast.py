@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from . import layers, parallel
 
-__all__ = ["CapturedStep", "fast_layers", "in_one_pass"]
-
 
 def fast_layers(dtype: torch.dtype) -> layers.Layers:
     """Return the layers with weights of `dtype`."""

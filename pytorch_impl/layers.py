@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from shared.spec import AdamSpec
 
-__all__ = ["BatchNorm", "Layers", "create_adam", "plain_layers"]
-
 
 class Layers(NamedTuple):
     """What the networks are made of; `fast` and `parallel` replace some of it.

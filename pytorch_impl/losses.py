@@ -19,14 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = [
-    "LOSSES",
-    "AdversarialLoss",
-    "binary_cross_entropy",
-    "binary_cross_entropy_with_logits",
-    "half_squared_error",
-]
-
 
 def binary_cross_entropy_with_logits(scores: Tensor, label: float) -> Tensor:
     """Return -label · log σ(score) - (1 - label) · log(1 - σ(score)) of each score, [batch].

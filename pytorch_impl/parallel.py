@@ -16,8 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["GlobalBatchNorm", "average", "average_statistics", "prepare_devices", "replicate"]
-
 
 def prepare_devices(device: str, devices: int) -> None:
     """Raise ValueError if more GPUs are asked for than there are; CPU devices are processes."""

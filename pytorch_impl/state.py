@@ -11,28 +11,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from shared.spec import NetworkName, SystemSpec
-from shared.spec.compute import PRECISIONS, Compute, resolve, uses_gpu
+from shared.spec.compute import Compute, resolve, uses_gpu
 from shared.spec.replicas import rows_of_replica
 
 from . import fast, parallel
 from .cluster import process_number
 from .layers import Layers, plain_layers
-
-__all__ = [
-    "DTYPES",
-    "MODES",
-    "PRECISIONS",
-    "TrainState",
-    "batches_to_devices",
-    "check_compute",
-    "choose_layers",
-    "images_to_device",
-    "images_to_numpy",
-    "latents_to_device",
-    "select_device",
-    "set_tf32",
-    "synchronize",
-]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 MODES = ("eager", "compile", "cudagraph")

@@ -11,9 +11,8 @@ import numpy as np
 
 from shared.interface import METRIC_NAMES
 from shared.report.__main__ import main
-from shared.run.folder import RunFolder
+from shared.run.folder import RunFolder, RunRecords
 from shared.run.pictures import save_png
-from shared.run.records import RunRecords
 from shared.spec import SYSTEMS, SystemSpec
 
 VOID = {"meta", "img", "br", "input", "link"}

@@ -129,9 +129,9 @@ def test_a_missing_sync_in_jax_gets_no_number(tmp_path, monkeypatch):
     use_worker(
         monkeypatch,
         """
-import jax_impl.train
+import jax_impl.state
 from benchmarks.worker import main as worker
-jax_impl.train.synchronize = lambda state: 0.0
+jax_impl.state.synchronize = lambda state: 0.0
 worker.main()
 """,
     )

@@ -28,6 +28,7 @@ from shared.interface import IMPLEMENTATIONS
 from shared.reference.step import train_step
 from shared.run.console import EXIT_INTERRUPTED
 from shared.spec import SYSTEMS, Conventions
+from shared.spec.compute import PRECISIONS as COMPUTE_PRECISIONS
 from tests.benchmark_documents import make_row, validate, validate_row
 from tests.benchmark_stand_ins import (
     INSTALLED,
@@ -544,7 +545,7 @@ def test_modes_and_precisions_are_those_of_the_implementations(framework):
     module = {"pytorch": "pytorch_impl", "tf": "tf_impl", "jax": "jax_impl"}[framework]
     state = importlib.import_module(f"{module}.state")
     assert MODES[framework] == state.MODES
-    assert set(state.PRECISIONS) == set(PRECISIONS.values())
+    assert set(COMPUTE_PRECISIONS) == set(PRECISIONS.values())
 
 
 def test_every_combination_is_a_configuration_with_a_name_of_its_own():

@@ -12,7 +12,7 @@ import pytest
 
 from shared.files.checkpoint import read_checkpoint
 from shared.run.command import run_training
-from shared.run.config import config_bytes
+from shared.run.folder import config_bytes
 from shared.run.options import build_parser
 from tests.stand_in_run import fit, loss_rows, ten_pictures
 

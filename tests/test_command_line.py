@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -68,7 +67,7 @@ def test_defaults_of_every_system(parse, system, capsys):
     assert parse("--system", system, "--full").spec == own
     with pytest.raises(SystemExit):
         run_training("jax", print, ["--help"])
-    row = [system, *map(str, dataclasses.astuple(quick))]
+    row = [system, *map(str, quick)]
     assert row in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 

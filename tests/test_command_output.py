@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 # pause after each step in which a test can act.
 PROGRAM = """
 import sys, time
-from shared.run import progress
+from shared.run import display
 from shared.run.command import run_training
 from tests.stand_in_run import fit
 
@@ -29,7 +29,7 @@ def slowly(step, metrics):
     time.sleep(0.005)
     return metrics
 
-progress.SECONDS_BETWEEN_LINES = 0
+display.SECONDS_BETWEEN_LINES = 0
 sys.exit(run_training("jax", lambda options: fit(options, slowly)))
 """
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}

@@ -20,10 +20,11 @@ def one_step(name: str, problem: gate.GateProblem, **settings: str) -> tuple[dic
     """Return the losses and the arrays after the gate's step."""
     train = importlib.import_module(f"{MODULES[name]}.train")
     checkpoint = importlib.import_module(f"{MODULES[name]}.checkpoint")
+    places = importlib.import_module(f"{MODULES[name]}.state")
     compute = Compute(**settings)
     state = train.create_train_state(problem.spec, compute, arrays=problem.start)
-    images = train.images_to_device(state, problem.real_images)
-    metrics = train.train_step(state, images, train.latents_to_device(state, problem.latents))
+    images = places.images_to_device(state, problem.real_images)
+    metrics = train.train_step(state, images, places.latents_to_device(state, problem.latents))
     return {n: float(v) for n, v in metrics.items()}, checkpoint.export_state(state)
 
 

@@ -18,9 +18,8 @@ from PIL import Image
 
 from shared.interface import METRIC_NAMES, Implementation, MissingFrameworkError
 from shared.run.command import run_training
-from shared.run.folder import RunFolder
+from shared.run.folder import RunFolder, RunRecords
 from shared.run.options import TrainingOptions
-from shared.run.records import RunRecords
 from shared.run.tensorboard import event_files, read_events
 from shared.run.training import open_run
 from shared.spec import SYSTEMS, SystemSpec, streams

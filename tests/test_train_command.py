@@ -17,7 +17,7 @@ from shared.interface import Implementation
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.differences import state_differences
 from shared.run.pictures import image_grid
-from shared.run.process import SAMPLE_COUNT
+from shared.run.training import SAMPLE_COUNT
 from shared.spec import SystemSpec
 from shared.spec.streams import latents
 from tests.conftest import installed_implementations

@@ -19,7 +19,8 @@ from shared.files.checkpoint import CheckpointError, read_checkpoint
 from shared.interface import METRIC_NAMES
 from shared.quality.metrics import sliced_wasserstein_distance
 from shared.quality.sample_quality import SampleQuality
-from shared.run import progress, training
+from shared.run import display as run_display
+from shared.run import training
 from shared.run.failures import NonFiniteError
 from shared.run.pictures import image_grid, moving_average, plot_losses, save_png
 from shared.run.training import open_run
@@ -505,7 +506,7 @@ def test_terminal_shows_a_bar(make_options, monkeypatch, capsys):
     terminal.isatty = lambda: True
     monkeypatch.delenv("CI", raising=False)
     console = Console(file=terminal, force_terminal=True, width=100, _environ={"TERM": "xterm"})
-    monkeypatch.setattr(progress, "Console", lambda: console)
+    monkeypatch.setattr(run_display, "Console", lambda: console)
     fit(make_options())
     printed = terminal.getvalue()
     assert "25/25" in printed
@@ -519,9 +520,9 @@ def test_speed_counts_the_real_images_of_every_update(make_options, monkeypatch)
 
     def display(*given):
         received.append(given[:3])
-        return progress.ProgressDisplay(*given)
+        return run_display.Display(*given)
 
-    monkeypatch.setattr(training, "ProgressDisplay", display)
+    monkeypatch.setattr(training, "Display", display)
     spec = SPEC.replace(discriminator_steps=3, generator_batch="new_latents")
     fit(make_options(spec=spec))
     assert received == [(0, 25, 6)]

@@ -19,10 +19,15 @@ from .activations import activations
 from .layers import create_adam
 from .losses import LOSSES
 from .parallel import run_on_replicas
+from .state import (
+    TrainState,
+    batches_to_devices,
+    images_to_device,
+    images_to_numpy,
+    latents_to_device,
+    synchronize,
+)
 from .stock_losses import loss_formulas
-from .train import TrainState
-
-__all__ = ["TensorFlowImplementation", "implementation"]
 
 
 class TensorFlowImplementation:
@@ -57,27 +62,27 @@ class TensorFlowImplementation:
 
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> TrainState:
         """Return a fresh training state with the weights that `seed` stands for."""
-        return train.create_train_state(spec, replace(self.compute, dtype=dtype), seed=seed)
+        return checkpoint.create_train_state(spec, replace(self.compute, dtype=dtype), seed=seed)
 
     def generate(
         self, state: TrainState, latents: np.ndarray, *, training: bool = False
     ) -> np.ndarray:
         """Return images [batch, height, width, channels]; the state does not change."""
-        images = train.generate(state, train.latents_to_device(state, latents), training=training)
-        return train.images_to_numpy(images)
+        images = train.generate(state, latents_to_device(state, latents), training=training)
+        return images_to_numpy(images)
 
     def discriminate(
         self, state: TrainState, images: np.ndarray, *, training: bool = False
     ) -> np.ndarray:
         """Return scores [batch]; the state does not change."""
-        values = train.images_to_device(state, images)
+        values = images_to_device(state, images)
         return train.discriminate(state, values, training=training).numpy()
 
     def activations(
         self, state: TrainState, network: NetworkName, inputs: np.ndarray, *, training: bool = False
     ) -> dict[str, np.ndarray]:
         """Return what each layer makes of the inputs, by its name; the state does not change."""
-        to_device = train.latents_to_device if network == "generator" else train.images_to_device
+        to_device = latents_to_device if network == "generator" else images_to_device
         found = activations(state, network, to_device(state, inputs), training=training)
         return {name: x.numpy() for name, x in found.items()}
 
@@ -85,11 +90,11 @@ class TensorFlowImplementation:
         self, state: TrainState, real_images: np.ndarray, latents: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
-        scratch = train.create_train_state(
+        scratch = checkpoint.create_train_state(
             state.spec, state.compute, arrays=checkpoint.export_state(state)
         )
         step = partial(train.compute_step, scratch)
-        batches = train.batches_to_devices(scratch, real_images, latents)
+        batches = batches_to_devices(scratch, real_images, latents)
         _, gradients = run_on_replicas(scratch.strategy, step, *batches)
         return checkpoint.export_gradients(scratch, gradients)
 
@@ -97,7 +102,7 @@ class TensorFlowImplementation:
         self, state: TrainState, real_images: np.ndarray, latents: np.ndarray
     ) -> dict[str, float]:
         """Make one training step and return its losses; the state moves."""
-        batches = train.batches_to_devices(state, real_images, latents)
+        batches = batches_to_devices(state, real_images, latents)
         metrics = train.train_step(state, *batches)
         return {name: float(value) for name, value in metrics.items()}
 
@@ -131,7 +136,7 @@ class TensorFlowImplementation:
 
     def synchronize(self, state: TrainState) -> None:
         """Return when all work on the state is done."""
-        train.synchronize(state)
+        synchronize(state)
 
 
 implementation = TensorFlowImplementation()

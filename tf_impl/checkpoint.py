@@ -16,8 +16,6 @@ from . import fast, layers, parallel
 from .models import create_models
 from .state import TrainState, check_compute, choose_layers, select_device
 
-__all__ = ["create_train_state", "export_gradients", "export_state", "import_state"]
-
 
 def create_train_state(
     spec: SystemSpec,

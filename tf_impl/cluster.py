@@ -24,9 +24,7 @@ import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
 from tensorflow.python.eager import context
 
-from shared.run.process import Processes
-
-__all__ = ["connect", "is_connected", "joined", "kind_of", "processes", "strategy", "workers"]
+from shared.run.training import Processes
 
 _LOST = (
     tf.errors.AbortedError,

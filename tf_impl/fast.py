@@ -14,8 +14,6 @@ from tensorflow import Tensor
 
 from . import layers
 
-__all__ = ["Adam", "BatchNorm", "fast_layers"]
-
 
 def fast_layers(dtype: str) -> layers.Layers:
     """Return the layers with weights of `dtype`."""

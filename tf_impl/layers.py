@@ -16,8 +16,6 @@ from tensorflow import Tensor
 
 from shared.spec import AdamSpec
 
-__all__ = ["Adam", "BatchNorm", "Layers", "create_adam", "leaky_relu", "plain_layers"]
-
 
 class Layers(NamedTuple):
     """What the networks are made of; `fast` and `parallel` replace some of it.

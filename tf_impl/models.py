@@ -13,16 +13,6 @@ from shared.spec import SystemSpec
 
 from .layers import Layers
 
-__all__ = [
-    "Conv28Discriminator",
-    "Conv28Generator",
-    "DCGAN64Discriminator",
-    "DCGAN64Generator",
-    "MLP28Discriminator",
-    "MLP28Generator",
-    "create_models",
-]
-
 
 def _flat(x: Tensor) -> Tensor:
     return tf.reshape(x, [-1, math.prod(x.shape[1:])])

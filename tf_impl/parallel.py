@@ -19,17 +19,6 @@ from shared.spec.replicas import rows_of_replica
 
 from . import cluster, fast, layers
 
-__all__ = [
-    "Adam",
-    "GlobalBatchNorm",
-    "PerReplicaBatchNorm",
-    "create_strategy",
-    "mean_over_replicas",
-    "prepare_devices",
-    "run_on_replicas",
-    "shard",
-]
-
 
 def prepare_devices(device: str, devices: int) -> None:
     """Have enough devices, before anything else but `cluster.connect`.

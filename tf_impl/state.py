@@ -12,26 +12,10 @@ import tensorflow as tf
 from tensorflow import Tensor
 
 from shared.spec import NetworkName, SystemSpec
-from shared.spec.compute import PRECISIONS, Compute, resolve, uses_gpu
+from shared.spec.compute import Compute, resolve, uses_gpu
 
 from . import fast, parallel
 from .layers import Adam, Layers, plain_layers
-
-__all__ = [
-    "DTYPES",
-    "MODES",
-    "PRECISIONS",
-    "TrainState",
-    "batches_to_devices",
-    "check_compute",
-    "choose_layers",
-    "images_to_device",
-    "images_to_numpy",
-    "latents_to_device",
-    "select_device",
-    "set_tf32",
-    "synchronize",
-]
 
 DTYPES = {"float32": tf.float32, "float64": tf.float64}
 MODES = ("function", "xla")

@@ -14,10 +14,8 @@ from tensorflow import Tensor
 from shared.run.command import run_training
 from shared.run.console import leave_others
 from shared.run.options import TrainingOptions
-from shared.run.process import RunProcess
-from shared.run.training import open_run
+from shared.run.training import RunProcess, open_run
 from shared.spec import NetworkName
-from shared.spec.compute import Compute
 
 from . import cluster, parallel
 from .checkpoint import create_train_state, export_state
@@ -25,29 +23,10 @@ from .losses import LOSSES
 from .state import (
     TrainState,
     batches_to_devices,
-    images_to_device,
     images_to_numpy,
     latents_to_device,
     select_device,
-    synchronize,
 )
-
-__all__ = [
-    "TrainState",
-    "batches_to_devices",
-    "compute_step",
-    "create_train_state",
-    "discriminate",
-    "fit",
-    "generate",
-    "images_to_device",
-    "images_to_numpy",
-    "latents_to_device",
-    "main",
-    "select_device",
-    "synchronize",
-    "train_step",
-]
 
 Gradients = dict[NetworkName, list[Tensor]]
 
@@ -212,13 +191,9 @@ def train(options: TrainingOptions) -> None:
         versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
         device = select_device(options.device)
         run = open_run(options, device, versions, cluster.processes())
-        compute = Compute(
-            dtype=options.dtype,
-            device=options.device,
-            devices=options.devices,
-            batch_norm=options.batch_norm,
+        state = create_train_state(
+            options.spec, options.compute, seed=options.seed, arrays=run.restored
         )
-        state = create_train_state(options.spec, compute, seed=options.seed, arrays=run.restored)
         with run:
             if run.restored is None:
                 run.save_initial_samples(_samples(state, run))

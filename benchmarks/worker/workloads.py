@@ -86,18 +86,18 @@ def create_workload(
     """Return a training state of ours, or of the baseline, with its batches."""
     framework, asked = load(request.configuration.framework), request.configuration
     if asked.implementation == "baseline":
-        train = checkpoint = baseline(request.configuration.framework)
+        train = checkpoint = places = baseline(request.configuration.framework)
     else:
-        train, checkpoint = (
+        train, checkpoint, places = (
             importlib.import_module(f"{request.configuration.framework}_impl.{name}")
-            for name in ("train", "checkpoint")
+            for name in ("train", "checkpoint", "state")
         )
     compute = Compute(DTYPE, asked.precision, asked.mode, request.plan.device, asked.devices)
     state = train.create_train_state(spec, compute, seed=seed)
     inputs = batches(request, lambda one: train.batches_to_devices(state, *one), batch)
     return Workload(
         step=lambda: train.train_step(state, *next(inputs)),
-        synchronize=lambda: train.synchronize(state),
+        synchronize=lambda: places.synchronize(state),
         wait=lambda: framework.wait(request),
         export_state=lambda: checkpoint.export_state(state),
         import_state=lambda arrays: checkpoint.import_state(state, arrays),

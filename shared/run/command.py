@@ -1,4 +1,4 @@
-"""The command `python -m {pytorch_impl,tf_impl,jax_impl}.train`: one set of options for all three.
+"""The command `python -m {pytorch_impl,tf_impl,jax_impl}.train`: from its arguments to its options.
 
 With no options at all it trains a narrow system for a few steps on scikit-learn's digits, which
 takes less than two minutes on two CPU cores; so does every other --system alone. Every option that
@@ -8,16 +8,18 @@ is given holds as it is given.
 from __future__ import annotations
 
 import argparse
+import difflib
 import itertools
 import math
 import os
 import re
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from shared.run.config import read_config
+from shared.files.errors import InputError, printable
 from shared.run.console import run_command
 from shared.run.failures import OutOfMemoryError, is_out_of_memory
 from shared.run.folder import RunFolder
@@ -30,9 +32,14 @@ from shared.run.options import (
     TrainingOptions,
     build_parser,
 )
-from shared.spec import SYSTEMS, SystemSpec
+from shared.spec import SYSTEMS
 
+_BY_NAME = {option.name: option for group in OPTIONS.values() for option in group}
 _NOT_IN_CONFIG = ("full", "resume", "config", "debug")  # of the command, and not of the run
+
+
+class ConfigError(InputError):
+    """A configuration file that cannot be read or holds what no option takes: one line."""
 
 
 def run_training(
@@ -45,14 +52,16 @@ def run_training(
     `train` does the work. Beside what `run_command` catches, memory that runs out becomes one
     line and exit code 2.
     """
-    program = f"python -m {implementation}_impl.train"
+    parser = build_parser(implementation)
 
     def start() -> int:
-        arguments = _parse(implementation, argv)
-        return run_command(program, lambda: work(vars(arguments)), debug=arguments.debug)
+        arguments = parser.parse_args(argv)
+        if arguments.config is not None:
+            arguments = parser.parse_args(argv, _read_config(arguments.config, implementation))
+        return run_command(parser.prog, lambda: work(vars(arguments)), debug=arguments.debug)
 
     def work(given: Mapping[str, Any]) -> None:
-        options = training_options(implementation, given)
+        options = _training_options(implementation, given)
         try:
             train(options)
         except Exception as error:
@@ -60,56 +69,91 @@ def run_training(
                 raise OutOfMemoryError(error, options.spec) from error
             raise
 
-    return run_command(program, start)
+    return run_command(parser.prog, start)
 
 
-def _parse(implementation: str, argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = build_parser(implementation)
-    arguments = parser.parse_args(argv)
-    if arguments.config is None:
-        return arguments
-    return parser.parse_args(argv, read_config(arguments.config, implementation))
+def _read_config(path: Path, implementation: str) -> argparse.Namespace:
+    """Return a file's options as the command line would set them; keys may have dashes or _.
+
+    Raises ConfigError for a file that cannot be read or is no TOML, for an unknown key, which is
+    answered with the nearest known one, and for a value that the option does not take.
+    """
+    known = [name for name in _BY_NAME if name != "config"]
+    arguments = []
+    for key, value in _read_toml(path).items():
+        name = key.replace("_", "-")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise ConfigError(f"{printable(path)}: unknown option {key!r}; {hint}")
+        if _BY_NAME[name].type is not bool:
+            # A path as the command line has it, which is in the bytes of the locale.
+            text = os.fsdecode(str(value).encode("utf-8", "surrogateescape"))
+            arguments.append(f"--{name}={text}")
+        elif isinstance(value, bool):
+            arguments.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            raise ConfigError(f"{printable(path)}: {key} must be true or false, received {value!r}")
+    try:
+        return build_parser(implementation, exit_on_error=False).parse_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{printable(path)}: {error}") from error
 
 
-def training_options(implementation: str, given: Mapping[str, Any]) -> TrainingOptions:
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig", "surrogateescape"))
+    except OSError as error:
+        raise ConfigError(f"--config {printable(path)} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(
+            f"{printable(path)} is no TOML: {error}; "
+            'expected lines such as batch-size = 16 or loss = "bce"'
+        ) from error
+
+
+def _training_options(implementation: str, given: Mapping[str, Any]) -> TrainingOptions:
     """Return the options of a parsed command line; what it leaves open (None) is filled in."""
     system = SYSTEMS[given["system"]]
     quick = QUICK_RUNS[system.architecture]
     sizes = system if given["full"] else quick
     values = {
+        **quick._asdict(),
         "loss": system.loss,
         "width": sizes.width,
         "batch_size": sizes.batch_size,
         "d_steps": system.discriminator_steps,
         "generator_batch": system.generator_batch.replace("_", "-"),
-        "steps": quick.steps,
-        "sample_every": quick.sample_every,
-        "checkpoint_every": quick.checkpoint_every,
         **{name: value for name, value in given.items() if value is not None},
     }
     if values["d_steps"] < 1:
         raise ValueError(f"--d-steps must be at least 1, received {values['d_steps']}")
+    rate = given["learning_rate"]
+    if rate is not None and not 0 < rate < math.inf:
+        raise ValueError(f"--learning-rate must be positive and finite, received {rate}")
     spec = system.replace(
         **{name: values[name] for name in ("loss", "width", "batch_size")},
         discriminator_steps=values["d_steps"],
         generator_batch=GENERATOR_BATCHES[values["generator_batch"]],
     )
-    spec = spec.replace(**_optimizers(system, spec.width, given["learning_rate"]))
+    # Unscaled, a generator of width 16 needs 600 steps before it can paint a black background, and
+    # its discriminator has won by then.
+    adams = {name: adam for name, adam in vars(system).items() if name.endswith("_optimizer")}
+    rates = {n: rate or a.learning_rate * system.width / spec.width for n, a in adams.items()}
+    spec = spec.replace(**{n: replace(a, learning_rate=rates[n]) for n, a in adams.items()})
     if "out" not in values:
         name = f"{implementation}-{spec.name}-{spec.loss}"
         values["out"] = _default_out(Path("runs") / name, given["resume"])
     if "keep_checkpoints" not in values:
         values["keep_checkpoints"] = _checkpoints_to_keep(values["out"], given["resume"])
     config = {
-        option.name: os.path.abspath(value) if option.type is Path else value
-        for group in OPTIONS.values()
-        for option in group
-        if option.name not in _NOT_IN_CONFIG
-        and (value := values.get(option.name.replace("-", "_"))) is not None
+        name: os.path.abspath(value) if option.type is Path else value
+        for name, option in _BY_NAME.items()
+        if name not in _NOT_IN_CONFIG and (value := values.get(name.replace("-", "_"))) is not None
     }
     values |= {"implementation": implementation, "spec": spec, "config": config}
-    filled: dict[str, Any] = {f.name: values.get(f.name) for f in fields(TrainingOptions)}
-    return TrainingOptions(**filled)
+    values.setdefault("data", None)
+    return TrainingOptions(**{f.name: values[f.name] for f in fields(TrainingOptions)})
 
 
 def _checkpoints_to_keep(out: Path, resume: bool) -> int:
@@ -122,22 +166,6 @@ def _checkpoints_to_keep(out: Path, resume: bool) -> int:
     if not sessions:
         return KEEP_CHECKPOINTS
     return sessions[-1]["options"].get("keep_checkpoints", ALL_CHECKPOINTS)
-
-
-def _optimizers(system: SystemSpec, width: int, learning_rate: float | None) -> dict[str, Any]:
-    """Return both optimizers with the rate that was asked for, or theirs scaled to the width.
-
-    Unscaled, a generator of width 16 needs 600 steps before it can paint a black background, and
-    its discriminator has won by then.
-    """
-    if learning_rate is not None and not 0 < learning_rate < math.inf:
-        raise ValueError(f"--learning-rate must be positive and finite, received {learning_rate}")
-    adams = {name: adam for name, adam in vars(system).items() if name.endswith("_optimizer")}
-    rates = {
-        name: learning_rate or adam.learning_rate * system.width / width
-        for name, adam in adams.items()
-    }
-    return {name: replace(adam, learning_rate=rates[name]) for name, adam in adams.items()}
 
 
 def _default_out(folder: Path, resume: bool) -> Path:

@@ -26,26 +26,6 @@ _REASONS = {
 }
 
 
-class Output:
-    """Lines on stdout. `closed` turns true when they cannot be written any more.
-
-    That is, when a reader such as `head` has gone away or the disk of a log is full.
-    """
-
-    def __init__(self) -> None:
-        self.closed = False
-
-    def print(self, text: str) -> None:
-        """Print one text, at once; nothing at all once it is closed."""
-        if self.closed:
-            return
-        try:
-            print(text, flush=True)
-        except OSError:
-            self.closed = True
-            _silence(sys.stdout)
-
-
 @contextlib.contextmanager
 def safe_streams() -> Iterator[None]:
     """Make stdout and stderr take every character, and end without a word if they are pipes.
@@ -63,7 +43,7 @@ def safe_streams() -> Iterator[None]:
             try:
                 stream.flush()
             except OSError:
-                _silence(stream)
+                silence(stream)
 
 
 class StoppedEarly(KeyboardInterrupt):
@@ -144,7 +124,7 @@ def print_error(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _silence(stream: TextIO) -> None:
+def silence(stream: TextIO) -> None:
     """Lead a stream into nothing, because Python flushes it once more when it ends."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
@@ -159,7 +139,7 @@ def set_handlers(handlers: Mapping[int, Any]) -> dict[int, Any]:
 
 
 class StopSignals:
-    """Ctrl-C and SIGTERM: the first one is a request, the second one an order.
+    """Ctrl-C and SIGTERM in a block: the first one is a request, the second one an order.
 
     `exit_code` is None until one came. SIGTERM is left alone where several processes train, and
     where somebody else has a handler for it already.
@@ -169,19 +149,16 @@ class StopSignals:
         self.exit_code: int | None = None
         takes_sigterm = alone and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         self._taken = (signal.SIGINT, signal.SIGTERM) if takes_sigterm else (signal.SIGINT,)
-        self._previous: dict[int, Any] = {}
 
-    def install(self) -> None:
-        """Begin to take the signals."""
+    def __enter__(self) -> None:
         self._previous = set_handlers(dict.fromkeys(self._taken, self._on_signal))
 
-    def restore(self) -> None:
-        """Give the signals back."""
+    def __exit__(self, *_: object) -> None:
         set_handlers(self._previous)
 
     def _on_signal(self, number: int, frame: object) -> None:
         self.exit_code = 128 + number
-        self.restore()  # a second one stops at once
+        set_handlers(self._previous)  # a second one stops at once
         # Not print: it could be what was interrupted, and it may not be entered twice.
         name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
         with contextlib.suppress(OSError):  # nobody reads it, which is no reason to lose the step

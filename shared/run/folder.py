@@ -15,12 +15,17 @@ The numbers in file names and in the tables count completed steps, so step index
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import re
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from filelock import BaseFileLock, FileLock, Timeout
 
 from shared.files.atomic import write_file_atomically
@@ -33,6 +38,7 @@ from shared.files.checkpoint import (
 from shared.interface import METRIC_NAMES
 from shared.run.failures import describe_non_finite, naming_file
 from shared.run.options import ALL_CHECKPOINTS, TrainingOptions
+from shared.run.tensorboard import TAGS, EventFile
 
 LOSS_COLUMNS = ("step", *METRIC_NAMES, "seconds")
 QUALITY_COLUMNS = ("step", "swd")
@@ -86,7 +92,6 @@ class RunFolder:
             )
 
     def _found(self) -> list[str]:
-        """Return the names of what is there of a run."""
         files = (self.description, self.losses, self.samples, self.checkpoints)
         return [path.name for path in files if path.exists()]
 
@@ -109,9 +114,9 @@ class RunFolder:
     def read_last_checkpoint(self, options: TrainingOptions) -> tuple[Checkpoint | None, list[str]]:
         """Return the last checkpoint that is good, and notes on those that are not.
 
-        It is None, and the run begins again, where a run was killed before its first one. Raises
-        ValueError where there is nothing to go on from, CheckpointError where no checkpoint can
-        be read or where it was made with another spec, seed or dtype.
+        It is None, and the run begins from the start, where a run was killed before its first one.
+        Raises ValueError where there is nothing to go on from, CheckpointError where no checkpoint
+        can be read or where it was made with another spec, seed or dtype.
         """
         if not (files := _newest_first(self.checkpoints)):
             self._require_killed_early()
@@ -155,10 +160,9 @@ class RunFolder:
 
         Later ones are none of this session's: they could not be read, and do not count.
         """
-        if keep == ALL_CHECKPOINTS:
-            return
-        for path in _newest_first(self.checkpoints, completed)[keep:]:
-            path.unlink()
+        if keep != ALL_CHECKPOINTS:
+            for path in _newest_first(self.checkpoints, completed)[keep:]:
+                path.unlink()
 
     def sessions(self) -> list[dict[str, Any]]:
         """Return the entries of every session in run.json; ValueError where it is damaged."""
@@ -181,18 +185,84 @@ class RunFolder:
         with naming_file(path):
             write_file_atomically(path, content)
 
-    def cut_table(self, path: Path, columns: tuple[str, ...], completed: int) -> float | None:
-        """Leave in a table the header and the rows of the first `completed` steps.
-
-        Makes the file if there is none. Returns the last value of the last row, if there is one.
-        """
-        kept = [row for row in _rows(path, columns) if int(row[0]) <= completed]
-        self.write(path, "".join(",".join(row) + "\n" for row in [columns, *kept]).encode())
-        return float(kept[-1][-1]) if kept else None
-
     def has_losses(self) -> bool:
         """Whether losses.csv holds any step."""
         return bool(_rows(self.losses, LOSS_COLUMNS))
+
+
+class RunRecords:
+    """losses.csv, quality.csv and, if `tensorboard` is asked for, an event file; open for writing.
+
+    What earlier sessions wrote about steps after `completed` is cut off. `earlier_seconds` is how
+    long the run had taken by then, `last_quality` what quality.csv ends in, or None.
+    """
+
+    def __init__(self, folder: RunFolder, completed: int, *, tensorboard: bool) -> None:
+        self.earlier_seconds = _cut(folder, folder.losses, LOSS_COLUMNS, completed) or 0.0
+        self.last_quality = _cut(folder, folder.quality, QUALITY_COLUMNS, completed)
+        self._folder = folder
+        self._wall_start = time.time() - self.earlier_seconds
+        with contextlib.ExitStack() as files:
+            self._losses = files.enter_context(open(folder.losses, "a"))
+            self._quality = files.enter_context(open(folder.quality, "a"))
+            self._events = EventFile(folder.path, completed) if tensorboard else None
+            if self._events:
+                files.callback(self._events.close)
+            self.close = files.pop_all().close
+
+    def add_losses(self, completed: int, values: Mapping[str, float], seconds: float) -> None:
+        """Write the METRIC_NAMES of one step and the seconds since the start; see `flush`."""
+        fields = [str(completed), *map(repr, values.values()), f"{seconds:.3f}"]
+        self._losses.write(",".join(fields) + "\n")
+        if self._events:
+            tagged = {TAGS[name]: value for name, value in values.items()}
+            self._events.add_scalars(completed, tagged, self._wall_start + seconds)
+
+    def add_samples(self, completed: int, picture: Path, distance: float) -> None:
+        """Write the distance of samples to real images, and show TensorBoard their PNG."""
+        self.last_quality = distance
+        self._quality.write(f"{completed},{distance!r}\n")
+        if self._events:
+            now = time.time()
+            self._events.add_image(completed, "samples", picture.read_bytes(), now)
+            if math.isfinite(distance):
+                self._events.add_scalars(completed, {"swd": distance}, now)
+        self.flush()
+
+    def flush(self) -> None:
+        """Let a reader see everything that was written; OSError names the file."""
+        with naming_file(self._folder.losses):
+            self._losses.flush()
+        with naming_file(self._folder.quality):
+            self._quality.flush()
+        if self._events:
+            with naming_file(self._folder.path / "events.out.tfevents"):
+                self._events.flush()
+
+    def synchronize(self) -> None:
+        """Make what was written survive a power cut; a checkpoint must not be ahead of it."""
+        self.flush()
+        for file in (self._losses, self._quality):
+            os.fsync(file.fileno())
+
+
+def config_bytes(implementation: str, config: Mapping[str, Any]) -> bytes:
+    """Return a config.toml that starts the same run; paths may hold bytes that are no UTF-8."""
+    heading = (
+        "# The options of this run. Start it again:\n"
+        f"# python -m {implementation}_impl.train --config THIS_FILE --out ANOTHER_FOLDER\n"
+    )
+    return (heading + tomli_w.dumps(config)).encode("utf-8", "surrogateescape")
+
+
+def _cut(folder: RunFolder, path: Path, columns: tuple[str, ...], completed: int) -> float | None:
+    """Leave in a table, which may be new, its header and the rows of the first `completed` steps.
+
+    Returns the last value of the last row, if there is one.
+    """
+    kept = [row for row in _rows(path, columns) if int(row[0]) <= completed]
+    folder.write(path, "".join(",".join(row) + "\n" for row in [columns, *kept]).encode())
+    return float(kept[-1][-1]) if kept else None
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> list[list[str]]:

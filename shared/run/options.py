@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from shared.spec import LOSS_NAMES, SYSTEMS, GeneratorBatch, SystemSpec
+from shared.spec.compute import Compute
 from shared.spec.replicas import BATCH_NORMS, BatchNormKind, check_replicas
 from shared.spec.streams import MAXIMUM_SEED
 
@@ -25,8 +26,7 @@ ALL_CHECKPOINTS = 0
 KEEP_CHECKPOINTS = 3  # one to go on from, and two should that one be damaged or too late
 
 
-@dataclass(frozen=True)
-class QuickRun:
+class QuickRun(NamedTuple):
     """What a command without --full trains: enough for digits that can be read."""
 
     width: int
@@ -95,9 +95,15 @@ class TrainingOptions:
         if not 0 <= self.seed <= MAXIMUM_SEED:
             raise ValueError(f"--seed must be between 0 and {MAXIMUM_SEED}, received {self.seed}")
 
+    @property
+    def compute(self) -> Compute:
+        """How the training state computes."""
+        return Compute(
+            self.dtype, device=self.device, devices=self.devices, batch_norm=self.batch_norm
+        )
 
-@dataclass(frozen=True)
-class Option:
+
+class Option(NamedTuple):
     """One option: `name` is its flag after the two dashes and its key in a configuration file.
 
     A `type` of bool is a flag. It has a --no- form as well, so that the command line can take
@@ -206,7 +212,7 @@ def build_parser(implementation: str, *, exit_on_error: bool = True) -> argparse
     for title, options in OPTIONS.items():
         group = parser.add_argument_group(title)
         for option, text in options.items():
-            settings = {n: v for n, v in vars(option).items() if n != "name" and v is not None}
+            settings = {n: v for n, v in option._asdict().items() if n != "name" and v is not None}
             if option.type is bool:
                 settings = {"action": argparse.BooleanOptionalAction, "default": False}
             text = text.replace("IMPLEMENTATION", implementation)
@@ -216,9 +222,9 @@ def build_parser(implementation: str, *, exit_on_error: bool = True) -> argparse
 
 def _table_of_defaults() -> str:
     """Return the defaults of every system, one a line."""
-    rows = [["", *(f"--{column.name.replace('_', '-')}" for column in fields(QuickRun))]]
+    rows = [["", *(f"--{column.replace('_', '-')}" for column in QuickRun._fields)]]
     for name, system in SYSTEMS.items():
-        rows.append([name, *map(str, astuple(QUICK_RUNS[system.architecture]))])
+        rows.append([name, *map(str, QUICK_RUNS[system.architecture])])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 

@@ -7,28 +7,32 @@ and hands it arrays.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
+import platform
 import shlex
+import signal
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
+from shared.data.dataset import Batches, load_dataset
 from shared.files.checkpoint import write_checkpoint
 from shared.files.errors import printable
 from shared.interface import METRIC_NAMES
 from shared.quality.sample_quality import SampleQuality
-from shared.run.announcement import announcement, results, session_entry
-from shared.run.config import config_bytes
 from shared.run.console import (
     EXIT_INTERRUPTED,
     EXIT_OUTPUT_CLOSED,
-    Output,
     StoppedEarly,
     StopSignals,
     print_error,
+    set_handlers,
 )
+from shared.run.display import Display, announcement, results
 from shared.run.failures import (
     DiscriminatorWatch,
     NonFiniteError,
@@ -36,15 +40,27 @@ from shared.run.failures import (
     naming_file,
     what_to_try,
 )
-from shared.run.folder import RunFolder
+from shared.run.folder import RunFolder, RunRecords, config_bytes
 from shared.run.options import TrainingOptions
 from shared.run.pictures import image_grid, plot_losses, save_png
-from shared.run.process import SAMPLE_COUNT, Processes, RunProcess
-from shared.run.progress import ProgressDisplay
-from shared.run.records import RunRecords
 from shared.run.tensorboard import require_tensorboard
+from shared.spec.streams import latents
 
+SAMPLE_COUNT = 64
 FLUSH_EVERY = 10  # steps between two readings of the metrics, each of which waits for the device
+VOTE_EVERY = 10  # steps between two votes of several processes, each of which is a wait
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The several processes of a run, as one of them sees them.
+
+    `is_first`: whether this is the one that prints and writes. `any_process`: whether any of
+    them passes True; all must call it at the same time.
+    """
+
+    is_first: bool
+    any_process: Callable[[bool], bool]
 
 
 def open_run(
@@ -89,6 +105,102 @@ def open_run(
     return run
 
 
+class RunProcess:
+    """One process of a run: the inputs of every step, from nothing but the options and the data.
+
+    As it is, this is a process that trains along and leaves printing and writing, Ctrl-C too, to
+    the first process, which has a TrainingRun. `restored`: the arrays to import when resuming, or
+    None. `start`: the steps completed before. The folder of the run is expected under the same
+    path on every host. Raises ValueError for a folder that holds nothing to resume,
+    CheckpointError for a checkpoint of other options, DataError for the data.
+    """
+
+    def __init__(self, options: TrainingOptions, processes: Processes | None = None) -> None:
+        self.options = options
+        self._folder = RunFolder(options.out)
+        checkpoint = None
+        self._notes: list[str] = []
+        if options.resume:
+            checkpoint, self._notes = self._folder.read_last_checkpoint(options)
+        spec = options.spec
+        self._dataset = load_dataset(options.data, spec)
+        if checkpoint and checkpoint.progress.get("dataset") != self._dataset.description:
+            self._notes.append(f"note: it was trained on {checkpoint.progress.get('dataset')}")
+        self.restored = checkpoint.arrays if checkpoint else None
+        self.start: int = checkpoint.progress["step"] if checkpoint else 0
+        images = self._dataset.images
+        self._batches = Batches(images, spec, spec.batch_size, options.seed, options.dtype)
+        self._processes = processes
+        self._final_step = options.steps - 1
+
+    @property
+    def sample_latents(self) -> np.ndarray:
+        """The latents of every sample grid, [64, latent_dim] in the options' dtype."""
+        spec, seed = self.options.spec, self.options.seed
+        drawn = latents(spec, seed, 0, SAMPLE_COUNT, purpose="sample_grid")
+        return drawn.astype(self.options.dtype)
+
+    def remaining_steps(self) -> Iterator[int]:
+        """Yield the index of every step still to make; end after the step that Ctrl-C met."""
+        for step in range(self.start, self.options.steps):
+            yield step
+            if step == self._final_step:
+                return
+
+    def inputs(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return real images [k · batch, height, width, channels], latents [l · batch, latent_dim].
+
+        k and l are the spec's `discriminator_steps` and `latent_batches`. Both arrays are in the
+        options' dtype, and the same for a step however the run got there.
+        """
+        spec = self.options.spec
+        drawn = latents(spec, self.options.seed, step, spec.latent_batches * spec.batch_size)
+        return self._batches.images(step), drawn.astype(self.options.dtype)
+
+    def sample_due(self, step: int) -> bool:
+        """Whether to save samples: at the interval and at the last step."""
+        return (step + 1) % self.options.sample_every == 0 or step == self._final_step
+
+    def checkpoint_due(self, step: int) -> bool:
+        """Whether to save a checkpoint: at the interval and at the last step."""
+        return (step + 1) % self.options.checkpoint_every == 0 or step == self._final_step
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as held:
+            self._begin(held)
+            self._held = held.pop_all()
+        return self
+
+    def _begin(self, held: contextlib.ExitStack) -> None:
+        """Begin what `held` ends with the run."""
+        held.callback(set_handlers, set_handlers({signal.SIGINT: signal.SIG_IGN}))
+
+    def __exit__(self, *failure: object) -> None:
+        self._held.close()
+
+    def record(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Note at every tenth step whether the run is to stop."""
+        self._stop_if(False, step)
+
+    def save_initial_samples(self, images: np.ndarray) -> None:
+        """Save what untrained weights make of `sample_latents`, as `save_samples` does."""
+        self.save_samples(-1, images)
+
+    def save_samples(self, step: int, images: np.ndarray) -> None:
+        """Leave it to the first process."""
+
+    def save_checkpoint(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+        """Leave it to the first process."""
+
+    def _stop_if(self, interrupted: bool, step: int) -> None:
+        """Make this step the last one if this process, or any of several, was interrupted."""
+        if self._processes:
+            votes = (step + 1) % VOTE_EVERY == 0
+            interrupted = votes and self._processes.any_process(interrupted)
+        if interrupted:
+            self._final_step = step
+
+
 class TrainingRun(RunProcess):
     """The process that prints and writes.
 
@@ -105,24 +217,24 @@ class TrainingRun(RunProcess):
     ) -> None:
         if options.tensorboard:
             require_tensorboard()
-        self._folder = RunFolder(options.out)
         if not options.resume:
-            self._folder.require_free()
+            RunFolder(options.out).require_free()
         super().__init__(options, processes)
         spec = options.spec
+        self._device, self._versions = device, {**versions, "numpy": np.__version__}
         self._completed = self.start
         self._signals = StopSignals(alone=processes is None)
         self._pending: list[tuple[int, Mapping[str, Any], float]] = []
         self._quality = SampleQuality(self._dataset, spec, SAMPLE_COUNT)
         self._watch = DiscriminatorWatch(spec.loss)
-        self._output = Output()
-        self._session = session_entry(options, self.start, self._dataset, device, versions)
+        images_per_step = spec.batch_size * spec.discriminator_steps
+        self._display = Display(self.start, options.steps, images_per_step)
         if self.start >= options.steps:
             self._notes.append(
                 f"already complete: {self.start} steps are done, --steps asks for {options.steps}"
             )
         lines = announcement(options, self._dataset, device, self._quality)
-        self._output.print("\n".join([*lines, *self._notes]))
+        self._display.print(*lines, *self._notes)
 
     def _begin(self, held: contextlib.ExitStack) -> None:
         """Begin the files and the display; `held` ends them."""
@@ -132,21 +244,34 @@ class TrainingRun(RunProcess):
             folder.require_free()  # since the run was opened, another one may have begun
         folder.create()
         folder.prune_checkpoints(self.start, options.keep_checkpoints)
-        folder.add_session(options.spec.to_dict(), self._session)
+        folder.add_session(options.spec.to_dict(), self._session())
         if options.config:
             folder.write(folder.config, config_bytes(options.implementation, options.config))
         # A run that starts from the beginning makes its samples of step 0 once more, too.
         kept = -1 if options.resume and self.restored is None else self.start
         self._records = RunRecords(folder, kept, tensorboard=options.tensorboard)
         held.callback(self._records.close)
-        held.callback(self._signals.restore)
-        self._signals.install()
-        images_per_step = options.spec.batch_size * options.spec.discriminator_steps
-        self._display = ProgressDisplay(self.start, options.steps, images_per_step, self._output)
+        held.enter_context(self._signals)
+        self._display.start()
         held.callback(self._display.stop)
         if self._records.last_quality is not None:
             self._display.quality(self._records.last_quality)
         self._clock_start = time.monotonic() - self._records.earlier_seconds
+
+    def _session(self) -> dict[str, Any]:
+        """Return the entry of this session in run.json, as JSON data."""
+        options = dataclasses.asdict(self.options)
+        del options["spec"], options["config"]  # one is beside the sessions, the other has a file
+        data, out = self.options.data, self.options.out
+        return {
+            "start": self.start,
+            "options": {**options, "data": str(data) if data else None, "out": str(out)},
+            "dataset": self._dataset.description,
+            "device": self._device,
+            "versions": self._versions,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        }
 
     def __exit__(self, *failure: object) -> None:
         if failure[0] is not None:
@@ -232,7 +357,7 @@ class TrainingRun(RunProcess):
     @property
     def _stop_code(self) -> int | None:
         """The exit code of a run that is to stop, or None."""
-        return self._signals.exit_code or (EXIT_OUTPUT_CLOSED if self._output.closed else None)
+        return self._signals.exit_code or (EXIT_OUTPUT_CLOSED if self._display.closed else None)
 
     def _finish(self) -> None:
         """Draw the losses and list the files; StoppedEarly if the run is not complete."""
@@ -240,7 +365,7 @@ class TrainingRun(RunProcess):
         if folder.has_losses():
             with naming_file(folder.losses_plot):
                 plot_losses(folder.losses, folder.losses_plot)
-        self._output.print("\n".join(results(folder, self._completed, self._records.last_quality)))
+        self._display.print(*results(folder, self._completed, self._records.last_quality))
         if self._final_step < options.steps - 1:
             # With several processes the request may have come from another one.
             raise StoppedEarly(

@@ -13,6 +13,12 @@ def _training(file: str, call: str) -> Edit:
     return Edit(file, f"{call}training=training)", f"{call}training=True)")
 
 
+def _computes(settings: str) -> Edit:
+    """Return the edit that makes a state of other settings than the options'."""
+    own = "options.spec, options.compute,"
+    return Edit("train.py", own, f"options.spec, type(options.compute){settings},")
+
+
 RUNS: tuple[Fault, ...] = (
     *CHECKPOINTS,
     Fault(
@@ -79,14 +85,12 @@ RUNS: tuple[Fault, ...] = (
         "a_gpu_asked_for_is_a_cpu",
         {},
         everywhere(
-            Edit("train.py", "device=options.device", 'device="auto"'),
+            _computes('(options.dtype, device="auto")'),
             Edit("train.py", "select_device(options.device)", 'select_device("auto")'),
         ),
     ),
     Fault("seed_ignored", {}, everywhere(Edit("train.py", "seed=options.seed", "seed=0"))),
-    Fault(
-        "dtype_ignored", {}, everywhere(Edit("train.py", "dtype=options.dtype", 'dtype="float32"'))
-    ),
+    Fault("dtype_ignored", {}, everywhere(_computes('("float32", device=options.device)'))),
     Fault(
         "samples_of_the_start",
         {},

@@ -1,0 +1,162 @@
+"""What a run prints: what it is going to do, its progress, and where its files are.
+
+On a terminal the progress is a bar, in a log, a pipe or a CI plain lines.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from shared.data.dataset import ImageDataset
+from shared.files.errors import printable
+from shared.quality.sample_quality import SampleQuality
+from shared.run.console import silence
+from shared.run.folder import RunFolder
+from shared.run.options import TrainingOptions
+from shared.spec import NETWORKS, SYSTEMS, SystemSpec
+
+SKIPPED_SHOWN = 3  # files of the data set that were skipped and are named
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Display:
+    """Steps, real images per second, losses, quality and remaining time of one run.
+
+    On a terminal a bar; otherwise, in a log, a pipe, a terminal that cannot move its cursor or
+    where a CI is known to run, a line every ten seconds and at the end. `closed` turns true when
+    stdout cannot be written any more: a reader such as `head` has gone, or the disk is full.
+    """
+
+    def __init__(self, start: int, steps: int, images_per_step: int) -> None:
+        self.closed = False
+        self._steps, self._images_per_step = steps, images_per_step
+        self._quality = ""
+        columns = (
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+        )
+        console = Console()
+        # FORCE_COLOR, which a CI sets, makes rich take a file for a terminal.
+        has_bar = console.is_interactive and console.file.isatty() and not os.environ.get("CI")
+        self._bar = Progress(*columns, console=console, disable=not has_bar)
+        self._completed, self._losses_time, self._line_time = start, 0.0, 0.0
+
+    def print(self, *lines: str) -> None:
+        """Print lines, at once; nothing at all once stdout is closed."""
+        if self.closed:
+            return
+        try:
+            print(*lines, sep="\n", flush=True)
+        except OSError:
+            self.closed = True
+            silence(sys.stdout)
+
+    def start(self) -> None:
+        """Show the bar."""
+        # The first step of a compiled framework can take a minute, in which nothing moves.
+        done = min(self._completed, self._steps)
+        self._task = self._bar.add_task("first steps ...", total=self._steps, completed=done)
+        self._losses_time = self._line_time = time.monotonic()
+        self._bar.start()
+
+    def stop(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.stop()
+
+    def advance(self, completed: int) -> None:
+        """Move the bar to so many completed steps."""
+        self._bar.update(self._task, completed=completed)
+
+    def quality(self, swd: float) -> None:
+        """Show this sliced Wasserstein distance from the next losses on."""
+        self._quality = f"SWD {swd:.0f}  "
+
+    def losses(self, completed: int, metrics: Mapping[str, float]) -> None:
+        """Show the losses after so many steps, and the speed since the last call."""
+        now = time.monotonic()
+        images = (completed - self._completed) * self._images_per_step
+        rate = images / max(now - self._losses_time, 1e-9)
+        self._completed, self._losses_time = completed, now
+        text = (
+            f"D {metrics['discriminator_loss']:.3f}  G {metrics['generator_loss']:.3f}  "
+            f"{self._quality}{rate:,.0f} img/s"
+        )
+        self._bar.update(self._task, description=text)
+        due = now - self._line_time >= SECONDS_BETWEEN_LINES or completed == self._steps
+        if due and self._bar.disable:
+            self._line_time = now
+            left = self._bar.tasks[0].time_remaining
+            remaining = f"  {timedelta(seconds=left)} left" if left else ""
+            self.print(f"step {completed}/{self._steps}  {text}{remaining}")
+
+
+def announcement(
+    options: TrainingOptions, dataset: ImageDataset, device: str, quality: SampleQuality
+) -> list[str]:
+    """Return the lines that describe what is going to happen, with every default that matters."""
+    spec = options.spec
+    full = SYSTEMS[spec.name].width if spec.name in SYSTEMS else spec.width
+    narrowed = f" (narrowed from {full})" if spec.width < full else ""
+    rates = {name: getattr(spec, f"{name}_optimizer").learning_rate for name in NETWORKS}
+    skipped = [f"{len(dataset.skipped):,} files"] if dataset.skipped else []
+    skipped += [f"  {line}" for line in dataset.skipped[:SKIPPED_SHOWN]]
+    skipped += ["  ..."] if len(dataset.skipped) > SKIPPED_SHOWN else []
+    rows_each = spec.batch_size // options.devices
+    devices = f"{options.devices}, each with {rows_each} images, {options.batch_norm} batch norm"
+    floor = quality.distance_of_real_images()  # how far down the distance can go
+    reached = f" (other real ones: {floor:.0f})" if math.isfinite(floor) else ""
+    return _table(
+        ("system", f"{spec.name}, loss {spec.loss}, width {spec.width}{narrowed}"),
+        ("parameters", ", ".join(f"{name} {spec.parameter_count(name):,}" for name in NETWORKS)),
+        ("data", dataset.description),
+        *(("" if i else "skipped", line) for i, line in enumerate(skipped)),
+        ("training", f"{options.steps} steps of batch {spec.batch_size}, seed {options.seed}"),
+        ("each step", _one_step(spec)),
+        ("learning rates", ", ".join(f"{name} {rate:g}" for name, rate in rates.items())),
+        ("framework", f"{options.implementation}, {options.dtype}, on {device}"),
+        ("devices", devices if options.devices > 1 else ""),
+        ("out", printable(options.out)),
+        (
+            "quality",
+            f"SWD, sliced Wasserstein distance of {quality.count} samples to {quality.count} real "
+            f"images{reached}; rough",
+        ),
+    )
+
+
+def results(folder: RunFolder, completed: int, quality: float | None) -> list[str]:
+    """Return where everything is after so many steps, and the last distance, if there is one."""
+    return _table(
+        ("samples", folder.latest_sample(completed)),
+        ("checkpoint", folder.latest_checkpoint(completed)),
+        ("losses", folder.losses_plot if folder.has_losses() else None),
+        ("quality", None if quality is None else f"SWD {quality:.0f}"),
+    )
+
+
+def _table(*rows: tuple[str, object]) -> list[str]:
+    return [f"{name:<15}{value}" for name, value in rows if value]
+
+
+def _one_step(spec: SystemSpec) -> str:
+    """Return one step in words, or "" for one update of each network on the same images."""
+    k = spec.discriminator_steps
+    if (k, spec.generator_batch) == (1, "same_images"):
+        return ""
+    first = "one discriminator update" if k == 1 else f"{k} discriminator updates on fresh batches"
+    source = {
+        "same_images": "the last of their fake images",
+        "same_latents": "images made anew from the same latents",
+        "new_latents": "images from new latents",
+    }[spec.generator_batch]
+    return f"{first}, then the generator on {source}"
