@@ -11,8 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from shared.spec import NetworkName, SystemSpec
-from shared.spec.compute import Compute, resolve, uses_gpu
-from shared.spec.replicas import rows_of_replica
+from shared.spec.compute import Compute, resolve, rows_of_replica, uses_gpu
 
 from . import fast, parallel
 from .cluster import process_number

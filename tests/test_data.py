@@ -29,7 +29,7 @@ from shared.data.dataset import (
     to_image_range,
     to_pixels,
 )
-from shared.spec import SYSTEMS
+from shared.spec import SYSTEMS, SystemSpec
 from shared.spec.streams import batch_order
 
 COLOUR = SYSTEMS["dcgan64"]
@@ -879,9 +879,13 @@ def numbers(batch: np.ndarray) -> list[int]:
     return to_pixels(batch, COLOUR.image_range)[:, 0, 0, 0].tolist()
 
 
+def of_size(batch_size: int) -> SystemSpec:
+    return COLOUR.replace(batch_size=batch_size)
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 10, 22, 23])
 def test_an_epoch_visits_each_image_once_but_for_the_tail(batch_size):
-    batches = Batches(numbered(23), COLOUR, batch_size, seed=3)
+    batches = Batches(numbered(23), of_size(batch_size), seed=3)
     assert batches.batches_per_epoch == 23 // batch_size
     epochs = []
     for epoch in range(3):
@@ -896,19 +900,19 @@ def test_an_epoch_visits_each_image_once_but_for_the_tail(batch_size):
 
 def test_a_batch_depends_on_seed_and_step_alone():
     images = numbered(50)
-    used = Batches(images, COLOUR, 8, seed=11)
+    used = Batches(images, of_size(8), seed=11)
     for step in (0, 5, 6, 7, 1300, 2):
         used.images(step)
-    fresh = Batches(images, COLOUR, 8, seed=11)
+    fresh = Batches(images, of_size(8), seed=11)
     np.testing.assert_array_equal(used.images(1234), fresh.images(1234))
-    other = Batches(images, COLOUR, 8, seed=12)
+    other = Batches(images, of_size(8), seed=12)
     assert numbers(other.images(1234)) != numbers(fresh.images(1234))
 
 
 @pytest.mark.parametrize("k", [2, 3, 5, 9])
 def test_a_step_of_several_updates_takes_the_next_batches_of_the_same_order(k):
-    single = Batches(numbered(23), COLOUR, 5, seed=3)  # four batches an epoch
-    several = Batches(numbered(23), COLOUR.replace(discriminator_steps=k), 5, seed=3)
+    single = Batches(numbered(23), of_size(5), seed=3)  # four batches an epoch
+    several = Batches(numbered(23), of_size(5).replace(discriminator_steps=k), seed=3)
     for step in (0, 1, 2, 7, 3):  # one epoch's last batches and the next one's first, and back
         batches = [single.images(step * k + i) for i in range(k)]
         images = several.images(step)
@@ -922,7 +926,7 @@ def test_a_step_of_several_updates_takes_the_next_batches_of_the_same_order(k):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_batch_is_contiguous_in_range_and_new(dtype):
-    batches = Batches(NOISE, COLOUR, 4, 0, dtype)
+    batches = Batches(NOISE, of_size(4), 0, dtype)
     batch = batches.images(0)
     assert batch.shape == (4, 64, 64, 3)
     assert batch.dtype == dtype
@@ -936,31 +940,31 @@ def test_a_batch_is_contiguous_in_range_and_new(dtype):
 
 def test_fortran_ordered_images_give_contiguous_batches():
     images = np.asfortranarray(NOISE)
-    batch = Batches(images, COLOUR, 2, 0).images(0)
+    batch = Batches(images, of_size(2), 0).images(0)
     assert batch.flags.c_contiguous
-    np.testing.assert_array_equal(batch, Batches(NOISE, COLOUR, 2, 0).images(0))
+    np.testing.assert_array_equal(batch, Batches(NOISE, of_size(2), 0).images(0))
 
 
 def test_a_batch_larger_than_the_data_set_is_an_error():
     message = r"batch size is 128, .* holds only 5 images; use --batch-size 5 or less"
     with pytest.raises(DataError, match=message):
-        Batches(NOISE, COLOUR, 128, 0)
+        Batches(NOISE, of_size(128), 0)
 
 
 def test_batches_refuse_what_does_not_suit():
     with pytest.raises(DataError, match=r"uint8 \(5, 64, 64, 1\).* expects uint8 \[n, 64, 64, 3\]"):
-        Batches(NOISE[..., :1], COLOUR, 2, 0)
+        Batches(NOISE[..., :1], of_size(2), 0)
     with pytest.raises(DataError, match=r"the images are float64"):
-        Batches(NOISE / 255, COLOUR, 2, 0)
+        Batches(NOISE / 255, of_size(2), 0)
     for batch_size in (0, -1, 2.0, True):
-        with pytest.raises(ValueError, match="batch_size must be a whole number from 1, received"):
-            Batches(NOISE, COLOUR, batch_size, 0)
+        with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, re"):
+            of_size(batch_size)
     with pytest.raises(ValueError, match="seed must be between"):
-        Batches(NOISE, COLOUR, 2, -1)
+        Batches(NOISE, of_size(2), -1)
     with pytest.raises(ValueError, match="dtype must be float32 or float64"):
-        Batches(NOISE, COLOUR, 2, 0, "int8")
+        Batches(NOISE, of_size(2), 0, "int8")
     with pytest.raises(ValueError, match="step must not be negative, received -1"):
-        Batches(NOISE, COLOUR, 2, 0).images(-1)
+        Batches(NOISE, of_size(2), 0).images(-1)
 
 
 # --- at large --------------------------------------------------------------------------------

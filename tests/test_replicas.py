@@ -1,4 +1,4 @@
-"""shared.spec.replicas and the options of several devices."""
+"""shared.spec.compute and the options of several devices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shared.spec import SYSTEMS
-from shared.spec.replicas import check_replicas, rows_of_replica
+from shared.spec.compute import check_replicas, rows_of_replica
 
 SPEC = SYSTEMS["dcgan64"].replace(batch_size=12)
 

@@ -149,7 +149,7 @@ def reference_run(
     """Yield the state, the losses and the grid of samples before and after each step on digits."""
     reference = ReferenceImplementation()
     state = reference.create(spec, seed=seed)
-    batches = Batches(load_dataset(None, spec).images, spec, spec.batch_size, seed, "float64")
+    batches = Batches(load_dataset(None, spec).images, spec, seed, "float64")
     sample_latents = latents(spec, seed, 0, SAMPLE_COUNT, purpose="sample_grid")
     metrics: dict[str, float] = {}
     for step in range(steps + 1):

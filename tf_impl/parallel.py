@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
-from shared.spec.replicas import rows_of_replica
+from shared.spec.compute import rows_of_replica
 
 from . import cluster, fast, layers
 

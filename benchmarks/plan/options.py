@@ -22,7 +22,7 @@ from benchmarks.plan.configuration import (
 from shared.interface import IMPLEMENTATIONS, canonical_name
 from shared.run.console import OneLineParser
 from shared.spec import LOSS_NAMES, SYSTEMS
-from shared.spec.replicas import check_replicas
+from shared.spec.compute import check_replicas
 from shared.spec.streams import MAXIMUM_SEED
 
 # One step of three frameworks takes about a quarter of a second on two cores at this batch.

@@ -108,7 +108,8 @@ def loading_rates(system: str) -> dict[str, Any]:
             started = time.perf_counter()
             images = load_dataset(folder, spec).images
             seconds.append(time.perf_counter() - started)
-    batches = Batches(images, spec, min(spec.batch_size, FILES), seed=0)
+    batch_size = min(spec.batch_size, FILES)
+    batches = Batches(images, spec.replace(batch_size=batch_size), seed=0)
     count, started = 0, time.perf_counter()
     while time.perf_counter() - started < BATCH_SECONDS:
         count += len(batches.images(count))

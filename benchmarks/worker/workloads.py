@@ -120,7 +120,7 @@ def batches(
     spec, plan, source = request.spec, request.plan, request.configuration.input
     if source == "loader":
         images = load_dataset(plan.data, spec).images
-        loader = Batches(images, spec, spec.batch_size, plan.seed)
+        loader = Batches(images, spec, plan.seed)
         # As a training command in each step: images in a new order, new latents.
         loaded = ((loader.images(i), _latents(spec, plan.seed, i)) for i in itertools.count())
         return map(move, loaded)

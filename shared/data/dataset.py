@@ -22,8 +22,6 @@ from shared.files.errors import printable
 from shared.spec import SystemSpec
 from shared.spec.streams import batch_order
 
-__all__ = ["Batches", "DataError", "ImageDataset", "load_dataset", "to_image_range", "to_pixels"]
-
 ACCEPTED = (
     f"a folder of image files ({', '.join(IMAGE_SUFFIXES)}, nested folders too), an IDX file of "
     "images such as train-images-idx3-ubyte or the same with .gz, a folder that holds one, an "
@@ -49,37 +47,29 @@ class Batches:
     """Batches of real images in an order that depends on nothing but the seed and the step.
 
     `images` is uint8 [n, *spec.image_shape]; `dtype` is float32 or float64. Step t takes the k
-    batches from number t · k on, where k is `spec.discriminator_steps`. Batch b belongs to epoch
-    b // batches_per_epoch; the order of an epoch is `streams.batch_order`, and its last,
-    partial batch is dropped. Raises DataError if the images do not suit the spec or are fewer
-    than a batch, ValueError for another argument out of bounds.
+    batches of `spec.batch_size` from number t · k on, where k is `spec.discriminator_steps`. Batch
+    b belongs to epoch b // batches_per_epoch; the order of an epoch is `streams.batch_order`, and
+    its last, partial batch is dropped. Raises DataError if the images do not suit the spec or are
+    fewer than a batch, ValueError for another argument out of bounds.
     """
 
     def __init__(
-        self,
-        images: np.ndarray,
-        spec: SystemSpec,
-        batch_size: int,
-        seed: int,
-        dtype: str = "float32",
+        self, images: np.ndarray, spec: SystemSpec, seed: int, dtype: str = "float32"
     ) -> None:
         if images.dtype != np.uint8 or images.shape[1:] != spec.image_shape:
             raise DataError(
                 f"the images are {images.dtype} {images.shape}; the system {spec.name} expects "
                 f"uint8 [n, {', '.join(map(str, spec.image_shape))}]"
             )
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number from 1, received {batch_size!r}")
-        if batch_size > len(images):
+        if spec.batch_size > len(images):
             raise DataError(
-                f"the batch size is {batch_size}, but the data set holds only {len(images)} "
+                f"the batch size is {spec.batch_size}, but the data set holds only {len(images)} "
                 f"images; use --batch-size {len(images)} or less, or more images"
             )
         self._all_images, self._spec, self._seed = images, spec, seed
-        self._batch_size = batch_size
         self._dtype = _float_dtype(dtype)
         self._epoch_order = (0, batch_order(seed, 0, len(images)))
-        self.batches_per_epoch: int = len(images) // batch_size
+        self.batches_per_epoch: int = len(images) // spec.batch_size
 
     def images(self, step: int) -> np.ndarray:
         """Return the batches of one step, counted from 0: [k · batch, height, width, channels].
@@ -100,7 +90,7 @@ class Batches:
         if epoch != cached_epoch:
             order = batch_order(self._seed, epoch, len(self._all_images))
             self._epoch_order = (epoch, order)
-        return order[batch * self._batch_size : (batch + 1) * self._batch_size]
+        return order[batch * self._spec.batch_size :][: self._spec.batch_size]
 
 
 def to_image_range(pixels: np.ndarray, spec: SystemSpec, dtype: str = "float32") -> np.ndarray:
@@ -188,7 +178,7 @@ def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
 
 
 def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:
-    """Choose the training images, else the test images, else the only IDX file of images."""
+    """Return the training images, else the test images, else the only IDX file of images."""
     found: dict[str, Path] = {}
     for path in files:
         if array_files.is_idx_name(path):

@@ -20,15 +20,16 @@ class MismatchError(AssertionError):
     """Two things that should agree do not; the message says which, where and by how much."""
 
 
-def relative_l2(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Return ‖actual - expected‖ / ‖expected‖, in float64; 0 where both are zero.
+def relative_l2(actual: np.ndarray, expected: np.ndarray, scale: np.ndarray | None = None) -> float:
+    """Return ‖actual - expected‖ / ‖scale‖, in float64; 0 where the difference is zero.
 
-    nan where either holds a nan or an infinity.
+    The scale is `expected` where none is given. nan where either holds a nan or an infinity.
     """
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
         return float("nan")
-    difference, size = np.linalg.norm(actual - expected), np.linalg.norm(expected)
+    scale = expected if scale is None else np.asarray(scale, np.float64)
+    difference, size = np.linalg.norm(actual - expected), np.linalg.norm(scale)
     if difference == 0.0:
         return 0.0
     return float(difference / size) if size else float("inf")

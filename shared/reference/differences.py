@@ -102,16 +102,6 @@ def _differences(actual: Arrays, expected: Arrays, scales: dict[str, str]) -> di
     for name, array in expected.items():
         if name.endswith("_optimizer/step"):
             found[name] = 0.0 if np.array_equal(actual[name], array) else np.inf
-        elif name in scales:
-            found[name] = _relative_to(actual[name], array, expected[scales[name]])
         else:
-            found[name] = relative_l2(actual[name], array)
+            found[name] = relative_l2(actual[name], array, expected[scales.get(name, name)])
     return found
-
-
-def _relative_to(actual: np.ndarray, expected: np.ndarray, scale: np.ndarray) -> float:
-    difference = np.linalg.norm(np.asarray(actual, np.float64) - expected)
-    size = np.linalg.norm(np.asarray(scale, np.float64))
-    if not np.isfinite(difference):
-        return float("nan")
-    return float(difference / size) if size else float("inf") if difference else 0.0

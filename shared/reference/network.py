@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -88,18 +89,13 @@ def _forward_layer(
     layer: Layer, x: Array, p: Arrays, conventions: Conventions
 ) -> tuple[Array, Saved]:
     match layer.kind:
-        case "conv":
-            kernel = _arranged(p["kernel"], conventions.conv_kernel)
-            alignment = conventions.padding_alignment
-            y, saved = functions.conv_forward(x, kernel, layer.stride, layer.padding, alignment)
-            return y + p.get("bias", 0.0), (saved, conventions.conv_kernel)
-        case "conv_transpose":
-            kernel = _arranged(p["kernel"], conventions.conv_transpose_kernel)
-            alignment = conventions.padding_alignment
-            y, saved = functions.conv_transpose_forward(
-                x, kernel, layer.stride, layer.padding, alignment
-            )
-            return y + p.get("bias", 0.0), (saved, conventions.conv_transpose_kernel)
+        case "conv" | "conv_transpose":
+            is_conv = layer.kind == "conv"
+            run = functions.conv_forward if is_conv else functions.conv_transpose_forward
+            arrangement = conventions.conv_kernel if is_conv else conventions.conv_transpose_kernel
+            kernel = _arranged(p["kernel"], arrangement)
+            y, saved = run(x, kernel, layer.stride, layer.padding, conventions.padding_alignment)
+            return y + p.get("bias", 0.0), (saved, arrangement)
         case "dense":
             return functions.dense_forward(x, p["kernel"], p["bias"])
         case "relu":
@@ -118,30 +114,30 @@ def _forward_layer(
     raise ValueError(f"unknown kind of layer {layer.kind!r}")
 
 
+_BACKWARD: dict[str, Callable[..., Any]] = {
+    "conv": functions.conv_backward,
+    "conv_transpose": functions.conv_transpose_backward,
+    "relu": functions.relu_backward,
+    "leaky_relu": functions.leaky_relu_backward,
+    "tanh": functions.tanh_backward,
+    "sigmoid": functions.sigmoid_backward,
+    "flatten": functions.flatten_backward,
+    "reshape": functions.reshape_backward,
+}
+
+
 def _backward_layer(layer: Layer, saved: Saved, dy: Array) -> tuple[Array, tuple[Array, ...]]:
-    match layer.kind:
-        case "conv":
-            dx, dkernel = functions.conv_backward(saved[0], dy)
-            rest = [_arranged(dkernel, saved[1]), *_bias_gradient(layer, dy)]
-        case "conv_transpose":
-            dx, dkernel = functions.conv_transpose_backward(saved[0], dy)
-            rest = [_arranged(dkernel, saved[1]), *_bias_gradient(layer, dy)]
-        case "dense":
-            dx, *rest = functions.dense_backward(saved, dy)
-        case "batch_norm":
-            dx, *rest = _batch_norm_backward(saved, dy)
-        case "relu":
-            dx, rest = functions.relu_backward(saved, dy), []
-        case "leaky_relu":
-            dx, rest = functions.leaky_relu_backward(saved, dy), []
-        case "tanh":
-            dx, rest = functions.tanh_backward(saved, dy), []
-        case "sigmoid":
-            dx, rest = functions.sigmoid_backward(saved, dy), []
-        case "flatten":
-            dx, rest = functions.flatten_backward(saved, dy), []
-        case _:
-            dx, rest = functions.reshape_backward(saved, dy), []
+    """Return the gradients of the input and of the trainable parameters."""
+    if layer.kind == "batch_norm":
+        dx, *rest = _batch_norm_backward(saved, dy)
+    elif layer.kind == "dense":
+        dx, *rest = functions.dense_backward(saved, dy)
+    elif layer.kind in ("conv", "conv_transpose"):
+        dx, dkernel = _BACKWARD[layer.kind](saved[0], dy)
+        has_bias = any(p.name == "bias" for p in layer.parameters)
+        rest = [_arranged(dkernel, saved[1]), *([dy.sum(axis=(0, 1, 2))] if has_bias else [])]
+    else:
+        dx, rest = _BACKWARD[layer.kind](saved, dy), []
     return dx, tuple(rest)
 
 
@@ -153,12 +149,6 @@ def _arranged(kernel: Array, arrangement: str) -> Array:
         case "transposed":
             return kernel.swapaxes(0, 1)
     return kernel
-
-
-def _bias_gradient(layer: Layer, dy: Array) -> list[Array]:
-    """Return the gradient of a convolution's bias, if it has one."""
-    has_bias = any(p.name == "bias" for p in layer.parameters)
-    return [dy.sum(axis=(0, 1, 2))] if has_bias else []
 
 
 def _batch_norm(

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from shared.spec import LOSS_NAMES, SYSTEMS, GeneratorBatch, SystemSpec
-from shared.spec.compute import Compute
-from shared.spec.replicas import BATCH_NORMS, BatchNormKind, check_replicas
+from shared.spec.compute import BATCH_NORMS, BatchNormKind, Compute, check_replicas
 from shared.spec.streams import MAXIMUM_SEED
 
 GENERATOR_BATCHES = {name.replace("_", "-"): name for name in get_args(GeneratorBatch)}
@@ -50,7 +49,7 @@ class TrainingOptions:
 
     `data` is a path, or None for scikit-learn's digits. `out` is the folder of the run;
     `checkpoint_every` and `sample_every` count steps; `tensorboard` adds an event file to the
-    folder. `devices`, `batch_norm`: see `shared.spec.replicas`; `wait_limit` is in seconds.
+    folder. `devices`, `batch_norm`: see `shared.spec.compute`; `wait_limit` is in seconds.
     `keep_checkpoints` is how many of the newest stay, ALL_CHECKPOINTS for all; `config` is what
     the folder's config.toml holds, empty for no such file. Raises ValueError for a number out of
     range.

@@ -129,7 +129,7 @@ class RunProcess:
         self.restored = checkpoint.arrays if checkpoint else None
         self.start: int = checkpoint.progress["step"] if checkpoint else 0
         images = self._dataset.images
-        self._batches = Batches(images, spec, spec.batch_size, options.seed, options.dtype)
+        self._batches = Batches(images, spec, options.seed, options.dtype)
         self._processes = processes
         self._final_step = options.steps - 1
 

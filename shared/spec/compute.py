@@ -3,19 +3,26 @@
 Precisions: float32 computes every product in float32. tf32: convolutions and matrix products of an
 NVIDIA GPU with 10 bits of mantissa. bfloat16: activations and products with 8 bits; batch
 statistics, losses, weights and optimizer stay in float32.
+
+Devices: each is given its slice of the same batches that one device would train on, so that their
+number changes where a step is computed and nothing else.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
-from shared.spec.replicas import check_replicas
+import numpy as np
+
 from shared.spec.systems import SystemSpec
-
-__all__ = ["DTYPES", "PRECISIONS", "Compute", "resolve", "uses_gpu"]
 
 DTYPES = ("float32", "float64")
 PRECISIONS = ("float32", "tf32", "bfloat16")
+BatchNormKind = Literal["global", "per-replica"]
+BATCH_NORMS: tuple[BatchNormKind, ...] = get_args(BatchNormKind)
+"""global: the statistics of the global batch, the same numbers on any number of devices.
+per-replica: each device normalises by its own slice; running statistics are the devices' mean."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +30,8 @@ class Compute:
     """How a training state computes, in no framework's terms.
 
     `dtype`: of weights and optimizer, one of DTYPES. `precision`: one of PRECISIONS. `mode`: one of
-    the framework's MODES, None for its usual one. `device`: cpu, gpu or auto. `devices` and
-    `batch_norm`: see `shared.spec.replicas`. `fast`: with what the framework's `fast.py` replaces.
+    the framework's MODES, None for its usual one. `device`: cpu, gpu or auto. `devices`: how
+    many of them. `batch_norm`: one of BATCH_NORMS. `fast`: with what `fast.py` replaces.
     """
 
     dtype: str = "float32"
@@ -84,3 +91,39 @@ def _check_precision(compute: Compute, spec: SystemSpec, on_gpu: bool) -> None:
             "bce_probs needs probabilities near 1, which bfloat16 rounds to 1; "
             "expected precision float32, or another loss such as bce"
         )
+
+
+def check_replicas(spec: SystemSpec, devices: int, batch_norm: str) -> None:
+    """Raise ValueError unless the system's batches can be trained on so many devices."""
+    if devices < 1:
+        raise ValueError(f"--devices must be at least 1, received {devices}")
+    if batch_norm not in BATCH_NORMS:
+        expected = " or ".join(BATCH_NORMS)
+        raise ValueError(f"--batch-norm must be {expected}, received {batch_norm!r}")
+    if spec.batch_size % devices:
+        raise ValueError(
+            f"--batch-size {spec.batch_size} cannot be divided among --devices {devices}; "
+            f"use a multiple of {devices}"
+        )
+    if batch_norm == "per-replica" and spec.batch_size < 2 * devices:
+        raise ValueError(
+            f"--batch-norm per-replica needs 2 images on each device, because batch normalisation "
+            f"needs a variance; --batch-size {spec.batch_size} on --devices {devices} leaves 1"
+        )
+
+
+def rows_of_replica(array: np.ndarray, batches: int, devices: int, replica: int) -> np.ndarray:
+    """Return one device's rows of `batches` batches that lie one after another in `array`.
+
+    Of each batch of B rows, those from replica · B/devices on, B/devices of them. Raises
+    ValueError if B is not a multiple of `devices`.
+
+    >>> rows_of_replica(np.arange(8), batches=2, devices=2, replica=1)
+    array([2, 3, 6, 7])
+    """
+    if len(array) % (batches * devices):
+        raise ValueError(
+            f"{len(array)} rows cannot be divided into {batches} batches on {devices} devices"
+        )
+    parts = array.reshape(batches, devices, -1, *array.shape[1:])[:, replica]
+    return parts.reshape(-1, *array.shape[1:])

@@ -120,7 +120,7 @@ class Experiment:
         if spec.batch_size < 2:
             raise ValueError(f"the batch size must be at least 2, received {spec.batch_size}")
         self.spec, self.steps, self.seed, self.dtype = spec, steps, seed, dtype
-        self._batches = Batches(images, spec, spec.batch_size, seed, dtype)
+        self._batches = Batches(images, spec, seed, dtype)
 
     def start(self, trainer: Implementation) -> State:
         """Return a trainer's state before the first step."""
