@@ -32,11 +32,6 @@ def activations(
     return found
 
 
-def _keep(
-    found: dict[str, Tensor],
-    name: str,
-    layer: Callable[..., Tensor],
-    x: Tensor,
-) -> Tensor:
+def _keep(found: dict[str, Tensor], name: str, layer: Callable[..., Tensor], x: Tensor) -> Tensor:
     found[name] = layer(x)
     return found[name]

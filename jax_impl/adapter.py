@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jax import Array as Tensor
 
-from shared.interface import METRIC_NAMES, LossValues, split_labels
+from shared.interface import METRIC_NAMES, Array, Arrays, LossValues, split_labels
 from shared.spec import AdamSpec, NetworkName, SystemSpec, check_loss
 from shared.spec.compute import Compute
 
@@ -58,7 +58,7 @@ class JaxImplementation:
         self.compute = Compute(device=device, **compute)
 
     def loss(
-        self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
+        self, loss: str, real_scores: Array, fake_scores: Array, **labels: float
     ) -> LossValues:
         """Return the loss called `loss` and its gradients, in the inputs' dtype."""
         functions = LOSSES[check_loss(loss)]
@@ -81,25 +81,21 @@ class JaxImplementation:
                 spec, replace(self.compute, dtype=dtype), seed=seed
             )
 
-    def generate(
-        self, state: TrainState, latents: np.ndarray, *, training: bool = False
-    ) -> np.ndarray:
+    def generate(self, state: TrainState, latents: Array, *, training: bool = False) -> Array:
         """Return images [batch, height, width, channels]; the state does not change."""
         with _x64(state.compute.dtype):
             values = latents_to_device(state, latents)
             return images_to_numpy(train.generate(state, values, training=training))
 
-    def discriminate(
-        self, state: TrainState, images: np.ndarray, *, training: bool = False
-    ) -> np.ndarray:
+    def discriminate(self, state: TrainState, images: Array, *, training: bool = False) -> Array:
         """Return scores [batch]; the state does not change."""
         with _x64(state.compute.dtype):
             values = images_to_device(state, images)
             return np.array(train.discriminate(state, values, training=training))
 
     def activations(
-        self, state: TrainState, network: NetworkName, inputs: np.ndarray, *, training: bool = False
-    ) -> dict[str, np.ndarray]:
+        self, state: TrainState, network: NetworkName, inputs: Array, *, training: bool = False
+    ) -> Arrays:
         """Return what each layer makes of the inputs, by its name; the state does not change."""
         to_device = latents_to_device if network == "generator" else images_to_device
         with _x64(state.compute.dtype):
@@ -107,18 +103,14 @@ class JaxImplementation:
             found = activations(state, network, values, training=training)
             return {name: np.array(x) for name, x in found.items()}
 
-    def gradients(
-        self, state: TrainState, real_images: np.ndarray, latents: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def gradients(self, state: TrainState, real_images: Array, latents: Array) -> Arrays:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
         with _x64(state.compute.dtype):
             batches = batches_to_devices(state, real_images, latents)
             gradients = _gradients(state.settings, state.arrays, *batches)
             return checkpoint.export_gradients(state, gradients)
 
-    def train_step(
-        self, state: TrainState, real_images: np.ndarray, latents: np.ndarray
-    ) -> dict[str, float]:
+    def train_step(self, state: TrainState, real_images: Array, latents: Array) -> dict[str, float]:
         """Make one training step and return its losses; the state moves."""
         with _x64(state.compute.dtype):
             batches = batches_to_devices(state, real_images, latents)
@@ -127,14 +119,8 @@ class JaxImplementation:
             return {name: float(metrics[name]) for name in METRIC_NAMES}
 
     def adam(
-        self,
-        parameter: np.ndarray,
-        gradient: np.ndarray,
-        m: np.ndarray,
-        v: np.ndarray,
-        step: int,
-        settings: AdamSpec,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self, parameter: Array, gradient: Array, m: Array, v: Array, step: int, settings: AdamSpec
+    ) -> tuple[Array, Array, Array]:
         """Return the parameter and both moments after update number `step` (the first is 1)."""
         with _x64(str(parameter.dtype)):
             network = nnx.Dict(parameter=nnx.Param(jnp.asarray(parameter)))
@@ -149,12 +135,12 @@ class JaxImplementation:
             first, second, third = (np.array(array[...]) for array in after)
             return first, second, third
 
-    def export_state(self, state: TrainState) -> dict[str, np.ndarray]:
+    def export_state(self, state: TrainState) -> Arrays:
         """Return weights, BN statistics, Adam moments and counters by canonical name."""
         with _x64(state.compute.dtype):
             return checkpoint.export_state(state)
 
-    def import_state(self, state: TrainState, arrays: dict[str, np.ndarray]) -> None:
+    def import_state(self, state: TrainState, arrays: Arrays) -> None:
         """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
         with _x64(state.compute.dtype):
             checkpoint.import_state(state, arrays)

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Sharding
 
-from shared.interface import check_arrays
+from shared.interface import Arrays, check_arrays
 from shared.spec import NETWORKS, AdamSpec, NetworkName, SystemSpec, optimizer_name, state_shapes
 from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
@@ -22,11 +22,7 @@ from .state import Modules, TrainState, check_compute, choose_layers, select_dev
 
 
 def create_train_state(
-    spec: SystemSpec,
-    compute: Compute | None = None,
-    *,
-    seed: int = 0,
-    arrays: dict[str, np.ndarray] | None = None,
+    spec: SystemSpec, compute: Compute | None = None, *, seed: int = 0, arrays: Arrays | None = None
 ) -> TrainState:
     """Return a state with these arrays, or a fresh one with the weights that `seed` stands for.
 
@@ -58,7 +54,7 @@ def _create_modules(
     )
 
 
-def export_state(state: TrainState) -> dict[str, np.ndarray]:
+def export_state(state: TrainState) -> Arrays:
     """Return weights, BN statistics, Adam moments and counters by canonical name."""
     variables = _variables(state.settings.merge(state.arrays))
     arrays = {name: np.array(variables[name][...]) for name in state_shapes(state.spec)}
@@ -66,7 +62,7 @@ def export_state(state: TrainState) -> dict[str, np.ndarray]:
     return arrays | steps
 
 
-def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> None:
+def import_state(state: TrainState, arrays: Arrays) -> None:
     """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
     check_arrays(arrays, state_shapes(state.spec), "the state")
     modules = state.settings.merge(state.arrays)
@@ -84,11 +80,9 @@ def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> None:
     state.arrays = modules.arrays()
 
 
-def export_gradients(
-    state: TrainState, gradients: dict[NetworkName, nnx.State]
-) -> dict[str, np.ndarray]:
+def export_gradients(state: TrainState, gradients: dict[NetworkName, nnx.State]) -> Arrays:
     """Return the gradients of each network's parameters, in their order, by canonical name."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: Arrays = {}
     for network in NETWORKS:
         for name, parameter in state.spec.parameters(network).items():
             if parameter.trainable:

@@ -45,11 +45,7 @@ def connect(wait_limit: float) -> None:
                 f"({error.strerror}); choose another one for all processes"
             ) from error
     jax.distributed.initialize(
-        address,
-        hosts(),
-        process,
-        initialization_timeout=limit,
-        heartbeat_timeout_seconds=limit,
+        address, hosts(), process, initialization_timeout=limit, heartbeat_timeout_seconds=limit
     )
 
 

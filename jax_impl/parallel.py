@@ -15,6 +15,8 @@ import numpy as np
 from jax import Array as Tensor
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
+from shared.interface import Array
+
 from . import cluster, layers
 
 AXIS = "replicas"
@@ -63,7 +65,7 @@ def sharded(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
-def put(array: np.ndarray, place: jax.Device | Sharding) -> jax.Array:
+def put(array: Array, place: jax.Device | Sharding) -> jax.Array:
     """Return an array, which every host has whole, on the devices."""
     if isinstance(place, NamedSharding):
         return jax.make_array_from_callback(array.shape, place, lambda index: array[index])

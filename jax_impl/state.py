@@ -12,6 +12,7 @@ from flax import nnx
 from jax import Array as Tensor
 from jax.sharding import Mesh, Sharding
 
+from shared.interface import Array
 from shared.spec import AdamSpec, NetworkName, SystemSpec
 from shared.spec.compute import Compute, resolve, uses_gpu
 
@@ -130,7 +131,7 @@ def choose_layers(compute: Compute) -> Layers:
 
 
 def batches_to_devices(
-    state: TrainState, real_images: np.ndarray, latents: np.ndarray
+    state: TrainState, real_images: Array, latents: Array
 ) -> tuple[Tensor, Tensor]:
     """Return a step's NumPy batches as `train_step` takes them, sharded among the devices."""
     if state.mesh is None:
@@ -140,21 +141,21 @@ def batches_to_devices(
     return parallel.put(images, place), parallel.put(rows, place)
 
 
-def images_to_device(state: TrainState, images: np.ndarray) -> Tensor:
+def images_to_device(state: TrainState, images: Array) -> Tensor:
     """Return NumPy images NHWC as `discriminate` takes them, whole on the first device."""
     return _to_device(state, images)
 
 
-def latents_to_device(state: TrainState, latents: np.ndarray) -> Tensor:
+def latents_to_device(state: TrainState, latents: Array) -> Tensor:
     """Return NumPy latents [batch, latent_dim] as `generate` takes them, on the first device."""
     return _to_device(state, latents)
 
 
-def _to_device(state: TrainState, array: np.ndarray) -> Tensor:
+def _to_device(state: TrainState, array: Array) -> Tensor:
     return parallel.put(array.astype(state.dtype, copy=False), state.device)
 
 
-def images_to_numpy(images: Tensor) -> np.ndarray:
+def images_to_numpy(images: Tensor) -> Array:
     """Return images as NumPy NHWC."""
     return np.array(images)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from shared.interface import Array
 from shared.studies.accuracy_sweep import OURS, WRITTEN_OUT, Formula, Results, make_formulas
 
 from .losses import LOSSES
@@ -38,7 +39,7 @@ FUNCTIONS: dict[tuple[str, str], Function] = {
 }
 
 
-def _run(compiled: bool, function: Function, x: np.ndarray, target: float, dtype: str) -> Results:
+def _run(compiled: bool, function: Function, x: Array, target: float, dtype: str) -> Results:
     def both(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
         values, backward = jax.vjp(lambda s: function(s, target).astype(s.dtype), scores)
         return values, backward(jnp.ones_like(values))[0]

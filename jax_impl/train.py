@@ -9,11 +9,11 @@ from functools import partial
 import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 from jax import Array as Tensor
 
+from shared.interface import Array
 from shared.run.command import run_training
 from shared.run.console import leave_others
 from shared.run.options import TrainingOptions
@@ -181,7 +181,7 @@ def fit(state: TrainState, run: RunProcess) -> None:
             run.save_checkpoint(step, export_state(state))
 
 
-def _samples(state: TrainState, run: RunProcess) -> np.ndarray:
+def _samples(state: TrainState, run: RunProcess) -> Array:
     return images_to_numpy(generate(state, latents_to_device(state, run.sample_latents)))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shared.interface import LossValues, split_labels
+from shared.interface import Array, Arrays, LossValues, split_labels
 from shared.spec import AdamSpec, NetworkName, SystemSpec, check_loss
 from shared.spec.compute import Compute
 
@@ -42,7 +42,7 @@ class PyTorchImplementation:
         self.compute = Compute(device=device, **compute)
 
     def loss(
-        self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
+        self, loss: str, real_scores: Array, fake_scores: Array, **labels: float
     ) -> LossValues:
         """Return the loss called `loss` and its gradients, in the inputs' dtype."""
         functions = LOSSES[check_loss(loss)]
@@ -60,54 +60,40 @@ class PyTorchImplementation:
         """Return a fresh training state with the weights that `seed` stands for."""
         return checkpoint.create_train_state(spec, replace(self.compute, dtype=dtype), seed=seed)
 
-    def generate(
-        self, state: TrainState, latents: np.ndarray, *, training: bool = False
-    ) -> np.ndarray:
+    def generate(self, state: TrainState, latents: Array, *, training: bool = False) -> Array:
         """Return images [batch, height, width, channels]; the state does not change."""
         images = train.generate(state, latents_to_device(state, latents), training=training)
         return images_to_numpy(images)
 
-    def discriminate(
-        self, state: TrainState, images: np.ndarray, *, training: bool = False
-    ) -> np.ndarray:
+    def discriminate(self, state: TrainState, images: Array, *, training: bool = False) -> Array:
         """Return scores [batch]; the state does not change."""
         values = images_to_device(state, images)
         return train.discriminate(state, values, training=training).cpu().numpy()
 
     def activations(
-        self, state: TrainState, network: NetworkName, inputs: np.ndarray, *, training: bool = False
-    ) -> dict[str, np.ndarray]:
+        self, state: TrainState, network: NetworkName, inputs: Array, *, training: bool = False
+    ) -> Arrays:
         """Return what each layer makes of the inputs, by its name; the state does not change."""
         to_device = latents_to_device if network == "generator" else images_to_device
         found = activations(state, network, to_device(state, inputs), training=training)
         return {name: x.cpu().numpy() for name, x in found.items()}
 
-    def gradients(
-        self, state: TrainState, real_images: np.ndarray, latents: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def gradients(self, state: TrainState, real_images: Array, latents: Array) -> Arrays:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
         scratch = copy.deepcopy(state)
         batches = batches_to_devices(scratch, real_images, latents)
         _, gradients = train.compute_step(scratch, *batches)
         return checkpoint.export_gradients(scratch, gradients)
 
-    def train_step(
-        self, state: TrainState, real_images: np.ndarray, latents: np.ndarray
-    ) -> dict[str, float]:
+    def train_step(self, state: TrainState, real_images: Array, latents: Array) -> dict[str, float]:
         """Make one training step and return its losses; the state moves."""
         batches = batches_to_devices(state, real_images, latents)
         metrics = train.train_step(state, *batches)
         return {name: float(value) for name, value in metrics.items()}
 
     def adam(
-        self,
-        parameter: np.ndarray,
-        gradient: np.ndarray,
-        m: np.ndarray,
-        v: np.ndarray,
-        step: int,
-        settings: AdamSpec,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self, parameter: Array, gradient: Array, m: Array, v: Array, step: int, settings: AdamSpec
+    ) -> tuple[Array, Array, Array]:
         """Return the parameter and both moments after update number `step` (the first is 1)."""
         held = torch.nn.ParameterList([torch.nn.Parameter(_to_tensor(parameter))])
         optimizer = create_adam(held, settings)
@@ -122,11 +108,11 @@ class PyTorchImplementation:
         tensors = (held[0].detach(), after["exp_avg"], after["exp_avg_sq"])
         return tensors[0].numpy(), tensors[1].numpy(), tensors[2].numpy()
 
-    def export_state(self, state: TrainState) -> dict[str, np.ndarray]:
+    def export_state(self, state: TrainState) -> Arrays:
         """Return weights, BN statistics, Adam moments and counters by canonical name."""
         return checkpoint.export_state(state)
 
-    def import_state(self, state: TrainState, arrays: dict[str, np.ndarray]) -> None:
+    def import_state(self, state: TrainState, arrays: Arrays) -> None:
         """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
         checkpoint.import_state(state, arrays)
 
@@ -135,14 +121,14 @@ class PyTorchImplementation:
         synchronize(state)
 
 
-def _to_tensor(array: np.ndarray) -> Tensor:
+def _to_tensor(array: Array) -> Tensor:
     """Copy an array; one of dtype bfloat16 (of ml_dtypes, which torch does not know) bit by bit."""
     if array.dtype.name == "bfloat16":
         return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
     return torch.tensor(array)
 
 
-def _to_numpy(tensor: Tensor, dtype: np.dtype) -> np.ndarray:
+def _to_numpy(tensor: Tensor, dtype: np.dtype) -> Array:
     """Return a tensor as an array of its own dtype, which the caller gives as NumPy's."""
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(dtype)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shared.interface import check_arrays
+from shared.interface import Array, Arrays, check_arrays
 from shared.spec import (
     NETWORKS,
     NetworkName,
@@ -28,11 +28,7 @@ _BATCH_NORM_NAMES = {"scale": "weight", "mean": "running_mean", "var": "running_
 
 
 def create_train_state(
-    spec: SystemSpec,
-    compute: Compute | None = None,
-    *,
-    seed: int = 0,
-    arrays: dict[str, np.ndarray] | None = None,
+    spec: SystemSpec, compute: Compute | None = None, *, seed: int = 0, arrays: Arrays | None = None
 ) -> TrainState:
     """Return a state with these arrays, or a fresh one with the weights that `seed` stands for.
 
@@ -63,9 +59,9 @@ def create_train_state(
     return state
 
 
-def export_state(state: TrainState) -> dict[str, np.ndarray]:
+def export_state(state: TrainState) -> Arrays:
     """Return weights, BN statistics, Adam moments and counters by canonical name."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: Arrays = {}
     pixels = flattened_pixels(state.spec)
     for network in NETWORKS:
         if state.compute.batch_norm == "per-replica" and state.compute.devices > 1:
@@ -83,7 +79,7 @@ def export_state(state: TrainState) -> dict[str, np.ndarray]:
     return {name: arrays[name] for name in state_shapes(state.spec)}
 
 
-def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> None:
+def import_state(state: TrainState, arrays: Arrays) -> None:
     """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
     check_arrays(arrays, state_shapes(state.spec), "the state")
     pixels = flattened_pixels(state.spec)
@@ -110,11 +106,9 @@ def _counter(optimizer: torch.optim.Adam, parameter: Tensor) -> Tensor:
     return torch.zeros((), dtype=torch.float32, device=place)
 
 
-def export_gradients(
-    state: TrainState, gradients: dict[NetworkName, list[Tensor]]
-) -> dict[str, np.ndarray]:
+def export_gradients(state: TrainState, gradients: dict[NetworkName, list[Tensor]]) -> Arrays:
     """Return the gradients of each network's parameters, in their order, by canonical name."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: Arrays = {}
     pixels = flattened_pixels(state.spec)
     for network in NETWORKS:
         module = state.network(network)
@@ -127,7 +121,7 @@ def export_gradients(
     return arrays
 
 
-def to_canonical(tensor: Tensor, pixels: Pixels | None = None) -> np.ndarray:
+def to_canonical(tensor: Tensor, pixels: Pixels | None = None) -> Array:
     """Return a tensor of a layer, or a moment of it, as an array in the canonical layout.
 
     `pixels`: what `flattened_pixels` has for the parameter.
@@ -146,7 +140,7 @@ def to_canonical(tensor: Tensor, pixels: Pixels | None = None) -> np.ndarray:
     return np.array(values.numpy(), order="C")
 
 
-def to_native(array: np.ndarray, pixels: Pixels | None = None) -> Tensor:
+def to_native(array: Array, pixels: Pixels | None = None) -> Tensor:
     """Return an array in the canonical layout as a tensor in PyTorch's; undoes `to_canonical`."""
     values = torch.from_numpy(np.array(array))
     if pixels:

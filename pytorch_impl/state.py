@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from shared.interface import Array
 from shared.spec import NetworkName, SystemSpec
 from shared.spec.compute import Compute, resolve, rows_of_replica, uses_gpu
 
@@ -91,7 +92,7 @@ def choose_layers(compute: Compute) -> Layers:
 
 
 def batches_to_devices(
-    state: TrainState, real_images: np.ndarray, latents: np.ndarray
+    state: TrainState, real_images: Array, latents: Array
 ) -> tuple[Tensor, Tensor]:
     """Return a step's NumPy batches as `train_step` takes them, sharded among the devices."""
     spec, devices, replica = state.spec, state.compute.devices, process_number()
@@ -100,22 +101,22 @@ def batches_to_devices(
     return images_to_device(state, images), latents_to_device(state, rows)
 
 
-def images_to_device(state: TrainState, images: np.ndarray) -> Tensor:
+def images_to_device(state: TrainState, images: Array) -> Tensor:
     """Return NumPy images NHWC as `discriminate` takes them, whole on the first device."""
     # A permuted view of NHWC memory is a channels_last NCHW tensor: nothing is moved.
     return _to_device(state, images).permute(0, 3, 1, 2)
 
 
-def latents_to_device(state: TrainState, latents: np.ndarray) -> Tensor:
+def latents_to_device(state: TrainState, latents: Array) -> Tensor:
     """Return NumPy latents [batch, latent_dim] as `generate` takes them, on the first device."""
     return _to_device(state, latents)
 
 
-def _to_device(state: TrainState, array: np.ndarray) -> Tensor:
+def _to_device(state: TrainState, array: Array) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(state.device, state.dtype)
 
 
-def images_to_numpy(images: Tensor) -> np.ndarray:
+def images_to_numpy(images: Tensor) -> Array:
     """Return images as NumPy NHWC."""
     return np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy())
 

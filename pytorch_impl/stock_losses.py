@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shared.interface import Array
 from shared.studies.accuracy_sweep import OURS, WRITTEN_OUT, Formula, Results, make_formulas
 
 from .losses import LOSSES
@@ -41,7 +41,7 @@ FUNCTIONS: dict[tuple[str, str], Function] = {
 }
 
 
-def _eager(function: Function, x: np.ndarray, target: float, dtype: str) -> Results:
+def _eager(function: Function, x: Array, target: float, dtype: str) -> Results:
     scores = torch.tensor(x, dtype=getattr(torch, dtype), requires_grad=True)
     values = function(scores, target).to(scores.dtype)
     (gradients,) = torch.autograd.grad(values, scores, torch.ones_like(values))

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from shared.interface import Array
 from shared.run.command import run_training
 from shared.run.options import TrainingOptions
 from shared.run.training import RunProcess, open_run
@@ -20,13 +20,7 @@ from . import cluster, parallel
 from .checkpoint import create_train_state, export_state, import_state
 from .fast import CapturedStep, in_one_pass
 from .losses import LOSSES
-from .state import (
-    TrainState,
-    batches_to_devices,
-    images_to_numpy,
-    latents_to_device,
-    select_device,
-)
+from .state import TrainState, batches_to_devices, images_to_numpy, latents_to_device, select_device
 
 Gradients = dict[NetworkName, list[Tensor]]
 
@@ -182,7 +176,7 @@ def fit(state: TrainState, run: RunProcess) -> None:
             run.save_checkpoint(step, export_state(state))
 
 
-def _samples(state: TrainState, run: RunProcess) -> np.ndarray:
+def _samples(state: TrainState, run: RunProcess) -> Array:
     return images_to_numpy(generate(state, latents_to_device(state, run.sample_latents)))
 
 

@@ -28,6 +28,8 @@ _KNOWN = {
 # What else an implementation may be called, wherever one is named.
 _ALIASES = {"torch": "pytorch", "reference": "shared.reference.adapter"}
 
+Array = np.ndarray  # a framework's own is called Tensor everywhere
+Arrays = dict[str, Array]
 State = Any  # an implementation's own training state; opaque to everybody else
 
 
@@ -39,11 +41,11 @@ class LossValues:
     they are taken with respect to.
     """
 
-    discriminator: np.ndarray
-    generator: np.ndarray
-    discriminator_real_gradient: np.ndarray
-    discriminator_fake_gradient: np.ndarray
-    generator_fake_gradient: np.ndarray
+    discriminator: Array
+    generator: Array
+    discriminator_real_gradient: Array
+    discriminator_fake_gradient: Array
+    generator_fake_gradient: Array
 
 
 class MissingFrameworkError(ImportError):
@@ -56,7 +58,7 @@ class Implementation(Protocol):
     name: str
 
     def loss(
-        self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
+        self, loss: str, real_scores: Array, fake_scores: Array, **labels: float
     ) -> LossValues:
         """Return the loss called `loss` and its gradients, in the inputs' dtype.
 
@@ -68,31 +70,25 @@ class Implementation(Protocol):
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> State:
         """Return a fresh training state with the weights that `seed` stands for."""
 
-    def generate(self, state: State, latents: np.ndarray, *, training: bool = False) -> np.ndarray:
+    def generate(self, state: State, latents: Array, *, training: bool = False) -> Array:
         """Return images [batch, height, width, channels]; the state does not change.
 
         `training` normalises by the batch's statistics instead of the running ones.
         """
 
-    def discriminate(
-        self, state: State, images: np.ndarray, *, training: bool = False
-    ) -> np.ndarray:
+    def discriminate(self, state: State, images: Array, *, training: bool = False) -> Array:
         """Return scores [batch]; the state does not change."""
 
-    def gradients(
-        self, state: State, real_images: np.ndarray, latents: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def gradients(self, state: State, real_images: Array, latents: Array) -> Arrays:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
 
-    def train_step(
-        self, state: State, real_images: np.ndarray, latents: np.ndarray
-    ) -> dict[str, float]:
+    def train_step(self, state: State, real_images: Array, latents: Array) -> dict[str, float]:
         """Make one training step and return its losses; the state moves."""
 
-    def export_state(self, state: State) -> dict[str, np.ndarray]:
+    def export_state(self, state: State) -> Arrays:
         """Return weights, BN statistics, Adam moments and counters by canonical name."""
 
-    def import_state(self, state: State, arrays: dict[str, np.ndarray]) -> None:
+    def import_state(self, state: State, arrays: Arrays) -> None:
         """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
 
     def synchronize(self, state: State) -> None:
@@ -103,8 +99,8 @@ class ActivationsProtocol(Protocol):
     """What an implementation may offer besides, so that a difference is found layer by layer."""
 
     def activations(
-        self, state: State, network: NetworkName, inputs: np.ndarray, *, training: bool = False
-    ) -> dict[str, np.ndarray]:
+        self, state: State, network: NetworkName, inputs: Array, *, training: bool = False
+    ) -> Arrays:
         """Return what each layer makes of the inputs, by its name; the state does not change.
 
         Layers are those of `SystemSpec.layers`, images NHWC; any of them may be left out.
@@ -115,14 +111,8 @@ class AdamProtocol(Protocol):
     """What an optimizer alone may offer: a partial implementation with nothing else."""
 
     def adam(
-        self,
-        parameter: np.ndarray,
-        gradient: np.ndarray,
-        m: np.ndarray,
-        v: np.ndarray,
-        step: int,
-        settings: AdamSpec,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self, parameter: Array, gradient: Array, m: Array, v: Array, step: int, settings: AdamSpec
+    ) -> tuple[Array, Array, Array]:
         """Return the parameter and both moments after update number `step` (the first is 1)."""
 
 
@@ -194,9 +184,7 @@ def split_labels(labels: dict[str, float]) -> tuple[dict[str, float], dict[str, 
     return discriminator, generator
 
 
-def check_arrays(
-    arrays: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]], what: str
-) -> None:
+def check_arrays(arrays: Arrays, expected: dict[str, tuple[int, ...]], what: str) -> None:
     """Raise ValueError unless `arrays` holds exactly the expected names and shapes."""
     missing = [name for name in expected if name not in arrays]
     unexpected = [name for name in arrays if name not in expected]

@@ -25,6 +25,7 @@ from shared.files.recording import (
     check_layout,
     write_recording,
 )
+from shared.interface import Array
 
 __all__ = ["Recorder", "RecordingError"]
 
@@ -92,7 +93,7 @@ class Recorder:
             self.close()
 
 
-def _to_numpy(name: str, value: Any) -> tuple[np.ndarray, str]:
+def _to_numpy(name: str, value: Any) -> tuple[Array, str]:
     """Return a copy of a tensor in C order and the name of its own dtype."""
     if isinstance(value, bool | int | float):
         array, dtype = np.array(value), PYTHON_NUMBER
@@ -119,7 +120,7 @@ def _to_numpy(name: str, value: Any) -> tuple[np.ndarray, str]:
     return np.array(native, order="C"), dtype
 
 
-def _as_array(value: Any) -> np.ndarray:
+def _as_array(value: Any) -> Array:
     """Return a tensor's values; one of PyTorch's is detached and brought to the CPU first."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()

@@ -40,11 +40,7 @@ def activations(
 
 
 def _keep(
-    found: dict[str, Tensor],
-    name: str,
-    call: Callable[..., Tensor],
-    x: Tensor,
-    **options: Any,
+    found: dict[str, Tensor], name: str, call: Callable[..., Tensor], x: Tensor, **options: Any
 ) -> Tensor:
     found[name] = call(x, **options)
     return found[name]

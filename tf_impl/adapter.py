@@ -7,10 +7,9 @@ from functools import partial
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from shared.interface import LossValues, split_labels
+from shared.interface import Array, Arrays, LossValues, split_labels
 from shared.spec import AdamSpec, NetworkName, SystemSpec, check_loss
 from shared.spec.compute import Compute
 
@@ -43,7 +42,7 @@ class TensorFlowImplementation:
         self.compute = Compute(device=device, **compute)
 
     def loss(
-        self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
+        self, loss: str, real_scores: Array, fake_scores: Array, **labels: float
     ) -> LossValues:
         """Return the loss called `loss` and its gradients, in the inputs' dtype."""
         functions = LOSSES[check_loss(loss)]
@@ -64,31 +63,25 @@ class TensorFlowImplementation:
         """Return a fresh training state with the weights that `seed` stands for."""
         return checkpoint.create_train_state(spec, replace(self.compute, dtype=dtype), seed=seed)
 
-    def generate(
-        self, state: TrainState, latents: np.ndarray, *, training: bool = False
-    ) -> np.ndarray:
+    def generate(self, state: TrainState, latents: Array, *, training: bool = False) -> Array:
         """Return images [batch, height, width, channels]; the state does not change."""
         images = train.generate(state, latents_to_device(state, latents), training=training)
         return images_to_numpy(images)
 
-    def discriminate(
-        self, state: TrainState, images: np.ndarray, *, training: bool = False
-    ) -> np.ndarray:
+    def discriminate(self, state: TrainState, images: Array, *, training: bool = False) -> Array:
         """Return scores [batch]; the state does not change."""
         values = images_to_device(state, images)
         return train.discriminate(state, values, training=training).numpy()
 
     def activations(
-        self, state: TrainState, network: NetworkName, inputs: np.ndarray, *, training: bool = False
-    ) -> dict[str, np.ndarray]:
+        self, state: TrainState, network: NetworkName, inputs: Array, *, training: bool = False
+    ) -> Arrays:
         """Return what each layer makes of the inputs, by its name; the state does not change."""
         to_device = latents_to_device if network == "generator" else images_to_device
         found = activations(state, network, to_device(state, inputs), training=training)
         return {name: x.numpy() for name, x in found.items()}
 
-    def gradients(
-        self, state: TrainState, real_images: np.ndarray, latents: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def gradients(self, state: TrainState, real_images: Array, latents: Array) -> Arrays:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
         scratch = checkpoint.create_train_state(
             state.spec, state.compute, arrays=checkpoint.export_state(state)
@@ -98,23 +91,15 @@ class TensorFlowImplementation:
         _, gradients = run_on_replicas(scratch.strategy, step, *batches)
         return checkpoint.export_gradients(scratch, gradients)
 
-    def train_step(
-        self, state: TrainState, real_images: np.ndarray, latents: np.ndarray
-    ) -> dict[str, float]:
+    def train_step(self, state: TrainState, real_images: Array, latents: Array) -> dict[str, float]:
         """Make one training step and return its losses; the state moves."""
         batches = batches_to_devices(state, real_images, latents)
         metrics = train.train_step(state, *batches)
         return {name: float(value) for name, value in metrics.items()}
 
     def adam(
-        self,
-        parameter: np.ndarray,
-        gradient: np.ndarray,
-        m: np.ndarray,
-        v: np.ndarray,
-        step: int,
-        settings: AdamSpec,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self, parameter: Array, gradient: Array, m: Array, v: Array, step: int, settings: AdamSpec
+    ) -> tuple[Array, Array, Array]:
         """Return the parameter and both moments after update number `step` (the first is 1)."""
         held = keras.layers.Layer(dtype=str(parameter.dtype))
         variable = held.add_weight(shape=parameter.shape)
@@ -126,11 +111,11 @@ class TensorFlowImplementation:
         optimizer.apply([tf.constant(gradient)])
         return variable.numpy(), first.numpy(), second.numpy()
 
-    def export_state(self, state: TrainState) -> dict[str, np.ndarray]:
+    def export_state(self, state: TrainState) -> Arrays:
         """Return weights, BN statistics, Adam moments and counters by canonical name."""
         return checkpoint.export_state(state)
 
-    def import_state(self, state: TrainState, arrays: dict[str, np.ndarray]) -> None:
+    def import_state(self, state: TrainState, arrays: Arrays) -> None:
         """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
         checkpoint.import_state(state, arrays)
 

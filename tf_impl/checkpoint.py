@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
-from shared.interface import check_arrays
+from shared.interface import Arrays, check_arrays
 from shared.spec import NETWORKS, NetworkName, SystemSpec, optimizer_name, state_shapes
 from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
@@ -18,11 +18,7 @@ from .state import TrainState, check_compute, choose_layers, select_device
 
 
 def create_train_state(
-    spec: SystemSpec,
-    compute: Compute | None = None,
-    *,
-    seed: int = 0,
-    arrays: dict[str, np.ndarray] | None = None,
+    spec: SystemSpec, compute: Compute | None = None, *, seed: int = 0, arrays: Arrays | None = None
 ) -> TrainState:
     """Return a state with these arrays, or a fresh one with the weights that `seed` stands for.
 
@@ -51,13 +47,13 @@ def create_train_state(
     return state
 
 
-def export_state(state: TrainState) -> dict[str, np.ndarray]:
+def export_state(state: TrainState) -> Arrays:
     """Return weights, BN statistics, Adam moments and counters by canonical name."""
     variables = _variables(state)
     return {name: np.array(variables[name].numpy()) for name in state_shapes(state.spec)}
 
 
-def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> None:
+def import_state(state: TrainState, arrays: Arrays) -> None:
     """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
     check_arrays(arrays, state_shapes(state.spec), "the state")
     for name, variable in _variables(state).items():
@@ -65,11 +61,9 @@ def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> None:
         variable.assign(np.asarray(arrays[name]).astype(variable.dtype))
 
 
-def export_gradients(
-    state: TrainState, gradients: dict[NetworkName, list[Tensor]]
-) -> dict[str, np.ndarray]:
+def export_gradients(state: TrainState, gradients: dict[NetworkName, list[Tensor]]) -> Arrays:
     """Return the gradients of each network's parameters, in their order, by canonical name."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: Arrays = {}
     for network in NETWORKS:
         variables = state.network(network).trainable_variables
         found = {id(v): g for v, g in zip(variables, gradients[network], strict=True)}

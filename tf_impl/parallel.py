@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
+from shared.interface import Array
 from shared.spec.compute import rows_of_replica
 
 from . import cluster, fast, layers
@@ -65,7 +65,7 @@ def _mirrored(kind: str, devices: int) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(names, cross_device_ops=operations)
 
 
-def shard(strategy: tf.distribute.Strategy, array: np.ndarray, batches: int) -> Any:
+def shard(strategy: tf.distribute.Strategy, array: Array, batches: int) -> Any:
     """Return each replica's rows of `batches` batches, on its device: `rows_of_replica`."""
     count = strategy.num_replicas_in_sync
 

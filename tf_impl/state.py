@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
+from shared.interface import Array
 from shared.spec import NetworkName, SystemSpec
 from shared.spec.compute import Compute, resolve, uses_gpu
 
@@ -93,7 +93,7 @@ def choose_layers(compute: Compute) -> Layers:
 
 
 def batches_to_devices(
-    state: TrainState, real_images: np.ndarray, latents: np.ndarray
+    state: TrainState, real_images: Array, latents: Array
 ) -> tuple[Tensor, Tensor]:
     """Return a step's NumPy batches as `train_step` takes them, sharded among the devices."""
     if state.strategy is None:
@@ -106,22 +106,22 @@ def batches_to_devices(
     )
 
 
-def images_to_device(state: TrainState, images: np.ndarray) -> Tensor:
+def images_to_device(state: TrainState, images: Array) -> Tensor:
     """Return NumPy images NHWC as `discriminate` takes them, whole on the first device."""
     return _to_device(state, images)
 
 
-def latents_to_device(state: TrainState, latents: np.ndarray) -> Tensor:
+def latents_to_device(state: TrainState, latents: Array) -> Tensor:
     """Return NumPy latents [batch, latent_dim] as `generate` takes them, on the first device."""
     return _to_device(state, latents)
 
 
-def _to_device(state: TrainState, array: np.ndarray) -> Tensor:
+def _to_device(state: TrainState, array: Array) -> Tensor:
     with tf.device(state.device):
         return tf.constant(array.astype(state.dtype.as_numpy_dtype, copy=False))
 
 
-def images_to_numpy(images: Tensor) -> np.ndarray:
+def images_to_numpy(images: Tensor) -> Array:
     """Return images as NumPy NHWC."""
     return images.numpy()
 

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from shared.interface import Array
 from shared.studies.accuracy_sweep import OURS, WRITTEN_OUT, Formula, Results, make_formulas
 
 from .losses import LOSSES
@@ -50,7 +51,7 @@ FUNCTIONS: dict[tuple[str, str], Function] = {
 }
 
 
-def _run(compiled: bool, function: Function, x: np.ndarray, target: float, dtype: str) -> Results:
+def _run(compiled: bool, function: Function, x: Array, target: float, dtype: str) -> Results:
     def both(scores: tf.Tensor) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
             tape.watch(scores)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
+from shared.interface import Array
 from shared.run.command import run_training
 from shared.run.console import leave_others
 from shared.run.options import TrainingOptions
@@ -20,13 +20,7 @@ from shared.spec import NetworkName
 from . import cluster, parallel
 from .checkpoint import create_train_state, export_state
 from .losses import LOSSES
-from .state import (
-    TrainState,
-    batches_to_devices,
-    images_to_numpy,
-    latents_to_device,
-    select_device,
-)
+from .state import TrainState, batches_to_devices, images_to_numpy, latents_to_device, select_device
 
 Gradients = dict[NetworkName, list[Tensor]]
 
@@ -179,7 +173,7 @@ def fit(state: TrainState, run: RunProcess) -> None:
             run.save_checkpoint(step, export_state(state))
 
 
-def _samples(state: TrainState, run: RunProcess) -> np.ndarray:
+def _samples(state: TrainState, run: RunProcess) -> Array:
     return images_to_numpy(generate(state, latents_to_device(state, run.sample_latents)))
 
 

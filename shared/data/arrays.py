@@ -19,6 +19,7 @@ from typing import IO
 import numpy as np
 
 from shared.data.images import GIBIBYTE, MAXIMUM_BYTES, DataError
+from shared.interface import Array
 
 GZIP_MAGIC, ZIP_MAGIC, _IDX_UINT8 = b"\x1f\x8b", b"PK\x03\x04", b"\x00\x00\x08"
 IDX_STARTS = (GZIP_MAGIC, _IDX_UINT8[:2])
@@ -37,7 +38,7 @@ def is_idx_name(path: Path) -> bool:
     return "idx3" in path.name or "idx4" in path.name
 
 
-def read_idx(path: Path) -> np.ndarray:
+def read_idx(path: Path) -> Array:
     """Return the images of an IDX file, raw or gzip: uint8 [n, height, width, 1 or 3].
 
     Two dimensions per image (0x00000803), or three with the channels last (0x00000804). Source:
@@ -59,7 +60,7 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def read_npz(path: Path) -> np.ndarray:
+def read_npz(path: Path) -> Array:
     """Return the images of an .npz file: uint8 or float in [0, 1], [n, height, width, 1 or 3].
 
     The array called images, else the only one of 3 or 4 dimensions. Nothing is unpickled. Raises
@@ -147,7 +148,7 @@ def _read_npy_header(
         return shape, dtype, member.file_size - stream.tell()
 
 
-def _check_unit_range(path: Path, name: str, images: np.ndarray) -> None:
+def _check_unit_range(path: Path, name: str, images: Array) -> None:
     with np.errstate(invalid="ignore"):
         low, high = float(images.min()), float(images.max())
     if not (low >= 0 and high <= 1):  # also true of NaN

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from shared.data.images import DataError
+from shared.interface import Array
 
 BATCH_NAME = re.compile(r"data_batch_[0-9]{1,4}")
 PICKLE_STARTS = tuple(b"\x80" + bytes([protocol]) for protocol in (2, 3, 4, 5))
@@ -50,7 +51,7 @@ def is_batch(path: Path, head: bytes) -> bool:
     return BATCH_NAME.fullmatch(path.name) is not None or head[:2] in PICKLE_STARTS
 
 
-def read_batch(path: Path) -> np.ndarray:
+def read_batch(path: Path) -> Array:
     """Return the images of one batch, uint8 [n, 32, 32, 3].
 
     Source: cs.toronto.edu/~kriz/cifar.html. Nothing in the file is called or imported. Raises
@@ -140,7 +141,7 @@ class _NumpyArray:
 class _Array:
     """A place for an array, whose bytes the pickle brings later."""
 
-    values: np.ndarray | None = None
+    values: Array | None = None
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, is_fortran, data = state

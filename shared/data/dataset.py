@@ -19,6 +19,7 @@ from shared.data import cifar as cifar_files
 from shared.data import images as image_files
 from shared.data.images import GIBIBYTE, IMAGE_SUFFIXES, MAXIMUM_BYTES, DataError
 from shared.files.errors import printable
+from shared.interface import Array
 from shared.spec import SystemSpec
 from shared.spec.streams import batch_order
 
@@ -38,7 +39,7 @@ class ImageDataset:
     not be used.
     """
 
-    images: np.ndarray
+    images: Array
     description: str
     skipped: tuple[str, ...] = ()
 
@@ -53,9 +54,7 @@ class Batches:
     fewer than a batch, ValueError for another argument out of bounds.
     """
 
-    def __init__(
-        self, images: np.ndarray, spec: SystemSpec, seed: int, dtype: str = "float32"
-    ) -> None:
+    def __init__(self, images: Array, spec: SystemSpec, seed: int, dtype: str = "float32") -> None:
         if images.dtype != np.uint8 or images.shape[1:] != spec.image_shape:
             raise DataError(
                 f"the images are {images.dtype} {images.shape}; the system {spec.name} expects "
@@ -71,7 +70,7 @@ class Batches:
         self._epoch_order = (0, batch_order(seed, 0, len(images)))
         self.batches_per_epoch: int = len(images) // spec.batch_size
 
-    def images(self, step: int) -> np.ndarray:
+    def images(self, step: int) -> Array:
         """Return the batches of one step, counted from 0: [k · batch, height, width, channels].
 
         In `spec.image_range`, of the dtype asked for, C-contiguous, a new array at each call.
@@ -83,7 +82,7 @@ class Batches:
         chosen = np.concatenate([self._batch(number) for number in numbers])
         return to_image_range(self._all_images[chosen], self._spec, str(self._dtype))
 
-    def _batch(self, number: int) -> np.ndarray:
+    def _batch(self, number: int) -> Array:
         """Return which images make up a batch, int64 [batch]."""
         epoch, batch = divmod(number, self.batches_per_epoch)
         cached_epoch, order = self._epoch_order
@@ -93,7 +92,7 @@ class Batches:
         return order[batch * self._spec.batch_size :][: self._spec.batch_size]
 
 
-def to_image_range(pixels: np.ndarray, spec: SystemSpec, dtype: str = "float32") -> np.ndarray:
+def to_image_range(pixels: Array, spec: SystemSpec, dtype: str = "float32") -> Array:
     """Scale uint8 pixels of any shape to `spec.image_range`: 0 is its low end, 255 its high end.
 
     x / 255 · (high - low) + low, computed in `dtype` (float32 or float64).
@@ -105,7 +104,7 @@ def to_image_range(pixels: np.ndarray, spec: SystemSpec, dtype: str = "float32")
     return scaled * float(high - low) + float(low)
 
 
-def to_pixels(images: np.ndarray, image_range: tuple[float, float]) -> np.ndarray:
+def to_pixels(images: Array, image_range: tuple[float, float]) -> Array:
     """Return images of any shape in `image_range` as uint8, rounded, clipped at the ends.
 
     The inverse of `to_image_range`. NaN becomes 0, so that the samples of a diverged run can
@@ -143,7 +142,7 @@ def load_dataset(source: str | os.PathLike[str] | None, spec: SystemSpec) -> Ima
     return ImageDataset(images, f"{len(images):,} images from {printable(path.name)}")
 
 
-def _digits() -> np.ndarray:
+def _digits() -> Array:
     from sklearn.datasets import load_digits
 
     # 8x8 counts of ink from 0 to 16 (UCI optical recognition of handwritten digits).
@@ -198,7 +197,7 @@ def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:
     )
 
 
-def _load_file(path: Path, spec: SystemSpec) -> np.ndarray:
+def _load_file(path: Path, spec: SystemSpec) -> Array:
     if not os.path.exists(path):
         raise DataError(f"{path} does not exist; expected {ACCEPTED}")
     if not os.path.isfile(path):
@@ -221,7 +220,7 @@ def _load_file(path: Path, spec: SystemSpec) -> np.ndarray:
     return _fit(path, images, spec)
 
 
-def _fit(source: Path | str, arrays: np.ndarray, spec: SystemSpec) -> np.ndarray:
+def _fit(source: Path | str, arrays: Array, spec: SystemSpec) -> Array:
     """Bring uint8 or [0, 1] float images [n, h, w, 1 or 3] to the spec's size and channels."""
     _check_memory(source, len(arrays), spec)
     images = np.empty((len(arrays), *spec.image_shape), np.uint8)

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from shared.files.errors import InputError, one_line, printable
+from shared.interface import Array
 from shared.spec import SystemSpec
 
 IMAGE_SUFFIXES = (
@@ -84,7 +85,7 @@ def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def decode_files(paths: list[Path], spec: SystemSpec) -> tuple[np.ndarray, list[str]]:
+def decode_files(paths: list[Path], spec: SystemSpec) -> tuple[Array, list[str]]:
     """Decode picture files into uint8 [n, image_size, image_size, channels], in their order.
 
     Also returns "path: reason" for each file that was skipped; n counts only the others.
@@ -121,7 +122,7 @@ def in_threads(count: int, work: Callable[[int], None]) -> None:
             pass  # iterating raises what a thread raised
 
 
-def fit_pixels(pixels: np.ndarray, spec: SystemSpec) -> np.ndarray:
+def fit_pixels(pixels: Array, spec: SystemSpec) -> Array:
     """Fit one uint8 image [height, width, 1 or 3] to the spec: [image_size, image_size, channels].
 
     Resized and cropped as picture files are; grey is repeated over the channels, colour becomes
@@ -161,7 +162,7 @@ def _resized(dimensions: tuple[int, int], size: int) -> tuple[int, int]:
     return (size, longer) if width <= height else (longer, size)
 
 
-def _decode_into(path: Path, spec: SystemSpec, slot: np.ndarray) -> str | None:
+def _decode_into(path: Path, spec: SystemSpec, slot: Array) -> str | None:
     """Write one file's image into `slot`; return None, or the reason why that is impossible."""
     if not path.is_file():  # a dangling link, or a pipe that would be waited for without end
         return "not a regular file"
@@ -236,5 +237,5 @@ def _in_eight_bits(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _as_array(image: Image.Image) -> np.ndarray:
+def _as_array(image: Image.Image) -> Array:
     return np.asarray(image).reshape(image.height, image.width, -1)

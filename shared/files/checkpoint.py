@@ -17,7 +17,7 @@ import numpy as np
 
 from shared.files.errors import InputError
 from shared.files.tensors import TensorFormat
-from shared.interface import check_arrays
+from shared.interface import Arrays, check_arrays
 from shared.spec import SystemSpec, state_shapes
 
 FLOAT_DTYPES = ("float32", "float64")
@@ -40,17 +40,13 @@ class Checkpoint:
     "step" is the number of completed steps and always present, the rest is the writer's choice.
     """
 
-    arrays: dict[str, np.ndarray]
+    arrays: Arrays
     spec: SystemSpec
     progress: dict[str, Any]
 
 
 def write_checkpoint(
-    path: str | os.PathLike[str],
-    arrays: dict[str, np.ndarray],
-    spec: SystemSpec,
-    *,
-    progress: dict[str, Any],
+    path: str | os.PathLike[str], arrays: Arrays, spec: SystemSpec, *, progress: dict[str, Any]
 ) -> None:
     """Write a training state; the file is either complete or not there at all.
 
@@ -125,7 +121,7 @@ def spec_differences(found: SystemSpec, asked: SystemSpec) -> list[str]:
     ]
 
 
-def check_dtypes(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def check_dtypes(path: Path, arrays: Arrays) -> None:
     """Raise CheckpointError unless counters are int64 and all else is one dtype of floats."""
     counters = [name for name in arrays if name.endswith("_optimizer/step")]
     for name in counters:
@@ -164,7 +160,7 @@ def _check_progress(path: Path, progress: dict[str, Any]) -> None:
         )
 
 
-def _check_state(path: Path, arrays: dict[str, np.ndarray], spec: SystemSpec) -> None:
+def _check_state(path: Path, arrays: Arrays, spec: SystemSpec) -> None:
     try:
         check_arrays(arrays, state_shapes(spec), "the state")
     except ValueError as error:

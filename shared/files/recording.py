@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from shared.files.errors import InputError
 from shared.files.tensors import TensorFormat
+from shared.interface import Array
 
 PYTHON_NUMBER = "python"
 """The dtype of a Python number, which has the precision of whatever it was computed from."""
@@ -46,7 +45,7 @@ class Recorded:
     step: int
     dtype: str
     layout: str | None
-    array: np.ndarray
+    array: Array
 
     @property
     def key(self) -> str:

@@ -12,6 +12,7 @@ from safetensors.numpy import save
 
 from shared.files.atomic import write_file_atomically
 from shared.files.errors import InputError
+from shared.interface import Array, Arrays
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,14 @@ class TensorFormat:
         """The texts of the header that say which format it is."""
         return {"format": self.name, "format_version": self.version}
 
-    def write(
-        self, path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
-    ) -> None:
+    def write(self, path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
         """Write a whole file or nothing; raises OSError from the disk."""
         # safetensors writes the memory of a transposed array as it lies, that is, other numbers
         # than meant. `np.ascontiguousarray` turns a scalar into shape (1,), hence the reshape.
         contiguous = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in arrays.items()}
         write_file_atomically(path, save(contiguous, {**self.fields, **metadata}))
 
-    def read(self, path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    def read(self, path: Path) -> tuple[dict[str, str], Arrays]:
         """Return header and arrays; `self.error` for a missing, damaged or foreign file."""
         if not path.is_file():  # a pipe would be waited for without end
             found = "a folder" if path.is_dir() else "nothing"

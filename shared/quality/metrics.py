@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shared.interface import Array
 from shared.spec.streams import stream
 
 PATCH_SIZE = 7
@@ -53,8 +54,8 @@ class SlicedWasserstein:
 
 
 def sliced_wasserstein_distance(
-    real: np.ndarray,
-    generated: np.ndarray,
+    real: Array,
+    generated: Array,
     image_range: tuple[float, float],
     *,
     seed: int = 0,
@@ -114,7 +115,7 @@ def pyramid_sizes(size: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def laplacian_pyramid(images: np.ndarray, levels: int) -> list[np.ndarray]:
+def laplacian_pyramid(images: Array, levels: int) -> list[Array]:
     """Return the levels of floats [n, size, size, channels], finest first; the last is low-pass.
 
     Each of the others is what halving and doubling the image loses (Burt & Adelson 1983):
@@ -128,12 +129,12 @@ def laplacian_pyramid(images: np.ndarray, levels: int) -> list[np.ndarray]:
     return pyramid
 
 
-def downsample(images: np.ndarray) -> np.ndarray:
+def downsample(images: Array) -> Array:
     """Return images at half their side: smoothed, then every second pixel."""
     return _smooth(images)[:, ::2, ::2]
 
 
-def upsample(images: np.ndarray) -> np.ndarray:
+def upsample(images: Array) -> Array:
     """Return images at twice their side: zeros in between, smoothed, times four."""
     batch, height, width, channels = images.shape
     spread = np.zeros((batch, 2 * height, 2 * width, channels), images.dtype)
@@ -141,7 +142,7 @@ def upsample(images: np.ndarray) -> np.ndarray:
     return _smooth(spread) * 4
 
 
-def _smooth(images: np.ndarray) -> np.ndarray:
+def _smooth(images: Array) -> Array:
     """Filter rows and columns with (1, 4, 6, 4, 1) / 16, mirrored at the borders' pixels."""
     half = len(_FILTER) // 2
     for axis in (1, 2):
@@ -157,7 +158,7 @@ def _smooth(images: np.ndarray) -> np.ndarray:
 # --- patches ---------------------------------------------------------------------------------
 
 
-def patch_corners(images: int, size: int, patches_per_image: int, seed: int) -> np.ndarray:
+def patch_corners(images: int, size: int, patches_per_image: int, seed: int) -> Array:
     """Return the upper left corners (row, column) of each image's patches on one level.
 
     int64 [images, patches_per_image, 2], uniform over all places where a patch fits.
@@ -167,12 +168,8 @@ def patch_corners(images: int, size: int, patches_per_image: int, seed: int) -> 
 
 
 def _level_patches(
-    images: np.ndarray,
-    image_range: tuple[float, float],
-    levels: int,
-    level: int,
-    corners: np.ndarray,
-) -> np.ndarray:
+    images: Array, image_range: tuple[float, float], levels: int, level: int, corners: Array
+) -> Array:
     """Return one level's patches, float32 [images x patches, channels, 7, 7]."""
     low, high = image_range
     patches = np.empty((*corners.shape[:2], images.shape[3], PATCH_SIZE, PATCH_SIZE), np.float32)
@@ -187,7 +184,7 @@ def _level_patches(
     return patches.reshape(-1, *patches.shape[2:])
 
 
-def _normalised(patches: np.ndarray, what: str) -> np.ndarray:
+def _normalised(patches: Array, what: str) -> Array:
     """Bring each channel to mean 0 and deviation 1, in place; returns [patches, components]."""
     for channel in range(patches.shape[1]):
         values = patches[:, channel]
@@ -206,7 +203,7 @@ def _normalised(patches: np.ndarray, what: str) -> np.ndarray:
 # --- the distance ----------------------------------------------------------------------------
 
 
-def unit_directions(components: int, count: int, seed: int, index: int = 0) -> np.ndarray:
+def unit_directions(components: int, count: int, seed: int, index: int = 0) -> Array:
     """Return directions spread evenly over the sphere, float64 [components, count].
 
     `index` counts the draws of one seed.
@@ -216,7 +213,7 @@ def unit_directions(components: int, count: int, seed: int, index: int = 0) -> n
     return drawn / np.linalg.norm(drawn, axis=0)
 
 
-def sliced_distance(a: np.ndarray, b: np.ndarray, directions: np.ndarray) -> float:
+def sliced_distance(a: Array, b: Array, directions: Array) -> float:
     """Return the mean over directions of the Wasserstein-1 distance of the projected points.
 
     `a` and `b` are [points, components] of one float dtype, in which all but the mean is computed;
@@ -243,7 +240,7 @@ def sliced_distance(a: np.ndarray, b: np.ndarray, directions: np.ndarray) -> flo
 # --- what is accepted ------------------------------------------------------------------------
 
 
-def _check_pair(real: np.ndarray, generated: np.ndarray, image_range: tuple[float, float]) -> None:
+def _check_pair(real: Array, generated: Array, image_range: tuple[float, float]) -> None:
     low, high = image_range
     if not (np.isfinite([low, high]).all() and low < high):
         raise ValueError(f"image_range must be finite and ascending, received {image_range}")
@@ -257,7 +254,7 @@ def _check_pair(real: np.ndarray, generated: np.ndarray, image_range: tuple[floa
         )
 
 
-def _problem(what: str, images: np.ndarray, low: float, high: float) -> str | None:
+def _problem(what: str, images: Array, low: float, high: float) -> str | None:
     shape = list(images.shape)
     if images.ndim != 4 or shape[1] != shape[2] or shape[3] not in (1, 3):
         return f"received {what} images of shape {shape}; expected [n, size, size, 1 or 3]"

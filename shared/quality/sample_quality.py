@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from shared.data.dataset import ImageDataset, to_image_range
+from shared.interface import Array
 from shared.quality.metrics import FlatImagesError, sliced_wasserstein_distance
 from shared.spec import SystemSpec
 from shared.spec.streams import stream
@@ -42,7 +43,7 @@ class SampleQuality:
         """How many samples are compared with how many real images."""
         return len(self._real)
 
-    def distance(self, images: np.ndarray) -> float:
+    def distance(self, images: Array) -> float:
         """Return the distance x 1000 of images [n, height, width, channels] in the spec's range.
 
         The first `count` of them are taken. NaN where there is no distance: images that are not

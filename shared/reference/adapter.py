@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.interface import LossValues, check_arrays
+from shared.interface import Array, LossValues, check_arrays
 from shared.reference.adam import adam_update
 from shared.reference.losses import loss_values
 from shared.reference.network import Arrays, forward
@@ -32,7 +32,7 @@ class ReferenceImplementation:
         self.conventions = conventions or Conventions()
 
     def loss(
-        self, loss: str, real_scores: np.ndarray, fake_scores: np.ndarray, **labels: float
+        self, loss: str, real_scores: Array, fake_scores: Array, **labels: float
     ) -> LossValues:
         """Return losses and gradients, always in float64."""
         return loss_values(loss, real_scores, fake_scores, self.conventions.replace(**labels))
@@ -43,27 +43,23 @@ class ReferenceImplementation:
             raise ValueError(f"the reference computes in float64 only, received {dtype!r}")
         return ReferenceState(spec, initial_state(spec, seed, self.conventions))
 
-    def generate(
-        self, state: ReferenceState, latents: np.ndarray, *, training: bool = False
-    ) -> np.ndarray:
+    def generate(self, state: ReferenceState, latents: Array, *, training: bool = False) -> Array:
         """Return images NHWC."""
         return self._run(state, "generator", latents, training)
 
     def discriminate(
-        self, state: ReferenceState, images: np.ndarray, *, training: bool = False
-    ) -> np.ndarray:
+        self, state: ReferenceState, images: Array, *, training: bool = False
+    ) -> Array:
         """Return scores [batch]."""
         return self._run(state, "discriminator", images, training)
 
-    def gradients(
-        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
-    ) -> Arrays:
+    def gradients(self, state: ReferenceState, real_images: Array, latents: Array) -> Arrays:
         """Return one step's gradients."""
         step = train_step(state.spec, state.arrays, real_images, latents, self.conventions)
         return step.gradients
 
     def train_step(
-        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
+        self, state: ReferenceState, real_images: Array, latents: Array
     ) -> dict[str, float]:
         """Make one step and return its losses."""
         step = train_step(state.spec, state.arrays, real_images, latents, self.conventions)
@@ -71,24 +67,13 @@ class ReferenceImplementation:
         return step.metrics
 
     def adam(
-        self,
-        parameter: np.ndarray,
-        gradient: np.ndarray,
-        m: np.ndarray,
-        v: np.ndarray,
-        step: int,
-        settings: AdamSpec,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self, parameter: Array, gradient: Array, m: Array, v: Array, step: int, settings: AdamSpec
+    ) -> tuple[Array, Array, Array]:
         """Return the parameter and both moments after update number `step` (the first is 1)."""
         return adam_update(parameter, gradient, (m, v), step, settings, self.conventions)
 
     def activations(
-        self,
-        state: ReferenceState,
-        network: NetworkName,
-        inputs: np.ndarray,
-        *,
-        training: bool = False,
+        self, state: ReferenceState, network: NetworkName, inputs: Array, *, training: bool = False
     ) -> Arrays:
         """Return what each layer makes of the inputs, by its name."""
         x = np.asarray(inputs, np.float64)
@@ -110,9 +95,7 @@ class ReferenceImplementation:
     def synchronize(self, state: ReferenceState) -> None:
         """Do nothing: NumPy never runs ahead."""
 
-    def _run(
-        self, state: ReferenceState, network: NetworkName, x: np.ndarray, training: bool
-    ) -> np.ndarray:
+    def _run(self, state: ReferenceState, network: NetworkName, x: Array, training: bool) -> Array:
         x = np.asarray(x, np.float64)
         return forward(
             state.spec, network, state.arrays, x, self.conventions, training=training

@@ -10,6 +10,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from shared.interface import Array
+
 ExactNumber = Fraction | float  # a float only for inf, -inf and nan
 
 # Distance from 1 to the next number and smallest normal number; numpy.finfo does not know it.
@@ -20,7 +22,7 @@ class MismatchError(AssertionError):
     """Two things that should agree do not; the message says which, where and by how much."""
 
 
-def relative_l2(actual: np.ndarray, expected: np.ndarray, scale: np.ndarray | None = None) -> float:
+def relative_l2(actual: Array, expected: Array, scale: Array | None = None) -> float:
     """Return ‖actual - expected‖ / ‖scale‖, in float64; 0 where the difference is zero.
 
     The scale is `expected` where none is given. nan where either holds a nan or an infinity.
@@ -36,7 +38,7 @@ def relative_l2(actual: np.ndarray, expected: np.ndarray, scale: np.ndarray | No
 
 
 def require_same_kind(
-    name: str, actual: np.ndarray, expected_shape: tuple[int, ...], expected_dtype: np.dtype | str
+    name: str, actual: Array, expected_shape: tuple[int, ...], expected_dtype: np.dtype | str
 ) -> None:
     """Raise MismatchError unless shape and dtype are as expected."""
     actual = np.asarray(actual)
@@ -47,12 +49,7 @@ def require_same_kind(
 
 
 def require_close(
-    name: str,
-    actual: np.ndarray,
-    expected: np.ndarray,
-    *,
-    bound: float,
-    dtype: np.dtype | str,
+    name: str, actual: Array, expected: Array, *, bound: float, dtype: np.dtype | str
 ) -> float:
     """Raise MismatchError unless the relative L2 difference is within `bound`; return it.
 
@@ -68,7 +65,7 @@ def require_close(
     return difference
 
 
-def worst_element(actual: np.ndarray, expected: np.ndarray) -> str:
+def worst_element(actual: Array, expected: Array) -> str:
     """Describe the element with the largest absolute difference; one that is nan comes first."""
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     with np.errstate(invalid="ignore"):
@@ -82,11 +79,7 @@ def worst_element(actual: np.ndarray, expected: np.ndarray) -> str:
 
 
 def ulp_error(
-    actual: float | np.generic,
-    expected: ExactNumber,
-    dtype: np.dtype | str,
-    *,
-    floor: float = 0.0,
+    actual: float | np.generic, expected: ExactNumber, dtype: np.dtype | str, *, floor: float = 0.0
 ) -> float:
     """Return |actual - expected| in units in the last place of `expected` rounded to `dtype`.
 

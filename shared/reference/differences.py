@@ -13,10 +13,9 @@ import itertools
 
 import numpy as np
 
+from shared.interface import Arrays
 from shared.reference.comparison import relative_l2
 from shared.spec import NETWORKS, Layer, SystemSpec, optimizer_name
-
-Arrays = dict[str, np.ndarray]
 
 
 def cancelled_biases(spec: SystemSpec) -> dict[str, str]:

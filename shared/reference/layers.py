@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray
+from shared.interface import Array
+
 Saved = Any
 
 PADDING_SHIFT = {"centred": 0, "before": 1, "after": -1}

@@ -25,10 +25,7 @@ def softplus(x: Array) -> Array:
 
 
 def loss_values(
-    loss: str,
-    real_scores: Array,
-    fake_scores: Array,
-    conventions: Conventions | None = None,
+    loss: str, real_scores: Array, fake_scores: Array, conventions: Conventions | None = None
 ) -> LossValues:
     """Return both losses of scores [batch] and their gradients.
 

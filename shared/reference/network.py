@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from shared.interface import Array, Arrays
 from shared.reference import layers as functions
-from shared.reference.layers import Array, Saved
+from shared.reference.layers import Saved
 from shared.spec import Conventions, Layer, NetworkName, SystemSpec
-
-Arrays = dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -152,12 +151,7 @@ def _arranged(kernel: Array, arrangement: str) -> Array:
 
 
 def _batch_norm(
-    x: Array,
-    p: Arrays,
-    conventions: Conventions,
-    training: bool,
-    prefix: str,
-    statistics: Arrays,
+    x: Array, p: Arrays, conventions: Conventions, training: bool, prefix: str, statistics: Arrays
 ) -> tuple[Array, Saved]:
     epsilon = conventions.batch_norm_epsilon
     if not training:

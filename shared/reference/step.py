@@ -194,12 +194,7 @@ def _generator_gradients(
 ) -> tuple[float, Arrays, Arrays]:
     """Return G's loss, the state with D's BN statistics moved, and G's gradients."""
     run = forward(
-        spec,
-        "discriminator",
-        arrays,
-        generated.output,
-        c,
-        training=c.batch_norm_mode == "batch",
+        spec, "discriminator", arrays, generated.output, c, training=c.batch_norm_mode == "batch"
     )
     value, score_gradient = generator_loss(spec.loss, run.output, c)
     image_gradient, _ = backward("discriminator", run, score_gradient)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from shared.files.errors import printable
+from shared.interface import Array
 from shared.spec import SystemSpec
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -67,7 +68,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _MEMORY_WORDS)
 
 
-def describe_non_finite(arrays: Mapping[str, np.ndarray]) -> str:
+def describe_non_finite(arrays: Mapping[str, Array]) -> str:
     """Return which numbers are NaN or infinite, or "" if none is.
 
     >>> describe_non_finite({"kernel": np.array([1.0, np.nan])})

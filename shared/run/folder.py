@@ -29,12 +29,7 @@ import tomli_w
 from filelock import BaseFileLock, FileLock, Timeout
 
 from shared.files.atomic import write_file_atomically
-from shared.files.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    read_checkpoint,
-    spec_differences,
-)
+from shared.files.checkpoint import Checkpoint, CheckpointError, read_checkpoint, spec_differences
 from shared.interface import METRIC_NAMES
 from shared.run.failures import describe_non_finite, naming_file
 from shared.run.options import ALL_CHECKPOINTS, TrainingOptions

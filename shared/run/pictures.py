@@ -14,14 +14,13 @@ from PIL import Image
 from shared.data.dataset import to_pixels
 from shared.files.atomic import write_file_atomically
 from shared.files.errors import printable
+from shared.interface import Array
 
 GUTTER = 2
 """Pixels between the images of a grid and around them."""
 
 
-def image_grid(
-    images: np.ndarray, image_range: tuple[float, float], columns: int = 8
-) -> np.ndarray:
+def image_grid(images: Array, image_range: tuple[float, float], columns: int = 8) -> Array:
     """Lay images out in rows, left to right and top to bottom, on white.
 
     images: floats [batch, height, width, 1 or 3], where `image_range` is black and white; what
@@ -46,7 +45,7 @@ def image_grid(
     return np.pad(grid, ((0, GUTTER), (0, GUTTER), (0, 0)), constant_values=255)
 
 
-def save_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
+def save_png(path: str | os.PathLike[str], pixels: Array) -> None:
     """Write uint8 [height, width, 1 or 3] as a PNG, in one piece; OSError if the disk refuses."""
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     buffer = io.BytesIO()
@@ -88,7 +87,7 @@ def plot_losses(losses_csv: str | os.PathLike[str], png: str | os.PathLike[str])
     write_file_atomically(Path(png), buffer.getvalue())
 
 
-def moving_average(values: np.ndarray, window: int) -> np.ndarray:
+def moving_average(values: Array, window: int) -> Array:
     """Return the mean over `window` values around each one, over fewer at the two ends."""
     # Dividing by how many values took part keeps the ends from sagging towards zero.
     counts = np.convolve(np.ones_like(values), np.ones(window), mode="same")

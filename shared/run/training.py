@@ -22,7 +22,7 @@ import numpy as np
 from shared.data.dataset import Batches, load_dataset
 from shared.files.checkpoint import write_checkpoint
 from shared.files.errors import printable
-from shared.interface import METRIC_NAMES
+from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.quality.sample_quality import SampleQuality
 from shared.run.console import (
     EXIT_INTERRUPTED,
@@ -134,7 +134,7 @@ class RunProcess:
         self._final_step = options.steps - 1
 
     @property
-    def sample_latents(self) -> np.ndarray:
+    def sample_latents(self) -> Array:
         """The latents of every sample grid, [64, latent_dim] in the options' dtype."""
         spec, seed = self.options.spec, self.options.seed
         drawn = latents(spec, seed, 0, SAMPLE_COUNT, purpose="sample_grid")
@@ -147,7 +147,7 @@ class RunProcess:
             if step == self._final_step:
                 return
 
-    def inputs(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def inputs(self, step: int) -> tuple[Array, Array]:
         """Return real images [k · batch, height, width, channels], latents [l · batch, latent_dim].
 
         k and l are the spec's `discriminator_steps` and `latent_batches`. Both arrays are in the
@@ -182,14 +182,14 @@ class RunProcess:
         """Note at every tenth step whether the run is to stop."""
         self._stop_if(False, step)
 
-    def save_initial_samples(self, images: np.ndarray) -> None:
+    def save_initial_samples(self, images: Array) -> None:
         """Save what untrained weights make of `sample_latents`, as `save_samples` does."""
         self.save_samples(-1, images)
 
-    def save_samples(self, step: int, images: np.ndarray) -> None:
+    def save_samples(self, step: int, images: Array) -> None:
         """Leave it to the first process."""
 
-    def save_checkpoint(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+    def save_checkpoint(self, step: int, arrays: Arrays) -> None:
         """Leave it to the first process."""
 
     def _stop_if(self, interrupted: bool, step: int) -> None:
@@ -296,7 +296,7 @@ class TrainingRun(RunProcess):
         if len(self._pending) == FLUSH_EVERY:
             self._flush()
 
-    def save_samples(self, step: int, images: np.ndarray) -> None:
+    def save_samples(self, step: int, images: Array) -> None:
         """Save images [64, height, width, channels] in the system's range as a grid of 8 x 8."""
         path = self._folder.sample(step + 1)
         with naming_file(path):
@@ -305,7 +305,7 @@ class TrainingRun(RunProcess):
         self._records.add_samples(step + 1, path, distance)
         self._display.quality(distance)
 
-    def save_checkpoint(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+    def save_checkpoint(self, step: int, arrays: Arrays) -> None:
         """Save the training state after this step, by canonical name; see `write_checkpoint`.
 
         Then, and not before, the oldest go. Raises NonFiniteError, and writes nothing, if
