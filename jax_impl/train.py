@@ -17,7 +17,7 @@ from shared.interface import Array
 from shared.run.command import run_training
 from shared.run.console import leave_others
 from shared.run.options import TrainingOptions
-from shared.run.training import RunProcess, open_run
+from shared.run.training import TrainingRun, open_run
 from shared.spec import NetworkName
 
 from . import cluster, parallel
@@ -170,7 +170,7 @@ def _forward(
         return forward(modules, network, x)
 
 
-def fit(state: TrainState, run: RunProcess) -> None:
+def fit(state: TrainState, run: TrainingRun) -> None:
     """Train to the run's last step, with samples and checkpoints when they are due."""
     for step in run.remaining_steps():
         metrics = train_step(state, *batches_to_devices(state, *run.inputs(step)))
@@ -181,7 +181,7 @@ def fit(state: TrainState, run: RunProcess) -> None:
             run.save_checkpoint(step, export_state(state))
 
 
-def _samples(state: TrainState, run: RunProcess) -> Array:
+def _samples(state: TrainState, run: TrainingRun) -> Array:
     return images_to_numpy(generate(state, latents_to_device(state, run.sample_latents)))
 
 

@@ -147,7 +147,15 @@ def load_implementation(name: str) -> Implementation:
             )
     else:
         module_path = name
-        _require_module(name)
+        try:
+            found = importlib.util.find_spec(name) is not None
+        except (ImportError, ValueError):
+            found = False
+        if not found:
+            raise ValueError(
+                f"unknown implementation {name!r}; expected one of {', '.join(IMPLEMENTATIONS)}, "
+                "or the dotted path of a module that can be imported"
+            )
     module = importlib.import_module(module_path)
     if not hasattr(module, "implementation"):
         raise ValueError(
@@ -155,19 +163,6 @@ def load_implementation(name: str) -> Implementation:
             "expected one with the methods of shared.interface.Implementation"
         )
     return module.implementation
-
-
-def _require_module(path: str) -> None:
-    try:
-        found = importlib.util.find_spec(path) is not None
-    except (ImportError, ValueError):
-        found = False
-    if not found:
-        known = ", ".join(IMPLEMENTATIONS)
-        raise ValueError(
-            f"unknown implementation {path!r}; expected one of {known}, or the dotted path of a "
-            "module that can be imported"
-        )
 
 
 def split_labels(labels: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:

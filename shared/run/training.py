@@ -68,7 +68,7 @@ def open_run(
     device: str,
     versions: Mapping[str, str],
     processes: Processes | None = None,
-) -> RunProcess:
+) -> TrainingRun:
     """Open a run: check the folder, read the last checkpoint when resuming, load the data.
 
     `device` is the framework's name of the one that it runs on, `versions` are those of its
@@ -92,10 +92,7 @@ def open_run(
     message names the command that goes on.
     """
     try:
-        if processes is None or processes.is_first:
-            run: RunProcess = TrainingRun(options, device, versions, processes)
-        else:
-            run = RunProcess(options, processes)
+        run = TrainingRun(options, device, versions, processes)
     except (ValueError, OSError, ImportError):
         if processes:
             processes.any_process(True)
@@ -105,33 +102,65 @@ def open_run(
     return run
 
 
-class RunProcess:
-    """One process of a run: the inputs of every step, from nothing but the options and the data.
+class TrainingRun:
+    """The inputs of every step, from nothing but the options and the data, and all that is written.
 
-    As it is, this is a process that trains along and leaves printing and writing, Ctrl-C too, to
-    the first process, which has a TrainingRun. `restored`: the arrays to import when resuming, or
-    None. `start`: the steps completed before. The folder of the run is expected under the same
-    path on every host. Raises ValueError for a folder that holds nothing to resume,
-    CheckpointError for a checkpoint of other options, DataError for the data.
+    Of several processes only the first prints, writes and takes Ctrl-C; in the others what would
+    do so does nothing. The folder is expected under the same path on every host. `restored`: the
+    arrays to import when resuming, or None. `start`: the steps completed before.
+
+    Raises ValueError for a folder that is taken or holds nothing to resume, CheckpointError for a
+    checkpoint of other options, DataError for the data, MissingFrameworkError for a tensorboard
+    that is asked for and not installed.
     """
 
-    def __init__(self, options: TrainingOptions, processes: Processes | None = None) -> None:
-        self.options = options
+    def __init__(
+        self,
+        options: TrainingOptions,
+        device: str,
+        versions: Mapping[str, str],
+        processes: Processes | None = None,
+    ) -> None:
+        self.options, spec = options, options.spec
+        self._processes = processes
+        self._writes = processes is None or processes.is_first
         self._folder = RunFolder(options.out)
-        checkpoint = None
-        self._notes: list[str] = []
+        if self._writes and options.tensorboard:
+            require_tensorboard()
+        if self._writes and not options.resume:
+            self._folder.require_free()
+        notes = self._read_inputs()
+        self._completed, self._final_step = self.start, options.steps - 1
+        self._signals = StopSignals(alone=processes is None)
+        self._display = Display(
+            self.start, options.steps, spec.batch_size * spec.discriminator_steps
+        )
+        if not self._writes:
+            return
+        self._device, self._versions = device, {**versions, "numpy": np.__version__}
+        self._pending: list[tuple[int, Mapping[str, Any], float]] = []
+        self._quality = SampleQuality(self._dataset, spec, SAMPLE_COUNT)
+        self._watch = DiscriminatorWatch(spec.loss)
+        if self.start >= options.steps:
+            notes.append(
+                f"already complete: {self.start} steps are done, --steps asks for {options.steps}"
+            )
+        lines = announcement(options, self._dataset, device, self._quality)
+        self._display.print(*lines, *notes)
+
+    def _read_inputs(self) -> list[str]:
+        """Read the last checkpoint, when resuming, and the data; return what is to be noted."""
+        options = self.options
+        checkpoint, notes = None, list[str]()
         if options.resume:
-            checkpoint, self._notes = self._folder.read_last_checkpoint(options)
-        spec = options.spec
-        self._dataset = load_dataset(options.data, spec)
+            checkpoint, notes = self._folder.read_last_checkpoint(options)
+        self._dataset = load_dataset(options.data, options.spec)
         if checkpoint and checkpoint.progress.get("dataset") != self._dataset.description:
-            self._notes.append(f"note: it was trained on {checkpoint.progress.get('dataset')}")
+            notes.append(f"note: it was trained on {checkpoint.progress.get('dataset')}")
         self.restored = checkpoint.arrays if checkpoint else None
         self.start: int = checkpoint.progress["step"] if checkpoint else 0
-        images = self._dataset.images
-        self._batches = Batches(images, spec, options.seed, options.dtype)
-        self._processes = processes
-        self._final_step = options.steps - 1
+        self._batches = Batches(self._dataset.images, options.spec, options.seed, options.dtype)
+        return notes
 
     @property
     def sample_latents(self) -> Array:
@@ -167,74 +196,12 @@ class RunProcess:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as held:
-            self._begin(held)
+            if self._writes:
+                self._begin(held)
+            else:
+                held.callback(set_handlers, set_handlers({signal.SIGINT: signal.SIG_IGN}))
             self._held = held.pop_all()
         return self
-
-    def _begin(self, held: contextlib.ExitStack) -> None:
-        """Begin what `held` ends with the run."""
-        held.callback(set_handlers, set_handlers({signal.SIGINT: signal.SIG_IGN}))
-
-    def __exit__(self, *failure: object) -> None:
-        self._held.close()
-
-    def record(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Note at every tenth step whether the run is to stop."""
-        self._stop_if(False, step)
-
-    def save_initial_samples(self, images: Array) -> None:
-        """Save what untrained weights make of `sample_latents`, as `save_samples` does."""
-        self.save_samples(-1, images)
-
-    def save_samples(self, step: int, images: Array) -> None:
-        """Leave it to the first process."""
-
-    def save_checkpoint(self, step: int, arrays: Arrays) -> None:
-        """Leave it to the first process."""
-
-    def _stop_if(self, interrupted: bool, step: int) -> None:
-        """Make this step the last one if this process, or any of several, was interrupted."""
-        if self._processes:
-            votes = (step + 1) % VOTE_EVERY == 0
-            interrupted = votes and self._processes.any_process(interrupted)
-        if interrupted:
-            self._final_step = step
-
-
-class TrainingRun(RunProcess):
-    """The process that prints and writes.
-
-    Raises what RunProcess raises, ValueError for a folder that is taken, MissingFrameworkError for
-    a tensorboard that is asked for and not installed.
-    """
-
-    def __init__(
-        self,
-        options: TrainingOptions,
-        device: str,
-        versions: Mapping[str, str],
-        processes: Processes | None = None,
-    ) -> None:
-        if options.tensorboard:
-            require_tensorboard()
-        if not options.resume:
-            RunFolder(options.out).require_free()
-        super().__init__(options, processes)
-        spec = options.spec
-        self._device, self._versions = device, {**versions, "numpy": np.__version__}
-        self._completed = self.start
-        self._signals = StopSignals(alone=processes is None)
-        self._pending: list[tuple[int, Mapping[str, Any], float]] = []
-        self._quality = SampleQuality(self._dataset, spec, SAMPLE_COUNT)
-        self._watch = DiscriminatorWatch(spec.loss)
-        images_per_step = spec.batch_size * spec.discriminator_steps
-        self._display = Display(self.start, options.steps, images_per_step)
-        if self.start >= options.steps:
-            self._notes.append(
-                f"already complete: {self.start} steps are done, --steps asks for {options.steps}"
-            )
-        lines = announcement(options, self._dataset, device, self._quality)
-        self._display.print(*lines, *self._notes)
 
     def _begin(self, held: contextlib.ExitStack) -> None:
         """Begin the files and the display; `held` ends them."""
@@ -274,7 +241,7 @@ class TrainingRun(RunProcess):
         }
 
     def __exit__(self, *failure: object) -> None:
-        if failure[0] is not None:
+        if failure[0] is not None or not self._writes:
             # What ended the run is what is to be reported, not that the same disk is still full.
             with contextlib.suppress(OSError):
                 self._held.close()
@@ -287,17 +254,30 @@ class TrainingRun(RunProcess):
         """Take the METRIC_NAMES of one step: anything that `float` accepts.
 
         They are read every ten steps, because reading one waits for the device; until then no
-        later step may overwrite them. Raises NonFiniteError if one is NaN or infinite.
+        later step may overwrite them. Raises NonFiniteError if one is NaN or infinite. This step
+        becomes the last one if this process, or any of several, was asked to stop.
         """
-        self._stop_if(self._stop_code is not None, step)
+        stop = self._stop_code is not None
+        if self._processes:
+            stop = (step + 1) % VOTE_EVERY == 0 and self._processes.any_process(stop)
+        if stop:
+            self._final_step = step
+        if not self._writes:
+            return
         self._completed = step + 1
         self._pending.append((self._completed, metrics, time.monotonic() - self._clock_start))
         self._display.advance(self._completed)
         if len(self._pending) == FLUSH_EVERY:
             self._flush()
 
+    def save_initial_samples(self, images: Array) -> None:
+        """Save what untrained weights make of `sample_latents`, as `save_samples` does."""
+        self.save_samples(-1, images)
+
     def save_samples(self, step: int, images: Array) -> None:
         """Save images [64, height, width, channels] in the system's range as a grid of 8 x 8."""
+        if not self._writes:
+            return
         path = self._folder.sample(step + 1)
         with naming_file(path):
             save_png(path, image_grid(images, self.options.spec.image_range, columns=8))
@@ -311,6 +291,8 @@ class TrainingRun(RunProcess):
         Then, and not before, the oldest go. Raises NonFiniteError, and writes nothing, if
         a number of the state is NaN or infinite; OSError, which names the file, for the disk.
         """
+        if not self._writes:
+            return
         # First the losses: a state that they prove broken must not become the last checkpoint,
         # and losses.csv must reach as far as the checkpoint does.
         self._flush()
