@@ -16,6 +16,7 @@ from jax import Array as Tensor
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from shared.interface import Array
+from shared.spec.compute import require_devices
 
 from . import cluster, layers
 
@@ -46,12 +47,7 @@ def mesh_of(device: str, devices: int) -> Mesh | None:
         available = jax.devices(kind)
     except RuntimeError:  # no platform of this kind
         available = []
-    if len(available) < devices:
-        raise ValueError(
-            f"--devices {devices} was asked for, but JAX sees {len(available)} {kind.upper()}"
-            f"{'' if len(available) == 1 else 's'}; use --devices {max(len(available), 1)}"
-            f"{'' if kind == 'cpu' else ' or --device cpu'}"
-        )
+    require_devices("JAX", devices, len(available), kind)
     return Mesh(np.array(available[:devices]), (AXIS,))
 
 

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from shared.spec.compute import require_devices
+
 
 def prepare_devices(device: str, devices: int) -> None:
     """Raise ValueError if more GPUs are asked for than there are; CPU devices are processes."""
@@ -23,10 +25,7 @@ def prepare_devices(device: str, devices: int) -> None:
     local = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
     wants_gpu = device == "gpu" or (device == "auto" and available > 0)
     if wants_gpu and devices > 1 and local > available:
-        raise ValueError(
-            f"--devices {devices} was asked for, but PyTorch sees {available} GPU"
-            f"{'' if available == 1 else 's'}; use --devices {max(available, 1)} or --device cpu"
-        )
+        require_devices("PyTorch", devices, available)
 
 
 def check_processes(devices: int) -> None:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow import Tensor
 
 from shared.interface import Array
-from shared.spec.compute import rows_of_replica
+from shared.spec.compute import require_devices, rows_of_replica
 
 from . import cluster, fast, layers
 
@@ -30,7 +30,7 @@ def prepare_devices(device: str, devices: int) -> None:
     if devices == 1 or cluster.workers() > 1:
         return
     if cluster.kind_of(device) == "GPU":
-        _require_gpus(devices)
+        require_devices("TensorFlow", devices, len(tf.config.list_physical_devices("GPU")))
         return
     (processor,) = tf.config.list_physical_devices("CPU")
     configured = tf.config.get_logical_device_configuration(processor) or []
@@ -84,15 +84,6 @@ def run_on_replicas(
         return function(*arguments)
     results = strategy.run(function, args=arguments)
     return tf.nest.map_structure(lambda r: strategy.experimental_local_results(r)[0], results)
-
-
-def _require_gpus(devices: int) -> None:
-    found = len(tf.config.list_physical_devices("GPU"))
-    if devices > found:
-        raise ValueError(
-            f"--devices {devices} was asked for, but TensorFlow sees {found} "
-            f"GPU{'' if found == 1 else 's'}; use --devices {max(found, 1)} or --device cpu"
-        )
 
 
 # --- within a replica ---------------------------------------------------------------------------

@@ -112,6 +112,16 @@ def check_replicas(spec: SystemSpec, devices: int, batch_norm: str) -> None:
         )
 
 
+def require_devices(framework: str, devices: int, found: int, kind: str = "gpu") -> None:
+    """Raise ValueError if a framework sees fewer devices of a kind than were asked for."""
+    if devices > found:
+        raise ValueError(
+            f"--devices {devices} was asked for, but {framework} sees {found} {kind.upper()}"
+            f"{'' if found == 1 else 's'}; use --devices {max(found, 1)}"
+            f"{'' if kind == 'cpu' else ' or --device cpu'}"
+        )
+
+
 def rows_of_replica(array: np.ndarray, batches: int, devices: int, replica: int) -> np.ndarray:
     """Return one device's rows of `batches` batches that lie one after another in `array`.
 
