@@ -446,7 +446,7 @@ def test_bad_input_is_one_line(
 def extractor(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Register 16 random projections of 8x8 pixels as a feature extractor of torch-fidelity."""
     try:
-        fidelity.require_importable()
+        fidelity.import_fidelity()
     except (FidelityError, MissingFrameworkError) as error:
         pytest.skip(str(error))
     import torch

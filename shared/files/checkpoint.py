@@ -19,8 +19,7 @@ from shared.files.errors import InputError
 from shared.files.tensors import TensorFormat
 from shared.interface import Arrays, check_arrays
 from shared.spec import SystemSpec, state_shapes
-
-FLOAT_DTYPES = ("float32", "float64")
+from shared.spec.compute import DTYPES
 
 
 class CheckpointError(InputError):
@@ -129,7 +128,7 @@ def check_dtypes(path: Path, arrays: Arrays) -> None:
             raise CheckpointError(f"{path}: expected {name} as int64, found {arrays[name].dtype}")
     # The message names the first array of each dtype.
     examples = {str(arrays[name].dtype): name for name in reversed(arrays) if name not in counters}
-    if len(examples) != 1 or not set(examples) <= set(FLOAT_DTYPES):
+    if len(examples) != 1 or not set(examples) <= set(DTYPES):
         found = ", ".join(f"{dtype} ({name})" for dtype, name in sorted(examples.items()))
         raise CheckpointError(
             f"{path}: expected every array as float32 or every array as float64, found {found}"

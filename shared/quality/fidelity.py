@@ -43,11 +43,6 @@ class Fidelity:
     kid_subset_size: int
 
 
-def require_importable() -> None:
-    """Raise what `require_fidelity` raises unless torch-fidelity can be imported."""
-    _import("torch_fidelity")
-
-
 def require_fidelity(weights: Path | None = None) -> None:
     """Raise an error now, and not after minutes of work, if `fidelity` could not run.
 
@@ -55,7 +50,7 @@ def require_fidelity(weights: Path | None = None) -> None:
     downloads once. Raises MissingFrameworkError where torch-fidelity is not installed,
     FidelityError where it cannot be imported or has no weights.
     """
-    library = _import("torch_fidelity.registry")
+    library = import_fidelity("torch_fidelity.registry")
     if weights is not None:
         _require_plain_weights(weights)
     extractor = library.FEATURE_EXTRACTORS_REGISTRY[FEATURE_EXTRACTOR]
@@ -93,7 +88,7 @@ def fidelity(real: Path, generated: Path, *, weights: Path | None = None) -> Fid
     with warnings.catch_warnings():
         # Not ours to fix, and a caller who makes warnings errors would get none of the figures.
         warnings.simplefilter("ignore")
-        measured = _import("torch_fidelity").calculate_metrics(
+        measured = import_fidelity().calculate_metrics(
             # Absolute, because a bare name could be one of its own data sets.
             input1=str(generated.resolve()),
             input2=str(real.resolve()),
@@ -102,7 +97,7 @@ def fidelity(real: Path, generated: Path, *, weights: Path | None = None) -> Fid
             kid_subset_size=subset,
             feature_extractor=FEATURE_EXTRACTOR,
             feature_extractor_weights_path=weights and str(weights),
-            cuda=_import("torch").cuda.is_available(),
+            cuda=import_fidelity("torch").cuda.is_available(),
             save_cpu_ram=True,  # no worker processes: forking one beside JAX or TensorFlow may hang
             cache=False,
             verbose=False,
@@ -115,8 +110,11 @@ def fidelity(real: Path, generated: Path, *, weights: Path | None = None) -> Fid
     )
 
 
-def _import(name: str) -> ModuleType:
-    """Import a module of torch-fidelity, or torch; only by name, because `shared` has neither."""
+def import_fidelity(name: str = "torch_fidelity") -> ModuleType:
+    """Import a module of torch-fidelity, or torch, by name, because `shared` imports neither.
+
+    Raises what `require_fidelity` raises.
+    """
     if importlib.util.find_spec("torch_fidelity") is None:
         raise MissingFrameworkError(
             "FID and KID need torch-fidelity, which is not installed; "
@@ -143,7 +141,7 @@ def _require_plain_weights(path: Path) -> None:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise FidelityError(f"{path}: expected a file of weights, found {found}")
-    torch = _import("torch")
+    torch = import_fidelity("torch")
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling raises whatever the damage has it
