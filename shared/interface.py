@@ -181,20 +181,18 @@ def split_labels(labels: dict[str, float]) -> tuple[dict[str, float], dict[str, 
 
 def check_arrays(arrays: Arrays, expected: dict[str, tuple[int, ...]], what: str) -> None:
     """Raise ValueError unless `arrays` holds exactly the expected names and shapes."""
-    missing = [name for name in expected if name not in arrays]
-    unexpected = [name for name in arrays if name not in expected]
-    misshapen = [
-        f"{name} {np.shape(arrays[name])} instead of {shape}"
-        for name, shape in expected.items()
-        if name in arrays and np.shape(arrays[name]) != shape
-    ]
+    found = {
+        "missing": [name for name in expected if name not in arrays],
+        "unexpected": [name for name in arrays if name not in expected],
+        "wrong shape": [
+            f"{name} {np.shape(arrays[name])} instead of {shape}"
+            for name, shape in expected.items()
+            if name in arrays and np.shape(arrays[name]) != shape
+        ],
+    }
     problems = [
         f"{label}: {', '.join(names[:5])}{' …' if len(names) > 5 else ''} ({len(names)})"
-        for label, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("wrong shape", misshapen),
-        )
+        for label, names in found.items()
         if names
     ]
     if problems:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shared.spec import SYSTEMS
-from shared.spec.compute import check_replicas, rows_of_replica
+from shared.spec.compute import check_replicas, require_devices, rows_of_replica
 
 SPEC = SYSTEMS["dcgan64"].replace(batch_size=12)
 
@@ -40,6 +40,21 @@ def test_rows_that_cannot_be_divided_are_refused():
 def test_what_cannot_be_trained_on_several_devices_is_said(devices, batch_norm, message):
     with pytest.raises(ValueError, match=message):
         check_replicas(SPEC, devices, batch_norm)
+
+
+@pytest.mark.parametrize(
+    ("found", "kind", "end"),
+    [
+        (0, "gpu", "0 GPUs; use --devices 1 or --device cpu"),
+        (1, "gpu", "1 GPU; use --devices 1 or --device cpu"),
+        (2, "cpu", "2 CPUs; use --devices 2"),
+    ],
+)
+def test_devices_that_are_not_there_are_counted(found, kind, end):
+    message = f"^--devices 3 was asked for, but JAX sees {end}$"
+    with pytest.raises(ValueError, match=message):
+        require_devices("JAX", 3, found, kind)
+    require_devices("JAX", found, found, kind)
 
 
 def test_every_image_of_its_own_device_is_fine_where_batch_norm_is_global():
