@@ -16,6 +16,7 @@ from shared.interface import load_implementation as load
 from shared.run.command import run_training
 from shared.run.options import TrainingOptions
 from tests.stand_in_run import stand_in_options, ten_pictures
+from tests.tiers import divide
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -34,6 +35,31 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 # Threads that spin beside each other make small tensors several times slower.
 THREADS = 1
+QUICK_COMPILER = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+"""Compiles a step of JAX in a quarter of the time; only `--rest` takes the compiler as it is."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that choose a tier."""
+    parser.addoption("--all", action="store_true", help="run the slow tests too")
+    parser.addoption("--rest", action="store_true", help="run only what is left out without --all")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the compiler before a framework is imported."""
+    if DEVICE == "cpu" and not config.getoption("--rest"):
+        os.environ.setdefault("XLA_FLAGS", QUICK_COMPILER)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose the tests of the tier, and which of them share a process."""
+    divide(config, items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Return 0, which is this process alone, where tests are asked for by their names."""
+    return 0 if any("::" in argument for argument in config.args) else None
 
 
 @pytest.fixture(scope="session", params=IMPLEMENTATIONS)

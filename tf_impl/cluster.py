@@ -97,7 +97,7 @@ def processes() -> Processes | None:
     return Processes(_place()[1] == 0, _any_process) if workers() > 1 else None
 
 
-@tf.function
+@tf.function(autograph=False)
 def _sum_over_workers(value: tf.Tensor) -> tf.Tensor:
     # An argument is on no device, which the strategy refuses; a copy is on the replica's.
     copies = strategy().run(tf.identity, args=(value,))

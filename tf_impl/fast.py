@@ -67,5 +67,5 @@ class Adam(layers.Adam):
         update = partial(super().apply, trainable_variables=trainable_variables)
         on_cpu = "CPU" in self.first_moments[0].value.device
         if on_cpu and not tf.executing_eagerly():
-            update = tf.function(update, jit_compile=True)
+            update = tf.function(update, autograph=False, jit_compile=True)
         update(list(grads))

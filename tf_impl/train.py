@@ -42,8 +42,9 @@ def _compiled(state: TrainState, function: Callable) -> Callable:
     """Return a state's own tf.function of `function(state, ...)`, made at its first use."""
     name = function.__name__
     if name not in state.functions:
+        # No branch here hangs on a tensor's value: without AutoGraph the first step is made sooner.
         state.functions[name] = tf.function(
-            partial(function, state), jit_compile=state.compute.mode == "xla"
+            partial(function, state), autograph=False, jit_compile=state.compute.mode == "xla"
         )
     return state.functions[name]
 
