@@ -15,7 +15,7 @@ from shared.interface import IMPLEMENTATIONS, Implementation, MissingFrameworkEr
 from shared.interface import load_implementation as load
 from shared.run.command import run_training
 from shared.run.options import TrainingOptions
-from tests.stand_in_run import stand_in_options, ten_pictures
+from tests.run.stand_in_run import stand_in_options, ten_pictures
 from tests.tiers import divide
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.faulty import FAULTS, FAULTY
-from tests.fuzz.parent import run_reader
-from tests.fuzz.reader import FAULT, READ, Outcome, draw_of
-from tests.fuzz.readers import READERS
+from tests.apparatus.fuzz.faulty import FAULTS, FAULTY
+from tests.apparatus.fuzz.parent import run_reader
+from tests.apparatus.fuzz.reader import FAULT, READ, Outcome, draw_of
+from tests.apparatus.fuzz.readers import READERS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux tells it")
 
@@ -27,7 +27,7 @@ def test_no_untrusted_input_is_a_fault(name: str) -> None:
     if reader.missing:
         pytest.skip(f"{', '.join(reader.missing)} not installed")
     summary = run_reader(reader, SEED, range(COUNTS.get(name, 100)), lambda outcome: None)
-    again = f"python -m tests.fuzz --reader {name} --seed {SEED} --case"
+    again = f"python -m tests.apparatus.fuzz --reader {name} --seed {SEED} --case"
     assert not summary.faults, [f"{again} {f.index}: {f.lines}" for f in summary.faults]
     assert summary.counts[READ] > 0
     assert summary.counts["refused"] > summary.counts[READ] / 10
@@ -77,7 +77,7 @@ def test_an_input_can_be_made_again(tmp_path: Path, name: str) -> None:
 
 
 def test_the_command_reports_and_keeps_an_input(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.fuzz", "--reader", "idx", "--seed", "3"]
+    command = [sys.executable, "-m", "tests.apparatus.fuzz", "--reader", "idx", "--seed", "3"]
     log = tmp_path / "log"
     done = subprocess.run(
         [*command, "--count", "3", "--log", log], capture_output=True, text=True, timeout=60

@@ -1,4 +1,4 @@
-"""Runs that are killed and resumed end as the unbroken one: `tests.kills`, its short version."""
+"""Runs that are killed and resumed end as the unbroken one: the short version."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from shared.files.checkpoint import read_checkpoint, write_checkpoint
-from tests.killed_run import Victim, differences_from_whole
-from tests.kills import kill_rounds, limited_file_size
+from tests.apparatus.killed_run import Victim, differences_from_whole
+from tests.apparatus.kills import kill_rounds, limited_file_size
 
 SHORT = 60  # steps
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.line_budget import count_lines, excesses, is_kernel, room_of
+from tests.apparatus.line_budget import count_lines, excesses, is_kernel, room_of
 
 
 def test_the_project_keeps_its_budget():
@@ -42,4 +42,4 @@ def test_the_kernel_is_what_people_read(path, expected):
 def test_rooms():
     assert room_of("benchmarks/run.py") == "benchmarks"
     assert room_of("benchmarks/show/page.py") == "benchmarks/show"
-    assert room_of("tests/fuzz/readers/npz.py") == "tests"
+    assert room_of("tests/apparatus/fuzz/readers/npz.py") == "tests"

@@ -1,6 +1,6 @@
 """The mutants: every change applies, a few of each framework are caught, and how it works.
 
-All of them: `python -m tests.mutants`.
+All of them: `python -m tests.apparatus.mutants`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from shared.interface import IMPLEMENTATIONS, MissingFrameworkError, load_implementation
-from tests import ROOT, mutants
+from tests import ROOT
+from tests.apparatus import mutants
 from tests.apparatus.generic import changes_of
-from tests.mutant_cases import GROUPS, KINDS, cases_of, sample_of
-from tests.mutant_worker import Worker
-from tests.mutants import Row, main, smallest_set
-from tests.planted.faults_of_runs import RUNS
-from tests.planted.mutate import mutated_sources
+from tests.apparatus.mutant_cases import GROUPS, KINDS, cases_of, sample_of
+from tests.apparatus.mutant_worker import Worker
+from tests.apparatus.mutants import Row, main, smallest_set
+from tests.apparatus.planted.faults_of_runs import RUNS
+from tests.apparatus.planted.mutate import mutated_sources
 
 SAMPLE, SEED = 3, 0
 QUIET = ["-q", "-n", "0", "-p", "no:cacheprovider"]
@@ -122,11 +123,11 @@ def test_an_unknown_change_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A folder with a package and its tests, of which the second fails whatever the source is."""
-    for name in ("tests", "pytorch_impl", "shared/files"):
+    for name in ("tests/apparatus", "pytorch_impl", "shared/files"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("tests", "pytorch_impl"):
+    for name in ("tests", "tests/apparatus", "pytorch_impl"):
         (tmp_path / name / "__init__.py").touch()
-    for name in ("tests/mutant_worker.py", "shared/files/child_process.py"):
+    for name in ("tests/apparatus/mutant_worker.py", "shared/files/child_process.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "pytorch_impl" / "sum.py").write_text("def add(a, b):\n    return a + b\n")
     (tmp_path / "tests" / "test_sum.py").write_text(

@@ -1,6 +1,6 @@
 """The planted faults: each changed implementation computes what the reference with its name does.
 
-All of them in all frameworks: `python -m tests.planted`.
+All of them in all frameworks: `python -m tests.apparatus.planted`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from shared.interface import (
     load_implementation,
 )
 from shared.spec import Conventions
-from tests.conftest import limit_threads
-from tests.planted.__main__ import main
-from tests.planted.fault import Edit, Fault, everywhere
-from tests.planted.faults import FAULTS, get_fault
-from tests.planted.mutate import load_mutated, mutated, mutated_sources, unload
-from tests.planted.probe import (
+from tests.apparatus.planted.__main__ import main
+from tests.apparatus.planted.fault import Edit, Fault, everywhere
+from tests.apparatus.planted.faults import FAULTS, get_fault
+from tests.apparatus.planted.mutate import load_mutated, mutated, mutated_sources, unload
+from tests.apparatus.planted.probe import (
     CANONICAL_BOUND,
     TRUTH_BOUND,
     Numbers,
@@ -34,6 +33,7 @@ from tests.planted.probe import (
     measure,
     truth_error,
 )
+from tests.conftest import limit_threads
 
 # Of TensorFlow and JAX, of which the one traces every copy anew and the other compiles every
 # operation of a new shape: the longest edits.

@@ -1,6 +1,6 @@
 """How far an answer may be from the truth, why that far, and how its error is measured.
 
-Each bound has a derivation in words. `tests/test_conformance.py` holds these numbers against those
+Each bound has a derivation in words. `tests/conformance/test_conformance.py` holds these numbers against those
 of the tests of this repository's own implementations, where they were measured.
 """
 

@@ -55,7 +55,7 @@ class StartPoint:
     """A state, the images NHWC and latents of one step, and the dtypes that it is good for.
 
     Good for float32 is only a point without a pre-activation so near a kink that rounding turns
-    it; `tests/test_conformance.py` measures the margin.
+    it; `tests/conformance/test_conformance.py` measures the margin.
     """
 
     spec: SystemSpec

@@ -16,7 +16,7 @@ from shared.spec.streams import latents, stream
 
 GRID_SIZE = 16
 
-# Of the largest value. Two frameworks' rounding: measured 6e-7 and 2e-15 (tests/test_convert.py).
+# Of the largest value. Two frameworks' rounding: measured 6e-7 and 2e-15 (tests/convert/test_convert.py).
 # A kernel stored in a wrong order: measured 1.4 (turned) and 5 (dense, HWC for CHW).
 NETWORK_BOUND = {"float32": 1e-4, "float64": 1e-11}
 

@@ -17,7 +17,7 @@ from shared.reference.differences import drifting_arrays, gradient_differences, 
 from shared.spec import Conventions
 
 # Relative L2 of any array. What rounding was measured to do at most in right runs of the three
-# frameworks (`python -m tests.explain_accuracy --right 100`) is at most a fifth of the bounds: in
+# frameworks (`python -m tests.apparatus.explain_accuracy --right 100`) is at most a fifth of the bounds: in
 # float64 1.3e-12; in float32 7e-6 of outputs, 2e-4 of gradients and moments (conv28's, whose halves
 # cancel), 1.5e-3 of a parameter's move where its gradient is of the size of Adam's epsilon. The
 # smallest planted fault shows at 1.5e-3, in a running variance.

@@ -1,0 +1,114 @@
+"""The process that watches: asks a child for inputs, and begins another after a crash or a hang."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from shared.files.child_process import ChildEndedError, ChildProcess, ChildTimeoutError
+from tests import ROOT
+from tests.apparatus.fuzz.reader import FAULT, Outcome, Reader
+
+START_LIMIT = 240.0  # seconds for the imports of a framework on a busy machine
+
+
+@dataclass
+class Summary:
+    """What became of a reader's inputs."""
+
+    reader: Reader
+    counts: dict[str, int] = field(default_factory=dict)
+    faults: list[Outcome] = field(default_factory=list)
+    peak: int = 0
+    slowest: float = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        self.counts[outcome.verdict] = self.counts.get(outcome.verdict, 0) + 1
+        self.peak = max(self.peak, outcome.peak)
+        self.slowest = max(self.slowest, outcome.seconds)
+        if outcome.verdict == FAULT:
+            self.faults.append(outcome)
+
+
+def run_reader(
+    reader: Reader, seed: int, indices: Iterable[int], report: Callable[[Outcome], None]
+) -> Summary:
+    """Read every input of these numbers and return what became of them."""
+    summary = Summary(reader)
+    with Child(reader, seed) as child:
+        for index in indices:
+            outcome = child.ask(index)
+            summary.add(outcome)
+            report(outcome)
+    return summary
+
+
+class Child:
+    """A child process, begun when it is first asked and again after it died."""
+
+    def __init__(self, reader: Reader, seed: int) -> None:
+        self._reader, self._seed = reader, seed
+        self._folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+        self._process: ChildProcess | None = None
+
+    def ask(self, index: int) -> Outcome:
+        """Return what became of an input; a crash and a hang are faults too."""
+        process = self._process or self._start()
+        try:
+            answer = json.loads(process.ask(f"{index}\n".encode(), self._reader.seconds))
+        except ChildTimeoutError:
+            return self._fault(index, "hang", self._reader.seconds)
+        except ChildEndedError:
+            return self._fault(index, f"crash, exit code {process.exit_status}", 0.0)
+        return Outcome(**{**answer, "lines": tuple(answer["lines"])})
+
+    def _start(self) -> ChildProcess:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir()
+        command = [
+            sys.executable,
+            "-m",
+            "tests.apparatus.fuzz.child",
+            self._reader.name,
+            str(self._seed),
+        ]
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
+        self._process = process = ChildProcess(
+            [*command, str(self._folder)],
+            environment=os.environ | quiet | {"KERAS_BACKEND": "tensorflow"},
+            folder=ROOT,
+        )
+        try:
+            process.ask(b"", START_LIMIT)  # "ready"
+        except ChildEndedError as error:
+            name, shown = self._reader.name, process.errors()[-3000:]
+            raise RuntimeError(f"the child of {name} did not start: {error}: {shown}") from error
+        return process
+
+    def _fault(self, index: int, found: str, seconds: float) -> Outcome:
+        assert self._process is not None
+        shown = self._process.errors()[-3000:].splitlines()[-14:]
+        self.close()
+        lines = (f"{found} (limit {self._reader.seconds:g} s)", *shown)
+        return Outcome(index, FAULT, "", lines, 0, seconds, found)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.close()
+            self._process = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        shutil.rmtree(self._folder, ignore_errors=True)

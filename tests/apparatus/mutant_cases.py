@@ -1,0 +1,98 @@
+"""What is changed in the source, and which tests are run on it: the nearest first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from shared.interface import IMPLEMENTATIONS
+from shared.spec.streams import stream
+from tests import ROOT
+from tests.apparatus.generic import changes_of
+from tests.apparatus.planted.faults import FAULTS
+from tests.apparatus.planted.faults_of_runs import RUNS
+from tests.apparatus.planted.mutate import mutated_sources, package_of
+
+Kind = Literal["mathematics", "runs", "generic"]
+KINDS: tuple[Kind, ...] = ("mathematics", "runs", "generic")
+GROUPS = (*IMPLEMENTATIONS, "shared")
+"""Whose source is changed: a framework's, or that of the reference and the systems."""
+CORE = ("losses", "layers", "models", "state", "train", "checkpoint")
+NEAR = {"shared": ("tests/reference", "tests/spec", "tests/fixtures")}
+OFF = ("-q", "-n", "0", "-p", "no:cacheprovider", "--tb=no", "--ignore=tests/test_mutants.py")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A change: of whose source, of what kind, its name, and the changed files by their paths."""
+
+    group: str
+    kind: Kind
+    name: str
+    sources: Mapping[str, str]
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells the changed source from another."""
+        text = json.dumps(dict(self.sources), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def stages(self) -> list[list[str]]:
+        """Return pytest's arguments: the nearest tests, the default tier, the whole suite."""
+        own = ["-k", f"{self.group} or every_framework"] if self.group in IMPLEMENTATIONS else []
+        near = NEAR.get(self.group, ("tests/implementations",))
+        return [[*OFF, *own, *paths] for paths in (near, ("tests",), ("--all", "tests"))]
+
+
+def cases_of(group: str, kind: Kind, count: int, seed: int) -> list[Case]:
+    """Return the cases of one kind; `count` generic ones are drawn by `seed`."""
+    if kind == "generic":
+        return _generic(group, count, seed)
+    if group not in IMPLEMENTATIONS:
+        return []
+    plain, package = mutated_sources(group, []), package_of(group)
+    cases = []
+    for fault in FAULTS if kind == "mathematics" else RUNS:
+        if group not in fault.absent:
+            sources = mutated_sources(group, [fault])
+            changed = {f"{package}/{n}": s for n, s in sources.items() if s != plain[n]}
+            cases.append(Case(group, kind, fault.name, changed))
+    return cases
+
+
+def sample_of(cases: Sequence[Case], count: int, seed: int) -> list[Case]:
+    """Return so many cases of each group, drawn at random."""
+    drawn: list[Case] = []
+    for group in dict.fromkeys(case.group for case in cases):
+        own = [case for case in cases if case.group == group]
+        order = stream(seed, f"mutants/{group}").permutation(len(own))
+        drawn += [own[i] for i in sorted(order[:count])]
+    return drawn
+
+
+def _generic(group: str, count: int, seed: int) -> list[Case]:
+    found = []
+    for path in _files(group):
+        source = (ROOT / path).read_text("utf-8")
+        for change in changes_of(source):
+            old = " ".join(source[change.start : change.end].split())
+            name = f"{path}:{change.line}: {old} -> {' '.join(change.new.split())}"
+            found.append((name, path, source, change))
+    order = stream(seed, f"generic/{group}").permutation(len(found))
+    drawn = [found[i] for i in sorted(order[:count])]
+    return [
+        Case(group, "generic", name, {path: change.applied_to(source)})
+        for name, path, source, change in drawn
+    ]
+
+
+def _files(group: str) -> list[str]:
+    if group in IMPLEMENTATIONS:
+        return [f"{package_of(group)}/{name}.py" for name in CORE]
+    rooms = (Path("shared/reference"), Path("shared/spec"))
+    return [str(p.relative_to(ROOT)) for room in rooms for p in sorted((ROOT / room).glob("*.py"))]

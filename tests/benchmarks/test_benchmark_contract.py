@@ -1,0 +1,313 @@
+"""Whether the benchmark notices times that hold no work, and precisions nobody asked for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import cache
+from queue import Queue
+
+import numpy as np
+import pytest
+
+from benchmarks.plan.configuration import Request
+from benchmarks.plan.options import parse
+from benchmarks.worker import gate, measure, workloads
+from benchmarks.worker import main as worker
+from benchmarks.worker.gate import POOLED_BOUNDS
+from benchmarks.worker.workloads import RowError
+from shared.reference.layers import conv_forward
+from shared.reference.step import train_step
+from shared.spec import SYSTEMS, Conventions
+from tests.benchmarks.documents import validate_row
+from tests.benchmarks.stand_ins import INSTALLED, SETTINGS, TINY, failed_row, plant, use_worker
+
+STEP = 0.004  # seconds
+
+
+class Device:
+    """A device that works in the background, in order, as a GPU does."""
+
+    def __init__(self):
+        self.queue = Queue()
+        threading.Thread(target=self.work, daemon=True).start()
+
+    def work(self):
+        while True:
+            time.sleep(self.queue.get())
+            self.queue.task_done()
+
+    def step(self, seconds=STEP):
+        self.queue.put(seconds)
+        return {}
+
+    def synchronize(self):
+        self.queue.join()
+        return 0.0
+
+    def workload(self, **parts):
+        own = {
+            "step": self.step, "synchronize": self.synchronize, "wait": self.queue.join,
+            "export_state": dict, "import_state": lambda arrays: None,
+            "effective_settings": lambda: SETTINGS, "peak_device_bytes": lambda: None,
+        }  # fmt: skip
+        return workloads.Workload(**own | parts)
+
+
+def test_an_honest_device_passes():
+    workload = Device().workload()
+    check = measure.check_complete(workload)
+    assert min(check["left_shares"]) < 0.1
+    assert 1.5 < measure.check_linear(workload, 1e3 * STEP)["ratio"] < 2.5
+
+
+def test_a_missing_sync_is_noticed():
+    workload = Device().workload(synchronize=lambda: 0.0)
+    with pytest.raises(RowError, match="synchronize does not wait"):
+        measure.check_complete(workload)
+
+
+def test_a_sync_with_one_of_two_networks_is_noticed():
+    device, other = Device(), Device()
+
+    def step():
+        other.step()
+        return device.step(STEP / 2)
+
+    workload = device.workload(step=step, wait=other.queue.join)
+    with pytest.raises(RowError, match="does not wait"):
+        measure.check_complete(workload)
+
+
+def skipping():
+    """Return a step that works once and then answers from memory."""
+    done = []
+
+    def step():
+        if not done:
+            done.append(time.sleep(STEP))
+        return {}
+
+    return step
+
+
+def growing():
+    """Return a step that takes longer and longer."""
+    seconds = []
+
+    def step():
+        seconds.append(STEP)
+        time.sleep(0.05 * sum(seconds))
+        return {}
+
+    return step
+
+
+def fixed():
+    """Return a synchronisation that takes longer than the steps do."""
+    time.sleep(0.1)
+    return 0.0
+
+
+@pytest.mark.parametrize(
+    ("parts", "step_ms"),
+    [
+        ({"step": skipping(), "synchronize": lambda: time.sleep(0.02) or 0.0}, 4.0),
+        ({"step": growing(), "synchronize": lambda: 0.0}, 50.0),
+        ({"step": lambda: {}, "synchronize": fixed}, 50.0),
+    ],
+    ids=["steps that are skipped", "steps that grow", "a sync that is all"],
+)
+def test_times_that_are_not_linear_are_noticed(parts, step_ms):
+    with pytest.raises(RowError, match="as long as"):
+        measure.check_linear(Device().workload(**parts), step_ms)
+
+
+@pytest.mark.skipif("jax" not in INSTALLED, reason="JAX is not installed")
+def test_a_missing_sync_in_jax_gets_no_number(tmp_path, monkeypatch):
+    # JAX returns from a step before it is done on a CPU too; the others do not.
+    use_worker(
+        monkeypatch,
+        """
+import jax_impl.state
+from benchmarks.worker import main as worker
+jax_impl.state.synchronize = lambda state: 0.0
+worker.main()
+""",
+    )
+    row = failed_row(tmp_path, "jax", "--width", "16", "--batch-size", "16")
+    assert row["status"] == "check_failed"
+    assert "synchronize does not wait" in row["error"]
+
+
+# --- precision -----------------------------------------------------------------------------------
+
+
+def rounded(bits):
+    """Return a rounding of float32 to so many bits of mantissa, the leading one included."""
+
+    def apply(array):
+        fraction, exponent = np.frexp(array)
+        return np.ldexp(np.rint(np.ldexp(fraction, bits)), exponent - bits).astype(np.float32)
+
+    return apply
+
+
+def operations(bits):
+    cut = rounded(bits)
+    return {
+        "matmul": lambda a, b: np.matmul(cut(a), cut(b)),
+        "convolution": lambda x, k: conv_forward(cut(x), cut(k), 1, 1)[0],
+    }
+
+
+@pytest.mark.parametrize(("bits", "name"), [(24, "float32"), (11, "tf32"), (8, "bfloat16")])
+def test_the_probe_tells_the_precisions_apart(bits, name):
+    errors = gate.probe(operations(bits))
+    assert {gate.precision_of(error) for error in errors.values()} == {name}
+    # Each is at least a factor of 2 from the limits.
+    limits = {"float32": (0, 1.7e-5), "tf32": (1.7e-5, 8e-4), "bfloat16": (8e-4, 1)}
+    low, high = limits[name]
+    assert all(2 * low < error < high / 2 for error in errors.values()), errors
+
+
+@pytest.mark.parametrize("which", ["matmul", "convolution"])
+def test_tf32_that_nobody_asked_for_gets_no_number(which, monkeypatch):
+    # As PyTorch's convolutions on a GPU are unless they are told otherwise.
+    mixed = operations(24) | {which: operations(11)[which]}
+    row = plant(monkeypatch, framework={"operations": lambda request: mixed})
+    assert row["status"] == "check_failed"
+    assert (
+        f"float32 was asked for, but the errors of the probe show otherwise: {which}"
+        in row["error"]
+    )
+    assert row["windows"] == []
+    validate_row(row)
+
+
+def request_for(name):
+    plan = parse([*TINY, "--precision", name])
+    return Request(plan, plan.configurations[0], 0, 1.0)
+
+
+def test_bfloat16_that_is_float32_gets_no_number():
+    exact = {"worst_array": {"difference": 1e-6}}
+    coarse = {"worst_array": {"difference": 1e-1}}
+    errors = gate.probe(operations(24))
+    message = gate.describe_difference("bfloat16", exact, errors)
+    assert message == "bfloat16 was asked for, but a step agrees to 1e-06, as float32 does"
+    assert gate.effective_precision("float32", exact, errors) == "float32"
+    assert gate.effective_precision("bfloat16", exact, errors) == "float32"
+    assert gate.effective_precision("bfloat16", coarse, errors) == "bfloat16"
+    half = errors | gate.probe({"matmul": operations(11)["matmul"], **operations(24)})
+    half["matmul"] = 3e-4
+    assert gate.effective_precision("float32", exact, half) == "mixed"
+
+
+# --- the gate in less than float32 ---------------------------------------------------------------
+
+
+@cache
+def coarse_problem(system):
+    """Return the problem, which is the same in TF32 and bfloat16, and its truth."""
+    problem = gate.gate_problem(SYSTEMS[system], "bfloat16")
+    return problem, gate.truth(problem)
+
+
+@pytest.mark.parametrize("asked", POOLED_BOUNDS)
+@pytest.mark.parametrize("system", ["dcgan64", "conv28", "mlp28"])
+def test_the_coarse_gate_passes_the_truth_and_names_what_differs(system, asked):
+    problem, truth = coarse_problem(system)
+    check = gate.compare(problem, truth, truth.metrics, truth.arrays, asked)
+    assert check["passed"]
+    assert check["worst_array"]["difference"] == 0.0
+    name = "generator_optimizer/step"
+    late = truth.arrays | {name: truth.arrays[name] + 1}
+    assert not gate.compare(problem, truth, truth.metrics, late, asked)["passed"]
+
+
+@pytest.mark.parametrize(
+    ("system", "wrong"),
+    [
+        ("dcgan64", {"batch_norm_statistics": "not_in_generator_step"}),
+        ("dcgan64", {"discriminator_batches": "merged"}),
+        ("dcgan64", {"discriminator_loss_scale": 0.5}),
+        ("dcgan64", {"detach_fake": False}),
+        ("dcgan64", {"update_order": "simultaneous"}),
+        ("dcgan64", {"real_label": 0.9}),
+        ("dcgan64", {"adam_beta1": 0.9}),
+        ("dcgan64", {"conv_transpose_kernel": "flipped"}),
+        ("conv28", {"batch_norm_running_variance": "biased"}),
+        ("conv28", {"detach_fake": False}),
+        ("mlp28", {"detach_fake": False}),
+        ("mlp28", {"generator_objective": "saturating"}),
+    ],
+    ids=str,
+)
+def test_the_coarse_gate_stops_a_planted_fault(system, wrong):
+    problem, truth = coarse_problem(system)
+    step = train_step(
+        problem.spec,
+        {n: a.astype(np.float64) for n, a in problem.start.items()},
+        problem.real_images.astype(np.float64),
+        problem.latents.astype(np.float64),
+        Conventions(**wrong),
+    )
+    for asked in POOLED_BOUNDS:
+        check = gate.compare(problem, truth, step.metrics, step.arrays, asked)
+        assert not check["passed"], check
+
+
+@pytest.mark.skipif("pytorch" not in INSTALLED, reason="PyTorch is not installed")
+def test_an_extra_pass_of_the_discriminator_gets_no_number(tmp_path, monkeypatch):
+    # It changes no weight and no loss: only the running statistics move once too often.
+    use_worker(
+        monkeypatch,
+        """
+from pytorch_impl import train
+from benchmarks.worker import main as worker
+honest = train.train_step
+def with_extra_pass(state, real_images, latents):
+    metrics = honest(state, real_images, latents)
+    state.discriminator(real_images)
+    return metrics
+train.train_step = with_extra_pass
+worker.main()
+""",
+    )
+    row = failed_row(tmp_path, "pytorch")
+    assert row["status"] == "check_failed"
+    name = row["checks"]["equivalence"]["worst_array"]["name"]
+    assert name.startswith("discriminator/batch_norm")
+    assert name.endswith(("mean", "var"))
+
+
+def test_a_worker_that_runs_out_of_memory_says_so(tmp_path, monkeypatch):
+    use_worker(
+        monkeypatch,
+        """
+import resource
+import numpy as np
+from benchmarks.worker import main as worker
+from benchmarks.worker import workloads
+from tests.benchmarks.stand_ins import stand_in
+def step():
+    limit = 2**30
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return np.ones(2**30)
+workloads.load = lambda name: stand_in({"step": step})
+worker.main()
+""",
+    )
+    row = failed_row(tmp_path)
+    assert row["status"] == "oom"
+    assert "compile_first_step" in row["error"]
+
+
+def test_the_row_of_a_stand_in_is_ok(monkeypatch):
+    # Otherwise a fault that is planted in one is nothing.
+    row = plant(monkeypatch)
+    assert row["error"] is None
+    assert row["status"] == "ok"
+    validate_row(row)
+    assert worker.empty_row(request_for("fp32"))["status"] == "error"

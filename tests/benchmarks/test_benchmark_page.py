@@ -1,0 +1,134 @@
+"""The page of a run: whole, self-contained, and right about what failed."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from html.parser import HTMLParser
+from importlib import resources
+
+import pytest
+
+from benchmarks.show import page, plots
+from tests.benchmarks.documents import make_document
+
+ARGUMENTS = ["--framework", "all", "--batch-size", "8", "16", "--baselines", "--aa"]
+VOID = {"meta", "img", "br"}
+STYLE = (resources.files("shared.report") / "templates" / "style.css").read_text()
+
+
+class Checker(HTMLParser):
+    """Collects the sources of images and links; raises where tags do not match."""
+
+    def __init__(self):
+        super().__init__()
+        self.open_tags, self.sources = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+        self.open_tags += [] if tag in VOID else [tag]
+
+    def handle_endtag(self, tag):
+        assert self.open_tags.pop() == tag
+
+
+def rates(configuration, number):
+    base = {"pytorch": 50.0, "tf": 40.0, "jax": 60.0}[configuration.framework]
+    base *= 1 + configuration.batch_size / 100
+    base *= 0.8 if configuration.implementation == "baseline" else 1.0
+    return [base * factor * (1 + number / 50) for factor in (0.98, 1.0, 1.01)]
+
+
+@pytest.fixture(scope="module")
+def found():
+    return make_document(ARGUMENTS, rates)
+
+
+def test_page_is_one_file_that_fetches_nothing(found, tmp_path):
+    text = page.write(tmp_path, found).read_text()
+    checker = Checker()
+    checker.feed(text)
+    assert checker.open_tags == []
+    assert len(checker.sources) == 4
+    assert all(source.startswith("data:image/png;base64,") for source in checker.sources)
+    assert "http" not in re.sub(r'"data:[^"]*"', "", text)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".html"] + [".png"] * 4
+
+
+def test_page_has_the_verdict_the_tables_and_the_settings(found, tmp_path):
+    text = page.write(tmp_path, found).read_text()
+    assert "jax batch 16 at 70.3 img/s" in text
+    assert "Matched: float32, batch 16, cpu, threads 1" in text
+    assert "Noise floor" in text
+    names = re.findall(r'<th scope="row">((?:pytorch|tf|jax)[^<]*)</th>', text)
+    # Within a group its title says the batch size; the table of the best says it in each line.
+    group = [f"{n}{kind}{again}" for n in ("pytorch", "tf", "jax") for kind in ("", " baseline")
+             for again in ("", " again")]  # fmt: skip
+    assert names == [*group, *group, "jax batch 16", "pytorch batch 16", "tf batch 16"]
+    for words in ("channels_last", "GFLOP/s", "numpy 2", found["host"]["cpu"]):
+        assert words in text
+
+
+def test_page_of_a_run_without_numbers_says_why(tmp_path):
+    def fail(configuration, number):
+        return {
+            "rates": [1.0, 1.0], "status": "oom", "error": "<b>no</b> memory", "warm_up": None,
+            "windows": [], "latency_ms": [],
+        }  # fmt: skip
+
+    document = make_document(["--framework", "jax", "--rounds", "1"], fail)
+    text = page.write(tmp_path, document).read_text()
+    assert "jax: oom: &lt;b&gt;no&lt;/b&gt; memory" in text
+    assert "No verdict" in text
+    assert "<img" not in text
+
+
+def test_plots_are_pictures_of_a_legible_size(found):
+    images = plots.draw(found)
+    assert set(images) == {f"{n}.png" for n in ("throughput", "latency", "time_to_image", "ratios")}
+    for content in images.values():
+        assert content.startswith(b"\x89PNG")
+        width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
+        assert 900 < width < 1400
+        assert 300 < height < 4000
+
+
+# --- dark mode -----------------------------------------------------------------------------------
+
+
+def colours():
+    """Return the colours of the light and of the dark scheme by the names of their variables."""
+    blocks = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)
+    light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block)) for block in blocks)
+    return {"light": light, "dark": dark}
+
+
+def luminance(colour):
+    """Return the relative luminance of WCAG 2.2 of an sRGB colour."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_from_the_ground_in_both_schemes(scheme):
+    own = colours()[scheme]
+    assert (luminance(own["ground"]) < luminance(own["text"])) == (scheme == "dark")
+    for text, ground in itertools.product(("text", "quiet", "failed"), ("ground", "band", "mark")):
+        low, high = sorted((luminance(own[text]), luminance(own[ground])))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)  # WCAG 2.2, level AA
+
+
+def test_the_dark_scheme_changes_every_colour_and_leaves_the_plots_on_white(found, tmp_path):
+    text = page.write(tmp_path, found).read_text()
+    assert "color-scheme: light dark;" in text
+    assert "@media (prefers-color-scheme: dark)" in text
+    schemes = colours()
+    assert schemes["light"].keys() == schemes["dark"].keys()
+    assert not set(schemes["light"].values()) & set(schemes["dark"].values())
+    rules = re.sub(r":root \{.*?\}", "", STYLE, flags=re.DOTALL)
+    used = set(re.findall(r"var\(--([\w-]+)\)", rules))
+    assert used == schemes["light"].keys()
+    # No colour beside the variables but the white card of the plots.
+    assert re.findall(r"#[0-9a-f]{3,6}", rules) == ["#ffffff"]
+    assert re.search(r"\bimg \{[^}]*background: #ffffff", rules)

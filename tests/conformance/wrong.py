@@ -1,0 +1,8 @@
+"""A port that left BN's epsilon at Keras' default: `--impl tests.conformance.wrong`."""
+
+from __future__ import annotations
+
+from shared.reference.adapter import ReferenceImplementation
+from shared.spec import Conventions
+
+implementation = ReferenceImplementation(Conventions(batch_norm_epsilon=1e-3))

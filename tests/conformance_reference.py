@@ -1,5 +1,0 @@
-"""The reference for the kit, in float64: `--impl tests.conformance_reference`."""
-
-from shared.reference.adapter import ReferenceImplementation
-
-implementation = ReferenceImplementation()

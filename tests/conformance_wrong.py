@@ -1,8 +1,0 @@
-"""A port that left BN's epsilon at Keras' default: `--impl tests.conformance_wrong`."""
-
-from __future__ import annotations
-
-from shared.reference.adapter import ReferenceImplementation
-from shared.spec import Conventions
-
-implementation = ReferenceImplementation(Conventions(batch_norm_epsilon=1e-3))

@@ -1,0 +1,273 @@
+"""`shared.explain` names the mistake: of the reference under other conventions, and of ports."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from shared.explain import explain
+from shared.explain.behaviour import initial_weights
+from shared.explain.catalogue import FITTED, FIXES, KNOWN_NUMBERS
+from shared.explain.observations import initial_arrays
+from shared.explain.port import Observations, Port
+from shared.reference.adapter import ReferenceImplementation
+from shared.spec import SYSTEMS, Conventions, SystemSpec
+from shared.spec.streams import initial_state
+from tests.apparatus.explain_accuracy import explain_faults, pairs, same_fields
+from tests.apparatus.explain_ports import (
+    AdamAlone,
+    BiasesAlone,
+    Float32Inside,
+    ForgetsAVariance,
+    GeneratorAlone,
+    LossesAlone,
+    OwnLatents,
+    OwnWeights,
+    Raises,
+    ScaledGradient,
+    WrongAtStepThree,
+)
+from tests.apparatus.planted.faults import get_fault
+from tests.conftest import installed_implementations
+from tests.docs.test_porting import rows
+from tests.reference.test_conventions import CASES
+
+
+def narrow(system: str = "dcgan64", **changes: Any) -> SystemSpec:
+    width = 8 if system == "mlp28" else 2
+    return SYSTEMS[system].replace(width=width, latent_dim=6, batch_size=4, **changes)
+
+
+def spec_that_shows(field: str) -> SystemSpec:
+    if field == "lsgan_scale":
+        return narrow("dcgan64-lsgan")
+    if field == "flatten_order":
+        return narrow("dcgan64-lsgan")
+    if field == "probability_clipping":
+        return narrow("mlp28")
+    return narrow()
+
+
+@pytest.mark.parametrize(("field", "value"), CASES)
+def test_the_reference_under_another_convention_is_named(field: str, value: object) -> None:
+    port = ReferenceImplementation(Conventions().replace(**{field: value}))
+    explanation = explain(port, spec_that_shows(field), steps=1)
+    assert explanation.verdict == "known trap"
+    assert explanation.fields == {field: value}
+    assert explanation.traps[0].cost > explanation.bound
+    assert explanation.first is not None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("leaky_relu_slope", 0.237),
+        ("batch_norm_epsilon", 7.3e-4),
+        ("batch_norm_momentum", 0.37),
+        ("real_label", 0.83),
+        ("generator_label", 0.71),
+        ("discriminator_loss_scale", 0.61),
+        ("adam_beta1", 0.43),
+        ("adam_beta2", 0.987),
+        ("adam_epsilon", 3.3e-8),
+        ("generator_learning_rate", 3.7e-4),
+    ],
+)
+def test_a_number_in_no_catalogue_is_fitted(field: str, value: float) -> None:
+    assert value not in KNOWN_NUMBERS[field]
+    explanation = explain(ReferenceImplementation(Conventions(**{field: value})), narrow(), steps=1)
+    assert set(explanation.fields) == {field}
+    assert explanation.fields[field] == pytest.approx(value, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "deviation",
+    [
+        {"leaky_relu_slope": 0.3, "adam_beta1": 0.9},
+        {"batch_norm_epsilon": 1e-3, "batch_norm_running_variance": "biased"},
+        {"real_label": 0.0, "fake_label": 1.0},
+        {"detach_fake": False, "update_order": "simultaneous"},
+        {"discriminator_loss_scale": 0.5, "adam_epsilon_placement": "before_correction"},
+    ],
+)
+def test_two_mistakes_are_both_named(deviation: dict[str, object]) -> None:
+    port = ReferenceImplementation(Conventions().replace(**deviation))
+    assert explain(port, narrow(), steps=1).fields == deviation
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("implementation", installed_implementations(), ids=lambda i: i.name)
+def test_a_right_implementation_is_accused_of_nothing(implementation: Any, dtype: str) -> None:
+    explanation = explain(implementation, narrow(), dtype=dtype, steps=2)
+    assert (explanation.verdict, explanation.traps, explanation.notes) == ("rounding", (), ())
+    seen = [stage for stage in explanation.stages if stage.difference is not None]
+    # Initial weights, four forward stages and six of the step for both probes, losses, Adam, two
+    # steps.
+    assert len(seen) == 1 + 2 * (4 + 6) + 1 + 1 + 1
+    assert not explanation.missing
+
+
+PLANTED = [
+    ("pytorch", "fake_not_detached", "float64"),
+    ("pytorch", "leaky_slope_0.25", "float32"),
+    ("pytorch", "initializer_torch_default", "float64"),
+    ("tf", "adam_epsilon_before_correction", "float64"),
+    ("tf", "batches_merged", "float32"),
+    ("jax", "conv_transpose_kernel_flipped", "float64"),
+    ("jax", "statistics_not_in_generator_step", "float32"),
+]
+
+
+@pytest.mark.parametrize(("framework", "name", "dtype"), PLANTED)
+def test_a_fault_in_a_frameworks_source_is_named(framework: str, name: str, dtype: str) -> None:
+    if framework not in [i.name for i in installed_implementations()]:
+        pytest.skip(f"{framework} is not installed")
+    outcome = explain_faults(framework, [get_fault(name)], dtype)
+    assert outcome.right, outcome
+
+
+def test_pairs_are_drawn_of_which_neither_hides_the_other() -> None:
+    drawn = list(pairs(5, seed=1))
+    assert len(drawn) == 5
+    for _, (first, second) in drawn:
+        assert not set(first.deviation) & set(second.deviation)
+
+
+# --- partial implementations --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("port", "system", "fields"),
+    [
+        (LossesAlone(), "dcgan64", {}),
+        (BiasesAlone(), "mlp28", {}),
+        (LossesAlone(real_label=0.9), "dcgan64", {"real_label": 0.9}),
+        (LossesAlone(lsgan_scale=1.0), "dcgan64-lsgan", {"lsgan_scale": 1.0}),
+        (GeneratorAlone(), "dcgan64", {}),
+        (GeneratorAlone(batch_norm_epsilon=1e-3), "dcgan64", {"batch_norm_epsilon": 1e-3}),
+        (AdamAlone(), "dcgan64", {}),
+        (AdamAlone(adam_epsilon=1e-7), "dcgan64", {"adam_epsilon": 1e-7}),
+        (AdamAlone(adam_beta1=0.61), "dcgan64", {"adam_beta1": 0.61}),
+    ],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
+def test_a_partial_implementation(port: Any, system: str, fields: dict[str, object]) -> None:
+    explanation = explain(port, narrow(system))
+    assert explanation.fields == pytest.approx(fields)
+    assert explanation.verdict == ("known trap" if fields else "rounding")
+    assert explanation.missing  # what it lacks is reported, not passed over
+
+
+# --- what no convention explains ----------------------------------------------------------------
+
+
+def test_float32_inside_a_float64_run() -> None:
+    explanation = explain(Float32Inside(), narrow("mlp28"), steps=1)
+    assert explanation.fields == {"dtype": "float32"}
+    assert explanation.traps[0].fix.row == "keras-layer-dtype"
+
+
+def test_initial_weights_of_another_spread_are_noted_after_few_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draws = []
+
+    def counted(*arguments: Any) -> Any:
+        draws.append(arguments)
+        return initial_state(*arguments)
+
+    for module in ("behaviour", "observations"):
+        monkeypatch.setattr(f"shared.explain.{module}.initial_state", counted)
+    initial_arrays.cache_clear()
+    found, right = Observations(), Observations()
+    initial_weights(Port(OwnWeights(spread=3.0), "float64"), narrow(), found)
+    assert "generator/conv_transpose_1/kernel has 0.0" in found.notes[0]
+    initial_weights(Port(OwnWeights(spread=1.0), "float64"), narrow(), right)
+    assert right.notes == []
+    for seen in (found, right):
+        assert (seen.groups, seen.initializer) == ([], "spec")
+        assert seen.missing == {"initial weights": "not drawn from the shared streams"}
+    # Four initializers, then twenty draws of all arrays together for each of the two ports.
+    assert len(draws) == 4 + 2 * 20
+
+
+def test_latents_of_its_own() -> None:
+    explanation = explain(OwnLatents(), narrow("mlp28"))
+    assert explanation.verdict == "unexplained"
+    assert any("its own random numbers" in note for note in explanation.notes)
+
+
+def test_a_mistake_in_no_catalogue_is_unexplained_and_located() -> None:
+    explanation = explain(ScaledGradient(), narrow("mlp28"))
+    assert explanation.verdict == "unexplained"
+    assert explanation.first is not None
+    assert explanation.first.array == "discriminator/dense_2/kernel"
+    assert explanation.first.relative == pytest.approx(0.5)
+    assert explanation.tried > 50
+    assert not explanation.traps
+
+
+def test_a_state_that_does_not_come_back() -> None:
+    explanation = explain(ForgetsAVariance(), narrow("conv28"))
+    assert explanation.verdict == "unexplained"
+    assert any("generator/batch_norm_2/var" in note for note in explanation.notes)
+
+
+def test_a_step_that_raises() -> None:
+    explanation = explain(Raises(), narrow("mlp28"))
+    assert explanation.verdict == "unexplained"
+    assert "train_step() raised RuntimeError: out of luck" in explanation.notes
+
+
+@pytest.mark.parametrize(("limit", "is_reported"), [(0.0, True), (1000.0, False)])
+def test_a_search_that_was_ended_is_reported(
+    monkeypatch: pytest.MonkeyPatch, limit: float, is_reported: bool
+) -> None:
+    monkeypatch.setattr("shared.explain.explanation.TIME_LIMIT", limit)
+    explanation = explain(ScaledGradient(), narrow("mlp28"))
+    assert explanation.verdict == "unexplained"
+    assert any("the search was ended after" in note for note in explanation.notes) == is_reported
+
+
+def test_a_later_step_that_diverges() -> None:
+    explanation = explain(WrongAtStepThree(), narrow("mlp28"), steps=5)
+    assert explanation.verdict == "unexplained"
+    assert explanation.first is not None
+    assert explanation.first.probe == "step 3"
+
+
+def test_nothing_to_compare() -> None:
+    explanation = explain(object(), narrow())
+    assert explanation.verdict == "unexplained"
+    assert "there was nothing to compare" in explanation.notes
+
+
+# --- the catalogue ------------------------------------------------------------------------------
+
+
+def test_every_field_has_a_fix_and_its_row() -> None:
+    assert {field.name for field in dataclasses.fields(Conventions)} | {"dtype"} == set(FIXES)
+    assert {fix.row for fix in FIXES.values()} <= set(rows())
+
+
+def test_every_number_is_fitted_but_the_counter() -> None:
+    numbers = {
+        field.name
+        for field in dataclasses.fields(Conventions)
+        if isinstance(getattr(Conventions(), field.name), float | None)
+        and field.name != "initializer"
+    }
+    assert set(FITTED) == numbers
+    assert set(KNOWN_NUMBERS) == numbers | {"adam_step_offset", "batch_norm_replicas"}
+
+
+def test_a_wrong_value_counts_as_wrong() -> None:
+    explanation = explain(
+        ReferenceImplementation(Conventions(leaky_relu_slope=0.3)), narrow(), steps=1
+    )
+    assert same_fields(explanation, {"leaky_relu_slope": 0.3})
+    assert not same_fields(explanation, {"leaky_relu_slope": 0.31})
+    assert not same_fields(explanation, {"leaky_relu_slope": 0.3, "adam_beta1": 0.9})
+    assert not same_fields(explanation, {})

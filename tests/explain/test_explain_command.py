@@ -1,0 +1,102 @@
+"""The command `python -m shared.explain`: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared.explain.__main__ import main
+from tests import ROOT
+from tests.apparatus.explain_ports import BiasesAlone
+
+PARTIAL = "tests.apparatus.explain_ports"  # losses alone, with a real label of 0.9
+
+
+def test_a_trap_is_printed_with_its_fix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "explanation.json"
+    assert main([PARTIAL, "--json", str(file)]) == 1
+    printed = capsys.readouterr().out
+    for text in (
+        "Verdict: a known trap.",
+        "real label: 0.9 instead of 1",
+        "First to differ: inner: discriminator",
+        "docs/porting.md#discriminator-labels",
+        "not seen",
+    ):
+        assert text in printed
+    data = json.loads(file.read_text("utf-8"))
+    assert data["verdict"] == "known trap"
+    assert data["traps"][0]["change"] == {"real_label": 0.9}
+    assert data["traps"][0]["row"] == "discriminator-labels"
+
+
+def test_numbers_that_json_does_not_have_are_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = BiasesAlone(shape=(1, -1))
+    monkeypatch.setattr("shared.explain.__main__.load_implementation", lambda _: port)
+    assert main(["port", "--system", "mlp28", "--json", str(tmp_path / "a.json")]) == 1
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    text = (tmp_path / "a.json").read_text("utf-8")
+    data = json.loads(text, parse_constant=refuse)
+    assert (data["first"]["relative"], data["first"]["received"]) == ("inf", "nan")
+
+
+def test_rounding_returns_0(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shared.reference.adapter", "--system", "mlp28"]) == 0
+    assert "Verdict: rounding." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no_such_module"], "unknown implementation 'no_such_module'"),
+        (["shared.spec"], "has no object called 'implementation'"),
+        (["jax", "tf"], "expected one implementation or two recordings"),
+        (["no.safetensors", "none.safetensors"], "no.safetensors"),
+        (["one.safetensors"], "expected one implementation or two recordings"),
+        ([PARTIAL, "--batch-size", "3"], "--batch-size must be even"),
+        ([PARTIAL, "--width", "-1"], "width must be a whole number of at least 1"),
+        ([PARTIAL, "--seed", "-1"], "--seed"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_an_unknown_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([PARTIAL, "--system", "dcgan65"])
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_page_shows_what_the_command_prints() -> None:
+    """docs/explain.md, whose example is wrong on purpose."""
+    pytest.importorskip("jax", reason="the example needs JAX")
+    result = subprocess.run(
+        [sys.executable, "-m", "shared.explain", "docs.examples.naive_jax"],
+        cwd=ROOT,
+        env=os.environ | {"JAX_ENABLE_X64": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr
+    page = (ROOT / "docs" / "explain.md").read_text("utf-8")
+    verdict = result.stdout[result.stdout.index("Verdict:") :]
+    assert "conv transpose kernel: flipped instead of as stored" in verdict
+    for line in verdict.splitlines():
+        assert line.rstrip() in page

@@ -1,0 +1,203 @@
+"""The command line of the three: defaults, options, errors in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from shared.interface import MissingFrameworkError
+from shared.run.command import run_training
+from shared.run.options import QUICK_RUNS, TrainingOptions
+from shared.spec import SYSTEMS, AdamSpec
+from tests import ROOT
+from tests.run.stand_in_run import names
+
+
+def test_defaults(parse):
+    options = parse()
+    rate = AdamSpec(learning_rate=8e-4)  # 2e-4 · 64/16
+    assert options.spec == SYSTEMS["dcgan64"].replace(
+        width=16, batch_size=32, generator_optimizer=rate, discriminator_optimizer=rate
+    )
+    assert options == TrainingOptions(
+        implementation="jax",
+        spec=options.spec,
+        data=None,
+        steps=600,
+        seed=0,
+        out=Path("runs/jax-dcgan64-bce"),
+        resume=False,
+        device="auto",
+        dtype="float32",
+        checkpoint_every=500,
+        sample_every=100,
+        tensorboard=False,
+    )
+    assert parse("--tensorboard").tensorboard
+
+
+def test_explicit_options_hold(parse):
+    spec = parse("--system", "dcgan64-lsgan", "--loss", "minimax", "--width", "5").spec
+    assert (spec.name, spec.loss, spec.width, spec.batch_size) == (
+        "dcgan64-lsgan",
+        "minimax",
+        5,
+        32,
+    )
+    full = parse("--full").spec
+    assert full == SYSTEMS["dcgan64"]
+    mixed = parse("--full", "--batch-size", "9").spec
+    assert (mixed.width, mixed.batch_size) == (64, 9)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_defaults_of_every_system(parse, system, capsys):
+    own, quick = SYSTEMS[system], QUICK_RUNS[SYSTEMS[system].architecture]
+    options = parse("--system", system)
+    counts = (options.steps, options.sample_every, options.checkpoint_every)
+    assert counts == (quick.steps, quick.sample_every, quick.checkpoint_every)
+    rates = {
+        name: AdamSpec(learning_rate=getattr(own, name).learning_rate * own.width / quick.width)
+        for name in ("generator_optimizer", "discriminator_optimizer")
+    }
+    assert options.spec == own.replace(width=quick.width, batch_size=quick.batch_size, **rates)
+    assert parse("--system", system, "--full").spec == own
+    with pytest.raises(SystemExit):
+        run_training("jax", print, ["--help"])
+    row = [system, *map(str, quick)]
+    assert row in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_order_of_a_step(parse):
+    spec = parse("--d-steps", "5").spec
+    assert (spec.discriminator_steps, spec.generator_batch) == (5, "same_images")
+    spec = parse("--system", "conv28", "--d-steps", "2").spec
+    assert (spec.discriminator_steps, spec.generator_batch) == (2, "same_latents")
+    for name in ("same-images", "same-latents", "new-latents"):
+        spec = parse("--system", "conv28", "--generator-batch", name).spec
+        assert (spec.discriminator_steps, spec.generator_batch) == (1, name.replace("-", "_"))
+    full = parse("--system", "mlp28", "--full", "--d-steps", "3", "--loss", "minimax").spec
+    assert full == SYSTEMS["mlp28"].replace(discriminator_steps=3, loss="minimax")
+
+
+def test_learning_rates(parse):
+    assert parse("--width", "32").spec.generator_optimizer.learning_rate == 4e-4
+    spec = parse("--learning-rate", "1e-3").spec
+    assert spec.generator_optimizer == spec.discriminator_optimizer == AdamSpec(learning_rate=1e-3)
+
+
+@pytest.mark.parametrize("rate", ["0", "-0.5", "nan", "inf"])
+def test_a_learning_rate_that_cannot_be_is_refused(rate, capsys):
+    assert run_training("jax", print, ["--learning-rate", rate]) == 2
+    assert "--learning-rate must be positive and finite, received" in capsys.readouterr().err
+
+
+def test_default_folder_takes_the_next_free_name(parse):
+    assert parse().out == Path("runs/jax-dcgan64-bce")
+    Path("runs/jax-dcgan64-bce").mkdir(parents=True)
+    assert parse().out == Path("runs/jax-dcgan64-bce-2")
+    Path("runs/jax-dcgan64-bce-2").mkdir()
+    Path("runs/jax-dcgan64-bce-notes").mkdir()
+    assert parse().out == Path("runs/jax-dcgan64-bce-3")
+    assert parse("--resume").out == Path("runs/jax-dcgan64-bce-2")
+    assert parse("--loss", "lsgan", "--resume").out == Path("runs/jax-dcgan64-lsgan")
+    assert parse("--out", "runs/mine").out == Path("runs/mine")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--d-steps", "0"], "--d-steps must be at least 1, received 0"),
+        (["--steps", "0"], "--steps must be at least 1, received 0"),
+        (["--batch-size", "1"], "--batch-size must be at least 2"),
+        (["--seed", "-1"], "--seed must be between 0 and"),
+        (["--width", "0"], "width must be a whole number of at least 1, received 0"),
+        (["--sample-every", "0"], "--sample-every must be at least 1, received 0"),
+        (["--checkpoint-every", "-3"], "--checkpoint-every must be at least 1, received -3"),
+    ],
+)
+def test_numbers_out_of_range(parse, capsys, argv, message):
+    assert run_training("tf", pytest.fail, argv) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"python -m tf_impl.train: error: {message}")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--steps", "many"],
+        ["--system", "x"],
+        ["--wid", "3"],
+        ["--d-steps", "1.5"],
+        ["--generator-batch", "same_images"],
+    ],
+)
+def test_usage_errors(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run_training("tf", pytest.fail, argv)
+    assert caught.value.code == 2
+    assert "usage: python -m tf_impl.train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ValueError("two\nlines"), 2, "error: two lines"),
+        (OSError(28, "No space left on device"), 2, "error: [Errno 28] No space left on device"),
+        (MissingFrameworkError("needs torch"), 2, "error: needs torch"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("interrupted after step 3"), 130, "interrupted after step 3"),
+    ],
+)
+@pytest.mark.parametrize("debug", [False, True])
+def test_errors_become_one_line(capsys, error, code, line, debug):
+    def train(options):
+        raise error
+
+    assert run_training("pytorch", train, ["--debug"] if debug else []) == code
+    printed = capsys.readouterr().err
+    assert printed.endswith(f"python -m pytorch_impl.train: {line}\n")
+    assert ("Traceback" in printed) is debug
+    if not debug:
+        assert printed.count("\n") == 1
+
+
+def test_mistake_of_ours_is_not_hidden():
+    def train(options):
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        run_training("pytorch", train, [])
+
+
+def test_interrupted_command_ends_with_130_and_a_checkpoint(tmp_path, data):
+    program = textwrap.dedent("""
+        import os, signal, sys
+        from tests.run.stand_in_run import fit
+        from shared.run.command import run_training
+
+        def during(step, metrics):
+            if step == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+            return metrics
+
+        sys.exit(run_training("jax", lambda options: fit(options, during)))
+    """)
+    out = tmp_path / "run"
+    argv = ["--width", "1", "--batch-size", "2", "--data", str(data), "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *argv],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "interrupted after step 6 of 600; go on with the same options" in done.stderr
+    assert names(out / "checkpoints") == ["step_000006.safetensors"]

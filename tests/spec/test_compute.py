@@ -1,0 +1,158 @@
+"""What `Compute` asks of the three implementations, and what is in common between them."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from shared.interface import Implementation
+from shared.reference.differences import state_differences
+from shared.spec import SYSTEMS, AdamSpec
+from shared.spec.compute import Compute
+from shared.spec.streams import initial_state
+from tests.apparatus.planted.probe import inputs, starting_state
+from tests.conftest import installed_implementations
+
+SPEC = SYSTEMS["dcgan64"].replace(width=2, latent_dim=5, batch_size=4)
+
+
+def module(implementation: Implementation, name: str) -> ModuleType:
+    return importlib.import_module(f"{implementation.name}_impl.{name}")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dtype": "float16"},
+        {"dtype": "float16", "device": "tpu"},
+        {"precision": "float8"},
+        {"precision": "bfloat16", "dtype": "float64"},
+        {"precision": "tf32"},
+        {"device": "tpu"},
+        {"devices": 0},
+        {"devices": 3},
+        {"batch_norm": "none"},
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_gives_the_same_message_everywhere(wrong: dict) -> None:
+    messages = set()
+    for implementation in installed_implementations(at_least=2):
+        create = module(implementation, "train").create_train_state
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            create(SPEC, Compute(**wrong))
+        messages.add(str(caught.value))
+    assert len(messages) == 1, messages
+
+
+def test_arrays_of_another_system_are_refused(implementation: Implementation) -> None:
+    arrays = initial_state(SPEC.replace(width=3), 0)
+    with pytest.raises(ValueError, match="the state does not fit the system: wrong shape"):
+        module(implementation, "train").create_train_state(SPEC, arrays=arrays)
+
+
+def test_a_state_of_given_arrays_draws_no_weights(
+    implementation: Implementation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(*arguments: object) -> None:
+        raise AssertionError("weights were drawn to be thrown away")
+
+    arrays = {name: a.astype("float32") for name, a in starting_state(SPEC, "middle").items()}
+    monkeypatch.setattr(module(implementation, "checkpoint"), "initial_state", drawn)
+    state = module(implementation, "train").create_train_state(SPEC, arrays=arrays)
+    for name, array in implementation.export_state(state).items():
+        assert np.array_equal(array, arrays[name]), name
+
+
+@pytest.mark.parametrize("system", ["dcgan64", "conv28"])
+def test_plain_code_and_fast_code_are_the_same_step(
+    implementation: Implementation, system: str
+) -> None:
+    spec = SYSTEMS[system].replace(width=2, latent_dim=5, batch_size=4)
+    start, batches, states = starting_state(spec, "middle"), inputs(spec), []
+    for fast in (False, True):
+        made = type(implementation)(fast=fast)
+        state = made.create(spec, dtype="float64")
+        made.import_state(state, start)
+        made.train_step(state, *batches)
+        states.append(made.export_state(state))
+    # Measured 2e-14; both are held against the reference elsewhere.
+    assert max(state_differences(spec, *states).values()) <= 1e-11
+
+
+@pytest.mark.parametrize("system", ["dcgan64", "dcgan64-lsgan", "conv28", "mlp28"])
+def test_activations_are_those_of_every_layer_with_parameters(
+    implementation: Implementation, system: str
+) -> None:
+    spec = SYSTEMS[system].replace(width=2, latent_dim=5, batch_size=2)
+    state = implementation.create(spec)
+    given = {
+        "generator": np.zeros((2, 5), np.float32),
+        "discriminator": np.zeros((2, *spec.image_shape), np.float32),
+    }
+    for network, values in given.items():
+        found = implementation.activations(state, network, values)
+        layers = [layer for layer in spec.layers(network) if layer.parameters]
+        assert {name: x.shape[1:] for name, x in found.items()} == {
+            layer.name: layer.output_shape for layer in layers
+        }
+
+
+def test_adams_counter_is_where_torch_keeps_it() -> None:
+    torch = pytest.importorskip("torch")
+    from pytorch_impl.checkpoint import _counter
+
+    parameter = torch.nn.Parameter(torch.zeros(2, device="meta"))
+    plain = torch.optim.Adam([parameter])
+    capturable = torch.optim.Adam([parameter], capturable=True)
+    assert _counter(plain, parameter).device.type == "cpu"
+    assert _counter(capturable, parameter).device.type == "meta"
+
+
+def test_weights_of_the_discriminator_learn_after_a_failed_update(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("torch")
+    from pytorch_impl import train
+
+    state = train.create_train_state(SPEC)
+    images, _ = train.batches_to_devices(state, *inputs(SPEC))
+    monkeypatch.setattr(train, "_update", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train.update_generator(state, images)
+    assert all(p.requires_grad for p in state.discriminator.parameters())
+
+
+def test_keras_makes_the_same_layer_and_optimizer_again() -> None:
+    keras = pytest.importorskip("keras")
+    from tf_impl import fast, layers
+
+    for held in (layers.BatchNorm(3, momentum=0.2), fast.BatchNorm(3, epsilon=1e-3)):
+        made = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(held))
+        assert type(made) is type(held)
+        assert made.get_config() == held.get_config()
+        assert made.momentum == held.momentum
+    adam = layers.Adam(2e-4, beta1=0.5)
+    made = layers.Adam.from_config(adam.get_config())
+    assert isinstance(made, keras.optimizers.Optimizer)
+    assert (made.get_config(), float(made.learning_rate)) == (adam.get_config(), 2e-4)
+
+
+def test_another_learning_rate_compiles_nothing_anew() -> None:
+    pytest.importorskip("jax")
+    from jax_impl import train
+
+    compiled = []
+    for rate in (1e-4, 3e-4):
+        spec = SPEC.replace(generator_optimizer=AdamSpec(learning_rate=rate))
+        state = train.create_train_state(spec)
+        before = np.array(train.export_state(state)["generator/conv_transpose_5/kernel"])
+        train.train_step(state, *train.batches_to_devices(state, *inputs(spec)))
+        after = train.export_state(state)["generator/conv_transpose_5/kernel"]
+        # Adam's first update is the learning rate.
+        assert np.median(np.abs(after - before)) == pytest.approx(rate, rel=1e-2)
+        compiled.append(train._compiled_step._cache_size())
+    assert compiled[0] == compiled[1]
