@@ -16,7 +16,7 @@ from shared.interface import load_implementation as load
 from shared.run.command import run_training
 from shared.run.options import TrainingOptions
 from tests.run.stand_in_run import stand_in_options, ten_pictures
-from tests.tiers import divide
+from tests.tiers import FrameworkScheduling, choose
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -51,13 +51,16 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("XLA_FLAGS", QUICK_COMPILER)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Choose the tests of the tier, and which of them share a process."""
-    divide(config, items)
+    """Choose the tests of the tier."""
+    choose(config, items)
 
 
-@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FrameworkScheduling:
+    """Choose which tests share a process."""
+    return FrameworkScheduling(config, log)  # type: ignore[arg-type]
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Return 0, which is this process alone, where tests are asked for by their names."""
     return 0 if any("::" in argument for argument in config.args) else None

@@ -6,34 +6,46 @@ pytest-xdist are given tests by framework, so that none holds more than one wher
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from shared.interface import IMPLEMENTATIONS
 
 
-def framework_of(item: pytest.Item) -> str:
-    """Return the framework among a test's parameters, "" if there is none."""
-    call = getattr(item, "callspec", None)
-    values = call.params.values() if call else ()
-    return next((v for v in values if isinstance(v, str) and v in IMPLEMENTATIONS), "")
+class FrameworkScheduling(LoadScopeScheduling):
+    """Gives a process all tests of one framework, or those of one file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return process_of(nodeid)
+
+
+def process_of(nodeid: str) -> str:
+    """Return the name of what shares a process: a framework, or a file.
+
+    >>> process_of("tests/a.py::test_b[tf-float64]"), process_of("tests/a.py::test_b[pytorch-tf]")
+    ('tf', 'tests/a.py')
+    """
+    frameworks = frameworks_of(nodeid)
+    return frameworks.pop() if len(frameworks) == 1 else nodeid.partition("::")[0]
+
+
+def frameworks_of(nodeid: str) -> set[str]:
+    """Return the frameworks among a test's parameters."""
+    _, _, parameters = nodeid.partition("[")
+    return set(re.split(r"[^a-z0-9]+", parameters)) & set(IMPLEMENTATIONS)
 
 
 def is_slow(item: pytest.Item) -> bool:
     """Whether a test is in the whole suite alone: marked slow, at all or with its framework."""
     markers = list(item.iter_markers("slow"))
-    return any(not marker.args or framework_of(item) in marker.args for marker in markers)
+    return any(not m.args or frameworks_of(item.nodeid) & set(m.args) for m in markers)
 
 
-def divide(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of the tier, and those asked for by name; name each one's process.
-
-    A file says with `pytest.mark.xdist_group` that its tests share another process than those of
-    the framework among their parameters.
-    """
+def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of the tier, and those asked for by name."""
     if not config.getoption("--all") and not any("::" in argument for argument in config.args):
         wanted = config.getoption("--rest")
         config.hook.pytest_deselected(items=[item for item in items if is_slow(item) != wanted])
         items[:] = [item for item in items if is_slow(item) == wanted]
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(framework_of(item) or item.path.stem))
