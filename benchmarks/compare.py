@@ -21,10 +21,7 @@ EXIT_REGRESSION = 1
 # A change is one where the 95 % interval of the ratio excludes 1, and not less than this.
 LEAST_CHANGE = 0.03
 # What makes the times of two documents another matter.
-SAME = {
-    "host": ("cpu", "cores", "memory_bytes"),
-    "workload": ("system", "loss", "width", "dtype"),
-}
+SAME = {"host": ("cpu", "cores", "memory_bytes"), "workload": ("system", "loss", "width", "dtype")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ bandwidth to matter, by trees of log2(N) hops. Nothing overlaps, so this is an u
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 
 from benchmarks.plan.costs import FLOAT32_BYTES, exchanges_of_step, flops_per_image
 from benchmarks.plan.options import positive, whole
-from shared.run.console import OneLineParser
+from shared.run.console import OneLineParser, command
 from shared.spec import SYSTEMS, SystemSpec
 
 
@@ -59,12 +60,7 @@ def table(spec: SystemSpec, machine: Machine, images: int, devices: Sequence[int
     return rows
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; returns the exit code."""
-    parser = OneLineParser(
-        prog="python -m benchmarks.scaling_model",
-        description="What a training step of full width should take on several devices.",
-    )
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--system", choices=SYSTEMS, default="dcgan64")
     add("--images", type=whole(1), default=128, help="of one device (default: %(default)g)")
@@ -74,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--latency", type=positive, default=10.0, help="of a hop, in µs (default: %(default)g)")
     counts = [2**i for i in range(11)]
     add("--devices", type=whole(1), nargs="+", default=counts, metavar="N")
-    given = parser.parse_args(arguments)
+
+
+def _print_table(given: argparse.Namespace) -> None:
     machine = Machine(1e12 * given.tflops, 1e9 * given.bandwidth, 1e-6 * given.latency)
     exchanges = exchanges_of_step(SYSTEMS[given.system])
     gradients = FLOAT32_BYTES * sum(exchanges.reduced_gradients)
@@ -84,8 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{FLOAT32_BYTES * sum(statistics):,} bytes"
     )
     print("\n".join(table(SYSTEMS[given.system], machine, given.images, given.devices)))
-    return 0
 
+
+main = command(
+    "python -m benchmarks.scaling_model",
+    "What a training step of full width should take on several devices.",
+    _add_options,
+    _print_table,
+    parser_class=OneLineParser,
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -24,6 +24,7 @@ from jax_impl.models import create_models
 from shared.convert.native_contents import NativeContents, assemble
 from shared.data.images import GIBIBYTE, MAXIMUM_BYTES
 from shared.files.checkpoint import CheckpointError, encode_description
+from shared.interface import Array, Arrays
 from shared.spec import NETWORKS, SystemSpec, optimizer_name
 
 _MOMENTS = {"m": "mu", "v": "nu"}  # optax.ScaleByAdamState's names
@@ -72,12 +73,12 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
 
 
 def run_native(
-    path: str | os.PathLike[str], contents: NativeContents, latents: np.ndarray, images: np.ndarray
-) -> dict[str, np.ndarray]:
+    path: str | os.PathLike[str], contents: NativeContents, latents: Array, images: Array
+) -> Arrays:
     """Load a file as Flax' users do, and run its networks: `FileKind.run`."""
     dtype = jnp.dtype(contents.dtype)
     inputs = {"generator": latents, "discriminator": images}
-    results: dict[str, np.ndarray] = {}
+    results: Arrays = {}
     # On the CPU, because a GPU's matrix products round float32 more coarsely.
     with jax.enable_x64(dtype == jnp.float64), jax.default_device(jax.devices("cpu")[0]):
         with ocp.StandardCheckpointer() as checkpointer:
@@ -101,7 +102,7 @@ def _evaluate(model: nnx.Module, x: jax.Array) -> jax.Array:
 # --- reading ---------------------------------------------------------------------------------
 
 
-def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _load(path: Path) -> tuple[Arrays, dict[str, str]]:
     """Return every array by its path through the tree, and the custom metadata."""
     if not path.is_dir():
         raise CheckpointError(
@@ -140,7 +141,7 @@ def _require_memory(path: Path, leaves: list[Any]) -> None:
         )
 
 
-def _widened(name: str, array: np.ndarray) -> np.ndarray:
+def _widened(name: str, array: Array) -> Array:
     """Return optax' counter, an int32, as int64."""
     is_counter = name.endswith("_optimizer/count") and array.dtype == np.int32
     return array.astype(np.int64) if is_counter else array

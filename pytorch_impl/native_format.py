@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +32,7 @@ from shared.convert.native_contents import (
     require_file,
 )
 from shared.files.checkpoint import CheckpointError, encode_description, spec_differences
+from shared.interface import Array, Arrays
 from shared.spec import (
     NETWORKS,
     AdamSpec,
@@ -165,11 +165,11 @@ def _adam_state_dict(
 
 
 def run_native(
-    path: str | os.PathLike[str], contents: NativeContents, latents: np.ndarray, images: np.ndarray
-) -> dict[str, np.ndarray]:
+    path: str | os.PathLike[str], contents: NativeContents, latents: Array, images: Array
+) -> Arrays:
     """Load a file as PyTorch's users do, and run its networks: `FileKind.run`."""
     saved = torch.load(path, map_location="cpu", weights_only=True)
-    results: dict[str, np.ndarray] = {}
+    results: Arrays = {}
     for network in contents.networks:
         module = create_native_network(contents.spec, network)
         module.to(getattr(torch, contents.dtype)).eval()
@@ -260,9 +260,7 @@ def _require_unpacked(path: Path) -> None:
             )
 
 
-def _flat(
-    path: Path, saved: Mapping[str, Any]
-) -> tuple[dict[str, np.ndarray], dict[str, AdamSpec]]:
+def _flat(path: Path, saved: Mapping[str, Any]) -> tuple[Arrays, dict[str, AdamSpec]]:
     """Return every array by the names of `native_names`, and both Adams' settings."""
     found: dict[str, Any] = {}
     settings = {}
@@ -281,7 +279,7 @@ def _flat(
     return {name: _to_numpy(path, name, value) for name, value in found.items()}, settings
 
 
-def _common_step(path: Path, part: str, steps: list[np.ndarray]) -> int:
+def _common_step(path: Path, part: str, steps: list[Array]) -> int:
     """Return the one counter that every parameter has a copy of."""
     step, *others = {float(step) if step.shape == () else math.nan for step in steps}
     if others or not step.is_integer() or abs(step) >= 2**63:
@@ -290,7 +288,7 @@ def _common_step(path: Path, part: str, steps: list[np.ndarray]) -> int:
     return int(step)
 
 
-def _to_numpy(path: Path, name: str, value: Any) -> np.ndarray:
+def _to_numpy(path: Path, name: str, value: Any) -> Array:
     if isinstance(value, int) and abs(value) < 2**63:
         value = torch.tensor(value)  # Adam's step in old files
     if not isinstance(value, Tensor) or value.dtype not in _DTYPES or not _is_plain(value):

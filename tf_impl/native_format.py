@@ -22,6 +22,7 @@ from shared.convert.native_contents import (
     require_file,
 )
 from shared.files.checkpoint import CheckpointError, encode_description
+from shared.interface import Array, Arrays
 from shared.spec import NETWORKS, SystemSpec
 from tf_impl.layers import plain_layers
 from tf_impl.models import create_models
@@ -78,8 +79,8 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
 
 
 def run_native(
-    path: str | os.PathLike[str], contents: NativeContents, latents: np.ndarray, images: np.ndarray
-) -> dict[str, np.ndarray]:
+    path: str | os.PathLike[str], contents: NativeContents, latents: Array, images: Array
+) -> Arrays:
     """Load a file as Keras' users do, and run its networks: `FileKind.run`."""
     # On the CPU, because a GPU's matrix products round float32 more coarsely.
     with tf.device("/CPU:0"):
@@ -97,7 +98,7 @@ def run_native(
 # --- reading ---------------------------------------------------------------------------------
 
 
-def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _load(path: Path) -> tuple[Arrays, dict[str, str]]:
     require_file(path)
     try:
         with h5py.File(path, "r") as file:

@@ -19,6 +19,7 @@ from benchmarks.baselines import check_system
 from jax_impl.layers import Layers, plain_layers
 from jax_impl.models import create_models
 from jax_impl.state import Modules, select_device
+from shared.interface import Array, Arrays
 from shared.spec import NETWORKS, AdamSpec, Conventions, SystemSpec, optimizer_name
 from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
@@ -61,7 +62,7 @@ def _adam(network: nnx.Module, settings: AdamSpec) -> nnx.Optimizer:
 
 
 def batches_to_devices(
-    state: Modules, real_images: np.ndarray, latents: np.ndarray
+    state: Modules, real_images: Array, latents: Array
 ) -> tuple[jax.Array, jax.Array]:
     """Return a step's NumPy batches as `train_step` takes them."""
     batches = (np.asarray(batch, np.float32) for batch in (real_images, latents))
@@ -112,12 +113,12 @@ def _cross_entropy(scores: jax.Array, label: float) -> jax.Array:
     return optax.sigmoid_binary_cross_entropy(scores, jnp.full_like(scores, label)).mean()
 
 
-def export_state(state: Modules) -> dict[str, np.ndarray]:
+def export_state(state: Modules) -> Arrays:
     """Return the arrays of the state by canonical name."""
     return {name: np.array(variable[...]) for name, variable in _variables(state).items()}
 
 
-def import_state(state: Modules, arrays: dict[str, np.ndarray]) -> None:
+def import_state(state: Modules, arrays: Arrays) -> None:
     """Replace the arrays of the state."""
     for name, variable in _variables(state).items():
         variable[...] = jnp.asarray(arrays[name], variable[...].dtype)

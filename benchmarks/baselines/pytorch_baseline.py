@@ -16,6 +16,7 @@ from pytorch_impl.fast import fast_layers
 from pytorch_impl.layers import plain_layers
 from pytorch_impl.models import create_models
 from pytorch_impl.state import TrainState, latents_to_device, select_device, synchronize
+from shared.interface import Array
 from shared.spec import AdamSpec, Conventions, SystemSpec
 from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
@@ -55,7 +56,7 @@ def _adam(network: nn.Module, settings: AdamSpec) -> torch.optim.Adam:
 
 
 def batches_to_devices(
-    state: TrainState, real_images: np.ndarray, latents: np.ndarray
+    state: TrainState, real_images: Array, latents: Array
 ) -> tuple[Tensor, Tensor]:
     """Return a step's NumPy batches as `train_step` takes them: images NCHW in memory too."""
     images = torch.from_numpy(np.ascontiguousarray(real_images.transpose(0, 3, 1, 2)))

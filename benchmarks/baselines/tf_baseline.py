@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.baselines import check_system
+from shared.interface import Arrays
 from shared.spec import NETWORKS, AdamSpec, Conventions, NetworkName, SystemSpec, optimizer_name
 from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
@@ -109,12 +110,12 @@ def _cross_entropy(scores: tf.Tensor, label: float) -> tf.Tensor:
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=scores))
 
 
-def export_state(state: TrainState) -> dict[str, np.ndarray]:
+def export_state(state: TrainState) -> Arrays:
     """Return the arrays of the state by canonical name."""
     return {name: np.array(variable.numpy()) for name, variable in _variables(state).items()}
 
 
-def import_state(state: TrainState, arrays: dict[str, np.ndarray]) -> None:
+def import_state(state: TrainState, arrays: Arrays) -> None:
     """Replace the arrays of the state."""
     for name, variable in _variables(state).items():
         variable.assign(np.asarray(arrays[name]).astype(variable.dtype))

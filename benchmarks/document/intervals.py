@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from shared.interface import Array
+
 RESAMPLES = 2000
 FAR_OUT = 3.0  # interquartile ranges beyond a quartile: Tukey's outer fence
 
@@ -38,7 +40,7 @@ def median_of_rounds(rounds: Rounds) -> float:
     return float(np.median([np.median(values) for values in rounds]))
 
 
-def quantiles(values: Sequence[float] | np.ndarray, fractions: Sequence[float]) -> list[float]:
+def quantiles(values: Sequence[float] | Array, fractions: Sequence[float]) -> list[float]:
     """Return the quantiles of all values, interpolated linearly; `fractions` lie in [0, 1]."""
     return np.quantile(values, fractions).tolist()
 
@@ -98,23 +100,23 @@ def outliers(values: Sequence[float]) -> list[int]:
     ]
 
 
-def _interval(resamples: np.ndarray) -> tuple[float, float]:
+def _interval(resamples: Array) -> tuple[float, float]:
     low, high = quantiles(resamples, (0.025, 0.975))
     return low, high
 
 
-def _resampled(rounds: Rounds, draw: np.random.Generator) -> np.ndarray:
+def _resampled(rounds: Rounds, draw: np.random.Generator) -> Array:
     """Return the median of rounds of each resample."""
     _check(rounds)
     return np.median(_drawn(rounds, _choose(len(rounds), draw), draw), axis=1)
 
 
-def _choose(count: int, draw: np.random.Generator) -> np.ndarray:
+def _choose(count: int, draw: np.random.Generator) -> Array:
     """Return which of `count` rounds each resample has, with replacement: [RESAMPLES, count]."""
     return draw.integers(count, size=(RESAMPLES, count))
 
 
-def _drawn(rounds: Rounds, chosen: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+def _drawn(rounds: Rounds, chosen: Array, draw: np.random.Generator) -> Array:
     """Return the median of the windows drawn anew within each chosen round, as `chosen` is."""
     medians = np.empty(chosen.shape)
     for number, values in enumerate(rounds):

@@ -124,10 +124,7 @@ def workload(spec: SystemSpec, dtype: str) -> dict[str, Any]:
         "flops_per_image": flops_per_image(spec),
         "flops_source": "analytic",
         "bytes_per_step": {
-            precision: {
-                "fixed": fixed_bytes(spec),
-                "per_image": bytes_per_image(spec, precision),
-            }
+            precision: {"fixed": fixed_bytes(spec), "per_image": bytes_per_image(spec, precision)}
             for precision in PRECISIONS.values()
         },
     }

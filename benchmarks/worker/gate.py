@@ -19,8 +19,9 @@ import numpy as np
 from benchmarks.plan.configuration import GATE_BATCH_SIZE
 from benchmarks.worker.workloads import Operation
 from shared.fixtures.make_network import representative_state
+from shared.interface import Array, Arrays
 from shared.reference.comparison import relative_l2
-from shared.reference.differences import Arrays, drifting_arrays, state_differences
+from shared.reference.differences import drifting_arrays, state_differences
 from shared.reference.layers import conv_forward
 from shared.reference.step import StepResult, train_step
 from shared.spec import Conventions, SystemSpec
@@ -89,9 +90,9 @@ class GateProblem:
 
     spec: SystemSpec
     seed: int
-    start: dict[str, np.ndarray]
-    real_images: np.ndarray
-    latents: np.ndarray
+    start: Arrays
+    real_images: Array
+    latents: Array
 
 
 def gate_problem(spec: SystemSpec, precision: str = "float32") -> GateProblem:
@@ -118,7 +119,7 @@ def compare(
     problem: GateProblem,
     expected: StepResult,
     metrics: Mapping[str, float],
-    arrays: dict[str, np.ndarray],
+    arrays: Arrays,
     precision: str = "float32",
 ) -> dict[str, Any]:
     """Return the gate's verdict and figures as JSON data; `passed` is the verdict.

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from benchmarks.plan.configuration import Request
 from benchmarks.plan.costs import exchanges_of_step
 from benchmarks.worker.workloads import Operation, create_workload
+from shared.interface import Array
 from shared.spec import SystemSpec
 from tf_impl import parallel
 from tf_impl.state import TrainState, select_device, set_tf32
@@ -91,7 +91,7 @@ def operations(request: Request) -> dict[str, Operation]:
     """Return a matrix product and a convolution of NumPy arrays, done by TensorFlow there."""
 
     def on_device(function: Callable[..., tf.Tensor]) -> Operation:
-        def operation(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        def operation(left: Array, right: Array) -> Array:
             with tf.device(select_device(request.plan.device)):
                 return function(left, right).numpy()
 

@@ -13,16 +13,16 @@ import numpy as np
 from benchmarks.plan import host
 from benchmarks.plan.configuration import DTYPE, Request
 from shared.data.dataset import Batches, load_dataset
-from shared.interface import load_implementation
+from shared.interface import Array, Arrays, load_implementation
 from shared.spec import SystemSpec
 from shared.spec.compute import Compute
 from shared.spec.streams import latents, stream
 
 ROTATION = 3  # batches, so that no step sees the images of the step before
 
-Batch = tuple[np.ndarray, np.ndarray]
+Batch = tuple[Array, Array]
 """Real images NHWC and latents [count, latent_dim] of one step, both float32."""
-Operation = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Operation = Callable[[Array, Array], Array]
 
 
 class RowError(Exception):
@@ -50,8 +50,8 @@ class Workload:
     step: Callable[[], dict[str, Any]]
     synchronize: Callable[[], float]
     wait: Callable[[], None]
-    export_state: Callable[[], dict[str, np.ndarray]]
-    import_state: Callable[[dict[str, np.ndarray]], None]
+    export_state: Callable[[], Arrays]
+    import_state: Callable[[Arrays], None]
     effective_settings: Callable[[], dict[str, Any]]
     peak_device_bytes: Callable[[], int | None]
     communicate: Callable[[], None] | None = None
@@ -137,5 +137,5 @@ def _noise(spec: SystemSpec, seed: int, index: int) -> Batch:
     return images.astype(np.float32), _latents(spec, seed, index)
 
 
-def _latents(spec: SystemSpec, seed: int, step: int) -> np.ndarray:
+def _latents(spec: SystemSpec, seed: int, step: int) -> Array:
     return latents(spec, seed, step, spec.latent_batches * spec.batch_size).astype(np.float32)

@@ -1,7 +1,7 @@
 """How far an answer may be from the truth, why that far, and how its error is measured.
 
-Each bound has a derivation in words. `tests/conformance/test_conformance.py` holds these numbers against those
-of the tests of this repository's own implementations, where they were measured.
+Each bound has a derivation in words. `tests/conformance/test_conformance.py` holds these numbers
+against those of the tests of this repository's own implementations, where they were measured.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shared.interface import Array
 from shared.reference.comparison import relative_l2, ulp_error
 from shared.spec.layers import Initializer, Parameter
 
@@ -89,28 +90,28 @@ def bound_of(kind: str, dtype: str, architecture: str = "") -> Bound:
 # The error of an answer against its truth, in the unit of its bound; nan where it has none.
 
 
-def ulp(actual: np.ndarray, truth: np.ndarray, *, dtype: str, floor: float = 0.0) -> float:
+def ulp(actual: Array, truth: Array, *, dtype: str, floor: float = 0.0) -> float:
     """Return the largest error of any number in ULP; the truth is an array of ExactNumber."""
     pairs = zip(np.ravel(actual), np.ravel(truth), strict=True)
     return max(ulp_error(number, exact, dtype, floor=floor) for number, exact in pairs)
 
 
-def relative(actual: np.ndarray, truth: np.ndarray, *, sizes: np.ndarray | float = 1.0) -> float:
+def relative(actual: Array, truth: Array, *, sizes: Array | float = 1.0) -> float:
     """Return the relative L2 error, every number first divided by its own size."""
     return relative_l2(np.asarray(actual, np.float64) / sizes, truth / sizes)
 
 
-def different(actual: np.ndarray, truth: np.ndarray) -> float:
+def different(actual: Array, truth: Array) -> float:
     """Return how many numbers are not the same."""
     return float(np.count_nonzero(actual != truth))
 
 
-def absolute_below_one(actual: np.ndarray, truth: np.ndarray) -> float:
+def absolute_below_one(actual: Array, truth: Array) -> float:
     """Return |actual - truth| over max(1, |truth|)."""
     return float(abs(actual - truth) / max(1.0, abs(truth)))
 
 
-def kolmogorov(actual: np.ndarray, truth: Parameter) -> float:
+def kolmogorov(actual: Array, truth: Parameter) -> float:
     """Return √n times the largest distance of the empirical distribution from the parameter's.
 
     inf for a number outside its support.
@@ -128,7 +129,7 @@ def kolmogorov(actual: np.ndarray, truth: Parameter) -> float:
     return float(math.sqrt(drawn.size) * distance)
 
 
-def _cumulative(distribution: str, x: np.ndarray) -> np.ndarray:
+def _cumulative(distribution: str, x: Array) -> Array:
     """Return the distribution function of standardised draws."""
     if distribution == "uniform":
         return np.clip((x + 1.0) / 2.0, 0.0, 1.0)

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from shared.conformance.bounds import Bound
 from shared.conformance.protocol import Session
+from shared.interface import Array
 from shared.spec.layers import Parameter
 
-Answers = Mapping[str, np.ndarray]
+Answers = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,10 @@ class Case:
 
     id: str
     field: str
-    truth: np.ndarray | Parameter
+    truth: Array | Parameter
     dtype: str | None
     bound: Bound
-    measure: Callable[[np.ndarray, Any], float]
+    measure: Callable[[Array, Any], float]
     declared: Mapping[str, Override] = dataclasses.field(default_factory=dict)
 
 

@@ -23,6 +23,7 @@ from shared.conformance.cases import Answers, Case, Override, Problem
 from shared.conformance.protocol import Session
 from shared.fixtures import LossCase, load_loss_cases
 from shared.fixtures.load import LOSS_FIELDS
+from shared.interface import Array, Arrays
 from shared.reference.adam import adam_update
 from shared.spec import AdamSpec, Conventions
 from shared.spec.streams import stream
@@ -91,7 +92,7 @@ def _adam_problem(start: str, settings: AdamSpec, dtype: str) -> Problem:
 
     def ask(session: Session) -> Answers:
         arrays: Answers = held
-        answers: dict[str, np.ndarray] = {}
+        answers: Arrays = {}
         for number, gradient in gradients.items():
             inputs = {name: arrays[name] for name in sizes}
             own = {"gradient": gradient, "step": number, "settings": dataclasses.asdict(settings)}
@@ -112,13 +113,13 @@ def _adam_problem(start: str, settings: AdamSpec, dtype: str) -> Problem:
     return Problem(("adam",), ask, tuple(cases))
 
 
-def _gradient(number: int, dtype: str) -> np.ndarray:
+def _gradient(number: int, dtype: str) -> Array:
     """Return one gradient of each magnitude, of either sign."""
     draw = stream(0, "conformance/adam_gradient", number)
     signs = draw.choice([-1.0, 1.0], MAGNITUDES.shape)
     return _as_float32(MAGNITUDES * signs * draw.uniform(0.5, 1.0, MAGNITUDES.shape), dtype)
 
 
-def _as_float32(array: np.ndarray, dtype: str) -> np.ndarray:
+def _as_float32(array: Array, dtype: str) -> Array:
     """Round to float32's numbers, so that both dtypes start from exactly the same point."""
     return array.astype(np.float32).astype(dtype)

@@ -26,9 +26,8 @@ from shared.conformance.cases import Answers, Case, Problem
 from shared.conformance.protocol import Session
 from shared.fixtures import load_network_fixture
 from shared.fixtures.make_network import representative_inputs
-from shared.interface import METRIC_NAMES
+from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.reference.differences import (
-    Arrays,
     drifting_arrays,
     drifts,
     gradient_differences,
@@ -60,8 +59,8 @@ class StartPoint:
 
     spec: SystemSpec
     arrays: Arrays
-    real_images: np.ndarray
-    latents: np.ndarray
+    real_images: Array
+    latents: Array
     dtypes: tuple[str, ...]
 
     @functools.cached_property
@@ -69,7 +68,7 @@ class StartPoint:
         """What one step computes, by the float64 reference."""
         return train_step(self.spec, self.arrays, self.real_images, self.latents)
 
-    def output(self, network: NetworkName, *, training: bool) -> np.ndarray:
+    def output(self, network: NetworkName, *, training: bool) -> Array:
         """Return the images of the latents or the scores of the real images."""
         x = self.latents if network == "generator" else self.real_images
         c = Conventions()
@@ -129,7 +128,7 @@ def _load(session: Session, point: StartPoint, dtype: str) -> dict[str, Any]:
     return {"state": state, "real_images": images, "latents": z}
 
 
-def _exact(identifier: str, field: str, truth: np.ndarray, dtype: str) -> Case:
+def _exact(identifier: str, field: str, truth: Array, dtype: str) -> Case:
     return Case(identifier, field, truth, dtype, bounds.EXACT, bounds.different)
 
 
@@ -165,7 +164,7 @@ _DIFFERENCES: dict[str, Callable[..., dict[str, float]]] = {
 
 
 def _difference(
-    what: str, point: StartPoint, expected: Arrays, field: str, actual: np.ndarray, _: np.ndarray
+    what: str, point: StartPoint, expected: Arrays, field: str, actual: Array, _: Array
 ) -> float:
     """Return one array's difference by a function that compares all of them."""
     differences = _DIFFERENCES[what]

@@ -20,7 +20,7 @@ from shared.conformance.protocol import (
 )
 from shared.files.errors import one_line
 from shared.fixtures.load import LOSS_FIELDS
-from shared.interface import load_implementation
+from shared.interface import Arrays, load_implementation
 from shared.run.console import EXIT_BAD_INPUT, print_error
 from shared.spec import AdamSpec, SystemSpec
 
@@ -100,7 +100,7 @@ class Server:
         return {}  # import_state, synchronize
 
 
-def _arrays(made: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _arrays(made: Mapping[str, Any]) -> Arrays:
     return {name: np.asarray(array) for name, array in made.items()}
 
 

@@ -10,22 +10,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from shared.conformance.cases import Case, Override, Problem
-from shared.conformance.protocol import (
-    RefusedError,
-    RequestFailedError,
-    Session,
-    SessionEndedError,
-)
+from shared.conformance.protocol import RefusedError, RequestFailedError, Session, SessionEndedError
+from shared.interface import Array
 from shared.reference.comparison import worst_element
 
 Verdict = Literal[
-    "pass",
-    "fail",
-    "errored",
-    "unexpected pass",
-    "divergent as declared",
-    "loosened",
-    "skipped",
+    "pass", "fail", "errored", "unexpected pass", "divergent as declared", "loosened", "skipped"
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 FAILURES: tuple[Verdict, ...] = ("fail", "errored", "unexpected pass")
@@ -130,7 +120,7 @@ def _is_within(error: float | None, bound: float) -> bool:
     return error is not None and error <= bound  # nan is not
 
 
-def _described(case: Case, answer: np.ndarray, error: float | None) -> str:
+def _described(case: Case, answer: Array, error: float | None) -> str:
     text = f"off by {error:.3g} {case.bound.unit}"
     if not isinstance(case.truth, np.ndarray) or error == 0.0:
         return text

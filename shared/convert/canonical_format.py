@@ -12,6 +12,7 @@ import numpy as np
 
 from shared.convert.native_contents import NativeContents
 from shared.files.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from shared.interface import Array, Arrays
 from shared.reference.network import forward
 from shared.spec import Conventions
 
@@ -30,8 +31,8 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
 
 
 def run_native(
-    path: str | os.PathLike[str], contents: NativeContents, latents: np.ndarray, images: np.ndarray
-) -> dict[str, np.ndarray]:
+    path: str | os.PathLike[str], contents: NativeContents, latents: Array, images: Array
+) -> Arrays:
     """Run a file's networks in the NumPy reference, in float64: `FileKind.run`."""
     arrays = {name: array.astype(np.float64) for name, array in read_native(path).arrays.items()}
     inputs = {"generator": latents, "discriminator": images}

@@ -23,6 +23,7 @@ from shared.convert.native_contents import (
 )
 from shared.files.checkpoint import CheckpointError, spec_differences
 from shared.files.errors import InputError
+from shared.interface import Arrays
 from shared.spec import SYSTEMS, SystemSpec, state_shapes
 
 
@@ -47,7 +48,7 @@ def joined(sources: Mapping[Path, NativeContents]) -> NativeContents:
     return whole
 
 
-def _inferred(sources: list[NativeContents], arrays: dict[str, np.ndarray]) -> SystemSpec:
+def _inferred(sources: list[NativeContents], arrays: Arrays) -> SystemSpec:
     def canonical(spec: SystemSpec) -> dict[str, str]:
         return {name: name for name in state_shapes(spec)}
 

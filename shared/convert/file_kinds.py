@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from shared.convert import canonical_format
 from shared.convert.native_contents import EVERYTHING, NativeContents, check_contents
 from shared.files.atomic import staged
 from shared.files.errors import InputError
-from shared.interface import MissingFrameworkError, load_implementation
+from shared.interface import Array, Arrays, MissingFrameworkError, load_implementation
 from shared.spec import NETWORKS
 
 
@@ -52,9 +50,7 @@ class FileKind:
         with staged(path.absolute()) as temporary:
             self._module().write_native(temporary, contents)
 
-    def run(
-        self, path: Path, contents: NativeContents, latents: np.ndarray, images: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def run(self, path: Path, contents: NativeContents, latents: Array, images: Array) -> Arrays:
         """Load a file as the framework's users do, around `read`, and run its networks.
 
         So a mistake of `write` that `read` undoes shows as other numbers. `contents` names the

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from shared.files.checkpoint import CheckpointError, check_dtypes, decode_description
-from shared.interface import check_arrays
+from shared.interface import Array, Arrays, check_arrays
 from shared.spec import NETWORKS, SYSTEMS, NetworkName, SystemSpec, state_shapes
 
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
@@ -41,7 +41,7 @@ class NativeContents:
     `notes`: one line for each thing in the file that a training state has no place for.
     """
 
-    arrays: dict[str, np.ndarray]
+    arrays: Arrays
     spec: SystemSpec
     progress: dict[str, Any] | None = None
     spec_is_stored: bool = True
@@ -109,7 +109,7 @@ def check_contents(
 
 def assemble(
     path: Path,
-    found: Mapping[str, np.ndarray],
+    found: Mapping[str, Array],
     description: Mapping[str, Any],
     names_of: NamesOf,
     *,
@@ -160,7 +160,7 @@ def _check_parts(path: Path, parts: Collection[str]) -> None:
         raise CheckpointError(f"{path}: {', '.join(alone)} without the network that it belongs to")
 
 
-def _check_arrays(path: Path, arrays: Mapping[str, np.ndarray], expected: dict[str, Shape]) -> None:
+def _check_arrays(path: Path, arrays: Mapping[str, Array], expected: dict[str, Shape]) -> None:
     try:
         check_arrays(dict(arrays), expected, "what it holds")
     except ValueError as error:

@@ -12,11 +12,12 @@ from shared.convert.file_kinds import FileKind, kind_of
 from shared.convert.native_contents import NativeContents
 from shared.files.checkpoint import spec_differences
 from shared.files.errors import InputError
+from shared.interface import Array
 from shared.spec.streams import latents, stream
 
 GRID_SIZE = 16
 
-# Of the largest value. Two frameworks' rounding: measured 6e-7 and 2e-15 (tests/convert/test_convert.py).
+# Of the largest value. Two frameworks' rounding: measured 6e-7 and 2e-15 (test_convert.py).
 # A kernel stored in a wrong order: measured 1.4 (turned) and 5 (dense, HWC for CHW).
 NETWORK_BOUND = {"float32": 1e-4, "float64": 1e-11}
 
@@ -52,7 +53,7 @@ def verify(
             )
 
 
-def verification_inputs(contents: NativeContents) -> tuple[np.ndarray, np.ndarray]:
+def verification_inputs(contents: NativeContents) -> tuple[Array, Array]:
     """Return the latents and the images that networks are compared on, the same for every file.
 
     Latents [16, latent_dim] and images [16, height, width, channels], in the contents' dtype.
@@ -66,7 +67,7 @@ def verification_inputs(contents: NativeContents) -> tuple[np.ndarray, np.ndarra
 
 
 def require_same_outputs(
-    network: str, source: np.ndarray, destination: np.ndarray, dtype: str
+    network: str, source: Array, destination: Array, dtype: str
 ) -> tuple[float, float]:
     """Return the largest difference of two networks' outputs, and the largest output.
 
@@ -89,10 +90,10 @@ def require_same_outputs(
     return difference, largest
 
 
-def _require_same_arrays(meant: Mapping[str, np.ndarray], read: Mapping[str, np.ndarray]) -> None:
+def _require_same_arrays(meant: Mapping[str, Array], read: Mapping[str, Array]) -> None:
     """Raise VerificationError unless names, dtypes, shapes and every bit are the same."""
 
-    def bits(array: np.ndarray | None) -> object:
+    def bits(array: Array | None) -> object:
         return array is not None and (array.dtype, array.shape, array.tobytes())
 
     names = sorted(meant.keys() | read.keys())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from shared.explain.port import Port, PortError
 from shared.explain.recordings import RecordingReport, explain_recordings, format_report
 from shared.explain.report import Explanation, print_explanation
 from shared.interface import load_implementation
-from shared.run.console import OneLineParser, run_command
+from shared.run.console import OneLineParser, command
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec
 
-PROGRAM = "python -m shared.explain"
 EXIT_DIFFERS = 1
 DESCRIPTION = """\
 Say whether an implementation's difference from the NumPy reference is a bug, and which one.
@@ -38,14 +36,7 @@ The verdict is one of rounding (exit code 0), known trap or unexplained (1). Exi
 """
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(
-        prog=PROGRAM,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "pytorch, tf, jax, a module with an object `implementation`; or two recordings"
     add("implementations", nargs="+", metavar="IMPLEMENTATION", help=text)
@@ -60,7 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", choices=("float64", "float32"), help=f"(default: {text})")
     add("--seed", type=int, default=0, metavar="S", help="of the probes (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write everything there as JSON")
-    return parser
 
 
 def _spec(options: argparse.Namespace) -> SystemSpec:
@@ -110,11 +100,15 @@ def _work(options: argparse.Namespace) -> int:
     return 0 if found.agrees else EXIT_DIFFERS
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    return run_command(PROGRAM, lambda: _work(options))
-
+main = command(
+    "python -m shared.explain",
+    DESCRIPTION,
+    _add_options,
+    _work,
+    parser_class=OneLineParser,
+    epilog=EPILOG,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+)
 
 if __name__ == "__main__":
     sys.exit(main())

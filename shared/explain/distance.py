@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from shared.explain.observations import INITIAL_STAGE, STEP_STAGES, Group, reference_arrays
-from shared.explain.probes import Arrays, Probe
+from shared.explain.probes import Probe
+from shared.interface import Array, Arrays
 from shared.reference.comparison import ulp_error
 from shared.reference.differences import drifting_arrays, gradient_differences, state_differences
 from shared.spec import Conventions
 
 # Relative L2 of any array. What rounding was measured to do at most in right runs of the three
-# frameworks (`python -m tests.apparatus.explain_accuracy --right 100`) is at most a fifth of the bounds: in
-# float64 1.3e-12; in float32 7e-6 of outputs, 2e-4 of gradients and moments (conv28's, whose halves
-# cancel), 1.5e-3 of a parameter's move where its gradient is of the size of Adam's epsilon. The
-# smallest planted fault shows at 1.5e-3, in a running variance.
+# frameworks (`python -m tests.apparatus.explain_accuracy --right 100`) is at most a fifth of the
+# bounds: in float64 1.3e-12; in float32 7e-6 of outputs, 2e-4 of gradients and moments (of conv28,
+# whose halves cancel), 1.5e-3 of a parameter's move where its gradient is of the size of Adam's
+# epsilon. The smallest planted fault shows at 1.5e-3, in a running variance.
 BOUNDS = {"float64": 1e-10, "float32": 5e-5}
 _IN_FLOAT32 = {
     "gradients of the discriminator": 20.0,
@@ -52,7 +53,7 @@ class Divergence:
 
 
 def worst_element(
-    received: np.ndarray, expected: np.ndarray, dtype: str
+    received: Array, expected: Array, dtype: str
 ) -> tuple[float, float, tuple[int, ...], float, float]:
     """Return the largest difference, absolute and in ULP, its index and both numbers there.
 
@@ -122,13 +123,13 @@ class Comparison:
         return found, Divergence(group.stage, group.probe.name, name, found[name], *element)
 
 
-def _without_common(actual: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _without_common(actual: Array, expected: Array) -> tuple[Array, Array]:
     """Return both with 0 where they hold the same infinity or are both nan: they agree there."""
     same = ~np.isfinite(expected) & ((actual == expected) | (np.isnan(actual) & np.isnan(expected)))
     return np.where(same, 0.0, actual), np.where(same, 0.0, expected)
 
 
-def _relative(actual: np.ndarray, expected: np.ndarray, least: float = 0.0) -> float:
+def _relative(actual: Array, expected: Array, least: float = 0.0) -> float:
     difference, size = (float(np.linalg.norm(x)) for x in (actual - expected, expected))
     if difference == 0.0:
         return 0.0

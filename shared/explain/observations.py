@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from shared.explain.probes import Arrays, Probe
-from shared.interface import METRIC_NAMES
+from shared.explain.probes import Probe
+from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.network import forward
 from shared.reference.step import train_step
@@ -86,7 +86,7 @@ def _reference_step(probe: Probe, conventions: Conventions) -> dict[str, Arrays]
     return {STEP_STAGES[0]: losses} | gradient_stages(step.gradients) | state_stages(step.arrays)
 
 
-def forward_inputs(stage: str, probe: Probe) -> tuple[NetworkName, np.ndarray, bool]:
+def forward_inputs(stage: str, probe: Probe) -> tuple[NetworkName, Array, bool]:
     """Return network, input and training mode of a stage of the forward passes."""
     z, real = probe.one_batch
     training = stage.endswith("batch statistics")
@@ -131,7 +131,7 @@ def loss_arrays(spec: SystemSpec, implementation: Any) -> Arrays:
     }
 
 
-def _score_sets(loss: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _score_sets(loss: str) -> dict[str, tuple[Array, Array]]:
     if loss == "bce_probs":
         inner = np.array([0.1, 0.35, 0.6, 0.9, 0.75]), np.array([0.2, 0.5, 0.55, 0.95, 0.05])
         # Where a clamp shows: the wrong answer with certainty, or nearly.

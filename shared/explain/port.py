@@ -22,7 +22,8 @@ from shared.explain.observations import (
     gradient_stages,
     state_stages,
 )
-from shared.explain.probes import Arrays, Probe
+from shared.explain.probes import Probe
+from shared.interface import Array, Arrays
 from shared.spec import SystemSpec, state_shapes
 
 _METHODS = {"generator": "generate", "discriminator": "discriminate"}
@@ -82,11 +83,11 @@ class Port:
             text = f"{type(error).__name__}: {error}".splitlines()[0]
             raise PortError(f"{method}() raised {text}") from error
 
-    def cast(self, array: np.ndarray) -> np.ndarray:
+    def cast(self, array: Array) -> Array:
         """Return an array in the dtype of the implementation."""
         return array.astype(self.dtype)
 
-    def loss(self, loss: str, *scores: np.ndarray) -> Any:
+    def loss(self, loss: str, *scores: Array) -> Any:
         """Return what the implementation's `loss` returns."""
         return self.call("loss", loss, *map(self.cast, scores))
 
@@ -95,7 +96,7 @@ class Port:
         *arrays, step, settings = arguments
         return self.call("adam", *map(self.cast, arrays), step, settings)
 
-    def inputs(self, probe: Probe) -> tuple[np.ndarray, np.ndarray]:
+    def inputs(self, probe: Probe) -> tuple[Array, Array]:
         """Return a probe's real images and latents for a step."""
         return self.cast(probe.real_images), self.cast(probe.latents)
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.fixtures.make_network import representative_state
+from shared.interface import Array, Arrays
 from shared.reference.network import Pass, forward
 from shared.reference.step import train_step
 from shared.spec import Conventions, SystemSpec
 from shared.spec.streams import latents, stream
-
-Arrays = dict[str, np.ndarray]
 
 # In float32 a pre-activation nearer to 0 than this may fall on the other side of a ReLU's kink.
 KINK_MARGIN = 4e-6
@@ -28,11 +27,11 @@ class Probe:
     name: str
     spec: SystemSpec
     arrays: Arrays
-    real_images: np.ndarray
-    latents: np.ndarray
+    real_images: Array
+    latents: Array
 
     @property
-    def one_batch(self) -> tuple[np.ndarray, np.ndarray]:
+    def one_batch(self) -> tuple[Array, Array]:
         """The first batch of latents and of real images."""
         count = len(self.real_images) // self.spec.discriminator_steps
         return self.latents[:count], self.real_images[:count]
@@ -72,7 +71,7 @@ def _first_clear(
     )
 
 
-def draw_inputs(spec: SystemSpec, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_inputs(spec: SystemSpec, seed: int) -> tuple[Array, Array]:
     """Return real images and latents for one step."""
     shape = (spec.batch_size * spec.discriminator_steps, *spec.image_shape)
     real = stream(seed, "explain/real_images").uniform(*spec.image_range, shape)

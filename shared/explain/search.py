@@ -18,6 +18,7 @@ import numpy as np
 from shared.explain.catalogue import FIELDS, FITTED, Change, changes, cost_of, with_change
 from shared.explain.distance import Comparison
 from shared.explain.observations import Group, reference_arrays
+from shared.interface import Array
 from shared.spec import Conventions
 
 BEAM = 6
@@ -170,13 +171,13 @@ class Fit:
             theta = theta + step
         return None
 
-    def _conventions(self, theta: np.ndarray) -> Conventions:
+    def _conventions(self, theta: Array) -> Conventions:
         points = zip(self.fields, map(float, theta), strict=True)
         return self.base.replace(
             **{n: float(np.exp(t)) if FITTED[n].logarithmic else t for n, t in points}
         )
 
-    def _array(self, theta: np.ndarray) -> np.ndarray | None:
+    def _array(self, theta: Array) -> Array | None:
         """Return the reference's array at a point; None if it is not finite."""
         arrays = reference_arrays(self.group.stage, self.group.probe, self._conventions(theta))
         array = arrays.get(self.name)
@@ -186,7 +187,7 @@ class Fit:
         found = self.comparison.differences(self.group, conventions)
         return found.get(self.name, math.inf) <= self.comparison.allowed(self.group.stage)
 
-    def _gauss_newton(self, theta: np.ndarray, residual: np.ndarray) -> np.ndarray | None:
+    def _gauss_newton(self, theta: Array, residual: Array) -> Array | None:
         columns = []
         for shift in np.diag(FIT_PART * np.maximum(1e-2, np.abs(theta))):
             ahead, behind = self._array(theta + shift), self._array(theta - shift)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from shared.interface import Array
 from shared.report import plots
 from shared.report.rendering import render
 from shared.report.runs import Run
@@ -69,7 +70,7 @@ def _rows(columns: Sequence[dict[str, str]]) -> list[tuple[str, list[str]]]:
     return [(name, [column[name] for column in columns]) for name in columns[0]]
 
 
-def _first_best_last(quality: np.ndarray) -> dict[str, str]:
+def _first_best_last(quality: Array) -> dict[str, str]:
     finite = quality[np.isfinite(quality[QUALITY])]
     best = np.sort(finite, order=QUALITY)[:1]
     return {

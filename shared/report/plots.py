@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from shared.interface import Array
 from shared.report.runs import Run, drawable
 from shared.run.pictures import moving_average
 
@@ -43,8 +44,8 @@ class Line(NamedTuple):
     """One line of a panel: int64 [points] and float64 [points]; NaN is a gap."""
 
     run: int
-    steps: np.ndarray
-    values: np.ndarray
+    steps: Array
+    values: Array
     is_raw: bool = False
 
 
@@ -84,7 +85,7 @@ def quality_lines(runs: Sequence[Run], column: str) -> list[Line]:
     ]
 
 
-def _drawn(values: np.ndarray) -> np.ndarray:
+def _drawn(values: Array) -> Array:
     return np.where(drawable(values), values, np.nan)
 
 

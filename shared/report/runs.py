@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from shared.files.errors import InputError
+from shared.interface import Array
 from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder, numbered
 from shared.run.tensorboard import TAGS
 
@@ -39,8 +40,8 @@ class Run:
     name: str
     spec: dict[str, Any]
     sessions: list[dict[str, Any]]
-    losses: np.ndarray
-    quality: np.ndarray
+    losses: Array
+    quality: Array
     grids: dict[int, Path]
     notes: list[str]
 
@@ -117,7 +118,7 @@ def _read_description(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str,
         ) from error
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> tuple[np.ndarray, list[str]]:
+def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Array, list[str]]:
     """Return a CSV as a structured array [rows], and notes on what is missing of it.
 
     A last line without its end is left out. Raises ReportError for other columns, for what is not
@@ -150,12 +151,12 @@ def read_table(path: Path, columns: tuple[str, ...]) -> tuple[np.ndarray, list[s
     return np.array(rows, kind), notes
 
 
-def drawable(values: np.ndarray) -> np.ndarray:
+def drawable(values: Array) -> Array:
     """Return, as bool of the same shape, which values a plot can show."""
     return np.abs(values) <= LARGEST
 
 
-def _not_drawn(losses: np.ndarray) -> list[str]:
+def _not_drawn(losses: Array) -> list[str]:
     notes = []
     for name, tag in TAGS.items():
         bad = losses[~drawable(losses[name])]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.interface import Implementation
+from shared.interface import Array, Implementation
 from shared.reference.comparison import ExactNumber, ulp_error
 
 LOSSES = ("bce", "bce_probs", "lsgan")  # minimax is made of bce's two targets
@@ -22,7 +22,7 @@ WRITTEN_OUT = "relu(±x) + log1p(exp(-abs(x)))"
 # Beyond this many ULP an error is also taken in ε.
 EXPLODED = 100.0
 
-Results = tuple[np.ndarray, np.ndarray]  # the loss of each score and its derivative, as float64
+Results = tuple[Array, Array]  # the loss of each score and its derivative, as float64
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Formula:
     loss: str
     name: str
     run: str
-    evaluate: Callable[[np.ndarray, float, str], Results]
+    evaluate: Callable[[Array, float, str], Results]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Error:
     target: float
 
 
-def sweep_scores(loss: str = "bce", dtype: str = "float32") -> np.ndarray:
+def sweep_scores(loss: str = "bce", dtype: str = "float32") -> Array:
     """Return the scores of a sweep as float64, all of them numbers of `dtype`.
 
     Logits: |x| ≤ 80, a grid and powers around zero; lsgan: also around the target 1;
@@ -65,7 +65,7 @@ def sweep_scores(loss: str = "bce", dtype: str = "float32") -> np.ndarray:
     return rounded[rounded < 1] if loss == "bce_probs" else rounded[np.abs(rounded) <= 80.0]
 
 
-def _round(numbers: np.ndarray, dtype: str) -> np.ndarray:
+def _round(numbers: Array, dtype: str) -> Array:
     if dtype == "float64":
         return numbers
     bits = numbers.astype(np.float32).view(np.uint32)
@@ -114,7 +114,7 @@ def _largest(loss: str, dtype: str, every: int, target: float, kind: int, actual
 def make_formulas(
     framework: str,
     functions: Mapping[tuple[str, str], Any],
-    runs: Mapping[str, Callable[[Any, np.ndarray, float, str], Results]],
+    runs: Mapping[str, Callable[[Any, Array, float, str], Results]],
 ) -> list[Formula]:
     """Return every function, keyed by loss and name, under every way of running it."""
     return [
@@ -127,7 +127,7 @@ def make_formulas(
 def batches_of_one(implementation: Implementation) -> list[Formula]:
     """Return the losses of any implementation, each score as a batch."""
 
-    def evaluate(loss: str, scores: np.ndarray, target: float, dtype: str) -> Results:
+    def evaluate(loss: str, scores: Array, target: float, dtype: str) -> Results:
         arrays = scores.astype(_numpy_dtype(dtype)).reshape(-1, 1)
         found = [implementation.loss(loss, x, x, generator_label=target) for x in arrays]
         return (

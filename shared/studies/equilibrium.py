@@ -60,7 +60,7 @@ STEPS = 500
 # Twice what was measured over the seeds 0 to 9, with every loss, labels 1 and 0, 0.9 and 0, 0.9 and
 # 0.2, different and equal densities: at most 0.0135, 0.0017 and 0.0005. The frameworks print the
 # same digits as the reference. The nearest wrong optimum, 0.081 away at most and 0.050 on average,
-# is excluded: tests/studies/test_equilibrium.py. Labels further apart than 1 stretch the bounds; measured
+# is excluded: test_equilibrium.py. Labels further apart than 1 stretch the bounds; measured
 # with 1 and -1: 0.0362, 0.0052 and 0.0004.
 MAXIMUM_BOUND = 0.03
 MEAN_BOUND = 0.004

@@ -23,6 +23,7 @@ from shared.files.atomic import require_place, write_file_atomically
 from shared.files.checkpoint import Checkpoint, read_checkpoint
 from shared.interface import (
     IMPLEMENTATIONS,
+    Array,
     Implementation,
     MissingFrameworkError,
     State,
@@ -42,7 +43,7 @@ DEFAULT_SAMPLES = 1024
 PIXEL_RANGE = (0.0, 255.0)
 FLOOR = "real against real"
 
-Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
+Pairs = dict[str, tuple[Array, Array]]
 """Row of the table → what it compares: real images and others, uint8 [n, height, width, channels].
 
 The last is FLOOR, two sets of real images that share none.
@@ -114,7 +115,7 @@ def generate_pixels(
     count: int,
     seed: int,
     dtype: str,
-) -> np.ndarray:
+) -> Array:
     """Return generated images as they would be saved, uint8 [count, height, width, channels].
 
     In inference mode, 64 at a time; image i depends on the seed and i alone. Raises ValueError if
@@ -166,7 +167,7 @@ def _dtype(checkpoint: Checkpoint) -> str:
     return next(str(a.dtype) for a in checkpoint.arrays.values() if a.dtype.kind == "f")
 
 
-def save_images(folder: Path, pixels: np.ndarray) -> None:
+def save_images(folder: Path, pixels: Array) -> None:
     """Write uint8 images [n, height, width, channels] as PNG files, numbered from 0."""
     folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(pixels):

@@ -21,6 +21,8 @@ from shared.files.atomic import require_place
 from shared.interface import (
     IMPLEMENTATIONS,
     METRIC_NAMES,
+    Array,
+    Arrays,
     Implementation,
     State,
     canonical_name,
@@ -33,7 +35,6 @@ from shared.spec.streams import latents, stream
 from shared.studies.common import text_table
 from shared.studies.other_process import load_trainer
 
-Arrays = dict[str, np.ndarray]
 Pair = tuple[str, str]
 End = tuple[dict[str, float], Arrays]
 """The losses of the last step and the state after it."""
@@ -113,7 +114,7 @@ class Experiment:
     """
 
     def __init__(
-        self, spec: SystemSpec, images: np.ndarray, *, steps: int, seed: int = 0, dtype: str
+        self, spec: SystemSpec, images: Array, *, steps: int, seed: int = 0, dtype: str
     ) -> None:
         if steps < 1:
             raise ValueError(f"steps must be at least 1, received {steps}")
@@ -137,7 +138,7 @@ class Experiment:
         return metrics, arrays
 
 
-def training_images(name: str, spec: SystemSpec, seed: int) -> np.ndarray:
+def training_images(name: str, spec: SystemSpec, seed: int) -> Array:
     """Return uint8 images to train on: "noise", or scikit-learn's "digits"."""
     if name == "digits":
         return load_dataset(None, spec).images
