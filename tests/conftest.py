@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,6 +66,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Framework
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Return 0, which is this process alone, where tests are asked for by their names."""
     return 0 if any("::" in argument for argument in config.args) else None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def free_memory() -> Iterator[None]:
+    """Forget what the frameworks keep of the programs of a file of tests."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session", params=IMPLEMENTATIONS)

@@ -13,6 +13,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from shared.interface import IMPLEMENTATIONS
 
+SLOW_IN_TF_AND_JAX = pytest.mark.slow("tf", "jax")
+"""TensorFlow traces and JAX compiles each new program; the default tier has another of its kind."""
+
 
 class FrameworkScheduling(LoadScopeScheduling):
     """Gives a process all tests of one framework, or those of one file."""

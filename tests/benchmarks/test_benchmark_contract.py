@@ -123,6 +123,7 @@ def test_times_that_are_not_linear_are_noticed(parts, step_ms):
         measure.check_linear(Device().workload(**parts), step_ms)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("jax" not in INSTALLED, reason="JAX is not installed")
 def test_a_missing_sync_in_jax_gets_no_number(tmp_path, monkeypatch):
     # JAX returns from a step before it is done on a CPU too; the others do not.

@@ -24,6 +24,7 @@ from shared.spec import SYSTEMS
 from tests import ROOT
 from tests.benchmarks.documents import make_document, validate
 from tests.benchmarks.stand_ins import INSTALLED, plant, stand_in, tiny_request
+from tests.tiers import SLOW_IN_TF_AND_JAX
 
 STORED = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
@@ -223,6 +224,7 @@ print(json.dumps([arrays, float(total.min()), float(total.max()), total.dtype.na
 """
 
 
+@SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize("framework", INSTALLED)
 def test_additions_are_made_each_time_and_in_place(framework):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}

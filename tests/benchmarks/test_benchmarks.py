@@ -44,6 +44,7 @@ from tests.benchmarks.stand_ins import (
     use_worker,
     without_peak,
 )
+from tests.tiers import SLOW_IN_TF_AND_JAX
 
 pytestmark = pytest.mark.skipif(not INSTALLED, reason="no framework is installed")
 
@@ -170,7 +171,9 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
 """
 
 
-@pytest.fixture(scope="module", params=INSTALLED)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=SLOW_IN_TF_AND_JAX) for name in INSTALLED]
+)
 def real_run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     others = tuple(PACKAGES[name] for name in IMPLEMENTATIONS if name != request.param)
@@ -261,6 +264,7 @@ def test_missing_framework_says_how_to_install_it(framework, tmp_path, monkeypat
 
 
 @needs_no_gpu
+@SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize("framework", INSTALLED)
 def test_gpu_that_is_not_there_is_an_error_and_no_number(framework, tmp_path, capsys):
     row = failed_row(tmp_path, framework, "--device", "gpu")

@@ -26,6 +26,7 @@ from shared.studies.optimum import (
 from tests import ROOT
 from tests.apparatus import errata
 from tests.apparatus.errata import FIGURES
+from tests.tiers import SLOW_IN_TF_AND_JAX
 
 DOCUMENT = (ROOT / "docs" / "losses.md").read_text("utf-8")
 EXACT = 1e-12  # float64 values of at most 100: measured 2e-15
@@ -268,6 +269,7 @@ def test_erratum_07_the_layer_of_the_text_is_gone() -> None:
     assert not hasattr(tf.compat.v1.layers, "batch_normalization")
 
 
+@SLOW_IN_TF_AND_JAX
 def test_erratum_07_our_statistics_move_with_the_step(implementation: Implementation) -> None:
     spec = SYSTEMS["conv28"].replace(width=4, latent_dim=10, batch_size=4)
     state = started(implementation, spec, "float32")

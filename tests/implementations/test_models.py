@@ -13,6 +13,7 @@ from shared.reference.comparison import MismatchError, relative_l2, require_clos
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions, SystemSpec, state_shapes
 from shared.spec.streams import initial_state, latents
+from tests.tiers import SLOW_IN_TF_AND_JAX
 
 # Relative L2 bounds. float64: measured 2e-15 forward, 8e-15 gradients, 2e-14 whole state, in all
 # three; the smallest planted fault, a leaky ReLU whose slope went through float32, shows at 1.5e-8
@@ -81,7 +82,13 @@ def test_gradients(implementation: Implementation, fixture: NetworkFixture, dtyp
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("loss", ["bce", "bce_probs", "minimax", "lsgan"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "bce",
+        *(pytest.param(n, marks=SLOW_IN_TF_AND_JAX) for n in ("bce_probs", "minimax", "lsgan")),
+    ],
+)
 @pytest.mark.parametrize("system", ["dcgan64", "dcgan64-lsgan"])
 def test_one_step_moves_every_tensor_as_the_reference(
     implementation: Implementation, system: str, loss: str, dtype: str
