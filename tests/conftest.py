@@ -82,15 +82,21 @@ def free_memory() -> Iterator[None]:
 @pytest.fixture(scope="session", params=IMPLEMENTATIONS)
 def implementation(request: pytest.FixtureRequest) -> Implementation:
     """Each of the three implementations whose framework is installed; others are skipped."""
-    try:
-        loaded = load(request.param)
-    except MissingFrameworkError as error:
-        pytest.skip(str(error))
-    limit_threads(request.param)
+    loaded = require_framework(request.param)
     if DEVICE == "cpu":
         return loaded
     forbid_tf32(request.param)
     return type(loaded)(DEVICE)
+
+
+def require_framework(name: str) -> Implementation:
+    """Return an implementation, with one thread; a missing framework skips the test."""
+    try:
+        loaded = load(name)
+    except MissingFrameworkError as error:
+        pytest.skip(str(error))
+    limit_threads(name)
+    return loaded
 
 
 def installed_implementations(at_least: int = 1) -> list[Implementation]:

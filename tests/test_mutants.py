@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.interface import IMPLEMENTATIONS, MissingFrameworkError, load_implementation
+from shared.interface import IMPLEMENTATIONS
 from tests import ROOT
 from tests.apparatus import mutants
 from tests.apparatus.generic import changes_of
@@ -21,6 +21,7 @@ from tests.apparatus.mutant_worker import Worker
 from tests.apparatus.mutants import Row, main, smallest_set
 from tests.apparatus.planted.faults_of_runs import RUNS
 from tests.apparatus.planted.mutate import mutated_sources
+from tests.conftest import require_framework
 
 SAMPLE, SEED = 3, 0
 QUIET = ["-q", "-n", "0", "-p", "no:cacheprovider"]
@@ -29,10 +30,7 @@ QUIET = ["-q", "-n", "0", "-p", "no:cacheprovider"]
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", IMPLEMENTATIONS)
 def test_a_sample_is_caught(framework: str, capsys: pytest.CaptureFixture[str]) -> None:
-    try:
-        load_implementation(framework)
-    except MissingFrameworkError as error:
-        pytest.skip(str(error))
+    require_framework(framework)
     arguments = ["--group", framework, "--sample", str(SAMPLE), "--seed", str(SEED), "--first"]
     assert main([*arguments, "--kind", "mathematics", "runs"]) == 0, capsys.readouterr().err
     last = capsys.readouterr().out.splitlines()[-1]

@@ -14,8 +14,6 @@ import pytest
 
 from shared.interface import (
     IMPLEMENTATIONS,
-    Implementation,
-    MissingFrameworkError,
     load_implementation,
 )
 from shared.spec import Conventions
@@ -33,7 +31,7 @@ from tests.apparatus.planted.probe import (
     measure,
     truth_error,
 )
-from tests.conftest import limit_threads
+from tests.conftest import require_framework
 
 # Of TensorFlow and JAX, of which the one traces every copy anew and the other compiles every
 # operation of a new shape: the longest edits.
@@ -50,15 +48,6 @@ CASES = [
     for fault in FAULTS
     if framework == "pytorch" or fault.name in SAMPLE
 ]
-
-
-def require(framework: str) -> Implementation:
-    try:
-        loaded = load_implementation(framework)
-    except MissingFrameworkError as error:
-        pytest.skip(str(error))
-    limit_threads(framework)
-    return loaded
 
 
 def test_the_catalogue_covers_every_convention() -> None:
@@ -87,7 +76,7 @@ def test_every_edit_of_every_fault_applies(framework: str) -> None:
     ("framework", "fault"), CASES, ids=[f"{framework}-{fault.name}" for framework, fault in CASES]
 )
 def test_a_fault_is_what_it_is_said_to_be(framework: str, fault: Fault) -> None:
-    require(framework)
+    require_framework(framework)
     with mutated(framework, [fault]) as implementation:
         numbers = measure(implementation, fault.spec, fault.start)
     error, of = truth_error(numbers, fault)
@@ -97,7 +86,7 @@ def test_a_fault_is_what_it_is_said_to_be(framework: str, fault: Fault) -> None:
 
 
 def test_two_faults_at_once() -> None:
-    require("pytorch")
+    require_framework("pytorch")
     both = [get_fault("real_label_0.85"), get_fault("beta1_0.6")]
     named = Fault("both", {"real_label": 0.85, "adam_beta1": 0.6}, {})
     with mutated("pytorch", both) as implementation:
@@ -135,7 +124,7 @@ def test_an_absent_fault_is_an_error() -> None:
 
 @pytest.mark.parametrize("framework", IMPLEMENTATIONS)
 def test_an_unchanged_copy_gives_the_same_bits(framework: str) -> None:
-    original, plain = require(framework), FAULTS[0]
+    original, plain = require_framework(framework), FAULTS[0]
     with mutated(framework, []) as copy:
         assert type(copy) is not type(original)
         numbers = [measure(i, plain.spec, plain.start) for i in (original, copy)]
@@ -149,7 +138,7 @@ def test_an_unchanged_copy_gives_the_same_bits(framework: str) -> None:
 
 
 def test_unload_leaves_no_module_and_no_file() -> None:
-    original = require("pytorch")
+    original = require_framework("pytorch")
     copy = load_mutated("pytorch", [])
     package = type(copy).__module__.split(".", 1)[0]
     folder = Path(str(sys.modules[package].__file__)).parent
@@ -163,7 +152,7 @@ def test_unload_leaves_no_module_and_no_file() -> None:
 
 
 def test_a_copy_that_cannot_be_imported_leaves_nothing() -> None:
-    require("pytorch")
+    require_framework("pytorch")
     fault = Fault("broken", {}, everywhere(Edit("__init__.py", '"""The', 'raise OSError\n"""The')))
     before = set(sys.modules)
     with pytest.raises(OSError):  # noqa: PT011
@@ -172,7 +161,7 @@ def test_a_copy_that_cannot_be_imported_leaves_nothing() -> None:
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    require("pytorch")
+    require_framework("pytorch")
     assert main(["--framework", "pytorch", "--fault", "loss_sum", "beta1_0.6"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["fault", "loss_sum", "beta1_0.6"]

@@ -30,7 +30,7 @@ from tests.apparatus.explain_ports import (
     WrongAtStepThree,
 )
 from tests.apparatus.planted.faults import get_fault
-from tests.conftest import installed_implementations
+from tests.conftest import require_framework
 from tests.docs.test_porting import rows
 from tests.reference.test_conventions import CASES
 
@@ -98,7 +98,6 @@ def test_two_mistakes_are_both_named(deviation: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("implementation", installed_implementations(), ids=lambda i: i.name)
 def test_a_right_implementation_is_accused_of_nothing(implementation: Any, dtype: str) -> None:
     explanation = explain(implementation, narrow(), dtype=dtype, steps=2)
     assert (explanation.verdict, explanation.traps, explanation.notes) == ("rounding", (), ())
@@ -122,8 +121,7 @@ PLANTED = [
 
 @pytest.mark.parametrize(("framework", "name", "dtype"), PLANTED)
 def test_a_fault_in_a_frameworks_source_is_named(framework: str, name: str, dtype: str) -> None:
-    if framework not in [i.name for i in installed_implementations()]:
-        pytest.skip(f"{framework} is not installed")
+    require_framework(framework)
     outcome = explain_faults(framework, [get_fault(name)], dtype)
     assert outcome.right, outcome
 
