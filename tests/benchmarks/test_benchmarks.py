@@ -543,6 +543,7 @@ def test_peak_memory_is_that_of_the_process_and_not_of_its_parent():
     assert of_the_child < 200e6
 
 
+@SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize("framework", INSTALLED)
 def test_modes_and_precisions_are_those_of_the_implementations(framework):
     module = {"pytorch": "pytorch_impl", "tf": "tf_impl", "jax": "jax_impl"}[framework]

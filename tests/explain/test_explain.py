@@ -33,6 +33,7 @@ from tests.apparatus.planted.faults import get_fault
 from tests.conftest import require_framework
 from tests.docs.test_porting import rows
 from tests.reference.test_conventions import CASES
+from tests.tiers import SLOW_IN_TF_AND_JAX
 
 
 def narrow(system: str = "dcgan64", **changes: Any) -> SystemSpec:
@@ -97,6 +98,7 @@ def test_two_mistakes_are_both_named(deviation: dict[str, object]) -> None:
     assert explain(port, narrow(), steps=1).fields == deviation
 
 
+@SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_right_implementation_is_accused_of_nothing(implementation: Any, dtype: str) -> None:
     explanation = explain(implementation, narrow(), dtype=dtype, steps=2)
@@ -119,6 +121,7 @@ PLANTED = [
 ]
 
 
+@SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize(("framework", "name", "dtype"), PLANTED)
 def test_a_fault_in_a_frameworks_source_is_named(framework: str, name: str, dtype: str) -> None:
     require_framework(framework)

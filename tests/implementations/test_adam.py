@@ -11,9 +11,10 @@ from shared.interface import Implementation
 from shared.reference.adam import adam_update
 from shared.reference.comparison import MismatchError, require_close, require_same_kind
 from shared.spec import AdamSpec, Conventions
+from tests.tiers import SLOW_IN_TF_AND_JAX
 
 STEPS = 1000
-EPSILONS = (1e-8, 1e-7, 1e-3)
+EPSILONS = (1e-8, *(pytest.param(e, marks=SLOW_IN_TF_AND_JAX) for e in (1e-7, 1e-3)))
 # Each element's gradients keep one magnitude, so that every size is compared with every epsilon.
 MAGNITUDES = np.geomspace(1e-9, 10.0, 21)
 # Relative L2 of the parameter, m and v. float64: measured at most 3.6e-15 (PyTorch's bias

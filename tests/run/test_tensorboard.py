@@ -24,6 +24,7 @@ from shared.run.tensorboard import event_files, read_events
 from shared.run.training import open_run
 from shared.spec import SYSTEMS, SystemSpec, streams
 from tests import ROOT
+from tests.tiers import SLOW_IN_TF_AND_JAX
 
 COLUMNS = {
     "d_loss": "discriminator_loss",
@@ -301,6 +302,7 @@ def test_missing_tensorboard_is_one_line(
 
 
 @needs_tensorboard
+@SLOW_IN_TF_AND_JAX
 def test_every_framework_records_the_same_tags(
     implementation: Implementation, tmp_path: Path
 ) -> None:

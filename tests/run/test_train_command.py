@@ -21,6 +21,7 @@ from shared.run.training import SAMPLE_COUNT
 from shared.spec import SystemSpec
 from shared.spec.streams import latents
 from tests.conftest import installed_implementations
+from tests.tiers import SLOW_IN_TF_AND_JAX
 
 # Two steps of a system of width 4: seconds, most of them compilation.
 SMALL = ("--width", "4", "--batch-size", "4", "--steps", "2")
@@ -47,6 +48,7 @@ def losses(out: Path) -> list[dict[str, float]]:
         ]
 
 
+@SLOW_IN_TF_AND_JAX
 def test_a_run_leaves_pictures_losses_and_a_checkpoint(train: Train, tmp_path: Path) -> None:
     out = tmp_path / "a run"
     assert train(*SMALL, "--out", out, "--loss", "lsgan") == 0
@@ -86,6 +88,7 @@ def test_the_same_seed_starts_the_same_run_in_every_framework(
         assert np.abs(values / first - 1).max() < 1e-12, name
 
 
+@SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize(
     "system",
     [(), ("--system", "conv28", *SEVERAL_UPDATES), ("--system", "mlp28", "--loss", "minimax")],
@@ -251,6 +254,7 @@ def test_a_gpu_that_is_not_there_is_an_error(
     assert not (tmp_path / "run").exists()
 
 
+@SLOW_IN_TF_AND_JAX
 def test_a_folder_that_holds_a_run_is_left_alone(
     train: Train, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -15,6 +15,7 @@ from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
 from tests.apparatus.planted.probe import inputs, starting_state
 from tests.conftest import installed_implementations
+from tests.tiers import SLOW_IN_TF_AND_JAX
 
 SPEC = SYSTEMS["dcgan64"].replace(width=2, latent_dim=5, batch_size=4)
 
@@ -67,7 +68,7 @@ def test_a_state_of_given_arrays_draws_no_weights(
         assert np.array_equal(array, arrays[name]), name
 
 
-@pytest.mark.parametrize("system", ["dcgan64", "conv28"])
+@pytest.mark.parametrize("system", [pytest.param("dcgan64", marks=SLOW_IN_TF_AND_JAX), "conv28"])
 def test_plain_code_and_fast_code_are_the_same_step(
     implementation: Implementation, system: str
 ) -> None:
