@@ -1,14 +1,8 @@
-"""The roofline: bytes against counts by hand, bandwidths against clocks that are told the time."""
+"""The roofline: what a document says of it, what is shown of it, and files from before it."""
 
 from __future__ import annotations
 
 import io
-import itertools
-import json
-import os
-import subprocess
-import sys
-import weakref
 
 import numpy as np
 import pytest
@@ -16,246 +10,17 @@ import pytest
 from benchmarks import compare
 from benchmarks.document import roofline
 from benchmarks.document import stored as stored_document
-from benchmarks.plan.costs import bytes_per_image, fixed_bytes, flops_per_image
 from benchmarks.show import page, plots
 from benchmarks.show import tables as report
-from benchmarks.worker import rates
-from shared.spec import SYSTEMS
 from tests import ROOT
 from tests.benchmarks.documents import make_document, validate
-from tests.benchmarks.stand_ins import INSTALLED, plant, stand_in, tiny_request
-from tests.tiers import SLOW_IN_TF_AND_JAX
 
 STORED = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
-# --- bytes -------------------------------------------------------------------------------------
 
-# Elements of input and output per image, of the kernel, and multiply-adds per image of each layer
-# that has a kernel: written down from the tables of the papers, not taken from the spec.
-LAYERS = {
-    "dcgan64": {
-        "generator": [
-            (100, 8192, 100 * 8192, 819_200),
-            (8192, 16384, 16 * 512 * 256, 16 * 16 * 512 * 256),
-            (16384, 32768, 16 * 256 * 128, 64 * 16 * 256 * 128),
-            (32768, 65536, 16 * 128 * 64, 256 * 16 * 128 * 64),
-            (65536, 12288, 16 * 64 * 3, 1024 * 16 * 64 * 3),
-        ],
-        "discriminator": [
-            (12288, 65536, 16 * 3 * 64, 1024 * 16 * 3 * 64),
-            (65536, 32768, 16 * 64 * 128, 256 * 16 * 64 * 128),
-            (32768, 16384, 16 * 128 * 256, 64 * 16 * 128 * 256),
-            (16384, 8192, 16 * 256 * 512, 16 * 16 * 256 * 512),
-            (8192, 1, 8192, 8192),
-        ],
-    },
-    "conv28": {
-        "generator": [
-            (62, 1024, 62 * 1024, 62 * 1024),
-            (1024, 6272, 1024 * 6272, 1024 * 6272),
-            (6272, 12544, 16 * 128 * 64, 49 * 16 * 128 * 64),
-            (12544, 784, 16 * 64, 196 * 16 * 64),
-        ],
-        "discriminator": [
-            (784, 12544, 16 * 64, 196 * 16 * 64),
-            (12544, 6272, 16 * 64 * 128, 49 * 16 * 64 * 128),
-            (6272, 1024, 6272 * 1024, 6272 * 1024),
-            (1024, 1, 1024, 1024),
-        ],
-    },
-    "mlp28": {
-        "generator": [
-            (100, 128, 12800, 12800),
-            (128, 256, 32768, 32768),
-            (256, 784, 200_704, 200_704),
-        ],
-        "discriminator": [
-            (784, 256, 200_704, 200_704),
-            (256, 128, 32768, 32768),
-            (128, 1, 128, 128),
-        ],
-    },
-}
-# The README's, both networks.
-PARAMETERS = {
-    "dcgan64": (3_576_704, 2_765_568),
-    "conv28": (6_640_193, 6_559_169),
-    "mlp28": (247_440, 233_985),
-}
+# --- what a document says of it --------------------------------------------------------------
 
-
-def bytes_per_step(spec, batch_size, precision):
-    return fixed_bytes(spec) + batch_size * bytes_per_image(spec, precision)
-
-
-def walk(system, steps, batch):
-    """Return the layers that a step passes, one after another, and the numbers Adam updates."""
-    g, d = LAYERS[system]["generator"], LAYERS[system]["discriminator"]
-    passed, updated = [], 0
-    for _ in range(steps):
-        passed += g  # images, detached
-        for _ in ("real", "fake"):
-            passed += [*d, *d, *d[1:]]  # forward, by the weights, by the inputs but the images
-        updated += PARAMETERS[system][1]
-    passed += [] if batch == "same_images" else g  # forward once more
-    passed += [*d, *d]  # forward, by the inputs, the images included
-    passed += [*g, *g[1:]]  # by the weights, by the inputs but the latents
-    return passed, updated + PARAMETERS[system][0]
-
-
-@pytest.mark.parametrize("batch", ["same_images", "same_latents", "new_latents"])
-@pytest.mark.parametrize("steps", [1, 2, 5])
-@pytest.mark.parametrize("system", LAYERS)
-def test_bytes_and_operations_are_those_of_a_step_walked_by_hand(system, steps, batch):
-    spec = SYSTEMS[system].replace(discriminator_steps=steps, generator_batch=batch)
-    passed, updated = walk(system, steps, batch)
-    assert flops_per_image(spec) == 2 * sum(operations for _, _, _, operations in passed)
-    for images, (precision, size) in itertools.product(
-        (1, 64), {"float32": 4, "tf32": 4, "bfloat16": 2}.items()
-    ):
-        # Two operands and a result are the input, the output and the kernel, whichever pass it is.
-        moved = sum(
-            size * images * (before + after) + 4 * kernel for before, after, kernel, _ in passed
-        )
-        assert bytes_per_step(spec, images, precision) == moved + 7 * 4 * updated
-
-
-def test_the_step_of_dcgan64_moves_1_7_gigabytes():
-    """The sum, in elements, from the shapes alone.
-
-    D: a pass moves per image 77,824 + 98,304 + 49,152 + 24,576 + 8,193 = 258,049 and a kernel of
-    2,763,776; eight passes, two without the first layer (77,824 and 3,072). G: a pass moves
-    8,292 + 24,576 + 49,152 + 98,304 + 77,824 = 258,148 and 3,574,784; three passes, one without
-    the first layer (8,292 and 819,200).
-    """
-    per_image = 8 * 258_049 - 2 * 77_824 + 3 * 258_148 - 8_292
-    kernels = 8 * 2_763_776 - 2 * 3_072 + 3 * 3_574_784 - 819_200
-    adam = 7 * (3_576_704 + 2_765_568)
-    expected = 4 * (128 * per_image + kernels + adam)
-    assert expected == 1_675_167_232
-    assert bytes_per_step(SYSTEMS["dcgan64"], 128, "float32") == expected
-    half = 2 * 128 * per_image + 4 * (kernels + adam)
-    assert bytes_per_step(SYSTEMS["dcgan64"], 128, "bfloat16") == half
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_bytes_grow_evenly_with_the_batch_and_with_the_steps_of_the_discriminator(system):
-    spec = SYSTEMS[system]
-    by_batch = [bytes_per_step(spec, batch, "float32") for batch in (8, 16, 24)]
-    assert by_batch[2] - by_batch[1] == by_batch[1] - by_batch[0] > 0
-    assert 2 * by_batch[0] > by_batch[1]  # weights and Adam are not made twice
-    by_steps = [
-        bytes_per_step(spec.replace(discriminator_steps=k), 8, "float32") for k in (1, 2, 3)
-    ]
-    assert by_steps[2] - by_steps[1] == by_steps[1] - by_steps[0] > 0
-
-
-# --- rates ---------------------------------------------------------------------------------------
-
-
-def test_rates_are_in_1e9_a_second_and_the_best_is_kept(monkeypatch):
-    # The first is the warm-up; of the others each is that of 1, 2 and 4 times.
-    clock, seconds = [0.0], iter([9.0, 0.5, *[0.25] * 2, *[2.0] * 4])
-    waited = []
-
-    def once():
-        clock[0] += next(seconds)
-
-    monkeypatch.setattr(rates.time, "perf_counter", lambda: clock[0])
-    found = rates.best_rate(once, 3e9, lambda: waited.append(clock[0]))
-    assert found == pytest.approx(12.0)  # 3e9 in a quarter of a second
-    assert waited == [9.0, 9.5, 10.0, 18.0]  # after all of each
-
-
-def test_the_time_of_the_wait_is_in_a_rate(monkeypatch):
-    # As on a GPU, which returns before it has computed, and waits only for what still exists.
-    clock, held = [0.0], []
-
-    class Result:
-        def __init__(self):
-            held.append(weakref.ref(self))
-
-    def wait():
-        assert held[-1]() is not None
-        clock[0] += 0.5 * len(held)
-        held.clear()
-
-    monkeypatch.setattr(rates.time, "perf_counter", lambda: clock[0])
-    assert rates.best_rate(Result, 1e9, wait) == pytest.approx(2.0)
-
-
-def test_a_row_has_gflops_and_gbytes_per_second(monkeypatch):
-    clock = [0.0]
-
-    def each(seconds):
-        def once():
-            clock[0] += seconds
-
-        return once
-
-    monkeypatch.setattr(rates.time, "perf_counter", lambda: clock[0])
-    parts = {
-        "product": lambda request, size: each(1e-11 * 2 * size**3),  # 100 GFLOP/s
-        # 20 GB/s: two arrays of float32 read and one written.
-        "addition": lambda request, length: each(12 * length / 20e9),
-    }
-    found = rates.framework_rates(stand_in({}, **parts), tiny_request())
-    assert found["peak_gflops_per_second"] == pytest.approx(100.0)
-    assert found["bandwidth_gbytes_per_second"] == pytest.approx(20.0)
-
-
-ADD = """
-import inspect, json, numpy as np
-from benchmarks.plan import host
-from benchmarks.worker import workloads
-from tests.benchmarks.stand_ins import tiny_request
-request, length = tiny_request({framework!r}), 2**24
-framework = workloads.load({framework!r})
-framework.configure(request)
-framework.addition(request, 1024)()
-before = host.peak_resident_bytes()
-add = framework.addition(request, length)
-for _ in range(5):
-    add()
-framework.wait(request)
-arrays = (host.peak_resident_bytes() - before) / (4 * length)
-total = np.asarray(inspect.getclosurevars(add).nonlocals["total"])
-print(json.dumps([arrays, float(total.min()), float(total.max()), total.dtype.name, total.size]))
-"""
-
-
-@SLOW_IN_TF_AND_JAX
-@pytest.mark.parametrize("framework", INSTALLED)
-def test_additions_are_made_each_time_and_in_place(framework):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
-    command = [sys.executable, "-c", ADD.format(framework=framework)]
-    finished = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
-    arrays, *total = json.loads(finished.stdout)
-    assert total == [6.0, 6.0, "float32", 2**24]  # one and five times one
-    assert 1.9 < arrays < 2.5  # a result of its own would be a third array
-
-
-def test_numpy_adds_in_place_too(monkeypatch):
-    seen = []
-    monkeypatch.setattr(rates, "NUMPY_SIZES", (2,))
-    monkeypatch.setattr(rates, "ADDITION_SIZE", {"cpu": 1000})
-    monkeypatch.setattr(rates, "best_rate", lambda once, amount: seen.append((once, amount)) or 7)
-    assert rates.numpy_rates()["bandwidth"]["gbytes_per_second"] == 7
-    multiply, amount = seen[0]
-    assert amount == 2 * 2**3
-    assert multiply().tolist() == [[0.5, 0.5], [0.5, 0.5]]
-    add, amount = seen[-1]
-    assert amount == 12_000
-    for _ in range(3):
-        total = add()
-    assert np.all(total == 4.0)
-
-
-# --- what a document says of it -------------------------------------------------------------------
-
-PER_IMAGE, FIXED = 10_699_584, 305_620_480  # dcgan64, float32: bytes by the sums above
+PER_IMAGE, FIXED = 10_699_584, 305_620_480  # dcgan64, float32: the sums in test_benchmark_costs.py
 FLOPS = 2_274_623_488
 
 
@@ -376,17 +141,7 @@ def test_a_cpu_device_with_a_part_of_the_threads_gives_no_bandwidth():
     assert two["memory_ms"] / one["memory_ms"] == pytest.approx(1 + FIXED / (FIXED + 8 * PER_IMAGE))
 
 
-def test_a_row_that_failed_keeps_no_rate(monkeypatch):
-    def fail(request, length):
-        raise MemoryError
-
-    row = plant(monkeypatch, framework={"addition": fail})
-    assert row["status"] == "oom"
-    assert row["peak_gflops_per_second"] is row["bandwidth_gbytes_per_second"] is None
-    assert plant(monkeypatch)["bandwidth_gbytes_per_second"] > 0
-
-
-# --- what is shown --------------------------------------------------------------------------------
+# --- what is shown ---------------------------------------------------------------------------
 
 
 def printed(document):
@@ -438,7 +193,7 @@ def test_the_plot_has_the_smaller_of_both_limits_at_every_batch_size():
     np.testing.assert_allclose(limits, np.minimum(compute, memory))
 
 
-# --- files of before ------------------------------------------------------------------------------
+# --- files of before -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)

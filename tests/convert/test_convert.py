@@ -1,4 +1,4 @@
-"""`python -m shared.convert`: between all kinds, nothing silent, nothing half done."""
+"""`python -m shared.convert`: between all kinds, and what is left out and made up."""
 
 from __future__ import annotations
 
@@ -7,66 +7,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from shared.convert import __main__ as convert
-from shared.convert import file_kinds
 from shared.convert.file_kinds import FILE_KINDS, kind_of
 from shared.convert.native_contents import OPTIMIZERS
-from shared.convert.verification import NETWORK_BOUND, VerificationError, require_same_outputs
-from shared.files.checkpoint import read_checkpoint, write_checkpoint
-from shared.fixtures.make_network import representative_state
-from shared.interface import IMPLEMENTATIONS, MissingFrameworkError, load_implementation
-from shared.spec import NETWORKS, SYSTEMS, Pixels, SystemSpec
-from tests.conftest import limit_threads
+from shared.files.checkpoint import read_checkpoint
+from shared.spec import NETWORKS, SYSTEMS
+from tests.convert.converted_files import (
+    COLOUR,
+    PROGRESS,
+    SUFFIX,
+    checkpoint,
+    needs,
+    read,
+    run,
+    weights,
+)
 
-PROGRESS = {"step": 3, "seed": 7, "dtype": "float32"}
-# The pixels of mlp28's flat images have an order only where there are channels.
-COLOUR = {"mlp28": {"channels": 3}}
-SUFFIX = {name: kind.suffixes[0] for name, kind in FILE_KINDS.items()}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet_threads() -> None:
-    for name in IMPLEMENTATIONS:
-        try:
-            load_implementation(name)
-        except MissingFrameworkError:
-            continue
-        limit_threads(name)
-
-
-def needs(*kinds: str) -> None:
-    for kind in kinds:
-        try:
-            FILE_KINDS[kind].require_framework()
-        except MissingFrameworkError as error:
-            pytest.skip(str(error))
-
-
-def checkpoint(folder: Path, system: str = "dcgan64", dtype: str = "float32", **changes) -> Path:
-    spec = SYSTEMS[system].replace(**{"width": 2, "latent_dim": 5, **changes})
-    arrays = {
-        name: array if name.endswith("/step") else array.astype(dtype)
-        for name, array in representative_state(spec, 0).items()
-    }
-    path = folder / f"{system}-{dtype}.safetensors"
-    write_checkpoint(path, arrays, spec, progress=PROGRESS)
-    return path
-
-
-def run(*arguments: object) -> int:
-    return convert.main([str(argument) for argument in arguments])
-
-
-def read(path: Path):
-    return kind_of(path).read(path)
-
-
-def weights(path: Path) -> dict[str, bytes]:
-    arrays = read(path).arrays
-    return {n: a.tobytes() for n, a in arrays.items() if n.split("/")[0] in NETWORKS}
+# --- all to all ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -201,203 +159,6 @@ def test_the_system_of_a_bare_generator_can_be_said(tmp_path, capsys) -> None:
     assert run(tmp_path / "g.pth", tmp_path / "g.weights.h5", *options) == 0
     assert "spec read off the shapes: dcgan64, width 2" in capsys.readouterr().out
     assert read(tmp_path / "g.weights.h5").spec == read(source).spec.replace(loss="bce")
-
-
-# --- errors ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["SRC", "b.xyz"], "the name tells no kind of file; expected one that ends in .safetens"),
-        (["b.xyz", "b.pth"], "the name tells no kind of file"),
-        (["missing.safetensors", "b.pth"], "expected a checkpoint file, found nothing"),
-        (["missing.pth", "b.pth"], "missing.pth: expected a file, found nothing"),
-        (["SRC", "b.h5", "--to", "keras"], "the name of a keras file ends in .weights.h5"),
-        (["SRC", "b.pth", "--to", "orbax"], "the name of a orbax file ends in .orbax"),
-        (["SRC", "nowhere/b.pth"], "there is no folder"),
-        (["SRC", "SRC"], "exists; choose another name or replace it with --force"),
-        (["SRC", "folder", "--force"], "is a folder that orbax has not made; it is not replaced"),
-        (["SRC", "b.pth", "--fresh-optimizers"], "SRC has its own generator_optimizer"),
-        (["SRC", "b.pth", "--seed", "1"], "SRC has its own progress; leave it out"),
-        (["SRC", "b.pth", "--seed", "-1"], "--seed must be from 0 to"),
-        (["SRC", "SRC2", "b.pth"], "more than one SRC holds discriminator, discriminator_opt"),
-        (["SRC", "b.pth", "--loss", "lsgan"], "SRC stores another spec than --system and --loss"),
-        (["SRC", "b.pth", "--system", "dcgan64-lsgan"], "discriminator_head: conv in the check"),
-        (["SRC", "b.safetensors", "--only", "generator"], "needs discriminator, generator_opt"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
-)
-def test_errors_are_one_line(tmp_path, capsys, monkeypatch, arguments, message) -> None:
-    needs("torch", "keras", "orbax")
-    monkeypatch.chdir(tmp_path)
-    checkpoint(tmp_path).rename("SRC.safetensors")
-    checkpoint(tmp_path, "dcgan64-lsgan").rename("SRC2.safetensors")
-    Path("folder").mkdir()
-    before = sorted(p.name for p in tmp_path.iterdir())
-    named = [f"{a}.safetensors" if a.startswith("SRC") else a for a in arguments]
-    assert run(*named) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("python -m shared.convert: error: ")
-    assert message in error
-    assert error.count("\n") == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == before
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda s: s.pop("main.1.running_var"), "missing: generator/main.1.running_var"),
-        (lambda s: s.update(extra=s["main.0.weight"]), "unexpected: generator/extra"),
-        (
-            lambda s: s.update({"main.0.weight": s["main.0.weight"][..., :3]}),
-            r"wrong shape: generator/main.0.weight (5, 16, 4, 3) instead of (5, 16, 4, 4)",
-        ),
-    ],
-    ids=["missing", "unused", "misshapen"],
-)
-def test_an_array_without_a_counterpart_is_an_error(tmp_path, capsys, change, message) -> None:
-    torch = pytest.importorskip("torch")
-    path = tmp_path / "g.pth"
-    assert run(checkpoint(tmp_path), path, "--only", "generator") == 0
-    saved = torch.load(path, weights_only=True)
-    change(saved)
-    torch.save(saved, path)
-    assert run(path, tmp_path / "b.pth") == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "b.pth").exists()
-
-
-def test_joined_files_must_agree(tmp_path, capsys) -> None:
-    torch = pytest.importorskip("torch")
-    source = checkpoint(tmp_path)
-    for network in NETWORKS:
-        assert run(source, tmp_path / f"{network}.pth", "--only", network) == 0
-    files = [tmp_path / f"{network}.pth" for network in NETWORKS]
-    saved = torch.load(files[1], weights_only=True)
-    torch.save({n: t.double() if t.is_floating_point() else t for n, t in saved.items()}, files[1])
-    assert run(*files, tmp_path / "b.pth") == 2
-    assert "expected every array as float32 or every array as float64" in capsys.readouterr().err
-
-
-def test_joined_files_must_be_of_one_width(tmp_path, capsys) -> None:
-    needs("torch")
-    for network, width in zip(NETWORKS, (2, 3), strict=True):
-        source = checkpoint(tmp_path, width=width)
-        assert run(source, tmp_path / f"{network}.pth", "--only", network) == 0
-    files = [tmp_path / f"{network}.pth" for network in NETWORKS]
-    assert run(*files, tmp_path / "b.pth") == 2
-    assert "discriminator/conv_1/kernel (4, 4, 3, 3) instead of (4, 4, 3, 2)" in (
-        capsys.readouterr().err
-    )
-
-
-def test_joined_files_must_be_of_one_spec(tmp_path, capsys) -> None:
-    needs("keras")
-    for network, loss in zip(NETWORKS, ("bce", "minimax"), strict=True):
-        source = checkpoint(tmp_path, loss=loss)
-        assert run(source, tmp_path / f"{network}.weights.h5", "--only", network) == 0
-    files = [tmp_path / f"{network}.weights.h5" for network in NETWORKS]
-    assert run(*files, tmp_path / "b.weights.h5") == 2
-    assert "belong to other systems: loss: minimax" in capsys.readouterr().err
-
-
-def test_force_replaces_a_file_and_a_folder(tmp_path) -> None:
-    needs("torch", "orbax")
-    source = checkpoint(tmp_path)
-    for name in ("b.pth", "b.orbax"):
-        assert run(source, tmp_path / name) == 0
-        assert run(source, tmp_path / name) == 2
-        assert run(source, tmp_path / name, "--force") == 0
-        assert weights(tmp_path / name) == weights(source)
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-def test_a_missing_framework_is_named(tmp_path, capsys, monkeypatch) -> None:
-    def missing(name: str) -> None:
-        raise MissingFrameworkError(f"the implementation {name!r} needs it; pip install it")
-
-    monkeypatch.setattr(file_kinds, "load_implementation", missing)
-    assert run(checkpoint(tmp_path), tmp_path / "b.pth") == 2
-    assert "files of kind torch: the implementation 'pytorch' needs it" in capsys.readouterr().err
-    # The kind without a framework goes on working.
-    assert run(checkpoint(tmp_path), tmp_path / "b.safetensors") == 0
-
-
-def test_debug_adds_the_traceback(tmp_path, capsys) -> None:
-    assert run(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "--debug") == 2
-    assert "Traceback" in capsys.readouterr().err
-
-
-# --- verification ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("system", "left_out"),
-    [
-        ("dcgan64-lsgan", "discriminator/dense_5/kernel"),
-        ("conv28", "generator/dense_2/kernel"),
-        ("conv28", "generator/dense_2/bias"),
-        ("conv28", "generator/batch_norm_2/"),
-        ("conv28", "generator/batch_norm_2/mean"),
-        ("conv28", "discriminator/dense_3/kernel"),
-        ("mlp28", "generator/dense_3/kernel"),
-        ("mlp28", "generator/dense_3/bias"),
-        ("mlp28", "discriminator/dense_1/kernel"),
-    ],
-)
-def test_a_mistake_that_reading_undoes_is_caught(
-    tmp_path, capsys, monkeypatch, system, left_out
-) -> None:
-    """Pixels left in HWC order, both ways: the arrays agree, PyTorch's network not."""
-    pytest.importorskip("torch")
-    import pytorch_impl.native_format as own
-
-    every = own.flattened_pixels
-
-    def some(spec: SystemSpec) -> dict[str, Pixels]:
-        assert any(name.startswith(left_out) for name in every(spec))
-        return {n: where for n, where in every(spec).items() if not n.startswith(left_out)}
-
-    monkeypatch.setattr(own, "flattened_pixels", some)
-    source = checkpoint(tmp_path, system, **COLOUR.get(system, {}))
-    assert run(source, tmp_path / "b.pth") == 2
-    captured = capsys.readouterr()
-    assert "every bit the same" in captured.out
-    network = left_out.split("/")[0]
-    assert f"the {network}s of SRC and DST differ by up to" in captured.err
-    assert [p.name for p in tmp_path.iterdir()] == [source.name]
-
-
-@pytest.mark.parametrize("name", ["generator/batch_norm_2/mean", "discriminator_optimizer/step"])
-def test_a_bit_that_changes_is_caught(tmp_path, capsys, monkeypatch, name) -> None:
-    import shared.convert.canonical_format as own
-
-    write = own.write_checkpoint
-
-    def spoil(path, arrays, spec, *, progress):
-        flipped = arrays[name].copy()
-        flipped.reshape(-1).view(np.uint8)[0] ^= 1
-        write(path, arrays | {name: flipped}, spec, progress=progress)
-
-    source = checkpoint(tmp_path)
-    monkeypatch.setattr(own, "write_checkpoint", spoil)
-    assert run(source, tmp_path / "b.safetensors") == 2
-    assert f"arrays that changed on the way: {name}" in capsys.readouterr().err
-    assert not (tmp_path / "b.safetensors").exists()
-
-
-def test_the_comparison_of_outputs_catches_what_it_must() -> None:
-    values = np.linspace(-1.0, 1.0, 12).reshape(3, 4)
-    assert require_same_outputs("generator", values, values.copy(), "float64") == (0.0, 1.0)
-    for wrong in (values.T, values * (1 + 1e-10), np.where(values == 1, np.nan, values)):
-        with pytest.raises(VerificationError, match="the generators of SRC and DST differ"):
-            require_same_outputs("generator", values, wrong, "float64")
-    broken = np.where(values > 0.9, np.nan, values)
-    assert require_same_outputs("generator", broken, broken.copy(), "float64")[0] == 0.0
-    with pytest.raises(VerificationError):
-        require_same_outputs("generator", broken, values, "float64")
-    assert NETWORK_BOUND["float32"] < 1e-3
 
 
 # --- the command -----------------------------------------------------------------------------

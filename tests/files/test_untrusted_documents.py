@@ -1,0 +1,158 @@
+"""Fixtures and documents of the benchmark: faults that the fuzzer found or was written to find.
+
+Each with its smallest input, which is refused by one printable line that names the file, at once
+and without the memory that it asks for.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import compare
+from benchmarks.document.stored import MAXIMUM_WINDOWS, load
+from shared.fixtures.load import LOSSES_FILE, FixtureError, load_loss_cases, load_network_fixture
+from tests.apparatus.fuzz.readers.safetensors_files import parts, with_header
+from tests.benchmarks.documents import make_document
+from tests.files.refusal import DEEP, DIGITS, damaged, refused
+
+# --- fixtures --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("real_scores", 0, "bits"), "0x1p+99999999"),
+        (("real_scores",), []),
+        (("expected", "generator", 0, "decimal"), "1e999999999"),
+        (("expected", "generator", 0, "decimal"), "1/0"),
+        (("expected", "generator", 0), {"special": "infinity"}),
+        (("expected", "generator_fake_gradient"), []),
+        (("labels",), {"real_label": "one"}),
+        (("labels",), {"third": 1.0}),
+        (("tolerance",), None),
+        (("divergences",), [{"fields": ["generator"]}]),
+        (("loss",), "hinge"),
+        (("id",), 7),
+    ],
+)
+def test_a_loss_case_with_an_odd_value(tmp_path: Path, place: tuple, value: object) -> None:
+    document = json.loads(LOSSES_FILE.read_text("utf-8"))
+    document["cases"] = document["cases"][:1]
+    holder = document["cases"][0]
+    for key in place[:-1]:
+        holder = holder[key]
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    assert len(load_loss_cases(tmp_path / "a.json")) == 1
+    holder[place[-1]] = value
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    with refused(FixtureError, r"a\.json: expected a file of `python -m shared\.fixtures"):
+        load_loss_cases(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "3", DEEP, DIGITS, '{"cases": [3]}', "\xff"])
+def test_a_loss_fixture_of_another_kind(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
+    with refused(FixtureError, r"a\.json: expected a file of"):
+        load_loss_cases(tmp_path / "a.json")
+
+
+def test_a_network_fixture_that_is_not_there_or_damaged(tmp_path: Path) -> None:
+    with refused(FixtureError, r"narrow-dcgan64-inputs\.safetensors: .*found nothing"):
+        load_network_fixture(tmp_path)
+    for file in LOSSES_FILE.parent.glob("*.safetensors"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    load_network_fixture(tmp_path)
+    path = tmp_path / "narrow-dcgan64-gradients.safetensors"
+    header, data = parts(path.read_bytes())
+    for field, text in {"spec": "{}", "metrics": DEEP, "seed": "x", "kink_margin": "y"}.items():
+        changed = copy.deepcopy(header)
+        changed["__metadata__"][field] = text
+        path.write_bytes(with_header(changed, data))
+        with refused(FixtureError, r"gradients\.safetensors: expected a file"):
+            load_network_fixture(tmp_path)
+    del header["__metadata__"]
+    path.write_bytes(with_header(header, data))
+    with refused(
+        FixtureError, r"gradients\.safetensors: expected the format .*found none; give a file"
+    ):
+        load_network_fixture(tmp_path)
+    path.write_bytes(b"\xff" * 64)
+    with refused(FixtureError, r"gradients\.safetensors: expected a complete .*; give a file"):
+        load_network_fixture(tmp_path)
+
+
+# --- documents of the benchmark --------------------------------------------------------------
+
+
+def document() -> dict[str, Any]:
+    arguments = ["--framework", "pytorch", "--width", "8", "--rounds", "2"]
+    return make_document(arguments, lambda configuration, number: [100.0, 101.0])
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("rows", 0, "windows"), None, "rows[0].windows: None is not of type 'array'"),
+        (("rows", 0, "windows"), [], "rows[0].windows: [] is too short"),
+        (("rows", 0, "windows", 0), 3, "windows[0]: 3 is not of type 'object'"),
+        (("rows", 0, "windows", 0, "ms"), 0, "windows[0].ms: 0 is less than"),
+        (("rows", 0, "windows", 0, "ms"), float("nan"), "it holds NaN"),
+        (("rows", 0, "windows", 0, "steps"), "x", "windows[0].steps: 'x' is not"),
+        (("rows", 0, "settings"), {}, "rows[0].settings: 'platform' is a required"),
+        (("rows",), [], "is ok and has no row"),
+        (("rows",), [{"windows": []}] * 501, "is too long"),
+        (("rows",), 3, "rows: 3 is not of type 'array'"),
+        (("summary", 0, "configuration"), "other", "summary[0].configuration: 'other' does"),
+        (("summary", 0, "status"), None, "summary[0].status: None is not one of"),
+        (("configurations", 0, "batch_size"), -1, "configurations[0].batch_size: -1 is less"),
+        (("configurations", 0, "id"), "\x1b[31m", "configurations[0].id: "),
+        (("host", "cpu"), {"a": 1}, "host.cpu: {'a': 1} is not of"),
+        (("host",), [], "host: [] is not of type 'object'"),
+        (("seed",), -1, "seed: -1 is less than"),
+        (("seed",), 1.5, "seed: 1.5 is not of type 'integer'"),
+        (("schema_version",), {"a": [1]}, "has the schema version"),
+    ],
+)
+def test_a_document_with_an_odd_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture, place: tuple, value: object, message: str
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(document()))
+    assert compare.main([str(path), str(path)]) == 0
+    path.write_text(json.dumps(damaged(document(), place, value)))
+    with refused(ValueError, rf"a\.json .*{re.escape(message)}"):
+        load(path)
+    capsys.readouterr()
+    assert compare.main([str(path), str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_more_windows_than_can_be_resampled(tmp_path: Path) -> None:
+    found = document()
+    found["rows"][0]["windows"] *= 50
+    found["rows"] = found["rows"][:1] * (MAXIMUM_WINDOWS // 100 + 1)
+    (tmp_path / "a.json").write_text(json.dumps(found))
+    with refused(ValueError, "expected at most 2,500 windows, found 2,600"):
+        load(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("text", ["", DEEP, DIGITS, "3", "[]", "\xff", '{"a":' * 100_000])
+def test_what_is_no_document(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
+    with refused(ValueError, r"a\.json"):
+        load(tmp_path / "a.json")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    with refused(ValueError, r"a\.json: expected a file of run\.py --json, found no file"):
+        load(tmp_path / "a.json")
+    with refused(FixtureError, r"a\.json: expected a file"):
+        load_loss_cases(tmp_path / "a.json")
