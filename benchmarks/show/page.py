@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.show import plots, tables, verdict
+from benchmarks.show import plots, tables
 from shared.report.rendering import render
 
 COLUMNS = {
@@ -30,17 +30,17 @@ def write(folder: Path, document: dict[str, Any]) -> Path:
     images = plots.draw(document)
     for name, content in images.items():
         (folder / name).write_bytes(content)
-    summaries, rows = verdict.summaries_of(document), document["rows"]
+    summaries, rows = tables.summaries_of(document), document["rows"]
     text = render(
         "benchmark.html",
         "benchmarks.show",
         document=document,
         images=images,
-        verdicts=verdict.verdicts(document),
-        ratios=verdict.ratio_lines(document),
+        verdicts=tables.verdicts(document),
+        ratios=tables.ratio_lines(document),
         headings=["configuration", *COLUMNS.values(), "settings", "status"],
         groups=[
-            (verdict.group_title(group), map(_row, verdict.group_lines(document, group)))
+            (tables.group_title(group), map(_row, tables.group_lines(document, group)))
             for group in document["groups"]
         ],
         best=[_row(summaries[entry["configuration"]]) for entry in document["best"]],

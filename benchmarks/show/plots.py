@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from benchmarks.document.roofline import roofline_of
-from benchmarks.show.verdict import summaries_of
+from benchmarks.show.tables import summaries_of
 from shared.report.plots import new_axes, saved
 
 # Apart for colour-blind eyes, and in grey.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from shared.convert.conversion import describe, fitted, joined, with_choices, with_fresh
@@ -17,30 +16,12 @@ from shared.convert.native_contents import NativeContents
 from shared.convert.verification import verify
 from shared.files.atomic import staged
 from shared.files.errors import InputError
-from shared.run.console import run_command
+from shared.run.console import command
 from shared.spec import LOSS_NAMES, NETWORKS, SYSTEMS
 from shared.spec.streams import MAXIMUM_SEED
 
-PROGRAM = "python -m shared.convert"
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    arguments = build_parser().parse_args(argv)
-    return run_command(PROGRAM, lambda: convert(arguments), debug=arguments.debug)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Convert networks between .safetensors (this project's checkpoints), .pth "
-        "(PyTorch), .weights.h5 (Keras) and .orbax (Flax).",
-        epilog="Two SRC are joined, such as pytorch/examples' netG_epoch_24.pth and "
-        "netD_epoch_24.pth. A .safetensors holds a whole training state; from files without "
-        "Adam's moments it is made with --fresh-optimizers.",
-        allow_abbrev=False,
-    )
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("sources", nargs="+", type=Path, metavar="SRC", help="file to read")
     add("destination", type=Path, metavar="DST", help="file to write")
@@ -61,7 +42,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="of the run that goes on from a SRC without progress, whose step is then Adam's",
     )
     add("--debug", action="store_true", help="add the traceback to an error")
-    return parser
 
 
 def convert(arguments: argparse.Namespace) -> None:
@@ -113,6 +93,17 @@ def _print_source(path: Path, contents: NativeContents) -> None:
     for note in contents.notes:
         print(f"left behind: {note}")
 
+
+main = command(
+    "python -m shared.convert",
+    "Convert networks between .safetensors (this project's checkpoints), .pth (PyTorch), "
+    ".weights.h5 (Keras) and .orbax (Flax).",
+    _add_options,
+    convert,
+    epilog="Two SRC are joined, such as pytorch/examples' netG_epoch_24.pth and netD_epoch_24.pth. "
+    "A .safetensors holds a whole training state; from files without Adam's moments it is made "
+    "with --fresh-optimizers.",
+)
 
 if __name__ == "__main__":
     sys.exit(main())

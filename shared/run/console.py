@@ -95,7 +95,7 @@ def command(
         )
         add_options(parser)
         options = parser.parse_args(arguments)
-        return run_command(program, lambda: work(options))
+        return run_command(program, lambda: work(options), debug=getattr(options, "debug", False))
 
     return main
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests import ROOT
 
-MOST_IN_ALL = 26_000
+MOST_IN_ALL = 24_100
 """Without tests. What the project holds today, to be lowered with every cut; it never rises."""
 MOST_IN_KERNEL = 6_000
 MOST_IN_A_FILE = 400

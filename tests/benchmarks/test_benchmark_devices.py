@@ -18,7 +18,7 @@ from benchmarks.plan import configuration
 from benchmarks.plan.configuration import Request
 from benchmarks.plan.costs import exchanges_of_step
 from benchmarks.plan.options import parse
-from benchmarks.show import verdict
+from benchmarks.show import tables as verdict
 from benchmarks.worker import launcher, measure
 from shared.spec import SYSTEMS
 from tests import ROOT

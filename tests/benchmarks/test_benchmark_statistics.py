@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import compare
 from benchmarks.document import intervals as statistics
-from benchmarks.show import verdict
+from benchmarks.show import tables as verdict
 from tests.benchmarks.documents import make_document, write
 
 # --- statistics --------------------------------------------------------------------------------
