@@ -32,6 +32,7 @@ from tests.apparatus.planted.probe import (
     truth_error,
 )
 from tests.conftest import require_framework
+from tests.tiers import SLOW_IN_TF_AND_JAX
 
 # Of TensorFlow and JAX, of which the one traces every copy anew and the other compiles every
 # operation of a new shape: the longest edits.
@@ -72,6 +73,7 @@ def test_every_edit_of_every_fault_applies(framework: str) -> None:
                 compile(source, file, "exec")
 
 
+@SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize(
     ("framework", "fault"), CASES, ids=[f"{framework}-{fault.name}" for framework, fault in CASES]
 )
@@ -122,6 +124,7 @@ def test_an_absent_fault_is_an_error() -> None:
         load_mutated("jax", [fault])
 
 
+@SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize("framework", IMPLEMENTATIONS)
 def test_an_unchanged_copy_gives_the_same_bits(framework: str) -> None:
     original, plain = require_framework(framework), FAULTS[0]

@@ -7,6 +7,8 @@ pytest-xdist are given tests by framework, so that none holds more than one wher
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -15,6 +17,15 @@ from shared.interface import IMPLEMENTATIONS
 
 SLOW_IN_TF_AND_JAX = pytest.mark.slow("tf", "jax")
 """TensorFlow traces and JAX compiles each new program; the default tier has another of its kind."""
+
+
+def one_in(count: int, cases: Iterable[Any]) -> list[Any]:
+    """Return parameters of which the default tier has the first of so many, and so on."""
+    marked = []
+    for number, case in enumerate(cases):
+        values = case if isinstance(case, tuple) else (case,)
+        marked.append(pytest.param(*values, marks=[pytest.mark.slow] if number % count else []))
+    return marked
 
 
 class FrameworkScheduling(LoadScopeScheduling):

@@ -21,6 +21,12 @@ from tests.conftest import installed_implementations
 GUIDE = ROOT / "docs" / "porting.md"
 ROW = re.compile(r'^\| <a id="(?P<name>[a-z0-9-]+)"></a>.*\| (?P<size>[^|]+) \|$', re.MULTILINE)
 
+# Those that need TensorFlow or JAX trace or compile something.
+CASES = [
+    pytest.param(t, id=t.name, marks=[pytest.mark.slow] if t.framework in ("tf", "jax") else [])
+    for t in TRAPS
+]
+
 
 def require_framework(trap: Trap) -> None:
     needed = {"same-padding": ("pytorch", "tf")}.get(trap.name, (trap.framework,))
@@ -47,7 +53,7 @@ def holds(trap: Trap, error: float) -> bool:
     return error <= trap.bound
 
 
-@pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.name)
+@pytest.mark.parametrize("trap", CASES)
 def test_the_naive_port_is_caught_and_ours_is_right(trap: Trap) -> None:
     require_framework(trap)
     assert holds(trap, trap.right()), trap.right()
@@ -63,7 +69,7 @@ def test_the_guide_has_a_row_for_every_trap() -> None:
     assert list(rows()) == [trap.name for trap in TRAPS]
 
 
-@pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.name)
+@pytest.mark.parametrize("trap", CASES)
 def test_the_guide_states_the_measured_error(trap: Trap) -> None:
     """To a factor of two: the figure depends on the random weights, not on the trap."""
     require_framework(trap)

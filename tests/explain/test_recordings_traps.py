@@ -13,10 +13,11 @@ from shared.explain.recordings import format_report
 from shared.spec import Conventions
 from tests import ROOT
 from tests.explain.recorded_loops import Written, explained, fields, normal, pair_of, run
+from tests.tiers import one_in
 
 
 @pytest.mark.parametrize("declared", [True, False], ids=["layouts declared", "layouts found"])
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", one_in(10, range(20)))
 def test_a_right_pair_is_accused_of_nothing(tmp_path: Path, seed: int, declared: bool) -> None:
     written = run(Conventions(), seed=seed)
     dtype, noise = (("float64", 1e-15), ("float32", 1e-7))[seed % 2]
@@ -48,7 +49,7 @@ TRAPS = {
 
 
 @pytest.mark.parametrize("side", ["first", "second"])
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", one_in(2, ["float64", "float32"]))
 @pytest.mark.parametrize("field", TRAPS)
 def test_a_planted_trap_is_named(tmp_path: Path, field: str, dtype: str, side: str) -> None:
     right, wrong = run(Conventions()), run(Conventions().replace(**{field: TRAPS[field]}))
@@ -165,7 +166,7 @@ def test_a_side_that_is_nothing_or_no_number_has_no_factor(
 PARTS = (*("input", "output", "kernel", "scale", "bias", "mean", "var"), "", "gradient", "m", "v")
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", one_in(10, range(100)))
 def test_shapes_that_make_no_sense_together_explain_nothing(tmp_path: Path, seed: int) -> None:
     """The names of every trap over tensors of small random shapes, two updates, all different."""
     draw = np.random.default_rng(seed)
