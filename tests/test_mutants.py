@@ -267,4 +267,4 @@ def test_the_smallest_set_fails_on_all_that_is_caught() -> None:
         return Row("tf", "generic", name, "", "near" if tests else "", tests, 1.0)
 
     rows = [row("1", "a", "b"), row("2", "b", "c"), row("3", "c"), row("4"), row("5", "d")]
-    assert smallest_set(rows) == ["c", "b", "d"]
+    assert smallest_set(rows) == ["c", "d", "b"]

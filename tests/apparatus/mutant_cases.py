@@ -81,7 +81,8 @@ def _generic(group: str, count: int, seed: int) -> list[Case]:
         source = (ROOT / path).read_text("utf-8")
         for change in changes_of(source):
             old = " ".join(source[change.start : change.end].split())
-            name = f"{path}:{change.line}: {old} -> {' '.join(change.new.split())}"
+            column = change.start - source.rfind("\n", 0, change.start)
+            name = f"{path}:{change.line}:{column}: {old} -> {' '.join(change.new.split())}"
             found.append((name, path, source, change))
     order = stream(seed, f"generic/{group}").permutation(len(found))
     drawn = [found[i] for i in sorted(order[:count])]

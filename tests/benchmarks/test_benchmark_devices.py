@@ -270,9 +270,9 @@ def test_a_follower_that_takes_wrong_rows_gets_no_number(tmp_path, monkeypatch):
         """
 import sys
 if "--multiprocessing-fork" in sys.orig_argv:
-    from shared.spec import replicas
-    honest = replicas.rows_of_replica
-    replicas.rows_of_replica = lambda a, batches, devices, replica: honest(a, batches, devices, 0)
+    from shared.spec import compute
+    honest = compute.rows_of_replica
+    compute.rows_of_replica = lambda a, batches, devices, replica: honest(a, batches, devices, 0)
 """
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
