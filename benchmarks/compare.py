@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -9,13 +10,12 @@ if __package__ in (None, ""):
     # Started as a file, benchmarks/ itself leads Python's path instead of the checkout.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.document.intervals import Ratio, rates_of, unpaired_ratio
 from benchmarks.document.stored import load
 from shared.files.errors import one_line
-from shared.run.console import OneLineParser, run_command
+from shared.run.console import command
 
 EXIT_REGRESSION = 1
 # A change is one where the 95 % interval of the ratio excludes 1, and not less than this.
@@ -24,24 +24,16 @@ LEAST_CHANGE = 0.03
 SAME = {"host": ("cpu", "cores", "memory_bytes"), "workload": ("system", "loss", "width", "dtype")}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, 1 for a regression, 2 for bad input."""
-    parser = OneLineParser(
-        prog="benchmarks/compare.py",
-        description="Report of each configuration whether it became faster, slower, or neither.",
-        epilog="Exit code: 0, 1 if something became slower or lost its number, 2 for bad input.",
-    )
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("old", type=Path, metavar="OLD.json")
     parser.add_argument("new", type=Path, metavar="NEW.json")
     parser.add_argument("--force", action="store_true", help="compare different hosts or workloads")
-    options = parser.parse_args(arguments)
-    return run_command(parser.prog, lambda: _compare(options.old, options.new, options.force))
 
 
-def _compare(old_path: Path, new_path: Path, force: bool) -> int:
-    old, new = load(old_path), load(new_path)
+def _compare(options: argparse.Namespace) -> int:
+    old, new = load(options.old), load(options.new)
     lines = differences(old, new)
-    if lines and not force:
+    if lines and not options.force:
         raise ValueError(f"{'; '.join(lines)}; --force compares them all the same")
     if not {c["id"] for c in old["configurations"]} & {c["id"] for c in new["configurations"]}:
         raise ValueError("the two files have no configuration in common; see their labels")
@@ -112,6 +104,14 @@ def judge(ratio: Ratio) -> str:
         return "slower"
     return "no difference"
 
+
+main = command(
+    "benchmarks/compare.py",
+    "Report of each configuration whether it became faster, slower, or neither.",
+    _add_options,
+    _compare,
+    epilog="Exit code: 0, 1 if something became slower or lost its number, 2 for bad input.",
+)
 
 if __name__ == "__main__":
     sys.exit(main())

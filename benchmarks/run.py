@@ -18,11 +18,12 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from benchmarks.document import assembly
-from benchmarks.document.stored import check_writable, write_json
+from benchmarks.document.stored import write_json
 from benchmarks.plan.configuration import Plan, Request
 from benchmarks.plan.options import parse
 from benchmarks.show import tables
 from benchmarks.worker import launcher
+from shared.files.atomic import require_place
 from shared.run.console import StoppedEarly, print_error, run_command, set_handlers
 
 EXIT_FAILED_ROW = 1
@@ -40,8 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     plan = parse(arguments)
-    if plan.json is not None:
-        check_writable(Path(plan.json))
+    require_place(Path(plan.json) if plan.json else None)
     if plan.report is not None:
         Path(plan.report).mkdir(parents=True, exist_ok=True)
     console = tables.make_console()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from benchmarks.plan.costs import FLOAT32_BYTES, exchanges_of_step, flops_per_image
 from benchmarks.plan.options import positive, whole
-from shared.run.console import OneLineParser, command
+from shared.run.console import command
 from shared.spec import SYSTEMS, SystemSpec
 
 
@@ -89,7 +89,6 @@ main = command(
     "What a training step of full width should take on several devices.",
     _add_options,
     _print_table,
-    parser_class=OneLineParser,
 )
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -95,8 +97,8 @@ class Implementation(Protocol):
         """Return when all work on the state is done, on whatever device it runs."""
 
 
-class ActivationsProtocol(Protocol):
-    """What an implementation may offer besides, so that a difference is found layer by layer."""
+class OptionalMethods(Protocol):
+    """What an implementation may offer besides, or alone: `shared.explain` asks for it."""
 
     def activations(
         self, state: State, network: NetworkName, inputs: Array, *, training: bool = False
@@ -105,10 +107,6 @@ class ActivationsProtocol(Protocol):
 
         Layers are those of `SystemSpec.layers`, images NHWC; any of them may be left out.
         """
-
-
-class AdamProtocol(Protocol):
-    """What an optimizer alone may offer: a partial implementation with nothing else."""
 
     def adam(
         self, parameter: Array, gradient: Array, m: Array, v: Array, step: int, settings: AdamSpec
@@ -128,6 +126,13 @@ METRIC_NAMES = (
 def canonical_name(name: str) -> str:
     """Return what `torch` and `reference` stand for; any other name is returned as it is."""
     return _ALIASES.get(name, name)
+
+
+def use_cpu() -> None:
+    """Keep every framework on the CPU; only before the first of them is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+    os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 def load_implementation(name: str) -> Implementation:
@@ -179,7 +184,9 @@ def split_labels(labels: dict[str, float]) -> tuple[dict[str, float], dict[str, 
     return discriminator, generator
 
 
-def check_arrays(arrays: Arrays, expected: dict[str, tuple[int, ...]], what: str) -> None:
+def check_arrays(
+    arrays: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]], what: str
+) -> None:
     """Raise ValueError unless `arrays` holds exactly the expected names and shapes."""
     found = {
         "missing": [name for name in expected if name not in arrays],

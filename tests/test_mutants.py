@@ -125,7 +125,11 @@ def copy(tmp_path: Path) -> Path:
         (tmp_path / name).mkdir(parents=True)
     for name in ("tests", "tests/apparatus", "pytorch_impl"):
         (tmp_path / name / "__init__.py").touch()
-    for name in ("tests/apparatus/mutant_worker.py", "shared/files/child_process.py"):
+    for name in (
+        "tests/apparatus/mutant_worker.py",
+        "tests/apparatus/kept_process.py",
+        "shared/files/child_process.py",
+    ):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "pytorch_impl" / "sum.py").write_text("def add(a, b):\n    return a + b\n")
     (tmp_path / "tests" / "test_sum.py").write_text(

@@ -20,7 +20,7 @@ SLOW_IN_TF_AND_JAX = pytest.mark.slow("tf", "jax")
 
 
 def one_in(count: int, cases: Iterable[Any]) -> list[Any]:
-    """Return parameters of which the default tier has the first of so many, and so on."""
+    """Return parameters of which the default tier has every so-many-th, from the first on."""
     marked = []
     for number, case in enumerate(cases):
         values = case if isinstance(case, tuple) else (case,)
@@ -57,9 +57,21 @@ def is_slow(item: pytest.Item) -> bool:
     return any(not m.args or frameworks_of(item.nodeid) & set(m.args) for m in markers)
 
 
+def is_named(item: pytest.Item, config: pytest.Config) -> bool:
+    """Whether the command line names a test itself, as `tests/test_a.py::test_b`."""
+    for argument in config.args:
+        path, is_test, name = argument.partition("::")
+        file = (config.invocation_params.dir / path).resolve()
+        if is_test and file == item.path and item.nodeid.partition("::")[2].startswith(name):
+            return True
+    return False
+
+
 def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of the tier, and those asked for by name."""
-    if not config.getoption("--all") and not any("::" in argument for argument in config.args):
-        wanted = config.getoption("--rest")
-        config.hook.pytest_deselected(items=[item for item in items if is_slow(item) != wanted])
-        items[:] = [item for item in items if is_slow(item) == wanted]
+    """Keep the tests of the tier, and those that are named."""
+    if config.getoption("--all"):
+        return
+    rest = config.getoption("--rest")
+    kept = [item for item in items if is_slow(item) == rest or is_named(item, config)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept

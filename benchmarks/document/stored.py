@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,14 +24,6 @@ MAXIMUM_PROBLEM = 300
 
 class DocumentError(InputError):
     """A file that is no document of `run.py --json`."""
-
-
-def check_writable(path: Path) -> None:
-    """Raise OSError unless `write_json` could write there now; leaves nothing behind."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
-    with tempfile.NamedTemporaryFile(dir=path.absolute().parent):
-        pass
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

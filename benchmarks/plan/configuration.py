@@ -19,11 +19,7 @@ DeviceName = Literal["cpu", "gpu"]
 PRECISIONS = {"fp32": "float32", "tf32": "tf32", "bf16": "bfloat16"}
 # How a framework runs a step. Written here too because the parent imports no framework; a test
 # holds them against the MODES of the implementations.
-MODES = {
-    "pytorch": ("eager", "compile", "cudagraph"),
-    "tf": ("function", "xla"),
-    "jax": ("jit",),
-}
+MODES = {"pytorch": ("eager", "compile", "cudagraph"), "tf": ("function", "xla"), "jax": ("jit",)}
 INPUTS = ("device", "host", "loader")
 DTYPE = "float32"
 # Of the step that is compared with the NumPy reference. It is shared among the devices too.

@@ -24,4 +24,17 @@ python -m tf_impl.train --system dcgan64 --width 32 --batch-size 32 --data "$pho
 for run in "$runs"/*/; do
   python -m shared.evaluate "$run"
 done
-python docs/gallery/side_by_side.py "$runs" docs/gallery
+
+# A picture: its file, the size of an image, rows and columns shown, the runs from left to right.
+side_by_side() {
+  local out=docs/gallery/$1 size=$2 count=$3 grids=() name
+  shift 3
+  for name in "$@"; do
+    grids+=("$(find "$runs/$name/samples" -name 'step_*.png' | sort | tail -1)")
+  done
+  python docs/images/side_by_side.py "$out" "$size" "$count" "${grids[@]}"
+}
+side_by_side mlp28.png 28 8 mlp28-{pytorch,tf,jax}
+side_by_side conv28.png 28 8 conv28-{pytorch,tf,jax}
+side_by_side facades_lsgan.png 64 4 dcgan64-lsgan-{pytorch,tf,jax}
+side_by_side facades_bce_and_lsgan.png 64 6 dcgan64-tf dcgan64-lsgan-tf

@@ -9,15 +9,5 @@ for name in pytorch tf jax; do
   python -m "${name}_impl.train" --data "$photos" --width 32 --batch-size 32 --steps "$steps" \
     --seed 7 --out "runs/facades-$name"
 done
-python - "$steps" <<'PYTHON'
-import sys
-from PIL import Image
-
-file = f"samples/step_{int(sys.argv[1]):06d}.png"
-grids = [Image.open(f"runs/facades-{name}/{file}") for name in ("pytorch", "tf", "jax")]
-side = 4 * 66 + 2  # the first four rows and columns of images of 64 pixels with gutters of 2
-together = Image.new("RGB", (3 * side + 2 * 12, side), "white")
-for i, grid in enumerate(grids):
-    together.paste(grid.crop((0, 0, side, side)), (i * (side + 12), 0))
-together.save("docs/images/facades.png")
-PYTHON
+grid=samples/step_$(printf %06d "$steps").png
+python docs/images/side_by_side.py docs/images/facades.png 64 4 runs/facades-{pytorch,tf,jax}/"$grid"

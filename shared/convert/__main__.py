@@ -18,7 +18,7 @@ from shared.files.atomic import staged
 from shared.files.errors import InputError
 from shared.run.console import command
 from shared.spec import LOSS_NAMES, NETWORKS, SYSTEMS
-from shared.spec.streams import MAXIMUM_SEED
+from shared.spec.streams import check_seed
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +52,8 @@ def convert(arguments: argparse.Namespace) -> None:
     destination: Path = arguments.destination
     kind = FILE_KINDS[arguments.to] if arguments.to else kind_of(destination)
     _require_free(destination, kind, force=arguments.force)
-    if arguments.seed is not None and not 0 <= arguments.seed <= MAXIMUM_SEED:
-        raise InputError(f"--seed must be from 0 to {MAXIMUM_SEED}, received {arguments.seed}")
+    if arguments.seed is not None:
+        check_seed(arguments.seed, "--seed")
     sources = {path: kind_of(path).read(path) for path in arguments.sources}
     for path, read in sources.items():
         _print_source(path, read)

@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from shared.files.checkpoint import CheckpointError, check_dtypes, decode_description
-from shared.interface import Array, Arrays, check_arrays
+from shared.files.checkpoint import CheckpointError, check_dtypes, check_shapes, decode_description
+from shared.interface import Array, Arrays
 from shared.spec import NETWORKS, SYSTEMS, NetworkName, SystemSpec, state_shapes
 
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 PARTS = (*NETWORKS, *OPTIMIZERS)
 """What a file may hold of a state; every array's name begins with one. Each is whole or absent."""
 PROGRESS = "progress"
+HELD = "what it holds"
 EVERYTHING = (*PARTS, PROGRESS)
 DESCRIPTION_FIELDS = ("format", "format_version", "spec", "progress")
 """The texts of `encode_description`, which a format keeps beside the arrays if it can."""
@@ -103,7 +104,7 @@ def check_contents(
     if excess := [part for part in contents.held if part not in carried]:
         raise CheckpointError(f"{path}: this format cannot carry {', '.join(excess)}")
     _check_parts(path, contents.parts)
-    _check_arrays(path, contents.arrays, part_shapes(contents.spec, contents.parts))
+    check_shapes(path, contents.arrays, part_shapes(contents.spec, contents.parts), HELD)
     check_dtypes(path, contents.arrays)
 
 
@@ -142,7 +143,7 @@ def assemble(
         names[name]: tuple(shape[i] for i in np.argsort(_order(axes, len(shape))))
         for name, shape in expected.items()
     }
-    _check_arrays(path, found, native_shapes | dict.fromkeys(scalars, ()))
+    check_shapes(path, found, native_shapes | dict.fromkeys(scalars, ()), HELD)
     _check_parts(path, parts)
     arrays = {name: found[names[name]] for name in expected}
     check_dtypes(path, arrays)
@@ -158,13 +159,6 @@ def _check_parts(path: Path, parts: Collection[str]) -> None:
         raise CheckpointError(f"{path}: expected weights of a generator or discriminator")
     if alone := [o for o in OPTIMIZERS if o in parts and o.removesuffix("_optimizer") not in parts]:
         raise CheckpointError(f"{path}: {', '.join(alone)} without the network that it belongs to")
-
-
-def _check_arrays(path: Path, arrays: Mapping[str, Array], expected: dict[str, Shape]) -> None:
-    try:
-        check_arrays(dict(arrays), expected, "what it holds")
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
 
 
 # --- which system it is ----------------------------------------------------------------------

@@ -15,10 +15,10 @@ from shared.explain.port import Port, PortError
 from shared.explain.recordings import RecordingReport, explain_recordings, format_report
 from shared.explain.report import Explanation, print_explanation
 from shared.interface import load_implementation
-from shared.run.console import OneLineParser, command
+from shared.run.console import command
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec
+from shared.spec.streams import check_seed
 
-EXIT_DIFFERS = 1
 DESCRIPTION = """\
 Say whether an implementation's difference from the NumPy reference is a bug, and which one.
 
@@ -55,8 +55,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _spec(options: argparse.Namespace) -> SystemSpec:
     system = SYSTEMS[options.system]
-    if options.seed < 0:
-        raise ValueError(f"--seed must not be negative, received {options.seed}")
+    check_seed(options.seed, "--seed")
     if options.batch_size < 2 or options.batch_size % 2:
         raise ValueError(f"--batch-size must be even, received {options.batch_size}")
     return system.replace(
@@ -97,7 +96,7 @@ def _work(options: argparse.Namespace) -> int:
         )
     if options.json is not None:
         options.json.write_text(json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
-    return 0 if found.agrees else EXIT_DIFFERS
+    return 0 if found.agrees else 1
 
 
 main = command(
@@ -105,7 +104,6 @@ main = command(
     DESCRIPTION,
     _add_options,
     _work,
-    parser_class=OneLineParser,
     epilog=EPILOG,
     formatter_class=argparse.RawDescriptionHelpFormatter,
 )

@@ -44,8 +44,8 @@ def explain(
 ) -> Explanation:
     """Compare an implementation with the reference and name what differs.
 
-    `implementation` has any of the methods of `shared.interface.Implementation`, and those of its
-    optional protocols; what it lacks is not looked at. `spec` should be narrow (width 2 to 8, batch
+    `implementation` has any of the methods of `shared.interface.Implementation`, and those of
+    `OptionalMethods`; what it lacks is not looked at. `spec` should be narrow (width 2 to 8, batch
     4). Raises ValueError for a system that has no probe in float32.
     """
     # The reference's matrices are small: more threads only wait for each other.

@@ -30,12 +30,17 @@ def write_file_atomically(path: Path, content: bytes) -> None:
 
 
 def require_place(*paths: Path | None) -> None:
-    """Raise InputError unless a file can be written at each path: to know it before the work."""
+    """Raise InputError unless a file can be written at each path: to know it before the work.
+
+    OSError where the folder takes none. Nothing is left behind.
+    """
     for path in filter(None, paths):
         if path.is_dir():
             raise InputError(f"{path} is a folder; name a file in it")
         if not path.parent.is_dir():
             raise InputError(f"{path}: there is no folder {path.parent}; make it or name another")
+        if path.is_file() or not path.exists():  # not a device, such as /dev/stdout
+            tempfile.TemporaryFile(dir=path.parent).close()
 
 
 @contextlib.contextmanager

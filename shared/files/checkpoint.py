@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from shared.files.errors import InputError
 from shared.files.tensors import TensorFormat
-from shared.interface import Arrays, check_arrays
+from shared.interface import Array, Arrays, check_arrays
 from shared.spec import SystemSpec, state_shapes
 from shared.spec.compute import DTYPES
 
@@ -112,7 +113,7 @@ def spec_differences(found: SystemSpec, asked: SystemSpec) -> list[str]:
     >>> spec_differences(SYSTEMS["dcgan64"].replace(width=8), SYSTEMS["dcgan64"])
     ['width: 8 in the checkpoint, 64 asked for']
     """
-    found_fields, asked_fields = _flat(found.to_dict()), _flat(asked.to_dict())
+    found_fields, asked_fields = flattened(found.to_dict()), flattened(asked.to_dict())
     return [
         f"{name}: {found_fields[name]} in the checkpoint, {value} asked for"
         for name, value in asked_fields.items()
@@ -159,18 +160,25 @@ def _check_progress(path: Path, progress: dict[str, Any]) -> None:
         )
 
 
-def _check_state(path: Path, arrays: Arrays, spec: SystemSpec) -> None:
+def check_shapes(
+    path: Path, arrays: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]], what: str
+) -> None:
+    """Raise CheckpointError, which names `path`, unless these are the arrays that `what` has."""
     try:
-        check_arrays(arrays, state_shapes(spec), "the state")
+        check_arrays(arrays, expected, what)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def _check_state(path: Path, arrays: Arrays, spec: SystemSpec) -> None:
+    check_shapes(path, arrays, state_shapes(spec), "the state")
     check_dtypes(path, arrays)
 
 
-def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested fields under dotted names, such as "generator_optimizer.beta1"."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
         nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+        flat |= flattened(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return flat

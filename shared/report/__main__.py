@@ -10,7 +10,7 @@ from pathlib import Path
 from shared.files.atomic import require_place, write_file_atomically
 from shared.files.errors import printable
 from shared.report.runs import ReportError, read_runs
-from shared.run.console import OneLineParser, command
+from shared.run.console import command
 
 PROGRAM = "python -m shared.report"
 DESCRIPTION = """\
@@ -55,7 +55,6 @@ main = command(
     DESCRIPTION,
     _add_options,
     _write_report,
-    parser_class=OneLineParser,
     epilog=EPILOG,
     formatter_class=argparse.RawDescriptionHelpFormatter,
 )

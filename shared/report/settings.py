@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shared.files.checkpoint import flattened
 from shared.report.runs import Run
 from shared.spec import NETWORKS
 
@@ -54,21 +55,14 @@ def effective_settings(run: Run) -> dict[tuple[str, str], str]:
         groups += [(VERSIONS, session["versions"])]
     texts: dict[tuple[str, str], list[str]] = {}
     for group, content in groups:
-        for name, text in _flat(content).items():
-            history = texts.setdefault((group, name), [])
+        for name, value in flattened(content).items():
+            history, text = texts.setdefault((group, name), []), _shown(value)
             history += [text] if history[-1:] != [text] else []
     return {key: " → ".join(history) for key, history in texts.items()}
 
 
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in content.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            flat[f"{prefix}{name}"] = shown
-    return flat
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def headline(run: Run) -> dict[str, str]:

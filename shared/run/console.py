@@ -80,17 +80,16 @@ def command(
     description: str | None,
     add_options: Callable[[argparse.ArgumentParser], object],
     work: Callable[[argparse.Namespace], int | None],
-    *,
-    parser_class: type[argparse.ArgumentParser] = argparse.ArgumentParser,
     **parser_options: Any,
 ) -> Callable[..., int]:
     """Return the `main` of a command: it parses the command line and returns the exit code.
 
-    `work` gets the options; `run_command` says what becomes of its errors.
+    `work` gets the options; `run_command` says what becomes of its errors, and takes an option
+    called debug.
     """
 
     def main(arguments: Sequence[str] | None = None) -> int:
-        parser = parser_class(
+        parser = OneLineParser(
             prog=program, description=description, allow_abbrev=False, **parser_options
         )
         add_options(parser)
@@ -122,6 +121,14 @@ def print_error(line: str) -> None:
     """Print one line on stderr, if anybody reads it."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
+
+
+def text_table(rows: Sequence[Sequence[str]], alignment: str) -> str:
+    """Return rows as text; `alignment` holds < or > for each column, its last one for the rest."""
+    columns = list(zip(*rows, strict=True))
+    sides = alignment.ljust(len(columns), alignment[-1])
+    formats = [f"{s}{max(map(len, column))}" for s, column in zip(sides, columns, strict=True)]
+    return "\n".join("  ".join(map(format, row, formats)).rstrip() for row in rows)
 
 
 def silence(stream: TextIO) -> None:

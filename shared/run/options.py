@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import argparse
 import math
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from shared.run.console import text_table
 from shared.spec import LOSS_NAMES, SYSTEMS, GeneratorBatch, SystemSpec
 from shared.spec.compute import BATCH_NORMS, BatchNormKind, Compute, check_replicas
-from shared.spec.streams import MAXIMUM_SEED
+from shared.spec.streams import check_seed
 
 GENERATOR_BATCHES = {name.replace("_", "-"): name for name in get_args(GeneratorBatch)}
 WAIT_LIMIT = 300.0  # seconds: more than any first step of a compiler takes here
@@ -91,8 +93,7 @@ class TrainingOptions:
                 "--batch-size must be at least 2, because batch normalisation needs a variance; "
                 f"received {self.spec.batch_size}"
             )
-        if not 0 <= self.seed <= MAXIMUM_SEED:
-            raise ValueError(f"--seed must be between 0 and {MAXIMUM_SEED}, received {self.seed}")
+        check_seed(self.seed, "--seed")
 
     @property
     def compute(self) -> Compute:
@@ -224,8 +225,7 @@ def _table_of_defaults() -> str:
     rows = [["", *(f"--{column.replace('_', '-')}" for column in QuickRun._fields)]]
     for name, system in SYSTEMS.items():
         rows.append([name, *map(str, QUICK_RUNS[system.architecture])])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return textwrap.indent(text_table(rows, "<"), "  ")
 
 
 _EPILOG = f"""\

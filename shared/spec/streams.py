@@ -25,16 +25,21 @@ def stream(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
 
     Raises ValueError for a seed outside [0, 2⁶³) or a negative index.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise ValueError(f"seed must be a whole number, received {seed!r}")
-    if not 0 <= seed <= MAXIMUM_SEED:
-        raise ValueError(f"seed must be between 0 and {MAXIMUM_SEED}, received {seed}")
+    check_seed(seed)
     if index < 0:
         raise ValueError(f"index must not be negative, received {index}")
     key = np.array([seed, zlib.crc32(purpose.encode())], dtype=np.uint64)
     # The highest word of the counter is the index: 2¹⁹² numbers before two draws could overlap.
     counter = np.array([0, 0, 0, index], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(counter=counter, key=key))
+
+
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Raise ValueError, under this name, for a seed outside [0, 2⁶³)."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise ValueError(f"{name} must be a whole number, received {seed!r}")
+    if not 0 <= seed <= MAXIMUM_SEED:
+        raise ValueError(f"{name} must be between 0 and {MAXIMUM_SEED}, received {seed}")
 
 
 def latents(

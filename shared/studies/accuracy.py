@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.interface import IMPLEMENTATIONS, load_implementation
+from shared.interface import IMPLEMENTATIONS, load_implementation, use_cpu
 from shared.reference.comparison import ExactNumber
-from shared.run.console import command
+from shared.run.console import command, text_table
 from shared.studies.accuracy_sweep import (
     DTYPES,
     EXPLODED,
@@ -33,7 +33,6 @@ from shared.studies.accuracy_sweep import (
     exact,
     measure,
 )
-from shared.studies.common import text_table, use_cpu
 
 TITLES = {
     "bce": "bce and minimax, on logits x",

@@ -14,8 +14,7 @@ from shared.interface import IMPLEMENTATIONS, Implementation, load_implementatio
 from shared.reference.comparison import relative_l2
 from shared.reference.differences import gradient_differences, state_differences
 from shared.reference.step import train_step
-from shared.run.console import command
-from shared.studies.common import text_table
+from shared.run.console import command, text_table
 
 DTYPES = ("float64", "float32")
 

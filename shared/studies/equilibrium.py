@@ -23,6 +23,7 @@ from shared.interface import (
     Implementation,
     MissingFrameworkError,
     load_implementation,
+    use_cpu,
 )
 from shared.reference.adam import adam_update
 from shared.reference.layers import (
@@ -34,10 +35,9 @@ from shared.reference.layers import (
     tanh_backward,
     tanh_forward,
 )
-from shared.run.console import command, print_error
+from shared.run.console import command, print_error, text_table
 from shared.spec import LOSS_NAMES, AdamSpec, Conventions
 from shared.spec.streams import stream
-from shared.studies.common import text_table, use_cpu
 from shared.studies.optimum import (
     APART,
     HARD,

@@ -31,12 +31,11 @@ from shared.interface import (
 )
 from shared.quality.fidelity import Fidelity, fidelity, require_fidelity
 from shared.quality.metrics import FlatImagesError, pyramid_sizes, sliced_wasserstein_distance
-from shared.run.console import command
+from shared.run.console import command, text_table
 from shared.run.folder import RunFolder, numbered
 from shared.run.pictures import save_png
 from shared.spec import SystemSpec
-from shared.spec.streams import MAXIMUM_SEED, latents, stream
-from shared.studies.common import text_table
+from shared.spec.streams import check_seed, latents, stream
 
 BATCH_SIZE = 64
 DEFAULT_SAMPLES = 1024
@@ -258,8 +257,7 @@ def _check_options(options: argparse.Namespace) -> None:
     """Raise ValueError for what would fail only after minutes of work."""
     if options.samples < 2:
         raise ValueError(f"--samples must be at least 2, received {options.samples}")
-    if not 0 <= options.seed <= MAXIMUM_SEED:
-        raise ValueError(f"--seed must be between 0 and {MAXIMUM_SEED}, received {options.seed}")
+    check_seed(options.seed, "--seed")
     if options.feature_weights and not options.fid:
         raise ValueError("--feature-weights is received without --fid; expected both or neither")
     require_place(options.json)
@@ -277,10 +275,7 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(
             "the checkpoint does not say the seed of its run; expected one that training wrote"
         )
-    source = options.data
-    if source is None:
-        source = recorded_data(options.run, progress["step"])
-    dataset = load_dataset(source, spec)
+    dataset = load_dataset(options.data or recorded_data(options.run, progress["step"]), spec)
     if options.fid:
         require_fidelity(options.feature_weights)
     implementation = choose_implementation(options.framework, progress.get("implementation"))

@@ -35,10 +35,6 @@ class OtherProcess:
         """Return a method; the state that it takes is the number that `create` returned."""
         return lambda *given, **named: self._pool.submit(_call, method, given, named).result()
 
-    def close(self) -> None:
-        """End the process."""
-        self._pool.shutdown()
-
 
 # In the other process.
 _loaded: list[Implementation] = []

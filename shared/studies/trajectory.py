@@ -29,10 +29,9 @@ from shared.interface import (
     check_arrays,
 )
 from shared.reference.differences import drifts, state_differences
-from shared.run.console import command
+from shared.run.console import command, text_table
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec, state_shapes
 from shared.spec.streams import latents, stream
-from shared.studies.common import text_table
 from shared.studies.other_process import load_trainer
 
 Pair = tuple[str, str]

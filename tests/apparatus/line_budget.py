@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tests import ROOT
 
-MOST_IN_ALL = 24_100
-"""Without tests. What the project holds today, to be lowered with every cut; it never rises."""
+MOST_IN_ALL = 24_000
+"""Without tests. It may fall with every cut and never rises."""
 MOST_IN_KERNEL = 6_000
 MOST_IN_A_FILE = 400
 CORE = ("losses", "layers", "models", "fast", "state", "train", "checkpoint")

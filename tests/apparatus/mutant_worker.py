@@ -14,27 +14,27 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
 import pytest
 
 from shared.files.child_process import ChildEndedError, ChildProcess
+from tests.apparatus.kept_process import KeptProcess
 
 TIME_LIMIT = 1200.0
 """Seconds for the whole suite of one framework on a busy machine; a change may never end."""
 
 
-class Worker:
+class Worker(KeptProcess):
     """The process, begun when it is first asked, and again after it died.
 
     `settings` are environment variables for it alone.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__()
         self._folder = folder
         # The copy's packages come before the installed ones.
         self._environment = os.environ | {"PYTHONPATH": str(folder)} | dict(settings or {})
-        self._process: ChildProcess | None = None
 
     def failures(self, arguments: Sequence[str]) -> list[str]:
         """Return the tests that failed, or in their place how the process or pytest ended."""
@@ -58,19 +58,6 @@ class Worker:
         failed = self.failures(arguments) if arguments else []
         if failed:
             raise RuntimeError(f"{', '.join(failed)}: not passed without a change; fix it first")
-
-    def close(self) -> None:
-        """End the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.close()
-            self._process = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Failures:

@@ -18,7 +18,7 @@ from benchmarks.plan import configuration
 from benchmarks.plan.configuration import Request
 from benchmarks.plan.costs import exchanges_of_step
 from benchmarks.plan.options import parse
-from benchmarks.show import tables as verdict
+from benchmarks.show import tables
 from benchmarks.worker import launcher, measure
 from shared.spec import SYSTEMS
 from tests import ROOT
@@ -96,14 +96,13 @@ def test_a_document_keeps_devices_and_their_communication_apart(capsys):
     assert found["requested"]["devices"] == [1, 2]
     assert [c["devices"] for c in found["configurations"]] == [1, 2]
     assert [group["settings"]["devices"] for group in found["groups"]] == [1, 2]
-    assert "2 devices" in verdict.group_title(found["groups"][1])
-    assert "devices" not in verdict.group_title(found["groups"][0])
+    assert "2 devices" in tables.group_title(found["groups"][1])
+    assert "devices" not in tables.group_title(found["groups"][0])
     one, two = (summary["results"] for summary in found["summary"])
     assert "communication_ms" not in one
     assert two["communication_ms"] == 25.0
-    from benchmarks.show import tables as report
 
-    report.show(found, report.make_console())
+    tables.show(found, tables.make_console())
     # A step of 8 images at 80 a second is 100 ms.
     words = "jax 2 devices: communication 25.0 % of a step (25.0 ms, measured alone)"
     assert words in capsys.readouterr().out
@@ -117,8 +116,8 @@ def test_documents_of_before_are_read_and_compared(tmp_path, capsys):
         del part["devices"]
     validate(found)
     old = write(tmp_path / "old.json", found)
-    assert verdict.group_title(found["groups"][0]) == "float32, batch 8, cpu, threads 1"
-    assert [line["label"] for line in verdict.group_lines(found, found["groups"][0])] == ["jax"]
+    assert tables.group_title(found["groups"][0]) == "float32, batch 8, cpu, threads 1"
+    assert [line["label"] for line in tables.group_lines(found, found["groups"][0])] == ["jax"]
     assert compare.main([old, new]) == 0
     assert "jax" in capsys.readouterr().out
 

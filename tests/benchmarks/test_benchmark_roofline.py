@@ -10,8 +10,7 @@ import pytest
 from benchmarks import compare
 from benchmarks.document import roofline
 from benchmarks.document import stored as stored_document
-from benchmarks.show import page, plots
-from benchmarks.show import tables as report
+from benchmarks.show import page, plots, tables
 from tests import ROOT
 from tests.benchmarks.documents import make_document, validate
 
@@ -49,8 +48,8 @@ def test_percent_of_roofline_is_the_larger_time_over_that_of_a_step(bandwidth, l
         "memory_ms": pytest.approx(1e3 * memory),
         "bytes_per_step": FIXED + 8 * PER_IMAGE,
     }
-    line, *cautions = report.limit_lines(document)
-    assert (report.ABOVE_ROOFLINE in cautions) == (limit == "memory")
+    line, *cautions = tables.limit_lines(document)
+    assert (tables.ABOVE_ROOFLINE in cautions) == (limit == "memory")
     assert line.startswith(f"Roofline of float32, batch 8, threads 1: {limit}. 18.2 GFLOP at 100 ")
     assert f"0.391 GB at {bandwidth:#.3g} GB/s" in line
 
@@ -120,7 +119,7 @@ def test_without_a_bandwidth_there_is_no_percentage_and_the_plot_has_the_operati
     (found,) = results_of(document)
     assert found["percent_of_roofline"] is found["roofline"] is None
     assert found["percent_of_gemm_peak"] > 0
-    assert not any(line.startswith("Roofline") for line in report.limit_lines(document))
+    assert not any(line.startswith("Roofline") for line in tables.limit_lines(document))
     assert "memory bandwidth: not measured" in printed(document)
     assert "memory bandwidth: not measured" in page.write(tmp_path, document).read_text()
     (axes,) = plots._throughput(document, plots._measured(document)).axes
@@ -145,8 +144,8 @@ def test_a_cpu_device_with_a_part_of_the_threads_gives_no_bandwidth():
 
 
 def printed(document):
-    console = report.make_console(file=io.StringIO())
-    report.show(document, console)
+    console = tables.make_console(file=io.StringIO())
+    tables.show(document, console)
     return console.file.getvalue()
 
 
@@ -162,7 +161,7 @@ def test_the_table_of_the_longest_names_is_readable_in_120_columns():
     arguments += ["--precision", "fp32", "bf16", "--mode", "cudagraph", "xla", "jit"]
     text = printed(make_document(arguments, answer))
     table = [line for line in text.splitlines() if line[:1] in "┏┃┡│└"]
-    assert max(map(len, table)) <= report.PIPED_WIDTH
+    assert max(map(len, table)) <= tables.PIPED_WIDTH
     assert "…" not in text
     # Every figure in one piece, in the matched groups and among the best.
     rates = [line for line in table if "│ 1234 [1234, 1234] │" in line]

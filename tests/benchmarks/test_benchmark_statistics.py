@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import compare
 from benchmarks.document import intervals as statistics
-from benchmarks.show import tables as verdict
+from benchmarks.show import tables
 from tests.benchmarks.documents import make_document, write
 
 # --- statistics --------------------------------------------------------------------------------
@@ -92,17 +92,17 @@ def rates_of(**by_framework):
 
 def test_verdict_is_certain_only_where_the_interval_is_above_the_noise():
     apart = make_document(BOTH, rates_of(pytorch=50.0, jax=60.0))
-    assert verdict.verdicts(apart)[0].startswith("Fastest: jax at 60.0 img/s")
-    assert "1.20x pytorch" in verdict.verdicts(apart)[0]
+    assert tables.verdicts(apart)[0].startswith("Fastest: jax at 60.0 img/s")
+    assert "1.20x pytorch" in tables.verdicts(apart)[0]
     near = make_document(BOTH, rates_of(pytorch=59.5, jax=60.0))
-    assert verdict.verdicts(near)[0].startswith("No clear winner")
+    assert tables.verdicts(near)[0].startswith("No clear winner")
     once = make_document([*BOTH[:3], "--rounds", "1"], rates_of(pytorch=50.0, jax=60.0))
-    assert verdict.verdicts(once)[0].startswith("Not certain after one round")
+    assert tables.verdicts(once)[0].startswith("Not certain after one round")
     alone = make_document(["--framework", "tf"], rates_of(tf=50.0))
-    assert verdict.verdicts(alone)[0].startswith("tf trains 50.0 img/s")
+    assert tables.verdicts(alone)[0].startswith("tf trains 50.0 img/s")
     noisy = apart | {"noise_floor": 0.3}
-    assert verdict.verdicts(noisy)[0].startswith("No clear winner")
-    assert "differs by up to 30.0 %" in verdict.verdicts(noisy)[1]
+    assert tables.verdicts(noisy)[0].startswith("No clear winner")
+    assert "differs by up to 30.0 %" in tables.verdicts(noisy)[1]
 
 
 def test_nothing_is_ranked_against_what_was_read_back_with_other_settings():
@@ -114,7 +114,7 @@ def test_nothing_is_ranked_against_what_was_read_back_with_other_settings():
     assert [len(group["ranking"]) for group in found["groups"]] == [1, 1]
     assert all(group["ratios"] == [] for group in found["groups"])
     assert len(found["best"]) == 2
-    assert all("trains" in line for line in verdict.verdicts(found))
+    assert all("trains" in line for line in tables.verdicts(found))
 
 
 def test_batch_sizes_and_precisions_are_groups_of_their_own():
@@ -136,8 +136,8 @@ def test_a_baseline_is_compared_with_its_own_framework_and_does_not_win():
     assert kinds == [
         ("fastest", "pytorch"), ("framework", "jax"), ("baseline", "pytorch"), ("baseline", "jax"),
     ]  # fmt: skip
-    assert any("jax is 0.67x jax baseline" in line for line in verdict.ratio_lines(found))
-    assert verdict.verdicts(found)[0].startswith("No clear winner: pytorch")
+    assert any("jax is 0.67x jax baseline" in line for line in tables.ratio_lines(found))
+    assert tables.verdicts(found)[0].startswith("No clear winner: pytorch")
 
 
 def test_the_same_thing_twice_gives_the_noise_floor():

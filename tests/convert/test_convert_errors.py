@@ -30,7 +30,7 @@ from tests.convert.converted_files import COLOUR, checkpoint, needs, run, weight
         (["SRC", "folder", "--force"], "is a folder that orbax has not made; it is not replaced"),
         (["SRC", "b.pth", "--fresh-optimizers"], "SRC has its own generator_optimizer"),
         (["SRC", "b.pth", "--seed", "1"], "SRC has its own progress; leave it out"),
-        (["SRC", "b.pth", "--seed", "-1"], "--seed must be from 0 to"),
+        (["SRC", "b.pth", "--seed", "-1"], "--seed must be between 0 and"),
         (["SRC", "SRC2", "b.pth"], "more than one SRC holds discriminator, discriminator_opt"),
         (["SRC", "b.pth", "--loss", "lsgan"], "SRC stores another spec than --system and --loss"),
         (["SRC", "b.pth", "--system", "dcgan64-lsgan"], "discriminator_head: conv in the check"),

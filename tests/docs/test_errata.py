@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests import ROOT
-from tests.apparatus.errata import FIGURES
+from tests.docs.errata import FIGURES
 
 DOCUMENT = (ROOT / "docs" / "losses.md").read_text("utf-8")
 ENTRY = re.compile(r'^### <a id="erratum-(\d\d)"></a>Erratum (\d+)[ ,].*$', re.MULTILINE)

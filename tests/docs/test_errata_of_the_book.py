@@ -11,7 +11,7 @@ import pytest
 from shared.interface import Implementation
 from shared.spec import SYSTEMS
 from shared.studies.optimum import APART, SAME, Labels, optimum, stratified
-from tests.apparatus import errata
+from tests.docs import errata
 from tests.docs.errata_inputs import EXACT, MLP, NEEDS_TORCH, images, logit, started
 
 # --- [A] -------------------------------------------------------------------------------------

@@ -12,11 +12,11 @@ import pytest
 from shared.interface import MissingFrameworkError, load_implementation
 from shared.reference.comparison import relative_l2
 from tests import ROOT
-from tests.apparatus.trap import Trap
-from tests.apparatus.traps import TRAPS
-from tests.apparatus.traps_of_initial_weights import fresh_dense_layers, truncated_normals
-from tests.apparatus.traps_of_steps import bias_before_batch_norm, first_steps
 from tests.conftest import installed_implementations
+from tests.docs.trap import Trap
+from tests.docs.traps import TRAPS
+from tests.docs.traps_of_initial_weights import fresh_dense_layers, truncated_normals
+from tests.docs.traps_of_steps import bias_before_batch_norm, first_steps
 
 GUIDE = ROOT / "docs" / "porting.md"
 ROW = re.compile(r'^\| <a id="(?P<name>[a-z0-9-]+)"></a>.*\| (?P<size>[^|]+) \|$', re.MULTILINE)

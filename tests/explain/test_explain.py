@@ -16,7 +16,10 @@ from shared.reference.adapter import ReferenceImplementation
 from shared.spec import SYSTEMS, Conventions, SystemSpec
 from shared.spec.streams import initial_state
 from tests.apparatus.explain_accuracy import explain_faults, pairs, same_fields
-from tests.apparatus.explain_ports import (
+from tests.apparatus.planted.faults import get_fault
+from tests.conftest import require_framework
+from tests.docs.test_porting import rows
+from tests.explain.wrong_ports import (
     AdamAlone,
     BiasesAlone,
     Float32Inside,
@@ -29,9 +32,6 @@ from tests.apparatus.explain_ports import (
     ScaledGradient,
     WrongAtStepThree,
 )
-from tests.apparatus.planted.faults import get_fault
-from tests.conftest import require_framework
-from tests.docs.test_porting import rows
 from tests.reference.test_conventions import CASES
 from tests.tiers import SLOW_IN_TF_AND_JAX, one_in
 

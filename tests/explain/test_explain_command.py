@@ -12,9 +12,9 @@ import pytest
 
 from shared.explain.__main__ import main
 from tests import ROOT
-from tests.apparatus.explain_ports import BiasesAlone
+from tests.explain.wrong_ports import BiasesAlone
 
-PARTIAL = "tests.apparatus.explain_ports"  # losses alone, with a real label of 0.9
+PARTIAL = "tests.explain.wrong_ports"  # losses alone, with a real label of 0.9
 
 
 def test_a_trap_is_printed_with_its_fix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,9 @@ from shared.interface import Implementation
 from shared.interface import load_implementation as load
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.comparison import MismatchError
+from shared.run.console import text_table
 from shared.spec import SYSTEMS, Conventions, SystemSpec
 from shared.studies import trajectory
-from shared.studies.common import text_table
 from shared.studies.other_process import OtherProcess, load_trainer
 from shared.studies.trajectory import (
     BOUNDS,
@@ -207,7 +207,7 @@ def test_another_process_computes_the_same(trainers: list[Implementation]) -> No
         with pytest.raises(ValueError, match="unknown dtype 'float16'"):
             other.create(narrow("bce"), dtype="float16")
     finally:
-        other.close()
+        other._pool.shutdown()
 
 
 def test_the_command_prints_plots_and_writes(

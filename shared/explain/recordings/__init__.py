@@ -11,20 +11,47 @@ convention and the two conventions differ. docs/recordings.md lists what to reco
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from shared.explain.recordings.evidence import Evidence, merged
+from shared.explain.distance import json_data
+from shared.explain.recordings.evidence import Evidence, Trap, merged
 from shared.explain.recordings.matching import align_all, match, with_settled_dtypes
 from shared.explain.recordings.operation_traps import adam_traps, layer_traps
-from shared.explain.recordings.report import RecordingReport, format_report
+from shared.explain.recordings.pairs import Pair
 from shared.explain.recordings.tensor_traps import factor_traps, layout_traps
+from shared.explain.report import render
 from shared.files.recording import read_recording
 
-__all__ = ["RecordingReport", "explain_recordings", "format_report"]
-
 _FINDERS = (layout_traps, factor_traps, layer_traps, adam_traps)
+
+
+@dataclass(frozen=True)
+class RecordingReport:
+    """What two recordings have in common and where they diverge.
+
+    `parting` is the index in `pairs` of the first that differs, None where all agree. `unmatched`
+    names what only one of them holds or what could not be matched without guessing.
+    """
+
+    paths: tuple[str, str]
+    frameworks: tuple[str, str]
+    pairs: tuple[Pair, ...]
+    parting: int | None
+    traps: tuple[Trap, ...]
+    unmatched: tuple[str, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """True where no pair differs."""
+        return self.parting is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON data; nan and infinities become text."""
+        return json_data(vars(self) | {"pairs": [pair.to_dict() for pair in self.pairs]})
 
 
 @np.errstate(all="ignore")  # a run that has diverged holds infinities and nan
@@ -45,4 +72,21 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
         parting=next((i for i, pair in enumerate(pairs) if not pair.agrees), None),
         traps=merged(trap for find in _FINDERS for trap in find(evidence)),
         unmatched=unmatched,
+    )
+
+
+def format_report(report: RecordingReport) -> str:
+    """Return the report as text for a terminal."""
+    renamed = {
+        f"{p.two.name!r} was taken for {p.one.name!r} by {p.matched_by}": None
+        for p in report.pairs
+        if p.matched_by != "name"
+    }
+    arranged: dict[str, list[str]] = {}
+    for p in report.pairs:
+        for text in (p.arrangement, *p.notes):
+            arranged.setdefault(text, []).append(p.one.name)
+    differing = [p for p in report.pairs if not p.agrees]
+    return render(
+        "recordings.j2", r=report, renamed=renamed, arranged=arranged, differing=differing
     )

@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 from shared.files.child_process import ChildEndedError, ChildProcess, ChildTimeoutError
 from tests import ROOT
 from tests.apparatus.fuzz.reader import FAULT, Outcome, Reader
+from tests.apparatus.kept_process import KeptProcess
 
 START_LIMIT = 240.0  # seconds for the imports of a framework on a busy machine
 
@@ -50,13 +50,13 @@ def run_reader(
     return summary
 
 
-class Child:
-    """A child process, begun when it is first asked and again after it died."""
+class Child(KeptProcess):
+    """A process in which one reader reads."""
 
     def __init__(self, reader: Reader, seed: int) -> None:
+        super().__init__()
         self._reader, self._seed = reader, seed
         self._folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-        self._process: ChildProcess | None = None
 
     def ask(self, index: int) -> Outcome:
         """Return what became of an input; a crash and a hang are faults too."""
@@ -99,16 +99,6 @@ class Child:
         lines = (f"{found} (limit {self._reader.seconds:g} s)", *shown)
         return Outcome(index, FAULT, "", lines, 0, seconds, found)
 
-    def close(self) -> None:
-        """End the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.close()
-            self._process = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, *failure: object) -> None:
+        super().__exit__(*failure)
         shutil.rmtree(self._folder, ignore_errors=True)

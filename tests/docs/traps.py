@@ -1,14 +1,14 @@
 """The traps of docs/porting.md: each can be run as the naive port falls into it, and as ours.
 
-`python -m tests.apparatus.traps` prints the error of both; the guide's figures are these.
+`python -m tests.docs.traps` prints the error of both; the guide's figures are these.
 """
 
 from __future__ import annotations
 
-from tests.apparatus.traps_of_initial_weights import INITIALIZER_TRAPS
-from tests.apparatus.traps_of_layers import LAYER_TRAPS
-from tests.apparatus.traps_of_losses_and_updates import LOSS_AND_UPDATE_TRAPS
-from tests.apparatus.traps_of_steps import CONVENTION_TRAPS
+from tests.docs.traps_of_initial_weights import INITIALIZER_TRAPS
+from tests.docs.traps_of_layers import LAYER_TRAPS
+from tests.docs.traps_of_losses_and_updates import LOSS_AND_UPDATE_TRAPS
+from tests.docs.traps_of_steps import CONVENTION_TRAPS
 
 TRAPS = CONVENTION_TRAPS + INITIALIZER_TRAPS + LAYER_TRAPS + LOSS_AND_UPDATE_TRAPS
 

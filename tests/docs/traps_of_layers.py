@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from shared.reference.comparison import relative_l2
-from tests.apparatus.trap import Trap, random, tensorflow
+from tests.docs.trap import Trap, random, tensorflow
 
 
 def same_padding_on_odd_sizes() -> float:

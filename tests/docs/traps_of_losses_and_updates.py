@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from shared.reference.comparison import relative_l2
-from tests.apparatus.trap import Trap, random, tensorflow
+from tests.docs.trap import Trap, random, tensorflow
 
 
 def adam_error(update: Callable[[np.ndarray, np.ndarray], np.ndarray], dtype: str) -> float:

@@ -16,8 +16,8 @@ from shared.reference.network import forward
 from shared.reference.step import train_step
 from shared.spec import NETWORKS, SYSTEMS, Conventions, SystemSpec, flattened_pixels, optimizer_name
 from shared.spec.streams import initial_state, latents
-from tests.apparatus.trap import Trap
 from tests.conftest import installed_implementations
+from tests.docs.trap import Trap
 
 # --- one wrong convention --------------------------------------------------------------------
 

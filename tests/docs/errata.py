@@ -1,6 +1,6 @@
 """The errata of docs/losses.md as numbers: each formula as a source prints it, and as it should be.
 
-`python -m tests.apparatus.errata` prints each figure as the document must state it.
+`python -m tests.docs.errata` prints each figure as the document must state it.
 """
 
 from __future__ import annotations

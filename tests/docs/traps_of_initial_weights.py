@@ -9,7 +9,7 @@ import numpy as np
 
 from shared.interface import load_implementation
 from shared.spec import SYSTEMS
-from tests.apparatus.trap import Trap, tensorflow
+from tests.docs.trap import Trap, tensorflow
 
 DEVIATION_WITHIN_TWO = 0.87962566103423978  # of a standard normal number that is cut at 2
 
