@@ -35,8 +35,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-# Threads that spin beside each other make small tensors several times slower.
-THREADS = 1
+for _variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    # Threads that spin beside each other make small tensors several times slower.
+    os.environ[_variable] = "1"
 QUICK_COMPILER = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 """Compiles a step of JAX in a quarter of the time; only `--rest` takes the compiler as it is."""
 
@@ -90,13 +91,11 @@ def implementation(request: pytest.FixtureRequest) -> Implementation:
 
 
 def require_framework(name: str) -> Implementation:
-    """Return an implementation, with one thread; a missing framework skips the test."""
+    """Return an implementation; a missing framework skips the test."""
     try:
-        loaded = load(name)
+        return load(name)
     except MissingFrameworkError as error:
         pytest.skip(str(error))
-    limit_threads(name)
-    return loaded
 
 
 def installed_implementations(at_least: int = 1) -> list[Implementation]:
@@ -107,8 +106,6 @@ def installed_implementations(at_least: int = 1) -> list[Implementation]:
             found.append(load(name))
         except MissingFrameworkError as error:
             missing.append(str(error))
-            continue
-        limit_threads(name)
     if len(found) < at_least:
         pytest.skip(f"needs {at_least} frameworks: {'; '.join(missing)}")
     return found
@@ -141,19 +138,6 @@ def forbid_tf32(name: str) -> None:
         import jax
 
         jax.config.update("jax_default_matmul_precision", "highest")
-
-
-def limit_threads(name: str) -> None:
-    if name == "pytorch":
-        import torch
-
-        torch.set_num_threads(THREADS)
-    if name == "tf":
-        import tensorflow as tf
-
-        if tf.config.threading.get_intra_op_parallelism_threads() != THREADS:
-            tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-            tf.config.threading.set_inter_op_parallelism_threads(THREADS)
 
 
 @pytest.fixture(scope="module")

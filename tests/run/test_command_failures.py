@@ -14,7 +14,6 @@ from shared.run.command import run_training
 from shared.run.failures import STEPS_IN_A_ROW, DiscriminatorWatch, NonFiniteError, is_out_of_memory
 from shared.run.training import open_run
 from shared.spec import LOSS_NAMES
-from tests.conftest import limit_threads
 from tests.run.stand_in_run import (
     KERNEL,
     SPEC,
@@ -141,7 +140,6 @@ def test_a_run_warns_on_stderr_and_goes_on(make_options, capsys):
 
 def pytorch_errors():
     torch = pytest.importorskip("torch")
-    limit_threads("pytorch")
     yield torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50)
@@ -150,7 +148,6 @@ def pytorch_errors():
 
 def tf_errors():
     tf = pytest.importorskip("tensorflow")
-    limit_threads("tf")  # before TensorFlow is used for the first time, which fixes them
     yield tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[9]")
     with pytest.raises(tf.errors.ResourceExhaustedError) as caught:
         tf.zeros([2**25, 2**25])

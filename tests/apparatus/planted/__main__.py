@@ -21,7 +21,6 @@ from tests.apparatus.planted.probe import (
     measure,
     truth_error,
 )
-from tests.conftest import limit_threads
 
 PROGRAM = "python -m tests.apparatus.planted"
 
@@ -36,7 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         faults = FAULTS if options.fault is None else [get_fault(name) for name in options.fault]
         for framework in options.framework:
             load_implementation(framework)
-            limit_threads(framework)
     except (MissingFrameworkError, ValueError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
