@@ -13,6 +13,7 @@ import itertools
 import math
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -55,9 +56,17 @@ def run_training(
     parser = build_parser(implementation)
 
     def start() -> int:
-        arguments = parser.parse_args(argv)
+        typed = list(sys.argv[1:] if argv is None else argv)
+        arguments = parser.parse_args(typed)
         if arguments.config is not None:
-            arguments = parser.parse_args(argv, _read_config(arguments.config, implementation))
+            typed = [*_read_config(arguments.config, implementation), *typed]
+            arguments = parser.parse_args(typed)
+        if arguments.resume:
+            out = _run_folder(implementation, vars(arguments))
+            if (config := RunFolder(out).config).is_file():
+                # It names the folder in which the run began, which may have been moved since.
+                typed = [*_read_config(config, implementation), *typed, f"--out={out}"]
+                arguments = parser.parse_args(typed)
         return run_command(parser.prog, lambda: work(vars(arguments)), debug=arguments.debug)
 
     def work(given: Mapping[str, Any]) -> None:
@@ -72,8 +81,8 @@ def run_training(
     return run_command(parser.prog, start)
 
 
-def _read_config(path: Path, implementation: str) -> argparse.Namespace:
-    """Return a file's options as the command line would set them; keys may have dashes or _.
+def _read_config(path: Path, implementation: str) -> list[str]:
+    """Return a file's options as arguments of a command line; keys may have dashes or _.
 
     Raises ConfigError for a file that cannot be read or is no TOML, for an unknown key, which is
     answered with the nearest known one, and for a value that the option does not take.
@@ -95,9 +104,10 @@ def _read_config(path: Path, implementation: str) -> argparse.Namespace:
         else:
             raise ConfigError(f"{printable(path)}: {key} must be true or false, received {value!r}")
     try:
-        return build_parser(implementation, exit_on_error=False).parse_args(arguments)
+        build_parser(implementation, exit_on_error=False).parse_args(arguments)
     except argparse.ArgumentError as error:
         raise ConfigError(f"{printable(path)}: {error}") from error
+    return arguments
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -141,11 +151,9 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
     adams = {name: adam for name, adam in vars(system).items() if name.endswith("_optimizer")}
     rates = {n: rate or a.learning_rate * system.width / spec.width for n, a in adams.items()}
     spec = spec.replace(**{n: replace(a, learning_rate=rates[n]) for n, a in adams.items()})
-    if "out" not in values:
-        name = f"{implementation}-{spec.name}-{spec.loss}"
-        values["out"] = _default_out(Path("runs") / name, given["resume"])
-    if "keep_checkpoints" not in values:
-        values["keep_checkpoints"] = _checkpoints_to_keep(values["out"], given["resume"])
+    values["out"] = _run_folder(implementation, given)
+    # Where no config.toml says what the resumed run was to keep, nothing of it is deleted.
+    values.setdefault("keep_checkpoints", ALL_CHECKPOINTS if given["resume"] else KEEP_CHECKPOINTS)
     config = {
         name: os.path.abspath(value) if option.type is Path else value
         for name, option in _BY_NAME.items()
@@ -156,16 +164,11 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
     return TrainingOptions(**{f.name: values[f.name] for f in fields(TrainingOptions)})
 
 
-def _checkpoints_to_keep(out: Path, resume: bool) -> int:
-    """Return how many checkpoints the run keeps that is resumed, the default for a new one.
-
-    A --resume without the option must not delete what was to be kept. Runs of versions without
-    the option kept all.
-    """
-    sessions = RunFolder(out).sessions() if resume else []
-    if not sessions:
-        return KEEP_CHECKPOINTS
-    return sessions[-1]["options"].get("keep_checkpoints", ALL_CHECKPOINTS)
+def _run_folder(implementation: str, given: Mapping[str, Any]) -> Path:
+    """Return --out, or the default that --system and --loss lead to."""
+    loss = given["loss"] or SYSTEMS[given["system"]].loss
+    name = f"{implementation}-{given['system']}-{loss}"
+    return given["out"] or _default_out(Path("runs") / name, given["resume"])
 
 
 def _default_out(folder: Path, resume: bool) -> Path:

@@ -21,6 +21,7 @@ import math
 import os
 import re
 import time
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ class RunFolder:
         rows, sessions = _rows(self.losses, LOSS_COLUMNS), self.sessions()
         first = sessions[-1]["options"].get("checkpoint_every", 0) if sessions else 0
         # A run whose checkpoints were deleted keeps its records: they are all that is left of it.
-        if not self._found() or (rows and int(rows[-1][0]) > first):
+        if not sessions or (rows and int(rows[-1][0]) > first):
             raise ValueError(
                 f"nothing to resume: {self.checkpoints} holds no checkpoint; "
                 "leave --resume out or name the folder of a run with --out"
@@ -179,6 +180,17 @@ class RunFolder:
         """Write one of the files whole or not at all; OSError names it."""
         with naming_file(path):
             write_file_atomically(path, content)
+
+    def changes(self, config: Mapping[str, Any]) -> list[str]:
+        """Return a text for every option that differs from config.toml, if there is one."""
+        if not self.config.is_file():
+            return []
+        before = tomllib.loads(self.config.read_bytes().decode("utf-8", "surrogateescape"))
+        return [
+            f"{name} {value} (was {before.get(name, 'the default')})"
+            for name, value in config.items()
+            if name != "out" and before.get(name) != value
+        ]
 
     def has_losses(self) -> bool:
         """Whether losses.csv holds any step."""

@@ -164,7 +164,7 @@ OPTIONS: dict[str, dict[Option, str]] = {
         Option("out", Path, "DIR"): "folder of the run (default: runs/IMPLEMENTATION-SYSTEM-LOSS, "
         "or the next free name with -2, -3, ...; with --resume the latest of these)",
         Option("resume", bool): "continue from the last checkpoint in --out, whichever framework "
-        "wrote it; repeat the options of the first run, --steps may grow",
+        "wrote it, with the options in its config.toml; what is given here wins: --steps may grow",
         Option("config", Path, "FILE"): "take options from a TOML file, such as the config.toml in "
         "the folder of every run: batch-size = 16, full = true; the command line wins",
         Option("sample-every", int, "N"): "steps between two samples; the last step always makes "
@@ -172,7 +172,7 @@ OPTIONS: dict[str, dict[Option, str]] = {
         Option("checkpoint-every", int, "N"): "steps between two checkpoints; the last step always "
         f"makes one {_BY_SYSTEM}",
         Option("keep-checkpoints", _checkpoints_to_keep, "N"): "how many of the newest checkpoints "
-        f"to keep, or all (default: {KEEP_CHECKPOINTS}; with --resume as the run was started)",
+        f"to keep, or all (default: {KEEP_CHECKPOINTS})",
         Option("tensorboard", bool): "also write losses, samples and their quality for TensorBoard "
         "into --out; `tensorboard --logdir runs` shows all runs side by side",
     },

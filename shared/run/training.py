@@ -154,6 +154,8 @@ class TrainingRun:
         checkpoint, notes = None, list[str]()
         if options.resume:
             checkpoint, notes = self._folder.read_last_checkpoint(options)
+            if changes := self._folder.changes(options.config):
+                notes.append(f"changed by the command line: {', '.join(changes)}")
         self._dataset = load_dataset(options.data, options.spec)
         if checkpoint and checkpoint.progress.get("dataset") != self._dataset.description:
             notes.append(f"note: it was trained on {checkpoint.progress.get('dataset')}")
@@ -209,11 +211,12 @@ class TrainingRun:
         held.callback(folder.lock().release)
         if not options.resume:
             folder.require_free()  # since the run was opened, another one may have begun
-        folder.create()
-        folder.prune_checkpoints(self.start, options.keep_checkpoints)
-        folder.add_session(options.spec.to_dict(), self._session())
+        # First these two: a run that is killed here can be resumed, with the same options.
         if options.config:
             folder.write(folder.config, config_bytes(options.implementation, options.config))
+        folder.add_session(options.spec.to_dict(), self._session())
+        folder.create()
+        folder.prune_checkpoints(self.start, options.keep_checkpoints)
         # A run that starts from the beginning makes its samples of step 0 once more, too.
         kept = -1 if options.resume and self.restored is None else self.start
         self._records = RunRecords(folder, kept, tensorboard=options.tensorboard)
@@ -352,6 +355,6 @@ class TrainingRun:
             # With several processes the request may have come from another one.
             raise StoppedEarly(
                 self._stop_code or EXIT_INTERRUPTED,
-                f"after step {self._completed} of {options.steps}; go on with the same options and "
+                f"after step {self._completed} of {options.steps}; go on with "
                 f"--resume --out {shlex.quote(printable(options.out))}",
             )

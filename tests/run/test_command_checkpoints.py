@@ -164,11 +164,6 @@ def test_run_killed_before_its_first_checkpoint_starts_again(make_options, tmp_p
     assert quality[0] == quality[1]
 
 
-def test_run_killed_before_it_said_anything_starts_again(make_options):
-    (make_options().out / "samples").mkdir(parents=True)
-    assert fit(make_options(resume=True))[0][0] == 0
-
-
 def test_run_whose_checkpoints_were_deleted_is_left_alone(make_options):
     fit(make_options())
     for path in (make_options().out / "checkpoints").iterdir():

@@ -199,5 +199,5 @@ def test_interrupted_command_ends_with_130_and_a_checkpoint(tmp_path, data):
     )
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
-    assert "interrupted after step 6 of 600; go on with the same options" in done.stderr
+    assert "interrupted after step 6 of 600; go on with --resume" in done.stderr
     assert names(out / "checkpoints") == ["step_000006.safetensors"]

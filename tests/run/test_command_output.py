@@ -74,7 +74,7 @@ def test_a_closed_pipe_stops_the_run_with_a_checkpoint(data, tmp_path):
     assert done.stdout.count("\n") == 1
     said = re.fullmatch(
         r"python -m jax_impl.train: the output cannot be written any more: stopped after step "
-        rf"(\d+) of 600; go on with the same options and --resume --out {out}\n",
+        rf"(\d+) of 600; go on with --resume --out {out}\n",
         done.stderr,
     )
     assert said, done.stderr
@@ -125,7 +125,7 @@ def test_sigterm_saves_the_run(data, tmp_path):
             break
     _, errors = session.communicate(timeout=60)
     assert session.returncode == 143
-    said = re.search(r"terminated after step (\d+) of 600; go on with the same options", errors)
+    said = re.search(r"terminated after step (\d+) of 600; go on with --resume", errors)
     assert names(out / "checkpoints") == [f"step_{int(said[1]):06d}.safetensors"]
     assert "stopping after this step; SIGTERM again stops at once" in errors
 
