@@ -12,6 +12,7 @@ from tests.apparatus.fuzz.faulty import FAULTS, FAULTY
 from tests.apparatus.fuzz.parent import run_reader
 from tests.apparatus.fuzz.reader import FAULT, READ, Outcome, draw_of
 from tests.apparatus.fuzz.readers import READERS
+from tests.tiers import one_in
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux tells it")
 
@@ -21,7 +22,7 @@ COUNTS = {"torch": 40, "keras": 20, "orbax": 6, "images": 60, "benchmark": 40}
 NUMPY_ONLY = [name for name, reader in READERS.items() if not reader.needs]
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", one_in(3, READERS))
 def test_no_untrusted_input_is_a_fault(name: str) -> None:
     reader = READERS[name]
     if reader.missing:
@@ -76,6 +77,7 @@ def test_an_input_can_be_made_again(tmp_path: Path, name: str) -> None:
     assert len({str(case) for case in made}) == 8
 
 
+@pytest.mark.slow
 def test_the_command_reports_and_keeps_an_input(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.apparatus.fuzz", "--reader", "idx", "--seed", "3"]
     log = tmp_path / "log"

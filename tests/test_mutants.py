@@ -49,6 +49,7 @@ def test_every_edit_of_every_fault_of_a_run_applies(framework: str) -> None:
                 compile(source, file, "exec")
 
 
+@pytest.mark.slow
 def test_every_case_changes_a_file_and_has_tests() -> None:
     assert len(RUNS) >= 26
     for group in GROUPS:
@@ -62,6 +63,7 @@ def test_every_case_changes_a_file_and_has_tests() -> None:
                 assert (ROOT / arguments[-1]).exists()
 
 
+@pytest.mark.slow
 def test_a_sample_is_of_every_group_and_can_be_drawn_again() -> None:
     cases = [case for group in GROUPS for case in cases_of(group, "generic", 20, 0)]
     drawn = sample_of(cases, 5, 1)

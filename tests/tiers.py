@@ -28,6 +28,12 @@ def one_in(count: int, cases: Iterable[Any]) -> list[Any]:
     return marked
 
 
+def quick_first(quick: list[tuple], every: list[tuple]) -> list[Any]:
+    """Return parameters, the quick ones first; TensorFlow and JAX leave the others out."""
+    others = (pytest.param(*case, marks=SLOW_IN_TF_AND_JAX) for case in every if case not in quick)
+    return [*quick, *others]
+
+
 class FrameworkScheduling(LoadScopeScheduling):
     """Gives a process all tests of one framework, or those of one file."""
 

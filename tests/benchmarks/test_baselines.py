@@ -13,6 +13,7 @@ from shared.reference.differences import state_differences
 from shared.reference.step import StepResult, train_step
 from shared.spec import SYSTEMS, Conventions
 from shared.spec.compute import Compute
+from tests.tiers import SLOW_IN_TF_AND_JAX
 
 SPEC = SYSTEMS["dcgan64"]
 
@@ -41,6 +42,7 @@ def truth(baseline: object, problem: gate.GateProblem, conventions: Conventions)
     return train_step(spec, start, *inputs, conventions)
 
 
+@SLOW_IN_TF_AND_JAX
 def test_a_step_is_the_references_under_its_conventions(made: tuple) -> None:
     """Measured: losses 2e-6, arrays 1.3e-5 (1 - β₂ᵗ in float32 makes 6.5e-6 of it)."""
     baseline, problem, metrics, arrays = made

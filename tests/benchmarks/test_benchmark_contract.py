@@ -259,6 +259,7 @@ def test_the_coarse_gate_stops_a_planted_fault(system, wrong):
         assert not check["passed"], check
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("pytorch" not in INSTALLED, reason="PyTorch is not installed")
 def test_an_extra_pass_of_the_discriminator_gets_no_number(tmp_path, monkeypatch):
     # It changes no weight and no loss: only the running statistics move once too often.

@@ -24,6 +24,7 @@ from shared.spec import SYSTEMS
 from tests import ROOT
 from tests.benchmarks.documents import make_document, validate, write
 from tests.benchmarks.stand_ins import INSTALLED, TINY, call, is_running
+from tests.tiers import one_in
 
 CPU = ["--device", "cpu", "--batch-size", "8"]
 
@@ -170,6 +171,7 @@ def test_the_time_of_the_exchanges_is_a_median_without_the_first():
     assert 5.0 <= found < 50.0
 
 
+@pytest.mark.slow
 @needs_pytorch
 def test_pytorch_exchanges_as_often_as_is_counted():
     """The numbers of every collective of a step, in a process of its own, as torch is told."""
@@ -262,6 +264,7 @@ def test_one_and_two_devices_are_timed_after_the_gate(tmp_path, capsys):
     assert "communication" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @needs_pytorch
 def test_a_follower_that_takes_wrong_rows_gets_no_number(tmp_path, monkeypatch):
     """Device 1 trains on the rows of device 0: half of the batch is never seen."""
@@ -290,7 +293,7 @@ def followers_of(process_id):
 
 @needs_pytorch
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for the processes")
-@pytest.mark.parametrize("phase", ["import", "warm_up"])
+@pytest.mark.parametrize("phase", one_in(2, ["import", "warm_up"]))
 def test_a_worker_that_is_killed_leaves_no_process(phase, tmp_path):
     plan = parse([*TINY, "--framework", "pytorch", "--devices", "2", "--time-budget", "60"])
     request = Request(plan, plan.configurations[0], 0, 60.0)

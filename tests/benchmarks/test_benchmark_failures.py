@@ -172,6 +172,7 @@ def test_what_was_measured_before_ctrl_c_is_kept(tmp_path, monkeypatch, capsys):
 # --- answers that count for nothing ----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_step_that_is_wrong_gets_no_number(tmp_path, monkeypatch, capsys):
     use_worker(
         monkeypatch,

@@ -82,6 +82,7 @@ def run(name: str, dtype: str) -> list[list[float]]:
     return [[float(number) for number in line.split()] for line in result.stdout.split("\n")[-3:-1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_agrees_with_the_reference(name: str, dtype: str) -> None:

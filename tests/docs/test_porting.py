@@ -21,9 +21,14 @@ from tests.docs.traps_of_steps import bias_before_batch_norm, first_steps
 GUIDE = ROOT / "docs" / "porting.md"
 ROW = re.compile(r'^\| <a id="(?P<name>[a-z0-9-]+)"></a>.*\| (?P<size>[^|]+) \|$', re.MULTILINE)
 
-# Those that need TensorFlow or JAX trace or compile something.
+SLOW = {"conv-transpose-flip", "flatten-order", "lsgan-half", "bias-before-batch-norm"}
+# TensorFlow traces and JAX compiles; the four train for several steps.
 CASES = [
-    pytest.param(t, id=t.name, marks=[pytest.mark.slow] if t.framework in ("tf", "jax") else [])
+    pytest.param(
+        t,
+        id=t.name,
+        marks=[pytest.mark.slow] if t.framework in ("tf", "jax") or t.name in SLOW else [],
+    )
     for t in TRAPS
 ]
 
@@ -112,6 +117,7 @@ def test_a_dense_layer_left_alone(framework: str, deviation: float, has_bias: bo
     assert bias.any() == has_bias
 
 
+@pytest.mark.slow
 def test_a_cancelled_bias_trains_on_rounding() -> None:
     """The guide's table: float64 hides the trap, and outputs do not have it."""
     assert 1.9e-6 / 10 <= bias_before_batch_norm("float64") <= 1.9e-6 * 10

@@ -18,6 +18,7 @@ from shared.interface import (
     load_implementation,
     split_labels,
 )
+from tests.tiers import SLOW_IN_TF_AND_JAX
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "flax", "optax")
 OWN = {
@@ -35,6 +36,7 @@ def run_python(code: str) -> str:
     return result.stdout.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_an_implementation_imports_no_other_framework(name: str) -> None:
     """Beyond what its own framework brings: TensorFlow itself imports JAX where that is there."""
@@ -60,6 +62,7 @@ else:
     assert answer == "[]"
 
 
+@SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_an_implementation_works_where_the_other_frameworks_cannot_be_imported(name: str) -> None:
     """Importing, a step and a loss, with every other framework's import made to fail."""

@@ -20,6 +20,7 @@ from shared.files.checkpoint import CheckpointError
 from shared.interface import Implementation
 from shared.spec import NETWORKS, SYSTEMS, NetworkName
 from tests.implementations.native_files import WIDTH, make_contents, narrow, require_same
+from tests.tiers import one_in
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -36,7 +37,7 @@ def test_round_trip_keeps_every_bit(own: FileKind, path: Path, system: str, dtyp
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", one_in(2, ["float32", "float64"]))
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_frameworks_own_loader_gives_the_implementations_networks(
     own: FileKind, implementation: Implementation, path: Path, system: str, dtype: str

@@ -33,7 +33,7 @@ from shared.studies.trajectory import (
 from tests.conftest import installed_implementations
 from tests.implementations.test_models import FORWARD, GRADIENTS, METRICS, STATE
 from tests.studies.curves import require_within
-from tests.tiers import SLOW_IN_TF_AND_JAX
+from tests.tiers import SLOW_IN_TF_AND_JAX, quick_first
 
 PARAMETERS = {
     "dcgan64": (3_576_704, 2_765_568),
@@ -60,23 +60,18 @@ STATE_BOUNDS = {
     "dcgan64": STATE,
 }
 BATCHES = ("same_images", "same_latents", "new_latents")
+
+
 # Each system, number of updates and source of the generator's batch, not every combination.
-QUICK_STEPS = [
-    ("conv28", 1, "same_latents"),
-    ("mlp28", 3, "same_images"),
-    ("mlp28", 1, "new_latents"),
-    ("dcgan64", 2, "new_latents"),
-]
+QUICK_STEPS = [("mlp28", 3, "same_images"), ("mlp28", 1, "new_latents")]
 MORE_STEPS = [
     *itertools.product(["conv28"], [1, 2], BATCHES),
     *itertools.product(["mlp28"], [1, 3], BATCHES),
     ("dcgan64", 1, "same_latents"),
     ("dcgan64", 2, "same_images"),
+    ("dcgan64", 2, "new_latents"),
 ]
-STEPS = [
-    *QUICK_STEPS,
-    *(pytest.param(*s, marks=SLOW_IN_TF_AND_JAX) for s in MORE_STEPS if s not in QUICK_STEPS),
-]
+STEPS = quick_first(QUICK_STEPS, MORE_STEPS)
 
 
 def narrow(system: str, **changes: object) -> SystemSpec:
@@ -115,6 +110,7 @@ def require_all(differences: dict[str, float], bound: float) -> None:
         raise MismatchError(f"beyond {bound:.0e}: {wrong}")
 
 
+@SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_full_width_has_exactly_the_parameters_of_the_source(
     implementation: Implementation, system: str
@@ -155,6 +151,7 @@ def test_forward(implementation: Implementation, system: str, training: bool, dt
         assert np.array_equal(array, arrays[name].astype(array.dtype)), f"{name} moved"
 
 
+@SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("system", SMALL)
 def test_gradients(implementation: Implementation, system: str, dtype: str) -> None:
@@ -167,18 +164,19 @@ def test_gradients(implementation: Implementation, system: str, dtype: str) -> N
     require_all(gradient_differences(spec, gradients, expected), GRADIENT_BOUNDS[system][dtype])
 
 
+QUICK_LOSSES = [("conv28", "bce", "float64"), ("mlp28", "bce_probs", "float32")]
+LOSSES_AND_DTYPES = [
+    *itertools.product(["bce", "bce_probs"], ["float64", "float32"]),
+    ("minimax", "float64"),
+    ("lsgan", "float64"),
+]
+SYSTEM_LOSSES = [(system, *rest) for system in SMALL for rest in LOSSES_AND_DTYPES]
+
+
 @pytest.mark.parametrize(
-    ("loss", "dtype"),
-    [
-        ("bce", "float64"),
-        ("bce_probs", "float32"),
-        pytest.param("bce", "float32", marks=SLOW_IN_TF_AND_JAX),
-        pytest.param("bce_probs", "float64", marks=SLOW_IN_TF_AND_JAX),
-        pytest.param("minimax", "float64", marks=SLOW_IN_TF_AND_JAX),
-        pytest.param("lsgan", "float64", marks=SLOW_IN_TF_AND_JAX),
-    ],
+    ("system", "loss", "dtype"),
+    quick_first(QUICK_LOSSES, SYSTEM_LOSSES),
 )
-@pytest.mark.parametrize("system", SMALL)
 def test_one_step_moves_every_tensor_as_the_reference(
     implementation: Implementation, system: str, loss: str, dtype: str
 ) -> None:

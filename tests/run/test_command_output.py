@@ -153,6 +153,7 @@ def test_our_own_words_are_ascii(data, tmp_path, option):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_names_beyond_ascii_in_a_locale_of_ascii(data, tmp_path):
     pictures = tmp_path / "Bilder ü 漢字.npz"
     pictures.write_bytes(data.read_bytes())
@@ -207,6 +208,7 @@ def test_a_terminal_has_a_bar(data, tmp_path):
     assert "step 40/40" not in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"TERM": "dumb"}, {"TERM": "xterm", "CI": "1"}], ids=str)
 def test_a_terminal_that_is_none_has_lines(data, tmp_path, settings):
     code, shown = on_a_terminal(arguments(data, tmp_path / "run", "--steps", "40"), **settings)

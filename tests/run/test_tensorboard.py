@@ -152,6 +152,7 @@ def test_events_equal_the_tables_and_the_pictures(tmp_path: Path, kind: str) -> 
     assert recorded_steps(tmp_path, "samples") == [0, 8, 16, 24, 25]
 
 
+@pytest.mark.slow
 @needs_tensorboard
 def test_wall_times_are_those_of_the_steps(tmp_path: Path) -> None:
     """They are read ten at a time, and still each has its own."""
@@ -163,6 +164,7 @@ def test_wall_times_are_those_of_the_steps(tmp_path: Path) -> None:
     assert len(set(times)) == 10
 
 
+@pytest.mark.slow
 @needs_tensorboard
 def test_resumed_run_has_no_step_twice(tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -182,6 +184,7 @@ def test_resumed_run_has_no_step_twice(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @needs_tensorboard
 def test_a_tensorboard_that_watches_a_resume_shows_no_step_twice(tmp_path: Path) -> None:
     """Its reader, which has steps in memory that the resumed run makes again."""
@@ -198,6 +201,7 @@ def test_a_tensorboard_that_watches_a_resume_shows_no_step_twice(tmp_path: Path)
     assert [tensor.step for tensor in watching.Tensors("d_loss")] == list(range(1, 26))
 
 
+@pytest.mark.slow
 @needs_tensorboard
 @pytest.mark.parametrize("lost", [1, 5, 60])
 def test_event_that_a_crash_cut_off_is_dropped(tmp_path: Path, lost: int) -> None:
@@ -211,6 +215,7 @@ def test_event_that_a_crash_cut_off_is_dropped(tmp_path: Path, lost: int) -> Non
     assert accumulated(tmp_path).Scalars("d_loss")[-1].step == 12
 
 
+@pytest.mark.slow
 @needs_tensorboard
 @pytest.mark.parametrize("damage", ["zeros", "content"])
 def test_what_stands_after_a_damaged_event_goes(tmp_path: Path, damage: str) -> None:
@@ -224,6 +229,7 @@ def test_what_stands_after_a_damaged_event_goes(tmp_path: Path, damage: str) -> 
     assert path.read_bytes() == b"".join(records[:middle])
 
 
+@pytest.mark.slow
 @needs_tensorboard
 def test_tensorboard_from_the_resume_on(tmp_path: Path) -> None:
     fit(tmp_path, steps=10, tensorboard=False)
@@ -259,6 +265,7 @@ def test_what_is_flushed_can_be_read_while_the_run_goes_on(tmp_path: Path) -> No
     records.close()
 
 
+@pytest.mark.slow
 @needs_tensorboard
 def test_writing_loads_no_framework(tmp_path: Path) -> None:
     """tensorboard's EventFileWriter would load TensorFlow and with it Keras and JAX."""
@@ -301,6 +308,7 @@ def test_missing_tensorboard_is_one_line(
     fit(out, steps=1, tensorboard=False)
 
 
+@pytest.mark.slow
 @needs_tensorboard
 @SLOW_IN_TF_AND_JAX
 def test_every_framework_records_the_same_tags(

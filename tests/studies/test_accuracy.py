@@ -27,6 +27,7 @@ from shared.studies.accuracy_sweep import (
 )
 from tests import ROOT
 from tests.implementations.test_losses import numpy_dtype
+from tests.tiers import SLOW_IN_TF_AND_JAX
 
 DOCS = ROOT / "docs" / "losses.md"
 
@@ -62,6 +63,7 @@ def test_ours_are_within_the_bounds(implementation: Implementation, loss: str, d
         assert is_within(formula, dtype), (formula.run, measure(formula, dtype))
 
 
+@SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_batches_of_one_are_within_the_bounds(implementation: Implementation, dtype: str) -> None:
     """Kernels of a framework have another path for the numbers that fill no vector."""
@@ -192,6 +194,7 @@ def tables(implementation: Implementation) -> dict[str, accuracy.Table]:
     return accuracy.make_tables(accuracy.load_formulas(implementation.name))
 
 
+@SLOW_IN_TF_AND_JAX
 @pytest.mark.skipif(
     os.environ.get("GAN_TEST_DEVICE", "cpu") != "cpu", reason="the tables are those of a CPU"
 )

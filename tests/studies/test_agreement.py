@@ -8,8 +8,10 @@ from shared.interface import Implementation
 from shared.reference.adapter import ReferenceImplementation
 from shared.spec import Conventions
 from shared.studies.agreement import main, measure
+from tests.tiers import SLOW_IN_TF_AND_JAX
 
 
+@SLOW_IN_TF_AND_JAX
 def test_every_implementation_agrees(implementation: Implementation) -> None:
     agreement = measure(implementation, "float64")
     figures = (agreement.images, agreement.scores, agreement.gradient, agreement.state)

@@ -25,6 +25,7 @@ from tests.studies.evaluated_run import (
     write_data,
     write_run,
 )
+from tests.tiers import SLOW_IN_TF_AND_JAX
 
 
 class Stub:
@@ -114,6 +115,7 @@ def test_a_checkpoint_of_the_start_is_the_row_before_training(tmp_path: Path, da
     assert rows["before training"] == rows["after 7 steps"]
 
 
+@SLOW_IN_TF_AND_JAX
 def test_float64_checkpoints_are_generated_in_float64(
     tmp_path: Path, data: Path, implementation: Implementation, capsys: pytest.CaptureFixture
 ) -> None:
