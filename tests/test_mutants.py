@@ -110,6 +110,7 @@ def test_generic_changes_are_of_code_alone_and_parse() -> None:
         compile(change.applied_to(SOURCE), "f", "exec")
 
 
+@pytest.mark.slow
 def test_an_unknown_change_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--only", "seed_ignored", "no_such", "--generic", "0"]) == 2
     error = capsys.readouterr().err
@@ -170,6 +171,7 @@ def test_a_test_that_fails_without_a_change_is_an_error(copy: Path) -> None:
             worker.require_passing([*QUIET, "tests/test_sum.py", "tests/test_none.py"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
@@ -229,6 +231,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> type[Answering]:
 FEW = ["--group", "pytorch", "--only", "loss_sum", "beta1_0.9", "seed_ignored"]
 
 
+@pytest.mark.slow
 def test_a_survivor_is_reported_unless_it_is_explained(
     answering: type[Answering],
     capsys: pytest.CaptureFixture[str],
@@ -248,6 +251,7 @@ def test_a_survivor_is_reported_unless_it_is_explained(
     assert main(FEW) == 0
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on(answering: type[Answering], tmp_path: Path) -> None:
     file = tmp_path / "mutants.json"
     assert main([*FEW, "--json", str(file)]) == 1

@@ -53,6 +53,7 @@ def test_a_step_is_the_references_under_its_conventions(made: tuple) -> None:
     assert max(differences.values()) <= gate.ARRAY_BOUND
 
 
+@SLOW_IN_TF_AND_JAX
 def test_without_them_it_is_not(made: tuple) -> None:
     baseline, problem, _, arrays = made
     if baseline.__name__.endswith("pytorch_baseline"):

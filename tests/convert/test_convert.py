@@ -63,7 +63,7 @@ def every_way() -> list[tuple[str, str, str, str]]:
     ]
 
 
-@pytest.mark.parametrize(("system", "dtype", "source", "target"), one_in(5, every_way()))
+@pytest.mark.parametrize(("system", "dtype", "source", "target"), one_in(11, every_way()))
 def test_all_to_all(one_of_each, tmp_path, capsys, source, target, system, dtype) -> None:
     needs(source, target)
     path = one_of_each(system, dtype, source)

@@ -95,7 +95,7 @@ def truth(loss: str, x: float) -> dict:
 # Measured over the whole sweep in batches of one: at most 1.87 ULP (test_accuracy.py has the
 # rest). A formula that cancels is off by 10⁷ ULP and more.
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=SLOW_IN_TF_AND_JAX)])
-@pytest.mark.parametrize("loss", ["bce", "minimax"])
+@pytest.mark.parametrize("loss", ["bce", pytest.param("minimax", marks=SLOW_IN_TF_AND_JAX)])
 def test_hard_targets_to_two_ulp(implementation: Implementation, loss: str, dtype: str) -> None:
     for x in sweep_scores()[::5]:
         scores = np.array([x], dtype)

@@ -13,12 +13,13 @@ from shared.files.checkpoint import CheckpointError
 from shared.interface import Implementation
 from shared.spec import NETWORKS
 from tests.implementations.native_files import make_contents, narrow
+from tests.tiers import one_in
 
 JAX_ONLY = pytest.mark.parametrize("implementation", ["jax"], indirect=True)
 
 
 @JAX_ONLY
-@pytest.mark.parametrize("system", ["dcgan64", "conv28", "mlp28"])
+@pytest.mark.parametrize("system", one_in(3, ["dcgan64", "conv28", "mlp28"]))
 def test_a_folder_that_flax_saved_is_read(
     implementation: Implementation, tmp_path: Path, system: str
 ) -> None:

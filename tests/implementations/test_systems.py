@@ -33,7 +33,7 @@ from shared.studies.trajectory import (
 from tests.conftest import installed_implementations
 from tests.implementations.test_models import FORWARD, GRADIENTS, METRICS, STATE
 from tests.studies.curves import require_within
-from tests.tiers import SLOW_IN_TF_AND_JAX, quick_first
+from tests.tiers import SLOW_IN_TF_AND_JAX, one_in, quick_first
 
 PARAMETERS = {
     "dcgan64": (3_576_704, 2_765_568),
@@ -127,7 +127,7 @@ def test_full_width_has_exactly_the_parameters_of_the_source(
         assert np.array_equal(arrays[name], array.astype(arrays[name].dtype)), name
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", one_in(2, ["float64", "float32"]))
 @pytest.mark.parametrize("training", [True, False], ids=["batch statistics", "running statistics"])
 @pytest.mark.parametrize("system", SMALL)
 def test_forward(implementation: Implementation, system: str, training: bool, dtype: str) -> None:

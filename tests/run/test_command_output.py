@@ -133,6 +133,7 @@ def test_sigterm_saves_the_run(data, tmp_path):
 # --- locales ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_character_is_too_much_for_an_ascii_stream(data, tmp_path):
     out = tmp_path / "Läufe mit Leerzeichen"
     done = run(arguments(data, out, "--steps", "3"), PYTHONIOENCODING="ascii")

@@ -18,6 +18,7 @@ from tests.conftest import installed_implementations
 from tests.studies.evaluated_run import SPEC, figures, trained_arrays, write_data, write_run
 
 
+@pytest.mark.slow
 def test_a_run_of_the_training_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """With its own data, scikit-learn's digits, and its own framework."""
     name = installed_implementations()[0].name
