@@ -19,6 +19,8 @@ from tests.run.stand_in_run import (
     stop_at,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_sample_quality")
+
 
 def kept(options):
     return [int(name[5:11]) for name in names(options.out / "checkpoints")]

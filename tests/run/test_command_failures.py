@@ -23,6 +23,8 @@ from tests.run.stand_in_run import (
     names,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_sample_quality")
+
 # --- NaN and infinity ------------------------------------------------------------------------
 
 

@@ -16,6 +16,8 @@ from shared.files.checkpoint import read_checkpoint
 from tests import ROOT
 from tests.run.stand_in_run import loss_rows, names
 
+pytestmark = pytest.mark.usefixtures("quick_sample_quality")
+
 # The command with the stand-in in the place of a framework. A line for every ten steps, and a
 # pause after each step in which a test can act.
 PROGRAM = """

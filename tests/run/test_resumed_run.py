@@ -21,6 +21,8 @@ from tests.run.stand_in_run import (
     stop_at,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_sample_quality")
+
 # --- stopping --------------------------------------------------------------------------------
 
 

@@ -21,6 +21,8 @@ from shared.spec import streams
 from tests import ROOT
 from tests.run.stand_in_run import GREY, SPEC, fit, loss_rows, names
 
+pytestmark = pytest.mark.usefixtures("quick_sample_quality")
+
 # --- the folder ------------------------------------------------------------------------------
 
 
