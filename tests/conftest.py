@@ -27,6 +27,9 @@ DEVICE = os.environ.get("GAN_TEST_DEVICE", "cpu")
 if DEVICE == "cpu":
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ["JAX_PLATFORMS"] = "cpu"
+    # Compiles a step in a quarter of the time; tests/studies/test_agreement.py does without.
+    quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    os.environ.setdefault("XLA_FLAGS", quick)
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # A program that several tests, processes or copies of the code have is compiled once.
@@ -39,20 +42,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 for _variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     # Threads that spin beside each other make small tensors several times slower.
     os.environ[_variable] = "1"
-QUICK_COMPILER = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-"""Compiles a step of JAX in a quarter of the time; only `--rest` takes the compiler as it is."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that choose a tier."""
     parser.addoption("--all", action="store_true", help="run the slow tests too")
     parser.addoption("--rest", action="store_true", help="run only what is left out without --all")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Choose the compiler before a framework is imported."""
-    if DEVICE == "cpu" and not config.getoption("--rest"):
-        os.environ.setdefault("XLA_FLAGS", QUICK_COMPILER)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
