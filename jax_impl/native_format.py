@@ -21,9 +21,9 @@ from flax import nnx, traverse_util
 
 from jax_impl.layers import plain_layers
 from jax_impl.models import create_models
-from shared.convert.native_contents import NativeContents, assemble
 from shared.data.images import GIBIBYTE, MAXIMUM_BYTES
 from shared.files.checkpoint import CheckpointError, encode_description
+from shared.formats.native_contents import NativeContents, assemble
 from shared.interface import Array, Arrays
 from shared.spec import NETWORKS, SystemSpec, optimizer_name
 

@@ -194,7 +194,7 @@ def train(options: TrainingOptions) -> None:
         versions = {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
         run = open_run(options, device, versions, cluster.processes())
         state = create_train_state(
-            options.spec, options.compute, seed=options.seed, arrays=run.restored
+            options.spec, options.compute, seed=options.seed, arrays=run.initial_arrays
         )
         with run:
             if run.restored is None:

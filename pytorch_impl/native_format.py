@@ -24,14 +24,14 @@ import torch
 from torch import Tensor, nn
 
 from pytorch_impl.checkpoint import to_canonical, to_native
-from shared.convert.native_contents import (
+from shared.files.checkpoint import CheckpointError, encode_description, spec_differences
+from shared.formats.native_contents import (
     DESCRIPTION_FIELDS,
     OPTIMIZERS,
     NativeContents,
     assemble,
     require_file,
 )
-from shared.files.checkpoint import CheckpointError, encode_description, spec_differences
 from shared.interface import Array, Arrays
 from shared.spec import (
     NETWORKS,

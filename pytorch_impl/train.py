@@ -188,7 +188,7 @@ def train(options: TrainingOptions) -> None:
         versions = {"torch": torch.__version__}
         run = open_run(options, device, versions, cluster.processes())
         state = create_train_state(
-            options.spec, options.compute, seed=options.seed, arrays=run.restored
+            options.spec, options.compute, seed=options.seed, arrays=run.initial_arrays
         )
         with run:
             if run.restored is None:

@@ -15,13 +15,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from shared.convert.native_contents import (
+from shared.files.checkpoint import CheckpointError, encode_description
+from shared.formats.native_contents import (
     DESCRIPTION_FIELDS,
     NativeContents,
     assemble,
     require_file,
 )
-from shared.files.checkpoint import CheckpointError, encode_description
 from shared.interface import Array, Arrays
 from shared.spec import NETWORKS, SystemSpec
 from tf_impl.layers import plain_layers

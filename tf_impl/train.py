@@ -187,7 +187,7 @@ def train(options: TrainingOptions) -> None:
         device = select_device(options.device)
         run = open_run(options, device, versions, cluster.processes())
         state = create_train_state(
-            options.spec, options.compute, seed=options.seed, arrays=run.restored
+            options.spec, options.compute, seed=options.seed, arrays=run.initial_arrays
         )
         with run:
             if run.restored is None:

@@ -10,12 +10,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from shared.convert.conversion import describe, fitted, joined, with_choices, with_fresh
-from shared.convert.file_kinds import FILE_KINDS, FileKind, kind_of
-from shared.convert.native_contents import NativeContents
+from shared.convert.conversion import describe, fitted, with_choices, with_fresh
 from shared.convert.verification import verify
 from shared.files.atomic import staged
 from shared.files.errors import InputError
+from shared.formats.file_kinds import FILE_KINDS, FileKind, kind_of
+from shared.formats.native_contents import NativeContents
+from shared.formats.reading import joined
 from shared.run.console import command
 from shared.spec import LOSS_NAMES, NETWORKS, SYSTEMS
 from shared.spec.streams import check_seed

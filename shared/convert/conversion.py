@@ -5,56 +5,23 @@ Each returns new contents and prints a line for everything that it makes up or l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from shared.convert.file_kinds import FileKind
-from shared.convert.native_contents import (
+from shared.files.checkpoint import CheckpointError, spec_differences
+from shared.files.errors import InputError
+from shared.formats.file_kinds import FileKind
+from shared.formats.native_contents import (
     EVERYTHING,
     OPTIMIZERS,
     PROGRESS,
     NativeContents,
     check_contents,
-    infer_spec,
     part_shapes,
 )
-from shared.files.checkpoint import CheckpointError, spec_differences
-from shared.files.errors import InputError
-from shared.interface import Arrays
-from shared.spec import SYSTEMS, SystemSpec, state_shapes
-
-
-def joined(sources: Mapping[Path, NativeContents]) -> NativeContents:
-    """Return the contents of all sources as one; they must not overlap or disagree."""
-    contents = list(sources.values())
-    if len(contents) == 1:
-        return contents[0]
-    names = [name for held in contents for name in held.held]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise CheckpointError(f"more than one SRC holds {', '.join(twice)}")
-    path = Path(" and ".join(map(str, sources)))
-    arrays = {name: array for held in contents for name, array in held.arrays.items()}
-    progress = next((held.progress for held in contents if held.progress), None)
-    stored = [held.spec for held in contents if held.spec_is_stored]
-    spec = stored[0] if stored else _inferred(contents, arrays)
-    for other in stored:
-        if differences := spec_differences(other, spec):
-            raise CheckpointError(f"{path} belong to other systems: {'; '.join(differences)}")
-    whole = NativeContents(arrays, spec, progress, bool(stored))
-    check_contents(path, whole)
-    return whole
-
-
-def _inferred(sources: list[NativeContents], arrays: Arrays) -> SystemSpec:
-    def canonical(spec: SystemSpec) -> dict[str, str]:
-        return {name: name for name in state_shapes(spec)}
-
-    spec = infer_spec({name: array.shape for name, array in arrays.items()}, canonical)
-    settings = {o: getattr(held.spec, o) for held in sources for o in OPTIMIZERS if o in held.parts}
-    return spec.replace(**settings)
+from shared.spec import SYSTEMS
 
 
 def with_choices(contents: NativeContents, system: str | None, loss: str | None) -> NativeContents:

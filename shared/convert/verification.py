@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.convert.file_kinds import FileKind, kind_of
-from shared.convert.native_contents import NativeContents
 from shared.files.checkpoint import spec_differences
 from shared.files.errors import InputError
+from shared.formats.file_kinds import FileKind, kind_of
+from shared.formats.native_contents import NativeContents
 from shared.interface import Array
 from shared.spec.streams import latents, stream
 

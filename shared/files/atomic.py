@@ -43,6 +43,12 @@ def require_place(*paths: Path | None) -> None:
             tempfile.TemporaryFile(dir=path.parent).close()
 
 
+def require_empty_folder(path: Path, option: str) -> None:
+    """Raise InputError, which names the option, unless new files can have this folder alone."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{option} {path} is taken; expected an empty folder or a new one")
+
+
 @contextlib.contextmanager
 def staged(path: Path) -> Iterator[Path]:
     """Yield a path of the same name to write a file or a folder to; at the end it becomes `path`.

@@ -24,8 +24,10 @@ from shared.files.errors import InputError, printable
 from shared.run.console import run_command
 from shared.run.failures import OutOfMemoryError, is_out_of_memory
 from shared.run.folder import RunFolder
+from shared.run.initial_weights import InitialWeights
 from shared.run.options import (
     ALL_CHECKPOINTS,
+    DEFAULT_SYSTEM,
     GENERATOR_BATCHES,
     KEEP_CHECKPOINTS,
     OPTIONS,
@@ -95,10 +97,10 @@ def _read_config(path: Path, implementation: str) -> list[str]:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             raise ConfigError(f"{printable(path)}: unknown option {key!r}; {hint}")
-        if _BY_NAME[name].type is not bool:
-            # A path as the command line has it, which is in the bytes of the locale.
-            text = os.fsdecode(str(value).encode("utf-8", "surrogateescape"))
-            arguments.append(f"--{name}={text}")
+        if isinstance(value, list) and _BY_NAME[name].nargs:
+            arguments += [f"--{name}", *map(_typed, value)]
+        elif _BY_NAME[name].type is not bool:
+            arguments.append(f"--{name}={_typed(value)}")
         elif isinstance(value, bool):
             arguments.append(f"--{name}" if value else f"--no-{name}")
         else:
@@ -108,6 +110,11 @@ def _read_config(path: Path, implementation: str) -> list[str]:
     except argparse.ArgumentError as error:
         raise ConfigError(f"{printable(path)}: {error}") from error
     return arguments
+
+
+def _typed(value: object) -> str:
+    """Return a value, which may be a path, as the command line has it: in the locale's bytes."""
+    return os.fsdecode(str(value).encode("utf-8", "surrogateescape"))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -124,7 +131,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _training_options(implementation: str, given: Mapping[str, Any]) -> TrainingOptions:
     """Return the options of a parsed command line; what it leaves open (None) is filled in."""
-    system = SYSTEMS[given["system"]]
+    initial, known = _starting_point(implementation, given)
+    given = {**given, **{n: v for n, v in known.items() if n in given and given[n] is None}}
+    system = SYSTEMS[given["system"] or DEFAULT_SYSTEM]
     quick = QUICK_RUNS[system.architecture]
     sizes = system if given["full"] else quick
     values = {
@@ -145,29 +154,52 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
         **{name: values[name] for name in ("loss", "width", "batch_size")},
         discriminator_steps=values["d_steps"],
         generator_batch=GENERATOR_BATCHES[values["generator_batch"]],
+        **{size: known[size] for size in ("latent_dim", "channels") if size in known},
     )
+    if initial:
+        initial.require_fit(spec)
     # Unscaled, a generator of width 16 needs 600 steps before it can paint a black background, and
     # its discriminator has won by then.
     adams = {name: adam for name, adam in vars(system).items() if name.endswith("_optimizer")}
     rates = {n: rate or a.learning_rate * system.width / spec.width for n, a in adams.items()}
     spec = spec.replace(**{n: replace(a, learning_rate=rates[n]) for n, a in adams.items()})
-    values["out"] = _run_folder(implementation, given)
+    values |= {"system": spec.name, "out": _run_folder(implementation, given)}
     # Where no config.toml says what the resumed run was to keep, nothing of it is deleted.
     values.setdefault("keep_checkpoints", ALL_CHECKPOINTS if given["resume"] else KEEP_CHECKPOINTS)
     config = {
-        name: os.path.abspath(value) if option.type is Path else value
+        name: _absolute(value) if option.type is Path else value
         for name, option in _BY_NAME.items()
         if name not in _NOT_IN_CONFIG and (value := values.get(name.replace("-", "_"))) is not None
     }
-    values |= {"implementation": implementation, "spec": spec, "config": config}
+    values |= {"implementation": implementation, "spec": spec, "config": config, "initial": initial}
     values.setdefault("data", None)
     return TrainingOptions(**{f.name: values[f.name] for f in fields(TrainingOptions)})
 
 
+def _starting_point(
+    implementation: str, given: Mapping[str, Any]
+) -> tuple[InitialWeights | None, dict[str, Any]]:
+    """Return the weights of --init-from and the options that they determine.
+
+    A resumed run that has a checkpoint needs no files, which may be gone.
+    """
+    if not given["init_from"]:
+        return None, {}
+    folder = RunFolder(_run_folder(implementation, given))
+    if given["resume"] and folder.latest_checkpoint():
+        return None, folder.recorded_spec()
+    initial = InitialWeights.read(given["init_from"])
+    return initial, initial.options(given["system"])
+
+
+def _absolute(value: Path | Sequence[Path]) -> str | list[str]:
+    return os.path.abspath(value) if isinstance(value, Path) else [*map(os.path.abspath, value)]
+
+
 def _run_folder(implementation: str, given: Mapping[str, Any]) -> Path:
     """Return --out, or the default that --system and --loss lead to."""
-    loss = given["loss"] or SYSTEMS[given["system"]].loss
-    name = f"{implementation}-{given['system']}-{loss}"
+    system = given["system"] or DEFAULT_SYSTEM
+    name = f"{implementation}-{system}-{given['loss'] or SYSTEMS[system].loss}"
     return given["out"] or _default_out(Path("runs") / name, given["resume"])
 
 

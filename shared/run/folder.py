@@ -71,7 +71,7 @@ class RunFolder:
         """The last grid of samples that is there and not from after so many steps."""
         return next(iter(_newest_first(self.samples, completed)), None)
 
-    def latest_checkpoint(self, completed: int) -> Path | None:
+    def latest_checkpoint(self, completed: float = math.inf) -> Path | None:
         """The last checkpoint that is there and not from after so many steps."""
         return next(iter(_newest_first(self.checkpoints, completed)), None)
 
@@ -162,10 +162,15 @@ class RunFolder:
 
     def sessions(self) -> list[dict[str, Any]]:
         """Return the entries of every session in run.json; ValueError where it is damaged."""
-        if not self.description.exists():
-            return []
+        return self._described("sessions") if self.description.exists() else []
+
+    def recorded_spec(self) -> dict[str, Any]:
+        """Return the fields of the run's spec; ValueError where run.json is damaged."""
+        return self._described("spec")
+
+    def _described(self, field: str) -> Any:
         try:
-            return json.loads(self.description.read_text(encoding="utf-8"))["sessions"]
+            return json.loads(self.description.read_text(encoding="utf-8"))[field]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.description} is damaged ({error}); move it away to go on without it"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from shared.run.console import text_table
+from shared.run.initial_weights import InitialWeights
 from shared.spec import LOSS_NAMES, SYSTEMS, GeneratorBatch, SystemSpec
 from shared.spec.compute import BATCH_NORMS, BatchNormKind, Compute, check_replicas
 from shared.spec.streams import check_seed
@@ -22,6 +23,7 @@ from shared.spec.streams import check_seed
 GENERATOR_BATCHES = {name.replace("_", "-"): name for name in get_args(GeneratorBatch)}
 WAIT_LIMIT = 300.0  # seconds: more than any first step of a compiler takes here
 
+DEFAULT_SYSTEM = "dcgan64"
 ALL_CHECKPOINTS = 0
 """As a number of checkpoints to keep."""
 KEEP_CHECKPOINTS = 3  # one to go on from, and two should that one be damaged or too late
@@ -52,6 +54,7 @@ class TrainingOptions:
     `data` is a path, or None for scikit-learn's digits. `out` is the folder of the run;
     `checkpoint_every` and `sample_every` count steps; `tensorboard` adds an event file to the
     folder. `devices`, `batch_norm`: see `shared.spec.compute`; `wait_limit` is in seconds.
+    `initial` is what --init-from stands for.
     `keep_checkpoints` is how many of the newest stay, ALL_CHECKPOINTS for all; `config` is what
     the folder's config.toml holds, empty for no such file. Raises ValueError for a number out of
     range.
@@ -74,6 +77,7 @@ class TrainingOptions:
     wait_limit: float = WAIT_LIMIT
     keep_checkpoints: int = KEEP_CHECKPOINTS
     config: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    initial: InitialWeights | None = None
 
     def __post_init__(self) -> None:
         check_replicas(self.spec, self.devices, self.batch_norm)
@@ -115,6 +119,7 @@ class Option(NamedTuple):
     metavar: str | None = None
     default: Any = None
     choices: tuple[str, ...] | None = None
+    nargs: str | None = None
 
 
 def _checkpoints_to_keep(text: str) -> int:
@@ -134,9 +139,10 @@ _OWN_SIZES = ", ".join(
 )
 OPTIONS: dict[str, dict[Option, str]] = {
     "what to train": {
-        Option("system", default="dcgan64", choices=tuple(SYSTEMS)): "dcgan64: convolutional, "
+        Option("system", choices=tuple(SYSTEMS)): "dcgan64: convolutional, "
         "64x64 in colour; dcgan64-lsgan: the same with a dense last layer and loss lsgan; conv28: "
-        "convolutional, 28x28 grey; mlp28: dense layers only, 28x28 grey (default: %(default)s)",
+        "convolutional, 28x28 grey; mlp28: dense layers only, 28x28 grey (default: "
+        f"{DEFAULT_SYSTEM}, or that of --init-from)",
         Option("loss", choices=LOSS_NAMES): "adversarial loss (default: the system's own)",
         Option("data", Path, "PATH"): "folder of images, IDX file as MNIST's (raw or .gz), or .npz "
         "(default: scikit-learn's digits)",
@@ -144,6 +150,9 @@ OPTIONS: dict[str, dict[Option, str]] = {
         f"multiples {_BY_SYSTEM}",
         Option("batch-size", int, "B"): f"images per update, at least 2 {_BY_SYSTEM}",
         Option("full", bool): f"default to the system's own width and batch size ({_OWN_SIZES})",
+        Option("init-from", Path, "FILE", nargs="+"): "start from the weights in a file, or in one "
+        "of each network: whatever `python -m shared.convert` reads. Both Adams start at zero; "
+        "what no file holds comes from the seed, and --width from the files",
         Option("steps", int, "N"): "training steps in all, those before a --resume included "
         f"{_BY_SYSTEM}",
         Option("learning-rate", float, "LR"): "of both networks (default: the system's own times "

@@ -35,10 +35,14 @@ def image_grid(images: Array, image_range: tuple[float, float], columns: int = 8
         )
     if columns < 1:
         raise ValueError(f"a grid needs at least one column, received {columns}")
-    columns = min(columns, len(images))
-    missing = -len(images) % columns
-    frame = ((0, missing), (GUTTER, 0), (GUTTER, 0), (0, 0))
-    cells = np.pad(to_pixels(images, image_range), frame, constant_values=255)
+    return tiles(to_pixels(images, image_range), columns)
+
+
+def tiles(pixels: Array, columns: int = 8) -> Array:
+    """Lay uint8 images out as `image_grid` does."""
+    columns = min(columns, len(pixels))
+    frame = ((0, -len(pixels) % columns), (GUTTER, 0), (GUTTER, 0), (0, 0))
+    cells = np.pad(pixels, frame, constant_values=255)
     _, height, width, channels = cells.shape
     rows = cells.reshape(-1, columns, height, width, channels).swapaxes(1, 2)
     grid = rows.reshape(-1, columns * width, channels)
@@ -51,6 +55,13 @@ def save_png(path: str | os.PathLike[str], pixels: Array) -> None:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     write_file_atomically(Path(path), buffer.getvalue())
+
+
+def save_images(folder: Path, pixels: Array) -> None:
+    """Write uint8 images [n, height, width, channels] as PNG files, numbered from 0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(pixels):
+        save_png(folder / f"sample_{i:06d}.png", image)
 
 
 def plot_losses(losses_csv: str | os.PathLike[str], png: str | os.PathLike[str]) -> None:

@@ -107,7 +107,8 @@ class TrainingRun:
 
     Of several processes only the first prints, writes and takes Ctrl-C; in the others what would
     do so does nothing. The folder is expected under the same path on every host. `restored`: the
-    arrays to import when resuming, or None. `start`: the steps completed before.
+    arrays to import when resuming, or None; `initial_arrays`: the same, or those of --init-from.
+    `start`: the steps completed before.
 
     Raises ValueError for a folder that is taken or holds nothing to resume, CheckpointError for a
     checkpoint of other options, DataError for the data, MissingFrameworkError for a tensorboard
@@ -150,18 +151,21 @@ class TrainingRun:
 
     def _read_inputs(self) -> list[str]:
         """Read the last checkpoint, when resuming, and the data; return what is to be noted."""
-        options = self.options
+        options, spec = self.options, self.options.spec
         checkpoint, notes = None, list[str]()
         if options.resume:
             checkpoint, notes = self._folder.read_last_checkpoint(options)
             if changes := self._folder.changes(options.config):
                 notes.append(f"changed by the command line: {', '.join(changes)}")
-        self._dataset = load_dataset(options.data, options.spec)
+        self._dataset = load_dataset(options.data, spec)
         if checkpoint and checkpoint.progress.get("dataset") != self._dataset.description:
             notes.append(f"note: it was trained on {checkpoint.progress.get('dataset')}")
-        self.restored = checkpoint.arrays if checkpoint else None
+        self.restored = self.initial_arrays = checkpoint.arrays if checkpoint else None
+        if options.initial and not checkpoint:
+            notes += options.initial.notes()
+            self.initial_arrays = options.initial.arrays(spec, options.seed, options.dtype)
         self.start: int = checkpoint.progress["step"] if checkpoint else 0
-        self._batches = Batches(self._dataset.images, options.spec, options.seed, options.dtype)
+        self._batches = Batches(self._dataset.images, spec, options.seed, options.dtype)
         return notes
 
     @property
@@ -230,8 +234,9 @@ class TrainingRun:
 
     def _session(self) -> dict[str, Any]:
         """Return the entry of this session in run.json, as JSON data."""
-        options = dataclasses.asdict(self.options)
-        del options["spec"], options["config"]  # one is beside the sessions, the other has a file
+        options = dataclasses.asdict(dataclasses.replace(self.options, initial=None))
+        # One is beside the sessions, the others have files.
+        del options["spec"], options["config"], options["initial"]
         data, out = self.options.data, self.options.out
         return {
             "start": self.start,

@@ -9,35 +9,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from shared.data.dataset import ImageDataset, load_dataset, to_pixels
-from shared.files.atomic import require_place, write_file_atomically
-from shared.files.checkpoint import Checkpoint, read_checkpoint
-from shared.interface import (
-    IMPLEMENTATIONS,
-    Array,
-    Implementation,
-    MissingFrameworkError,
-    State,
-    load_implementation,
-)
+from shared.data.dataset import ImageDataset, load_dataset
+from shared.files.atomic import require_empty_folder, require_place, write_file_atomically
+from shared.files.checkpoint import Checkpoint
+from shared.interface import Array, Implementation
 from shared.quality.fidelity import Fidelity, fidelity, require_fidelity
 from shared.quality.metrics import FlatImagesError, pyramid_sizes, sliced_wasserstein_distance
 from shared.run.console import command, text_table
-from shared.run.folder import RunFolder, numbered
-from shared.run.pictures import save_png
-from shared.spec import SystemSpec
-from shared.spec.streams import check_seed, latents, stream
+from shared.run.folder import RunFolder
+from shared.run.generator import Generator, choose_implementation, open_checkpoint
+from shared.run.pictures import save_images
+from shared.spec.streams import check_seed, stream
 
-BATCH_SIZE = 64
 DEFAULT_SAMPLES = 1024
 PIXEL_RANGE = (0.0, 255.0)
 FLOOR = "real against real"
@@ -47,26 +36,6 @@ Pairs = dict[str, tuple[Array, Array]]
 
 The last is FLOOR, two sets of real images that share none.
 """
-
-
-def open_checkpoint(folder: Path, step: int | None = None) -> Checkpoint:
-    """Read a run's last checkpoint, or that after `step` steps.
-
-    Raises ValueError where there is none, CheckpointError for one that cannot be read.
-    """
-    run = RunFolder(folder)
-    found = numbered(run.checkpoints)
-    if not found:
-        raise ValueError(
-            f"{folder} is no run with a checkpoint: {run.checkpoints} holds none; expected the "
-            "folder that was --out in training"
-        )
-    if step is None:
-        step = max(found)
-    if step not in found:
-        names = ", ".join(map(str, [*found][-8:]))
-        raise ValueError(f"--step {step}: {folder} has no such checkpoint; expected one of {names}")
-    return read_checkpoint(found[step])
 
 
 def recorded_data(folder: Path, step: int) -> Path | None:
@@ -93,46 +62,6 @@ def recorded_data(folder: Path, step: int) -> Path | None:
     return path
 
 
-def choose_implementation(name: str, writer: object) -> Implementation:
-    """Load an implementation by name; "auto" is the checkpoint's writer, else any installed one."""
-    if name != "auto":
-        return load_implementation(name)
-    missing = []
-    # A file may be a third party's: only the three known names are imported, not any module.
-    for known in sorted(IMPLEMENTATIONS, key=lambda known: known != writer):
-        try:
-            return load_implementation(known)
-        except MissingFrameworkError as error:
-            missing.append(str(error))
-    raise MissingFrameworkError(f"no framework can generate images: {'; '.join(missing)}")
-
-
-def generate_pixels(
-    implementation: Implementation,
-    state: State,
-    spec: SystemSpec,
-    count: int,
-    seed: int,
-    dtype: str,
-) -> Array:
-    """Return generated images as they would be saved, uint8 [count, height, width, channels].
-
-    In inference mode, 64 at a time; image i depends on the seed and i alone. Raises ValueError if
-    one is not finite, which `to_pixels` would make black.
-    """
-    batches = []
-    for batch in range(math.ceil(count / BATCH_SIZE)):
-        drawn = latents(spec, seed, batch, BATCH_SIZE, purpose="evaluation").astype(dtype)
-        images = implementation.generate(state, drawn)
-        if not np.isfinite(images).all():
-            raise ValueError(
-                "the generator makes NaN or infinity; expected finite images: the run diverged, "
-                "take an earlier checkpoint with --step"
-            )
-        batches.append(to_pixels(images, spec.image_range))
-    return np.concatenate(batches)[:count]
-
-
 def collect(
     implementation: Implementation,
     checkpoint: Checkpoint,
@@ -151,9 +80,10 @@ def collect(
     real, half = dataset.images[order[:count]], min(count, available // 2)
     spec, progress, dtype = checkpoint.spec, checkpoint.progress, _dtype(checkpoint)
     state = implementation.create(spec, seed=progress["seed"], dtype=dtype)
-    before = generate_pixels(implementation, state, spec, count, seed, dtype)
+    generator = Generator(implementation, state, spec, dtype)
+    before = generator.sample(count, seed)
     implementation.import_state(state, checkpoint.arrays)
-    after = generate_pixels(implementation, state, spec, count, seed, dtype)
+    after = generator.sample(count, seed)
     return {
         "before training": (real, before),
         f"after {progress['step']} steps": (real, after),
@@ -164,13 +94,6 @@ def collect(
 def _dtype(checkpoint: Checkpoint) -> str:
     """Return the floats' one dtype, float32 or float64."""
     return next(str(a.dtype) for a in checkpoint.arrays.values() if a.dtype.kind == "f")
-
-
-def save_images(folder: Path, pixels: Array) -> None:
-    """Write uint8 images [n, height, width, channels] as PNG files, numbered from 0."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(pixels):
-        save_png(folder / f"sample_{i:06d}.png", image)
 
 
 def measure(pairs: Pairs, seed: int) -> dict[str, dict[str, Any]]:
@@ -261,9 +184,8 @@ def _check_options(options: argparse.Namespace) -> None:
     if options.feature_weights and not options.fid:
         raise ValueError("--feature-weights is received without --fid; expected both or neither")
     require_place(options.json)
-    folder = options.save_samples
-    if folder and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"--save-samples {folder} is taken; expected an empty folder or a new one")
+    if options.save_samples:
+        require_empty_folder(options.save_samples, "--save-samples")
 
 
 def _run(options: argparse.Namespace) -> None:

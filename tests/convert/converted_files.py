@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from shared.convert import __main__ as convert
-from shared.convert.file_kinds import FILE_KINDS, kind_of
 from shared.files.checkpoint import write_checkpoint
 from shared.fixtures.make_network import representative_state
+from shared.formats.file_kinds import FILE_KINDS, kind_of
 from shared.interface import MissingFrameworkError
 from shared.spec import NETWORKS, SYSTEMS
 

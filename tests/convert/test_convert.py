@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.convert.file_kinds import FILE_KINDS, kind_of
-from shared.convert.native_contents import OPTIMIZERS
 from shared.files.checkpoint import read_checkpoint
+from shared.formats.file_kinds import FILE_KINDS, kind_of
+from shared.formats.native_contents import OPTIMIZERS
 from shared.spec import NETWORKS, SYSTEMS
 from tests.convert.converted_files import (
     COLOUR,

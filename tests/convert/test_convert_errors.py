@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.convert import file_kinds
 from shared.convert.verification import NETWORK_BOUND, VerificationError, require_same_outputs
+from shared.formats import file_kinds
 from shared.interface import MissingFrameworkError
 from shared.spec import NETWORKS, Pixels, SystemSpec
 from tests.convert.converted_files import COLOUR, checkpoint, needs, run, weights
@@ -31,7 +31,7 @@ from tests.convert.converted_files import COLOUR, checkpoint, needs, run, weight
         (["SRC", "b.pth", "--fresh-optimizers"], "SRC has its own generator_optimizer"),
         (["SRC", "b.pth", "--seed", "1"], "SRC has its own progress; leave it out"),
         (["SRC", "b.pth", "--seed", "-1"], "--seed must be between 0 and"),
-        (["SRC", "SRC2", "b.pth"], "more than one SRC holds discriminator, discriminator_opt"),
+        (["SRC", "SRC2", "b.pth"], "more than one file holds discriminator, discriminator_opt"),
         (["SRC", "b.pth", "--loss", "lsgan"], "SRC stores another spec than --system and --loss"),
         (["SRC", "b.pth", "--system", "dcgan64-lsgan"], "discriminator_head: conv in the check"),
         (["SRC", "b.safetensors", "--only", "generator"], "needs discriminator, generator_opt"),
@@ -181,7 +181,7 @@ def test_a_mistake_that_reading_undoes_is_caught(
 
 @pytest.mark.parametrize("name", ["generator/batch_norm_2/mean", "discriminator_optimizer/step"])
 def test_a_bit_that_changes_is_caught(tmp_path, capsys, monkeypatch, name) -> None:
-    import shared.convert.canonical_format as own
+    import shared.formats.canonical_format as own
 
     write = own.write_checkpoint
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.convert.file_kinds import FILE_KINDS
-from shared.convert.native_contents import NativeContents
 from shared.files.checkpoint import CheckpointError
 from shared.fixtures.make_network import representative_state
+from shared.formats.file_kinds import FILE_KINDS
+from shared.formats.native_contents import NativeContents
 from tests.files.refusal import SPEC, damaged, refused
 
 

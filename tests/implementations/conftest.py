@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.convert.file_kinds import FileKind, kind_of
+from shared.formats.file_kinds import FileKind, kind_of
 from shared.interface import Implementation
 from tests.implementations.native_files import NAMES
 

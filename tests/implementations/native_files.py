@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.convert.native_contents import NativeContents, part_shapes, parts_of
 from shared.fixtures.make_network import representative_state
+from shared.formats.native_contents import NativeContents, part_shapes, parts_of
 from shared.spec import SYSTEMS, SystemSpec
 
 WIDTH = 2

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.convert.file_kinds import FileKind
-from shared.convert.native_contents import closest_network, infer_spec, part_shapes
 from shared.convert.verification import verification_inputs
 from shared.files.atomic import staged
 from shared.files.checkpoint import CheckpointError
+from shared.formats.file_kinds import FileKind
+from shared.formats.native_contents import closest_network, infer_spec, part_shapes
 from shared.interface import Implementation
 from shared.spec import NETWORKS, SYSTEMS, NetworkName
 from tests.implementations.native_files import WIDTH, make_contents, narrow, require_same

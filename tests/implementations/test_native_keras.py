@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.convert.file_kinds import FILE_KINDS, FileKind
 from shared.files.checkpoint import CheckpointError
+from shared.formats.file_kinds import FILE_KINDS, FileKind
 from shared.interface import Implementation
 from shared.spec import NETWORKS
 from tests.implementations.native_files import make_contents, narrow, require_same

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.convert.file_kinds import FILE_KINDS
-from shared.convert.native_contents import NativeContents
 from shared.convert.verification import verification_inputs
 from shared.files.checkpoint import CheckpointError
+from shared.formats.file_kinds import FILE_KINDS
+from shared.formats.native_contents import NativeContents
 from shared.spec import NETWORKS, SystemSpec
 from tests.implementations.native_files import PROGRESS, WIDTH, make_contents, narrow, require_same
 from tests.implementations.third_party_networks import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from shared.convert.native_contents import NativeContents
 from shared.convert.verification import verification_inputs
+from shared.formats.native_contents import NativeContents
 from shared.reference.network import forward
 from shared.spec import NETWORKS, Conventions
 

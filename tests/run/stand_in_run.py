@@ -82,7 +82,7 @@ class FakeState:
 def fit(options, during=lambda step, metrics: metrics):
     """The loop of an implementation; `during` may meddle with a step."""
     run = open_run(options, device="cpu", versions={"fake": "1.0"})
-    state = FakeState(options, run.restored)
+    state = FakeState(options, run.initial_arrays)
     seen = []
     with run:
         if run.restored is None:

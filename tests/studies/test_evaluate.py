@@ -12,6 +12,7 @@ from PIL import Image
 
 from shared.interface import Implementation
 from shared.quality.metrics import sliced_wasserstein_distance
+from shared.run.generator import Generator
 from shared.spec import SYSTEMS, SystemSpec
 from shared.spec.streams import initial_state, latents
 from shared.studies import evaluate
@@ -184,7 +185,7 @@ def test_latents_are_none_that_training_has_used() -> None:
         drawn.append(batch)
         return np.zeros((len(batch), *SPEC.image_shape))
 
-    evaluate.generate_pixels(Stub(make), {"is": "after"}, SPEC, 64, SEED, "float64")
+    Generator(Stub(make), {"is": "after"}, SPEC, "float64").sample(64, SEED)
     for purpose in ("latents", "sample_grid"):
         used = latents(SPEC, SEED, 0, 64, purpose=purpose)
         assert not np.isin(drawn[0], used).any()
@@ -196,7 +197,7 @@ def test_more_than_one_batch_has_no_image_twice() -> None:
     def make(state: str, drawn: np.ndarray) -> np.ndarray:
         return np.broadcast_to(np.tanh(drawn[:, :1, None, None]), (len(drawn), 64, 64, 3))
 
-    pixels = evaluate.generate_pixels(Stub(make), {"is": "after"}, spec, 150, 0, "float32")
+    pixels = Generator(Stub(make), {"is": "after"}, spec, "float32").sample(150)
     assert pixels.shape == (150, 64, 64, 3)
     # 150 normal numbers in 256 levels: some fall together, whole batches would not.
     assert len(np.unique(pixels[:, 0, 0, 0])) > 75

@@ -12,6 +12,7 @@ import pytest
 
 from shared.files.checkpoint import write_checkpoint
 from shared.interface import MissingFrameworkError
+from shared.run import generator
 from shared.run.folder import RunFolder
 from shared.studies import evaluate
 from tests.conftest import installed_implementations
@@ -72,17 +73,17 @@ def test_auto_prefers_the_writer_and_takes_any_other(monkeypatch: pytest.MonkeyP
             raise MissingFrameworkError(f"{name} is not installed")
         return name
 
-    monkeypatch.setattr(evaluate, "load_implementation", load)
-    assert evaluate.choose_implementation("auto", "jax") == "jax"
-    assert evaluate.choose_implementation("auto", "tf") == "pytorch"
-    assert evaluate.choose_implementation("jax", "pytorch") == "jax"
+    monkeypatch.setattr(generator, "load_implementation", load)
+    assert generator.choose_implementation("auto", "jax") == "jax"
+    assert generator.choose_implementation("auto", "tf") == "pytorch"
+    assert generator.choose_implementation("jax", "pytorch") == "jax"
     asked.clear()
     # What an untrusted file says is never imported.
-    assert evaluate.choose_implementation("auto", "antigravity") == "pytorch"
+    assert generator.choose_implementation("auto", "antigravity") == "pytorch"
     assert asked == ["pytorch"]
     absent |= {"pytorch", "jax"}
     with pytest.raises(MissingFrameworkError, match="tf is not installed; pytorch is not"):
-        evaluate.choose_implementation("auto", "tf")
+        generator.choose_implementation("auto", "tf")
 
 
 def test_a_run_whose_training_diverged(tmp_path: Path, data: Path) -> None:

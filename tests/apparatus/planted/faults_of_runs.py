@@ -36,7 +36,7 @@ RUNS: tuple[Fault, ...] = (
     Fault(
         "restored_state_ignored",
         {},
-        everywhere(Edit("train.py", "arrays=run.restored", "arrays=None")),
+        everywhere(Edit("train.py", "arrays=run.initial_arrays", "arrays=None")),
     ),
     Fault(
         "inputs_of_the_next_step",

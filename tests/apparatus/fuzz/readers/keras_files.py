@@ -11,8 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from shared.convert.native_contents import NativeContents, part_shapes
 from shared.files.checkpoint import CheckpointError
+from shared.formats.native_contents import NativeContents, part_shapes
 from shared.spec import NETWORKS
 from tests.apparatus.fuzz.json_mutators import mutated_document
 from tests.apparatus.fuzz.places import Files

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from shared.convert.native_contents import NativeContents, part_shapes
 from shared.files.checkpoint import CheckpointError
+from shared.formats.native_contents import NativeContents, part_shapes
 from tests.apparatus.fuzz.json_mutators import mutated_document
 from tests.apparatus.fuzz.mutators import mutated
 from tests.apparatus.fuzz.places import Files, case_of, path_in

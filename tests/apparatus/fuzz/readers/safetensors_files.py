@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from shared.convert.canonical_format import read_native
 from shared.files.checkpoint import CheckpointError, write_checkpoint
 from shared.files.recording import read_recording
 from shared.fixtures.load import (
@@ -24,6 +23,7 @@ from shared.fixtures.load import (
     load_network_fixture,
 )
 from shared.fixtures.make_network import representative_state
+from shared.formats.canonical_format import read_native
 from shared.record import Recorder, RecordingError
 from shared.spec import SYSTEMS, state_shapes
 from tests.apparatus.fuzz.json_mutators import mutated_document

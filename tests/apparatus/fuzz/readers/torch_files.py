@@ -11,9 +11,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from shared.convert.native_contents import NativeContents, part_shapes
 from shared.files.checkpoint import CheckpointError
 from shared.fixtures.make_network import representative_state
+from shared.formats.native_contents import NativeContents, part_shapes
 from shared.spec import SYSTEMS
 from tests.apparatus.fuzz import pickles
 from tests.apparatus.fuzz.archives import zip_of, zip_of_zeros, zip_that_lies

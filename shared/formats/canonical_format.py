@@ -10,8 +10,8 @@ import os
 
 import numpy as np
 
-from shared.convert.native_contents import NativeContents
 from shared.files.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from shared.formats.native_contents import NativeContents
 from shared.interface import Array, Arrays
 from shared.reference.network import forward
 from shared.spec import Conventions

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.convert import canonical_format
-from shared.convert.native_contents import EVERYTHING, NativeContents, check_contents
 from shared.files.atomic import staged
 from shared.files.errors import InputError
+from shared.formats import canonical_format
+from shared.formats.native_contents import EVERYTHING, NativeContents, check_contents
 from shared.interface import Array, Arrays, MissingFrameworkError, load_implementation
 from shared.spec import NETWORKS
 

@@ -1,0 +1,69 @@
+"""--init-from: a run that starts from the networks in files, of any kind that the project reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.files.checkpoint import check_shapes
+from shared.formats.native_contents import NativeContents, part_shapes
+from shared.formats.reading import read_files
+from shared.interface import Arrays
+from shared.spec import NETWORKS, SystemSpec
+from shared.spec.streams import initial_state
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """What files hold of a state, to start a run with."""
+
+    paths: tuple[Path, ...]
+    contents: NativeContents
+
+    @classmethod
+    def read(cls, paths: Sequence[Path]) -> InitialWeights:
+        """Read one file or several; raises CheckpointError for what cannot be read or joined."""
+        return cls(tuple(paths), read_files(paths))
+
+    def options(self, system: str | None) -> dict[str, Any]:
+        """Return the options, and the latent_dim and channels, that the files determine.
+
+        `system` is --system: the loss of a file is of no account to another system.
+        """
+        spec = self.contents.spec
+        sizes = {name: getattr(spec, name) for name in ("width", "latent_dim", "channels")}
+        loss = {"loss": spec.loss} if system in (None, spec.name) else {}
+        return {"system": spec.name, **sizes, **loss}
+
+    def require_fit(self, spec: SystemSpec) -> None:
+        """Raise CheckpointError, which names them, for arrays that are not the spec's."""
+        what = f"--init-from for {spec.name} of width {spec.width}"
+        expected = part_shapes(spec, self.contents.networks)
+        check_shapes(self.paths[0], self._weights(), expected, what)
+
+    def arrays(self, spec: SystemSpec, seed: int, dtype: str) -> Arrays:
+        """Return a whole state: the files' weights, and the rest as `seed` starts it."""
+        state = initial_state(spec, seed) | self._weights()
+        return {
+            name: array.astype(dtype) if array.dtype.kind == "f" else np.array(array)
+            for name, array in state.items()
+        }
+
+    def notes(self) -> list[str]:
+        """Return what the run starts from, and what it does not, one line each."""
+        held = self.contents
+        where = " and ".join(map(str, self.paths))
+        others = [name for name in held.held if name not in held.networks]
+        fresh = [name for name in NETWORKS if name not in held.networks]
+        notes = [f"starting from {where}: {' and '.join(held.networks)}, Adam at zero"]
+        notes += [f"left behind: {', '.join(others)} of {where}"] if others else []
+        notes += [f"left behind: {note}" for note in held.notes]
+        return notes + [f"from the seed: {name}" for name in fresh]
+
+    def _weights(self) -> Arrays:
+        arrays = self.contents.arrays.items()
+        return {name: array for name, array in arrays if name.split("/")[0] in NETWORKS}

@@ -1,0 +1,83 @@
+"""Images of a trained generator: `python -m shared.sample RUN_OR_FILE`, or in Python
+
+    from shared.sample import load_generator
+    generator = load_generator("runs/pytorch-dcgan64-bce")
+    images = generator.sample(16, seed=1)    # uint8 [16, height, width, channels]
+
+RUN_OR_FILE is the folder of a run, or a file of any kind that `python -m shared.convert` reads.
+Image i depends on the seed and on i alone; frameworks differ by the rounding of float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from shared.files.atomic import require_empty_folder
+from shared.run.console import command
+from shared.run.generator import load_generator
+from shared.run.pictures import save_images, save_png, tiles
+from shared.spec.streams import check_seed
+
+__all__ = ["load_generator"]
+
+MAXIMUM_COUNT = 1_000_000
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", type=Path, metavar="RUN_OR_FILE", help="folder of a run, or a file of networks")
+    add("--count", type=int, default=64, metavar="N", help="images (default: %(default)s)")
+    add("--grid", action="store_true", help="all in one picture, in rows of 8")
+    interpolate = "N steps on the way from image number A of the seed to number B"
+    add("--interpolate", type=int, nargs=2, metavar=("A", "B"), help=interpolate)
+    add("--seed", type=int, default=0, metavar="S", help="of the latents (default: %(default)s)")
+    out = "folder for the PNG files (default: %(default)s)"
+    add("--out", type=Path, default=Path("samples"), metavar="DIR", help=out)
+    framework = "pytorch, tf, jax, reference (default: the one that wrote it, else any installed)"
+    add("--framework", default="auto", metavar="NAME", help=framework)
+    add("--step", type=int, metavar="K", help="of a run: after K steps (default: the last)")
+    add("--debug", action="store_true", help="add the traceback to an error")
+
+
+def _run(options: argparse.Namespace) -> None:
+    ends = options.interpolate
+    least = 2 if ends else 1
+    if not least <= options.count <= MAXIMUM_COUNT:
+        raise ValueError(
+            f"--count must be from {least} to {MAXIMUM_COUNT:,}, received {options.count}"
+        )
+    if ends and not all(0 <= number < MAXIMUM_COUNT for number in ends):
+        raise ValueError(f"--interpolate takes two numbers of images from 0, received {ends}")
+    check_seed(options.seed, "--seed")
+    require_empty_folder(options.out, "--out")
+    generator = load_generator(options.source, options.framework, options.step)
+    spec = generator.spec
+    print(f"generator  {spec.name}, width {spec.width}, from {options.source}")
+    print(f"images     by {generator.implementation.name}, {generator.dtype}, seed {options.seed}")
+    if ends:
+        drawn = generator.latents(max(ends) + 1, options.seed)
+        first, last = drawn[ends]
+        images = generator.images(generator.interpolated(first, last, options.count))
+    else:
+        images = generator.sample(options.count, options.seed)
+    if options.grid:
+        options.out.mkdir(parents=True, exist_ok=True)
+        save_png(options.out / "grid.png", tiles(images))
+    else:
+        save_images(options.out, images)
+    where = options.out / "grid.png" if options.grid else f"{options.out}/sample_*.png"
+    size = f"{spec.image_size}x{spec.image_size}"
+    print(f"wrote      {where}: {options.count} images of {size} pixels")
+
+
+main = command(
+    "python -m shared.sample",
+    __doc__,
+    _add_options,
+    _run,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+)
+
+if __name__ == "__main__":
+    raise SystemExit(main())
