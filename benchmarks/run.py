@@ -24,6 +24,7 @@ from benchmarks.plan.options import parse
 from benchmarks.show import tables
 from benchmarks.worker import launcher
 from shared.files.atomic import require_place
+from shared.files.errors import InputError
 from shared.run.console import StoppedEarly, print_error, run_command, set_handlers
 
 EXIT_FAILED_ROW = 1
@@ -43,6 +44,8 @@ def _run(arguments: Sequence[str]) -> int:
     plan = parse(arguments)
     require_place(Path(plan.json) if plan.json else None)
     if plan.report is not None:
+        if Path(plan.report).is_file():
+            raise InputError(f"--report {plan.report} is a file; expected a folder or a new name")
         Path(plan.report).mkdir(parents=True, exist_ok=True)
     console = tables.make_console()
     document = assembly.header(plan, shlex.join(["python", "benchmarks/run.py", *arguments]))

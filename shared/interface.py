@@ -7,9 +7,11 @@ called `implementation` that has these methods; a third party's counts as much a
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,11 +22,11 @@ from shared.spec import AdamSpec, NetworkName, SystemSpec
 
 IMPLEMENTATIONS = ("pytorch", "tf", "jax")
 
-# Implementation → (module, the package it needs, the extra that installs it)
-_KNOWN = {
-    "pytorch": ("pytorch_impl.adapter", "torch", "pytorch"),
-    "tf": ("tf_impl.adapter", "tensorflow", "tf"),
-    "jax": ("jax_impl.adapter", "jax", "jax"),
+# Implementation, and extra that installs it → the packages it needs
+_PACKAGES = {
+    "pytorch": ("torch",),
+    "tf": ("tensorflow", "keras"),
+    "jax": ("jax", "flax", "optax"),
 }
 
 # What else an implementation may be called, wherever one is named.
@@ -135,6 +137,24 @@ def use_cpu() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
 
 
+def require_framework(name: str) -> None:
+    """Raise MissingFrameworkError unless the packages of a known implementation are installed.
+
+    Where Python is about to run one of its modules as a command, end as commands do: in one line.
+    """
+    missing = [p for p in _PACKAGES[name] if importlib.util.find_spec(p) is None]
+    if not missing:
+        return
+    message = (
+        f"the implementation {name!r} needs {', '.join(missing)}, which is not installed; "
+        f"install it with: pip install -c constraints.txt -e '.[{name}]'"
+    )
+    if sys.argv[0] == "-m":  # what it is until `python -m` has found its module
+        print(f"error: {message}", file=sys.stderr)
+        raise SystemExit(2)
+    raise MissingFrameworkError(message)
+
+
 def load_implementation(name: str) -> Implementation:
     """Import an implementation by its name, or anybody's own by its dotted module path.
 
@@ -143,13 +163,9 @@ def load_implementation(name: str) -> Implementation:
     a module with an object called `implementation`.
     """
     name = canonical_name(name)
-    if name in _KNOWN:
-        module_path, package, extra = _KNOWN[name]
-        if importlib.util.find_spec(package) is None:
-            raise MissingFrameworkError(
-                f"the implementation {name!r} needs {package}, which is not installed; "
-                f"install it with: pip install -c constraints.txt -e '.[{extra}]'"
-            )
+    if name in _PACKAGES:
+        require_framework(name)
+        module_path = f"{name}_impl.adapter"
     else:
         module_path = name
         try:
@@ -157,9 +173,11 @@ def load_implementation(name: str) -> Implementation:
         except (ImportError, ValueError):
             found = False
         if not found:
+            near = difflib.get_close_matches(name, IMPLEMENTATIONS, n=1)
             raise ValueError(
-                f"unknown implementation {name!r}; expected one of {', '.join(IMPLEMENTATIONS)}, "
-                "or the dotted path of a module that can be imported"
+                f"unknown implementation {name!r}; {f'did you mean {near[0]}? ' if near else ''}"
+                f"expected one of {', '.join(IMPLEMENTATIONS)}, or the dotted path of a module "
+                "that can be imported"
             )
     module = importlib.import_module(module_path)
     if not hasattr(module, "implementation"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +67,8 @@ def peak_resident_bytes() -> int:
         # Not ru_maxrss there: a process inherits that of the one that started it.
         lines = dict(line.split(":", 1) for line in _STATUS.read_text("utf-8").splitlines())
         return 1024 * int(lines["VmHWM"].split()[0])
+    import resource  # which Windows lacks
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # kilobytes but on macOS
 

@@ -14,6 +14,7 @@ from shared.explain.explanation import explain
 from shared.explain.port import Port, PortError
 from shared.explain.recordings import RecordingReport, explain_recordings, format_report
 from shared.explain.report import Explanation, print_explanation
+from shared.files.atomic import require_place
 from shared.interface import load_implementation
 from shared.run.console import command
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec
@@ -78,6 +79,7 @@ def _widest_dtype(implementation: Any, spec: SystemSpec) -> str:
 
 
 def _work(options: argparse.Namespace) -> int:
+    require_place(options.json)
     console = Console(width=None if sys.stdout.isatty() else 140)
     names = options.implementations
     found: Explanation | RecordingReport

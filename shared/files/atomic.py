@@ -23,8 +23,10 @@ def write_file_atomically(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
         _synchronize(temporary)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = os.fspath(path)  # the name that the user gave
         raise
     _synchronize(path.parent)
 
@@ -32,7 +34,7 @@ def write_file_atomically(path: Path, content: bytes) -> None:
 def require_place(*paths: Path | None) -> None:
     """Raise InputError unless a file can be written at each path: to know it before the work.
 
-    OSError where the folder takes none. Nothing is left behind.
+    Nothing is left behind.
     """
     for path in filter(None, paths):
         if path.is_dir():
@@ -40,7 +42,10 @@ def require_place(*paths: Path | None) -> None:
         if not path.parent.is_dir():
             raise InputError(f"{path}: there is no folder {path.parent}; make it or name another")
         if path.is_file() or not path.exists():  # not a device, such as /dev/stdout
-            tempfile.TemporaryFile(dir=path.parent).close()
+            try:
+                tempfile.TemporaryFile(dir=path.parent).close()
+            except OSError as error:
+                raise InputError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def require_empty_folder(path: Path, option: str) -> None:

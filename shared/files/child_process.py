@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from shared.files.errors import InputError
+
 MAXIMUM_LINE = 2**28
 """Most bytes of a line; a state of the conformance kit's widest case takes a hundredth of it."""
 GRACE_SECONDS = 5.0
@@ -34,7 +36,7 @@ class ChildTimeoutError(ChildEndedError):
 class ChildProcess:
     """A program that answers on stdout; stderr goes to a file. Its group ends with the block.
 
-    Starting it raises OSError if there is no such program.
+    Starting it raises OSError if there is no such program, InputError outside POSIX systems.
 
     >>> with ChildProcess([sys.executable, "-c", "print(input())"]) as child:
     ...     child.ask(b"hello\\n", seconds=10.0)
@@ -48,6 +50,8 @@ class ChildProcess:
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> None:
+        if os.name != "posix":
+            raise InputError("starting other programs needs a POSIX system, such as Linux or macOS")
         self._errors: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         self._received = bytearray()
         try:

@@ -8,7 +8,6 @@ is given holds as it is given.
 from __future__ import annotations
 
 import argparse
-import difflib
 import itertools
 import math
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.files.errors import InputError, printable
-from shared.run.console import run_command
+from shared.run.console import run_command, suggestion, with_suggestion
 from shared.run.failures import OutOfMemoryError, is_out_of_memory
 from shared.run.folder import RunFolder
 from shared.run.initial_weights import InitialWeights
@@ -94,9 +93,8 @@ def _read_config(path: Path, implementation: str) -> list[str]:
     for key, value in _read_toml(path).items():
         name = key.replace("_", "-")
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise ConfigError(f"{printable(path)}: unknown option {key!r}; {hint}")
+            hint = suggestion(name, known) or f"; known are {', '.join(known)}"
+            raise ConfigError(f"{printable(path)}: unknown option {key!r}{hint}")
         if isinstance(value, list) and _BY_NAME[name].nargs:
             arguments += [f"--{name}", *map(_typed, value)]
         elif _BY_NAME[name].type is not bool:
@@ -108,7 +106,7 @@ def _read_config(path: Path, implementation: str) -> list[str]:
     try:
         build_parser(implementation, exit_on_error=False).parse_args(arguments)
     except argparse.ArgumentError as error:
-        raise ConfigError(f"{printable(path)}: {error}") from error
+        raise ConfigError(f"{printable(path)}: {with_suggestion(str(error))}") from error
     return arguments
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import io
 import os
+import re
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,12 +70,19 @@ def run_command(program: str, work: Callable[[], int | None], *, debug: bool = F
         except (ValueError, OSError, ImportError, KeyboardInterrupt) as error:
             if debug:
                 print_error(traceback.format_exc().rstrip())
-            message = one_line(str(error))
+            message = one_line(_in_words(error))
             if isinstance(error, KeyboardInterrupt):
                 print_error(f"{program}: {message or 'interrupted'}")
                 return error.exit_code if isinstance(error, StoppedEarly) else EXIT_INTERRUPTED
             print_error(f"{program}: error: {message}")
             return EXIT_BAD_INPUT
+
+
+def _in_words(error: BaseException) -> str:
+    """Return the message of an error, of the disk's without its number and a second file name."""
+    if isinstance(error, OSError) and error.strerror:
+        return ": ".join([*([str(error.filename)] if error.filename else []), error.strerror])
+    return str(error)
 
 
 def command(
@@ -110,11 +120,38 @@ def leave_others(code: int) -> int:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without the usage."""
+    """A parser whose errors are one line, without the usage; it knows what was meant."""
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and end with exit code 2."""
+        known = [flag for flag in self._option_string_actions if not flag.startswith("--no-")]
+        message = with_suggestion(message, known)
         self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {one_line(message)}\n")
+
+
+def with_suggestion(message: str, known: Sequence[str] = ()) -> str:
+    """Return an error of argparse with the option, of those known, or the choice that was meant."""
+    if unknown := re.match(r"unrecognized arguments: (--[^\s=]+)", message):
+        return message + suggestion(unknown[1], known)
+    if choice := re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", message):
+        return message + suggestion(choice[1], re.findall(r"[^\s,']+", choice[2]))
+    return message
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """Return "; did you mean …?" for a misspelt or shortened name, or "" for a strange one.
+
+    >>> suggestion("--lr", ["--learning-rate", "--loss"])
+    '; did you mean --learning-rate?'
+    """
+    start = name.lower().replace("_", "-")
+    initials = {other: "".join(re.findall(r"\b\w", other)) for other in known}
+    near = (
+        [other for other in known if start.strip("-") and other.startswith(start)]
+        or [other for other in known if initials[other] == start.strip("-")]
+        or difflib.get_close_matches(start, known, n=1)
+    )
+    return f"; did you mean {' or '.join(near[:3])}?" if near else ""
 
 
 def print_error(line: str) -> None:
@@ -136,6 +173,23 @@ def silence(stream: TextIO) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
+
+
+@contextlib.contextmanager
+def hidden_stderr() -> Iterator[None]:
+    """Hide what a block writes on stderr, libraries in C too, unless it raises."""
+    with tempfile.TemporaryFile() as hidden:
+        stderr = os.dup(2)
+        try:
+            os.dup2(hidden.fileno(), 2)
+            yield
+        except BaseException:
+            hidden.seek(0)
+            os.write(stderr, hidden.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def set_handlers(handlers: Mapping[int, Any]) -> dict[int, Any]:

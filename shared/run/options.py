@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from shared.run.console import text_table
+from shared.run.console import OneLineParser, text_table
 from shared.run.initial_weights import InitialWeights
 from shared.spec import LOSS_NAMES, SYSTEMS, GeneratorBatch, SystemSpec
 from shared.spec.compute import BATCH_NORMS, BatchNormKind, Compute, check_replicas
@@ -206,7 +206,7 @@ OPTIONS: dict[str, dict[Option, str]] = {
 
 def build_parser(implementation: str, *, exit_on_error: bool = True) -> argparse.ArgumentParser:
     """Return the parser, the same in all three implementations but for the name."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog=f"python -m {implementation}_impl.train",
         usage="%(prog)s [options]",
         description=(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from shared.interface import (
     load_implementation,
     split_labels,
 )
+from tests import ROOT
 from tests.tiers import SLOW_IN_TF_AND_JAX
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "flax", "optax")
@@ -110,12 +112,51 @@ print([f for f in {FRAMEWORKS!r} if f in sys.modules])
 
 
 def test_a_missing_framework_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {"jax": ("jax_impl.adapter", "a_package_that_nobody_has", "jax")}
-    monkeypatch.setattr(interface, "_KNOWN", known)
+    monkeypatch.setattr(interface, "_PACKAGES", {"jax": ("numpy", "a_package_that_nobody_has")})
     with pytest.raises(MissingFrameworkError) as raised:
         load_implementation("jax")
     assert "a_package_that_nobody_has, which is not installed" in str(raised.value)
     assert "pip install -c constraints.txt -e '.[jax]'" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("pytorch", "torch"), ("tf", "tensorflow"), ("jax", "jax")]
+)
+def test_a_command_without_its_framework_is_one_line(
+    tmp_path: Path, name: str, package: str
+) -> None:
+    # None in sys.modules is how Python marks what cannot be imported.
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules[{package!r}] = None")
+    done = subprocess.run(
+        [sys.executable, "-m", f"{name}_impl.train"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: the implementation {name!r} needs {package}, which is not installed; "
+        f"install it with: pip install -c constraints.txt -e '.[{name}]'\n"
+    )
+
+
+@pytest.mark.slow("tf")
+@pytest.mark.parametrize(("debug", "is_quiet"), [([], True), (["--debug"], False)])
+def test_tensorflow_says_nothing_unless_asked(debug: list[str], is_quiet: bool) -> None:
+    pytest.importorskip("tensorflow")
+    environment = {n: v for n, v in os.environ.items() if n != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tf_impl.train", "--steps", "0", *debug],
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    error = "python -m tf_impl.train: error: --steps must be at least 1, received 0\n"
+    assert (done.stderr == error) == is_quiet
+    assert done.stderr.endswith(error)
 
 
 def test_anybodys_module_can_be_loaded() -> None:
@@ -123,7 +164,7 @@ def test_anybodys_module_can_be_loaded() -> None:
 
 
 def test_torch_and_reference_are_other_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interface, "_KNOWN", {"pytorch": ("pytorch_impl.adapter", "nobody", "x")})
+    monkeypatch.setattr(interface, "_PACKAGES", {"pytorch": ("nobody",)})
     with pytest.raises(MissingFrameworkError, match="the implementation 'pytorch' needs nobody"):
         load_implementation("torch")
     assert load_implementation("reference").name == "reference"

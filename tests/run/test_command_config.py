@@ -110,6 +110,8 @@ def test_all_checkpoints_and_whole_numbers_where_fractions_may_be(parse, tmp_pat
         ("full = 1", "c.toml: full must be true or false, received 1"),
         ("learning-rate = 'big'", "argument --learning-rate: invalid float value: 'big'"),
         ("keep-checkpoints = 'x'", "--keep-checkpoints: expected a whole number or all, received"),
+        ("loss = 'lsgn'", "; did you mean lsgan?"),
+        ("lr = 1.0", "unknown option 'lr'; did you mean learning-rate?"),
         ("loss = 'hinge'", "argument --loss: invalid choice: 'hinge' (choose from 'bce', 'bce_pr"),
         ("[steps]\nn = 3", "argument --steps: invalid int value: \"{'n': 3}\""),
         ("steps = ", "c.toml is no TOML: Invalid value (at end of document); expected lines such"),

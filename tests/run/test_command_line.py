@@ -128,27 +128,40 @@ def test_numbers_out_of_range(parse, capsys, argv, message):
 
 
 @pytest.mark.parametrize(
-    "argv",
+    ("argv", "end"),
     [
-        ["--steps", "many"],
-        ["--system", "x"],
-        ["--wid", "3"],
-        ["--d-steps", "1.5"],
-        ["--generator-batch", "same_images"],
+        (["--steps", "many"], "invalid int value: 'many'"),
+        (["--system", "x"], ")"),
+        (["--system", "dcgan"], "did you mean dcgan64 or dcgan64-lsgan?"),
+        (["--loss", "LSGAN"], "did you mean lsgan?"),
+        (["--loss", "lsgn"], "did you mean lsgan?"),
+        (["--generator-batch", "same_images"], "did you mean same-images?"),
+        (["--wid", "3"], "did you mean --width?"),
+        (["--lr", "3"], "did you mean --learning-rate?"),
+        (["--learning_rate=3"], "did you mean --learning-rate?"),
+        (["--sytem", "mlp28"], "did you mean --system?"),
+        (["--bs", "3"], "did you mean --batch-size?"),
+        (["--batch", "3"], "did you mean --batch-size or --batch-norm?"),
+        (["--zzz", "3"], "unrecognized arguments: --zzz 3"),
+        (["--", "3"], "unrecognized arguments: -- 3"),
     ],
 )
-def test_usage_errors(argv, capsys):
+def test_usage_errors_are_one_line_and_name_what_was_meant(argv, end, capsys):
     with pytest.raises(SystemExit) as caught:
         run_training("tf", pytest.fail, argv)
     assert caught.value.code == 2
-    assert "usage: python -m tf_impl.train" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("python -m tf_impl.train: error: ")
+    assert error.endswith(f"{end}\n")
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
         (ValueError("two\nlines"), 2, "error: two lines"),
-        (OSError(28, "No space left on device"), 2, "error: [Errno 28] No space left on device"),
+        (OSError(28, "No space left on device"), 2, "error: No space left on device"),
+        (FileNotFoundError(2, "No such file", "a/b"), 2, "error: a/b: No such file"),
         (MissingFrameworkError("needs torch"), 2, "error: needs torch"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (KeyboardInterrupt("interrupted after step 3"), 130, "interrupted after step 3"),

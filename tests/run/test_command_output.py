@@ -13,6 +13,7 @@ import sys
 import pytest
 
 from shared.files.checkpoint import read_checkpoint
+from shared.run import console
 from tests import ROOT
 from tests.run.stand_in_run import loss_rows, names
 
@@ -230,3 +231,20 @@ def test_a_folder_that_is_only_read_is_left_as_it_is(data, tmp_path):
     done = run(arguments(folder / "images.npz", tmp_path / "run", "--steps", "3"))
     assert (done.returncode, done.stderr) == (0, "")
     assert (names(folder), folder.stat().st_mtime_ns) == (["images.npz"], before)
+
+
+def test_what_libraries_say_is_hidden_unless_they_fail(capfd):
+    with console.hidden_stderr():
+        os.write(2, b"a note of a library\n")
+    assert capfd.readouterr().err == ""
+
+    def fail():
+        with console.hidden_stderr():
+            os.write(2, b"why it failed\n")
+            raise ImportError("no")
+
+    with pytest.raises(ImportError):
+        fail()
+    assert capfd.readouterr().err == "why it failed\n"
+    os.write(2, b"heard again\n")
+    assert capfd.readouterr().err == "heard again\n"
