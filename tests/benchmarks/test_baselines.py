@@ -13,6 +13,7 @@ from shared.reference.differences import state_differences
 from shared.reference.step import StepResult, train_step
 from shared.spec import SYSTEMS, Conventions
 from shared.spec.compute import Compute
+from tests.benchmarks.stand_ins import INSTALLED
 from tests.tiers import SLOW_IN_TF_AND_JAX
 
 SPEC = SYSTEMS["dcgan64"]
@@ -28,8 +29,10 @@ def made(request: pytest.FixtureRequest) -> tuple:
     baseline = importlib.import_module(f"benchmarks.baselines.{request.param}_baseline")
     problem = gate.gate_problem(SPEC)
     state = baseline.create_train_state(problem.spec, Compute(), seed=problem.seed)
-    baseline.import_state(state, problem.start)
     batches = baseline.batches_to_devices(state, problem.real_images, problem.latents)
+    # A step that holds its modules trains those that are imported after its first call too.
+    baseline.train_step(state, *batches)
+    baseline.import_state(state, problem.start)
     metrics = baseline.train_step(state, *batches)
     assert np.isfinite(baseline.synchronize(state))
     return baseline, problem, metrics, baseline.export_state(state)
@@ -66,3 +69,19 @@ def test_another_system_is_refused(made: tuple) -> None:
     baseline = made[0]
     with pytest.raises(ValueError, match=r"the baseline trains dcgan64 with bce, received mlp28"):
         baseline.create_train_state(SYSTEMS["mlp28"], Compute())
+
+
+@pytest.mark.skipif("pytorch" not in INSTALLED, reason="PyTorch is not installed")
+def test_pytorchs_adam_counts_on_the_cpu_wherever_the_weights_are(monkeypatch):
+    """As stock PyTorch: a counter on the device is read back for each parameter in each step."""
+    import torch
+
+    baseline = importlib.import_module("benchmarks.baselines.pytorch_baseline")
+    monkeypatch.setattr(baseline, "select_device", lambda name: torch.device("meta"))
+    state = baseline.create_train_state(SPEC.replace(width=8), Compute())
+    for adam in (state.generator_optimizer, state.discriminator_optimizer):
+        moments = list(adam.state.values())
+        assert len(moments) == len(adam.param_groups[0]["params"])
+        assert {(m["step"].device.type, m["exp_avg"].device.type) for m in moments} == {
+            ("cpu", "meta")
+        }
