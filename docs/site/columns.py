@@ -1,0 +1,151 @@
+"""Sphinx directives `columns` and `traps`: the implementations side by side, marked with traps."""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+import tomllib
+from pathlib import Path
+from typing import ClassVar
+
+from docutils import nodes
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+from sphinx.util.docutils import SphinxDirective
+
+from docs.site.alignment import COLUMNS, ROOT, Definition, Row, align, definitions, merged_names
+
+TABLES = tomllib.loads(Path(__file__).with_name("traps.toml").read_text("utf-8"))
+MARK = re.compile(r"(?P<module>\w+)\.(?P<name>\w+)(?:\[(?P<column>\w+)\])?: (?P<line>.+)")
+_TRAP = re.compile(
+    r'^\| <a id="(?P<name>[\w-]+)"></a>(?P<title>.*?) \|.*'
+    r" \| (?P<recipe>.*) \| (?P<error>[^|]+) \|$",
+    re.MULTILINE,
+)
+_TEST = "tests/docs/test_porting.py::test_the_naive_port_is_caught_and_ours_is_right[{}]"
+# Names, brackets and blanks have the colour of the text; without their tags a page is a third less.
+_PLAIN = re.compile(r'<span class="(?:n|p|w)">([^<]*)</span>')
+
+
+@functools.cache
+def traps() -> dict[str, re.Match]:
+    """Return the rows of docs/porting.md by name: name, title, recipe, error."""
+    guide = (ROOT / "docs" / "porting.md").read_text("utf-8")
+    return {row["name"]: row for row in _TRAP.finditer(guide)}
+
+
+def marks(trap: str) -> list[re.Match]:
+    """Return where a trap meets the code: module, name, column or None, regular expression."""
+    return [m for m in map(MARK.fullmatch, TABLES["marks"].get(trap, ())) if m]
+
+
+def files_of(module: str) -> dict[str, dict[str, Definition]]:
+    """Return the definitions of a module in every implementation."""
+    return {column: definitions(f"{column}_impl/{module}.py") for column in COLUMNS}
+
+
+def aligned(module: str, name: str) -> tuple[dict[str, Definition], list[Row]]:
+    """Return a function in every column that has it, and the rows that these share."""
+    found = {c: file[name] for c, file in files_of(module).items() if name in file}
+    return found, align([definition.lines for definition in found.values()])
+
+
+def reference_of(module: str, name: str) -> list[str]:
+    """Return the lines that the reference has in a function's place."""
+    lines: list[str] = []
+    for file, function in TABLES["reference"].get(f"{module}.{name}", ()):
+        lines += [*definitions(f"shared/reference/{file}.py")[function].lines, ""]
+    return lines[:-1]
+
+
+def table(module: str, name: str) -> str:
+    """Return the HTML of a function's columns: always three, and the reference's where it has one.
+
+    The style sheet finds a column by its number.
+    """
+    found, rows = aligned(module, name)
+    shown = {column: _cells(module, name, column, found[column]) for column in found}
+    lines = []
+    for row in rows:
+        at = dict(zip(found, row, strict=True))
+        texts = {found[c].lines[i].strip() if i is not None else None for c, i in at.items()}
+        same = " class=same" if len(found) == len(COLUMNS) and len(texts) == 1 else ""
+        cells = (shown[c][i] if (i := at.get(c)) is not None else "<td></td>" for c in COLUMNS)
+        lines.append(f"<tr{same}>{''.join(cells)}</tr>")
+    titles = [f"{title} <small>{c}_impl/{module}.py</small>" for c, title in COLUMNS.items()]
+    if reference := reference_of(module, name):
+        code = "\n".join(_highlighted(reference))
+        cell = f"<td rowspan={len(lines)}><code>{code}</code></td>"
+        lines[0] = lines[0].replace("</tr>", f"{cell}</tr>")
+        titles.append("Reference <small>shared/reference</small>")
+    head = "".join(f"<th>{title}</th>" for title in titles)
+    body = "".join(lines)
+    return f'<table class="columns highlight"><thead><tr>{head}</tr></thead>{body}</table>'
+
+
+def _cells(module: str, name: str, column: str, definition: Definition) -> list[str]:
+    """Return a cell for each line, with a label for each trap that it avoids."""
+    known = [(trap, m) for trap in traps() for m in marks(trap) if m["column"] in (None, column)]
+    own = [(trap, m["line"]) for trap, m in known if m.group("module", "name") == (module, name)]
+    cells = []
+    shown = zip(definition.lines, _highlighted(list(definition.lines)), strict=True)
+    for number, (text, code) in enumerate(shown, start=definition.start):
+        labels = "".join(
+            f'<a class="trap" href="../porting.html#{trap}" title="{_TEST.format(trap)}">'
+            f"{html.escape(traps()[trap]['title'])}: {traps()[trap]['error']}</a>"
+            for trap, line in own
+            if re.search(line, text)
+        )
+        indent = (len(text) - len(text.lstrip())) // 4
+        cells.append(f"<td data-line={number}><code class=i{indent}>{code}</code>{labels}</td>")
+    return cells
+
+
+def _highlighted(lines: list[str]) -> list[str]:
+    code = highlight("\n".join(lines), PythonLexer(stripnl=False), HtmlFormatter(nowrap=True))
+    return _PLAIN.sub(r"\1", code).rstrip("\n").split("\n")
+
+
+class Columns(SphinxDirective):
+    """Every function of a module, in three columns."""
+
+    required_arguments: ClassVar[int] = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return a section for each function."""
+        (module,) = self.arguments
+        made: list[nodes.Node] = []
+        for name in merged_names(list(files_of(module).values())):
+            why = self.parse_text_to_nodes(TABLES["alone"].get(f"{module}.{name}", ""))
+            made.append(_section(name, name, *why))
+            made[-1] += nodes.raw("", table(module, name), format="html")
+        return made
+
+
+class Traps(SphinxDirective):
+    """Every trap of docs/porting.md: its error, recipe, test, and the lines that avoid it."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return a section for each trap."""
+        return [
+            _section(name, f"{t['title']} ({name})", *self.parse_text_to_nodes(_described(t)))
+            for name, t in traps().items()
+        ]
+
+
+def _described(trap: re.Match) -> str:
+    name, recipe = trap["name"], trap["recipe"].replace("](#", "](porting.md#")
+    places = sorted({m.group("module", "name") for m in marks(name)})
+    links = ", ".join(f"[{m}.{n}](columns/{m}.md#{n})" for m, n in places)
+    return (
+        f"Error if missed: **{trap['error']}**. Recipe: {recipe}\n\nAll frameworks: "
+        f"[{name}](porting.md#{name}). In the columns: {links or 'no line of them'}. "
+        f"Test: `{_TEST.format(name)}`."
+    )
+
+
+def _section(name: str, title: str, *content: nodes.Node) -> nodes.section:
+    ids = [name.replace(" ", "-")]
+    return nodes.section("", nodes.title(text=title), *content, ids=ids)
