@@ -3,43 +3,32 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from shared.framework_adapter import FrameworkAdapter
 from shared.interface import Array, Arrays, LossValues, split_labels
-from shared.spec import AdamSpec, NetworkName, SystemSpec, check_loss
-from shared.spec.compute import Compute
+from shared.spec import AdamSpec, check_loss
 
-from . import checkpoint, train
-from .activations import activations
+from . import activations, checkpoint, state, train
 from .layers import create_adam
 from .losses import LOSSES
-from .state import (
-    TrainState,
-    batches_to_devices,
-    images_to_device,
-    images_to_numpy,
-    latents_to_device,
-    synchronize,
-)
+from .state import TrainState, batches_to_devices
 from .stock_losses import loss_formulas
 
 
-class PyTorchImplementation:
-    """The NumPy-in, NumPy-out interface of this package; the keywords are those of `Compute`.
-
-    Batches are those of all devices together.
-    """
+class PyTorchImplementation(FrameworkAdapter):
+    """The NumPy-in, NumPy-out interface of this package."""
 
     name = "pytorch"
+    checkpoint, train, places, layers = checkpoint, train, state, activations
     loss_formulas = staticmethod(loss_formulas)
 
-    def __init__(self, device: str = "cpu", **compute: Any) -> None:
-        self.compute = Compute(device=device, **compute)
+    def to_numpy(self, tensor: Tensor) -> Array:
+        """Return a tensor as an array."""
+        return tensor.cpu().numpy()
 
     def loss(
         self, loss: str, real_scores: Array, fake_scores: Array, **labels: float
@@ -56,40 +45,12 @@ class PyTorchImplementation:
         values = (discriminator, generator, real_gradient, fake_gradient, generator_gradient)
         return LossValues(*(_to_numpy(v.detach(), real_scores.dtype) for v in values))
 
-    def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> TrainState:
-        """Return a fresh training state with the weights that `seed` stands for."""
-        return checkpoint.create_train_state(spec, replace(self.compute, dtype=dtype), seed=seed)
-
-    def generate(self, state: TrainState, latents: Array, *, training: bool = False) -> Array:
-        """Return images [batch, height, width, channels]; the state does not change."""
-        images = train.generate(state, latents_to_device(state, latents), training=training)
-        return images_to_numpy(images)
-
-    def discriminate(self, state: TrainState, images: Array, *, training: bool = False) -> Array:
-        """Return scores [batch]; the state does not change."""
-        values = images_to_device(state, images)
-        return train.discriminate(state, values, training=training).cpu().numpy()
-
-    def activations(
-        self, state: TrainState, network: NetworkName, inputs: Array, *, training: bool = False
-    ) -> Arrays:
-        """Return what each layer makes of the inputs, by its name; the state does not change."""
-        to_device = latents_to_device if network == "generator" else images_to_device
-        found = activations(state, network, to_device(state, inputs), training=training)
-        return {name: x.cpu().numpy() for name, x in found.items()}
-
     def gradients(self, state: TrainState, real_images: Array, latents: Array) -> Arrays:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
         scratch = copy.deepcopy(state)
         batches = batches_to_devices(scratch, real_images, latents)
         _, gradients = train.compute_step(scratch, *batches)
         return checkpoint.export_gradients(scratch, gradients)
-
-    def train_step(self, state: TrainState, real_images: Array, latents: Array) -> dict[str, float]:
-        """Make one training step and return its losses; the state moves."""
-        batches = batches_to_devices(state, real_images, latents)
-        metrics = train.train_step(state, *batches)
-        return {name: float(value) for name, value in metrics.items()}
 
     def adam(
         self, parameter: Array, gradient: Array, m: Array, v: Array, step: int, settings: AdamSpec
@@ -107,18 +68,6 @@ class PyTorchImplementation:
         after = optimizer.state[held[0]]
         tensors = (held[0].detach(), after["exp_avg"], after["exp_avg_sq"])
         return tensors[0].numpy(), tensors[1].numpy(), tensors[2].numpy()
-
-    def export_state(self, state: TrainState) -> Arrays:
-        """Return weights, BN statistics, Adam moments and counters by canonical name."""
-        return checkpoint.export_state(state)
-
-    def import_state(self, state: TrainState, arrays: Arrays) -> None:
-        """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
-        checkpoint.import_state(state, arrays)
-
-    def synchronize(self, state: TrainState) -> None:
-        """Return when all work on the state is done."""
-        synchronize(state)
 
 
 def _to_tensor(array: Array) -> Tensor:

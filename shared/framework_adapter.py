@@ -1,0 +1,89 @@
+"""What the adapters of the three frameworks share: NumPy in, NumPy out, by a package's modules."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from shared.interface import METRIC_NAMES, Array, Arrays, State
+from shared.spec import NetworkName, SystemSpec
+from shared.spec.compute import Compute
+
+
+class FrameworkAdapter:
+    """`shared.interface.Implementation` less what each framework does in its own way.
+
+    `checkpoint`, `train`, `places` (where arrays lie: state.py) and `layers` (activations.py) are
+    modules of the implementation's package. The keywords are those of `Compute`; batches are those
+    of all devices together.
+    """
+
+    checkpoint: ModuleType
+    train: ModuleType
+    places: ModuleType
+    layers: ModuleType
+
+    def __init__(self, device: str = "cpu", **compute: Any) -> None:
+        self.compute = Compute(device=device, **compute)
+
+    def computing_in(self, dtype: str | np.dtype) -> AbstractContextManager:
+        """Enter what a framework needs to compute in a dtype."""
+        return nullcontext()
+
+    def to_numpy(self, tensor: Any) -> Array:
+        """Return a framework's tensor as an array."""
+        return np.array(tensor)
+
+    def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> State:
+        """Return a fresh training state with the weights that `seed` stands for."""
+        compute = replace(self.compute, dtype=dtype)
+        with self.computing_in(dtype):
+            return self.checkpoint.create_train_state(spec, compute, seed=seed)
+
+    def generate(self, state: State, latents: Array, *, training: bool = False) -> Array:
+        """Return images [batch, height, width, channels]; the state does not change."""
+        with self.computing_in(state.compute.dtype):
+            values = self.places.latents_to_device(state, latents)
+            images = self.train.generate(state, values, training=training)
+            return self.places.images_to_numpy(images)
+
+    def discriminate(self, state: State, images: Array, *, training: bool = False) -> Array:
+        """Return scores [batch]; the state does not change."""
+        with self.computing_in(state.compute.dtype):
+            values = self.places.images_to_device(state, images)
+            return self.to_numpy(self.train.discriminate(state, values, training=training))
+
+    def activations(
+        self, state: State, network: NetworkName, inputs: Array, *, training: bool = False
+    ) -> Arrays:
+        """Return what each layer makes of the inputs, by its name; the state does not change."""
+        kind = "latents" if network == "generator" else "images"
+        with self.computing_in(state.compute.dtype):
+            values = getattr(self.places, f"{kind}_to_device")(state, inputs)
+            found = self.layers.activations(state, network, values, training=training)
+            return {name: self.to_numpy(x) for name, x in found.items()}
+
+    def train_step(self, state: State, real_images: Array, latents: Array) -> dict[str, float]:
+        """Make one training step and return its losses; the state moves."""
+        with self.computing_in(state.compute.dtype):
+            batches = self.places.batches_to_devices(state, real_images, latents)
+            metrics = self.train.train_step(state, *batches)
+            # In this order: what a jitted function returns is in alphabetical order.
+            return {name: float(metrics[name]) for name in METRIC_NAMES}
+
+    def export_state(self, state: State) -> Arrays:
+        """Return weights, BN statistics, Adam moments and counters by canonical name."""
+        with self.computing_in(state.compute.dtype):
+            return self.checkpoint.export_state(state)
+
+    def import_state(self, state: State, arrays: Arrays) -> None:
+        """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
+        with self.computing_in(state.compute.dtype):
+            self.checkpoint.import_state(state, arrays)
+
+    def synchronize(self, state: State) -> None:
+        """Return when all work on the state is done."""
+        with self.computing_in(state.compute.dtype):
+            self.places.synchronize(state)
