@@ -31,6 +31,8 @@ EXIT_FAILED_ROW = 1
 # No further round starts that, at the pace so far, would end later than this many time budgets:
 # every worker takes its minimum of time, and on a busy machine that is a multiple of the usual.
 LATEST_END = 1.8
+# Of the time budget, in equal parts for all rows; the rest is for starting and compiling.
+MEASURING_SHARE = 0.5
 BUSY_LOAD = 0.5  # processes that want a core, before the run starts any of its own
 
 
@@ -93,7 +95,7 @@ def _measure(plan: Plan, document: dict[str, Any], console: Console, started: fl
 def _add_rows(plan: Plan, rows: list[dict[str, Any]], started: float) -> None:
     """Run the workers; a configuration that failed once is not tried a second time."""
     order, labels = plan.order, plan.labels
-    for position, (configuration, number) in enumerate(order):
+    for configuration, number in order:
         if any(r["status"] != "ok" for r in rows if r["configuration"] == configuration.id):
             continue
         elapsed = time.monotonic() - started
@@ -101,7 +103,7 @@ def _add_rows(plan: Plan, rows: list[dict[str, Any]], started: float) -> None:
         if is_next_round and elapsed * (number + 1) / number > LATEST_END * plan.time_budget:
             print_error(f"no round {number + 1}: the time budget is used up")
             break
-        share = max(0.0, plan.time_budget - elapsed) / (len(order) - position)
+        share = MEASURING_SHARE * plan.time_budget / len(order)
         print_error(f"{labels[configuration.id]}, round {number + 1} of {plan.rounds} …")
         request = Request(plan, configuration, number, share)
         rows.append(launcher.run_worker(request, plan.time_limit))

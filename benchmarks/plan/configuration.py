@@ -166,8 +166,8 @@ class Plan:
 class Request:
     """One worker's task: plain data that crosses a process border as JSON.
 
-    `budget` ends the measuring of a worker that started `budget` seconds ago; the little that
-    every row needs (two windows, a few single steps) is measured even after that.
+    `budget` is in seconds of measuring, which begins when the step is compiled; the little that
+    every row needs (three windows, a few single steps) is measured even after that.
     """
 
     plan: Plan

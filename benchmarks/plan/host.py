@@ -20,12 +20,14 @@ PACKAGES = {
 # Prefixes of the variables that change how fast a framework is; no other one is recorded.
 # Not TF_ as a whole, which Terraform uses too.
 ENVIRONMENT_PREFIXES = (
-    "CUDA_", "DNNL_", "JAX_", "KERAS_", "KMP_", "MALLOC_", "MKL_", "NPROC", "NVIDIA_TF32", "OMP_",
-    "ONEDNN_", "OPENBLAS_", "TF_CPP_", "TF_CUDNN_", "TF_DETERMINISTIC_", "TF_ENABLE_", "TF_FORCE_",
-    "TF_GPU_", "TF_NUM_", "TF_USE_", "TF_XLA_", "TORCH_", "XLA_",
+    "CUBLAS_", "CUDA_", "CUDNN_", "DNNL_", "JAX_", "KERAS_", "KMP_", "MALLOC_", "MKL_", "NPROC",
+    "NVIDIA_TF32", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TF_CPP_", "TF_CUDNN_",
+    "TF_DETERMINISTIC_", "TF_ENABLE_", "TF_FORCE_", "TF_GPU_", "TF_NUM_", "TF_USE_", "TF_XLA_",
+    "TORCH_", "TORCHINDUCTOR_", "TRITON_", "XLA_",
 )  # fmt: skip
 # A driver's device files: an NVIDIA GPU, an AMD GPU, a GPU in WSL.
 GPU_DRIVER_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+GPU_QUERY = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.limit")
 
 _STATUS = Path("/proc/self/status")  # on Linux
 
@@ -44,14 +46,22 @@ def gpu_driver() -> str | None:
     return next((path for path in GPU_DRIVER_FILES if Path(path).exists()), None)
 
 
+def gpu_state() -> dict[str, str]:
+    """Return driver, clocks and power limit of the first GPU by nvidia-smi; nothing without it."""
+    query = ["nvidia-smi", f"--query-gpu={','.join(GPU_QUERY)}", "--format=csv,noheader", "--id=0"]
+    answer = _output(query)
+    return {} if answer is None else dict(zip(GPU_QUERY, answer.split(", "), strict=False))
+
+
 def environment() -> dict[str, str]:
     """Return the environment variables that change how fast a framework is."""
     return {n: os.environ[n] for n in sorted(os.environ) if n.startswith(ENVIRONMENT_PREFIXES)}
 
 
 def package_versions(framework: str) -> dict[str, str]:
-    """Return the versions of NumPy and of a framework's packages."""
-    versions = {}
+    """Return the versions of NumPy, of a framework's packages, and of every cuDNN."""
+    installed = importlib.metadata.distributions()
+    versions = {d.name: d.version for d in installed if str(d.name).startswith("nvidia-cudnn-")}
     for package in ("numpy", *PACKAGES[framework]):
         try:
             versions[package] = importlib.metadata.version(package)
@@ -103,8 +113,11 @@ def git_state() -> dict[str, Any] | None:
 
 
 def _git(*arguments: str) -> str | None:
+    return _output(["git", "-C", str(ROOT), *arguments])
+
+
+def _output(command: list[str]) -> str | None:
     try:
-        command = ["git", "-C", str(ROOT), *arguments]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None

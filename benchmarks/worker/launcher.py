@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from shared.files.child_process import ChildProcess, ChildTimeoutError
 WORKER_COMMAND = (sys.executable, "-m", "benchmarks.worker.main")
 RATES_COMMAND = (sys.executable, "-m", "benchmarks.worker.rates")
 RATES_TIME_LIMIT = 60.0  # seconds
+INDUCTOR_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 ERROR_TAIL = 2000  # characters of stderr kept in a row
 
 
@@ -29,7 +31,11 @@ def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
     command = (*WORKER_COMMAND, request.to_json())
     environment = worker_environment(request.plan.device, request.configuration.threads)
     row, kills = empty_row(request), out_of_memory_kills()
-    with ChildProcess(command, environment=environment) as worker:
+    with (
+        # A cache of the round's own: what an earlier one compiled would shorten its compilation.
+        tempfile.TemporaryDirectory() as cache,
+        ChildProcess(command, environment=environment | {INDUCTOR_CACHE: cache}) as worker,
+    ):
         try:
             answer = worker.output(time_limit)
         except ChildTimeoutError:

@@ -79,6 +79,7 @@ def _fill(request: Request, recorder: Recorder) -> None:
         row["versions"] = host.package_versions(request.configuration.framework)
     with recorder.phase("check"):
         _check_numerics(request, framework, row["checks"])
+    framework.forget_peak(request)
     with recorder.phase("init"):
         workload: Workload = framework.create(request.spec, request.plan.seed, request)
         workload.synchronize()
@@ -87,6 +88,8 @@ def _fill(request: Request, recorder: Recorder) -> None:
         workload.synchronize()
     row["settings"] = _settings(request, workload, row["checks"]["precision"]["effective"])
     measure(workload, request, recorder)
+    if request.plan.device == "gpu":  # now, because its clocks are those of the work
+        row["settings"]["flags"] |= host.gpu_state()
     row["memory"] = {
         "peak_resident_bytes": workload.peak_resident_bytes(),
         "peak_device_bytes": workload.peak_device_bytes(),

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,8 +24,9 @@ PHASE_PREFIX = "benchmarks.worker.main: phase "
 WINDOW_MS = 1000.0  # long enough that the sync at a window's end does not show
 WARM_UP_AGREEMENT = 0.02
 WARM_UP_WINDOWS = (2, 6)  # at least, at most
-THROUGHPUT_WINDOWS = (2, 5)
-LATENCY_STEPS = (3, 50)
+THROUGHPUT_WINDOWS = (3, 5)  # at least as many as make an interval, whatever the time
+LATENCY_STEPS = (5, 50)
+LATENCY_LEAST = 0.5  # of the time of a step in a window: less is a barrier that does not wait
 COMMUNICATION_WARM_UP = 2
 COMMUNICATION_CALLS = (5, 200)
 COMMUNICATION_SECONDS = 0.5
@@ -55,7 +56,6 @@ class Recorder:
 
     row: dict[str, Any]
     phase_name: str = "start"
-    started: float = field(default_factory=time.perf_counter)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -70,9 +70,10 @@ class Recorder:
 def measure(workload: Workload, request: Request, recorder: Recorder) -> None:
     """Fill a row's warm_up, windows, latency_ms and the checks of its times.
 
-    Raises RowError if a weight or a loss is no longer finite, or if the times mean nothing.
+    The request's budget begins here, after compilation. Raises RowError if a weight or a loss is no
+    longer finite, or if the times mean nothing.
     """
-    row, deadline = recorder.row, recorder.started + request.budget
+    row, deadline = recorder.row, time.perf_counter() + request.budget
     with recorder.phase("sync_check"):
         row["checks"]["complete"] = check_complete(workload)
     with recorder.phase("warm_up"):
@@ -88,8 +89,10 @@ def measure(workload: Workload, request: Request, recorder: Recorder) -> None:
         until = _share(deadline, THROUGHPUT_SHARE)
         row["windows"] = _repeated(window, THROUGHPUT_WINDOWS, until)
     with recorder.phase("latency"):
-        single = partial(time_steps, workload, 1)
+        single = partial(time_single_step, workload)
         row["latency_ms"] = _repeated(single, LATENCY_STEPS, deadline)
+    if statistics.median(row["latency_ms"]) < LATENCY_LEAST * fastest / steps:
+        raise RowError("check_failed", "the framework's own barrier does not wait for a step")
     losses = {name: float(value) for name, value in workload.step().items()}
     if not all(map(math.isfinite, losses.values())):
         raise RowError("nan", f"a loss is not finite after the measurement: {losses}")
@@ -107,6 +110,19 @@ def time_steps(workload: Workload, steps: int) -> float:
     milliseconds = 1e3 * (time.perf_counter() - started)
     if not math.isfinite(value):
         raise RowError("nan", f"the weights are not finite any more: their sum is {value}")
+    return milliseconds
+
+
+def time_single_step(workload: Workload) -> float:
+    """Return the milliseconds of one step up to the framework's own barrier.
+
+    `synchronize` would add what it dispatches itself: sums over weights, and their way back.
+    """
+    started = time.perf_counter()
+    workload.step()
+    workload.wait()
+    milliseconds = 1e3 * (time.perf_counter() - started)
+    time_steps(workload, 0)  # checks the weights
     return milliseconds
 
 

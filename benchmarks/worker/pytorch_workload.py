@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ from benchmarks.plan.costs import exchanges_of_step
 from benchmarks.worker.workloads import Batch, Operation, Workload, create_workload
 from pytorch_impl import parallel
 from pytorch_impl.state import TrainState, select_device, set_tf32
+from shared.interface import Array
 from shared.spec import SystemSpec
 
 ADDRESS = "127.0.0.1"
@@ -182,9 +184,20 @@ def wait(request: Request) -> None:
         torch.cuda.synchronize()
 
 
+def forget_peak(request: Request) -> None:
+    """Count the GPU's peak of memory anew."""
+    if request.plan.device == "gpu":
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_device_bytes(request: Request) -> int | None:
     """Return the most bytes that tensors ever held on the GPU; None on a CPU."""
     return torch.cuda.max_memory_allocated() if request.plan.device == "gpu" else None
+
+
+def put(request: Request, array: Array, dtype: str = "float32") -> torch.Tensor:
+    """Return an array on the device."""
+    return torch.from_numpy(array).to(select_device(request.plan.device), getattr(torch, dtype))
 
 
 def operations(request: Request) -> dict[str, Operation]:
@@ -192,26 +205,15 @@ def operations(request: Request) -> dict[str, Operation]:
 
     def convolution(images: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         x, w = images.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)
-        return F.conv2d(x, w, padding=1).permute(0, 2, 3, 1)
+        return F.conv2d(x, w, stride=2, padding=1).permute(0, 2, 3, 1)
 
     def on_device(function: Callable[..., torch.Tensor]) -> Operation:
-        place = select_device(request.plan.device)
-        return lambda *arrays: (
-            function(*(torch.from_numpy(a).to(place) for a in arrays)).cpu().numpy()
-        )
+        return lambda *arrays: function(*(put(request, a) for a in arrays)).cpu().numpy()
 
     return {"matmul": on_device(torch.matmul), "convolution": on_device(convolution)}
 
 
-def product(request: Request, size: int) -> Callable[[], Any]:
-    """Return what makes a product of two size x size matrices."""
-    dtype = torch.bfloat16 if request.configuration.precision == "bfloat16" else torch.float32
-    left = torch.full((size, size), 0.5, dtype=dtype, device=select_device(request.plan.device))
-    return lambda: left @ left
-
-
 def addition(request: Request, length: int) -> Callable[[], Any]:
     """Return what adds a float32 array to another one, in place."""
-    place = select_device(request.plan.device)
-    total, summand = (torch.ones(length, device=place) for _ in range(2))
+    total, summand = (put(request, np.ones(length, np.float32)) for _ in range(2))
     return lambda: total.add_(summand)

@@ -81,32 +81,32 @@ def wait(request: Request) -> None:
     tf.test.experimental.sync_devices()
 
 
+def forget_peak(request: Request) -> None:
+    """Count the GPU's peak of memory anew."""
+    if request.plan.device == "gpu":
+        tf.config.experimental.reset_memory_stats("GPU:0")
+
+
 def peak_device_bytes(request: Request) -> int | None:
     """Return the most bytes that tensors ever held on the GPU; None on a CPU."""
     on_gpu = request.plan.device == "gpu"
     return tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else None
 
 
+def put(request: Request, array: Array, dtype: str = "float32") -> tf.Tensor:
+    """Return an array on the device."""
+    with tf.device(select_device(request.plan.device)):
+        return tf.cast(tf.identity(array), dtype)
+
+
 def operations(request: Request) -> dict[str, Operation]:
     """Return a matrix product and a convolution of NumPy arrays, done by TensorFlow there."""
 
     def on_device(function: Callable[..., tf.Tensor]) -> Operation:
-        def operation(left: Array, right: Array) -> Array:
-            with tf.device(select_device(request.plan.device)):
-                return function(left, right).numpy()
+        return lambda *arrays: function(*(put(request, a) for a in arrays)).numpy()
 
-        return operation
-
-    convolve = partial(tf.nn.conv2d, strides=1, padding="SAME")
+    convolve = partial(tf.nn.conv2d, strides=2, padding="SAME")
     return {"matmul": on_device(tf.matmul), "convolution": on_device(convolve)}
-
-
-def product(request: Request, size: int) -> Callable[[], Any]:
-    """Return what makes a product of two size x size matrices."""
-    dtype = tf.bfloat16 if request.configuration.precision == "bfloat16" else tf.float32
-    with tf.device(select_device(request.plan.device)):
-        left = tf.cast(tf.fill((size, size), 0.5), dtype)
-    return lambda: tf.matmul(left, left)  # where its operands are
 
 
 def addition(request: Request, length: int) -> Callable[[], Any]:

@@ -64,11 +64,12 @@ def load(framework: str) -> Any:
     - configure(request): apply what must come before anything else. Raises ValueError where the
       framework sees no such device.
     - create(spec, seed, request, batch=None): a Workload on this batch, or on those of the request.
-    - operations(request): a matrix product and a 3x3 convolution (NHWC, HWIO, padding 1) under the
-      settings in force, for the precision probe.
-    - product(request, size): what makes one square product on the device, without waiting.
+    - operations(request): a matrix product and a 4x4 convolution (NHWC, HWIO, stride 2, padding 1)
+      under the settings in force, for the precision probe.
+    - put(request, array, dtype="float32"): a NumPy array on the device, where `@` multiplies it.
     - addition(request, length): what adds one float32 array to another once, in place.
     - communication(request, spec, state): the exchanges of a step, for several devices.
+    - forget_peak(request): count the device's peak of memory anew, where the framework can.
     - wait(request), read_back(state), peak_device_bytes(request): for `create_workload`.
     """
     load_implementation(framework)

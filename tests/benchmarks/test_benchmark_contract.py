@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from functools import cache
@@ -20,7 +21,15 @@ from shared.reference.layers import conv_forward
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions
 from tests.benchmarks.documents import validate_row
-from tests.benchmarks.stand_ins import INSTALLED, SETTINGS, TINY, failed_row, plant, use_worker
+from tests.benchmarks.stand_ins import (
+    INSTALLED,
+    SETTINGS,
+    TINY,
+    failed_row,
+    plant,
+    tiny_request,
+    use_worker,
+)
 
 STEP = 0.004  # seconds
 
@@ -141,6 +150,55 @@ worker.main()
     assert "synchronize does not wait" in row["error"]
 
 
+def measured(monkeypatch, step_seconds, budget):
+    """Return the row of a step that takes so long on a clock of its own."""
+    clock = [0.0]
+
+    def step():
+        clock[0] += step_seconds
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+    row = worker.empty_row(tiny_request())
+    workload = Device().workload(step=step, synchronize=lambda: 0.0, wait=lambda: None)
+    request = dataclasses.replace(tiny_request(), budget=budget)
+    recorder = measure.Recorder(row)
+    clock[0] += 60.0
+    measure.measure(workload, request, recorder)
+    return row
+
+
+def test_the_budget_of_a_row_begins_when_its_step_is_compiled(monkeypatch):
+    row = measured(monkeypatch, 0.1, 30.0)  # after a minute of starting and compiling
+    assert len(row["windows"]) == 5
+    assert len(row["latency_ms"]) == 50
+
+
+def test_a_row_without_time_has_enough_for_an_interval(monkeypatch):
+    row = measured(monkeypatch, 2.0, 0.0)
+    assert len(row["windows"]) == 3
+    assert row["latency_ms"] == [2000.0] * 5
+
+
+def test_a_single_step_does_not_hold_what_the_synchronisation_dispatches(monkeypatch):
+    def slow():
+        time.sleep(0.02)
+        return 0.0
+
+    device = Device()
+    workload = device.workload(synchronize=lambda: device.synchronize() or slow())
+    assert 1e3 * STEP <= min(measure.time_single_step(workload) for _ in range(5)) < 20
+
+
+def test_a_barrier_that_does_not_wait_is_noticed():
+    device = Device()
+    request = dataclasses.replace(tiny_request(), budget=0.0)
+    recorder = measure.Recorder(worker.empty_row(request))
+    workload = device.workload(wait=lambda: None)
+    with pytest.raises(RowError, match="own barrier does not wait"):
+        measure.measure(workload, request, recorder)
+
+
 # --- precision -----------------------------------------------------------------------------------
 
 
@@ -158,7 +216,7 @@ def operations(bits):
     cut = rounded(bits)
     return {
         "matmul": lambda a, b: np.matmul(cut(a), cut(b)),
-        "convolution": lambda x, k: conv_forward(cut(x), cut(k), 1, 1)[0],
+        "convolution": lambda x, k: conv_forward(cut(x), cut(k), 2, 1)[0],
     }
 
 

@@ -29,6 +29,8 @@ from tests.benchmarks.stand_ins import (
     failed_row,
     is_running,
     plant,
+    stand_in,
+    tiny_request,
     use_worker,
     without_peak,
 )
@@ -36,6 +38,40 @@ from tests.tiers import SLOW_IN_TF_AND_JAX
 
 pytestmark = pytest.mark.skipif(not INSTALLED, reason="no framework is installed")
 needs_no_gpu = pytest.mark.skipif(host.gpu_driver() is not None, reason="there is a GPU here")
+
+
+def test_a_worker_compiles_into_a_folder_of_its_own(monkeypatch):
+    code = "import os, sys; sys.exit(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
+    use_worker(monkeypatch, code)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/shared")
+    folders = {launcher.run_worker(tiny_request(), 20.0)["stderr"] for _ in range(2)}
+    assert len(folders) == 2
+    assert "/shared" not in str(folders)
+
+
+def test_the_state_of_a_gpu_and_what_changes_its_speed_are_kept(monkeypatch, tmp_path):
+    (tmp_path / "nvidia-smi").write_text(
+        "#!/bin/sh\necho '580.1, 1980 MHz, 2619 MHz, 1980 MHz, 700.00 W'"
+    )
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert host.gpu_state()["driver_version"] == "580.1"
+    assert host.gpu_state()["power.limit"] == "700.00 W"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert host.gpu_state() == {}
+    names = {"TORCHINDUCTOR_X", "PYTORCH_X", "CUBLAS_X", "CUDNN_X", "TRITON_X"}
+    for name in names:
+        monkeypatch.setenv(name, "1")
+    assert names <= host.environment().keys()
+
+
+def test_the_peak_of_memory_is_that_after_the_gate(monkeypatch):
+    order = []
+    parts = {"forget_peak": lambda request: order.append("forget")}
+    parts["operations"] = lambda request: order.append("probe") or stand_in({}).operations(request)
+    row = plant(monkeypatch, framework=parts, peak_device_bytes=lambda: order.append("read"))
+    assert row["status"] == "ok"
+    assert order == ["probe", "forget", "read"]
 
 
 # --- workers that end early ------------------------------------------------------------------
