@@ -59,7 +59,7 @@ def _finish(app: Any, error: Exception | None) -> None:
     pictures = list((out / "_images").glob("*.png"))
     for path in pictures:
         picture = Image.open(path)  # screenshots have a palette, photos and plots have none
-        drawn = {"lossless": True} if picture.mode == "P" else {"quality": 75}
+        drawn = {"lossless": True} if picture.mode == "P" else {"quality": 65}
         picture.convert("RGB").save(path.with_suffix(".webp"), method=6, **drawn)
     for path in out.rglob("*.html"):
         text = path.read_text("utf-8")
