@@ -21,10 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pytorch_impl.checkpoint import to_canonical, to_native
-from shared.files.checkpoint import CheckpointError, encode_description, spec_differences
+from pytorch_impl.foreign_format import order_of_layers, read_adam, recognised
+from shared.files.checkpoint import (
+    CheckpointError,
+    encode_description,
+    flattened,
+    spec_differences,
+)
+from shared.formats.file_kinds import is_safetensors
 from shared.formats.native_contents import (
     DESCRIPTION_FIELDS,
     OPTIMIZERS,
@@ -119,7 +127,7 @@ def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None
 def read_native(path: str | os.PathLike[str]) -> NativeContents:
     """Read a file and check it: `FileKind.read`."""
     path = Path(path)
-    saved = _load(path)
+    saved, notes = _read(path)
     found, settings = _flat(path, saved)
     contents = assemble(
         path, found, saved, native_names, axes=_CANONICAL_AXES, scalars_of=_batch_counters
@@ -134,8 +142,17 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
         for name, array in contents.arrays.items()
     }
     counted = sum(bool(found[n]) for n in found if n.endswith("num_batches_tracked"))
-    note = f"num_batches_tracked of {counted} layers, which a fixed momentum never reads"
-    return dataclasses.replace(contents, arrays=arrays, spec=spec, notes=(note,) if counted else ())
+    if counted:
+        notes.append(f"num_batches_tracked of {counted} layers, which a fixed momentum never reads")
+    return dataclasses.replace(contents, arrays=arrays, spec=spec, notes=tuple(notes))
+
+
+def list_arrays(path: Path) -> dict[str, Any]:
+    """Return everything in a file that has a shape, by dotted names: `FileKind.list_arrays`."""
+    try:
+        return {n: v for n, v in flattened(_load(path)).items() if isinstance(v, Tensor)}
+    except RecursionError as error:
+        raise CheckpointError(f"{path}: expected state_dicts, found a dict in itself") from error
 
 
 def _under(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -168,7 +185,7 @@ def run_native(
     path: str | os.PathLike[str], contents: NativeContents, latents: Array, images: Array
 ) -> Arrays:
     """Load a file as PyTorch's users do, and run its networks: `FileKind.run`."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    saved, _ = _read(Path(path))
     results: Arrays = {}
     for network in contents.networks:
         module = create_native_network(contents.spec, network)
@@ -219,17 +236,33 @@ def _module(layer: Layer) -> nn.Module:
 # --- reading ---------------------------------------------------------------------------------
 
 
+def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return a file's entries by our names, and a line on what others have put beside them."""
+    saved = _load(path)
+    if any(field in saved for field in DESCRIPTION_FIELDS):
+        return saved, []
+    try:
+        return recognised(path, saved, native_names, _batch_counters)
+    except RecursionError as error:
+        raise CheckpointError(f"{path}: expected state_dicts, found a dict in itself") from error
+
+
 def _load(path: Path) -> dict[str, Any]:
     require_file(path)
     try:
         _require_unpacked(path)
+        if is_safetensors(path):
+            # It has lost the order of the layers; that of the numbers in their names is left.
+            tensors = load_file(path)
+            return {name: tensors[name] for name in sorted(tensors, key=order_of_layers)}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of pickles that it refuses anyway
             saved = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused, because it holds more than tensors and plain data, which could run "
-            "code when it is unpickled, or is damaged; expected state_dicts"
+            "code when it is unpickled, or is damaged; expected state_dicts: where you trust the "
+            "file, load it and save model.state_dict()"
         ) from error
     except CheckpointError:
         raise
@@ -270,7 +303,7 @@ def _flat(path: Path, saved: Mapping[str, Any]) -> tuple[Arrays, dict[str, AdamS
         elif part not in OPTIMIZERS:
             found |= {f"{part}/{name}": value for name, value in values.items()}
         else:
-            settings[part], states = _adam(path, part, values)
+            settings[part], states = read_adam(path, part, values)
             if states:
                 steps = [_to_numpy(path, f"{part}/step", s["step"]) for s in states.values()]
                 found[f"{part}/step"] = _common_step(path, part, steps)
@@ -310,24 +343,3 @@ def _is_plain(tensor: Tensor) -> bool:
         and not tensor.is_neg()
         and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
     )
-
-
-def _adam(path: Path, part: str, saved: Mapping[str, Any]) -> tuple[AdamSpec, dict[Any, Any]]:
-    """Return the settings of a torch.optim.Adam and the state of each parameter."""
-    try:
-        (group,) = saved["param_groups"]
-        beta1, beta2 = group["betas"]
-        settings = AdamSpec(float(group["lr"]), float(beta1), float(beta2), float(group["eps"]))
-        others = {name: group[name] for name in ("weight_decay", "amsgrad", "maximize")}
-        states = dict(saved["state"])
-        is_plain = not any(others.values()) and set(states) <= set(group["params"])
-        if not all(isinstance(state, Mapping) and "step" in state for state in states.values()):
-            raise TypeError("the state of a parameter is a mapping with a step")
-    # AttributeError, RuntimeError: of what is no mapping, or a tensor where a number should be.
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: expected {part} as the state_dict of torch.optim.Adam with one group"
-        ) from error
-    if not is_plain:
-        raise CheckpointError(f"{path}: expected plain Adam as {part}, found {others}")
-    return settings, states

@@ -78,6 +78,11 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
     return assemble(path, found, attributes, native_names)
 
 
+def list_arrays(path: Path) -> Arrays:
+    """Return every array of a file by its path: `FileKind.list_arrays`."""
+    return _load(path)[0]
+
+
 def run_native(
     path: str | os.PathLike[str], contents: NativeContents, latents: Array, images: Array
 ) -> Arrays:

@@ -14,18 +14,18 @@ from shared.convert.conversion import describe, fitted, with_choices, with_fresh
 from shared.convert.verification import verify
 from shared.files.atomic import staged
 from shared.files.errors import InputError
-from shared.formats.file_kinds import FILE_KINDS, FileKind, kind_of
+from shared.formats.file_kinds import FILE_KINDS, FileKind, kind_of, kind_of_name
 from shared.formats.native_contents import NativeContents
 from shared.formats.reading import joined
-from shared.run.console import command
+from shared.run.console import command, text_table
 from shared.spec import LOSS_NAMES, NETWORKS, SYSTEMS
 from shared.spec.streams import check_seed
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("sources", nargs="+", type=Path, metavar="SRC", help="file to read")
-    add("destination", type=Path, metavar="DST", help="file to write")
+    add("paths", nargs="*", type=Path, metavar="SRC", help="files to read, then DST, to write")
+    add("--inspect", type=Path, metavar="FILE", help="list a file's layers and what they are")
     add("--to", choices=FILE_KINDS, help="kind of DST (default: by its name)")
     add("--force", action="store_true", help="replace DST if it exists")
     add("--only", choices=NETWORKS, help="write this network's weights alone")
@@ -45,17 +45,38 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--debug", action="store_true", help="add the traceback to an error")
 
 
-def convert(arguments: argparse.Namespace) -> None:
+def inspect(path: Path) -> int:
+    """Print the layers of a file, which system they are, and the next command; 2 if of none."""
+    kind = kind_of(path)
+    arrays = kind.list_arrays(path)
+    print(f"{path}: {len(arrays)} arrays, as {kind.name} has them")
+    rows = [
+        [f"  {name}", " x ".join(map(str, array.shape)) or "-", str(array.dtype)]
+        for name, array in arrays.items()
+    ]
+    print(text_table(rows, "<"))
+    contents = kind.read(path)
+    _print_source(path, contents)
+    sample = f"python -m shared.sample {path} --grid, " if "generator" in contents.networks else ""
+    print(f"next: {sample}python -m pytorch_impl.train --init-from {path}")
+    return 0
+
+
+def convert(arguments: argparse.Namespace) -> int:
     """Do what the parsed options ask for, and print every step of it.
 
     Raises ValueError, OSError or MissingFrameworkError; DST is then as it was before.
     """
-    destination: Path = arguments.destination
-    kind = FILE_KINDS[arguments.to] if arguments.to else kind_of(destination)
+    if arguments.inspect:
+        return inspect(arguments.inspect)
+    if len(arguments.paths) < 2:
+        raise InputError(f"expected SRC [SRC ...] DST, received {len(arguments.paths)} names")
+    *paths, destination = arguments.paths
+    kind = FILE_KINDS[arguments.to] if arguments.to else kind_of_name(destination)
     _require_free(destination, kind, force=arguments.force)
     if arguments.seed is not None:
         check_seed(arguments.seed, "--seed")
-    sources = {path: kind_of(path).read(path) for path in arguments.sources}
+    sources = {path: kind_of(path).read(path) for path in paths}
     for path, read in sources.items():
         _print_source(path, read)
     contents = with_choices(joined(sources), arguments.system, arguments.loss)
@@ -65,6 +86,7 @@ def convert(arguments: argparse.Namespace) -> None:
         kind.write(temporary, contents)
         verify(sources, contents, kind, temporary)
     print(f"wrote {destination}: {', '.join(describe(contents))}")
+    return 0
 
 
 def _require_free(destination: Path, kind: FileKind, *, force: bool) -> None:

@@ -7,10 +7,11 @@ networks are the NumPy reference's: the one format that needs no framework.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 
-from shared.files.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from shared.files.checkpoint import CHECKPOINT, CheckpointError, read_checkpoint, write_checkpoint
 from shared.formats.native_contents import NativeContents
 from shared.interface import Array, Arrays
 from shared.reference.network import forward
@@ -28,6 +29,11 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
     """Read a whole training state and check it: `FileKind.read`."""
     checkpoint = read_checkpoint(path)
     return NativeContents(checkpoint.arrays, checkpoint.spec, checkpoint.progress)
+
+
+def list_arrays(path: Path) -> Arrays:
+    """Return every array of a file by its name: `FileKind.list_arrays`."""
+    return CHECKPOINT.read(path)[1]
 
 
 def run_native(

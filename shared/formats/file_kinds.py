@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shared.files.atomic import staged
+from shared.files.checkpoint import CHECKPOINT
 from shared.files.errors import InputError
 from shared.formats import canonical_format
 from shared.formats.native_contents import EVERYTHING, NativeContents, check_contents
@@ -40,6 +42,10 @@ class FileKind:
         contents that do not fit.
         """
         return self._module().read_native(path)
+
+    def list_arrays(self, path: Path) -> Arrays:
+        """Return everything in a file that has a shape, by the file's own names."""
+        return self._module().list_arrays(path)
 
     def write(self, path: Path, contents: NativeContents) -> None:
         """Write a file that the framework's users can load; it is complete or not there at all.
@@ -92,6 +98,13 @@ FILE_KINDS = {
 
 
 def kind_of(path: Path) -> FileKind:
+    """Return the kind of a file that is there by its content, of all else by the name."""
+    if path.is_file() and (kind := _kind_of_content(path)):
+        return kind
+    return kind_of_name(path)
+
+
+def kind_of_name(path: Path) -> FileKind:
     """Return the kind of a file by its name; a folder is orbax' whatever its name.
 
     Raises InputError for a name of no kind.
@@ -103,3 +116,29 @@ def kind_of(path: Path) -> FileKind:
         return FILE_KINDS["orbax"]
     endings = ", ".join(suffix for kind in FILE_KINDS.values() for suffix in kind.suffixes)
     raise InputError(f"{path}: the name tells no kind of file; expected one that ends in {endings}")
+
+
+def _kind_of_content(path: Path) -> FileKind | None:
+    with open(path, "rb") as file:
+        start = file.read(2**16)
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return FILE_KINDS["keras"]
+    if is_safetensors(path):
+        # One without our header has PyTorch's names and layouts, as Hugging Face's have.
+        is_ours = f'"format":"{CHECKPOINT.name}"'.encode() in start
+        return FILE_KINDS["safetensors" if is_ours else "torch"]
+    # A zip archive begins with the name of its first file.
+    if start.startswith(b"PK") and re.match(rb".{28}(metadata|config)\.json", start[2:], re.DOTALL):
+        raise InputError(
+            f"{path} is a whole model of Keras; load it there and save its weights with "
+            "model.save_weights('….weights.h5')"
+        )
+    is_torch = start.startswith((b"\x80\x02", b"\x80\x04")) or b"/data.pkl" in start[:512]
+    return FILE_KINDS["torch"] if is_torch else None
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors does: the length of a header, and a JSON object."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size

@@ -1,0 +1,168 @@
+"""state_dicts that others have saved: whichever names they gave to networks, wrappers and layers.
+
+A layer is recognised by its place: the arrays of a state_dict stand in the order of the layers,
+and in these systems their kinds and shapes leave no second way to fill the places.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from shared.formats.native_contents import NamesOf, Shape, part_shapes
+from shared.spec import NETWORKS, SYSTEMS, NetworkName, SystemSpec
+
+COUNTER = "num_batches_tracked"
+_WORDS = {
+    "generator": {"g", "gen", "generator", "netg"},
+    "discriminator": {"d", "dis", "disc", "discriminator", "critic", "netd"},
+}
+_OPTIMIZER_WORDS = {"opt", "optim", "optimizer"}
+_WRAPPERS = re.compile(r"^((module|_orig_mod|model|state_dict)\.)+")
+
+Places = Sequence[tuple[str, Shape]]
+"""Name and shape of every array of a network but BN's counters, in the order of the layers."""
+
+
+def part_of(name: str) -> tuple[str | None, bool]:
+    """Return which of PARTS an entry of a checkpoint is called, if any, and whether it is an EMA.
+
+    >>> part_of("optimizerG"), part_of("g_ema"), part_of("epoch")
+    (('generator_optimizer', False), ('generator', True), (None, False))
+    """
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
+    for network, known in _WORDS.items():
+        if words & known:
+            is_optimizer = bool(words & _OPTIMIZER_WORDS)
+            return f"{network}_optimizer" if is_optimizer else network, "ema" in words
+    return None, False
+
+
+def unwrapped(saved: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a checkpoint's entries by PARTS, or one bare state_dict; and what is left behind."""
+    saved = {str(name): value for name, value in saved.items()}
+    if not any(isinstance(value, Mapping) for value in saved.values()):
+        return _split(saved), []
+    parts: dict[str, Any] = {}
+    left = []
+    # A network itself before its moving average, which stands in only where it is alone.
+    for name in sorted(saved, key=lambda name: part_of(name)[1]):
+        part, _ = part_of(name)
+        value = saved[name]
+        if part and part not in parts and isinstance(value, Mapping):
+            is_network = part in NETWORKS
+            parts[part] = {str(n): a for n, a in value.items()} if is_network else value
+        else:
+            left.append(name)
+    if not set(parts) & set(NETWORKS) and (
+        inner := [n for n in left if isinstance(saved[n], Mapping) and saved[n]]
+    ):
+        largest = max(inner, key=lambda name: len(saved[name]))
+        parts, more = unwrapped(saved[largest])
+        left = [*(name for name in saved if name != largest), *more]
+    return parts, left
+
+
+def _split(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return "netG.main.0.weight" … as state_dicts of the networks, or the one as it is."""
+    parts: dict[str, dict[str, Any]] = {}
+    for name, array in arrays.items():
+        first, _, rest = _WRAPPERS.sub("", name).partition(".")
+        part, is_average = part_of(first)
+        # d1.weight, d2.weight … are layers of one network.
+        if part not in NETWORKS or not rest or rest in parts.get(part, {}) or first[-1].isdigit():
+            return dict(arrays)
+        if not is_average:
+            parts.setdefault(part, {})[rest] = array
+    return dict(parts)
+
+
+class Nearest(NamedTuple):
+    """The network whose places are most like those of a file; a `likeness` of 1 is the same kinds.
+
+    `shared` counts the names and the lengths of axes that are the same.
+    """
+
+    spec: SystemSpec
+    network: NetworkName
+    places: Places
+    likeness: float
+    shared: int
+
+    def is_meant_by(self, given: Places) -> bool:
+        """Whether the names say that it is this network, but for a slip in one or two arrays."""
+        names = {name for name, _ in given} ^ {name for name, _ in self.places}
+        return len(names) <= 2
+
+
+def nearest(
+    given: Places, names_of: NamesOf, networks: Sequence[NetworkName] = NETWORKS
+) -> Nearest:
+    """Return the network that a bare state_dict is most like, in its arrays' kinds and order."""
+
+    def compared(spec: SystemSpec, network: NetworkName) -> Nearest:
+        shapes = part_shapes(spec, (network,))
+        names = {native: name for native, name in names_of(spec).items() if name in shapes}
+        places = [(n.partition("/")[2], shapes[name]) for n, name in names.items()]
+        matcher = difflib.SequenceMatcher(None, _kinds(given), _kinds(places), autojunk=False)
+        shared = len(dict(given).keys() & dict(places))
+        for (_, shape), (_, own) in zip(given, places, strict=False):
+            shared += (Counter(shape) & Counter(own)).total()
+        return Nearest(spec, network, places, matcher.ratio(), shared)
+
+    found = (compared(spec, network) for spec in SYSTEMS.values() for network in networks)
+    return max(found, key=lambda one: (one.is_meant_by(given), one.likeness, one.shared))
+
+
+def renamed(
+    arrays: Mapping[str, Any], best: Nearest, counters: Sequence[str]
+) -> dict[str, Any] | None:
+    """Return a state_dict with our names; None where its layers are not those of `best`.
+
+    `counters` are our names of BN's, which have the order of the layers too.
+    """
+    if best.likeness < 1.0:
+        return None
+    places = zip(places_of(arrays), best.places, strict=True)
+    counted = [array for name, array in arrays.items() if name.endswith(COUNTER)]
+    return {
+        **{own: arrays[name] for (name, _), (own, _) in places},
+        **(dict(zip(counters, counted, strict=True)) if len(counted) == len(counters) else {}),
+    }
+
+
+def places_of(arrays: Mapping[str, Any]) -> Places:
+    """Return the names and shapes of a state_dict's arrays."""
+    shapes = ((name, tuple(getattr(a, "shape", ()))) for name, a in arrays.items())
+    return [(name, shape) for name, shape in shapes if not name.endswith(COUNTER)]
+
+
+def _kinds(places: Places) -> list[tuple[str, int]]:
+    return [(name.rpartition(".")[2], len(shape)) for name, shape in places]
+
+
+def difference(given: Places, best: Nearest) -> str:
+    """Return in words in what a state_dict is not the network that it is nearest to."""
+    whose = f"the {best.network} of {best.spec.name}"
+    names = [name for name, _ in given]
+    if spectral := [n for n in names if re.search(r"weight_(orig|u|v)$|\.parametrizations\.", n)]:
+        return (
+            f"spectral norm ({spectral[0]}), which {whose} has not; "
+            "fold it in with torch.nn.utils.remove_spectral_norm and save the state_dict again"
+        )
+    kernels, expected = ([n for n, s in p if len(s) == 4] for p in (given, best.places))
+    if len(kernels) != len(expected):
+        return (
+            f"{len(kernels)} convolutions, where {whose} has {len(expected)} "
+            f"(images of {best.spec.image_size}x{best.spec.image_size})"
+        )
+    biases = [n for n in names if n.endswith("bias") and f"{n[:-4]}weight" in kernels]
+    if biases and not any(f"{n[:-6]}bias" in dict(best.places) for n in expected):
+        return f"biases of convolutions ({biases[0]} …), which {whose} has not"
+    for (name, shape), (own, own_shape) in zip(given, best.places, strict=False):
+        if _kinds([(name, shape)]) != _kinds([(own, own_shape)]):
+            return f"{name} {shape}, where {whose} has {own} with {len(own_shape)} axes"
+    return f"{len(given)} arrays, where {whose} has {len(best.places)}"
