@@ -12,14 +12,12 @@ if __package__ in (None, ""):
 
 from typing import Any
 
-from benchmarks.document.intervals import Ratio, rates_of, unpaired_ratio
+from benchmarks.document.intervals import judge, rates_of, unpaired_certainty, unpaired_ratio
 from benchmarks.document.stored import load
 from shared.files.errors import one_line
 from shared.run.console import command
 
 EXIT_REGRESSION = 1
-# A change is one where the 95 % interval of the ratio excludes 1, and not less than this.
-LEAST_CHANGE = 0.03
 # What makes the times of two documents another matter.
 SAME = {"host": ("cpu", "cores", "memory_bytes"), "workload": ("system", "loss", "width", "dtype")}
 
@@ -65,7 +63,7 @@ def show(old: dict[str, Any], new: dict[str, Any]) -> int:
     lines = []
     for name in [name for name in before if name in after]:
         ratio = unpaired_ratio(after[name], before[name], int(new["seed"]))
-        word = judge(ratio)
+        word = judge(ratio.value, unpaired_certainty(after[name], before[name]))
         worse += word == "slower"
         rounds = min(len(before[name]), len(after[name]))
         note = ", after one round: not certain" if rounds < 2 else ""
@@ -94,15 +92,6 @@ def _rates(document: dict[str, Any]) -> dict[str, list[list[float]]]:
         for c in document["configurations"]
         if c["id"] in ok
     }
-
-
-def judge(ratio: Ratio) -> str:
-    """Return faster, slower or no difference for a ratio of new to old images per second."""
-    if ratio.low > 1 and ratio.value >= 1 + LEAST_CHANGE:
-        return "faster"
-    if ratio.high < 1 and ratio.value <= 1 - LEAST_CHANGE:
-        return "slower"
-    return "no difference"
 
 
 main = command(

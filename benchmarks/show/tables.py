@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.document.intervals import LEAST_CHANGE, judge, paired_certainty
 from benchmarks.document.roofline import roofline_of
 from benchmarks.plan.configuration import Configuration, labels
 from shared.files.errors import one_line
-
-# What an A/A control may show by chance is no difference either; without one, less than this.
-LEAST_DIFFERENCE = 0.03
 
 PIPED_WIDTH = 120  # a pipe has no width, and 80 columns would fold the table
 HEADINGS = {
@@ -250,24 +249,34 @@ def verdicts(document: dict[str, Any]) -> list[str]:
 
 def _verdict(document: dict[str, Any], group: dict[str, Any]) -> str:
     summaries = summaries_of(document)
-    ratio = next((r for r in group["ratios"] if r["kind"] == "fastest"), None)
+    ratios = [ratio for ratio in group["ratios"] if ratio["kind"] == "fastest"]
     # Without a rival: ours, where it is alone with a baseline.
     alone = min(group["ranking"], key=lambda name: "/ours/" not in name)
-    first = summaries[ratio["numerator"] if ratio else alone]
+    first = summaries[ratios[0]["numerator"] if ratios else alone]
     rate = first["results"]["images_per_second"]
     low, high = map(short, rate["interval_95"])
     speed = f"{short(rate['median'])} img/s (95 % interval {low} to {high})"
-    if ratio is None:
+    if not ratios:
         return f"{first['label']} trains {speed}."
     winner = f"{first['label']} at {speed}"
-    amount = _times(ratio, summaries[ratio["denominator"]]["label"])
-    if len(ratio["per_round"]) < 2:
+    amounts = ", ".join(_times(r, summaries[r["denominator"]]["label"]) for r in ratios)
+    rounds = min(len(ratio["per_round"]) for ratio in ratios)
+    if rounds < 2:
         # One process per framework tells nothing of the spread between processes.
-        return f"Not certain after one round: {winner} is {amount}."
+        return f"Not certain after one round: {winner} is {amounts}."
     floor = document["noise_floor"]
-    if ratio["interval_95"][0] <= 1 + (LEAST_DIFFERENCE if floor is None else floor):
-        return f"No clear winner: {winner} is {amount}."
-    return f"Fastest: {winner}, {amount}."
+    least = LEAST_CHANGE if floor is None else floor
+    certain = [paired_certainty(ratio["per_round"]) for ratio in ratios]
+    if all(
+        judge(ratio["ratio"], own, least) == "faster"
+        for ratio, own in zip(ratios, certain, strict=True)
+    ):
+        return f"Fastest: {winner}, {amounts}."
+    needed = max(1 + least, *(math.sqrt(above / below) for below, above in certain))
+    return (
+        f"No clear winner: {winner} is {amounts}. After {rounds} rounds a ratio is certain from "
+        f"about {needed:.2f} on."
+    )
 
 
 def ratio_lines(document: dict[str, Any]) -> list[str]:

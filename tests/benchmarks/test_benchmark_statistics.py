@@ -105,6 +105,22 @@ def test_verdict_is_certain_only_where_the_interval_is_above_the_noise():
     assert "differs by up to 30.0 %" in tables.verdicts(noisy)[1]
 
 
+def test_every_framework_is_in_the_headline_and_scattered_rounds_make_no_winner():
+    rates = {"pytorch": 50.0, "jax": 60.0, "tf": 40.0}
+    three = ["--framework", "all", "--rounds", "4"]
+    (line,) = tables.verdicts(make_document(three, rates_of(**rates)))
+    assert line.startswith("Fastest: jax at 60.0")
+    assert line.index("1.20x pytorch") < line.index("1.50x tf")
+
+    def scattered(configuration, number):
+        luck = 1 + 0.2 * (-1) ** number * (configuration.framework == "jax")
+        return [rates[configuration.framework] * luck] * 3
+
+    (line,) = tables.verdicts(make_document(three, scattered))
+    assert line.startswith("No clear winner: jax")
+    assert "After 4 rounds a ratio is certain from about" in line
+
+
 def test_nothing_is_ranked_against_what_was_read_back_with_other_settings():
     def rates(configuration, number):
         tf32 = configuration.framework == "jax"
@@ -191,7 +207,7 @@ def test_compare_says_what_became_of_each_configuration(rate, word, code, files,
     ],
 )
 def test_a_change_is_certain_and_not_small(ratio, word):
-    assert compare.judge(ratio) == word
+    assert statistics.judge(ratio.value, (ratio.low, ratio.high)) == word
 
 
 @pytest.mark.parametrize(
