@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from rich.console import Console
 from shared.explain.explanation import explain
 from shared.explain.port import Port, PortError
 from shared.explain.recordings import RecordingReport, explain_recordings, format_report
-from shared.explain.report import Explanation, print_explanation
+from shared.explain.report import Explanation, print_stage, print_verdict
 from shared.files.atomic import require_place
-from shared.interface import load_implementation
+from shared.interface import MissingFrameworkError, load_implementation
 from shared.run.console import command
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec
 from shared.spec.streams import check_seed
@@ -24,8 +25,8 @@ DESCRIPTION = """\
 Say whether an implementation's difference from the NumPy reference is a bug, and which one.
 
 It is compared stage by stage from the same weights, latents and images: forward passes, losses,
-gradients, batch normalisation's statistics, Adam, ten steps. If something differs, the conventions
-are looked for under which the reference reproduces it: one wrong choice, then several.
+gradients, batch normalisation's statistics, Adam, ten steps. If a stage differs, the conventions
+are looked for under which the reference reproduces it; what reproduces a third probe too is named.
 Two .safetensors files of shared.record.Recorder are compared with each other instead.
 """
 EPILOG = """\
@@ -33,6 +34,7 @@ The verdict is one of rounding (exit code 0), known trap or unexplained (1). Exi
 
   python -m shared.explain jax
   python -m shared.explain my_package.adapter --system conv28 --json explanation.json
+  python -m shared.explain their_package.adapter --against my_package.adapter
   python -m shared.explain ours.safetensors theirs.safetensors
 """
 
@@ -51,6 +53,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     text = "float64 unless the implementation refuses it"
     add("--dtype", choices=("float64", "float32"), help=f"(default: {text})")
     add("--seed", type=int, default=0, metavar="S", help="of the probes (default: %(default)s)")
+    text = "explain this one as well, and say what is in one of the two alone"
+    add("--against", metavar="IMPLEMENTATION", help=text)
     add("--json", type=Path, metavar="FILE", help="write everything there as JSON")
 
 
@@ -78,27 +82,67 @@ def _widest_dtype(implementation: Any, spec: SystemSpec) -> str:
     return "float64"
 
 
+def _load(name: str) -> Any:
+    try:
+        return load_implementation(name)
+    except (ValueError, MissingFrameworkError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"importing {name} raised {reason}") from error
+
+
+def _explained(name: str, options: argparse.Namespace, console: Console) -> Explanation:
+    """Explain one implementation, and print its stages as they end and then the verdict."""
+    implementation, spec = _load(name), _spec(options)
+    dtype = options.dtype or _widest_dtype(implementation, spec)
+    called = getattr(implementation, "name", type(implementation).__name__)
+    title = f"{called} against the NumPy reference: {spec.name}, {dtype}"
+    console.print(title, highlight=False)
+    report = partial(print_stage, console=console)
+    found = explain(implementation, spec, dtype=dtype, seed=options.seed, report=report)
+    if found.error:
+        raise ValueError(found.error)
+    print_verdict(found, console)
+    return found
+
+
+def _against(options: argparse.Namespace, console: Console) -> tuple[dict[str, Any], bool]:
+    """Explain two implementations; return both as data, and whether nothing is in one alone."""
+    names = [*options.implementations, options.against]
+    both = [_explained(name, options, console) for name in names]
+    findings = [{*e.named, *(f"unnamed: {p.stage}, {p.array}" for p in e.located)} for e in both]
+    alone = {n: sorted(findings[i] - findings[1 - i]) for i, n in enumerate(names)}
+    console.print("\nBetween the two:", highlight=False)
+    for name, texts in alone.items():
+        console.print(f"in {name} alone: {'; '.join(texts) or 'nothing'}", markup=False)
+    data = {"explanations": [e.to_dict() for e in both], "in_one_alone": alone}
+    return data, not any(alone.values())
+
+
 def _work(options: argparse.Namespace) -> int:
     require_place(options.json)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 80)
     names = options.implementations
+    are_recordings = [name.endswith(".safetensors") for name in names]
     found: Explanation | RecordingReport
-    if len(names) == 1 and not names[0].endswith(".safetensors"):
-        implementation, spec = load_implementation(names[0]), _spec(options)
-        dtype = options.dtype or _widest_dtype(implementation, spec)
-        found = explain(implementation, spec, dtype=dtype, seed=options.seed)
-        print_explanation(found, console)
-    elif len(names) == 2 and all(name.endswith(".safetensors") for name in names):
+    if len(names) == 1 and not any(are_recordings) and options.against:
+        data, agrees = _against(options, console)
+    elif len(names) == 1 and not any(are_recordings):
+        found = _explained(names[0], options, console)
+        data, agrees = found.to_dict(), found.agrees
+    elif len(names) == 2 and all(are_recordings) and not options.against:
         found = explain_recordings(*map(Path, names))
         console.print(format_report(found), markup=False, highlight=False, soft_wrap=True)
+        data, agrees = found.to_dict(), found.agrees
     else:
         raise ValueError(
             "expected one implementation or two recordings, files called *.safetensors; received "
             f"{' '.join(names)}"
         )
     if options.json is not None:
-        options.json.write_text(json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
-    return 0 if found.agrees else 1
+        options.json.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+    return 0 if agrees else 1
 
 
 main = command(

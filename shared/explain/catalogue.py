@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
@@ -57,6 +58,8 @@ class Fitted:
 _CATALOGUE = tomllib.loads(Path(__file__).with_name("catalogue.toml").read_text("utf-8"))
 TOGETHER: dict[str, Change] = _CATALOGUE.pop("together")
 """Several fields that are one mistake, by its name."""
+PARTS: dict[str, list[str]] = _CATALOGUE.pop("parts")
+"""The fields that show in a network's outputs, in its running statistics, in a loss, and so on."""
 FIXES = {
     name: Fix(entry["row"], *(entry.get(key) or entry["all"] for key in ("pytorch", "tf", "jax")))
     for name, entry in _CATALOGUE.items()
@@ -65,12 +68,6 @@ KNOWN_NUMBERS: dict[str, list[float]] = {
     name: entry["known"] for name, entry in _CATALOGUE.items() if "known" in entry
 }
 FITTED = {n: Fitted(n, **entry["fit"]) for n, entry in _CATALOGUE.items() if "fit" in entry}
-
-
-def with_change(base: Conventions, change: Change) -> Conventions | None:
-    """Return `base` with a change; None where it has changed one of the fields already."""
-    is_changed = any(getattr(base, field) != FIELDS[field] for field in change)
-    return None if is_changed else base.replace(**change)
 
 
 @functools.cache
@@ -83,11 +80,26 @@ def known_values() -> dict[str, list[Any]]:
     return {field: [v for v in found[field] if v != FIELDS[field]] for field in FIELDS}
 
 
-def changes(spec: SystemSpec) -> list[Change]:
-    """Return every single change to a known value that can show in a step of a system."""
+def changes(spec: SystemSpec, parts: Sequence[str]) -> list[Change]:
+    """Return every single change to a known value that can show in a step of a system.
+
+    Of the fields of some parts of a step, the first part first: see `PARTS`.
+    """
     known = ((field, value) for field, values in known_values().items() for value in values)
     singles = [{field: value} for field, value in known if _applies(field, value, spec)]
-    return singles + list(TOGETHER.values())
+    return [
+        change
+        for part in parts
+        for change in [*singles, *TOGETHER.values()]
+        if part_of(next(iter(change))) == part
+    ]
+
+
+def part_of(field: str) -> str:
+    """Return the part of a step that a field belongs to; the step itself where it is no other."""
+    of_adam = field.startswith("adam_") or field.endswith("learning_rate")
+    found = (part for part, fields in PARTS.items() if field in fields)
+    return next(found, "Adam" if of_adam else "step")
 
 
 def _applies(field: str, value: Any, spec: SystemSpec) -> bool:
@@ -113,22 +125,27 @@ def _applies(field: str, value: Any, spec: SystemSpec) -> bool:
     return True
 
 
-def deviations(conventions: Conventions) -> list[Change]:
+def deviations(*conventions: Conventions) -> list[Change]:
     """Return the changes that conventions are made of; those of one mistake stay together."""
-    left = {name: value for name, value in vars(conventions).items() if value != FIELDS[name]}
-    together = [change for change in TOGETHER.values() if change.items() <= left.items()]
-    joined = {field for change in together for field in change}
-    return together + [{field: value} for field, value in left.items() if field not in joined]
+    found: list[Change] = []
+    for one in conventions:
+        left = {name: value for name, value in vars(one).items() if value != FIELDS[name]}
+        together = [change for change in TOGETHER.values() if change.items() <= left.items()]
+        joined = {field for change in together for field in change}
+        parts = [*together, *({n: value} for n, value in left.items() if n not in joined)]
+        found += [change for change in parts if change not in found]
+    return found
 
 
-def cost_of(conventions: Conventions) -> float:
+def is_known(change: Change) -> bool:
+    """Whether a change is to values of the catalogue, and so none that was fitted."""
+    known = known_values()
+    return change in TOGETHER.values() or all(v in known[n] for n, v in change.items())
+
+
+def cost_of(sides: Sequence[Conventions]) -> float:
     """Return how much a set of changes asks one to believe: 1 each, more for a fitted number."""
-
-    def is_known(change: Change) -> bool:
-        known = known_values()
-        return change in TOGETHER.values() or all(v in known[n] for n, v in change.items())
-
-    return sum(1.0 if is_known(change) else 1.5 for change in deviations(conventions))
+    return sum(1.0 if is_known(change) else 1.5 for change in deviations(*sides))
 
 
 def title_of(change: Change) -> str:

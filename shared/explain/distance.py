@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from shared.explain.observations import INITIAL_STAGE, STEP_STAGES, Group, reference_arrays
+from shared.explain.observations import Group, Sides, reference_arrays
 from shared.explain.probes import Probe
+from shared.explain.stages import INITIAL_STAGE, KINDS
 from shared.interface import Array, Arrays
 from shared.reference.comparison import ulp_error
 from shared.reference.differences import drifting_arrays, gradient_differences, state_differences
@@ -23,12 +24,6 @@ from shared.spec import Conventions
 # whose halves cancel), 1.5e-3 of a parameter's move where its gradient is of the size of Adam's
 # epsilon. The smallest planted fault shows at 1.5e-3, in a running variance.
 BOUNDS = {"float64": 1e-10, "float32": 5e-5}
-_IN_FLOAT32 = {
-    "gradients of the discriminator": 20.0,
-    "gradients of the generator": 20.0,
-    "Adam's moments": 20.0,
-    "updated parameters": 200.0,
-}
 INITIAL_BOUND = 1e-6  # the same draws, rounded to float32 at most
 LEAST_LOSS = 1e-3  # a loss near 0 has no relative error; below this it is measured against this
 
@@ -79,9 +74,9 @@ class Comparison:
         """Return the bound of a stage."""
         if stage == INITIAL_STAGE:
             return INITIAL_BOUND
-        return self.bound * (_IN_FLOAT32.get(stage, 1.0) if self.bound > BOUNDS["float64"] else 1.0)
+        return self.bound * (KINDS[stage].float32 if self.bound > BOUNDS["float64"] else 1.0)
 
-    def differences(self, group: Group, conventions: Conventions) -> dict[str, float]:
+    def differences(self, group: Group, conventions: Conventions | Sides) -> dict[str, float]:
         """Return the relative difference of every array that both have; inf for another shape.
 
         What arithmetic does not determine is left out (`shared.reference.differences`).
@@ -95,18 +90,18 @@ class Comparison:
             actual[name], wanted[name] = _without_common(received[name], wanted[name])
         if stage.startswith("gradients"):
             found = gradient_differences(spec, actual, wanted)
-        elif stage == "updated parameters":
+        elif stage.startswith("updated parameters"):
             found = _update_differences(group.probe, actual, wanted, self.dtype)
-        elif stage in STEP_STAGES[1:]:
+        elif stage.startswith(("Adam's", "BN")):
             found = state_differences(spec, actual, wanted)
         else:
-            least = LEAST_LOSS if stage == STEP_STAGES[0] else 0.0
+            least = LEAST_LOSS if stage.startswith("losses") else 0.0
             found = {name: _relative(actual[name], wanted[name], least) for name in same_shape}
         found |= dict.fromkeys(wanted.keys() & received.keys() - set(same_shape), math.inf)
         return {n: d if math.isfinite(d := found[n]) else math.inf for n in received if n in found}
 
     def compare(
-        self, group: Group, conventions: Conventions
+        self, group: Group, conventions: Conventions | Sides
     ) -> tuple[dict[str, float], Divergence | None]:
         """Return the differences, and the first array beyond the bound, None where all are within.
 

@@ -6,194 +6,332 @@ import functools
 import itertools
 import operator
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from shared.explain.behaviour import habits, initial_weights, many_steps
-from shared.explain.catalogue import CANONICAL, Change, cost_of, deviations, title_of
+from shared.explain.behaviour import computes_in_float32, habits, initial_weights, many_steps
+from shared.explain.catalogue import CANONICAL, Change, changes, cost_of, deviations, title_of
 from shared.explain.distance import BOUNDS, Comparison, Divergence
 from shared.explain.observations import (
-    ADAM_STAGE,
-    FORWARD_STAGES,
-    INITIAL_STAGE,
-    LOSS_STAGE,
-    STAGES,
-    STEP_STAGES,
+    ALONE,
     Group,
+    Sides,
+    forget_steps,
+    is_chained,
     reference_arrays,
 )
 from shared.explain.port import Observations, Port, PortError
-from shared.explain.probes import Probe, make_probes
-from shared.explain.report import Explanation, Stage, Trap, VerdictName
+from shared.explain.probes import Probe, held_out_probe, make_probes
+from shared.explain.proof import explained, is_proven, located
+from shared.explain.report import Explanation, Located, Stage, Trap, VerdictName
 from shared.explain.search import Search
-from shared.spec import Conventions, SystemSpec
+from shared.explain.stages import INITIAL_STAGE, KINDS, STAGES, STEP_STAGES, TRACKS, network_of
+from shared.spec import NETWORKS, SystemSpec
 
 # In float32 a probe that is clear of every kink for the reference may not be for a wrong port. What
 # agrees so far is near enough to find its mistake, and then probes clear of ITS kinks.
 NEAR_ENOUGH = 1e-3
 ATTEMPTS = 3
-# Seconds after which no further explanation is looked for. What the port itself takes is not
-# counted: one that compiles every operation for itself needs longer than the search.
-TIME_LIMIT = 100.0
+PRIME_BATCHES = (7, 5)
+START = Sides(CANONICAL, CANONICAL)
+
+Report = Callable[[Sequence[Stage]], None]
 
 
 def explain(
-    implementation: Any, spec: SystemSpec, *, dtype: str = "float64", seed: int = 0, steps: int = 10
+    implementation: Any,
+    spec: SystemSpec,
+    *,
+    dtype: str = "float64",
+    seed: int = 0,
+    steps: int = 10,
+    report: Report = lambda rows: None,
 ) -> Explanation:
     """Compare an implementation with the reference and name what differs.
 
     `implementation` has any of the methods of `shared.interface.Implementation`, and those of
     `OptionalMethods`; what it lacks is not looked at. `spec` should be narrow (width 2 to 8, batch
-    4). Raises ValueError for a system that has no probe in float32.
+    4). `report` receives the rows of each stage as it ends. Raises ValueError for a system that has
+    no probe in float32.
     """
     # The reference's matrices are small: more threads only wait for each other.
     with threadpool_limits(limits=1, user_api="blas"):
-        return _Explainer(implementation, spec, dtype).run(seed, steps)
+        return _Explainer(implementation, spec, dtype, report).run(seed, steps)
 
 
 class _Explainer:
-    def __init__(self, implementation: Any, spec: SystemSpec, dtype: str) -> None:
+    def __init__(self, implementation: Any, spec: SystemSpec, dtype: str, report: Report) -> None:
         self.port, self.spec, self.dtype = Port(implementation, dtype), spec, dtype
         self.name = getattr(implementation, "name", type(implementation).__name__)
-        self.deadline: float | None = None
+        self.report = report
+        self.bound = BOUNDS[dtype]
         self.tried = 0
-        self.notes: list[str] = []
         self.probes: Sequence[Probe] = ()
         self.seen = Observations()
+        self.rows: list[tuple[Stage, Divergence | None]] = []
+        self.found = {track: [START] for track in TRACKS}
+        self.unnamed: dict[str, int] = {}  # stage → how many sets of conventions do not explain it
+        self.unjudged: dict[str, str] = {}  # stage → why nothing can be said of it
+        self.ended: list[str] = []
 
     def run(self, seed: int, steps: int) -> Explanation:
-        started = time.monotonic()
-        verdict: VerdictName = "unexplained"
-        later: list[tuple[Stage, Divergence | None]] = []
-        traps, alternatives = [], []
+        started, error = time.monotonic(), ""
+        traps: list[Trap] = []
+        places: list[Located] = []
         try:
-            found, bound = self._conventions(seed)
-            if found:
-                later = [many_steps(self.port, self.probes[0], found[0], steps, bound)]
-            if found and later[0][1] is None:
-                traps = [self._trap(change) for change in deviations(found[0])]
-                if bound != BOUNDS[self.dtype]:
-                    traps.append(Trap({"dtype": "float32"}, *self._first_difference()))
-                alternatives = [c for c in found[1:] if cost_of(c) <= cost_of(found[0])]
-                verdict = "known trap" if traps else "rounding"
-        except PortError as error:
-            self.notes.append(str(error))
-        shown = [*self._stages(), *later]
+            self._solve_all(seed)
+            self._prove(seed)
+            later = self._steps_in_a_row(steps)
+            traps, places = self._traps(), [*self._located(), *later]
+        except PortError as raised:
+            error = str(raised)
+        notes = [*self.seen.notes, *self.ended, *([error] if error else [])]
+        is_open = places or error or (notes and not traps)
+        verdict: VerdictName = "unexplained" if is_open else "known trap" if traps else "rounding"
         return Explanation(
             implementation=self.name,
             system=f"{self.spec.name}, {self.spec.loss}, width {self.spec.width}",
             dtype=self.dtype,
             verdict=verdict,
-            stages=tuple(stage for stage, _ in shown),
+            stages=tuple(stage for stage, _ in self.rows),
             bound=BOUNDS[self.dtype],
-            first=next((d for _, d in shown if d is not None), None),
+            first=next((d for _, d in self.rows if d is not None), None),
             traps=tuple(traps),
-            alternatives=tuple("; ".join(map(title_of, deviations(c))) for c in alternatives),
-            notes=tuple(dict.fromkeys([*self.seen.notes, *self.notes])),
+            located=tuple(places),
+            alternatives=tuple(self._alternatives()),
+            notes=tuple(dict.fromkeys(notes)),
             tried=self.tried,
             seconds=time.monotonic() - started,
-            missing=self.seen.missing,
+            missing=self.seen.missing | self.unjudged,
+            error=error,
         )
 
-    def _conventions(self, seed: int) -> tuple[list[Conventions], float]:
-        """Return what explains everything that is seen, and the bound under which it does."""
-        bound = BOUNDS[self.dtype]
-        clear_under: list[Conventions] = [CANONICAL] if self.dtype == "float32" else []
+    @property
+    def comparison(self) -> Comparison:
+        """What is within rounding, as far as is known."""
+        return Comparison(self.dtype, self.bound)
+
+    # --- what is seen ---------------------------------------------------------------------------
+
+    def _solve_all(self, seed: int) -> None:
+        clear_under = [CANONICAL] if self.dtype == "float32" else []
         for attempt in range(ATTEMPTS):
             self.probes = make_probes(self.spec, seed * ATTEMPTS + attempt, clear_under)
             self._observe()
-            if found := self._solve(bound):
-                return found, bound
-            if self.dtype == "float64":
-                bound = BOUNDS["float32"]
-                found = self._solve(bound)
+            if self.bound == BOUNDS["float64"] and self._is_float32():
+                self.bound, clear_under = BOUNDS["float32"], [CANONICAL]
+                continue
+            self._solve_tracks()
+            if self.dtype == "float64" or not self.unnamed:
                 break
-            clear_under = [CANONICAL, *self._solve(NEAR_ENOUGH)[:1]]
-        if not found and self.deadline is not None and time.monotonic() > self.deadline:
-            self.notes.append(
-                f"the search was ended after {TIME_LIMIT:g} s; a narrower system is searched faster"
-            )
-        return found, bound
+            self.bound, kept = NEAR_ENOUGH, self.bound
+            self._solve_tracks()
+            clear_under = [CANONICAL, self.found["step"][0].discriminator]
+            self.bound = kept
 
     def _observe(self) -> None:
-        self.seen = seen = Observations()
-        initial_weights(self.port, self.spec, seen)
-        for number, probe in enumerate(self.probes):
-            stages = (*FORWARD_STAGES, *STEP_STAGES) if number else STAGES[1:]
-            self.port.observe(probe, stages, seen)
-            if number == 0:
-                seen.notes += habits(self.port, probe)
-        seen.groups.sort(key=lambda group: STAGES.index(group.stage))
-        if not seen.groups:
+        self.seen, self.rows, clock = Observations(), [], time.monotonic()
+        initial_weights(self.port, self.spec, self.seen)
+        self._end_stage(INITIAL_STAGE, clock)
+        for stage in KINDS:
+            clock = time.monotonic()
+            if stage == STEP_STAGES[0]:
+                self.probes = [self.port.with_step(probe) for probe in self.probes]
+            for probe in self.probes[: 1 if stage in ALONE else None]:
+                self.port.observe(probe, stage, self.seen)
+            self._end_stage(stage, clock)
+        self.seen.notes += habits(self.port, self.probes[0])
+        if not self.seen.groups:
             raise PortError("there was nothing to compare")
 
-    def _search(
-        self, stages: Sequence[str], bound: float, starts: Iterable[Conventions]
-    ) -> list[Conventions]:
-        if self.deadline is None:
-            self.deadline = time.monotonic() + TIME_LIMIT
-        groups = [group for group in self.seen.groups if group.stage in stages]
-        if stages == STEP_STAGES:  # one step each: those of one probe after those of the other
-            groups.sort(key=lambda group: self.probes.index(group.probe))
-        search = Search(groups, Comparison(self.dtype, bound), self.deadline)
-        solutions = search.solve(starts)
-        self.tried += len(search.tried)
-        return solutions
-
-    def _solve(self, bound: float) -> list[Conventions]:
-        """Return what explains everything, the simplest first; nothing where nothing does.
-
-        Forward passes, loss functions and the step are looked at one by one, since a port's step
-        need not do what its `generate` or `loss` does; one explanation of all is preferred.
-        """
-        explained = [[CANONICAL]]
-        for stages in (FORWARD_STAGES, (LOSS_STAGE,), (ADAM_STAGE,)):
-            solutions = self._search(stages, bound, [CANONICAL])
-            if not solutions:
-                return []
-            explained.append(solutions[:4])
-        starts = [*_united(explained), *itertools.chain(*explained)]
-        explained.append(self._search(STEP_STAGES, bound, starts))
-        explained.append([CANONICAL.replace(initializer=self.seen.initializer)])
-        return sorted(dict.fromkeys(_united(explained)), key=cost_of)
-
-    def _stages(self) -> list[tuple[Stage, Divergence | None]]:
-        """Return every stage, with its first array that differs."""
-        comparison, stages = Comparison(self.dtype, BOUNDS[self.dtype]), []
-        for group in self.seen.groups:
-            found, divergence = comparison.compare(group, CANONICAL)
+    def _end_stage(self, stage: str, clock: float) -> None:
+        rows: list[tuple[Stage, Divergence | None]] = []
+        for group in self._groups(stage):
+            found, first = Comparison(self.dtype, BOUNDS[self.dtype]).compare(group, START)
             worst = max(found, key=lambda name: found[name], default="")
-            row = group.stage, group.probe.name, found.get(worst), worst
-            stages.append((Stage(*row, agrees=divergence is None), divergence))
-        missing = self.seen.missing.items()
-        return stages + [(Stage(name, reason=reason), None) for name, reason in missing]
+            row = Stage(stage, group.probe.name, found.get(worst), worst, agrees=first is None)
+            rows.append((row, first))
+        if not rows and stage in self.seen.missing:
+            rows = [(Stage(stage, reason=self.seen.missing[stage]), None)]
+        spent = time.monotonic() - clock
+        self.rows += rows
+        self.report([replace(row, seconds=spent / len(rows)) for row, _ in rows])
+
+    def _groups(self, stage: str) -> list[Group]:
+        return [group for group in self.seen.groups if group.stage == stage]
+
+    def _is_float32(self) -> bool:
+        return any(
+            not row.agrees and computes_in_float32(self.port, self.probes[0], row.name)
+            for row, _ in self.rows
+            if row.name in KINDS and KINDS[row.name].track == "forward"
+        )
+
+    # --- what explains it -----------------------------------------------------------------------
+
+    def _solve_tracks(self) -> None:
+        self.found = {track: [START] for track in TRACKS}
+        self.unnamed, self.unjudged, self.ended = {}, {}, []
+        alone = [stage for stage in KINDS if stage not in STEP_STAGES]
+        for stage in alone:
+            self._solve(stage)
+        self.port.unknown = {network_of(stage) for stage in self.unnamed if stage not in ALONE}
+        forget_steps()
+        self.found["step"] = self._united()
+        # Several updates of a network need the gradients explained first.
+        late = [stage for stage in STEP_STAGES if "Adam" in stage and self._is_late(stage)]
+        late += [stage for stage in STEP_STAGES if stage.startswith("updated") and late]
+        for stage in dict.fromkeys([*(s for s in STEP_STAGES if s not in late), *late]):
+            self._solve(stage)
+
+    def _is_late(self, stage: str) -> bool:
+        network = network_of(stage)
+        counter = f"{network}_optimizer/step"
+        moved = [p.after[counter] - p.arrays[counter] for p in self.probes if counter in p.after]
+        return is_chained(self.spec, CANONICAL, network) or any(by != 1 for by in moved)
+
+    def _united(self) -> list[Sides]:
+        """Return conventions with the changes of one of each track, then each track's alone."""
+        tracks = [sides[:4] for track, sides in self.found.items() if track != "step"]
+        united = [
+            Sides(*(_joined(own) for own in zip(*parts, strict=True)))
+            for parts in itertools.product(*tracks)
+        ]
+        return list(dict.fromkeys([*united, *itertools.chain(*tracks), START]))
+
+    def _solve(self, stage: str) -> None:
+        """Explain a stage by what is found already, or by that and a change; or note that none."""
+        kind, groups = KINDS[stage], self._groups(stage)
+        if not groups:
+            return
+        if unknown := [name for name in kind.needs if name in self.unnamed]:
+            self.unjudged[stage] = f"not judged: {unknown[0]} are not explained"
+            return
+        starts, network = self.found[kind.track], network_of(stage)
+        parts = kind.parts if kind.alone or not self._is_late(stage) else (*kind.parts, "Adam")
+        possible = changes(self.spec, parts)
+        search = Search(groups, self.comparison, possible, network if kind.alone else "both")
+        found = search.agreeing(starts)
+        if not found and (unknown := [name for name in kind.follows if name in self.unnamed]):
+            self.unjudged[stage] = f"follows from {unknown[0]}"
+            return
+        found = found or search.solve(starts[:4])
+        self.tried += len(search.tried)
+        if not found:
+            self.unnamed[stage] = len(search.tried)
+            if search.work <= 0:
+                sets = len(search.tried)
+                self.ended.append(f"{stage}: the search was ended after {sets} sets of conventions")
+            return
+        if kind.track == "forward" and network == NETWORKS[1]:  # the other is likely to be alike
+            found = [*(Sides(s.discriminator, s.discriminator) for s in found), *found]
+        self.found[kind.track] = list(dict.fromkeys(found))
+
+    # --- what proves it -------------------------------------------------------------------------
+
+    def _judged(self, track: str) -> list[str]:
+        return [
+            stage
+            for stage, kind in KINDS.items()
+            if kind.track == track and stage not in self.unnamed | self.unjudged
+        ]
+
+    def _prove(self, seed: int) -> None:
+        """Keep what reproduces a probe that the search has not seen; the rest is unnamed."""
+        if all(found[0] == START for found in self.found.values()):
+            return
+        held = self._held_out(seed)
+        for track, found in self.found.items():
+            judged = self._judged(track)
+            groups = [group for group in held if group.stage in judged]
+            proven = [sides for sides in found if is_proven(groups, self.comparison, sides)]
+            self.found[track] = proven or found
+            if not proven:
+                wrong = (g for g in groups if not is_proven([g], self.comparison, found[0]))
+                self.unnamed |= {group.stage: len(found) for group in wrong}
+
+    def _held_out(self, seed: int) -> list[Group]:
+        clear_under = [found[0].discriminator for found in self.found.values()]
+        clear_under = [CANONICAL, *clear_under] if self.bound != BOUNDS["float64"] else []
+        prime = next(size for size in PRIME_BATCHES if size != self.spec.batch_size)
+        error = PortError("")
+        for size in (prime, 3 * self.spec.batch_size):  # some ports halve their batches
+            try:
+                drawn = held_out_probe(self.spec, seed, clear_under, size)
+                probe, into = self.port.with_step(drawn), Observations()
+                for stage in KINDS:
+                    self.port.observe(probe, stage, into)
+                return into.groups
+            except PortError as raised:
+                error = raised
+        raise error
+
+    def _steps_in_a_row(self, steps: int) -> list[Located]:
+        """Compare some steps, which nothing has been looked for in; return where they differ."""
+        clock, judged = time.monotonic(), self._judged("step")
+        best = self.found["step"][0]
+        row, first = many_steps(self.port, self.probes[0], best, judged, steps, self.comparison)
+        self.rows.append((row, first))
+        self.report([replace(row, seconds=time.monotonic() - clock)])
+        if first is None:
+            return []
+        return [Located(row.name, first.probe, first.array, first.relative, (first.array,))]
+
+    # --- what is said ---------------------------------------------------------------------------
+
+    def _traps(self) -> list[Trap]:
+        """Return the mistakes that are named: what explains nothing, or little, is not."""
+        named: dict[str, Trap] = {}
+        if self.seen.initializer != "spec":
+            named["initializer"] = self._trap({"initializer": self.seen.initializer})
+        for track, found in self.found.items():
+            judged = self._judged(track)
+            groups = [group for group in self.seen.groups if group.stage in judged]
+            for change, network in explained(groups, self.comparison, found[0]):
+                trap = replace(self._trap(change), network=network)
+                named.setdefault(trap.title, trap)
+        if self.bound != BOUNDS[self.dtype]:
+            first = next(d for _, d in self.rows if d is not None)
+            cost = first.relative, f"{first.array} ({first.stage})"
+            named["dtype"] = Trap({"dtype": "float32"}, *cost)
+        return list(named.values())
+
+    def _located(self) -> list[Located]:
+        return [
+            located(self._groups(stage), self.comparison, self.found[KINDS[stage].track][0], tried)
+            for stage, tried in self.unnamed.items()
+        ]
+
+    def _alternatives(self) -> list[str]:
+        """Return what these probes cannot distinguish from what is found."""
+        texts = []
+        for found in self.found.values():
+            first = deviations(*found[0])
+            for sides in found[1:]:
+                other = deviations(*sides)
+                if cost_of(sides) <= cost_of(found[0]) and any(c not in first for c in other):
+                    texts.append("; ".join(map(title_of, other)))
+        return texts
 
     def _trap(self, change: Change) -> Trap:
         """Return a trap with the largest difference that it makes alone in any stage."""
-        comparison = Comparison(self.dtype, BOUNDS[self.dtype])
         wrong = CANONICAL.replace(**change)
         cost, where = 0.0, ""
         for stage, probe in itertools.product(STAGES, self.probes):
-            group = Group(stage, probe, reference_arrays(stage, probe, wrong))
-            for name, difference in comparison.differences(group, CANONICAL).items():
-                if difference > cost:
+            plain = replace(probe, after={}, port=None)
+            group = Group(stage, plain, reference_arrays(stage, plain, wrong))
+            found = Comparison(self.dtype, BOUNDS[self.dtype]).differences(group, CANONICAL)
+            for name, difference in found.items():
+                if difference > cost and not name.endswith("/step"):
                     place = stage if stage == INITIAL_STAGE else f"{stage}, {probe.name}"
                     cost, where = difference, f"{name} ({place})"
         return Trap(change, cost, where)
 
-    def _first_difference(self) -> tuple[float, str]:
-        first = next((d for _, d in self._stages() if d is not None), None)
-        return (first.relative, f"{first.array} ({first.stage})") if first else (0.0, "")
 
-
-def _united(explained: Sequence[Sequence[Conventions]]) -> list[Conventions]:
-    """Return conventions with the changes of one of each, but for those that contradict."""
-    found = []
-    for parts in itertools.product(*explained):
-        changes = [change for part in parts for change in deviations(part)]
-        united: Change = functools.reduce(operator.or_, changes, {})
-        if all(change.items() <= united.items() for change in changes):
-            found.append(CANONICAL.replace(**united))
-    return found
+def _joined(several: Sequence[Any]) -> Any:
+    """Return conventions with the changes of several; the first's where they contradict."""
+    all_changes = [change for one in reversed(several) for change in deviations(one)]
+    return CANONICAL.replace(**functools.reduce(operator.or_, all_changes, {}))

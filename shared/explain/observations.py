@@ -1,48 +1,45 @@
 """What can be seen of a step, stage by stage: of an implementation, and of the reference.
 
-Stages are in the order in which a mistake spreads: what a network makes of its inputs, losses,
-gradients, BN statistics, Adam. The reference computes a stage only when it is asked for.
+Every stage of a step is computed from what the implementation itself handed to it, where it has
+shown that: so a mistake in one stage does not spread to the next. The reference computes a stage
+only when it is asked for.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from shared.explain.catalogue import PARTS
 from shared.explain.probes import Probe
+from shared.explain.stages import INITIAL_STAGE, KINDS, network_of
 from shared.interface import METRIC_NAMES, Array, Arrays
+from shared.reference.adam import adam_settings, adam_update, moved_parameter
 from shared.reference.adapter import ReferenceImplementation
-from shared.reference.network import forward
-from shared.reference.step import train_step
-from shared.spec import NETWORKS, Conventions, NetworkName, SystemSpec
+from shared.reference.network import Pass, backward, forward
+from shared.reference.step import Step, settings_of
+from shared.spec import NETWORKS, Conventions, NetworkName, SystemSpec, optimizer_name
 from shared.spec.streams import initial_state
 
-INITIAL_STAGE = "initial weights"
-FORWARD_STAGES = (
-    "generator, running statistics",
-    "discriminator, running statistics",
-    "generator, batch statistics",
-    "discriminator, batch statistics",
-)
 LOSS_STAGE = "loss functions"
 ADAM_STAGE = "Adam alone"
-STEP_STAGES = (
-    "losses of a step",
-    "gradients of the discriminator",
-    "gradients of the generator",
-    "batch normalisation's statistics",
-    "Adam's moments",
-    "updated parameters",
-)
-STAGES = (INITIAL_STAGE, *FORWARD_STAGES, LOSS_STAGE, ADAM_STAGE, *STEP_STAGES)
 OUTPUTS = {"generator": "images", "discriminator": "scores"}
 INITIAL_SEED = 3
-MOST_KEPT = 400  # passes and steps, each some hundred kilobytes
+MOST_KEPT = 200  # passes and steps, each some hundred kilobytes
+PASS_FIELDS = (*PARTS["network"], *PARTS["statistics"], "leaky_relu_gradient_at_zero")
+"""What a pass and its way back depend on."""
+
+
+class Sides(NamedTuple):
+    """The conventions of each network; a step's own are the discriminator's."""
+
+    generator: Conventions
+    discriminator: Conventions
 
 
 @dataclass(frozen=True)
@@ -55,15 +52,28 @@ class Group:
 
 
 @np.errstate(all="ignore")  # a wrong convention may overflow
-def reference_arrays(stage: str, probe: Probe, conventions: Conventions) -> Arrays:
+def reference_arrays(stage: str, probe: Probe, conventions: Conventions | Sides) -> Arrays:
     """Return the arrays of a stage under any conventions, each computed once."""
+    if isinstance(conventions, Conventions):
+        conventions = Sides(conventions, conventions)
+    own = getattr(conventions, network_of(stage))
     if stage == INITIAL_STAGE:
-        return initial_arrays(probe.spec, conventions.initializer)
+        return initial_arrays(probe.spec, own.initializer)
     if stage in ALONE:
-        return ALONE[stage](probe.spec, ReferenceImplementation(conventions))
-    if stage in FORWARD_STAGES:
-        return _reference_pass(stage, probe, conventions)
-    return _reference_step(probe, conventions)[stage]
+        return ALONE[stage](probe.spec, ReferenceImplementation(own))
+    if KINDS[stage].track == "forward":
+        return _reference_pass(stage, probe, own)
+    if "Adam" in KINDS[stage].parts and probe.after and not is_chained(probe.spec, own, stage):
+        return _own_updates(stage, probe, own)
+    needed = _differentiated(stage, probe, conventions.discriminator)
+    return _reference_step(probe, conventions, needed).get(stage, {})
+
+
+def is_chained(spec: SystemSpec, c: Conventions, name: str) -> bool:
+    """Whether the updates in a step of a network, or of a stage's, are of several gradients."""
+    several, network = spec.discriminator_steps + c.discriminator_step_offset > 1, network_of(name)
+    chained = getattr(c, f"{network}_updates") not in ("once", "twice", "never")
+    return chained or (network == "discriminator" and several)
 
 
 @functools.lru_cache(16)
@@ -79,11 +89,118 @@ def _reference_pass(stage: str, probe: Probe, conventions: Conventions) -> Array
     return run.activations | {OUTPUTS[network]: run.output}
 
 
+class _OwnStep(Step):
+    """A step that goes on from the implementation's own updates, and own outputs where given.
+
+    Gradients of the networks that are not in `differentiated` are 0: nothing that is asked for
+    depends on them.
+    """
+
+    passes: ClassVar[dict[tuple[Any, ...], tuple[Pass, Any]]] = {}
+
+    def __init__(self, probe: Probe, sides: Sides, differentiated: tuple[NetworkName, ...]) -> None:
+        super().__init__(probe.spec, sides.discriminator, sides.generator)
+        self.probe, self.differentiated = probe, differentiated
+        self.computed: Arrays = {}
+        self.is_updated = dict.fromkeys(NETWORKS, False)
+
+    def forward(self, network: NetworkName, arrays: Arrays, x: Array, training: bool) -> Pass:
+        """Run a network, or return what it has made of the same arrays already."""
+        own = [a for n, a in arrays.items() if n.startswith(f"{network}/")]
+        place = x.__array_interface__["data"][0], x.shape, x.strides
+        settings = tuple(getattr(self.of[network], name) for name in PASS_FIELDS)
+        key = network, id(self.probe), training, place, settings, *map(id, own)
+        if key not in self.passes:
+            run = super().forward(network, arrays, x, training)
+            if self.probe.port is not None and network in self.probe.port.unknown:
+                known = self.probe.port.output(self.probe, network, arrays, x, training)
+                run = dataclasses.replace(run, output=known)
+            if len(self.passes) >= MOST_KEPT:
+                self.passes.clear()
+            self.passes[key] = run, (own, x, self.probe)  # which keeps their addresses theirs
+        return self.passes[key][0]
+
+    def backward(self, network: NetworkName, run: Pass, gradient: Array) -> tuple[Array, Arrays]:
+        """Differentiate a pass, if that is asked for."""
+        # Once D is updated, its gradients are on their way to G's.
+        used_by = "generator" if self.is_updated["discriminator"] else network
+        if used_by in self.differentiated:
+            return backward(network, run, gradient)
+        names = self.probe.spec.parameters(network).items()
+        return gradient, {n: np.zeros(p.shape) for n, p in names if p.trainable}
+
+    def update(
+        self, network: NetworkName, arrays: Arrays, gradients: Arrays, is_last: bool
+    ) -> Arrays:
+        """Return the state after an update: the implementation's own after the last one."""
+        after = super().update(network, arrays, gradients, is_last)
+        self.computed |= {n: a for n, a in after.items() if n.startswith(network)}
+        self.is_updated[network] |= is_last
+        return after | self.probe.weights_after(network) if is_last else after
+
+
+def _differentiated(stage: str, probe: Probe, c: Conventions) -> tuple[NetworkName, ...]:
+    """Return the networks whose gradients a stage depends on."""
+    is_plain = c.detach_fake and c.update_order == "discriminator_first"
+    is_shown = all(probe.weights_after(name) for name in NETWORKS)
+    if not (is_plain and is_shown) or is_chained(probe.spec, c, "discriminator"):
+        return NETWORKS
+    return () if stage.startswith(("losses", "BN")) else (network_of(stage),)
+
+
 @functools.lru_cache(MOST_KEPT)
-def _reference_step(probe: Probe, conventions: Conventions) -> dict[str, Arrays]:
-    step = train_step(probe.spec, probe.arrays, probe.real_images, probe.latents, conventions)
-    losses = {name: np.asarray(step.metrics[name]) for name in METRIC_NAMES}
-    return {STEP_STAGES[0]: losses} | gradient_stages(step.gradients) | state_stages(step.arrays)
+def _reference_step(
+    probe: Probe, sides: Sides, differentiated: tuple[NetworkName, ...]
+) -> dict[str, Arrays]:
+    step = _OwnStep(probe, sides, differentiated)
+    result = step.run(probe.arrays, probe.real_images, probe.latents)
+    statistics = {n: a for n, a in result.arrays.items() if n.endswith(("/mean", "/var"))}
+    states = state_stages(result.arrays | step.computed | statistics)
+    return gradient_stages(result.gradients) | states | loss_stages(result.metrics)
+
+
+def forget_steps() -> None:
+    """Forget what was computed of steps, before a network's own outputs take the place of it."""
+    _OwnStep.passes.clear()
+    _reference_step.cache_clear()
+
+
+def loss_stages(metrics: Mapping[str, Any]) -> dict[str, Arrays]:
+    """Return a step's losses by stage."""
+    stages: dict[str, Arrays] = {}
+    for name in (name for name in METRIC_NAMES if name in metrics):
+        stage = f"losses of the {network_of(name)}"
+        stages.setdefault(stage, {})[name] = np.asarray(metrics[name], np.float64)
+    return stages
+
+
+def _own_updates(stage: str, probe: Probe, c: Conventions) -> Arrays:
+    """Return what Adam makes of the gradient that the implementation's first moments hold."""
+    network, after, found = network_of(stage), probe.after or {}, {}
+    settings = settings_of(probe.spec, network, c)
+    beta1, beta2, _ = adam_settings(settings, c)
+    times = {"never": 0, "twice": 2}.get(getattr(c, f"{network}_updates"), 1)
+    counter = f"{network}_optimizer/step"
+    before = int(probe.arrays[counter])
+    found[counter] = np.array(before + times, np.float64)
+    plain = c.replace(adam_weight_decay=0.0)  # the gradient has it already
+    for name in (n for n, p in probe.spec.parameters(network).items() if p.trainable):
+        first, second = (optimizer_name(name, moment) for moment in ("m", "v"))
+        parameter, m, v = probe.arrays[name], probe.arrays[first], probe.arrays[second]
+        if times and first in after:
+            kept = beta1**times
+            gradient = (after[first] - kept * m) / (1.0 - kept)
+            for number in range(1, times):
+                parameter, m, v = adam_update(
+                    parameter, gradient, (m, v), before + number, settings, plain
+                )
+            v = beta2 * v + (1.0 - beta2) * np.square(gradient)
+            shown = after[first], after.get(second, v)
+            parameter = moved_parameter(parameter, *shown, before + times, settings, c)
+        found |= {second: v, name: parameter}
+    if stage.startswith("updated"):
+        return {name: a for name, a in found.items() if "_optimizer/" not in name}
+    return {name: a for name, a in found.items() if "_optimizer/" in name}
 
 
 def forward_inputs(stage: str, probe: Probe) -> tuple[NetworkName, Array, bool]:
@@ -110,15 +227,17 @@ def gradient_stages(gradients: Arrays) -> dict[str, Arrays]:
 
 def state_stages(after: Arrays) -> dict[str, Arrays]:
     """Return the arrays of a state after a step by stage."""
-    stages: dict[str, Arrays] = {stage: {} for stage in STEP_STAGES[3:]}
-    statistics, moments, parameters = stages.values()
+    stages: dict[str, Arrays] = {}
     for name, array in after.items():
         if name.endswith(("/mean", "/var")):
-            statistics[name] = array
-        elif name.endswith(("/m", "/v", "_optimizer/step")):
-            moments[name] = array
+            stage = "BN statistics of the {}"
+        elif name.endswith("/m"):
+            stage = "Adam's first moments of the {}"
+        elif "_optimizer/" in name:
+            stage = "Adam's second moments of the {}"
         else:
-            parameters[name] = array
+            stage = "updated parameters of the {}"
+        stages.setdefault(stage.format(network_of(name)), {})[name] = array
     return stages
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import inspect
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,30 +13,19 @@ from shared.explain.catalogue import CANONICAL
 from shared.explain.observations import (
     ADAM_STAGE,
     ALONE,
-    FORWARD_STAGES,
-    LOSS_STAGE,
     OUTPUTS,
-    STEP_STAGES,
     Group,
     forward_inputs,
     gradient_stages,
+    loss_stages,
     state_stages,
 )
 from shared.explain.probes import Probe
-from shared.interface import Array, Arrays
-from shared.spec import SystemSpec, state_shapes
+from shared.explain.stages import KINDS
+from shared.interface import Array, Arrays, Implementation, OptionalMethods
+from shared.spec import NetworkName, SystemSpec, state_shapes
 
 _METHODS = {"generator": "generate", "discriminator": "discriminate"}
-_STATE = ("create", "import_state")
-NEEDED: dict[str, tuple[str, ...]] = {
-    **{stage: (*_STATE, _METHODS[stage.split(",")[0]]) for stage in FORWARD_STAGES},
-    LOSS_STAGE: ("loss",),
-    ADAM_STAGE: ("adam",),
-    STEP_STAGES[0]: (*_STATE, "train_step"),
-    **dict.fromkeys(STEP_STAGES[1:3], (*_STATE, "gradients")),
-    **dict.fromkeys(STEP_STAGES[3:], (*_STATE, "train_step", "export_state")),
-}
-"""The methods of an implementation that show a stage."""
 
 
 class PortError(Exception):
@@ -64,16 +53,24 @@ class Port:
 
     def __init__(self, implementation: Any, dtype: str) -> None:
         self.implementation, self.dtype = implementation, dtype
+        self.unknown: set[NetworkName] = set()
         # Several stages of one probe are seen of the same state, step or gradients.
         self._state = functools.lru_cache(1)(self.state_of)
-        self._step = functools.lru_cache(1)(lambda probe: self.step(self.state_of(probe), probe))
         self._gradients = functools.lru_cache(1)(self._all_gradients)
+        self._steps: dict[Probe, dict[str, Arrays]] = {}
+        self._outputs: dict[tuple[Any, ...], Array] = {}
 
     def lacking(self, *methods: str) -> str:
-        """Return which of these methods are missing, as a reason; "" where none is."""
-        has = (callable(getattr(self.implementation, name, None)) for name in methods)
-        names = [f"{name}()" for name, there in zip(methods, has, strict=True) if not there]
-        return f"the implementation has no {', '.join(names)}" if names else ""
+        """Return which of these methods are missing, as a reason; "" where none is.
+
+        A method that cannot be called as the interface says is another one of the same name.
+        """
+        has = {name: getattr(self.implementation, name, None) for name in methods}
+        absent = [f"{name}()" for name, method in has.items() if not callable(method)]
+        if absent:
+            return f"the implementation has no {', '.join(absent)}"
+        others = [name for name, method in has.items() if not _takes_its_arguments(name, method)]
+        return f"{', '.join(others)}() takes other arguments" if others else ""
 
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Call a method; whatever it raises becomes a PortError."""
@@ -109,24 +106,55 @@ class Port:
         self.call("import_state", state, arrays)
         return state
 
-    def observe(self, probe: Probe, stages: Sequence[str], into: Observations) -> None:
-        """Add those of some stages that the implementation shows of a probe."""
-        for stage in stages:
-            if reason := self.lacking(*NEEDED[stage]):
-                if stage != ADAM_STAGE:  # the step shows it as well
-                    into.missing[stage] = reason
-            elif arrays := self._arrays(stage, probe):
-                into.groups.append(Group(stage, probe, arrays))
-            else:
-                into.missing[stage] = "it returned none"
+    def observe(self, probe: Probe, stage: str, into: Observations) -> None:
+        """Add a stage of a probe, or why the implementation does not show it."""
+        if reason := self.lacking(*KINDS[stage].methods):
+            if stage != ADAM_STAGE or "takes" in reason:  # the step shows it as well
+                into.missing[stage] = reason
+        elif arrays := self._arrays(stage, probe):
+            into.groups.append(Group(stage, probe, arrays))
+        elif stage not in into.missing:
+            into.missing[stage] = "it returned none"
 
     def _arrays(self, stage: str, probe: Probe) -> Arrays:
         if stage in ALONE:
             return _widened(ALONE[stage](probe.spec, self), stage)
-        if stage in FORWARD_STAGES:
+        if KINDS[stage].track == "forward":
             return self._pass(stage, self._state(probe), probe)
-        shown = self._gradients(probe) if stage.startswith("gradients") else self._step(probe)
-        return shown.get(stage, {})
+        if stage.startswith("gradients"):
+            return self._gradients(probe)[stage]
+        return self._steps.get(probe, {}).get(stage, {})
+
+    def with_step(self, probe: Probe) -> Probe:
+        """Return the probe after a step of the implementation's, if it makes any."""
+        if self.lacking("create", "import_state", "train_step"):
+            return probe
+        return self.step(self.state_of(probe), probe)
+
+    def step(self, state: Any, probe: Probe) -> Probe:
+        """Make a step on a probe's inputs; return the probe with the state after it."""
+        metrics = self.call("train_step", state, *self.inputs(probe))
+        lacks_export = self.lacking("export_state")
+        after = {} if lacks_export else self.exported(probe.spec, state)
+        known = replace(probe, after=after, port=self)
+        self._steps[known] = loss_stages(_widened(metrics, "losses")) | state_stages(after)
+        return known
+
+    def shown(self, probe: Probe) -> dict[str, Arrays]:
+        """Return the arrays of a step that was made, by stage."""
+        return self._steps[probe]
+
+    def output(
+        self, probe: Probe, network: NetworkName, arrays: Arrays, x: Array, training: bool
+    ) -> Array:
+        """Return the implementation's own output of a network with any weights."""
+        held = {n: arrays[n] for n in probe.arrays if n.startswith(f"{network}/")}
+        key = network, training, x.tobytes(), *(a.tobytes() for a in held.values())
+        if key not in self._outputs:
+            state = self.state_of(replace(probe, arrays=probe.arrays | held))
+            found = self.call(_METHODS[network], state, self.cast(x), training=training)
+            self._outputs[key] = np.asarray(found).astype(np.float64)
+        return self._outputs[key]
 
     def _pass(self, stage: str, state: Any, probe: Probe) -> Arrays:
         network, inputs, training = forward_inputs(stage, probe)
@@ -139,14 +167,6 @@ class Port:
     def _all_gradients(self, probe: Probe) -> dict[str, Arrays]:
         gradients = self.call("gradients", self.state_of(probe), *self.inputs(probe))
         return gradient_stages(_widened(gradients, "gradients"))
-
-    def step(self, state: Any, probe: Probe) -> dict[str, Arrays]:
-        """Make a step on a probe's inputs; return the arrays of its stages, without gradients."""
-        metrics = self.call("train_step", state, *self.inputs(probe))
-        found = {STEP_STAGES[0]: _widened(metrics, STEP_STAGES[0])}
-        if not self.lacking("export_state"):
-            found |= state_stages(self.exported(probe.spec, state))
-        return found
 
     def exported(self, spec: SystemSpec, state: Any) -> Arrays:
         """Return the arrays of a state; those that the system has not are a PortError."""
@@ -169,3 +189,18 @@ def _widened(arrays: Any, what: str) -> Arrays:
         return {name: np.asarray(array).astype(np.float64) for name, array in arrays.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise PortError(f"{what}: expected arrays by name, received {type(arrays)}") from error
+
+
+def _takes_its_arguments(name: str, method: Any) -> bool:
+    """Whether a method can be called with the arguments that `shared.interface` gives it."""
+    declared = getattr(Implementation, name, None) or getattr(OptionalMethods, name)
+    _, *wanted = inspect.signature(declared).parameters.values()
+    given = [p.name for p in wanted if p.kind is p.POSITIONAL_OR_KEYWORD]
+    named = {p.name: None for p in wanted if p.kind is p.KEYWORD_ONLY}
+    try:
+        inspect.signature(method).bind(*given, **named)
+    except TypeError:
+        return False
+    except ValueError:  # of a builtin nothing is known
+        return True
+    return True

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from shared.fixtures.make_network import representative_state
 from shared.interface import Array, Arrays
 from shared.reference.network import Pass, forward
 from shared.reference.step import train_step
-from shared.spec import Conventions, SystemSpec
+from shared.spec import Conventions, NetworkName, SystemSpec
 from shared.spec.streams import latents, stream
 
 # In float32 a pre-activation nearer to 0 than this may fall on the other side of a ReLU's kink.
@@ -22,13 +23,19 @@ SMALL = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A state and the inputs of one step; every number is a float32 number, held as float64."""
+    """A state and the inputs of one step; every number is a float32 number, held as float64.
+
+    `after` is the state in which an implementation has left it, empty where it has not shown that.
+    `port` is that implementation, which makes the passes of networks that nothing else explains.
+    """
 
     name: str
     spec: SystemSpec
     arrays: Arrays
     real_images: Array
     latents: Array
+    after: Arrays = field(default_factory=dict)
+    port: Any = None
 
     @property
     def one_batch(self) -> tuple[Array, Array]:
@@ -36,31 +43,46 @@ class Probe:
         count = len(self.real_images) // self.spec.discriminator_steps
         return self.latents[:count], self.real_images[:count]
 
+    def weights_after(self, network: NetworkName) -> Arrays:
+        """Return a network's parameters and its Adam's arrays after the step, if all are known."""
+        known = {n: self.after[n] for n in self.arrays if n.startswith(network) and n in self.after}
+        own = {n: a for n, a in known.items() if not n.endswith(("/mean", "/var"))}
+        return own if len(known) == sum(n.startswith(network) for n in self.arrays) else {}
+
 
 def make_probes(
     spec: SystemSpec, seed: int, clear_under: Sequence[Conventions]
 ) -> tuple[Probe, Probe]:
     """Return a probe as in the middle of training, and one at its start with small gradients.
 
-    Their batches differ in size. No pre-activation of either is near a kink under any of the
-    conventions `clear_under`. In the first no array is 0 or 1, no moment is 0. In the second the
-    moments are 0, the gradients are of the size of Adam's epsilon, and the first channel of the
-    discriminator's first convolution has no weights: its pre-activations are exactly 0.
+    No pre-activation of either is near a kink under any of the conventions `clear_under`. In the
+    first no array is 0 or 1, no moment is 0. In the second the moments are 0, the gradients are of
+    the size of Adam's epsilon, and the first channel of the discriminator's first convolution has
+    no weights: its pre-activations are exactly 0.
     """
-    larger = spec.replace(batch_size=spec.batch_size + 2)
     return (
         _first_clear("mid-training", spec, seed, clear_under),
-        _first_clear("small gradients", larger, seed, clear_under),
+        _first_clear("small gradients", spec, seed, clear_under),
     )
+
+
+def held_out_probe(
+    spec: SystemSpec, seed: int, clear_under: Sequence[Conventions], batch_size: int
+) -> Probe:
+    """Return the probe on which names are proven: other weights, data, batch size and counters."""
+    return _first_clear("held out", spec.replace(batch_size=batch_size), seed, clear_under)
 
 
 def _first_clear(
     name: str, spec: SystemSpec, seed: int, clear_under: Sequence[Conventions]
 ) -> Probe:
-    for number in range(1000 * seed, 1000 * seed + 300):
+    first = 1000 * seed + 500 * (name == "held out")
+    for number in range(first, first + 300):
         arrays = representative_state(spec, number)
         if name == "small gradients":
             _make_small(arrays, spec)
+        if name == "held out":
+            arrays |= {n: a + 4 for n, a in arrays.items() if n.endswith("/step")}
         wide = {n: a if n.endswith("/step") else a.astype(np.float64) for n, a in arrays.items()}
         probe = Probe(name, spec, wide, *draw_inputs(spec, number))
         if all(kink_margin(probe, conventions) >= KINK_MARGIN for conventions in clear_under):

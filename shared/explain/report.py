@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from shared.explain.catalogue import FIXES, Change, Fix, title_of
 from shared.explain.distance import Divergence, json_data
@@ -20,7 +19,10 @@ VerdictName = Literal["rounding", "known trap", "unexplained"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of one probe: its largest difference, or why it was not looked at."""
+    """One stage of one probe: its largest difference, or why it was not looked at.
+
+    A stage of a step is computed from what the implementation itself handed to it.
+    """
 
     name: str
     probe: str = ""
@@ -28,6 +30,23 @@ class Stage:
     array: str = ""
     reason: str = ""
     agrees: bool = True
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Located:
+    """A stage that no convention explains: where it differs, beside what is found already.
+
+    `arrays` are all that differ, `array` the first; `tried` sets of conventions are ruled out.
+    """
+
+    stage: str
+    probe: str = ""
+    array: str = ""
+    relative: float | None = None
+    arrays: tuple[str, ...] = ()
+    tried: int = 0
+    suggests: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,16 +54,19 @@ class Trap:
     """A mistake with its name: the fields of `Conventions`, what it costs, and how to fix it.
 
     `cost` is the largest relative difference of any array that it makes alone, at `cost_array`.
+    `network` is the one that alone has it, "" where that says nothing.
     """
 
     change: Change
     cost: float
     cost_array: str
+    network: str = ""
 
     @property
     def title(self) -> str:
         """The mistake in words."""
-        return title_of(self.change)
+        alone = f", in the {self.network} alone" if self.network else ""
+        return title_of(self.change) + alone
 
     @property
     def fix(self) -> Fix:
@@ -56,7 +78,8 @@ class Trap:
 class Explanation:
     """The verdict on one implementation.
 
-    `first` is the first array that differs from the reference, None where none does. `alternatives`
+    `first` is the first array that differs from the reference, None where none does. `traps` are
+    named, and `located` what has no name. `error` is what the implementation raised. `alternatives`
     are other explanations that these probes cannot distinguish from `traps`. `notes` are facts
     found on the way, such as float32 inside a float64 run.
     """
@@ -69,11 +92,13 @@ class Explanation:
     bound: float
     first: Divergence | None = None
     traps: tuple[Trap, ...] = ()
+    located: tuple[Located, ...] = ()
     alternatives: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     tried: int = 0
     seconds: float = 0.0
     missing: dict[str, str] = field(default_factory=dict)
+    error: str = ""
 
     @property
     def agrees(self) -> bool:
@@ -88,34 +113,53 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON data; nan and infinities become text."""
         traps = [vars(trap) | {"title": trap.title, **vars(trap.fix)} for trap in self.traps]
-        return json_data(vars(self) | {"traps": traps})
+        parts = {
+            "named": self.named,
+            "agrees": self.agreeing,
+            "not_seen": [f"{stage}: {reason}" for stage, reason in self.missing.items()],
+        }
+        return json_data(vars(self) | {"traps": traps} | parts)
+
+    @property
+    def named(self) -> list[str]:
+        """The mistakes that have a name, in words."""
+        return [trap.title for trap in self.traps]
+
+    @property
+    def headline(self) -> str:
+        """How much is named and located, in words."""
+        known, places = len(self.traps), len(self.located)
+        traps = {0: "unexplained", 1: "a known trap"}.get(known, f"{known} known traps")
+        return f"{traps}, {places} located but unnamed" if places else traps
+
+    @property
+    def agreeing(self) -> list[str]:
+        """The stages that agree with the reference as it is."""
+        differing = {s.name for s in self.stages if not s.agrees}
+        seen = (s.name for s in self.stages if s.difference is not None)
+        return [name for name in dict.fromkeys(seen) if name not in differing]
 
 
-def print_explanation(explanation: Explanation, console: Console) -> None:
-    """Print the stages, the first array that differs, and the verdict."""
+def print_stage(rows: Sequence[Stage], console: Console) -> None:
+    """Print a stage of all probes as one line of at most 80 columns."""
+    if not rows:
+        return
+    row = max(rows, key=lambda r: math.inf if not r.agrees else r.difference or 0.0)
+    spent = sum(r.seconds for r in rows)
+    mark = "not seen" if row.difference is None else "agrees" if row.agrees else "differs"
+    size = "" if row.difference is None else f"{row.difference:.1e}"
+    style = "" if row.agrees else "bold red"
+    line = f"{row.name:<48}{mark:<10}{size:>8}{spent:>8.1f} s"
+    console.print(line, style=style, highlight=False)
+
+
+def print_verdict(explanation: Explanation, console: Console) -> None:
+    """Print the first array that differs, and what is named, located, right and not seen."""
     e = explanation
-    console.print(
-        f"{e.implementation} against the NumPy reference: {e.system}, {e.dtype}", highlight=False
-    )
-    console.print(_table(e))
     seen = [stage for stage in e.stages if stage.difference is not None]
     has_element = e.first is not None and not math.isnan(e.first.largest)
     text = render("explanation.j2", e=e, seen=seen, has_element=has_element)
     console.print(text, highlight=False)
-
-
-def _table(e: Explanation) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("stage", "probe", "largest difference", "of", ""):
-        table.add_column(heading, overflow="fold")
-    for stage in e.stages:
-        if stage.difference is None:
-            cells = "-", escape(stage.reason), "not seen"
-        else:
-            mark = "agrees" if stage.agrees else "[bold red]differs[/]"
-            cells = f"{stage.difference:.1e}", escape(stage.array), mark
-        table.add_row(stage.name, stage.probe, *cells)
-    return table
 
 
 def render(template: str, **values: Any) -> str:

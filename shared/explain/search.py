@@ -1,142 +1,169 @@
-"""Finding the conventions under which the reference reproduces what an implementation shows.
+"""Finding the conventions under which the reference reproduces one stage of an implementation.
 
-A best-first search: from the canonical conventions, one field after another is changed, where that
+A best-first search: from what is found already, one field after another is changed, where that
 makes more arrays agree. Numbers that are no known value are fitted to one array by Gauss-Newton.
-Where no single change helps, pairs are tried.
+Where no single change helps, pairs are tried. What it costs is counted, not timed.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
-from shared.explain.catalogue import FIELDS, FITTED, Change, changes, cost_of, with_change
+from shared.explain.catalogue import FIELDS, FITTED, Change, cost_of
 from shared.explain.distance import Comparison
-from shared.explain.observations import Group, reference_arrays
+from shared.explain.observations import Group, Sides, reference_arrays
+from shared.explain.stages import KINDS
 from shared.interface import Array
-from shared.spec import Conventions
 
 BEAM = 6
 MOST_CHANGES = 3
 FIT_STEPS = 12
 FIT_PART = 1e-4  # the derivative is taken over this part of a number
+MOST_WORK = 2500
+_DEAR = 4  # times as dear is a stage of a step
 
-
+Side = Literal["generator", "discriminator", "both"]
 Score = tuple[int, int]
-"""How many stages agree before the first that does not, and how many arrays of that one."""
+"""How many groups agree before the first that does not, and how many arrays of that one."""
 
 
+def with_change(base: Sides, change: Change, side: Side) -> Sides | None:
+    """Return `base` with a change of one side or both; None where it has one of the fields."""
+    own = {name: c for name, c in base._asdict().items() if side in (name, "both")}
+    if any(getattr(c, name) != FIELDS[name] for c in own.values() for name in change):
+        return None
+    return base._replace(**{name: c.replace(**change) for name, c in own.items()})
+
+
+@dataclass
 class Search:
-    """The search over what one implementation has shown of some stages.
+    """The search over the groups of one stage; `changes` are those that can show in it."""
 
-    It ends at `deadline`, a time of `time.monotonic`, with what it has found until then.
-    """
+    groups: Sequence[Group]
+    comparison: Comparison
+    changes: Sequence[Change]
+    side: Side
+    work: int = field(default_factory=lambda: MOST_WORK)
+    tried: dict[Sides, Score] = field(default_factory=dict)
 
-    def __init__(self, groups: Sequence[Group], comparison: Comparison, deadline: float) -> None:
-        self.groups, self.comparison, self.deadline = list(groups), comparison, deadline
-        self.tried: dict[Conventions, Score] = {}
-        self.changes = changes(groups[0].probe.spec) if groups else []
+    @functools.cached_property
+    def is_dear(self) -> bool:
+        """Whether the stage takes a whole step of the reference."""
+        return "step" in KINDS[self.groups[0].stage].parts
 
-    def score(self, conventions: Conventions) -> Score:
+    @property
+    def fitted_fields(self) -> list[str]:
+        """The numbers among the fields that can show."""
+        return [name for name in FITTED if any(name in change for change in self.changes)]
+
+    def score(self, sides: Sides) -> Score:
         """Return how far the reference under these conventions agrees."""
-        if conventions not in self.tried:
-            self.tried[conventions] = len(self.groups), 0
+        if sides not in self.tried:
+            self.tried[sides] = len(self.groups), 0
             for number, group in enumerate(self.groups):
-                found = self.comparison.differences(group, conventions)
+                self.spend()
+                found = self.comparison.differences(group, sides)
                 agree = sum(d <= self.comparison.allowed(group.stage) for d in found.values())
                 if agree < len(found):
-                    self.tried[conventions] = number, agree
+                    self.tried[sides] = number, agree
                     break
-        return self.tried[conventions]
+        return self.tried[sides]
 
-    def solve(self, starts: Iterable[Conventions]) -> list[Conventions]:
+    def spend(self) -> None:
+        """Count one stage that the reference computes."""
+        self.work -= _DEAR if self.is_dear else 1
+
+    def agreeing(self, several: Iterable[Sides]) -> list[Sides]:
+        """Return those under which every array agrees."""
+        return [sides for sides in several if self.score(sides)[0] == len(self.groups)]
+
+    def solve(self, starts: Iterable[Sides]) -> list[Sides]:
         """Return the simplest conventions that reproduce everything; empty where none are found.
 
         Several where they cannot be distinguished, the simplest first.
         """
         level = list(dict.fromkeys(starts))
-        if not self.groups:
-            return level[:1]
         for _ in range(MOST_CHANGES + 1):
-            if solved := self._solved(level):
+            if solved := self.agreeing(level):
                 return sorted(solved, key=cost_of)
+            if self.work <= 0:
+                break
             level = self._expand(level)
         return []
 
-    def _solved(self, level: Iterable[Conventions]) -> list[Conventions]:
-        return [c for c in level if self.score(c)[0] == len(self.groups)]
-
-    def _expand(self, level: list[Conventions]) -> list[Conventions]:
+    def _expand(self, level: list[Sides]) -> list[Sides]:
         """Return what agrees further: by known values, then fitted ones, then two at once."""
-        better: dict[Conventions, None] = {}
+        better: dict[Sides, None] = {}
         for ways in (self._neighbours, self._fitted, self._pairs):
             for base in level if ways != self._pairs else level[:2]:
                 better |= dict.fromkeys(self._better(base, ways(base)))
-            if solved := self._solved(better):
+            if solved := self.agreeing(better):
                 return solved
             if better and ways == self._fitted:
                 break
-        ranked = sorted(better, key=lambda c: (self.score(c), -cost_of(c)), reverse=True)
-        return ranked[:BEAM]
+        ranked = sorted(better, key=lambda sides: (self.score(sides), -cost_of(sides)))
+        return ranked[::-1][:BEAM]
 
-    def _better(self, base: Conventions, others: Iterable[Conventions]) -> Iterator[Conventions]:
+    def _better(self, base: Sides, others: Iterable[Sides]) -> Iterator[Sides]:
         before = self.score(base)
         for other in others:
             if self.score(other) > before:
                 yield other
-            if time.monotonic() > self.deadline:
+            if self.work <= 0:
                 return
 
-    def _neighbours(self, base: Conventions) -> Iterator[Conventions]:
-        yield from filter(None, (with_change(base, change) for change in self.changes))
+    def _neighbours(self, base: Sides) -> Iterator[Sides]:
+        others = (with_change(base, change, self.side) for change in self.changes)
+        yield from filter(None, others)
 
-    def _fitted(self, base: Conventions) -> Iterator[Conventions]:
-        for name in FITTED:
-            yield from self._fits(base, (name,), self._stage_of(base))
+    def _fitted(self, base: Sides) -> Iterator[Sides]:
+        for name in self.fitted_fields:
+            yield from self._fits(base, (name,))
 
-    def _pairs(self, base: Conventions) -> Iterator[Conventions]:
-        """Yield two changes at once, of those that change the stage at which `base` diverges."""
-        stage = self._stage_of(base)
-        felt = [change for change in self.changes if _is_felt(base, change, stage)]
+    def _pairs(self, base: Sides) -> Iterator[Sides]:
+        """Yield two changes at once, of those that change the group at which `base` diverges."""
+        felt = [change for change in self.changes if self._is_felt(base, change)]
         for first, second in itertools.combinations(felt, 2):
-            if other := with_change(base.replace(**first), second):
+            one = with_change(base, first, self.side)
+            if one is not None and (other := with_change(one, second, self.side)):
                 yield other
-        for change, name in itertools.product(felt, FITTED):
-            yield from self._fits(base.replace(**change), (name,), stage)
-        for names in itertools.combinations(FITTED, 2):
-            yield from self._fits(base, names, stage)
+        names = [name for name in self.fitted_fields if any(name in change for change in felt)]
+        for change, name in itertools.product(felt, names):
+            if name not in change and (one := with_change(base, change, self.side)):
+                yield from self._fits(one, (name,))
+        for two in itertools.combinations(names, 2):
+            yield from self._fits(base, two)
 
-    def _stage_of(self, base: Conventions) -> Group:
+    def _is_felt(self, base: Sides, change: Change) -> bool:
+        other, group = with_change(base, change, self.side), self._group_of(base)
+        if other is None:
+            return False
+        ours, theirs = (reference_arrays(group.stage, group.probe, c) for c in (base, other))
+        return any(
+            name not in theirs or not np.array_equal(array, theirs[name], equal_nan=True)
+            for name, array in ours.items()
+        )
+
+    def _group_of(self, base: Sides) -> Group:
         return self.groups[self.score(base)[0]]
 
-    def _fits(
-        self, base: Conventions, fields: tuple[str, ...], group: Group
-    ) -> Iterator[Conventions]:
+    def _fits(self, base: Sides, fields: tuple[str, ...]) -> Iterator[Sides]:
         """Yield `base` with the numbers `fields` fitted to arrays of a group that differ."""
-        if any(getattr(base, name) != FIELDS[name] for name in fields):
+        if with_change(base, dict.fromkeys(fields), self.side) is None:
             return
-        bound = self.comparison.allowed(group.stage)
+        group = self._group_of(base)
         found = self.comparison.differences(group, base)
+        bound = self.comparison.allowed(group.stage)
         for name in [n for n, d in found.items() if not d <= bound][:2]:
-            fitted = Fit(base, fields, self.comparison, group, name).solve()
-            if fitted is not None:
+            if self.work > 0 and (fitted := Fit(self, base, fields, group, name).solve()):
                 yield fitted
-
-
-def _is_felt(base: Conventions, change: Change, stage: Group) -> bool:
-    other = with_change(base, change)
-    if other is None:
-        return False
-    ours, theirs = (reference_arrays(stage.stage, stage.probe, c) for c in (base, other))
-    return any(
-        name not in theirs or not np.array_equal(array, theirs[name], equal_nan=True)
-        for name, array in ours.items()
-    )
 
 
 @dataclass(frozen=True)
@@ -146,16 +173,17 @@ class Fit:
     A point `theta` of a fit has a number for each field, or its logarithm.
     """
 
-    base: Conventions
+    search: Search
+    base: Sides
     fields: tuple[str, ...]
-    comparison: Comparison
     group: Group
     name: str
 
-    def solve(self) -> Conventions | None:
+    def solve(self) -> Sides | None:
         """Return `base` with the roundest numbers that reproduce the array, None without any."""
         spec, received, sizes = self.group.probe.spec, self.group.arrays[self.name], []
-        theta = np.array([FITTED[name].start(self.base, spec) for name in self.fields])
+        start = self.base.generator if self.search.side == "generator" else self.base.discriminator
+        theta = np.array([FITTED[name].start(start, spec) for name in self.fields])
         for number in range(FIT_STEPS):
             here = self._array(theta)
             if here is None or here.shape != received.shape:
@@ -163,29 +191,34 @@ class Fit:
             sizes.append(float(np.linalg.norm(received - here)))
             if number >= 4 and sizes[-1] > 0.5 * sizes[-4]:
                 return None  # no solution: a right fit converges quadratically
-            if number and self._agrees(fitted := self._conventions(theta)):
-                return self._rounded(fitted)
+            if number and self._agrees(fitted := self._values(theta)):
+                return self._sides(self._rounded(fitted))
             step = self._gauss_newton(theta, received - here)
             if step is None:
                 return None
             theta = theta + step
         return None
 
-    def _conventions(self, theta: Array) -> Conventions:
+    def _values(self, theta: Array) -> Change:
         points = zip(self.fields, map(float, theta), strict=True)
-        return self.base.replace(
-            **{n: float(np.exp(t)) if FITTED[n].logarithmic else t for n, t in points}
-        )
+        return {n: float(np.exp(t)) if FITTED[n].logarithmic else t for n, t in points}
+
+    def _sides(self, values: Change) -> Sides:
+        sides = with_change(self.base, values, self.search.side)
+        assert sides is not None  # `Search._fits` has asked
+        return sides
 
     def _array(self, theta: Array) -> Array | None:
         """Return the reference's array at a point; None if it is not finite."""
-        arrays = reference_arrays(self.group.stage, self.group.probe, self._conventions(theta))
-        array = arrays.get(self.name)
+        self.search.spend()
+        sides = self._sides(self._values(theta))
+        array = reference_arrays(self.group.stage, self.group.probe, sides).get(self.name)
         return array if array is not None and np.isfinite(array).all() else None
 
-    def _agrees(self, conventions: Conventions) -> bool:
-        found = self.comparison.differences(self.group, conventions)
-        return found.get(self.name, math.inf) <= self.comparison.allowed(self.group.stage)
+    def _agrees(self, values: Change) -> bool:
+        comparison = self.search.comparison
+        found = comparison.differences(self.group, self._sides(values))
+        return found.get(self.name, math.inf) <= comparison.allowed(self.group.stage)
 
     def _gauss_newton(self, theta: Array, residual: Array) -> Array | None:
         columns = []
@@ -201,10 +234,9 @@ class Fit:
         largest = np.array([FITTED[name].largest_step for name in self.fields])
         return np.clip(step, -largest, largest)
 
-    def _rounded(self, fitted: Conventions) -> Conventions:
+    def _rounded(self, fitted: Change) -> Change:
         """Return the same with the roundest numbers that agree as well."""
-        for name in self.fields:
-            value = getattr(fitted, name)
-            rounder = (fitted.replace(**{name: float(f"{value:.{n}e}")}) for n in range(4))
+        for name, value in fitted.items():
+            rounder = (fitted | {name: float(f"{value:.{n}e}")} for n in range(4))
             fitted = next(filter(self._agrees, rounder), fitted)
         return fitted

@@ -17,21 +17,34 @@ def adam_update(
     conventions: Conventions,
 ) -> tuple[Array, Array, Array]:
     """Return the parameter and both moments after update number `step` (the first is 1)."""
-    beta1 = settings.beta1 if conventions.adam_beta1 is None else conventions.adam_beta1
-    beta2 = settings.beta2 if conventions.adam_beta2 is None else conventions.adam_beta2
-    epsilon = settings.epsilon if conventions.adam_epsilon is None else conventions.adam_epsilon
+    beta1, beta2, _ = adam_settings(settings, conventions)
     if conventions.adam_weight_decay:
         gradient = gradient + conventions.adam_weight_decay * parameter
     m = beta1 * moments[0] + (1.0 - beta1) * gradient
     v = beta2 * moments[1] + (1.0 - beta2) * np.square(gradient)
-    number = step + conventions.adam_step_offset
-    # β = 0 has log β = -inf and a correction of 1; update number 0 divides by 0, as in a port.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        update = _update(m, v, number, (beta1, beta2, epsilon), conventions)
-    return parameter - settings.learning_rate * update, m, v
+    return moved_parameter(parameter, m, v, step, settings, conventions), m, v
 
 
-def _update(
+def adam_settings(settings: AdamSpec, c: Conventions) -> tuple[float, float, float]:
+    """Return β₁, β₂ and ε under some conventions."""
+    return (
+        settings.beta1 if c.adam_beta1 is None else c.adam_beta1,
+        settings.beta2 if c.adam_beta2 is None else c.adam_beta2,
+        settings.epsilon if c.adam_epsilon is None else c.adam_epsilon,
+    )
+
+
+# β = 0 has log β = -inf and a correction of 1; update number 0 divides by 0, as in a port.
+@np.errstate(divide="ignore", invalid="ignore")
+def moved_parameter(
+    parameter: Array, m: Array, v: Array, step: int, settings: AdamSpec, c: Conventions
+) -> Array:
+    """Return the parameter after an update whose moments are already `m` and `v`."""
+    update = _direction(m, v, step + c.adam_step_offset, adam_settings(settings, c), c)
+    return parameter - settings.learning_rate * (update + c.adam_decoupled_decay * parameter)
+
+
+def _direction(
     m: Array, v: Array, number: int, settings: tuple[float, float, float], c: Conventions
 ) -> Array:
     """Return the direction of an update from its moments."""

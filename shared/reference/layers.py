@@ -100,8 +100,14 @@ def dense_backward(saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
     return dy @ kernel.T, x.T @ dy, dy.sum(axis=0)
 
 
+def _inverse(variance: Array, epsilon: float, divisor: str) -> Array:
+    """Return what BN multiplies by: 1/σ, or 1/σ² as in the mistake `divisor` "variance"."""
+    root = variance + epsilon if divisor == "variance" else np.sqrt(variance + epsilon)
+    return 1.0 / root
+
+
 def batch_norm_forward(
-    x: Array, scale: Array, bias: Array, epsilon: float
+    x: Array, scale: Array, bias: Array, epsilon: float, divisor: str = "deviation"
 ) -> tuple[Array, Saved, Array, Array]:
     """Normalise by the batch's own statistics (Ioffe & Szegedy 2015, Algorithm 1).
 
@@ -110,29 +116,37 @@ def batch_norm_forward(
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axis=axes)
     variance = np.square(x - mean).mean(axis=axes)
-    inverse = 1.0 / np.sqrt(variance + epsilon)
+    inverse = _inverse(variance, epsilon, divisor)
     normalised = (x - mean) * inverse
-    return normalised * scale + bias, (normalised, inverse, scale, True), mean, variance
+    # d(1/σ²) is twice d(1/σ)'s share, and with another power of σ.
+    share = 2.0 / inverse if divisor == "variance" else 1.0
+    return normalised * scale + bias, (normalised, inverse, scale, share), mean, variance
 
 
 def batch_norm_inference(
-    x: Array, scale: Array, bias: Array, mean: Array, variance: Array, epsilon: float
+    x: Array,
+    scale: Array,
+    bias: Array,
+    mean: Array,
+    variance: Array,
+    epsilon: float,
+    divisor: str = "deviation",
 ) -> tuple[Array, Saved]:
     """Normalise by the running statistics."""
-    inverse = 1.0 / np.sqrt(variance + epsilon)
+    inverse = _inverse(variance, epsilon, divisor)
     normalised = (x - mean) * inverse
-    return normalised * scale + bias, (normalised, inverse, scale, False)
+    return normalised * scale + bias, (normalised, inverse, scale, None)
 
 
 def batch_norm_backward(saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
     """Return the gradients of x, of the scale and of the bias."""
-    normalised, inverse, scale, from_batch = saved
+    normalised, inverse, scale, share = saved
     axes = tuple(range(dy.ndim - 1))
     dbias, dscale = dy.sum(axis=axes), (dy * normalised).sum(axis=axes)
-    if not from_batch:
+    if share is None:  # the statistics are constants
         return dy * scale * inverse, dscale, dbias
     count = dy.size // dy.shape[-1]
-    dx = scale * inverse * (dy - dbias / count - normalised * dscale / count)
+    dx = scale * inverse * (dy - dbias / count - share * normalised * dscale / count)
     return dx, dscale, dbias
 
 

@@ -38,6 +38,8 @@ def forward(
 
     The output is images NHWC or scores [batch]. `training` normalises by the batch's statistics.
     """
+    asked = conventions.batch_norm_passes == "as_asked"
+    training = training if asked else conventions.batch_norm_passes == "always_batch"
     activations: Arrays = {}
     statistics: Arrays = {}
     saved: list[tuple[Layer, Saved]] = []
@@ -57,6 +59,9 @@ def forward(
 def _layers(spec: SystemSpec, network: NetworkName, conventions: Conventions) -> tuple[Layer, ...]:
     """Return the spec's layers with the activations that the conventions have."""
     layers = list(spec.layers(network))
+    if conventions.image_channels in ("reversed", f"reversed_by_{network[0]}"):
+        reverse = Layer("reversed", "reverse_channels", spec.image_shape)
+        layers = [*layers, reverse] if network == "generator" else [reverse, *layers]
     if network == "generator" and conventions.generator_activation != "relu":
         kind = conventions.generator_activation
         layers = [dataclasses.replace(x, kind=kind) if x.kind == "relu" else x for x in layers]
@@ -99,6 +104,8 @@ def _forward_layer(
             return functions.dense_forward(x, p["kernel"], p["bias"])
         case "relu":
             return functions.relu_forward(x)
+        case "reverse_channels":
+            return x[..., ::-1], None
         case "leaky_relu":
             slope = conventions.leaky_relu_slope
             return functions.leaky_relu_forward(x, slope, conventions.leaky_relu_gradient_at_zero)
@@ -127,7 +134,10 @@ _BACKWARD: dict[str, Callable[..., Any]] = {
 
 def _backward_layer(layer: Layer, saved: Saved, dy: Array) -> tuple[Array, tuple[Array, ...]]:
     """Return the gradients of the input and of the trainable parameters."""
-    if layer.kind == "batch_norm":
+    rest: list[Array]
+    if layer.kind == "reverse_channels":
+        dx, rest = dy[..., ::-1], []
+    elif layer.kind == "batch_norm":
         dx, *rest = _batch_norm_backward(saved, dy)
     elif layer.kind == "dense":
         dx, *rest = functions.dense_backward(saved, dy)
@@ -153,16 +163,16 @@ def _arranged(kernel: Array, arrangement: str) -> Array:
 def _batch_norm(
     x: Array, p: Arrays, conventions: Conventions, training: bool, prefix: str, statistics: Arrays
 ) -> tuple[Array, Saved]:
-    epsilon = conventions.batch_norm_epsilon
+    settings = conventions.batch_norm_epsilon, conventions.batch_norm_divisor
     if not training:
         y, saved = functions.batch_norm_inference(
-            x, p["scale"], p["bias"], p["mean"], p["var"], epsilon
+            x, p["scale"], p["bias"], p["mean"], p["var"], *settings
         )
         return y, [saved]
     outputs, kept, moved = [], [], []
     for part in np.array_split(x, conventions.batch_norm_replicas):
         y, saved, mean, variance = functions.batch_norm_forward(
-            part, p["scale"], p["bias"], epsilon
+            part, p["scale"], p["bias"], *settings
         )
         outputs.append(y)
         kept.append(saved)

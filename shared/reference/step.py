@@ -14,6 +14,7 @@ from shared.reference.network import Arrays, Pass, add, backward, forward
 from shared.spec import AdamSpec, Conventions, NetworkName, SystemSpec, optimizer_name
 
 _HALVES = ("real", "fake")
+_STATISTICS = ("/mean", "/var")
 
 
 @dataclass(frozen=True)
@@ -46,33 +47,217 @@ def train_step(
     batches; then G's loss through the updated D on what `spec.generator_batch` says, and one
     update of G. Losses and gradients of D are those of its last update.
     """
-    c = conventions or Conventions()
-    arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    batch_size = spec.batch_size_of(len(real_images), len(latents))
-    part = _part(batch_size, c.batch_part)
-    real_batches = [b[part] for b in np.split(real_images, spec.discriminator_steps)]
-    latent_batches = [b[part] for b in np.split(latents, spec.latent_batches)]
-    spec = _as_made(spec, c)
-    real_batches, latent_batches = _steps_made(spec, real_batches, latent_batches, c)
-    if c.update_order == "generator_first":
-        return _generator_first(spec, arrays, real_batches, latent_batches, c)
-    leaks: list[Arrays] = []
-    for real, z in zip(real_batches, latent_batches, strict=False):
-        generated, arrays = _generate(spec, arrays, z, c)
-        arrays, halves = _discriminator_gradients(spec, arrays, real, generated.output, c)
-        before = _discriminator_weights(arrays)
-        arrays = _update(spec, "discriminator", arrays, halves.gradients, c)
-        if not c.detach_fake:
-            leaks.append(backward("generator", generated, halves.fake_image_gradient)[1])
-    if spec.generator_batch != "same_images":
-        generated, arrays = _generate(spec, arrays, latent_batches[-1], c)
-    seen = arrays | before if c.update_order == "simultaneous" else arrays
-    value, seen, gradients = _generator_gradients(spec, seen, generated, c)
-    arrays = arrays | {n: a for n, a in seen.items() if n.endswith(("/mean", "/var"))}
-    for leaked in leaks:
-        gradients = add(gradients, leaked)
-    arrays = _update(spec, "generator", arrays, gradients, c)
-    return StepResult(arrays, _metrics(halves, value), halves.gradients | gradients)
+    return Step(spec, conventions or Conventions()).run(arrays, real_images, latents)
+
+
+class Step:
+    """A step under conventions; a subclass may know passes or updates that it need not compute."""
+
+    def __init__(
+        self, spec: SystemSpec, conventions: Conventions, of_generator: Conventions | None = None
+    ) -> None:
+        c = self.conventions = conventions
+        self.of = {"discriminator": c, "generator": of_generator or c}
+        steps = spec.discriminator_steps + c.discriminator_step_offset
+        named = c.generator_batch == "as_named"
+        generator_batch = spec.generator_batch if named else c.generator_batch
+        self.given = spec
+        self.spec = spec.replace(discriminator_steps=steps, generator_batch=generator_batch)
+
+    def run(self, arrays: Arrays, real_images: Array, latents: Array) -> StepResult:
+        """Make the step: see `train_step`."""
+        arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        real_batches, latent_batches = self._batches(real_images, latents)
+        if self.conventions.update_order == "generator_first":
+            return self._generator_first(arrays, real_batches, latent_batches)
+        leaks: list[Arrays] = []
+        for i, (real, z) in enumerate(zip(real_batches, latent_batches, strict=False)):
+            generated, arrays = self._generate(arrays, z)
+            before = _discriminator_weights(arrays)
+            arrays, halves = self._update_discriminator(arrays, real, generated.output, i)
+            if not self.conventions.detach_fake:
+                leaks.append(self.backward("generator", generated, halves.fake_image_gradient)[1])
+        if self.spec.generator_batch != "same_images":
+            generated, arrays = self._generate(arrays, latent_batches[-1])
+        seen = arrays | before if self.conventions.update_order == "simultaneous" else arrays
+        value, seen, gradients = self._generator_gradients(seen, generated)
+        arrays = arrays | {n: a for n, a in seen.items() if n.endswith(_STATISTICS)}
+        for leaked in leaks:
+            gradients = add(gradients, leaked)
+        again = self.of["generator"].generator_updates == "two_passes"
+        arrays, gradients = self._updated("generator", arrays, gradients, is_last=not again)
+        if again:
+            generated, arrays = self._generate(arrays, latent_batches[-1])
+            value, arrays, gradients = self._generator_gradients(arrays, generated)
+            arrays, gradients = self._updated("generator", arrays, gradients)
+        return StepResult(arrays, _metrics(halves, value), halves.gradients | gradients)
+
+    def forward(self, network: NetworkName, arrays: Arrays, x: Array, training: bool) -> Pass:
+        """Run a network: `shared.reference.network.forward`."""
+        return forward(self.spec, network, arrays, x, self.of[network], training=training)
+
+    def backward(self, network: NetworkName, run: Pass, gradient: Array) -> tuple[Array, Arrays]:
+        """Differentiate a pass: `shared.reference.network.backward`."""
+        return backward(network, run, gradient)
+
+    def update(
+        self, network: NetworkName, arrays: Arrays, gradients: Arrays, is_last: bool
+    ) -> Arrays:
+        """Return the state after an update of one network; `is_last` of this step's updates."""
+        return updated(self.spec, network, arrays, gradients, self.of[network])
+
+    def _batches(self, real_images: Array, latents: Array) -> tuple[list[Array], list[Array]]:
+        """Return the batches of the step that is made, of those that it is given."""
+        given, spec = self.given, self.spec
+        batch_size = given.batch_size_of(len(real_images), len(latents))
+        part = _part(batch_size, self.conventions.batch_part)
+        real = [b[part] for b in np.split(real_images, given.discriminator_steps)]
+        z = [b[part] for b in np.split(latents, given.latent_batches)]
+        own = z[len(real) :] if spec.generator_batch == "new_latents" else []
+        numbers = [min(i, len(real) - 1) for i in range(spec.discriminator_steps)]
+        return [real[i] for i in numbers], [z[i] for i in numbers] + own
+
+    def _generator_first(
+        self, arrays: Arrays, real_batches: list[Array], latent_batches: list[Array]
+    ) -> StepResult:
+        """The step with G's update before D's; what leaks into G's gradients then is too late."""
+        seen_before, arrays = self._generate(arrays, latent_batches[-1])
+        value, arrays, gradients = self._generator_gradients(arrays, seen_before)
+        arrays, gradients = self._updated("generator", arrays, gradients)
+        for i, (real, z) in enumerate(zip(real_batches, latent_batches, strict=False)):
+            is_last = i == self.spec.discriminator_steps - 1
+            if is_last and self.spec.generator_batch == "same_images":
+                generated = seen_before
+            else:
+                generated, arrays = self._generate(arrays, z)
+            arrays, halves = self._update_discriminator(arrays, real, generated.output, i)
+        return StepResult(arrays, _metrics(halves, value), halves.gradients | gradients)
+
+    def _generate(self, arrays: Arrays, latents: Array) -> tuple[Pass, Arrays]:
+        """Return a pass of G and the state with G's BN statistics moved."""
+        training = self.conventions.batch_norm_mode != "running"
+        generated = self.forward("generator", arrays, latents, training)
+        moves = self.conventions.batch_norm_statistics != "not_of_generator"
+        return generated, self._moved(arrays, generated) if moves else arrays
+
+    def _update_discriminator(
+        self, arrays: Arrays, real: Array, fake: Array, number: int
+    ) -> tuple[Arrays, _DiscriminatorHalves]:
+        """Return the state after update `number` of D, from 0 on, with its losses and gradients."""
+        is_last = number == self.spec.discriminator_steps - 1
+        first, _, second = self.conventions.discriminator_updates.partition("_then_")
+        if not second:
+            arrays, halves = self._discriminator_gradients(arrays, real, fake)
+            arrays, total = self._updated("discriminator", arrays, halves.gradients, is_last)
+            return arrays, dataclasses.replace(halves, gradients=total)
+        values, image_gradient = {}, fake
+        for half in (first, second):
+            arrays, values[half], gradients, dx = self._half(arrays, half, real, fake)
+            image_gradient = dx if half == "fake" else image_gradient
+            last = is_last and half == second
+            arrays, total = self._updated("discriminator", arrays, gradients, last)
+        halves = _DiscriminatorHalves(values["real"], values["fake"], total, image_gradient)
+        return arrays, halves
+
+    def _half(
+        self, arrays: Arrays, half: str, real: Array, fake: Array
+    ) -> tuple[Arrays, float, Arrays, Array]:
+        """Return the state with moved BN statistics, value, gradients and images' gradient."""
+        c = self.conventions
+        images, label = (real, c.real_label) if half == "real" else (fake, c.fake_label)
+        run = self.forward("discriminator", arrays, images, c.batch_norm_mode != "running")
+        scale = c.discriminator_loss_scale
+        value, score_gradient = discriminator_half(self.spec.loss, run.output, label, c)
+        dx, gradients = self.backward("discriminator", run, scale * score_gradient)
+        return self._moved(arrays, run), scale * value, gradients, dx
+
+    def _discriminator_gradients(
+        self, arrays: Arrays, real: Array, fake: Array
+    ) -> tuple[Arrays, _DiscriminatorHalves]:
+        """Return the state with moved BN statistics, and losses and gradients of both halves."""
+        c = self.conventions
+        if c.discriminator_batches == "merged":
+            return self._merged_discriminator_gradients(arrays, real, fake)
+        values, gradients, image_gradient = [], [], fake
+        for half in _HALVES:
+            arrays, value, found, image_gradient = self._half(arrays, half, real, fake)
+            values.append(value)
+            gradients.append(found)
+        if c.discriminator_halves == "both":
+            total = add(*gradients)
+        else:
+            total = gradients[c.discriminator_halves == "fake_only"]
+        return arrays, _DiscriminatorHalves(values[0], values[1], total, image_gradient)
+
+    def _merged_discriminator_gradients(
+        self, arrays: Arrays, real: Array, fake: Array
+    ) -> tuple[Arrays, _DiscriminatorHalves]:
+        """The same with real and fake in one batch, which share their BN statistics."""
+        c, loss = self.conventions, self.spec.loss
+        both, scale = np.concatenate([real, fake]), c.discriminator_loss_scale
+        run = self.forward("discriminator", arrays, both, c.batch_norm_mode != "running")
+        halves = run.output[: len(real)], run.output[len(real) :]
+        value_real, gradient_real = discriminator_half(loss, halves[0], c.real_label, c)
+        value_fake, gradient_fake = discriminator_half(loss, halves[1], c.fake_label, c)
+        learns_real, learns_fake = (
+            c.discriminator_halves in ("both", f"{half}_only") for half in _HALVES
+        )
+        halves_gradient = [gradient_real * learns_real, gradient_fake * learns_fake]
+        score_gradient = scale * np.concatenate(halves_gradient)
+        image_gradient, gradients = self.backward("discriminator", run, score_gradient)
+        fake_gradient = image_gradient[len(real) :]
+        return self._moved(arrays, run), _DiscriminatorHalves(
+            scale * value_real, scale * value_fake, gradients, fake_gradient
+        )
+
+    def _generator_gradients(self, arrays: Arrays, generated: Pass) -> tuple[float, Arrays, Arrays]:
+        """Return G's loss, the state with D's BN statistics moved, and G's gradients."""
+        c = self.conventions
+        normalise = c.batch_norm_mode == "batch"
+        run = self.forward("discriminator", arrays, generated.output, normalise)
+        value, score_gradient = generator_loss(self.spec.loss, run.output, self.of["generator"])
+        image_gradient, _ = self.backward("discriminator", run, score_gradient)
+        gradients = self.backward("generator", generated, image_gradient)[1]
+        moves = c.batch_norm_statistics in ("every_pass", "not_of_generator")
+        return value, self._moved(arrays, run) if moves else arrays, gradients
+
+    def _moved(self, arrays: Arrays, run: Pass) -> Arrays:
+        never = self.conventions.batch_norm_statistics == "never"
+        return arrays if never else arrays | run.statistics
+
+    def _updated(
+        self, network: NetworkName, arrays: Arrays, gradients: Arrays, is_last: bool = True
+    ) -> tuple[Arrays, Arrays]:
+        """Return the state after an update, and the gradients as the optimizer received them."""
+        scale = getattr(self.of[network], f"{network}_gradient_scale")
+        scaled = {name: scale * g for name, g in gradients.items()} if scale != 1.0 else gradients
+        return self.update(network, arrays, scaled, is_last), scaled
+
+
+def updated(
+    spec: SystemSpec, network: NetworkName, arrays: Arrays, gradients: Arrays, c: Conventions
+) -> Arrays:
+    """Return the state after Adam's update of one network, or after as many as `c` says."""
+    settings = settings_of(spec, network, c)
+    times = {"never": 0, "twice": 2}.get(getattr(c, f"{network}_updates"), 1)
+    counter = f"{network}_optimizer/step"
+    for _ in range(times):
+        step = int(arrays[counter]) + 1
+        after = dict(arrays) | {counter: np.array(step, np.int64)}
+        for name, gradient in gradients.items():
+            names = (name, optimizer_name(name, "m"), optimizer_name(name, "v"))
+            moments = (arrays[names[1]], arrays[names[2]])
+            found = adam_update(arrays[name], gradient, moments, step, settings, c)
+            after.update(zip(names, found, strict=True))
+        arrays = after
+    return arrays
+
+
+def settings_of(spec: SystemSpec, network: NetworkName, c: Conventions) -> AdamSpec:
+    """Return the spec's settings of one network's Adam with the learning rate of `c`."""
+    settings: AdamSpec = getattr(spec, f"{network}_optimizer")
+    rate = getattr(c, f"{network}_learning_rate")
+    return settings if rate is None else dataclasses.replace(settings, learning_rate=rate)
 
 
 def _part(batch_size: int, part: str) -> slice:
@@ -80,61 +265,11 @@ def _part(batch_size: int, part: str) -> slice:
     return {"first_half": slice(half), "second_half": slice(half, None)}.get(part, slice(None))
 
 
-def _as_made(spec: SystemSpec, c: Conventions) -> SystemSpec:
-    """Return the spec of the step that the conventions make of it."""
-    steps = spec.discriminator_steps + c.discriminator_step_offset
-    named = c.generator_batch == "as_named"
-    generator_batch = spec.generator_batch if named else c.generator_batch
-    return spec.replace(discriminator_steps=steps, generator_batch=generator_batch)
-
-
-def _steps_made(
-    spec: SystemSpec, real: list[Array], latents: list[Array], c: Conventions
-) -> tuple[list[Array], list[Array]]:
-    """Return the batches of the step that is made, of those that it is given."""
-    own = latents[len(real) :] if spec.generator_batch == "new_latents" else []
-    numbers = [min(i, len(real) - 1) for i in range(spec.discriminator_steps)]
-    return [real[i] for i in numbers], [latents[i] for i in numbers] + own
-
-
-def _generator_first(
-    spec: SystemSpec,
-    arrays: Arrays,
-    real_batches: list[Array],
-    latent_batches: list[Array],
-    c: Conventions,
-) -> StepResult:
-    """The step with G's update before D's; what leaks into G's gradients then comes too late."""
-    seen_before, arrays = _generate(spec, arrays, latent_batches[-1], c)
-    value, arrays, gradients = _generator_gradients(spec, arrays, seen_before, c)
-    arrays = _update(spec, "generator", arrays, gradients, c)
-    for i, (real, z) in enumerate(zip(real_batches, latent_batches, strict=False)):
-        is_last = i == spec.discriminator_steps - 1
-        if is_last and spec.generator_batch == "same_images":
-            generated = seen_before
-        else:
-            generated, arrays = _generate(spec, arrays, z, c)
-        arrays, halves = _discriminator_gradients(spec, arrays, real, generated.output, c)
-        arrays = _update(spec, "discriminator", arrays, halves.gradients, c)
-    return StepResult(arrays, _metrics(halves, value), halves.gradients | gradients)
-
-
-def _generate(
-    spec: SystemSpec, arrays: Arrays, latents: Array, c: Conventions
-) -> tuple[Pass, Arrays]:
-    """Return a pass of G and the state with G's BN statistics moved."""
-    training = c.batch_norm_mode != "running"
-    generated = forward(spec, "generator", arrays, latents, c, training=training)
-    moves = c.batch_norm_statistics != "not_of_generator"
-    return generated, _moved(arrays, generated, c) if moves else arrays
-
-
 def _discriminator_weights(arrays: Arrays) -> Arrays:
-    statistics = ("/mean", "/var")
     return {
         n: a
         for n, a in arrays.items()
-        if n.startswith("discriminator/") and not n.endswith(statistics)
+        if n.startswith("discriminator/") and not n.endswith(_STATISTICS)
     }
 
 
@@ -145,82 +280,3 @@ def _metrics(halves: _DiscriminatorHalves, generator_loss: float) -> dict[str, f
         "discriminator_loss_fake": halves.value_fake,
         "generator_loss": generator_loss,
     }
-
-
-def _discriminator_gradients(
-    spec: SystemSpec, arrays: Arrays, real: Array, fake: Array, c: Conventions
-) -> tuple[Arrays, _DiscriminatorHalves]:
-    """Return the state with moved BN statistics, and losses and gradients of both halves."""
-    if c.discriminator_batches == "merged":
-        return _merged_discriminator_gradients(spec, arrays, real, fake, c)
-    scale, normalise = c.discriminator_loss_scale, c.batch_norm_mode != "running"
-    values, gradients, image_gradient = [], [], fake
-    for images, label in ((real, c.real_label), (fake, c.fake_label)):
-        run = forward(spec, "discriminator", arrays, images, c, training=normalise)
-        arrays = _moved(arrays, run, c)
-        value, score_gradient = discriminator_half(spec.loss, run.output, label, c)
-        values.append(scale * value)
-        image_gradient, parameter_gradients = backward("discriminator", run, scale * score_gradient)
-        gradients.append(parameter_gradients)
-    if c.discriminator_halves == "both":
-        total = add(*gradients)
-    else:
-        total = gradients[c.discriminator_halves == "fake_only"]
-    return arrays, _DiscriminatorHalves(values[0], values[1], total, image_gradient)
-
-
-def _merged_discriminator_gradients(
-    spec: SystemSpec, arrays: Arrays, real: Array, fake: Array, c: Conventions
-) -> tuple[Arrays, _DiscriminatorHalves]:
-    """The same with real and fake in one batch, which share their BN statistics."""
-    scale, normalise = c.discriminator_loss_scale, c.batch_norm_mode != "running"
-    both = np.concatenate([real, fake])
-    run = forward(spec, "discriminator", arrays, both, c, training=normalise)
-    halves = run.output[: len(real)], run.output[len(real) :]
-    value_real, gradient_real = discriminator_half(spec.loss, halves[0], c.real_label, c)
-    value_fake, gradient_fake = discriminator_half(spec.loss, halves[1], c.fake_label, c)
-    learns_real, learns_fake = (c.discriminator_halves in ("both", f"{x}_only") for x in _HALVES)
-    halves_gradient = [gradient_real * learns_real, gradient_fake * learns_fake]
-    score_gradient = scale * np.concatenate(halves_gradient)
-    image_gradient, gradients = backward("discriminator", run, score_gradient)
-    fake_gradient = image_gradient[len(real) :]
-    return _moved(arrays, run, c), _DiscriminatorHalves(
-        scale * value_real, scale * value_fake, gradients, fake_gradient
-    )
-
-
-def _generator_gradients(
-    spec: SystemSpec, arrays: Arrays, generated: Pass, c: Conventions
-) -> tuple[float, Arrays, Arrays]:
-    """Return G's loss, the state with D's BN statistics moved, and G's gradients."""
-    run = forward(
-        spec, "discriminator", arrays, generated.output, c, training=c.batch_norm_mode == "batch"
-    )
-    value, score_gradient = generator_loss(spec.loss, run.output, c)
-    image_gradient, _ = backward("discriminator", run, score_gradient)
-    gradients = backward("generator", generated, image_gradient)[1]
-    moves = c.batch_norm_statistics in ("every_pass", "not_of_generator")
-    return value, _moved(arrays, run, c) if moves else arrays, gradients
-
-
-def _moved(arrays: Arrays, run: Pass, c: Conventions) -> Arrays:
-    return arrays if c.batch_norm_statistics == "never" else arrays | run.statistics
-
-
-def _update(
-    spec: SystemSpec, network: NetworkName, arrays: Arrays, gradients: Arrays, c: Conventions
-) -> Arrays:
-    """Return the state after one Adam update of one network."""
-    settings: AdamSpec = getattr(spec, f"{network}_optimizer")
-    rate = getattr(c, f"{network}_learning_rate")
-    if rate is not None:
-        settings = dataclasses.replace(settings, learning_rate=rate)
-    counter = f"{network}_optimizer/step"
-    step = int(arrays[counter]) + 1
-    after = dict(arrays) | {counter: np.array(step, np.int64)}
-    for name, gradient in gradients.items():
-        names = (name, optimizer_name(name, "m"), optimizer_name(name, "v"))
-        moments = (arrays[names[1]], arrays[names[2]])
-        updated = adam_update(arrays[name], gradient, moments, step, settings, c)
-        after.update(zip(names, updated, strict=True))
-    return after

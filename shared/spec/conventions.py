@@ -18,12 +18,15 @@ class Conventions:
 
     # Batch normalisation
     batch_norm_epsilon: float = 1e-5
+    batch_norm_divisor: Literal["deviation", "variance"] = "deviation"
     batch_norm_momentum: float = 0.1
     """Weight of the NEW statistic (PyTorch's meaning; Keras and Flax state 1 - momentum)."""
     batch_norm_running_variance: Literal["unbiased", "biased"] = "unbiased"
     batch_norm_mode: Literal["batch", "running", "running_in_generator_step"] = "batch"
     """Which statistics normalise while training; "running_in_generator_step" is what freezing the
     discriminator with Keras' `trainable = False` does."""
+    batch_norm_passes: Literal["as_asked", "always_batch", "always_running"] = "as_asked"
+    """Which statistics normalise in any pass; "always_batch" is `eval()` forgotten."""
     batch_norm_statistics: Literal[
         "every_pass", "not_in_generator_step", "not_of_generator", "never"
     ] = "every_pass"
@@ -46,6 +49,8 @@ class Conventions:
     """flipped: rotated by 180 degrees; transposed: rows and columns exchanged."""
     conv_transpose_kernel: Literal["as_stored", "flipped", "transposed"] = "as_stored"
     flatten_order: Literal["hwc", "chw"] = "hwc"
+    image_channels: Literal["as_stored", "reversed", "reversed_by_g", "reversed_by_d"] = "as_stored"
+    """reversed: BGR for RGB in G's images and D's inputs; or in those of one network alone."""
     padding_alignment: Literal["centred", "before", "after"] = "centred"
     """Where the 2 * padding rows and columns of zeros go; "before" puts one more at the start."""
 
@@ -77,6 +82,15 @@ class Conventions:
     update_order: Literal["discriminator_first", "simultaneous", "generator_first"] = (
         "discriminator_first"
     )
+    discriminator_updates: Literal["once", "twice", "never", "real_then_fake", "fake_then_real"] = (
+        "once"
+    )
+    """twice: from one gradient; real_then_fake: on each half of its loss, one after the other."""
+    generator_updates: Literal["once", "twice", "never", "two_passes"] = "once"
+    """two_passes: on the same latents again, through G and D as they are by then."""
+    discriminator_gradient_scale: float = 1.0
+    """Of the gradients alone, not of the loss: a loss scale that nobody takes out again."""
+    generator_gradient_scale: float = 1.0
 
     # Adam
     generator_learning_rate: float | None = None
@@ -92,6 +106,8 @@ class Conventions:
     """Added to the number of the update, from 1 on, in the bias correction."""
     adam_weight_decay: float = 0.0
     """Times the parameter, added to its gradient (L2 in the loss, `torch.optim.Adam`'s)."""
+    adam_decoupled_decay: float = 0.0
+    """Times the learning rate and the parameter, taken from the parameter: AdamW."""
 
     # Initial weights
     initializer: Literal["spec", "torch_default", "keras_default", "flax_default"] = "spec"

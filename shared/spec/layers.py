@@ -23,6 +23,7 @@ LayerKind = Literal[
     "sigmoid",
     "flatten",
     "reshape",
+    "reverse_channels",
 ]
 
 

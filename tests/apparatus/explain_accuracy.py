@@ -23,15 +23,19 @@ from typing import Any
 import numpy as np
 
 from shared.explain import Explanation, explain
+from shared.explain.catalogue import part_of
 from shared.explain.distance import BOUNDS, Comparison
-from shared.explain.observations import STAGES, Group, reference_arrays
+from shared.explain.observations import Group, reference_arrays
 from shared.explain.probes import make_probes
+from shared.explain.stages import STAGES
 from shared.interface import IMPLEMENTATIONS, load_implementation
 from shared.spec import SYSTEMS, Conventions, SystemSpec
 from tests.apparatus.planted.fault import Fault
 from tests.apparatus.planted.faults import FAULTS
 from tests.apparatus.planted.mutate import mutated
+from tests.apparatus.planted.outside import OUTSIDE
 
+PARTS = ("network", "loss", "step", "statistics", "Adam")
 SYSTEMS_OF_RIGHT_RUNS = ("dcgan64", "dcgan64-lsgan", "conv28", "mlp28")
 
 
@@ -137,8 +141,8 @@ def pairs(count: int, seed: int) -> Iterator[tuple[str, tuple[Fault, Fault]]]:
             return
 
 
-def _applies(framework: str, pair: tuple[Fault, Fault]) -> bool:
-    """Return whether both can be planted: not where they change the same line."""
+def _applies(framework: str, pair: Sequence[Fault]) -> bool:
+    """Return whether all can be planted: not where they change the same line."""
     from tests.apparatus.planted.mutate import mutated_sources
 
     try:
@@ -148,16 +152,36 @@ def _applies(framework: str, pair: tuple[Fault, Fault]) -> bool:
     return True
 
 
-def _hides(pair: tuple[Fault, Fault]) -> bool:
-    """Return whether the two together compute what one of them does."""
-    first, second = (dict(fault.deviation) for fault in pair)
-    if "initializer" in first | second:
+def fives(count: int, seed: int) -> Iterator[tuple[Fault, ...]]:
+    """Yield random mistakes in five parts of a step in PyTorch, of which none hides another."""
+    rng, made = np.random.default_rng(seed), 0
+    groups = [[f for f in FAULTS if _part(f) == p and f.spec == FAULTS[0].spec] for p in PARTS]
+    while made < count:
+        five = tuple(group[rng.integers(len(group))] for group in groups)
+        if _applies("pytorch", five) and not _hides(five):
+            yield five
+            made += 1
+
+
+def _part(fault: Fault) -> str:
+    return part_of(next(iter(fault.deviation)))
+
+
+def _hides(faults: Sequence[Fault]) -> bool:
+    """Return whether several together compute what all but one of them do."""
+    everything = Conventions()
+    for fault in faults:
+        everything = everything.replace(**fault.deviation)
+    if everything.initializer != "spec":
         return False
+    canonical = vars(Conventions())
     return any(
         _same_numbers(
-            pair[0].spec, Conventions().replace(**one), Conventions().replace(**first, **second)
+            fault.spec,
+            everything.replace(**{name: canonical[name] for name in fault.deviation}),
+            everything,
         )
-        for one in (first, second)
+        for fault in faults
     )
 
 
@@ -218,6 +242,27 @@ def _pairs(options: argparse.Namespace) -> list[Outcome]:
     return outcomes
 
 
+def _fives(options: argparse.Namespace) -> list[Outcome]:
+    outcomes = []
+    for five in fives(options.fives, options.seed):
+        outcomes.append(explain_faults("pytorch", five, options.dtype))
+        _report(outcomes[-1])
+    return outcomes
+
+
+def _outside(options: argparse.Namespace) -> list[Outcome]:
+    """Plant mistakes that no convention is: right is to locate them and to name nothing."""
+    outcomes = []
+    for fault in OUTSIDE:
+        started = time.monotonic()
+        with mutated("pytorch", [fault]) as implementation:
+            found = explain(implementation, fault.spec, dtype=options.dtype, steps=2)
+        right = bool(found.located) and not found.traps
+        outcomes.append(_outcome("pytorch", [fault], found, right, options.dtype, started))
+        _report(outcomes[-1])
+    return outcomes
+
+
 def _right(options: argparse.Namespace) -> list[Outcome]:
     outcomes = []
     for framework, dtype, spec, seed in right_runs(options.right):
@@ -258,6 +303,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--singles", action="store_true", help="every planted fault in every framework")
     add("--only", nargs="+", default=[], help="of the single faults, these")
     add("--pairs", type=int, default=0, metavar="N", help="so many random pairs of faults")
+    add("--fives", type=int, default=0, metavar="N", help="so many times five faults, PyTorch")
+    add("--outside", action="store_true", help="mistakes that no convention is, PyTorch")
     add("--right", type=int, default=0, metavar="N", help="so many runs without a fault")
     add("--dtype", choices=("float64", "float32"), default="float64")
     add("--seed", type=int, default=0, help="of the pairs")
@@ -267,6 +314,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parts = {
         "single faults": _singles(options) if options.singles or options.only else [],
         "pairs": _pairs(options) if options.pairs else [],
+        "five faults": _fives(options) if options.fives else [],
+        "mistakes that no convention is": _outside(options) if options.outside else [],
         "runs without a fault": _right(options) if options.right else [],
     }
     for name, outcomes in parts.items():

@@ -108,6 +108,29 @@ def other_generator_batch(generator_batch: str) -> float:
     return max(relative_l2(theirs[n], a) for n, a in step_numbers("dcgan64", "bce").items())
 
 
+def inference(passes: str) -> np.ndarray:
+    """Return images by the running statistics, or by the batch's where a port forgets them."""
+    spec, arrays, _, z = starting_point("dcgan64", "bce")
+    c = Conventions().replace(batch_norm_passes=passes)
+    return forward(spec, "generator", arrays, z, c, training=False).output
+
+
+def eval_forgotten() -> float:
+    """Return the error of images that are sampled in training mode."""
+    return relative_l2(inference("always_batch"), inference("as_asked"))
+
+
+def right_inference() -> float:
+    """Return the error of every installed implementation's images by the running statistics."""
+    spec, arrays, _, z = starting_point("dcgan64", "bce")
+    worst = 0.0
+    for implementation in installed_implementations():
+        state = implementation.create(spec, dtype="float64")
+        implementation.import_state(state, arrays)
+        worst = max(worst, relative_l2(implementation.generate(state, z), inference("as_asked")))
+    return worst
+
+
 # Probabilities of which one is beyond Keras' clip at 1e-7.
 PROBABILITIES = (np.array([0.25, 0.75, 1e-9]), np.array([0.25, 0.75, 0.5]))
 
@@ -230,12 +253,15 @@ CONVENTION_TRAPS = [
         lambda: reshape_order(()),
         framework="pytorch",
     ),
+    by_convention("channel-order", image_channels="reversed"),
     by_convention("batch-norm-epsilon", batch_norm_epsilon=1e-3),
     by_convention("batch-norm-momentum", batch_norm_momentum=0.9),
     by_convention("batch-norm-variance", batch_norm_running_variance="biased"),
     by_convention("batch-norm-batches", discriminator_batches="merged"),
     by_convention("batch-norm-frozen", batch_norm_mode="running_in_generator_step"),
     by_convention("batch-norm-replicas", batch_norm_replicas=2),
+    Trap("batch-norm-eval", eval_forgotten, right_inference),
+    by_convention("batch-norm-divisor", batch_norm_divisor="variance"),
     by_convention("batch-norm-not-threaded", batch_norm_statistics="not_in_generator_step"),
     Trap(
         "bias-before-batch-norm",
@@ -260,6 +286,8 @@ CONVENTION_TRAPS = [
         lambda: right_error("dcgan64", "bce"),
     ),
     by_convention("discriminator-step-count", discriminator_step_offset=1),
+    by_convention("optimizer-steps", discriminator_updates="real_then_fake"),
+    by_convention("gradient-scale", discriminator_gradient_scale=65536.0),
     by_convention("batch-part", batch_part="first_half"),
     by_convention("discriminator-halves", discriminator_halves="real_only"),
     by_convention("discriminator-labels", real_label=0.0, fake_label=1.0),
@@ -274,6 +302,7 @@ CONVENTION_TRAPS = [
     by_convention("adam-bias-correction", adam_bias_correction=False),
     by_convention("adam-step", adam_step_offset=-1),
     by_convention("adam-weight-decay", adam_weight_decay=1e-2),
+    by_convention("adam-decoupled-decay", adam_decoupled_decay=1e-4),
     by_convention("adam-epsilon-placement", adam_epsilon_placement="before_correction"),
     by_convention("adam-epsilon-value", adam_epsilon=1e-7),
 ]

@@ -22,10 +22,14 @@ from tests.docs.test_porting import rows
 from tests.explain.wrong_ports import (
     AdamAlone,
     BiasesAlone,
+    Dimmed,
     Float32Inside,
     ForgetsAVariance,
     GeneratorAlone,
+    HelperCalledAdam,
     LossesAlone,
+    OwnActivation,
+    OwnBetaInD,
     OwnLatents,
     OwnWeights,
     Raises,
@@ -104,9 +108,9 @@ def test_a_right_implementation_is_accused_of_nothing(implementation: Any, dtype
     explanation = explain(implementation, narrow(), dtype=dtype, steps=2)
     assert (explanation.verdict, explanation.traps, explanation.notes) == ("rounding", (), ())
     seen = [stage for stage in explanation.stages if stage.difference is not None]
-    # Initial weights, four forward stages and six of the step for both probes, losses, Adam, two
+    # Initial weights, four forward stages and twelve of the step for both probes, losses, Adam, two
     # steps.
-    assert len(seen) == 1 + 2 * (4 + 6) + 1 + 1 + 1
+    assert len(seen) == 1 + 2 * (4 + 12) + 1 + 1 + 1
     assert not explanation.missing
 
 
@@ -159,6 +163,45 @@ def test_a_partial_implementation(port: Any, system: str, fields: dict[str, obje
     assert explanation.fields == pytest.approx(fields)
     assert explanation.verdict == ("known trap" if fields else "rounding")
     assert explanation.missing  # what it lacks is reported, not passed over
+
+
+def test_a_helper_of_the_same_name_is_not_called() -> None:
+    explanation = explain(HelperCalledAdam(), narrow("mlp28"), steps=1)
+    assert explanation.verdict == "rounding"
+    assert explanation.missing["Adam alone"] == "adam() takes other arguments"
+
+
+# --- several stages, each by itself ---------------------------------------------------------------
+
+
+def test_an_unknown_mistake_hides_no_other() -> None:
+    port = ScaledGradient(Conventions(adam_beta1=0.9, generator_output="none", real_label=0.9))
+    explanation = explain(port, narrow("mlp28"), steps=1)
+    assert explanation.fields == {"adam_beta1": 0.9, "generator_output": "none", "real_label": 0.9}
+    assert [place.stage for place in explanation.located] == ["gradients of the discriminator"]
+    assert explanation.located[0].suggests == "0.5 times what is expected"
+
+
+def test_a_network_that_no_convention_explains_runs_by_itself() -> None:
+    explanation = explain(OwnActivation(), narrow("mlp28"), steps=1)
+    assert not explanation.traps
+    assert {place.stage for place in explanation.located} == {
+        "discriminator, running statistics",
+        "discriminator, batch statistics",
+    }
+    assert "losses of the generator" not in explanation.missing
+
+
+def test_one_network_alone_has_it() -> None:
+    explanation = explain(OwnBetaInD(), narrow("mlp28"), steps=1)
+    (trap,) = explanation.traps
+    assert (trap.change, trap.network) == ({"adam_beta1": 0.9}, "discriminator")
+
+
+def test_a_small_difference_is_not_float32() -> None:
+    explanation = explain(Dimmed(), narrow("mlp28"), steps=1)
+    assert (explanation.verdict, explanation.traps) == ("unexplained", ())
+    assert explanation.located[0].suggests == "1.00001 times what is expected"
 
 
 # --- what no convention explains ----------------------------------------------------------------
@@ -222,13 +265,14 @@ def test_a_step_that_raises() -> None:
     assert "train_step() raised RuntimeError: out of luck" in explanation.notes
 
 
-@pytest.mark.parametrize(("limit", "is_reported"), [(0.0, True), (1000.0, False)])
+@pytest.mark.parametrize(("limit", "is_reported"), [(0, True), (300, True), (10**6, False)])
 def test_a_search_that_was_ended_is_reported(
-    monkeypatch: pytest.MonkeyPatch, limit: float, is_reported: bool
+    monkeypatch: pytest.MonkeyPatch, limit: int, is_reported: bool
 ) -> None:
-    monkeypatch.setattr("shared.explain.explanation.TIME_LIMIT", limit)
-    explanation = explain(ScaledGradient(), narrow("mlp28"))
-    assert explanation.verdict == "unexplained"
+    monkeypatch.setattr("shared.explain.search.MOST_WORK", limit)
+    port = AdamAlone(adam_beta1=0.61, adam_epsilon=1e-7, adam_weight_decay=0.3)
+    explanation = explain(port, narrow("mlp28"))
+    assert (explanation.verdict == "unexplained") == is_reported
     assert any("the search was ended after" in note for note in explanation.notes) == is_reported
 
 

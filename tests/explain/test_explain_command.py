@@ -50,6 +50,55 @@ def test_numbers_that_json_does_not_have_are_text(
     assert (data["first"]["relative"], data["first"]["received"]) == ("inf", "nan")
 
 
+def test_two_ports_against_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "both.json"
+    arguments = [PARTIAL, "--against", "shared.reference.adapter", "--system", "mlp28"]
+    assert main([*arguments, "--loss", "bce", "--json", str(file)]) == 1
+    printed = capsys.readouterr().out
+    assert f"in {PARTIAL} alone: real label: 0.9 instead of 1" in printed
+    assert "in shared.reference.adapter alone: nothing" in printed
+    assert json.loads(file.read_text("utf-8"))["in_one_alone"] == {
+        PARTIAL: ["real label: 0.9 instead of 1"],
+        "shared.reference.adapter": [],
+    }
+    assert main([PARTIAL, "--against", PARTIAL]) == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def broken(:", "importing {} raised SyntaxError"),
+        ("raise RuntimeError('no GPU')", "importing {} raised RuntimeError: no GPU"),
+        (
+            "class Port:\n    def loss(self, loss, real, fake, **labels):\n        1 / 0\n"
+            "implementation = Port()",
+            "loss() raised ZeroDivisionError",
+        ),
+    ],
+)
+def test_an_adapter_that_raises_is_one_line(
+    source: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = f"raising_port_{abs(hash(source))}"
+    (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main([name]) == 2
+    error = capsys.readouterr().err
+    assert message.format(name) in error
+    assert error.count("\n") == 1
+
+
+def test_every_line_of_a_stage_holds_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["shared.reference.adapter", "--system", "mlp28"])
+    printed = capsys.readouterr().out.splitlines()
+    assert max(map(len, printed)) <= 80
+    assert sum(line.endswith(" s") for line in printed) == 20
+
+
 def test_rounding_returns_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["shared.reference.adapter", "--system", "mlp28"]) == 0
     assert "Verdict: rounding." in capsys.readouterr().out

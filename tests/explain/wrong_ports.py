@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from shared.interface import LossValues
 from shared.reference.adam import adam_update
 from shared.reference.adapter import ReferenceImplementation, ReferenceState
-from shared.reference.network import Arrays
-from shared.spec import AdamSpec, Conventions, SystemSpec
+from shared.reference.network import Arrays, Pass
+from shared.reference.step import Step
+from shared.spec import AdamSpec, Conventions, NetworkName, SystemSpec
 
 
 class LossesAlone:
@@ -65,6 +68,71 @@ class Float32Inside(ReferenceImplementation):
     ) -> np.ndarray:
         images = super().generate(state, latents, training=training)
         return images.astype(np.float32).astype(np.float64)
+
+
+class Dimmed(ReferenceImplementation):
+    """A port whose images are a little brighter than they should be, in float64."""
+
+    name = "dimmed"
+
+    def generate(
+        self, state: ReferenceState, latents: np.ndarray, *, training: bool = False
+    ) -> np.ndarray:
+        return 1.00001 * super().generate(state, latents, training=training)
+
+
+class HelperCalledAdam(ReferenceImplementation):
+    """A port with a helper of its own that is called as a method of the interface."""
+
+    name = "helper called adam"
+
+    def adam(self, parameters: object) -> object:  # type: ignore[override]
+        return parameters
+
+
+class _OwnStep(Step):
+    """A step whose D has scores of its own."""
+
+    def forward(self, network: NetworkName, arrays: Arrays, x: np.ndarray, training: bool) -> Pass:
+        run = super().forward(network, arrays, x, training)
+        if network == "generator":
+            return run
+        return dataclasses.replace(run, output=np.arctan(run.output))
+
+
+class OwnActivation(ReferenceImplementation):
+    """A port whose D squashes its scores by an arctangent, and differentiates as if it did not."""
+
+    name = "own activation"
+
+    def discriminate(
+        self, state: ReferenceState, images: np.ndarray, *, training: bool = False
+    ) -> np.ndarray:
+        return np.arctan(super().discriminate(state, images, training=training))
+
+    def activations(self, *arguments: object, **options: object) -> Arrays:
+        return {}
+
+    def train_step(
+        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, float]:
+        step = _OwnStep(state.spec, self.conventions).run(state.arrays, real_images, latents)
+        state.arrays = step.arrays
+        return step.metrics
+
+
+class OwnBetaInD(ReferenceImplementation):
+    """A port whose discriminator alone has another β₁."""
+
+    name = "own beta in D"
+
+    def train_step(
+        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, float]:
+        both = Conventions(adam_beta1=0.9), Conventions()
+        step = Step(state.spec, *both).run(state.arrays, real_images, latents)
+        state.arrays = step.arrays
+        return step.metrics
 
 
 class OwnLatents(ReferenceImplementation):

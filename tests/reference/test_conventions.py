@@ -11,6 +11,7 @@ from shared.fixtures.make_network import representative_state
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.comparison import relative_l2
 from shared.reference.losses import loss_values
+from shared.reference.network import forward
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions
 from shared.spec.streams import initial_state, latents
@@ -21,6 +22,8 @@ DEVIATIONS: dict[str, list] = {
     "batch_norm_momentum": [0.01, 0.9],
     "batch_norm_running_variance": ["biased"],
     "batch_norm_mode": ["running", "running_in_generator_step"],
+    "batch_norm_passes": ["always_batch", "always_running"],
+    "batch_norm_divisor": ["variance"],
     "batch_norm_statistics": ["not_in_generator_step", "not_of_generator", "never"],
     "batch_norm_replicas": [2],
     "discriminator_batches": ["merged"],
@@ -32,6 +35,7 @@ DEVIATIONS: dict[str, list] = {
     "conv_kernel": ["flipped", "transposed"],
     "conv_transpose_kernel": ["flipped", "transposed"],
     "flatten_order": ["chw"],
+    "image_channels": ["reversed", "reversed_by_g", "reversed_by_d"],
     "padding_alignment": ["before", "after"],
     "loss_reduction": ["sum"],
     "discriminator_loss_scale": [0.5],
@@ -47,6 +51,10 @@ DEVIATIONS: dict[str, list] = {
     "generator_batch": ["same_latents"],
     "detach_fake": [False],
     "update_order": ["simultaneous", "generator_first"],
+    "discriminator_updates": ["twice", "never", "real_then_fake", "fake_then_real"],
+    "generator_updates": ["twice", "never", "two_passes"],
+    "discriminator_gradient_scale": [65536.0],
+    "generator_gradient_scale": [0.5],
     "generator_learning_rate": [1e-3],
     "discriminator_learning_rate": [1e-3],
     "adam_beta1": [0.9],
@@ -56,6 +64,7 @@ DEVIATIONS: dict[str, list] = {
     "adam_bias_correction": [False],
     "adam_step_offset": [-1, 1],
     "adam_weight_decay": [1e-2],
+    "adam_decoupled_decay": [1e-4],
     "initializer": ["torch_default", "keras_default", "flax_default"],
 }
 CASES = [(field, value) for field, values in DEVIATIONS.items() for value in values]
@@ -70,6 +79,9 @@ def everything(conventions: Conventions, **changes: object) -> dict[str, np.ndar
     real = np.random.default_rng(0).uniform(-1, 1, (4, *spec.image_shape))
     step = train_step(spec, arrays, real, latents(spec, 0, 0, 4), conventions)
     metrics = {name: np.array(value) for name, value in step.metrics.items()}
+    z = latents(spec, 0, 0, 4)
+    sampled = forward(spec, "generator", arrays, z, conventions, training=False)
+    metrics["images by the running statistics"] = sampled.output
     return step.arrays | {f"gradient {n}": g for n, g in step.gradients.items()} | metrics
 
 

@@ -10,8 +10,18 @@ from tests.apparatus.planted.faults_of_networks import NETWORKS
 from tests.apparatus.planted.faults_of_normalisation import NORMALISATION
 from tests.apparatus.planted.faults_of_start import START
 from tests.apparatus.planted.faults_of_step import STEP
+from tests.apparatus.planted.faults_of_updates import UPDATES
 
-FAULTS: tuple[Fault, ...] = (*NORMALISATION, *NETWORKS, *KERNELS, *LOSSES, *STEP, *ADAM, *START)
+FAULTS: tuple[Fault, ...] = (
+    *NORMALISATION,
+    *NETWORKS,
+    *KERNELS,
+    *LOSSES,
+    *STEP,
+    *UPDATES,
+    *ADAM,
+    *START,
+)
 
 
 def get_fault(name: str) -> Fault:

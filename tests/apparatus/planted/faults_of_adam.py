@@ -39,7 +39,7 @@ _TORCH_ADAM = """class _Adam(torch.optim.Adam):
 def create_adam("""
 
 
-def _torch_adam(
+def torch_adam(
     corrections: str = "1 - beta1**step, 1 - beta2**step",
     update: str = "m / correction1 / ((v / correction2).sqrt() + epsilon)",
 ) -> tuple[Edit, ...]:
@@ -52,7 +52,7 @@ def _torch_adam(
 
 def _placement(torch: str, tf: str, jax: str) -> Edits:
     return {
-        "pytorch": _torch_adam(update=torch),
+        "pytorch": torch_adam(update=torch),
         "tf": (Edit("layers.py", "(tf.sqrt(v) / root + self.epsilon)", tf),),
         "jax": (
             Edit("layers.py", "(m / correction1) / (jnp.sqrt(v / correction2) + epsilon)", jax),
@@ -72,7 +72,7 @@ _INSIDE_ROOT = _placement(
 )
 
 _NO_CORRECTION: Edits = {
-    "pytorch": _torch_adam(corrections="1.0, 1.0"),
+    "pytorch": torch_adam(corrections="1.0, 1.0"),
     "tf": tuple(
         Edit(
             "layers.py",
@@ -98,7 +98,7 @@ def _step_offset(offset: str) -> Edits:
     count = "count.astype(m.dtype)"
     corrections = f"1 - beta1 ** (step {offset}), 1 - beta2 ** (step {offset})"
     return {
-        "pytorch": _torch_adam(corrections=corrections),
+        "pytorch": torch_adam(corrections=corrections),
         "tf": (
             Edit(
                 "layers.py",

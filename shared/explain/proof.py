@@ -1,0 +1,82 @@
+"""What a name has to show before it is given, and what is said of a stage that has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from shared.explain.catalogue import FIELDS, Change, deviations, is_known
+from shared.explain.distance import Comparison
+from shared.explain.observations import Group, Sides, reference_arrays
+from shared.explain.report import Located
+from shared.spec import Conventions
+
+LEAST_NUMBERS = 10
+"""So many independent numbers a fitted one must explain."""
+
+
+def is_proven(groups: Sequence[Group], comparison: Comparison, sides: Sides) -> bool:
+    """Whether conventions reproduce all of some groups."""
+    return all(comparison.compare(group, sides)[1] is None for group in groups)
+
+
+def explained(
+    groups: Sequence[Group], comparison: Comparison, sides: Sides
+) -> Iterator[tuple[Change, str]]:
+    """Yield every change of some conventions without which numbers differ, enough for a fit.
+
+    With it the network that alone has it, "" where both have or the other one has no use for it.
+    """
+    for change in deviations(*sides):
+        having = [name for name, c in sides._asdict().items() if change.items() <= vars(c).items()]
+        without = Sides(*(_with(c, change, undone=True) for c in sides))
+        count = _differing(groups, comparison, without)
+        if count >= (1 if is_known(change) else LEAST_NUMBERS):
+            both = Sides(*(_with(c, change) for c in sides))
+            is_alone = len(having) == 1 and _differing(groups, comparison, both)
+            yield change, having[0] if is_alone else ""
+
+
+def _with(conventions: Conventions, change: Change, undone: bool = False) -> Conventions:
+    if undone and not change.items() <= vars(conventions).items():
+        return conventions
+    return conventions.replace(**{n: FIELDS[n] if undone else v for n, v in change.items()})
+
+
+def _differing(groups: Sequence[Group], comparison: Comparison, sides: Sides) -> int:
+    """Return how many numbers are in the arrays that differ."""
+    count = 0
+    for group in groups:
+        allowed = comparison.allowed(group.stage)
+        found = comparison.differences(group, sides)
+        count += sum(group.arrays[name].size for name, d in found.items() if not d <= allowed)
+    return count
+
+
+def located(groups: Sequence[Group], comparison: Comparison, sides: Sides, tried: int) -> Located:
+    """Return what is known of a stage that nothing explains: where it differs, and how."""
+    for group in groups:
+        found, first = comparison.compare(group, sides)
+        if first is not None:
+            allowed = comparison.allowed(group.stage)
+            names = tuple(name for name, d in found.items() if not d <= allowed)
+            hint = _suggestion(group, first.array, sides, allowed)
+            place = group.stage, first.probe, first.array, first.relative
+            return Located(*place, names, tried, hint)
+    hint = "what explains it here does not on a third probe"
+    return Located(groups[0].stage, tried=tried, suggests=hint)
+
+
+def _suggestion(group: Group, name: str, sides: Sides, allowed: float) -> str:
+    """Return what the numbers of an array look like, beside the expected ones; "" for nothing."""
+    received, expected = group.arrays[name], reference_arrays(group.stage, group.probe, sides)[name]
+    if received.shape != expected.shape:
+        return f"shape {received.shape}, expected {expected.shape}"
+    size = float(np.vdot(expected, expected))
+    if received.size >= LEAST_NUMBERS and size:
+        ratio = float(np.vdot(expected, received)) / size
+        rest = float(np.linalg.norm(received - ratio * expected)) / size**0.5
+        if rest <= allowed:
+            return f"{ratio:.6g} times what is expected"
+    return ""
