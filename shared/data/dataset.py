@@ -36,12 +36,13 @@ class ImageDataset:
     """Images in memory, uint8 [n, image_size, image_size, channels], values 0 to 255.
 
     `description` is one line for people; `skipped` holds "path: reason" for each file that could
-    not be used.
+    not be used, `notes` what becomes of the others.
     """
 
     images: Array
     description: str
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Batches:
@@ -154,8 +155,9 @@ def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
     pictures = [path for path in files if image_files.is_image_file(path)]
     batches = [path for path in files if path.is_file() and cifar_files.is_batch(path, b"")]
     name = printable(folder.resolve().name or folder)
-    skipped = tuple(unlisted)
+    skipped, notes = tuple(unlisted), list[str]()
     if pictures:
+        notes = _notes(pictures, files, spec)
         _check_memory(folder, len(pictures), spec)
         images, unread = image_files.decode_files(pictures, spec)
         skipped += tuple(unread)
@@ -173,7 +175,18 @@ def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
         path = _idx_file_of(folder, files, unlisted)
         images = _load_file(path, spec)
         where = f"{name}/{printable(path.relative_to(folder).as_posix())}"
-    return ImageDataset(images, f"{len(images):,} images from {where}", skipped)
+    return ImageDataset(images, f"{len(images):,} images from {where}", skipped, tuple(notes))
+
+
+def _notes(pictures: list[Path], files: list[Path], spec: SystemSpec) -> list[str]:
+    """Return what becomes of a folder's pictures, and what is not read beside them."""
+    notes = [image_files.describe_fit(pictures, spec)]
+    if (folders := len({path.parent for path in pictures})) > 1:
+        notes.append(f"of {folders} folders together; their names, such as classes, are not used")
+    others = [p for p in files if array_files.is_idx_name(p) or cifar_files.is_batch(p, b"")]
+    if others:
+        notes.append(f"beside pictures {printable(others[0].name)} is not read; --data can name it")
+    return [note for note in notes if note]
 
 
 def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:

@@ -110,6 +110,24 @@ def decode_files(paths: list[Path], spec: SystemSpec) -> tuple[Array, list[str]]
     return images, skipped
 
 
+def describe_fit(paths: list[Path], spec: SystemSpec) -> str:
+    """Return what becomes of the first picture that can be opened, "" for none.
+
+    >>> describe_fit([Path("photos/a.jpg")], SYSTEMS["conv28"])
+    '640x480 colour → 28x28 grey, centre crop (as the first, a.jpg)'
+    """
+    for path in filter(Path.is_file, paths):
+        with contextlib.suppress(Exception), Image.open(path, formats=_FORMATS) as image:
+            colour = "grey" if image.mode in ("1", "L", "LA", "I", "I;16", "F") else "colour"
+            crop = "" if image.width == image.height else ", centre crop"
+            own = (
+                f"{spec.image_size}x{spec.image_size} {'grey' if spec.channels == 1 else 'colour'}"
+            )
+            size = f"{image.width}x{image.height}"
+            return f"{size} {colour} → {own}{crop} (as the first, {printable(path.name)})"
+    return ""
+
+
 def in_threads(count: int, work: Callable[[int], None]) -> None:
     """Call `work(0)` to `work(count - 1)` from 2 to 8 threads; Pillow works outside the GIL."""
 

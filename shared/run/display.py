@@ -119,6 +119,7 @@ def announcement(
         ("system", f"{spec.name}, loss {spec.loss}, width {spec.width}{narrowed}"),
         ("parameters", ", ".join(f"{name} {spec.parameter_count(name):,}" for name in NETWORKS)),
         ("data", dataset.description),
+        *(("" if i else "images", note) for i, note in enumerate(dataset.notes)),
         *(("" if i else "skipped", line) for i, line in enumerate(skipped)),
         ("training", f"{options.steps} steps of batch {spec.batch_size}, seed {options.seed}"),
         ("each step", _one_step(spec)),

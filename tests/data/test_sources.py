@@ -186,3 +186,29 @@ def test_the_filters_of_warnings_are_left_as_they_were(tmp_path):
     before = list(warnings.filters)
     load_dataset(tmp_path, COLOUR)
     assert warnings.filters == before
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "spec", "expected"),
+    [
+        ((96, 96), "RGB", COLOUR, "96x96 colour → 64x64 colour"),
+        ((120, 96), "P", GREY, "120x96 colour → 64x64 grey, centre crop"),
+        ((8, 9), "L", COLOUR, "8x9 grey → 64x64 colour, centre crop"),
+    ],
+)
+def test_what_becomes_of_the_pictures_is_said(tmp_path, size, mode, spec, expected):
+    (tmp_path / "a broken one.png").write_bytes(b"no picture")
+    Image.new(mode, size).save(tmp_path / "b.png")
+    assert load_dataset(tmp_path, spec).notes == (f"{expected} (as the first, b.png)",)
+
+
+def test_what_a_folder_holds_beside_its_pictures_is_said(tmp_path):
+    for name in ("cats", "dogs"):
+        save(tmp_path / name / "1.png", flat([1, 2, 3]))
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"")
+    dataset = load_dataset(tmp_path, COLOUR)
+    assert dataset.notes[1:] == (
+        "of 2 folders together; their names, such as classes, are not used",
+        "beside pictures train-images-idx3-ubyte.gz is not read; --data can name it",
+    )
+    assert len(dataset.images) == 2
