@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from benchmarks.document.roofline import roofline_of
 from benchmarks.show.tables import summaries_of
@@ -17,6 +17,7 @@ from shared.report.plots import new_axes, saved
 COLOURS = {"pytorch": "#c8443c", "tf": "#e09f1f", "jax": "#14708f"}
 MARKERS = {"float32": "o", "tf32": "s", "bfloat16": "^"}
 ROOFLINES = {"float32": ":", "tf32": "-.", "bfloat16": (0, (5, 1))}
+SPARE_MARKERS = "Dv*P<>Xp"  # of lines that differ in something else: mode, threads, devices
 MARGIN = 1.3  # by which the axis of batch sizes goes beyond the smallest and the largest
 ROW_HEIGHT = 0.36  # inches per configuration in the plots that have a row for each
 
@@ -57,10 +58,16 @@ def _style(configuration: dict[str, Any]) -> dict[str, Any]:
 
 
 def _log(axes: Axes, name: str) -> None:
-    """Make the "x" or "y" axis logarithmic, with ticks at 1, 2 and 5 in every decade."""
+    """Make the "x" or "y" axis logarithmic, with ticks at 1, 2 and 5 in every decade.
+
+    Where that are few, because all lies within one decade, at even steps instead.
+    """
     axes.set(**{f"{name}scale": "log"})
     axis = axes.xaxis if name == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(
+        LogLocator(subs=(1.0, 2.0, 5.0)) if high > 10 * low else MaxNLocator(6, steps=[1, 2, 5, 10])
+    )
     axis.set_major_formatter("{x:,g}")
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
@@ -78,12 +85,16 @@ def _throughput(document: dict[str, Any], lines: list[Line]) -> Figure:
         if not configuration["again"]:
             name = configuration["label"].replace(f" batch {configuration['batch_size']}", "")
             series.setdefault(name, []).append((configuration, results))
+    taken, spare = [], iter(SPARE_MARKERS)
     for name, members in series.items():
         rates = [results["images_per_second"] for _, results in members]
         middle = np.array([rate["median"] for rate in rates])
         reach = np.abs(np.array([rate["interval_95"] for rate in rates]).T - middle)
         batches = [configuration["batch_size"] for configuration, _ in members]
         style = _style(members[0][0])
+        if style in taken:
+            style["marker"] = next(spare, "x")
+        taken.append(dict(style))
         axes.errorbar(batches, middle, yerr=reach, capsize=3, label=name, **style)
     _draw_rooflines(document, axes, lines)
     axes.set_xscale("log", base=2)

@@ -25,6 +25,12 @@ HEADINGS = {
     "memory": "peak\nGB",
 }
 """Names of `figures` and what stands over them."""
+NARROW = ("median", "p50", "compile")
+"""What a narrow terminal has, so that framework and status stay whole; --json has the rest."""
+NOT_SETTLED = (
+    "not settled: the last two warm-up windows differ by more than 2 %, so the speed may still "
+    "have been changing"
+)
 ABOVE_PEAK = (
     "Above 100 %: convolutions ran faster than the matrix products seen, or skipped the taps on "
     "padding, which the count has"
@@ -45,7 +51,8 @@ def make_console(**options: Any) -> Console:
 
 def show(document: dict[str, Any], console: Console) -> None:
     """Print the tables, the peaks and limits, what failed, the ratios and the verdict."""
-    for table in results_tables(document):
+    columns = tuple(HEADINGS) if console.width >= PIPED_WIDTH else NARROW
+    for table in results_tables(document, columns):
         console.print(table)
     for line in (
         *rate_lines(document),
@@ -60,32 +67,32 @@ def show(document: dict[str, Any], console: Console) -> None:
     console.print(f"elapsed {document['elapsed_seconds']:.0f} s")
 
 
-def results_tables(document: dict[str, Any]) -> list[Table]:
+def results_tables(document: dict[str, Any], columns: Sequence[str]) -> list[Table]:
     """Return a table of each matched group, of what failed, and of the best of each framework."""
     summaries = summaries_of(document)
     groups = document["groups"]
     if len(groups) < 2:
-        return [_table(None, list(summaries.values()))]
+        return [_table(None, columns, list(summaries.values()))]
     failed = [summary for summary in summaries.values() if summary["results"] is None]
     best = [summaries[entry["configuration"]] for entry in document["best"]]
     return [
-        *(_table(group_title(g), group_lines(document, g)) for g in groups),
-        *([_table("no numbers", failed)] if failed else []),
-        _table("best of each, not of the same settings: no ranking", best),
+        *(_table(group_title(g), columns, group_lines(document, g)) for g in groups),
+        *([_table("no numbers", columns, failed)] if failed else []),
+        _table("best of each, not of the same settings: no ranking", columns, best),
     ]
 
 
-def _table(title: str | None, lines: Sequence[dict[str, Any]]) -> Table:
+def _table(title: str | None, columns: Sequence[str], lines: Sequence[dict[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("framework")
-    for heading in HEADINGS.values():
-        table.add_column(heading, justify="right", no_wrap=True)
+    for name in columns:
+        table.add_column(HEADINGS[name], justify="right", no_wrap=True)
     table.add_column("status")
     for summary in lines:
         found = figures(summary)
         if found:
             found["median"] += f" [{found['quartiles']}]"
-        cells = (found.get(name) or "-" for name in HEADINGS)
+        cells = (found.get(name) or "-" for name in columns)
         table.add_row(summary["label"], *cells, remark(summary))
     return table
 
@@ -163,7 +170,7 @@ def rate_lines(document: dict[str, Any]) -> list[str]:
 
 
 def limit_lines(document: dict[str, Any]) -> list[str]:
-    """Return the rooflines, and a word of caution for each kind of percentage that exceeds 100."""
+    """Return the rooflines, what *not settled* means, and why a percentage may exceed 100."""
     summaries = summaries_of(document)
     lines, cautions = [], []
     for configuration in document["configurations"]:
@@ -173,6 +180,8 @@ def limit_lines(document: dict[str, Any]) -> list[str]:
             lines.append(_roofline_line(document, configuration, limits))
             if limits["limit"] == "memory" and results["percent_of_roofline"] > 100:
                 cautions.append(ABOVE_ROOFLINE)
+        if results and not results["warm_up_settled"]:
+            cautions.append(NOT_SETTLED)
         if (results.get("percent_of_gemm_peak") or 0) > 100:
             cautions.append(ABOVE_PEAK)
     # Once for all frameworks.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 from html.parser import HTMLParser
@@ -9,7 +10,7 @@ from importlib import resources
 
 import pytest
 
-from benchmarks.show import page, plots
+from benchmarks.show import page, plots, tables
 from tests.benchmarks.documents import make_document
 
 ARGUMENTS = ["--framework", "all", "--batch-size", "8", "16", "--baselines", "--aa"]
@@ -91,6 +92,36 @@ def test_plots_are_pictures_of_a_legible_size(found):
         width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
         assert 900 < width < 1400
         assert 300 < height < 4000
+
+
+def test_lines_differ_and_an_axis_within_a_decade_has_labels():
+    found = make_document([*ARGUMENTS[:5], "--devices", "1", "2", "--mode", "eager", "compile",
+                           "function", "xla", "jit"], rates)  # fmt: skip
+    (axes,) = plots._throughput(found, plots._measured(found)).axes
+    # Rooflines have no markers.
+    lines = [line for line in axes.get_lines() if line.get_marker() in [*"os^Dv*P<>Xp"]]
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}
+    assert len(lines) == len(looks) == 2 * 5
+    low, high = axes.get_ylim()
+    assert high < 10 * low
+    assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 3
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_framework_and_status_are_whole_in_a_terminal_of_80_columns(columns):
+    def unsettled(configuration, number):
+        return {"rates": rates(configuration, number), "warm_up": {"settled": False, "windows": []}}
+
+    found = make_document(["--framework", "all", "--baselines"], unsettled)
+    console = tables.make_console(file=io.StringIO(), force_terminal=True, width=columns)
+    tables.show(found, console)
+    text = console.file.getvalue()
+    table = [line.split("│") for line in text.splitlines() if line.startswith("│")]
+    names = [line[1].strip() for line in table]
+    assert names == ["pytorch", "pytorch baseline", "tf", "tf baseline", "jax", "jax baseline"]
+    assert {line[-2].strip() for line in table} == {"ok, not settled"}
+    assert text.count("not settled: the last two warm-up windows differ") == 1
+    assert ("roofline" in text.split("GEMM peak:")[0]) == (columns == 200)
 
 
 # --- dark mode -----------------------------------------------------------------------------------
