@@ -89,7 +89,8 @@ class _Explainer:
         except PortError as raised:
             error = str(raised)
         notes = [*self.seen.notes, *self.ended, *([error] if error else [])]
-        is_open = places or error or (notes and not traps)
+        differs = any(first is not None for _, first in self.rows)
+        is_open = places or error or ((notes or differs) and not traps)
         verdict: VerdictName = "unexplained" if is_open else "known trap" if traps else "rounding"
         return Explanation(
             implementation=self.name,
@@ -227,7 +228,7 @@ class _Explainer:
                 self.ended.append(f"{stage}: the search was ended after {sets} sets of conventions")
             return
         if kind.track == "forward" and network == NETWORKS[1]:  # the other is likely to be alike
-            found = [*(Sides(s.discriminator, s.discriminator) for s in found), *found]
+            found = [*found, *(Sides(s.discriminator, s.discriminator) for s in found)]
         self.found[kind.track] = list(dict.fromkeys(found))
 
     # --- what proves it -------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from tests.explain.wrong_ports import (
     Dimmed,
     Float32Inside,
     ForgetsAVariance,
+    ForgetsEval,
     GeneratorAlone,
     HelperCalledAdam,
     LossesAlone,
@@ -196,6 +197,13 @@ def test_one_network_alone_has_it() -> None:
     explanation = explain(OwnBetaInD(), narrow("mlp28"), steps=1)
     (trap,) = explanation.traps
     assert (trap.change, trap.network) == ({"adam_beta1": 0.9}, "discriminator")
+
+
+def test_a_forward_pass_of_one_network_is_named_with_it() -> None:
+    explanation = explain(ForgetsEval(), narrow("conv28"), steps=1)
+    (trap,) = explanation.traps
+    assert (trap.change, trap.network) == ({"batch_norm_passes": "always_batch"}, "generator")
+    assert not explanation.located
 
 
 def test_a_small_difference_is_not_float32() -> None:

@@ -81,6 +81,20 @@ class Dimmed(ReferenceImplementation):
         return 1.00001 * super().generate(state, latents, training=training)
 
 
+class ForgetsEval(ReferenceImplementation):
+    """A port whose generator is sampled in training mode; its discriminator is right."""
+
+    name = "forgets eval"
+
+    def generate(
+        self, state: ReferenceState, latents: np.ndarray, *, training: bool = False
+    ) -> np.ndarray:
+        return super().generate(state, latents, training=True)
+
+    def activations(self, *arguments: object, **options: object) -> Arrays:
+        return {}
+
+
 class HelperCalledAdam(ReferenceImplementation):
     """A port with a helper of its own that is called as a method of the interface."""
 
