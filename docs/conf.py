@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import latex2mathml.converter
 from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -18,14 +18,12 @@ sys.path.insert(0, str(ROOT))
 
 project = "GANs across frameworks"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["site"]
 html_theme = "furo"
 html_title = "The same GAN in PyTorch, TensorFlow 2 and JAX"
 html_static_path = ["site/static"]
 html_css_files = ["columns.css"]
 html_js_files = ["columns.js"]
 html_copy_source = False
-html_show_sphinx = False
 html_use_index = False
 html_domain_indices = False
 html_math_renderer = "mathml"
@@ -35,11 +33,11 @@ myst_fence_as_directive = ["math"]
 suppress_warnings = ["myst.xref_missing"]
 default_role = "literal"
 autodoc_member_order = "bysource"
-_BENCHMARK = ROOT / "benchmarks" / "results" / "cpu-pytorch-fp32.json"
+_BENCHMARK = ROOT / "benchmarks" / "results" / "cpu-jax-fp32-batch64.json"
 
 
 def _math(writer: Any, node: Any, display: str) -> None:
-    writer.body.append(latex2mathml.converter.convert(node.astext(), display=display))
+    writer.body.append(convert(node.astext(), display=display))
     raise SkipNode
 
 
@@ -58,9 +56,7 @@ def _finish(app: Any, error: Exception | None) -> None:
     out = Path(app.outdir)
     pictures = list((out / "_images").glob("*.png"))
     for path in pictures:
-        picture = Image.open(path)  # screenshots have a palette, photos and plots have none
-        drawn = {"lossless": True} if picture.mode == "P" else {"quality": 65}
-        picture.convert("RGB").save(path.with_suffix(".webp"), method=6, **drawn)
+        Image.open(path).convert("RGB").save(path.with_suffix(".webp"), quality=50, method=6)
     for path in out.rglob("*.html"):
         text = path.read_text("utf-8")
         path.write_text(re.sub(r"(_images/[\w-]+)\.png", r"\1.webp", text), "utf-8")

@@ -15,8 +15,7 @@ COLUMNS = {"pytorch": "PyTorch", "tf": "TensorFlow", "jax": "JAX"}
 HEAD = "Imports and constants"
 """Name of what stands above the first function of a file."""
 _LEAST_ALIKE = 0.4
-# A blank line is no evidence of anything, but of two ways to align the rest it decides.
-_BLANK = 0.05
+_BLANK = 0.05  # of two blank lines: no evidence, but it decides where nothing else does
 
 
 class Definition(NamedTuple):
@@ -66,11 +65,8 @@ def align(columns: list[tuple[str, ...]]) -> list[Row]:
     """
     rows: list[Row] = [(i,) for i in range(len(columns[0]))]
     for number, column in enumerate(columns[1:], start=1):
-        scores = [
-            [max(likeness(columns[k][i], line) for k, i in enumerate(row) if i is not None)
-             for line in column]
-            for row in rows
-        ]  # fmt: skip
+        texts = [[columns[k][i] for k, i in enumerate(row) if i is not None] for row in rows]
+        scores = [[max(likeness(t, line) for t in row) for line in column] for row in texts]
         empty: Row = (None,) * number
         rows = [((*rows[r], i) if r is not None else (*empty, i)) for r, i in _pairs(scores)]
     return rows

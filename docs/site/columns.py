@@ -7,7 +7,6 @@ import html
 import re
 import tomllib
 from pathlib import Path
-from typing import ClassVar
 
 from docutils import nodes
 from pygments import highlight
@@ -111,7 +110,7 @@ def _highlighted(lines: list[str]) -> list[str]:
 class Columns(SphinxDirective):
     """Every function of a module, in three columns."""
 
-    required_arguments: ClassVar[int] = 1
+    required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """Return a section for each function."""

@@ -28,6 +28,9 @@ WITHOUT_A_LINE = {
     "nnx-dense-default-init",
     # No line is what is right.
     "adam-weight-decay",
+    "adam-decoupled-decay",
+    # Images come as RGB from the readers.
+    "channel-order",
 }
 MOST_BYTES = 3_000_000
 
