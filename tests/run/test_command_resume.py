@@ -56,15 +56,15 @@ def test_a_file_stands_between_the_run_and_the_command_line(run, tmp_path):
 
 
 def test_the_default_folder_is_found(tmp_path, data, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    small = ("--width", 1, "--batch-size", 2, "--data", data)
+    first, moved = tmp_path / "first", tmp_path / "moved"
+    first.mkdir()
+    monkeypatch.chdir(first)
     for _ in range(2):
-        assert train(*small, "--steps", 2) == 0
+        assert train("--width", 1, "--batch-size", 2, "--data", data, "--steps", 2) == 0
+    first.rename(moved)
+    monkeypatch.chdir(moved)
     assert train("--resume", "--steps", 3) == 0
-    assert [loss_rows(tmp_path / "runs" / name)[-1][0] for name in names(tmp_path / "runs")] == [
-        "2",
-        "3",
-    ]
+    assert [loss_rows(run)[-1][0] for run in sorted((moved / "runs").iterdir())] == ["2", "3"]
 
 
 def test_an_event_file_is_written_on(run):
