@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from functools import cache
+from functools import cache, partial
 from queue import Queue
 
 import numpy as np
@@ -30,6 +30,7 @@ from tests.benchmarks.stand_ins import (
     tiny_request,
     use_worker,
 )
+from tests.benchmarks.tensor_cores import cut, patch_reference
 
 STEP = 0.004  # seconds
 
@@ -202,32 +203,45 @@ def test_a_barrier_that_does_not_wait_is_noticed():
 # --- precision -----------------------------------------------------------------------------------
 
 
-def rounded(bits):
-    """Return a rounding of float32 to so many bits of mantissa, the leading one included."""
-
-    def apply(array):
-        fraction, exponent = np.frexp(array)
-        return np.ldexp(np.rint(np.ldexp(fraction, bits)), exponent - bits).astype(np.float32)
-
-    return apply
-
-
-def operations(bits):
-    cut = rounded(bits)
+def operations(bits, rounding=np.rint):
+    own = partial(cut, rounding, bits=bits)
     return {
-        "matmul": lambda a, b: np.matmul(cut(a), cut(b)),
-        "convolution": lambda x, k: conv_forward(cut(x), cut(k), 2, 1)[0],
+        "matmul": lambda a, b: np.matmul(own(a), own(b)),
+        "convolution": lambda x, k: conv_forward(own(x), own(k), 2, 1)[0],
     }
 
 
-@pytest.mark.parametrize(("bits", "name"), [(24, "float32"), (11, "tf32"), (8, "bfloat16")])
-def test_the_probe_tells_the_precisions_apart(bits, name):
-    errors = gate.probe(operations(bits))
+@pytest.mark.parametrize(
+    ("bits", "rounding", "name"),
+    [
+        (24, np.rint, "float32"),
+        (11, np.rint, "tf32"),
+        (11, np.trunc, "tf32"),
+        (8, np.rint, "bfloat16"),
+    ],
+)
+def test_the_probe_tells_the_precisions_apart(bits, rounding, name):
+    errors = gate.probe(operations(bits, rounding))
     assert {gate.precision_of(error) for error in errors.values()} == {name}
-    # Each is at least a factor of 2 from the limits.
-    limits = {"float32": (0, 1.7e-5), "tf32": (1.7e-5, 8e-4), "bfloat16": (8e-4, 1)}
+    # Each is at least a factor of 1.6 from the limits, TF32 by truncation too.
+    limits = {"float32": (0, 1.7e-5), "tf32": (1.7e-5, 1.3e-3), "bfloat16": (1.3e-3, 1)}
     low, high = limits[name]
-    assert all(2 * low < error < high / 2 for error in errors.values()), errors
+    assert all(1.6 * low < error < high / 1.6 for error in errors.values()), errors
+
+
+@pytest.mark.parametrize(
+    ("system", "loss"),
+    [("dcgan64", "bce"), ("conv28", "bce"), ("mlp28", "lsgan")],
+)
+@pytest.mark.parametrize("rounding", [np.rint, np.trunc], ids=["nearest", "truncated"])
+def test_the_gate_passes_tf32_that_rounds_and_that_truncates(system, loss, rounding, monkeypatch):
+    problem = gate.gate_problem(SYSTEMS[system].replace(loss=loss), "tf32")
+    truth = gate.truth(problem)
+    patch_reference(monkeypatch, rounding)
+    step = gate.truth(problem)
+    check = gate.compare(problem, truth, step.metrics, step.arrays, "tf32")
+    assert check["passed"], check
+    assert not gate.compare(problem, truth, step.metrics, step.arrays, "float32")["passed"]
 
 
 @pytest.mark.parametrize("which", ["matmul", "convolution"])

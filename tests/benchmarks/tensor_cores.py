@@ -1,0 +1,37 @@
+"""The NumPy reference with the products of a GPU's tensor cores: factors of eleven bits."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from shared.reference import layers
+
+BITS = 11  # of TF32's mantissa, the leading one included
+
+
+def cut(rounding, array, bits=BITS):
+    """Return an array with so many bits of mantissa; `rounding` is np.rint or np.trunc."""
+    fraction, exponent = np.frexp(array)
+    return np.ldexp(rounding(np.ldexp(fraction, bits)), exponent - bits).astype(array.dtype)
+
+
+def patch_reference(monkeypatch, rounding):
+    """Let every convolution and dense layer of the reference round the factors of its products.
+
+    What a forward pass saves for the backward pass is rounded already.
+    """
+
+    def forward(function):
+        return lambda x, kernel, *more: function(cut(rounding, x), cut(rounding, kernel), *more)
+
+    def backward(function):
+        return lambda saved, dy: function(saved, cut(rounding, dy))
+
+    for kind in ("conv", "conv_transpose", "dense"):
+        for name, change in ((f"{kind}_forward", forward), (f"{kind}_backward", backward)):
+            own = getattr(layers, name)
+            for module in [m for n, m in sys.modules.items() if n.startswith("shared.reference")]:
+                if getattr(module, name, None) is own:
+                    monkeypatch.setattr(module, name, change(own))
