@@ -157,7 +157,7 @@ def _time_to_image(lines: list[Line]) -> Figure:
     for configuration, results in _fastest(lines):
         phases = ("import", "init", "compile_first_step")
         start = 1e-3 * sum(results["phases_ms"][name] for name in phases)
-        seconds = start + images / _rate(results)
+        seconds = start + images / results["images_per_second"]["median"]
         style = _style(configuration) | {"marker": ""}
         axes.plot(images, seconds, label=configuration["label"], **style)
     axes.set_xscale("log")
@@ -167,16 +167,14 @@ def _time_to_image(lines: list[Line]) -> Figure:
     return figure
 
 
-def _rate(results: dict[str, Any]) -> float:
-    return results["images_per_second"]["median"]
-
-
 def _fastest(lines: list[Line]) -> list[Line]:
     """Return the fastest configuration of each framework and implementation."""
     best: dict[tuple[str, str], Line] = {}
     for line in lines:
         key = (line[0]["framework"], line[0]["implementation"])
-        best[key] = max(best.get(key, line), line, key=lambda one: _rate(one[1]))
+        best[key] = max(
+            best.get(key, line), line, key=lambda one: one[1]["images_per_second"]["median"]
+        )
     return list(best.values())
 
 
