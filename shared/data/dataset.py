@@ -67,7 +67,7 @@ class Batches:
                 f"images; use --batch-size {len(images)} or less, or more images"
             )
         self._all_images, self._spec, self._seed = images, spec, seed
-        self._dtype = _float_dtype(dtype)
+        self._dtype = str(_float_dtype(dtype))
         self._epoch_order = (0, batch_order(seed, 0, len(images)))
         self.batches_per_epoch: int = len(images) // spec.batch_size
 
@@ -81,7 +81,7 @@ class Batches:
         first = step * self._spec.discriminator_steps
         numbers = range(first, first + self._spec.discriminator_steps)
         chosen = np.concatenate([self._batch(number) for number in numbers])
-        return to_image_range(self._all_images[chosen], self._spec, str(self._dtype))
+        return to_image_range(self._all_images[chosen], self._spec, self._dtype)
 
     def _batch(self, number: int) -> Array:
         """Return which images make up a batch, int64 [batch]."""

@@ -95,9 +95,6 @@ def sliced_wasserstein_distance(
     return SlicedWasserstein(by_size)
 
 
-# --- the Laplacian pyramid -------------------------------------------------------------------
-
-
 def pyramid_sizes(size: int) -> tuple[int, ...]:
     """Return the sides of the levels: halved while that is exact and leaves SMALLEST_SIZE.
 
@@ -123,9 +120,8 @@ def laplacian_pyramid(images: Array, levels: int) -> list[Array]:
     """
     pyramid = [images]
     for _ in range(levels - 1):
-        smaller = downsample(pyramid[-1])
-        pyramid[-1] = pyramid[-1] - upsample(smaller)
-        pyramid.append(smaller)
+        pyramid.append(downsample(pyramid[-1]))
+        pyramid[-2] = pyramid[-2] - upsample(pyramid[-1])
     return pyramid
 
 
@@ -153,9 +149,6 @@ def _smooth(images: Array) -> Array:
         smoothed = sum(w * padded[i : i + size] for i, w in enumerate(_FILTER))
         images = np.moveaxis(np.asarray(smoothed), 0, axis)
     return images
-
-
-# --- patches ---------------------------------------------------------------------------------
 
 
 def patch_corners(images: int, size: int, patches_per_image: int, seed: int) -> Array:
@@ -186,8 +179,7 @@ def _level_patches(
 
 def _normalised(patches: Array, what: str) -> Array:
     """Bring each channel to mean 0 and deviation 1, in place; returns [patches, components]."""
-    for channel in range(patches.shape[1]):
-        values = patches[:, channel]
+    for channel, values in enumerate(np.moveaxis(patches, 1, 0)):
         values -= values.mean(dtype=np.float64)
         deviation = np.sqrt(np.mean(np.square(values), dtype=np.float64))
         if deviation < _FLAT_BELOW:
@@ -198,9 +190,6 @@ def _normalised(patches: Array, what: str) -> Array:
             )
         values /= deviation
     return patches.reshape(len(patches), -1)
-
-
-# --- the distance ----------------------------------------------------------------------------
 
 
 def unit_directions(components: int, count: int, seed: int, index: int = 0) -> Array:
@@ -237,16 +226,12 @@ def sliced_distance(a: Array, b: Array, directions: Array) -> float:
     return total / len(rows)
 
 
-# --- what is accepted ------------------------------------------------------------------------
-
-
 def _check_pair(real: Array, generated: Array, image_range: tuple[float, float]) -> None:
     low, high = image_range
     if not (np.isfinite([low, high]).all() and low < high):
         raise ValueError(f"image_range must be finite and ascending, received {image_range}")
-    for what, images in (("real", real), ("generated", generated)):
-        if problem := _problem(what, images, low, high):
-            raise ValueError(problem)
+    _check_images("real", real, low, high)
+    _check_images("generated", generated, low, high)
     if real.shape != generated.shape:
         raise ValueError(
             f"received real images {list(real.shape)} and generated ones {list(generated.shape)}; "
@@ -254,23 +239,23 @@ def _check_pair(real: Array, generated: Array, image_range: tuple[float, float])
         )
 
 
-def _problem(what: str, images: Array, low: float, high: float) -> str | None:
+def _check_images(what: str, images: Array, low: float, high: float) -> None:
     shape = list(images.shape)
+    received = f"received {what} images of"
     if images.ndim != 4 or shape[1] != shape[2] or shape[3] not in (1, 3):
-        return f"received {what} images of shape {shape}; expected [n, size, size, 1 or 3]"
+        raise ValueError(f"{received} shape {shape}; expected [n, size, size, 1 or 3]")
     if len(images) < 2:
-        return f"received {len(images)} {what} images; expected at least 2"
+        raise ValueError(f"received {len(images)} {what} images; expected at least 2")
     if images.dtype.kind not in "fiu":
-        return f"received {what} images of {images.dtype}; expected integers or floats"
+        raise ValueError(f"{received} {images.dtype}; expected integers or floats")
     if not (finite := np.isfinite(images).all(axis=(1, 2, 3))).all():
-        return (
+        raise ValueError(
             f"{np.count_nonzero(~finite)} of {len(images)} {what} images hold NaN or infinity; "
             "expected finite values: a run that diverged has no distance"
         )
     slack = (high - low) * 1e-3
     if images.min() < low - slack or images.max() > high + slack:
-        return (
+        raise ValueError(
             f"the {what} images lie between {images.min():g} and {images.max():g}; expected the "
             f"image_range {low:g} to {high:g}: give the range that they have"
         )
-    return None

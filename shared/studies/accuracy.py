@@ -22,23 +22,15 @@ import numpy as np
 from shared.interface import IMPLEMENTATIONS, load_implementation, use_cpu
 from shared.reference.comparison import ExactNumber
 from shared.run.console import command, text_table
-from shared.studies.accuracy_sweep import (
-    DTYPES,
-    EXPLODED,
-    OURS,
-    TARGETS,
-    Error,
-    Formula,
-    batches_of_one,
-    exact,
-    measure,
-)
+from shared.studies import accuracy_sweep as sweep
+from shared.studies.accuracy_sweep import DTYPES, OURS, TARGETS, Error, Formula
 
 TITLES = {
     "bce": "bce and minimax, on logits x",
     "bce_probs": "bce_probs, on probabilities p",
     "lsgan": "lsgan, on scores x",
 }
+VARIABLES = {"bce": "x", "bce_probs": "p", "lsgan": "x"}
 # Scores of which each loss is also shown by itself, in float32.
 SPECIAL_SCORES = {"bce": (0.0, np.inf, -np.inf, np.nan), "bce_probs": (0.0, 1.0, np.nan)}
 PACKAGES = ("torch", "tensorflow", "keras", "jax", "optax", "numpy")
@@ -54,7 +46,7 @@ def load_formulas(name: str) -> list[Formula]:
     """Return an implementation's `loss_formulas()`, or anybody's `loss` in batches of one."""
     implementation = load_implementation(name)
     offered = getattr(implementation, "loss_formulas", None)
-    return offered() if offered else batches_of_one(implementation)
+    return offered() if offered else sweep.batches_of_one(implementation)
 
 
 Key = tuple[str, str, str]
@@ -70,22 +62,21 @@ def make_tables(formulas: Sequence[Formula]) -> dict[str, Table]:
         rows = [f for f in formulas if f.loss == loss]
         tables[title] = _accuracy_table(rows)
         if loss in SPECIAL_SCORES:
-            single = _special_table(loss, rows)
-            tables[f"{title}: single scores, value / gradient"] = single
+            tables[f"{title}: single scores, value / gradient"] = _special_table(loss, rows)
     return tables
 
 
 def _accuracy_table(formulas: Sequence[Formula]) -> Table:
     table = {HEADER: [f"{dtype} {kind}" for dtype in DTYPES for kind in ("value", "gradient")]}
     for f in formulas:
-        errors = [error for dtype in DTYPES for error in measure(f, dtype)]
+        errors = [error for dtype in DTYPES for error in sweep.measure(f, dtype)]
         table[f.framework, f.name, f.run] = [_accuracy_cell(f.loss, error) for error in errors]
     return table
 
 
 def _accuracy_cell(loss: str, error: Error) -> str:
-    place = f"{_variable(loss)} = {error.score:.4g}, y = {error.target:.0f}"
-    if error.ulp > EXPLODED:
+    place = f"{VARIABLES[loss]} = {error.score:.4g}, y = {error.target:.0f}"
+    if error.ulp > sweep.EXPLODED:
         return f"{error.ulp:.1e} ({place}; {error.epsilons:.3g} ε)"
     return f"{error.ulp:.2f} ({place})"
 
@@ -93,9 +84,9 @@ def _accuracy_cell(loss: str, error: Error) -> str:
 def _special_table(loss: str, formulas: Sequence[Formula]) -> Table:
     *scores, nan = SPECIAL_SCORES[loss]
     cases = [*itertools.product(TARGETS, scores), (TARGETS[0], nan)]
-    truths = [exact(loss, x, y) for y, x in cases]
+    truths = [sweep.exact(loss, x, y) for y, x in cases]
     table = {
-        HEADER: [f"{_variable(loss)} = {x:g}, y = {y:.0f}" for y, x in cases],
+        HEADER: [f"{VARIABLES[loss]} = {x:g}, y = {y:.0f}" for y, x in cases],
         ("", "truth", ""): [f"{_short(v)} / {_short(g)}" for v, g in truths],
     }
     for f in formulas:
@@ -112,10 +103,6 @@ def _special_cell(
     except RuntimeError as error:  # torch's of a probability that is none
         return f"{type(error).__name__} ✗"
     return " / ".join(_judged(float(r[0]), t) for r, t in zip(results, truth, strict=True))
-
-
-def _variable(loss: str) -> str:
-    return "p" if loss == "bce_probs" else "x"
 
 
 def _short(number: ExactNumber) -> str:
@@ -188,20 +175,17 @@ def differences(documented: dict[str, Table], measured: dict[str, Table]) -> lis
         other, frameworks = documented.get(title, {}), {framework for framework, *_ in table}
         for key in [key for key in other | table if key[0] in frameworks]:
             pairs = itertools.zip_longest(other.get(key, ()), table.get(key, ()), fillvalue="")
-            wrong += [
-                f"{title}: {key}: {old!r} instead of {new!r}"
-                for old, new in pairs
-                if not _agree(old, new)
-            ]
+            for old, new in itertools.filterfalse(_agree, pairs):
+                wrong.append(f"{title}: {key}: {old!r} instead of {new!r}")
     return wrong
 
 
-def _agree(old: str, new: str) -> bool:
+def _agree(cells: tuple[str, str]) -> bool:
     """Compare the ULP and ε of two cells, whatever the score where they were found."""
     pattern = r"^([\d.e+]+|inf) \(|; ([\d.e+]+|inf) ε\)"
-    numbers = [[float(m[1] or m[2]) for m in re.finditer(pattern, cell)] for cell in (old, new)]
+    numbers = [[float(m[1] or m[2]) for m in re.finditer(pattern, cell)] for cell in cells]
     if not numbers[0] or len(numbers[0]) != len(numbers[1]):
-        return old == new
+        return cells[0] == cells[1]
     return all(
         a == b or abs(a - b) <= CHECK_ABSOLUTE + CHECK_RELATIVE * max(a, b)
         for a, b in zip(*numbers, strict=True)

@@ -128,7 +128,9 @@ def batches_of_one(implementation: Implementation) -> list[Formula]:
     """Return the losses of any implementation, each score as a batch."""
 
     def evaluate(loss: str, scores: Array, target: float, dtype: str) -> Results:
-        arrays = scores.astype(_numpy_dtype(dtype)).reshape(-1, 1)
+        import ml_dtypes  # noqa: F401 - gives NumPy bfloat16; JAX and TensorFlow bring it along
+
+        arrays = scores.astype(dtype).reshape(-1, 1)
         found = [implementation.loss(loss, x, x, generator_label=target) for x in arrays]
         return (
             np.array([float(f.generator) for f in found]),
@@ -137,11 +139,3 @@ def batches_of_one(implementation: Implementation) -> list[Formula]:
 
     functions = {(loss, OURS): loss for loss in LOSSES}
     return make_formulas(implementation.name, functions, {"batches of one": evaluate})
-
-
-def _numpy_dtype(name: str) -> np.dtype:
-    if name == "bfloat16":
-        import ml_dtypes  # JAX and TensorFlow bring it along
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)

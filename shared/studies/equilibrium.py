@@ -17,38 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
+from shared import interface
 from shared.files.atomic import require_place
-from shared.interface import (
-    IMPLEMENTATIONS,
-    Implementation,
-    MissingFrameworkError,
-    load_implementation,
-    use_cpu,
-)
+from shared.interface import Array, Implementation
+from shared.reference import layers
 from shared.reference.adam import adam_update
-from shared.reference.layers import (
-    Array,
-    dense_backward,
-    dense_forward,
-    sigmoid,
-    sigmoid_backward,
-    tanh_backward,
-    tanh_forward,
-)
 from shared.run.console import command, print_error, text_table
 from shared.spec import LOSS_NAMES, AdamSpec, Conventions
 from shared.spec.streams import stream
-from shared.studies.optimum import (
-    APART,
-    HARD,
-    SAME,
-    Densities,
-    Labels,
-    jensen_shannon,
-    least_loss,
-    optimum,
-    stratified,
-)
+from shared.studies import optimum as known
+from shared.studies.optimum import APART, HARD, SAME, Densities, Labels, stratified
 
 HIDDEN_UNITS = 32
 TRAINING_NUMBERS = 400
@@ -76,8 +54,7 @@ class LineDiscriminator:
         # Each unit bends at another place, so that all of the line is covered from the start.
         bends = np.linspace(-4.0, 4.0, HIDDEN_UNITS)
         self.loss = loss
-        # The last layer is zeros: with equal densities and labels 1 and 0, a logit's optimum from
-        # the start. The tests take labels 0.9 and 0 there.
+        # The last layer is zeros: a logit's optimum for equal densities and labels 1 and 0.
         self.parameters = [slopes[None], -slopes * bends, np.zeros((HIDDEN_UNITS, 1)), np.zeros(1)]
         self._moments = [(np.zeros_like(p), np.zeros_like(p)) for p in self.parameters]
         self._step = 0
@@ -89,16 +66,15 @@ class LineDiscriminator:
     def probability(self, x: Array) -> Array:
         """Return D(x): the sigmoid of a logit, or the score itself."""
         scores = self.scores(x)
-        return sigmoid(scores) if self.loss in ("bce", "minimax") else scores
+        return layers.sigmoid(scores) if self.loss in ("bce", "minimax") else scores
 
     def gradients(self, x: Array, score_gradient: Array) -> list[Array]:
         """Return the gradient of every parameter, given that of the scores at x [batch]."""
         scores, first, bent, last = self._forward(x)
-        dy = score_gradient
         if self.loss == "bce_probs":
-            dy = sigmoid_backward(scores, score_gradient)
-        dhidden, *last_gradients = dense_backward(last, dy[:, None])
-        _, *first_gradients = dense_backward(first, tanh_backward(bent, dhidden))
+            score_gradient = layers.sigmoid_backward(scores, score_gradient)
+        dhidden, *last_gradients = layers.dense_backward(last, score_gradient[:, None])
+        _, *first_gradients = layers.dense_backward(first, layers.tanh_backward(bent, dhidden))
         return [*first_gradients, *last_gradients]
 
     def update(self, x: Array, score_gradient: Array, learning_rate: float) -> None:
@@ -111,10 +87,11 @@ class LineDiscriminator:
 
     def _forward(self, x: Array) -> tuple:
         """Return the scores, and what each of the three layers saves for its backward pass."""
-        hidden, first = dense_forward(x[:, None], *self.parameters[:2])
-        hidden, bent = tanh_forward(hidden)
-        y, last = dense_forward(hidden, *self.parameters[2:])
-        return sigmoid(y[:, 0]) if self.loss == "bce_probs" else y[:, 0], first, bent, last
+        hidden, first = layers.dense_forward(x[:, None], *self.parameters[:2])
+        hidden, bent = layers.tanh_forward(hidden)
+        y, last = layers.dense_forward(hidden, *self.parameters[2:])
+        scores = layers.sigmoid(y[:, 0]) if self.loss == "bce_probs" else y[:, 0]
+        return scores, first, bent, last
 
 
 @dataclass(frozen=True)
@@ -158,16 +135,14 @@ def train(
     """Train a discriminator with an implementation's loss, float64, and return how near it came."""
     network = LineDiscriminator(loss, seed)
     x = np.concatenate([stratified(p, TRAINING_NUMBERS) for p in (densities.real, densities.fake)])
+    targets = {"real_label": labels.real, "fake_label": labels.fake}
     for step in range(steps):
         real, fake = np.split(network.scores(x), 2)
-        values = implementation.loss(
-            loss, real, fake, real_label=labels.real, fake_label=labels.fake
-        )
-        gradient = np.concatenate(
-            [values.discriminator_real_gradient, values.discriminator_fake_gradient]
-        )
+        values = implementation.loss(loss, real, fake, **targets)
+        gradients = values.discriminator_real_gradient, values.discriminator_fake_gradient
         # Half a cosine, from 0.05 to 0: it settles instead of circling the optimum.
-        network.update(x, gradient, 0.025 * (1.0 + math.cos(math.pi * step / steps)))
+        rate = 0.025 * (1.0 + math.cos(math.pi * step / steps))
+        network.update(x, np.concatenate(gradients), rate)
     return judge(implementation, network, densities, labels)
 
 
@@ -180,13 +155,10 @@ def judge(
     """Compare a discriminator with the optimum."""
     x = densities.between_quantiles(0.01, 801)
     answers, (real, fake) = network.probability(x), densities.at(x)
-    difference = np.abs(answers - optimum(densities, x, labels))
-    scores = [
-        network.scores(stratified(p, JUDGING_NUMBERS)) for p in (densities.real, densities.fake)
-    ]
-    values = implementation.loss(
-        network.loss, *scores, real_label=labels.real, fake_label=labels.fake
-    )
+    difference = np.abs(answers - known.optimum(densities, x, labels))
+    numbers = (stratified(p, JUDGING_NUMBERS) for p in (densities.real, densities.fake))
+    targets = {"real_label": labels.real, "fake_label": labels.fake}
+    values = implementation.loss(network.loss, *map(network.scores, numbers), **targets)
     return Result(
         implementation.name,
         network.loss,
@@ -195,7 +167,7 @@ def judge(
         maximum=float(difference.max()),
         mean=float(np.average(difference, weights=real + fake)),
         value=float(values.discriminator),
-        least=least_loss(network.loss, densities, labels),
+        least=known.least_loss(network.loss, densities, labels),
         span=labels.span,
     )
 
@@ -216,9 +188,9 @@ def _plot(results: Sequence[Result], densities: Densities, labels: Labels, path:
     rows = math.ceil(len(losses) / 2)
     figure = Figure(figsize=(9.5, 3.4 * rows), layout="constrained")
     panels = list(figure.subplots(rows, 2, sharex=True, squeeze=False).flat)
-    kinds = (("tab:green", "p_d, real"), ("tab:red", "p_g, fake"))
+    kinds = {"p_d, real": "tab:green", "p_g, fake": "tab:red"}
     for axes, loss in zip(panels, losses, strict=False):
-        for density, (colour, name) in zip(densities.at(x), kinds, strict=True):
+        for density, (name, colour) in zip(densities.at(x), kinds.items(), strict=True):
             axes.fill_between(x, density, color=colour, alpha=0.15, linewidth=0, label=name)
         shown = [r for r in results if r.loss == loss]
         # The curves lie on one another: each is thinner than the one below it.
@@ -226,7 +198,7 @@ def _plot(results: Sequence[Result], densities: Densities, labels: Labels, path:
         colours = itertools.cycle(("0.8", "tab:orange", "tab:purple", "tab:cyan"))
         for r, width, colour in zip(shown, widths, colours, strict=False):
             axes.plot(x, r.answers, color=colour, linewidth=width, label=r.implementation)
-        best = optimum(densities, x, labels)
+        best = known.optimum(densities, x, labels)
         axes.plot(x, best, color="black", linewidth=1.2, linestyle="--", label="optimum D*")
         axes.set(xlabel="x", ylabel="D(x)", title=loss)
         axes.grid(alpha=0.3)
@@ -238,10 +210,8 @@ def _plot(results: Sequence[Result], densities: Densities, labels: Labels, path:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add, default = parser.add_argument, "default: %(default)s"
-    named = (
-        "reference, pytorch, tf, jax or a dotted module path (default: the reference and every "
-        "one whose framework is installed)"
-    )
+    names = "reference, pytorch, tf, jax or a dotted module path"
+    named = f"{names} (default: the reference and every one whose framework is installed)"
     add("implementations", nargs="*", metavar="IMPLEMENTATION", help=named)
     add("--loss", choices=LOSS_NAMES, help="default: all four")
     add("--real-label", type=float, default=1.0, help=default)
@@ -255,12 +225,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def load_implementations(names: Sequence[str]) -> list[Implementation]:
     """Load implementations by name; of no names, the reference and those that are installed."""
     if names:
-        return [load_implementation(name) for name in names]
+        return [interface.load_implementation(name) for name in names]
     found = []
-    for name in ("reference", *IMPLEMENTATIONS):
+    for name in ("reference", *interface.IMPLEMENTATIONS):
         try:
-            found.append(load_implementation(name))
-        except MissingFrameworkError as error:
+            found.append(interface.load_implementation(name))
+        except interface.MissingFrameworkError as error:
             print_error(f"left out: {error}")
     return found
 
@@ -276,11 +246,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.steps < 1:
         raise ValueError(f"steps must be at least 1, received {options.steps}")
     require_place(options.plot)
-    use_cpu()  # the numbers are few
+    interface.use_cpu()  # the numbers are few
     implementations = load_implementations(options.implementations)
     for name, p in (("p_d", densities.real), ("p_g", densities.fake)):
         print(f"{name}: normal, mean {p.mean:g}, deviation {p.stdev:g}")
-    divergence = jensen_shannon(densities)
+    divergence = known.jensen_shannon(densities)
     print(f"JSD {divergence:.5f}, -log 4 + 2 JSD = {2.0 * divergence - math.log(4.0):.5f}")
     print(f"labels: real {labels.real:g}, fake {labels.fake:g}; {options.steps} steps", flush=True)
     results = [

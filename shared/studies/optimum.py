@@ -110,12 +110,11 @@ def least_loss(loss: str, densities: Densities, labels: Labels = HARD) -> float:
     (real, fake), best = densities.at(x), optimum(densities, x, labels)
     if loss == "lsgan":
         terms = real * (best - labels.real) ** 2 / 2.0 + fake * (best - labels.fake) ** 2 / 2.0
-        return float(np.trapezoid(terms, x))
-    # real · label + fake · label, the weight of -log D*; the rest is that of -log(1 - D*).
-    weight = labels.real * real + labels.fake * fake
-    rest = (1.0 - labels.real) * real + (1.0 - labels.fake) * fake
-    total = real + fake
-    terms = -_weighted_log(weight, total) - _weighted_log(rest, total)
+    else:
+        # real · label + fake · label, the weight of -log D*; the rest is that of -log(1 - D*).
+        weight = labels.real * real + labels.fake * fake
+        rest = (1.0 - labels.real) * real + (1.0 - labels.fake) * fake
+        terms = -_weighted_log(weight, real + fake) - _weighted_log(rest, real + fake)
     return float(np.trapezoid(terms, x))
 
 

@@ -16,18 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from shared import interface
 from shared.data.dataset import Batches, load_dataset
 from shared.files.atomic import require_place
-from shared.interface import (
-    IMPLEMENTATIONS,
-    METRIC_NAMES,
-    Array,
-    Arrays,
-    Implementation,
-    State,
-    canonical_name,
-    check_arrays,
-)
+from shared.interface import METRIC_NAMES, Array, Arrays, Implementation, State
 from shared.reference.differences import drifts, state_differences
 from shared.run.console import command, text_table
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec, state_shapes
@@ -133,7 +125,7 @@ class Experiment:
             drawn = latents(self.spec, self.seed, step, count).astype(self.dtype)
             metrics = trainer.train_step(state, self._batches.images(step), drawn)
         arrays = trainer.export_state(state)
-        check_arrays(arrays, state_shapes(self.spec), f"the state of {trainer.name}")
+        interface.check_arrays(arrays, state_shapes(self.spec), f"the state of {trainer.name}")
         return metrics, arrays
 
 
@@ -229,10 +221,9 @@ def change_framework(
         state = experiment.start(second)
         second.import_state(state, halves[first.name])
         end = experiment.train(second, state, after)
-        differences = [
-            difference(spec, steps, end, unbroken[t.name], since=steps) for t in (first, second)
-        ]
-        changed[first.name, second.name] = [max(differences, key=lambda d: (d.tensor, d.loss))]
+        pair = first.name, second.name
+        apart = [difference(spec, steps, end, unbroken[name], since=steps) for name in pair]
+        changed[pair] = [max(apart, key=lambda d: (d.tensor, d.loss))]
     return changed
 
 
@@ -284,12 +275,12 @@ def _plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add, default = parser.add_argument, interface.IMPLEMENTATIONS
     named = (
         "pytorch, tf, jax, reference, a dotted module path, or pytorch@threads=2 for a separate "
         "process with that many threads, tf likewise (default: pytorch tf jax)"
     )
-    add("implementations", nargs="*", default=IMPLEMENTATIONS, metavar="IMPLEMENTATION", help=named)
+    add("implementations", nargs="*", default=default, metavar="IMPLEMENTATION", help=named)
     add("--system", choices=SYSTEMS, default="dcgan64")
     add("--loss", choices=LOSS_NAMES, help="default: the system's own")
     for name, default in (("steps", 200), ("width", 8), ("batch-size", 8), ("seed", 0)):
@@ -300,9 +291,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "rates, the system's own, which are not scaled to the width (default: %(default)s)"
     )
     add("--images", choices=IMAGES, default="noise", help=images)
-    add("--against", type=canonical_name, metavar="NAME", help="compare with this")
-    restart = "give all the first one's state after every step"
-    add("--restart", action="store_true", help=restart)
+    add("--against", type=interface.canonical_name, metavar="NAME", help="compare with this")
+    add("--restart", action="store_true", help="give all the first one's state after every step")
     change = "instead: K steps in one framework, the rest in another, against the unbroken run"
     add("--change-at", type=int, metavar="K", help=change)
     add("--plot", type=Path, metavar="PNG", help="draw the growth curve")
