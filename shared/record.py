@@ -17,24 +17,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from shared.files.recording import (
-    HALF_PRECISIONS,
-    PYTHON_NUMBER,
-    Recorded,
-    RecordingError,
-    check_layout,
-    write_recording,
-)
+from shared.files import recording
+from shared.files.recording import Recorded, RecordingError
 from shared.interface import Array
 
 __all__ = ["Recorder", "RecordingError"]
 
-_STORED = (
-    "float32",
-    "float64",
-    "bool",
-    *(f"{s}int{n}" for s in ("", "u") for n in (8, 16, 32, 64)),
-)
+_INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+_STORED = ("float32", "float64", "bool", *_INTEGERS)
 
 
 class Recorder:
@@ -72,7 +62,7 @@ class Recorder:
                 "or call record.step() between the two"
             )
         array, dtype = _to_numpy(name, value)
-        check_layout(name, layout, array.shape)
+        recording.check_layout(name, layout, array.shape)
         self._tensors[self._step, name] = Recorded(name, self._step, dtype, layout, array)
 
     def step(self) -> None:
@@ -83,7 +73,7 @@ class Recorder:
         """Write the file; raises RecordingError if nothing was recorded, OSError from the disk."""
         if not self._tensors:
             raise RecordingError(f"{self.path}: nothing was recorded, nothing written")
-        write_recording(self.path, self.framework, self._tensors.values())
+        recording.write_recording(self.path, self.framework, self._tensors.values())
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +86,7 @@ class Recorder:
 def _to_numpy(name: str, value: Any) -> tuple[Array, str]:
     """Return a copy of a tensor in C order and the name of its own dtype."""
     if isinstance(value, bool | int | float):
-        array, dtype = np.array(value), PYTHON_NUMBER
+        array, dtype = np.array(value), recording.PYTHON_NUMBER
     else:
         try:
             array = _as_array(value)
@@ -108,7 +98,7 @@ def _to_numpy(name: str, value: Any) -> tuple[Array, str]:
                 "outside of jit, tf.function and the like"
             ) from error
         dtype = "bfloat16" if _is_torch_bfloat16(value) else array.dtype.name
-    if array.dtype.name in HALF_PRECISIONS:
+    if array.dtype.name in recording.HALF_PRECISIONS:
         array = array.astype(np.float32)
     if array.dtype.name not in _STORED or array.size == 0:
         raise RecordingError(

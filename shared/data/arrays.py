@@ -67,8 +67,8 @@ def read_npz(path: Path) -> Array:
     DataError for all else, before the pixels are unpacked where the header tells.
     """
     try:
-        with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy on headers of Python 2, Python on odd escapes
+        # What NumPy says of headers of Python 2, and Python of odd escapes.
+        with zipfile.ZipFile(path) as archive, warnings.catch_warnings(action="ignore"):
             name = _choose_array(path, archive)
             n_h_w_c = _check_member(path, archive, name)
             with archive.open(name) as stream:
@@ -79,7 +79,13 @@ def read_npz(path: Path) -> Array:
         found = error or type(error).__name__
         raise DataError(f"{path} is damaged or no .npz file: {found}") from error
     if images.dtype != np.uint8:
-        _check_unit_range(path, name, images)
+        with np.errstate(invalid="ignore"):
+            low, high = float(images.min()), float(images.max())
+        if not (low >= 0 and high <= 1):  # also true of NaN
+            raise DataError(
+                f"{path}: {name} holds floats from {low:g} to {high:g}; expected finite ones in "
+                "[0, 1], or uint8"
+            )
     return images.reshape(n_h_w_c)
 
 
@@ -98,7 +104,6 @@ def _idx_shape(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[int, int,
 
 
 def _choose_array(path: Path, archive: zipfile.ZipFile) -> str:
-    """Return the member "images.npy", else the only array of 3 or 4 dimensions."""
     names = [name for name in archive.namelist() if name.endswith(".npy")]
     if "images.npy" in names:
         return "images.npy"
@@ -148,16 +153,6 @@ def _read_npy_header(
         return shape, dtype, member.file_size - stream.tell()
 
 
-def _check_unit_range(path: Path, name: str, images: Array) -> None:
-    with np.errstate(invalid="ignore"):
-        low, high = float(images.min()), float(images.max())
-    if not (low >= 0 and high <= 1):  # also true of NaN
-        raise DataError(
-            f"{path}: {name} holds floats from {low:g} to {high:g}; expected finite ones in "
-            "[0, 1], or uint8"
-        )
-
-
 def _check_shape(path: Path, shape: tuple[int, ...], item_size: int) -> tuple[int, int, int, int]:
     """Return the shape as (n, height, width, channels), or raise DataError."""
     expected = "expected [n, height, width] or [n, height, width, 1 or 3]"
@@ -165,9 +160,8 @@ def _check_shape(path: Path, shape: tuple[int, ...], item_size: int) -> tuple[in
         raise DataError(f"{path} holds an array of shape {shape}; {expected}, none of them 0")
     n, height, width, channels = shape if len(shape) == 4 else (*shape, 1)
     if channels not in (1, 3):
-        hint = ""
-        if height in (1, 3):
-            hint = ": the channels come first (NCHW); save images.transpose(0, 2, 3, 1) instead"
+        nchw = ": the channels come first (NCHW); save images.transpose(0, 2, 3, 1) instead"
+        hint = nchw if height in (1, 3) else ""
         raise DataError(f"{path} holds an array of shape {shape}; {expected}{hint}")
     if (size := math.prod(shape) * item_size) > MAXIMUM_BYTES:
         raise DataError(

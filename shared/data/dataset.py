@@ -7,6 +7,7 @@ folder of pictures (`shared.data.images`), an IDX file as of MNIST or an .npz fi
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from dataclasses import dataclass
@@ -66,9 +67,10 @@ class Batches:
                 f"the batch size is {spec.batch_size}, but the data set holds only {len(images)} "
                 f"images; use --batch-size {len(images)} or less, or more images"
             )
-        self._all_images, self._spec, self._seed = images, spec, seed
+        self._all_images, self._spec = images, spec
         self._dtype = str(_float_dtype(dtype))
-        self._epoch_order = (0, batch_order(seed, 0, len(images)))
+        self._order = functools.lru_cache(2)(lambda epoch: batch_order(seed, epoch, len(images)))
+        self._order(0)  # raises for a bad seed
         self.batches_per_epoch: int = len(images) // spec.batch_size
 
     def images(self, step: int) -> Array:
@@ -86,11 +88,8 @@ class Batches:
     def _batch(self, number: int) -> Array:
         """Return which images make up a batch, int64 [batch]."""
         epoch, batch = divmod(number, self.batches_per_epoch)
-        cached_epoch, order = self._epoch_order
-        if epoch != cached_epoch:
-            order = batch_order(self._seed, epoch, len(self._all_images))
-            self._epoch_order = (epoch, order)
-        return order[batch * self._spec.batch_size :][: self._spec.batch_size]
+        size = self._spec.batch_size
+        return self._order(epoch)[batch * size :][:size]
 
 
 def to_image_range(pixels: Array, spec: SystemSpec, dtype: str = "float32") -> Array:
@@ -132,7 +131,11 @@ def load_dataset(source: str | os.PathLike[str] | None, spec: SystemSpec) -> Ima
     anything that holds no usable image; single bad files of a folder are skipped and named.
     """
     if source is None:
-        images = _fit("scikit-learn's digits", _digits(), spec)
+        from sklearn.datasets import load_digits
+
+        # 8x8 counts of ink from 0 to 16 (UCI optical recognition of handwritten digits).
+        digits = np.rint(load_digits().images * 255 / 16).astype(np.uint8)[..., None]
+        images = _fit("scikit-learn's digits", digits, spec)
         return ImageDataset(images, f"{len(images):,} scikit-learn digits")
     if not os.fspath(source):
         raise DataError(f"the path is empty; expected {ACCEPTED}")
@@ -141,13 +144,6 @@ def load_dataset(source: str | os.PathLike[str] | None, spec: SystemSpec) -> Ima
         return _load_folder(path, spec)
     images = _load_file(path, spec)
     return ImageDataset(images, f"{len(images):,} images from {printable(path.name)}")
-
-
-def _digits() -> Array:
-    from sklearn.datasets import load_digits
-
-    # 8x8 counts of ink from 0 to 16 (UCI optical recognition of handwritten digits).
-    return np.rint(load_digits().images * 255 / 16).astype(np.uint8)[..., None]
 
 
 def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
@@ -190,7 +186,6 @@ def _notes(pictures: list[Path], files: list[Path], spec: SystemSpec) -> list[st
 
 
 def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:
-    """Return the training images, else the test images, else the only IDX file of images."""
     found: dict[str, Path] = {}
     for path in files:
         if array_files.is_idx_name(path):
@@ -211,10 +206,9 @@ def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:
 
 
 def _load_file(path: Path, spec: SystemSpec) -> Array:
-    if not os.path.exists(path):
-        raise DataError(f"{path} does not exist; expected {ACCEPTED}")
     if not os.path.isfile(path):
-        raise DataError(f"{path} is not a regular file; expected {ACCEPTED}")
+        found = "is not a regular file" if os.path.exists(path) else "does not exist"
+        raise DataError(f"{path} {found}; expected {ACCEPTED}")
     if image_files.is_image_file(path):
         raise DataError(f"{path} is a single image; give the folder: {path.parent}")
     try:
@@ -252,8 +246,7 @@ def _fit(source: Path | str, arrays: Array, spec: SystemSpec) -> Array:
 
 
 def _check_memory(source: str | Path, count: int, spec: SystemSpec) -> None:
-    size = count * math.prod(spec.image_shape)
-    if size > MAXIMUM_BYTES:
+    if (size := count * math.prod(spec.image_shape)) > MAXIMUM_BYTES:
         raise DataError(
             f"{source} holds {count:,} images, which take {size / GIBIBYTE:.1f} GiB at "
             f"the system's size; expected at most {MAXIMUM_BYTES / GIBIBYTE:.0f} GiB"

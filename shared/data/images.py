@@ -23,10 +23,7 @@ from shared.files.errors import InputError, one_line, printable
 from shared.interface import Array
 from shared.spec import SystemSpec
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".bmp", ".gif"),
-    *(".webp", ".tif", ".tiff", ".ppm", ".pgm"),
-)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 MAXIMUM_PIXELS = 64_000_000
 """Largest picture that is decoded, in pixels; also the largest intermediate result of a resize."""
 LARGE_PIXELS = 16_000_000
@@ -36,7 +33,6 @@ MAXIMUM_SCANS = 100
 GIBIBYTE = 2**30
 MAXIMUM_BYTES = 4 * GIBIBYTE
 """Largest data set that is held in memory, in bytes; also the most that a file may unpack to."""
-
 
 # Pillow chooses a decoder by content, not by suffix. Only these: EPS, say, would run Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -98,8 +94,7 @@ def decode_files(paths: list[Path], spec: SystemSpec) -> tuple[Array, list[str]]
 
     # Filters are the whole process's, so they are set here and not in the threads. What Pillow
     # warns about (odd metadata, size) is either harmless or dealt with below.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
         warnings.simplefilter("ignore", RuntimeWarning)
         in_threads(len(paths), decode)
     skipped = [

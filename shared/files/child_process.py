@@ -155,11 +155,19 @@ class ChildProcess:
         before = len(self._received)
         if not arrived or before > MAXIMUM_LINE:
             self._wait()
-            reason = _described(self.exit_status) if not arrived else _TOO_LONG
+            reason = f"a line of more than {MAXIMUM_LINE} bytes" if arrived else self._ending()
             self.kill()
             raise ChildEndedError(reason)
         self._received += arrived
         return self._received.find(b"\n", before)
+
+    def _ending(self) -> str:
+        status = self.exit_status
+        if status is None:
+            return "the process closed its output"
+        if status < 0:
+            return f"the process was ended by {signal.Signals(-status).name}"
+        return f"the process ended with exit status {status}"
 
     def _send(self, pending: memoryview) -> memoryview:
         """Write what the pipe takes and return the rest; nothing where nobody reads any more."""
@@ -167,14 +175,3 @@ class ChildProcess:
             return pending[os.write(self._input.fileno(), pending[:_CHUNK]) :]
         except BrokenPipeError:  # the end of its output will show why
             return pending[:0]
-
-
-_TOO_LONG = f"a line of more than {MAXIMUM_LINE} bytes"
-
-
-def _described(status: int | None) -> str:
-    if status is None:
-        return "the process closed its output"
-    if status < 0:
-        return f"the process was ended by {signal.Signals(-status).name}"
-    return f"the process ended with exit status {status}"

@@ -23,13 +23,9 @@ class RecordingError(InputError):
     """Something that cannot be recorded, or a file that is no recording."""
 
 
-_INTEGERS = tuple(f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64))
+_DTYPES = ("F32", "F64", "BOOL", *(f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)))
 RECORDING = TensorFormat(
-    "a recording of shared.record",
-    "gan-across-frameworks-recording",
-    "1",
-    ("F32", "F64", "BOOL", *_INTEGERS),
-    RecordingError,
+    "a recording of shared.record", "gan-across-frameworks-recording", "1", _DTYPES, RecordingError
 )
 
 

@@ -57,8 +57,7 @@ def require_fidelity(weights: Path | None = None) -> None:
     layer = extractor.get_default_feature_layer_for_metric("fid")
     try:
         # torch.hub says on stderr that it downloads, where only errors belong.
-        with warnings.catch_warnings(), contextlib.redirect_stderr(sys.stdout):
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(sys.stdout):
             extractor(
                 FEATURE_EXTRACTOR, [layer], feature_extractor_weights_path=weights and str(weights)
             )
@@ -85,9 +84,8 @@ def fidelity(real: Path, generated: Path, *, weights: Path | None = None) -> Fid
     if few := [f"{folder} holds {count}" for folder, count in counts.items() if count < 2]:
         raise FidelityError(f"expected at least 2 PNG files in each folder; {'; '.join(few)}")
     subset = min(KID_SUBSET_SIZE, *counts.values())
-    with warnings.catch_warnings():
-        # Not ours to fix, and a caller who makes warnings errors would get none of the figures.
-        warnings.simplefilter("ignore")
+    # Not ours to fix, and a caller who makes warnings errors would get none of the figures.
+    with warnings.catch_warnings(action="ignore"):
         measured = import_fidelity().calculate_metrics(
             # Absolute, because a bare name could be one of its own data sets.
             input1=str(generated.resolve()),
@@ -111,18 +109,14 @@ def fidelity(real: Path, generated: Path, *, weights: Path | None = None) -> Fid
 
 
 def import_fidelity(name: str = "torch_fidelity") -> ModuleType:
-    """Import a module of torch-fidelity, or torch, by name, because `shared` imports neither.
-
-    Raises what `require_fidelity` raises.
-    """
+    """Import torch-fidelity, a module of it or torch, with the errors of `require_fidelity`."""
     if importlib.util.find_spec("torch_fidelity") is None:
         raise MissingFrameworkError(
             "FID and KID need torch-fidelity, which is not installed; "
             "install it with: pip install -e '.[fid]'"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             return importlib.import_module(name)
     except (ImportError, RuntimeError) as error:
         # A torchvision built for another torch raises RuntimeError.

@@ -102,15 +102,14 @@ def _special_cell(
         results = formula.evaluate(np.array([score]), target, "float32")
     except RuntimeError as error:  # torch's of a probability that is none
         return f"{type(error).__name__} ✗"
-    return " / ".join(_judged(float(r[0]), t) for r, t in zip(results, truth, strict=True))
+    return " / ".join(_judged(float(r[0]), float(t)) for r, t in zip(results, truth, strict=True))
 
 
 def _short(number: ExactNumber) -> str:
     return f"{float(number) + 0.0:.4g}"  # + 0.0: no negative zero
 
 
-def _judged(actual: float, truth: ExactNumber) -> str:
-    expected = float(truth)
+def _judged(actual: float, expected: float) -> str:
     right = actual == expected or np.isclose(actual, expected, 1e-5, 1e-37, equal_nan=True)
     return _short(actual) + ("" if right else " ✗")
 
@@ -126,7 +125,11 @@ def _merged(table: Table) -> list[list[str]]:
 
 def to_markdown(tables: dict[str, Table]) -> str:
     """Return the tables as they are in docs/losses.md between the two markers."""
-    lines = [START, "", f"Measured with {_versions()}."]
+    versions = []
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+    lines = [START, "", f"Measured with {', '.join(versions)}."]
     for title, table in tables.items():
         header, *rows = _merged(table)
         lines += ["", f"### {title}", "", _line(header), _line(["---"] * len(header))]
@@ -136,14 +139,6 @@ def to_markdown(tables: dict[str, Table]) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(f'**{c}**' if c == OURS else c for c in cells)} |"
-
-
-def _versions() -> str:
-    found = []
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found.append(f"{package} {importlib.metadata.version(package)}")
-    return ", ".join(found)
 
 
 def to_text(tables: dict[str, Table]) -> str:

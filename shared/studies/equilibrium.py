@@ -154,18 +154,19 @@ def judge(
 ) -> Result:
     """Compare a discriminator with the optimum."""
     x = densities.between_quantiles(0.01, 801)
-    answers, (real, fake) = network.probability(x), densities.at(x)
+    answers = network.probability(x)
     difference = np.abs(answers - known.optimum(densities, x, labels))
     numbers = (stratified(p, JUDGING_NUMBERS) for p in (densities.real, densities.fake))
     targets = {"real_label": labels.real, "fake_label": labels.fake}
-    values = implementation.loss(network.loss, *map(network.scores, numbers), **targets)
+    real, fake = map(network.scores, numbers)
+    values = implementation.loss(network.loss, real, fake, **targets)
     return Result(
         implementation.name,
         network.loss,
         x,
         answers,
         maximum=float(difference.max()),
-        mean=float(np.average(difference, weights=real + fake)),
+        mean=float(np.average(difference, weights=np.add(*densities.at(x)))),
         value=float(values.discriminator),
         least=known.least_loss(network.loss, densities, labels),
         span=labels.span,
@@ -214,11 +215,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     named = f"{names} (default: the reference and every one whose framework is installed)"
     add("implementations", nargs="*", metavar="IMPLEMENTATION", help=named)
     add("--loss", choices=LOSS_NAMES, help="default: all four")
-    add("--real-label", type=float, default=1.0, help=default)
-    add("--fake-label", type=float, default=0.0, help=default)
+    for name, value in (("real-label", 1.0), ("fake-label", 0.0), ("steps", STEPS), ("seed", 0)):
+        add(f"--{name}", type=type(value), default=value, help=default)
     add("--same", action="store_true", help="equal densities: D* is constant")
-    add("--steps", type=int, default=STEPS, help=default)
-    add("--seed", type=int, default=0, help=default)
     add("--plot", type=Path, metavar="PNG", help="draw D against the optimum")
 
 

@@ -227,21 +227,17 @@ def change_framework(
     return changed
 
 
-def _growth_table(curves: Curves) -> str:
+def _growth_report(curves: Curves, bounds: Bounds) -> str:
     length = max(len(curve) for curve in curves.values())
     rows = [["step", *(f"{a} - {b}" for a, b in curves)]]
     for step in sorted({step for step in TABLE_STEPS if step <= length} | {length}):
         found = [curve[step - 1] for curve in curves.values()]
         rows.append([str(step), *(f"{d.tensor:.1e} ({d.loss:.1e})" for d in found)])
-    return text_table(rows, ">")
-
-
-def _divergences(curves: Curves, bounds: Bounds) -> str:
-    lines = []
+    lines = [text_table(rows, ">"), str(bounds)]
     for (a, b), curve in curves.items():
-        found = first_divergence(curve, bounds)
+        first = first_divergence(curve, bounds)
         worst = max(curve, key=lambda d: d.share(bounds))
-        what = f"diverged at {found}" if found else f"within at every step; furthest at {worst}"
+        what = f"diverged at {first}" if first else f"within at every step; furthest at {worst}"
         lines.append(f"{a} - {b}: {what}")
     return "\n".join(lines)
 
@@ -275,12 +271,12 @@ def _plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add, default = parser.add_argument, interface.IMPLEMENTATIONS
+    add, all_of_them = parser.add_argument, interface.IMPLEMENTATIONS
     named = (
         "pytorch, tf, jax, reference, a dotted module path, or pytorch@threads=2 for a separate "
         "process with that many threads, tf likewise (default: pytorch tf jax)"
     )
-    add("implementations", nargs="*", default=default, metavar="IMPLEMENTATION", help=named)
+    add("implementations", nargs="*", default=all_of_them, metavar="IMPLEMENTATION", help=named)
     add("--system", choices=SYSTEMS, default="dcgan64")
     add("--loss", choices=LOSS_NAMES, help="default: the system's own")
     for name, default in (("steps", 200), ("width", 8), ("batch-size", 8), ("seed", 0)):
@@ -319,7 +315,7 @@ def _run(options: argparse.Namespace) -> int:
     else:
         curves = compare(trainers, experiment, against=options.against, restart=options.restart)
         print("relative difference of the worst tensor (of the worst loss) after a step")
-        print(f"{_growth_table(curves)}\n{bounds}\n{_divergences(curves, bounds)}")
+        print(_growth_report(curves, bounds))
         if options.plot:
             _plot_growth(curves, bounds, title, options.plot)
     if options.json:

@@ -165,8 +165,8 @@ class _Update(NamedTuple):
     gradient: Array
     after: Array
     change: Array
-    m: tuple[Array, Array]
-    v: tuple[Array, Array]
+    old_moments: tuple[Array, Array]
+    new_moments: tuple[Array, Array]
 
 
 def adam_traps(evidence: Evidence) -> Iterator[Trap]:
@@ -221,7 +221,7 @@ def _updates(side: Side, name: str) -> list[_Update]:
         before, after, gradient, m, v, m0, v0 = (np.ravel(array)[thin] for array in arrays)
         started = started or (step == 1 and not m0.any() and not v0.any())
         number = step if started else 0
-        found.append(_Update(number, gradient, after, after - before, (m0, m), (v0, v)))
+        found.append(_Update(number, gradient, after, after - before, (m0, v0), (m, v)))
     return found
 
 
@@ -230,7 +230,8 @@ def _betas(updates: list[_Update], bound: float) -> set[Explanation]:
     found: set[Explanation] = set()
     for u in updates:
         values = []
-        for (before, after), new in ((u.m, u.gradient), (u.v, np.square(u.gradient))):
+        averaged = u.gradient, np.square(u.gradient)
+        for before, after, new in zip(u.old_moments, u.new_moments, averaged, strict=True):
             beta = multiple(before - new, after - new)
             if not relative_l2(new + beta * (before - new), after) <= bound:
                 return set()
@@ -254,18 +255,15 @@ def _settings(
         return set()
     rate_name = f"{network}_learning_rate"
     rate_name = rate_name if rate_name in FIXES else "learning_rate"
+    zero = np.zeros(1)
     found: set[Explanation] = set()
     for epsilon, place, corrects in itertools.product(_ADAM_EPSILONS, _PLACES, (True, False)):
         conventions = CANONICAL.replace(adam_epsilon_placement=place, adam_bias_correction=corrects)
         settings = AdamSpec(1.0, betas[0][1], betas[1][1], epsilon)
         # The reference's change of each parameter, but for its weight decay.
-        made = [
-            adam_update(np.zeros(1), u.gradient, (u.m[0], u.v[0]), u.number, settings, conventions)[
-                0
-            ]
-            for u in updates
-        ]
-        unit = np.concatenate(made)
+        rest = settings, conventions
+        made = [adam_update(zero, u.gradient, u.old_moments, u.number, *rest) for u in updates]
+        unit = np.concatenate([moved for moved, *_ in made])
         rate = multiple(unit, change)
         if relative_l2(rate * unit, change) <= tolerance:
             values = (("adam_epsilon", epsilon), ("adam_epsilon_placement", place))
