@@ -172,10 +172,7 @@ def _check_shape(path: Path, shape: tuple[int, ...], item_size: int) -> tuple[in
 
 
 def _check_size(path: Path, declared: int, found: int, *, exactly: bool = False) -> None:
-    """Raise DataError for fewer bytes of pixels than the header declares, or `exactly`, for more.
-
-    Where the bytes are still packed, `found` is the most that they can unpack to.
-    """
+    # Where the bytes are still packed, `found` is the most that they can unpack to.
     if found < declared or (exactly and found > declared):
         shown = f"only {found:,}" if found < declared else "more"
         raise DataError(f"{path}: the header declares {declared:,} bytes of pixels, found {shown}")

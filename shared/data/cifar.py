@@ -82,10 +82,7 @@ def read_batch(path: Path) -> Array:
 
 
 def _check_instructions(content: bytes) -> None:
-    """Raise UnpicklingError for instructions that no plain data needs, or too many of them.
-
-    They may name what to call (INST, EXT1, …), ask for gigabytes in a few bytes, or take for ever.
-    """
+    # They may name what to call (INST, EXT1, …), ask for gigabytes in a few bytes, take for ever.
     is_shared: dict[int, bool] = {}  # by place in the memo
     last, tuples = "", 0
     argument: Any
@@ -117,11 +114,8 @@ def _refuse(found: str) -> NoReturn:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Python's unpickler, whose names are looked up among the stand-ins below.
-
-    NumPy's own functions are not among them: a forged state of a dtype would make NumPy take
-    numbers for addresses.
-    """
+    # Names are looked up among the stand-ins below. NumPy's own functions are not among them: a
+    # forged state of a dtype would make NumPy take numbers for addresses.
 
     def find_class(self, module: str, name: str) -> Any:
         try:

@@ -198,10 +198,7 @@ def _decode_into(path: Path, spec: SystemSpec, slot: Array) -> str | None:
 
 
 def _require_few_scans(path: Path) -> None:
-    """Raise DataError for a JPEG of so many scans that decoding it takes minutes.
-
-    Each scan goes over all pixels, and may take as little as a byte for thousands of them.
-    """
+    # Each scan goes over all pixels, and may take as little as a byte for thousands of them.
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         place = -1
         for _ in range(MAXIMUM_SCANS + 1):
@@ -232,10 +229,7 @@ def _decode(image: Image.Image, spec: SystemSpec) -> Image.Image:
 
 
 def _in_eight_bits(image: Image.Image, mode: str) -> Image.Image:
-    """Convert any mode to `mode` (L or RGB); what is transparent becomes white.
-
-    16-bit grey is scaled by 255/65535. 32-bit integers and floats are refused: DataError.
-    """
+    """Convert any mode to `mode` (L or RGB); what is transparent becomes white."""
     # Pillow opens 16-bit PGM, and before version 11.3 some 16-bit PNG, as mode I.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         pixels = (np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535

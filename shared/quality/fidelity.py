@@ -128,10 +128,7 @@ def import_fidelity(name: str = "torch_fidelity") -> ModuleType:
 
 
 def _require_plain_weights(path: Path) -> None:
-    """Raise FidelityError unless a file holds tensors and nothing else.
-
-    torch-fidelity unpickles it without a guard, which runs whatever code the file holds.
-    """
+    # torch-fidelity unpickles it without a guard, which runs whatever code the file holds.
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise FidelityError(f"{path}: expected a file of weights, found {found}")

@@ -139,7 +139,6 @@ def upsample(images: Array) -> Array:
 
 
 def _smooth(images: Array) -> Array:
-    """Filter rows and columns with (1, 4, 6, 4, 1) / 16, mirrored at the borders' pixels."""
     half = len(_FILTER) // 2
     for axis in (1, 2):
         size = images.shape[axis]

@@ -141,12 +141,6 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(f'**{c}**' if c == OURS else c for c in cells)} |"
 
 
-def to_text(tables: dict[str, Table]) -> str:
-    """Return the tables with aligned columns."""
-    shown = [f"{title}\n\n{text_table(_merged(table), '<')}" for title, table in tables.items()]
-    return "\n\n".join(shown)
-
-
 def from_markdown(text: str) -> dict[str, Table]:
     """Return the tables between the markers; a text without them is a ValueError."""
     if text.count(START) != 1 or text.count(END) != 1:
@@ -199,7 +193,8 @@ def _run(options: argparse.Namespace) -> int:
     documented = options.check and from_markdown(options.check.read_text("utf-8"))
     tables = make_tables([f for name in options.implementations for f in load_formulas(name)])
     if documented is None:
-        print(to_markdown(tables) if options.markdown else to_text(tables))
+        texts = (f"{title}\n\n{text_table(_merged(table), '<')}" for title, table in tables.items())
+        print(to_markdown(tables) if options.markdown else "\n\n".join(texts))
         return 0
     wrong = differences(documented, tables)
     print("\n".join(wrong) or f"{options.check}: the tables are those measured here")

@@ -103,10 +103,8 @@ def arrangements(a: Recorded, b: Recorded) -> Iterator[Arrangement]:
 
 
 def _orders(x: Shape, y: Shape) -> Iterator[Arrangement]:
-    """Yield the orders of the axes of whichever has more that give, or merge into, the other.
-
-    Of those that differ by axes of one number alone the first.
-    """
+    # Those of whichever has more axes that give, or merge into, the other; of orders that differ by
+    # axes of one number alone the first.
     inverse = len(x) > len(y)
     longer, shorter = (x, y) if inverse else (y, x)
     axes = tuple(range(len(longer)))

@@ -73,7 +73,6 @@ def match(
 
 
 def _plain_name(name: str) -> str:
-    """Return a name without case, wrappers' prefixes and frameworks' suffixes."""
     plain = name.lower().replace(".", "/")
     for prefix in ("_orig_mod/", "module/", "model/", "params/"):
         plain = plain.removeprefix(prefix)
@@ -194,7 +193,6 @@ def _is_uniform(array: Array) -> bool:
 
 
 def _exact(pair: Pair) -> Iterator[Arrangement]:
-    """Yield every arrangement that fits, the simplest first."""
     x, y = pair.one.array, pair.two.array
     if x.size != y.size:
         return

@@ -68,7 +68,6 @@ def _recently(side: Side, step: int, layer: str, *names: str) -> list[Array]:
 
 
 def _convolution(side: Side, step: int, layer: str) -> Ways:
-    """Yield every setting under which the recorded input and kernel may give the output."""
     x, y = (side.get((step, f"{layer}/{name}")) for name in ("input", "output"))
     kernels = [k for k in _recently(side, step, layer, *KERNELS) if k.ndim == 4]
     if x is None or y is None or x.ndim != 4 or y.ndim != 4 or len(x) != len(y):
@@ -110,7 +109,6 @@ def _fitting(
 
 
 def _normalisation(side: Side, step: int, layer: str) -> Ways:
-    """Yield every epsilon and kind of statistics that may give the recorded output."""
     x, y = (side.get((step, f"{layer}/{name}")) for name in ("input", "output"))
     scales, biases, means, variances = (
         [np.ravel(array) for array in _recently(side, step, layer, name)]
@@ -155,13 +153,9 @@ def _running_move(side: Side, step: int, layer: str) -> Ways:
         yield fields, before + weight * way, after
 
 
-# --- Adam: parameter, gradient and moments recorded at the end of every step ----------------------
-
-
 class _Update(NamedTuple):
-    """One recorded update of one parameter: its `number` counts from 1, 0 is not known."""
-
-    number: int
+    # One recorded update of one parameter, all of whose tensors are as at the end of a step.
+    number: int  # counts from 1, 0 is not known
     gradient: Array
     after: Array
     change: Array
@@ -184,10 +178,7 @@ def adam_traps(evidence: Evidence) -> Iterator[Trap]:
 
 
 def _parameters(evidence: Evidence) -> dict[str, list[str]]:
-    """Return the parameters of each network that disagree, by their names' first part.
-
-    A gradient or moment that disagrees is enough; all of them have to be recorded.
-    """
+    # A gradient or moment that disagrees is enough; all of them have to be recorded.
     disagreeing = {name for _, name in evidence.disagreeing}
     recorded = dict.fromkeys(name for _, name in evidence.pairs)
     networks: dict[str, list[str]] = {}
