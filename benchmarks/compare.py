@@ -1,7 +1,5 @@
 """Two results of one benchmark: `python benchmarks/compare.py OLD.json NEW.json`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -6,8 +6,6 @@ round has in common, of the luck of a process and of that of a window, each draw
 stored rows show. So it has their heavy tails, and no distribution is assumed.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The benchmark: `python benchmarks/run.py --help`."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

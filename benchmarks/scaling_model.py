@@ -9,8 +9,6 @@ algorithms"), the third what the exchanges of batch normalisation cost, which ar
 bandwidth to matter, by trees of log2(N) hops. Nothing overlaps, so this is an upper bound.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys

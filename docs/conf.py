@@ -1,7 +1,5 @@
 """The site of the documents: `python -m sphinx -W docs OUT`, with the extra `docs` installed."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -1,7 +1,5 @@
 """JAX behind `shared.interface.Implementation`: NumPy in, NumPy out."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Training state ↔ arrays under canonical names (`shared.spec.state_shapes`)."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -6,8 +6,6 @@ Each process loads the whole global batch and gives its devices their rows. The 
 and writes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

@@ -4,8 +4,6 @@ Drop-in for what `layers` and `train` have in its plain form: Flax' convolutions
 slow on a CPU in some forward passes and in most gradients.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

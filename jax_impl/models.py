@@ -1,7 +1,5 @@
 """Generators and discriminators; data is NHWC, scores are [batch]."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from flax import nnx

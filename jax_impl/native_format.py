@@ -6,8 +6,6 @@ mu and nu). One network alone is its bare tree. The spec and the progress are JS
 checkpoint's custom metadata.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from pathlib import Path

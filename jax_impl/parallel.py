@@ -4,8 +4,6 @@ The state is whole on every device, a batch is sharded along its first axis, and
 the exchanges (Xu et al. 2021, "GSPMD"): batch statistics are global by themselves.
 """
 
-from __future__ import annotations
-
 import contextlib
 from typing import Any
 

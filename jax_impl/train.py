@@ -1,7 +1,5 @@
 """Training: `python -m jax_impl.train --help`."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """PyTorch behind `shared.interface.Implementation`: NumPy in, NumPy out."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np

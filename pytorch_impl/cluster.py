@@ -8,8 +8,6 @@
 Each loads the whole global batch and takes its own rows. The first alone prints and writes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import logging

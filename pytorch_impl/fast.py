@@ -3,8 +3,6 @@
 Drop-in for what `layers` and `train` have in its plain form.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

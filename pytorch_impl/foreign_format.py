@@ -1,7 +1,5 @@
 """state_dicts that others have saved, by the names of `native_format`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

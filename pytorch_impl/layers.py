@@ -1,7 +1,5 @@
 """The layers and the optimizer as the spec has them; PyTorch's own follow it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple

@@ -10,8 +10,6 @@ Sources: Goodfellow et al. 2014, equation 1 and section 3; Mao et al. 2017, equa
 a = 1 the label of real, b = 0 that of fake and c = 1 that of the generator.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ progress as JSON text. One network alone is its bare state_dict, as the example'
 Read with weights_only=True, so an untrusted file cannot run code.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math

@@ -4,8 +4,6 @@ Every device has a process (`pytorch_impl.cluster`), holds the whole training st
 rows of every batch.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from typing import Any

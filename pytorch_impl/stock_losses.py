@@ -3,8 +3,6 @@
 The stock ones are called as their documentation calls them, with no reduction.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

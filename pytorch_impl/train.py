@@ -1,7 +1,5 @@
 """Training: `python -m pytorch_impl.train --help`."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ the canonical names and layouts of `shared.spec`. An implementation is any modul
 called `implementation` that has these methods; a third party's counts as much as the three here.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import importlib.util

@@ -9,8 +9,6 @@ Two such files are compared by `python -m shared.explain`; docs/recordings.md wa
 No framework is imported here: a tensor is asked for what it can do.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any, Self

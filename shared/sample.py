@@ -8,8 +8,6 @@ RUN_OR_FILE is the folder of a run, or a file of any kind that `python -m shared
 Image i depends on the seed and on i alone; frameworks differ by the rounding of float32.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Settings that every test shares; they must stand before a framework is imported."""
 
-from __future__ import annotations
-
 import atexit
 import ctypes
 import gc

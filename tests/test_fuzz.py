@@ -1,7 +1,5 @@
 """The fuzzer: it sees every kind of fault, it repeats itself, and a few inputs of each reader."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs that are killed and resumed end as the unbroken one: the short version."""
 
-from __future__ import annotations
-
 import random
 import shutil
 

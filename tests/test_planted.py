@@ -3,8 +3,6 @@
 All of them in all frameworks: `python -m tests.apparatus.planted`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from pathlib import Path

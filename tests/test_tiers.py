@@ -1,7 +1,5 @@
 """Which tests a tier takes, and which share a process."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

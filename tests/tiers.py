@@ -4,8 +4,6 @@ The default tier leaves out what `@pytest.mark.slow` marks; `--all` takes everyt
 pytest-xdist are given tests by framework, so that none holds more than one where it can be helped.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Any

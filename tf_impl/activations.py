@@ -1,7 +1,5 @@
 """What each layer makes of a network's inputs, for finding the first one that differs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """TensorFlow behind `shared.interface.Implementation`: NumPy in, NumPy out."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import keras

@@ -8,8 +8,6 @@ Each worker trains with all of its GPUs, or with its CPU as one device. Each loa
 batch and takes its own rows. Worker 0 alone prints and writes.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import socket

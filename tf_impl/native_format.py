@@ -5,8 +5,6 @@ alone as the model itself does. The spec is JSON text in the file's attributes, 
 alone. There is no place for this package's Adam, which is no Keras object.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

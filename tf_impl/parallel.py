@@ -4,8 +4,6 @@ A replica has its own copies of every variable. They begin equal and are updated
 means over the replicas, so they stay equal to the last bit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any

@@ -1,7 +1,5 @@
 """The training state: both networks, both optimizers, and where they are."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial

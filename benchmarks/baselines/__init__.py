@@ -6,8 +6,6 @@ there; `CONVENTIONS` and `GENERATOR_BATCH`, the field of the spec, say where tha
 spec, so that the equivalence gate holds for them too.
 """
 
-from __future__ import annotations
-
 from shared.spec import SystemSpec
 
 

@@ -5,8 +5,6 @@ advises: `nnx.jit` alone goes through all of them in Python at every call. G run
 once to give the discriminator its images and once inside G's own loss, as in most public code.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -4,8 +4,6 @@ G's step forms the discriminator's weight gradients and throws them away, Adam i
 and five numbers are read back from the device in every step.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor, nn

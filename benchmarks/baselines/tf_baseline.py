@@ -5,8 +5,6 @@ in most public TF2 code; every trainable variable is watched, so G's step forms 
 the tape, though they are not asked for.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import keras

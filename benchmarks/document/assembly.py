@@ -5,8 +5,6 @@ device, precision as it was measured, batch, threads, where batches come from, h
 How a framework runs its step is not one of them: that is what is compared.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import datetime
 from collections.abc import Sequence

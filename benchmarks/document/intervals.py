@@ -6,8 +6,6 @@ Student's interval of 99.5 % (Welch's for two runs). So two equal things differ 
 and at most 3 of 300 pairs do with a probability of 93 %: `python -m benchmarks.error_rate`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ larger of the two times is the limit (Williams, Waterman, Patterson 2009, "Roofl
 between devices are not in it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

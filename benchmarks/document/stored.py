@@ -1,7 +1,5 @@
 """The file of a document: written in one piece, and read although it may be anything."""
 
-from __future__ import annotations
-
 import functools
 import json
 from pathlib import Path

@@ -20,8 +20,6 @@ batch on a CPU whose activations fit in its cache can beat this count, and a ste
 convolutions could too.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """The machine, the packages and the checkout that a result came from."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

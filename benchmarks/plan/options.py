@@ -1,7 +1,5 @@
 """The command line of the benchmark: `parse` makes the plan of a run."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import itertools

@@ -1,7 +1,5 @@
 """A run as one self-contained page: verdict, tables, plots, raw settings. Nothing is fetched."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

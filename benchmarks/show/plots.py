@@ -1,7 +1,5 @@
 """The plots of a page, as PNG files: throughput, latency, time to the N-th image, ratios."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

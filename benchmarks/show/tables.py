@@ -1,7 +1,5 @@
 """A run on the terminal: the tables, the ratios, what failed, the verdict."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -7,8 +7,6 @@ wrong: there all arrays of a kind of one network count together, where what one 
 another has too little.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass

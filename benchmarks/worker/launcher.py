@@ -1,7 +1,5 @@
 """Start workers one at a time, wait for their answers, and never wait for ever."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

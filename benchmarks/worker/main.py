@@ -4,8 +4,6 @@ REQUEST is `benchmarks.plan.configuration.Request` as JSON. The answer is one JS
 of the results, and the only thing on stdout: what a framework prints goes to stderr.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -5,8 +5,6 @@ wrong with a time: the end of it did not wait (`check_complete`), or steps were 
 piled up (`check_linear`). A missing wait alone is also linear in the steps: it takes the first.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 import sys

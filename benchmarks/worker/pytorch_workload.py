@@ -5,8 +5,6 @@ sends each follower, through a pipe, what it is about to do itself. The pipe clo
 is gone, however it died: then a follower ends too, in whatever it is doing.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import multiprocessing

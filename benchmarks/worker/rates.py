@@ -6,8 +6,6 @@ process, whose BLAS reads its threads from the environment at import, as those o
 NumPy's additions have one thread, whatever it is.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """TensorFlow's own functions, as `workloads.load` lists them."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """What is timed: the own `train_step` of an implementation, or a baseline, and its batches."""
 
-from __future__ import annotations
-
 import importlib
 import itertools
 from collections.abc import Callable, Iterator

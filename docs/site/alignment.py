@@ -1,7 +1,5 @@
 """Which lines of the three implementations correspond: by function first, then line by line."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import itertools

@@ -1,7 +1,5 @@
 """Sphinx directives `columns` and `traps`: the implementations side by side, marked with traps."""
 
-from __future__ import annotations
-
 import functools
 import html
 import re

@@ -4,8 +4,6 @@ Each bound has a derivation in words. `tests/conformance/test_conformance.py` ho
 against those of the tests of this repository's own implementations, where they were measured.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

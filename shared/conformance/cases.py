@@ -1,7 +1,5 @@
 """A case is one array of one answer; a problem is what is asked to get the answers of its cases."""
 
-from __future__ import annotations
-
 import dataclasses
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence

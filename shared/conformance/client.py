@@ -1,7 +1,5 @@
 """An implementation in a separate process, asked by lines of JSON."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@ The exit code is 0 where nothing failed, 1 where a case failed, was errored or p
 is declared to diverge, or where no case was run, and 2 for bad input.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import shlex

@@ -9,8 +9,6 @@ are of the size of an update: Adam's own arithmetic is compared, not the roundin
 into a large weight.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

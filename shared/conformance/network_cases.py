@@ -11,8 +11,6 @@ They start from narrow systems whose numbers are all float32 numbers, so that bo
 from exactly the same point.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """A downstream project's own word on cases: a declared divergence, or another bound."""
 
-from __future__ import annotations
-
 import json
 import sys
 import tomllib

@@ -7,8 +7,6 @@ Wherever a number can be nan, infinite or has a dtype it is an array: `{"dtype",
 with the bytes little-endian, C order, in base64, which is exact in every language.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import math

@@ -1,7 +1,5 @@
 """What a run found: for a terminal, as JSON and as JUnit XML."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """An implementation in Python behind the protocol: `python -m shared.conformance.serve NAME`."""
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

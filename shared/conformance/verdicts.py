@@ -1,7 +1,5 @@
 """Asking every problem of an implementation, and what each case's answer makes of it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass

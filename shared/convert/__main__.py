@@ -4,8 +4,6 @@ Nothing is dropped or made up without a line that names it, and DST appears only
 back, every bit compared, and its networks run beside those of SRC.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

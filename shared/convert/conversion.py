@@ -3,8 +3,6 @@
 Each returns new contents and prints a line for everything that it makes up or leaves out.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Whether two files hold the same networks: their arrays bit by bit, and what they compute."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

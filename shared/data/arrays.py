@@ -4,8 +4,6 @@ The headers are checked before the pixels are read, and no more is unpacked than
 the file can hold, so a small file cannot fill the memory.
 """
 
-from __future__ import annotations
-
 import gzip
 import math
 import struct

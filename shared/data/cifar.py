@@ -1,7 +1,5 @@
 """CIFAR-10's python batches: pickles, unpickled with nothing to import or to call."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import pickletools

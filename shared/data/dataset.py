@@ -5,8 +5,6 @@ folder of pictures (`shared.data.images`), an IDX file as of MNIST or an .npz fi
 (`shared.data.arrays`), the python batches of CIFAR-10 (`shared.data.cifar`).
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import os

@@ -4,8 +4,6 @@ Whatever Pillow opens becomes one uint8 image [size, size, channels]. A file tha
 is skipped and named, for one bad file in a hundred thousand must not cost a day.
 """
 
-from __future__ import annotations
-
 import contextlib
 import mmap
 import os

@@ -1,7 +1,5 @@
 """What takes more than one stage: initial weights, steps in a row, calls that change a state."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

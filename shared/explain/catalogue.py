@@ -3,8 +3,6 @@
 Numbers and texts are in catalogue.toml; values that are words are those of the field's type.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

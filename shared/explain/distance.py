@@ -1,7 +1,5 @@
 """How far what an implementation shows is from the reference, and what rounding allows."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Why an implementation disagrees with the reference: stage by stage, then by its conventions."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import operator

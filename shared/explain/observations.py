@@ -5,8 +5,6 @@ shown that: so a mistake in one stage does not spread to the next. The reference
 only when it is asked for.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping

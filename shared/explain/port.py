@@ -1,7 +1,5 @@
 """Asking an implementation, which may be partial, for everything that it can show of a probe."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from dataclasses import dataclass, field, replace

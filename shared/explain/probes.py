@@ -1,7 +1,5 @@
 """What an implementation is asked to compute: weights, images and latents that show every trap."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What a name has to show before it is given, and what is said of a stage that has none."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

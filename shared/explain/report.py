@@ -1,7 +1,5 @@
 """What is found out about an implementation, as data and as text for a terminal."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ makes more arrays agree. Numbers that are no known value are fitted to one array
 Where no single change helps, pairs are tried. What it costs is counted, not timed.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

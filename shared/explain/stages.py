@@ -1,7 +1,5 @@
 """The stages of a step that are compared: what shows each, and what can be wrong in it."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files and folders that are either complete under their name or not there at all."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -5,8 +5,6 @@ text: the format and its version, the spec as JSON and the progress of the run a
 no pickle in it, so an untrusted file can be opened without running its code.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

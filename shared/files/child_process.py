@@ -3,8 +3,6 @@
 For POSIX systems: the process leads a group, which is killed as a whole.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import selectors

@@ -1,7 +1,5 @@
 """Errors about untrusted input: one line that any terminal takes, whatever the input says."""
 
-from __future__ import annotations
-
 import os
 import unicodedata
 

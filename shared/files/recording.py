@@ -1,7 +1,5 @@
 """The file of a recording: named tensors of several steps in one safetensors file."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable

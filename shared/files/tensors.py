@@ -1,7 +1,5 @@
 """Named arrays with a header of texts in one safetensors file: the one reader, the one writer."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

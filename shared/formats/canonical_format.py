@@ -4,8 +4,6 @@ The file is `shared.files.checkpoint`'s, so it holds a whole training state or n
 networks are the NumPy reference's: the one format that needs no framework.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The kinds of file that hold networks: how their names look and which module handles them."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import re

@@ -4,8 +4,6 @@ A layer is recognised by its place: the arrays of a state_dict stand in the orde
 and in these systems their kinds and shapes leave no second way to fill the places.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections import Counter

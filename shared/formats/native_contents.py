@@ -4,8 +4,6 @@ Unlike a checkpoint of `shared.files.checkpoint`, such a file may hold some part
 state only, and its spec may have to be read off the shapes of its arrays.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass

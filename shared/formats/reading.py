@@ -1,7 +1,5 @@
 """Networks from one file or several, of any kind that the project reads."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

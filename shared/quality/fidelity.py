@@ -6,8 +6,6 @@ Inception network, trained on ImageNet, makes of the pictures. torch-fidelity br
 it, so it is imported by name and only where it is asked for.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import importlib.util

@@ -9,8 +9,6 @@ channel, so a tint or a contrast that ALL images of a set share is not seen. Unl
 positions are the same in both sets, so a set is at a distance of exactly 0 from itself.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -7,8 +7,6 @@ of different data sets or numbers of images cannot be compared. For a figure to 
 `sliced_wasserstein_distance` over thousands of images.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

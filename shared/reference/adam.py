@@ -1,7 +1,5 @@
 """Adam in the form of Kingma & Ba 2015, Algorithm 1, and in the forms it gets mistaken for."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from shared.reference.layers import Array

@@ -1,7 +1,5 @@
 """The reference as an implementation, under any conventions: `shared.reference.adapter`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -4,8 +4,6 @@ Differences are never signed sums or means, in which errors cancel: relative L2 
 absolute difference, or ULP (units in the last place) against an exact truth.
 """
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import numpy as np

@@ -7,8 +7,6 @@ float32. The networks' outputs in training do not change by it: docs/porting.md,
 bias-before-batch-norm.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

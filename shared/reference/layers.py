@@ -5,8 +5,6 @@ takes that and the gradient of the output. Convolutions are written as a sum ove
 straight from the definition.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

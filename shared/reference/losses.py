@@ -5,8 +5,6 @@ Softplus(x) = log(1 + eˣ) carries everything on logits: -log σ(x) = softplus(-
 and the non-saturating generator); Mao et al. 2017, equation 2 (least squares).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from shared.interface import LossValues

@@ -1,7 +1,5 @@
 """A whole network forward and backward, by walking the layers of the spec."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """One training step of a GAN, with every gradient kept (Goodfellow et al. 2014, Algorithm 1)."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 

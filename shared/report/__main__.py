@@ -1,7 +1,5 @@
 """The command line: `python -m shared.report --help`."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import sys

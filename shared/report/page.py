@@ -1,7 +1,5 @@
 """The page of a report: what its template shows of the runs, and which sample grids."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass

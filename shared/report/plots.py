@@ -1,7 +1,5 @@
 """The plots of a report, as SVG in the page that takes its text colour; axes for other plots."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Sequence

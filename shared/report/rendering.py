@@ -1,7 +1,5 @@
 """Self-contained pages from the Jinja2 templates that reports and the benchmark's page share."""
 
-from __future__ import annotations
-
 import base64
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the folders of runs hold, as they are at this moment: a run may still be being written."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The settings of runs, flat and as text: which of them differ, and what to know first."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ takes less than two minutes on two CPU cores; so does every other --system alone
 is given holds as it is given.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import math

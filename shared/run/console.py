@@ -1,7 +1,5 @@
 """A command and its terminal: its errors, its signals, a reader that goes away, any locale."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import difflib

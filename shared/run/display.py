@@ -3,8 +3,6 @@
 On a terminal the progress is a bar, in a log, a pipe or a CI plain lines.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import sys

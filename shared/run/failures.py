@@ -1,7 +1,5 @@
 """What can go wrong while a run trains, and what it reports: one line that says what to do."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 from collections.abc import Iterator, Mapping

@@ -13,8 +13,6 @@
 The numbers in file names and in the tables count completed steps, so step index 199 makes 200.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

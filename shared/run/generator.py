@@ -1,7 +1,5 @@
 """A trained generator, from a run or from any file that the project reads: `load_generator`."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

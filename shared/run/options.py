@@ -4,8 +4,6 @@ It serves the command line, `--config FILE` and the config.toml of every run; wh
 is one TrainingOptions.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import textwrap

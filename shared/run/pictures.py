@@ -1,7 +1,5 @@
 """Pictures of a run: the grid of samples and the plot of the losses."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

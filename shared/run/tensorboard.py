@@ -5,8 +5,6 @@ writers load a framework wherever one is installed: tensorboard's `EventFileWrit
 seconds), tensorboardX PyTorch. Values are stored as `torch.utils.tensorboard` stores them.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import itertools
 import os

@@ -5,8 +5,6 @@ InfoGAN paper's MNIST experiment (Chen et al. 2016, appendix C.1) as TensorFlow 
 it; mlp28 is the multilayer perceptron that tutorials train on MNIST.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Protocol
 

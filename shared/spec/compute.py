@@ -8,8 +8,6 @@ Devices: each is given its slice of the same batches that one device would train
 number changes where a step is computed and nothing else.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 

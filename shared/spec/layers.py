@@ -4,8 +4,6 @@ Shapes are NHWC; conv kernels are HWIO, conv-transpose kernels HWOI, dense kerne
 in-features in HWC order.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """The arrays of a training state: their canonical names, shapes and axes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal
 

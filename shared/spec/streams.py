@@ -5,8 +5,6 @@ on the order of calls: a resumed run needs only the seed and the step. `numpy.ra
 counter-based (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 """
 
-from __future__ import annotations
-
 import math
 import zlib
 

@@ -6,8 +6,6 @@ makes them explode, ε is the same error with a unit never below that of 1. The 
 --check finds other figures, 2 for bad input or a missing framework.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import functools

@@ -1,7 +1,5 @@
 """The error of a loss over a sweep of scores, value and gradient, against 50-digit arithmetic."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

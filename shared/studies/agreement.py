@@ -4,8 +4,6 @@ One row per implementation and dtype: the largest relative L2 error of the narro
 and scores, of any gradient, and of any array of the state after one training step.
 """
 
-from __future__ import annotations
-
 import argparse
 from typing import NamedTuple
 

@@ -6,8 +6,6 @@ reach D* of `shared.studies.optimum`, and its loss the least possible one. The e
 every discriminator does, 1 where one does not, 2 for bad input.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import math

@@ -5,8 +5,6 @@ images generated from a checkpoint and, as the floor, of real images among thems
 framework can generate them, whichever trained the run. docs/evaluation.md says how to read it.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import tempfile

@@ -5,8 +5,6 @@ below its derivative, for the discriminator on a real and on a fake image and fo
 The values are those of the NumPy reference. Bad input is exit code 2.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from pathlib import Path

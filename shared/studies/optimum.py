@@ -4,8 +4,6 @@ D*(x) = (real_label · p_d + fake_label · p_g) / (p_d + p_g), whichever loss is
 et al. 2014, proposition 1; Mao et al. 2017, equation 5).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from statistics import NormalDist

@@ -1,7 +1,5 @@
 """An implementation in a process with another number of threads: `pytorch@threads=2`."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 from collections.abc import Callable

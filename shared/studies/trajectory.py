@@ -5,8 +5,6 @@ after every step its losses and every tensor of its state are held against the o
 code is 0 where all stay within the bounds, 1 where two diverge, 2 for bad input.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

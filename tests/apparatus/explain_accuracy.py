@@ -4,8 +4,6 @@ Faults are planted in the real source of each framework (`tests.apparatus.plante
 right where it names exactly the fields of `Conventions`, with their values, that the fault changes.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import importlib

@@ -4,8 +4,6 @@ Operators, constants, comparisons and dropped statements. Type hints, docstrings
 errors are left alone: no test of numbers can see them.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass

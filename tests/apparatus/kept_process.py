@@ -1,7 +1,5 @@
 """A process that answers many questions: begun when it is first needed, and anew after it died."""
 
-from __future__ import annotations
-
 from typing import Self
 
 from shared.files.child_process import ChildProcess

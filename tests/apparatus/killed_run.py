@@ -1,7 +1,5 @@
 """A small run that `kills` kills, and the comparison with one that nobody killed."""
 
-from __future__ import annotations
-
 import functools
 import os
 import resource

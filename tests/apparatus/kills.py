@@ -10,8 +10,6 @@ quality.csv, every checkpoint that is kept, the last grid of samples. At last th
 a checkpoint is due. Linux only.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """What is changed in the source, and which tests are run on it: the nearest first."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

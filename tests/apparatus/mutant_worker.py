@@ -5,8 +5,6 @@ arguments of pytest; a line out, what `Failures` saw and pytest's exit status. `
 parent.
 """
 
-from __future__ import annotations
-
 import gc
 import importlib
 import json

@@ -6,8 +6,6 @@ suite, until any fails. What no test fails on has survived: it needs a test, or 
 SURVIVORS. `--json FILE` keeps the matrix of changes and the tests that failed on them.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

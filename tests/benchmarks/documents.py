@@ -1,7 +1,5 @@
 """Documents of runs that never took place, for what is made of a document."""
 
-from __future__ import annotations
-
 import json
 
 import jsonschema

@@ -1,7 +1,5 @@
 """Workers that are told what to do: stand-ins for frameworks, and programs in a worker's place."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import json

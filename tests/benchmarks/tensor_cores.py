@@ -1,7 +1,5 @@
 """The NumPy reference with the products of a GPU's tensor cores: factors of eleven bits."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The plain steps of benchmarks/baselines compute what their named conventions say."""
 
-from __future__ import annotations
-
 import importlib
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Whether the benchmark notices times that hold no work, and precisions nobody asked for."""
 
-from __future__ import annotations
-
 import dataclasses
 import threading
 import time

@@ -1,7 +1,5 @@
 """The work of a training step: operations and bytes against sums by hand."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest

@@ -1,7 +1,5 @@
 """The benchmark on several devices: what it accepts, what it writes, what it leaves behind."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

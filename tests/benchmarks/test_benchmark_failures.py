@@ -1,7 +1,5 @@
 """What goes wrong in a benchmark: a row that says so, and never a number."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """The equivalence gate: it passes the truth and stops planted faults."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

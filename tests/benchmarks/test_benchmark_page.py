@@ -1,7 +1,5 @@
 """The page of a run: whole, self-contained, and right about what failed."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import re

@@ -1,7 +1,5 @@
 """The plan of a benchmark: configurations, their order and their input, and bad options."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The rates of a machine, against clocks that are told the time."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

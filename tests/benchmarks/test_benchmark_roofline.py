@@ -1,7 +1,5 @@
 """The roofline: what a document says of it, what is shown of it, and files from before it."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A real run: a script in another folder, with the other frameworks absent; and its process."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

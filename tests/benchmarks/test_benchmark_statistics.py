@@ -1,7 +1,5 @@
 """What the benchmark makes of its figures: statistics, groups, ratios, verdicts, comparisons."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np

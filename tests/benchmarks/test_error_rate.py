@@ -1,7 +1,5 @@
 """How often the benchmark is wrong about a difference, against SciPy and a noise that is known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

@@ -1,7 +1,5 @@
 """The cases of the conformance kit: the reference passes them, every trap fails one."""
 
-from __future__ import annotations
-
 import functools
 from collections import Counter
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """The conformance kit's protocol, the processes that speak it, and the command."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Verdicts, overrides and reports of the conformance kit."""
 
-from __future__ import annotations
-
 import io
 import json
 import tomllib

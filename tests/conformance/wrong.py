@@ -1,7 +1,5 @@
 """A port that left BN's epsilon at Keras' default: `--impl tests.conformance.wrong`."""
 
-from __future__ import annotations
-
 from shared.reference.adapter import ReferenceImplementation
 from shared.spec import Conventions
 

@@ -1,7 +1,5 @@
 """Checkpoints to convert, the command that converts them, and what their files hold."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """`python -m shared.convert`: between all kinds, and what is left out and made up."""
 
-from __future__ import annotations
-
 import itertools
 import subprocess
 import sys

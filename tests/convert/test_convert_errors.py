@@ -1,7 +1,5 @@
 """`python -m shared.convert`: nothing silent, nothing half done."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -3,8 +3,6 @@
 The truth is the state_dict that PyTorch itself gave, in the layout of pytorch/examples.
 """
 
-from __future__ import annotations
-
 import re
 import zipfile
 

@@ -1,7 +1,5 @@
 """Images that are made here, files of them byte by byte, and a filter from its definition."""
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Pixels in the range of a system, and the batches of a run."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

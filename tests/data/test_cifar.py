@@ -1,7 +1,5 @@
 """CIFAR-10's python batches: every pixel in its place, and no pickle runs anything."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -1,7 +1,5 @@
 """Data that lie about their size fill no memory; damaged ones load, or raise a DataError."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import io

@@ -1,7 +1,5 @@
 """IDX files, alone and in folders: exact values, and an error for what is none."""
 
-from __future__ import annotations
-
 import gzip
 import struct
 

@@ -1,7 +1,5 @@
 """NumPy archives: exact values, no pickles, and an error for what holds no images."""
 
-from __future__ import annotations
-
 import zipfile
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Single pictures: size, orientation and mode; every expected number has a source of its own."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image

@@ -1,7 +1,5 @@
 """What a path may name: the default, folders with good and bad files, and what is refused."""
 
-from __future__ import annotations
-
 import os
 import re
 import warnings

@@ -3,8 +3,6 @@
 `python -m tests.docs.errata` prints each figure as the document must state it.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What the tests of the errata feed the networks and losses, and how near is right."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The errata of docs/losses.md: each has an entry and a test, its figures are the measured ones."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

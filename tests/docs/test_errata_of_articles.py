@@ -1,7 +1,5 @@
 """Errata 7 to 15 of docs/losses.md: the wrong version is run and is wrong, ours is right."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

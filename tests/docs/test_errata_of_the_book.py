@@ -1,7 +1,5 @@
 """Errata 1 to 6 of docs/losses.md, a book's: the wrong version is run and is wrong, ours right."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -3,8 +3,6 @@
 A process, because Keras' backend and JAX' float64 are chosen before the first import.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import io

@@ -1,7 +1,5 @@
 """What docs/faq.md says: its answers cite what exists, and the figures of its own are these."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 

@@ -1,7 +1,5 @@
 """docs/port_a_gan.ipynb: what is stored in it is what it says, and it runs."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re

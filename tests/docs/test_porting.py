@@ -1,7 +1,5 @@
 """Every row of docs/porting.md: the naive port fails the assertion that the right one passes."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import re

@@ -1,7 +1,5 @@
 """The site: every function is aligned, every trap has its line, every link leads somewhere."""
 
-from __future__ import annotations
-
 import html.parser
 import json
 import re

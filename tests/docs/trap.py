@@ -1,7 +1,5 @@
 """What a trap of docs/porting.md is, and what several of them need."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass

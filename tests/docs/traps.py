@@ -3,8 +3,6 @@
 `python -m tests.docs.traps` prints the error of both; the guide's figures are these.
 """
 
-from __future__ import annotations
-
 from tests.docs.traps_of_initial_weights import INITIALIZER_TRAPS
 from tests.docs.traps_of_layers import LAYER_TRAPS
 from tests.docs.traps_of_losses_and_updates import LOSS_AND_UPDATE_TRAPS

@@ -1,7 +1,5 @@
 """Traps of initial weights: a truncated normal's cut, and what a dense layer draws by itself."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 

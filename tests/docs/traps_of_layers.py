@@ -1,7 +1,5 @@
 """Traps of one framework's own layers: padding, slopes, batch norm and dtypes."""
 
-from __future__ import annotations
-
 import importlib
 import warnings
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Traps of one framework's Adam, of losses and of saving: all that is not a layer."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Traps that a port in any framework can fall into: one wrong convention in a training step."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import importlib

@@ -1,7 +1,5 @@
 """Recordings for the tests: what a training loop of the reference would record, and how."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`shared.explain` names the mistake: of the reference under other conventions, and of ports."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Explaining two recordings: the numbers of the report, its text, files that are none."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

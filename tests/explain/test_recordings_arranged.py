@@ -1,7 +1,5 @@
 """Two recordings: which tensors are taken for one another, and how their axes are arranged."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

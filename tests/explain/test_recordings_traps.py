@@ -1,7 +1,5 @@
 """Two recordings: right pairs are accused of nothing, planted traps are named."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Ports for the tests of `shared.explain`: partial ones, and some that no convention explains."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How untrusted input has to be refused, and what much of it is made of."""
 
-from __future__ import annotations
-
 import re
 import time
 import tracemalloc

@@ -4,8 +4,6 @@ Each with its smallest input, which is refused by one printable line that names 
 and without the memory that it asks for.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import os

@@ -1,7 +1,5 @@
 """States to put into each framework's own files, and what has to come back out of them."""
 
-from __future__ import annotations
-
 from shared.fixtures.make_network import representative_state
 from shared.formats.native_contents import NativeContents, part_shapes, parts_of
 from shared.spec import SYSTEMS, SystemSpec

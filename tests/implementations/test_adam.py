@@ -1,7 +1,5 @@
 """Adam of each framework, as the implementation builds it, against Kingma & Ba's Algorithm 1."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

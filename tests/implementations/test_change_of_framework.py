@@ -1,7 +1,5 @@
 """A run that changes framework half-way is the unbroken run, Adam's state included."""
 
-from __future__ import annotations
-
 import csv
 import importlib
 import itertools

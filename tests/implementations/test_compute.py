@@ -1,7 +1,5 @@
 """What `Compute` asks of the three implementations, and what is in common between them."""
 
-from __future__ import annotations
-
 import importlib
 from types import ModuleType
 

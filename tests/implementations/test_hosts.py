@@ -1,7 +1,5 @@
 """A run on two hosts, which are two network namespaces joined by a virtual cable."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Loading implementations, and the walls between them."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

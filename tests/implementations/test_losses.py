@@ -1,7 +1,5 @@
 """The losses of all three implementations against 50-digit arithmetic."""
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Networks, gradients and one step of all three implementations against the reference."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Folders of Flax and orbax: what they saved is read, what we write they load."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Each framework's own files: every bit survives, its loader reads them, nothing else passes."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import os

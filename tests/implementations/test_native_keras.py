@@ -1,7 +1,5 @@
 """Files of Keras: what Keras saved is read, what we write it loads, nothing else passes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Files of PyTorch: networks of others load them, theirs are read, and nothing in them runs."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

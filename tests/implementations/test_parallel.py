@@ -1,7 +1,5 @@
 """Several devices compute what one computes: every framework, held against the reference."""
 
-from __future__ import annotations
-
 import functools
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Training commands on several devices: resumed on other numbers of them, and when one fails."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

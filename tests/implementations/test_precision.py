@@ -1,7 +1,5 @@
 """Precisions and modes: what they may change, and what is refused."""
 
-from __future__ import annotations
-
 import importlib
 
 import numpy as np

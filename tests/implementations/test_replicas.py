@@ -1,7 +1,5 @@
 """shared.spec.compute and the options of several devices."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

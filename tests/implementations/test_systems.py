@@ -1,7 +1,5 @@
 """Every system and every kind of step in all three implementations against the reference."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The networks in PyTorch as somebody else writes them, and what they make."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from shared.convert.verification import verification_inputs

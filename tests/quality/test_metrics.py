@@ -1,7 +1,5 @@
 """The sliced Wasserstein distance, held to closed forms, to SciPy and to what it is for."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Every comparison helper catches a planted fault, and says which, where and by how much."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 

@@ -1,7 +1,5 @@
 """The reference obeys every field of Conventions: each deviation gives other numbers."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

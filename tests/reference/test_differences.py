@@ -1,7 +1,5 @@
 """The reference scales of shared.reference.differences, by hand and with planted faults."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

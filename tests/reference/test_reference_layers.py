@@ -1,7 +1,5 @@
 """Every layer of the reference against finite differences, SciPy and closed forms."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The reference's losses against outside figures, closed forms and finite differences."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The reference's Adam and whole training step."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -3,8 +3,6 @@
 The runs are written by what training writes them with, `RunFolder` and `RunRecords`.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 import tomllib

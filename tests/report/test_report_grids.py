@@ -1,7 +1,5 @@
 """Which sample grids a report shows: many, large, damaged ones."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

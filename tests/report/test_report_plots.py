@@ -1,7 +1,5 @@
 """The plots of a report: what is drawn is read off its axes and held against the CSV."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Reports on runs that are unfinished, damaged, bare or none."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

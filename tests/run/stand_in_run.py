@@ -4,8 +4,6 @@ The stand-in moves its weights by what it is fed, so a run that is resumed with 
 images or latents ends elsewhere.
 """
 
-from __future__ import annotations
-
 import csv
 import signal
 

@@ -1,7 +1,5 @@
 """Which checkpoints stay, what killed writers leave, and resuming before the first checkpoint."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """--config FILE, and the config.toml that every run leaves."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Training that goes wrong says so: numbers that are not finite, collapse, memory, disks."""
 
-from __future__ import annotations
-
 import io
 import re
 

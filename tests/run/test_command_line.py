@@ -1,7 +1,5 @@
 """The command line of the three: defaults, options, errors in one line."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import textwrap

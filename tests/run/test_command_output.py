@@ -1,7 +1,5 @@
 """What a run says, and where: terminals, logs, pipes that close, locales without Unicode."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pty

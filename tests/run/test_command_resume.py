@@ -1,7 +1,5 @@
 """--resume alone: the options are those of the run, and the command line wins."""
 
-from __future__ import annotations
-
 import tomllib
 
 import pytest

@@ -1,7 +1,5 @@
 """--init-from: which arrays a run starts with, and which options the files determine."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

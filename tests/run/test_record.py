@@ -1,7 +1,5 @@
 """The recorder: what it takes, what it keeps, what it refuses."""
 
-from __future__ import annotations
-
 import json
 import struct
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Runs that are stopped and go on where they were, with NumPy as the framework."""
 
-from __future__ import annotations
-
 import signal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A run's pictures, and the quality of its samples."""
 
-from __future__ import annotations
-
 import csv
 import os
 

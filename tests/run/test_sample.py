@@ -1,7 +1,5 @@
 """`python -m shared.sample` and `load_generator`: the reference's images, from every file."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image

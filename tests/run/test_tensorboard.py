@@ -1,7 +1,5 @@
 """Event files: what tensorboard's own reader finds in them is what the run wrote elsewhere."""
 
-from __future__ import annotations
-
 import csv
 import importlib
 import importlib.util

@@ -1,7 +1,5 @@
 """`python -m X.train` of all three implementations, on real digits and on bad input."""
 
-from __future__ import annotations
-
 import csv
 import importlib
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """A run's folder, its inputs and its display, with NumPy as the framework."""
 
-from __future__ import annotations
-
 import io
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """Data for the evaluation of a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

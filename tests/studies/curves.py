@@ -1,7 +1,5 @@
 """The assertion of every test of trajectories."""
 
-from __future__ import annotations
-
 from shared.reference.comparison import MismatchError
 from shared.studies.trajectory import Bounds, Curves, first_divergence
 

@@ -1,7 +1,5 @@
 """A run with one checkpoint, data beside it, and the evaluation of both."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

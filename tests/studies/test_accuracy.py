@@ -1,7 +1,5 @@
 """How accurate the losses are, that stock ones fail the same bounds, and the tables of the docs."""
 
-from __future__ import annotations
-
 import copy
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`python -m shared.agreement` and what it prints."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

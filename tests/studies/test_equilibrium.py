@@ -1,7 +1,5 @@
 """The optimal discriminator, reached by training in every framework, and the equilibrium."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from pathlib import Path

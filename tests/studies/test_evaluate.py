@@ -1,7 +1,5 @@
 """`python -m shared.evaluate`: the figures, and the images that they are of."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

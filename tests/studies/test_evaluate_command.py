@@ -1,7 +1,5 @@
 """`python -m shared.evaluate`: the choice of run, data and framework, and bad input."""
 
-from __future__ import annotations
-
 import importlib
 import re
 from collections.abc import Callable

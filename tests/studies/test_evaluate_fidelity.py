@@ -1,7 +1,5 @@
 """FID and KID: the formulas over the features, and weights that are missing or none."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import math

@@ -1,7 +1,5 @@
 """The curves of docs/images/loss_curves.png: closed forms, finite differences, and the command."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """200 steps in every framework, held against one another after every single step."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -9,8 +9,6 @@ check are tried on both sides. A trap is named only where each side by itself is
 convention and the two conventions differ. docs/recordings.md lists what to record.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

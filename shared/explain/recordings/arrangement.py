@@ -1,7 +1,5 @@
 """How the second tensor's axes can be brought into the first's order."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

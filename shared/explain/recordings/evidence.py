@@ -1,7 +1,5 @@
 """What the traps are looked for in: each side's numbers by themselves, and what explains them."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping

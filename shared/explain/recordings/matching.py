@@ -3,8 +3,6 @@
 Tensors are matched by name, else by value; axes are arranged as declared, else by the values.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Traps of an operation whose inputs and results are recorded: a layer's, or Adam's update."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple

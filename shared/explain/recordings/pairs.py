@@ -1,7 +1,5 @@
 """Two recorded tensors that belong together, and how far they are apart in the first's axes."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

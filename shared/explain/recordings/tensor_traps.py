@@ -1,7 +1,5 @@
 """Traps that two tensors show by themselves: in another order, or a constant factor apart."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Iterator

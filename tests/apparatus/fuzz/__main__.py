@@ -1,7 +1,5 @@
 """The command of the fuzzer; see the package."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import sys

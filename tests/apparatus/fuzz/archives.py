@@ -1,7 +1,5 @@
 """Zip and gzip files that lie or unpack to far more than they are."""
 
-from __future__ import annotations
-
 import functools
 import gzip
 import io

@@ -4,8 +4,6 @@
 memory; the parent begins another one after the input that did it.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import json
 import os

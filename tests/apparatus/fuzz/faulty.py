@@ -1,7 +1,5 @@
 """A reader with every fault, one for each number: the fuzzer itself is tested with it."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

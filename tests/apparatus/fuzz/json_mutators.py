@@ -1,7 +1,5 @@
 """Damage and lies in JSON: values of another type, of another size, texts that are no JSON."""
 
-from __future__ import annotations
-
 import copy
 import json
 from random import Random

@@ -1,7 +1,5 @@
 """One input, read and judged, in the process that calls it."""
 
-from __future__ import annotations
-
 import shutil
 import time
 import traceback

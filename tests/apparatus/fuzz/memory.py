@@ -1,7 +1,5 @@
 """The memory of this process on Linux: its peak during a read, and a hard limit above it."""
 
-from __future__ import annotations
-
 import resource
 from pathlib import Path
 

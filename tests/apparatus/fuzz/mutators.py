@@ -1,7 +1,5 @@
 """Damage and lies in bytes; every function takes the random numbers first."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from random import Random

@@ -1,7 +1,5 @@
 """The process that watches: asks a child for inputs, and begins another after a crash or a hang."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

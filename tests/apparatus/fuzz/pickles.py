@@ -1,7 +1,5 @@
 """Pickles that run code when they are unpickled, and pickles that only mean harm to memory."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import pickle

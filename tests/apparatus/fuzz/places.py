@@ -1,7 +1,5 @@
 """Where an input lies: odd names, links, pipes and folders in the place of a file."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What the fuzzer knows of a reader, and what it says of an input."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

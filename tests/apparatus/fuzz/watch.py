@@ -4,8 +4,6 @@ A hook cannot be taken out again, so it is installed once in the fuzzer's child 
 listens between `start` and `stop`.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

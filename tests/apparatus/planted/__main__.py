@@ -4,8 +4,6 @@ Two relative L2 errors a cell, each the largest of any number: under the fault's
 which is rounding, and under the canonical ones, which the fault must miss.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What a planted fault is: a mistake in a framework's source, and the name of the mistake."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The catalogue of planted faults."""
 
-from __future__ import annotations
-
 from tests.apparatus.planted.fault import Fault
 from tests.apparatus.planted.faults_of_adam import ADAM
 from tests.apparatus.planted.faults_of_kernels import KERNELS

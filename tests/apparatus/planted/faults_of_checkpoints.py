@@ -1,7 +1,5 @@
 """Faults of checkpoints and of the frameworks' own files, which no convention has."""
 
-from __future__ import annotations
-
 from tests.apparatus.planted.fault import Edit, Fault, everywhere
 
 

@@ -1,7 +1,5 @@
 """Faults of the kernels of convolutions and of their padding."""
 
-from __future__ import annotations
-
 from tests.apparatus.planted.fault import Edit, Edits, Fault
 
 

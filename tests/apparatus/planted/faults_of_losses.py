@@ -1,7 +1,5 @@
 """Faults of the losses and their labels."""
 
-from __future__ import annotations
-
 from tests.apparatus.planted.fault import Edit, Edits, Fault, everywhere
 
 _LABEL_DEFAULTS = {

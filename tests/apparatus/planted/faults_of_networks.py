@@ -1,7 +1,5 @@
 """Faults of activations, of the networks' last layers and of the order of features."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.apparatus.planted.fault import Edit, Edits, Fault, everywhere

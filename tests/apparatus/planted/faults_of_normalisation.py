@@ -1,7 +1,5 @@
 """Faults of batch normalisation."""
 
-from __future__ import annotations
-
 from tests.apparatus.planted.fault import Edit, Edits, Fault, everywhere
 
 

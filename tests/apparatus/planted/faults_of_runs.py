@@ -1,7 +1,5 @@
 """Faults of a run that are no convention: what it is fed, records, samples, saves and restores."""
 
-from __future__ import annotations
-
 from tests.apparatus.planted.fault import Edit, Fault, everywhere
 from tests.apparatus.planted.faults_of_checkpoints import CHECKPOINTS
 

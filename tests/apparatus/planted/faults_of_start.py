@@ -1,7 +1,5 @@
 """Faults of the initial weights."""
 
-from __future__ import annotations
-
 from tests.apparatus.planted.fault import Edit, Fault, everywhere
 
 

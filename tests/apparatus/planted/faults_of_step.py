@@ -1,7 +1,5 @@
 """Faults of the training step: what is updated, on what, and in which order."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.apparatus.planted.fault import Edit, Edits, Fault, everywhere

@@ -1,7 +1,5 @@
 """Faults of what reaches the optimizer and how often, and of passes that are not what they say."""
 
-from __future__ import annotations
-
 from tests.apparatus.planted.fault import Edit, Edits, Fault, everywhere
 
 _TORCH_STEP = "    loss.backward()\n    optimizer.step()\n"

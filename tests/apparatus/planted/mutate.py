@@ -1,7 +1,5 @@
 """Plant faults in a copy of an implementation's package and import it beside the original."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import itertools

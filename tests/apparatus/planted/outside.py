@@ -3,8 +3,6 @@
 In PyTorch's source alone: what counts is that nothing in the vocabulary computes the same.
 """
 
-from __future__ import annotations
-
 from tests.apparatus.planted.fault import Edit, Fault
 from tests.apparatus.planted.faults_of_adam import torch_adam
 

@@ -1,7 +1,5 @@
 """Every number of an implementation in which a planted fault can show."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Every reader of the project by name; frameworks are imported when a reader is prepared."""
 
-from __future__ import annotations
-
 from tests.apparatus.fuzz.reader import Reader
 from tests.apparatus.fuzz.readers import (
     cifar,

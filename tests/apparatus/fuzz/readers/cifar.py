@@ -1,7 +1,5 @@
 """CIFAR-10's python batches: `load_dataset` on a file and on a folder of them."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 from random import Random

@@ -1,7 +1,5 @@
 """IDX files, raw and gzip: `shared.data.dataset.load_dataset` on a file."""
 
-from __future__ import annotations
-
 import gzip
 import struct
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Folders of pictures: `shared.data.dataset.load_dataset` on a folder."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

@@ -1,7 +1,5 @@
 """JSON: the fixture of losses, and the documents that benchmarks/compare.py compares."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io

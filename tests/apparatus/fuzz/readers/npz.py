@@ -1,7 +1,5 @@
 """.npz files: `shared.data.dataset.load_dataset` on a file."""
 
-from __future__ import annotations
-
 import io
 import zipfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """.orbax: `jax_impl.native_format.read_native` on a folder."""
 
-from __future__ import annotations
-
 import functools
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Override files of the conformance kit: `shared.conformance.overrides.load_overrides`."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from random import Random

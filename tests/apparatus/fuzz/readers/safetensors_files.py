@@ -1,7 +1,5 @@
 """safetensors: checkpoints, recordings and the network fixture."""
 
-from __future__ import annotations
-
 import functools
 import json
 import struct

@@ -1,7 +1,5 @@
 """.pth: `pytorch_impl.native_format.read_native`."""
 
-from __future__ import annotations
-
 import functools
 import io
 import pickle
