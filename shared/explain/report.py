@@ -106,7 +106,11 @@ class Explanation:
     @property
     def fields(self) -> dict[str, Any]:
         """The fields of `Conventions` that the implementation has otherwise."""
-        return {name: value for trap in self.traps for name, value in trap.change.items()}
+        fields = {name: value for trap in self.traps for name, value in trap.change.items()}
+        for trap in self.traps:
+            if trap.network and "image_channels" in trap.change:  # its values say which network
+                fields["image_channels"] = f"reversed_by_{trap.network[0]}"
+        return fields
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON data; nan and infinities become text."""

@@ -151,7 +151,9 @@ RUNS: tuple[Fault, ...] = (
     Fault(
         "scores_by_batch_statistics",
         {},
-        everywhere(_training("adapter.py", "discriminate(state, values, ")),
+        everywhere(
+            Edit("train.py", '"discriminator", images, training)', '"discriminator", images, True)')
+        ),
     ),
     Fault(
         "activations_by_batch_statistics",
