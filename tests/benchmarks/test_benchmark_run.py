@@ -38,7 +38,7 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=SLOW_IN_TF_AND_JAX) for name in INSTALLED]
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow) for name in INSTALLED]
 )
 def real_run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)

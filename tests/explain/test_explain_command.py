@@ -48,6 +48,7 @@ def test_numbers_that_json_does_not_have_are_text(
     assert (data["first"]["relative"], data["first"]["received"]) == ("inf", "nan")
 
 
+@pytest.mark.slow
 def test_two_ports_against_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "both.json"
     arguments = [PARTIAL, "--against", "shared.reference.adapter", "--system", "mlp28"]
@@ -130,6 +131,7 @@ def test_an_unknown_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_the_command_prints() -> None:
     """docs/explain.md, whose example is wrong on purpose."""
     pytest.importorskip("jax", reason="the example needs JAX")

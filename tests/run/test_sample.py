@@ -51,8 +51,8 @@ def converted(run, destination, *options):
         ("run/checkpoints/step_000007.safetensors", ()),
         ("whole.pth", ()),
         ("netG.pth", ("--only", "generator")),
-        pytest.param("both.weights.h5", (), marks=pytest.mark.slow("tf")),
-        pytest.param("folder.orbax", (), marks=pytest.mark.slow("jax")),
+        pytest.param("both.weights.h5", (), marks=pytest.mark.slow),
+        pytest.param("folder.orbax", (), marks=pytest.mark.slow),
     ],
 )
 def test_every_file_gives_the_images_of_the_reference(run, name, options):
