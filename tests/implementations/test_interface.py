@@ -139,7 +139,7 @@ def test_a_command_without_its_framework_is_one_line(
     )
 
 
-@pytest.mark.slow("tf")
+@pytest.mark.slow
 @pytest.mark.parametrize(("debug", "is_quiet"), [([], True), (["--debug"], False)])
 def test_tensorflow_says_nothing_unless_asked(debug: list[str], is_quiet: bool) -> None:
     pytest.importorskip("tensorflow")
