@@ -132,6 +132,7 @@ def copy(tmp_path: Path) -> Path:
         "tests/apparatus/mutant_worker.py",
         "tests/apparatus/kept_process.py",
         "shared/files/child_process.py",
+        "shared/files/errors.py",
     ):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "pytorch_impl" / "sum.py").write_text("def add(a, b):\n    return a + b\n")
