@@ -118,7 +118,9 @@ def operations(request: Request) -> dict[str, Operation]:
 
 def addition(request: Request, length: int) -> Callable[[], Any]:
     """Return what adds a float32 array to another one, in place."""
-    total, summand = (put(request, np.ones(length, np.float32)) for _ in range(2))
+    place = select_device(request.plan.device)
+    # Made by JAX: an array of NumPy's that it borrowed would not give its place to the result.
+    total, summand = (jnp.ones(length, jnp.float32, device=place) for _ in range(2))
     add = jax.jit(jnp.add, donate_argnums=0)  # the result takes the place of the first array
 
     def once() -> None:
