@@ -23,6 +23,7 @@ ENVIRONMENT_PREFIXES = (
     "TF_DETERMINISTIC_", "TF_ENABLE_", "TF_FORCE_", "TF_GPU_", "TF_NUM_", "TF_USE_", "TF_XLA_",
     "TORCH_", "TORCHINDUCTOR_", "TRITON_", "XLA_",
 )  # fmt: skip
+CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")  # each worker has a folder of its own
 # A driver's device files: an NVIDIA GPU, an AMD GPU, a GPU in WSL.
 GPU_DRIVER_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 GPU_QUERY = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.limit")
@@ -45,15 +46,17 @@ def gpu_driver() -> str | None:
 
 
 def gpu_state() -> dict[str, str]:
-    """Return driver, clocks and power limit of the first GPU by nvidia-smi; nothing without it."""
-    query = ["nvidia-smi", f"--query-gpu={','.join(GPU_QUERY)}", "--format=csv,noheader", "--id=0"]
-    answer = _output(query)
+    """Return driver, clocks and power limit of the GPU in use by nvidia-smi; nothing without it."""
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
+    query = f"--query-gpu={','.join(GPU_QUERY)}"
+    answer = _output(["nvidia-smi", query, "--format=csv,noheader", f"--id={gpu}"])
     return {} if answer is None else dict(zip(GPU_QUERY, answer.split(", "), strict=False))
 
 
 def environment() -> dict[str, str]:
     """Return the environment variables that change how fast a framework is."""
-    return {n: os.environ[n] for n in sorted(os.environ) if n.startswith(ENVIRONMENT_PREFIXES)}
+    names = (n for n in sorted(os.environ) if n.startswith(ENVIRONMENT_PREFIXES))
+    return {name: os.environ[name] for name in names if name not in CACHES}
 
 
 def package_versions(framework: str) -> dict[str, str]:

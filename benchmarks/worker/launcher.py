@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plan.configuration import Request
-from benchmarks.plan.host import ROOT, available_threads
+from benchmarks.plan.host import CACHES, ROOT, available_threads
 from benchmarks.worker.main import empty_row
 from benchmarks.worker.measure import PHASE_PREFIX
 from shared.files.child_process import ChildProcess, ChildTimeoutError
@@ -17,7 +17,6 @@ from shared.files.child_process import ChildProcess, ChildTimeoutError
 WORKER_COMMAND = (sys.executable, "-m", "benchmarks.worker.main")
 RATES_COMMAND = (sys.executable, "-m", "benchmarks.worker.rates")
 RATES_TIME_LIMIT = 60.0  # seconds
-INDUCTOR_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 ERROR_TAIL = 2000  # characters of stderr kept in a row
 
 
@@ -32,7 +31,7 @@ def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
     with (
         # A cache of the round's own: what an earlier one compiled would shorten its compilation.
         tempfile.TemporaryDirectory() as cache,
-        ChildProcess(command, environment=environment | {INDUCTOR_CACHE: cache}) as worker,
+        ChildProcess(command, environment=environment | dict.fromkeys(CACHES, cache)) as worker,
     ):
         try:
             answer = worker.output(time_limit)

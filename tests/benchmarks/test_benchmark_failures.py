@@ -38,10 +38,11 @@ pytestmark = pytest.mark.skipif(not INSTALLED, reason="no framework is installed
 needs_no_gpu = pytest.mark.skipif(host.gpu_driver() is not None, reason="there is a GPU here")
 
 
-def test_a_worker_compiles_into_a_folder_of_its_own(monkeypatch):
-    code = "import os, sys; sys.exit(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
-    use_worker(monkeypatch, code)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/shared")
+@pytest.mark.parametrize("variable", ["TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"])
+def test_a_worker_compiles_into_a_folder_of_its_own(monkeypatch, variable):
+    use_worker(monkeypatch, f"import os, sys; sys.exit(os.environ[{variable!r}])")
+    monkeypatch.setenv(variable, "/shared")
+    assert variable not in host.environment()
     folders = {launcher.run_worker(tiny_request(), 20.0)["stderr"] for _ in range(2)}
     assert len(folders) == 2
     assert "/shared" not in str(folders)
@@ -49,10 +50,11 @@ def test_a_worker_compiles_into_a_folder_of_its_own(monkeypatch):
 
 def test_the_state_of_a_gpu_and_what_changes_its_speed_are_kept(monkeypatch, tmp_path):
     (tmp_path / "nvidia-smi").write_text(
-        "#!/bin/sh\necho '580.1, 1980 MHz, 2619 MHz, 1980 MHz, 700.00 W'"
+        '#!/bin/sh\n[ "$3" = --id=3 ] && echo "580.1, 1980 MHz, 2619 MHz, 1980 MHz, 700.00 W"'
     )
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
     assert host.gpu_state()["driver_version"] == "580.1"
     assert host.gpu_state()["power.limit"] == "700.00 W"
     monkeypatch.setenv("PATH", "/nowhere")
