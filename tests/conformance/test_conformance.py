@@ -73,7 +73,8 @@ def test_the_reference_passes_everything() -> None:
 def test_every_trap_fails_a_case(field: str, value: object) -> None:
     """The kit sees every deviation of test_conventions.py; none is out of its sight."""
     found = counts(results(Conventions().replace(**{field: value})))
-    assert found["fail"] >= 10, found
+    # Batch statistics at inference: the two networks of the three systems with BN.
+    assert found["fail"] >= (6 if field == "batch_norm_passes" else 10), found
     assert not found["errored"]
 
 
