@@ -23,7 +23,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pytorch_impl.checkpoint import to_canonical, to_native
-from pytorch_impl.foreign_format import order_of_layers, read_adam, recognised
 from shared.files.checkpoint import (
     CheckpointError,
     encode_description,
@@ -38,6 +37,7 @@ from shared.formats.native_contents import (
     assemble,
     require_file,
 )
+from shared.formats.state_dicts import order_of_layers, read_adam, recognised
 from shared.interface import Array, Arrays
 from shared.spec import (
     NETWORKS,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shared.formats.file_kinds import kind_of
-from shared.formats.foreign_names import part_of
+from shared.formats.state_dicts import part_of
 from tests.convert.converted_files import checkpoint, run
 from tests.implementations.third_party_networks import THIRD_PARTY
 

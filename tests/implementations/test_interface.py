@@ -36,6 +36,12 @@ def run_python(code: str) -> str:
     return result.stdout.strip().splitlines()[-1]
 
 
+def test_the_three_are_read_side_by_side() -> None:
+    """Every file of one stands in the others too, so that a diff of folders has no file alone."""
+    files = {n: {path.name for path in (ROOT / f"{n}_impl").glob("*.py")} for n in IMPLEMENTATIONS}
+    assert files["pytorch"] == files["tf"] == files["jax"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_an_implementation_imports_no_other_framework(name: str) -> None:

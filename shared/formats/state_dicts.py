@@ -1,4 +1,4 @@
-"""state_dicts that others have saved: whichever names they gave to networks, wrappers and layers.
+"""PyTorch's state_dicts as others have saved them, whatever they named networks and layers.
 
 A layer is recognised by its place: the arrays of a state_dict stand in the order of the layers,
 and in these systems their kinds and shapes leave no second way to fill the places.
@@ -7,11 +7,13 @@ and in these systems their kinds and shapes leave no second way to fill the plac
 import difflib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from shared.formats.native_contents import NamesOf, Shape, part_shapes
-from shared.spec import NETWORKS, SYSTEMS, NetworkName, SystemSpec
+from shared.files.checkpoint import CheckpointError
+from shared.formats.native_contents import OPTIMIZERS, NamesOf, Shape, part_shapes
+from shared.spec import NETWORKS, SYSTEMS, AdamSpec, NetworkName, SystemSpec
 
 COUNTER = "num_batches_tracked"
 _WORDS = {
@@ -19,6 +21,7 @@ _WORDS = {
     "discriminator": {"d", "dis", "disc", "discriminator", "critic", "netd"},
 }
 _OPTIMIZER_WORDS = {"opt", "optim", "optimizer"}
+_ORDER = {"weight": 0, "bias": 1, "running_mean": 2, "running_var": 3}
 _WRAPPERS = re.compile(r"^((module|_orig_mod|model|state_dict)\.)+")
 
 Places = Sequence[tuple[str, Shape]]
@@ -164,3 +167,87 @@ def difference(given: Places, best: Nearest) -> str:
         if _kinds([(name, shape)]) != _kinds([(own, own_shape)]):
             return f"{name} {shape}, where {whose} has {own} with {len(own_shape)} axes"
     return f"{len(given)} arrays, where {whose} has {len(best.places)}"
+
+
+def order_of_layers(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts main.2.weight before main.10.bias, as PyTorch has them."""
+    layer, _, last = name.rpartition(".")
+    words = re.findall(r"\d+|\D+", layer)
+    return [
+        *((int(word), "") if word.isdigit() else (-1, word) for word in words),
+        (_ORDER.get(last, len(_ORDER)), last),
+    ]
+
+
+def recognised(
+    path: Path,
+    saved: Mapping[str, Any],
+    names_of: NamesOf,
+    counters_of: Callable[[SystemSpec], Iterable[str]],
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a file's entries by our names, and a line on what is left behind of the others.
+
+    `names_of` and `counters_of` are those of `pytorch_impl.native_format`. Raises CheckpointError for layers
+    that no system has.
+    """
+    parts, left = unwrapped(saved)
+
+    def ours(arrays: Mapping[str, Any], networks: tuple[NetworkName, ...]) -> dict[str, Any]:
+        places = places_of(arrays)
+        best = nearest(places, names_of, networks)
+        own = [n.partition("/") for n in counters_of(best.spec)]
+        counters = [name for network, _, name in own if network == best.network]
+        # With our names a slip is for the strict check, which names the array.
+        is_ours = best.is_meant_by(places)
+        found = dict(arrays) if is_ours else renamed(arrays, best, counters)
+        if found is None:
+            raise CheckpointError(
+                f"{path}: {difference(places, best)}; `python -m shared.convert --inspect {path}` "
+                "lists the layers"
+            )
+        return dict.fromkeys(counters, 0) | found
+
+    held: list[NetworkName] = [network for network in NETWORKS if network in parts]
+    if not held:
+        parts = ours(parts, NETWORKS)
+    for network in held:
+        parts[network] = ours(parts[network], (network,))
+    for part in [name for name in OPTIMIZERS if name in parts]:
+        if not _is_adam_of(parts.get(part.removesuffix("_optimizer"), {}), parts[part]):
+            left.append(part)
+            del parts[part]
+    return parts, [f"{', '.join(left)}, for which there is no place"] if left else []
+
+
+def _is_adam_of(network: Mapping[str, Any], saved: Mapping[str, Any]) -> bool:
+    """Whether somebody's optimizer is an Adam over the parameters of a network, or a fresh one."""
+    buffers = ("running_mean", "running_var", COUNTER)
+    trained = [name for name in network if not name.endswith(buffers)]
+    try:
+        _, states = read_adam(Path(), "", saved)
+    except CheckpointError:
+        return False
+    return len(states) in (0, len(trained)) and all(
+        {"exp_avg", "exp_avg_sq"} <= set(state) for state in states.values()
+    )
+
+
+def read_adam(path: Path, part: str, saved: Mapping[str, Any]) -> tuple[AdamSpec, dict[Any, Any]]:
+    """Return the settings of a torch.optim.Adam and the state of each parameter."""
+    try:
+        (group,) = saved["param_groups"]
+        beta1, beta2 = group["betas"]
+        settings = AdamSpec(float(group["lr"]), float(beta1), float(beta2), float(group["eps"]))
+        others = {name: group[name] for name in ("weight_decay", "amsgrad", "maximize")}
+        states = dict(saved["state"])
+        is_plain = not any(others.values()) and set(states) <= set(group["params"])
+        if not all(isinstance(state, Mapping) and "step" in state for state in states.values()):
+            raise TypeError("the state of a parameter is a mapping with a step")
+    # AttributeError, RuntimeError: of what is no mapping, or a tensor where a number should be.
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: expected {part} as the state_dict of torch.optim.Adam with one group"
+        ) from error
+    if not is_plain:
+        raise CheckpointError(f"{path}: expected plain Adam as {part}, found {others}")
+    return settings, states
