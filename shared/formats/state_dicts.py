@@ -187,7 +187,7 @@ def recognised(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return a file's entries by our names, and a line on what is left behind of the others.
 
-    `names_of` and `counters_of` are those of `pytorch_impl.native_format`. Raises CheckpointError for layers
+    `names_of` and `counters_of` are those of PyTorch's files. Raises CheckpointError for layers
     that no system has.
     """
     parts, left = unwrapped(saved)
