@@ -284,13 +284,15 @@ class _Explainer:
     def _traps(self) -> list[Trap]:
         """Return the mistakes that are named: what explains nothing, or little, is not."""
         named: dict[str, Trap] = {}
+        # Made once: what the reference computes is kept by probe.
+        plain = [replace(probe, after={}, port=None) for probe in self.probes]
         if self.seen.initializer != "spec":
-            named["initializer"] = self._trap({"initializer": self.seen.initializer})
+            named["initializer"] = self._trap({"initializer": self.seen.initializer}, plain)
         for track, found in self.found.items():
             judged = self._judged(track)
             groups = [group for group in self.seen.groups if group.stage in judged]
             for change, network in explained(groups, self.comparison, found[0]):
-                trap = replace(self._trap(change), network=network)
+                trap = replace(self._trap(change, plain), network=network)
                 named.setdefault(trap.title, trap)
         if self.bound != BOUNDS[self.dtype]:
             first = next(d for _, d in self.rows if d is not None)
@@ -315,13 +317,12 @@ class _Explainer:
                     texts.append("; ".join(map(title_of, other)))
         return texts
 
-    def _trap(self, change: Change) -> Trap:
+    def _trap(self, change: Change, probes: Sequence[Probe]) -> Trap:
         """Return a trap with the largest difference that it makes alone in any stage."""
         wrong = CANONICAL.replace(**change)
         cost, where = 0.0, ""
-        for stage, probe in itertools.product(STAGES, self.probes):
-            plain = replace(probe, after={}, port=None)
-            group = Group(stage, plain, reference_arrays(stage, plain, wrong))
+        for stage, probe in itertools.product(STAGES, probes):
+            group = Group(stage, probe, reference_arrays(stage, probe, wrong))
             found = Comparison(self.dtype, BOUNDS[self.dtype]).differences(group, CANONICAL)
             for name, difference in found.items():
                 if difference > cost and not name.endswith("/step"):
