@@ -43,6 +43,17 @@ def results(conventions: Conventions) -> list[Result]:
         return decide(in_float64(), server, {})
 
 
+def counts_until(enough: int, conventions: Conventions) -> dict[str, int]:
+    """Decide one problem after another, the cheapest systems first, until enough cases fail."""
+    server, found = Server(ReferenceImplementation(conventions)), []
+    with np.errstate(all="ignore"):
+        for problem in reversed(in_float64()):
+            found += decide([problem], server, {})
+            if counts(found)["fail"] >= enough:
+                break
+    return counts(found)
+
+
 def test_ids_are_unique_and_as_documented() -> None:
     identifiers = [case.id for case in cases_of(all_problems())]
     assert len(identifiers) == len(set(identifiers))
@@ -72,9 +83,10 @@ def test_the_reference_passes_everything() -> None:
 @pytest.mark.parametrize(("field", "value"), one_in(29, DEVIATIONS))
 def test_every_trap_fails_a_case(field: str, value: object) -> None:
     """The kit sees every deviation of test_conventions.py; none is out of its sight."""
-    found = counts(results(Conventions().replace(**{field: value})))
     # Batch statistics at inference: the two networks of the three systems with BN.
-    assert found["fail"] >= (6 if field == "batch_norm_passes" else 10), found
+    enough = 6 if field == "batch_norm_passes" else 10
+    found = counts_until(enough, Conventions().replace(**{field: value}))
+    assert found["fail"] >= enough, found
     assert not found["errored"]
 
 
