@@ -16,6 +16,8 @@ from shared.interface import IMPLEMENTATIONS
 SLOW_IN_TF_AND_JAX = pytest.mark.slow("tf", "jax")
 """TensorFlow traces and JAX compiles each new program; the default tier has another of its kind."""
 
+EAGER_TENSORFLOW = pytest.mark.usefixtures("eager_tensorflow")
+
 
 def one_in(count: int, cases: Iterable[Any]) -> list[Any]:
     """Return parameters of which the default tier has every so-many-th, from the first on."""

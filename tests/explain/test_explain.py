@@ -36,7 +36,7 @@ from tests.explain.wrong_ports import (
     WrongAtStepThree,
 )
 from tests.reference.test_conventions import CASES
-from tests.tiers import SLOW_IN_TF_AND_JAX, one_in
+from tests.tiers import EAGER_TENSORFLOW, SLOW_IN_TF_AND_JAX, one_in
 
 
 def narrow(system: str = "dcgan64", **changes: Any) -> SystemSpec:
@@ -122,6 +122,7 @@ def test_two_mistakes_are_both_named(deviation: dict[str, object]) -> None:
     assert explain(port, narrow(), steps=1).fields == deviation
 
 
+@EAGER_TENSORFLOW
 @SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_right_implementation_is_accused_of_nothing(implementation: Any, dtype: str) -> None:

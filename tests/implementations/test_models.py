@@ -11,7 +11,9 @@ from shared.reference.comparison import MismatchError, relative_l2, require_clos
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions, SystemSpec, state_shapes
 from shared.spec.streams import initial_state, latents
-from tests.tiers import SLOW_IN_TF_AND_JAX, one_in
+from tests.tiers import EAGER_TENSORFLOW, SLOW_IN_TF_AND_JAX, one_in
+
+pytestmark = EAGER_TENSORFLOW
 
 # Relative L2 bounds. float64: measured 2e-15 forward, 8e-15 gradients, 2e-14 whole state, in all
 # three; the smallest planted fault, a leaky ReLU whose slope went through float32, shows at 1.5e-8

@@ -31,7 +31,9 @@ from shared.studies.trajectory import (
 from tests.conftest import installed_implementations
 from tests.implementations.test_models import FORWARD, GRADIENTS, METRICS, STATE
 from tests.studies.curves import require_within
-from tests.tiers import SLOW_IN_TF_AND_JAX, one_in, quick_first
+from tests.tiers import EAGER_TENSORFLOW, SLOW_IN_TF_AND_JAX, one_in, quick_first
+
+pytestmark = EAGER_TENSORFLOW
 
 PARAMETERS = {
     "dcgan64": (3_576_704, 2_765_568),
