@@ -57,39 +57,35 @@ def show(old: dict[str, Any], new: dict[str, Any]) -> int:
     """Print a line for each configuration; returns the exit code."""
     before, after = (_rates(document) for document in (old, new))
     failed = {s["configuration"]: s["status"] for s in new["summary"] if s["status"] != "ok"}
-    worse = 0
-    lines = []
-    for name in [name for name in before if name in after]:
-        ratio = unpaired_ratio(after[name], before[name], int(new["seed"]))
-        word = judge(ratio.value, unpaired_certainty(after[name], before[name]))
-        worse += word == "slower"
-        rounds = min(len(before[name]), len(after[name]))
-        note = ", after one round: not certain" if rounds < 2 else ""
+    is_worse, lines, lost = False, [], []
+    for name, rates in before.items():
+        if name not in after:
+            is_worse |= name in failed
+            lost.append(f"{name}: {failed.get(name, 'not measured any more')}")
+            continue
+        ratio = unpaired_ratio(after[name], rates, int(new["seed"]))
+        word = judge(ratio.value, unpaired_certainty(after[name], rates))
+        is_worse |= word == "slower"
+        is_single = min(len(rates), len(after[name])) < 2
         lines.append(
             f"{name}: {word}, {ratio.value:.3f}x "
-            f"(95 % interval {ratio.low:.3f} to {ratio.high:.3f}){note}"
+            f"(95 % interval {ratio.low:.3f} to {ratio.high:.3f})"
+            + (", after one round: not certain" if is_single else "")
         )
-    for name in [name for name in before if name not in after]:
-        worse += name in failed
-        lines.append(f"{name}: {failed.get(name, 'not measured any more')}")
-    lines += [f"{name}: new" for name in after if name not in before]
-    for line in lines:
+    for line in [*lines, *lost, *(f"{name}: new" for name in after if name not in before)]:
         print(one_line(line))
-    return EXIT_REGRESSION if worse else 0
+    return EXIT_REGRESSION if is_worse else 0
 
 
 def _rates(document: dict[str, Any]) -> dict[str, list[list[float]]]:
     """Return the images per second of every configuration that has them, by round."""
     ok = {s["configuration"] for s in document["summary"] if s["status"] == "ok"}
-    return {
-        c["id"]: [
-            rates_of(row, c["batch_size"])
-            for row in document["rows"]
-            if row["configuration"] == c["id"]
-        ]
-        for c in document["configurations"]
-        if c["id"] in ok
-    }
+    sizes = {c["id"]: c["batch_size"] for c in document["configurations"] if c["id"] in ok}
+    found: dict[str, list[list[float]]] = {name: [] for name in sizes}
+    for row in document["rows"]:
+        if (name := row["configuration"]) in sizes:
+            found[name].append(rates_of(row, sizes[name]))
+    return found
 
 
 main = command(

@@ -12,7 +12,6 @@ bandwidth to matter, by trees of log2(N) hops. Nothing overlaps, so this is an u
 import argparse
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.plan.costs import FLOAT32_BYTES, exchanges_of_step, flops_per_image
@@ -47,17 +46,6 @@ def step_seconds(
     )
 
 
-def table(spec: SystemSpec, machine: Machine, images: int, devices: Sequence[int]) -> list[str]:
-    """Return the rows of a table in Markdown, one for each number of devices."""
-    rows = ["| devices | images | arithmetic | gradients | batch norm | step | efficiency |"]
-    rows.append("|---|---|---|---|---|---|---|")
-    for count in devices:
-        terms = step_seconds(spec, machine, count, images)
-        cells = " | ".join(f"{1e3 * term:.2f} ms" for term in (*terms, sum(terms)))
-        rows.append(f"| {count:,} | {count * images:,} | {cells} | {terms[0] / sum(terms):.0%} |")
-    return rows
-
-
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--system", choices=SYSTEMS, default="dcgan64")
@@ -71,15 +59,20 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _print_table(given: argparse.Namespace) -> None:
+    spec, images = SYSTEMS[given.system], given.images
     machine = Machine(1e12 * given.tflops, 1e9 * given.bandwidth, 1e-6 * given.latency)
-    exchanges = exchanges_of_step(SYSTEMS[given.system])
-    gradients = FLOAT32_BYTES * sum(exchanges.reduced_gradients)
+    exchanges = exchanges_of_step(spec)
     statistics = exchanges.gathered + exchanges.reduced_statistics
     print(
-        f"gradients: {gradients:,} bytes; batch norm: {len(statistics)} exchanges, "
-        f"{FLOAT32_BYTES * sum(statistics):,} bytes"
+        f"gradients: {FLOAT32_BYTES * sum(exchanges.reduced_gradients):,} bytes; batch norm: "
+        f"{len(statistics)} exchanges, {FLOAT32_BYTES * sum(statistics):,} bytes"
     )
-    print("\n".join(table(SYSTEMS[given.system], machine, given.images, given.devices)))
+    print("| devices | images | arithmetic | gradients | batch norm | step | efficiency |")
+    print("|---|---|---|---|---|---|---|")
+    for count in given.devices:
+        terms = step_seconds(spec, machine, count, images)
+        cells = " | ".join(f"{1e3 * term:.2f} ms" for term in (*terms, sum(terms)))
+        print(f"| {count:,} | {count * images:,} | {cells} | {terms[0] / sum(terms):.0%} |")
 
 
 main = command(

@@ -19,7 +19,7 @@ from benchmarks.document.intervals import (
     quantiles,
     rates_of,
 )
-from benchmarks.document.roofline import Roofline, roofline_of
+from benchmarks.document.roofline import roofline_of
 from benchmarks.document.stored import SCHEMA_VERSION
 from benchmarks.plan import costs, host
 from benchmarks.plan.configuration import DTYPE, Configuration, Plan
@@ -54,28 +54,36 @@ def header(plan: Plan, command: str) -> dict[str, Any]:
 def conclude(plan: Plan, document: dict[str, Any]) -> None:
     """Add the rates that the workers saw, the summary, the groups and their ratios."""
     _add_rates_of_workers(plan, document)
-    summaries = {c.id: _summary(plan, document, c) for c in plan.configurations}
-    measured = [c for c in plan.configurations if summaries[c.id]["results"]]
-    settings = {c.id: _settings(c, summaries[c.id]["settings"]) for c in measured}
+    document["summary"] = [_summary(plan, document, c) for c in plan.configurations]
+    found = {s["configuration"]: s for s in document["summary"] if s["results"]}
+    settings = {
+        c: _settings(c, found[c.id]["settings"]) for c in plan.configurations if c.id in found
+    }
     fastest_first = sorted(
-        (c for c in measured if not c.again),
-        key=lambda c: -summaries[c.id]["results"]["images_per_second"]["median"],
+        (c for c in settings if not c.again),
+        key=lambda c: -found[c.id]["results"]["images_per_second"]["median"],
     )
-    matched: dict[tuple, list[Configuration]] = {}
-    for c in measured:
-        matched.setdefault(tuple(settings[c.id].items()), []).append(c)
-    groups = []
-    for common, members in matched.items():
+    document["groups"] = []
+    for common in map(dict, dict.fromkeys(tuple(own.items()) for own in settings.values())):
+        members = [c for c, own in settings.items() if own == common]
         ranked = [c for c in fastest_first if c in members]
-        ratios = [_ratio(*pair, document["rows"], plan.seed) for pair in _pairs(members, ranked)]
         ids = {"members": [c.id for c in members], "ranking": [c.id for c in ranked]}
-        groups.append({"settings": dict(common), **ids, "ratios": ratios})
+        ratios = [_ratio(*pair, document["rows"], plan.seed) for pair in _pairs(members, ranked)]
+        document["groups"].append({"settings": common, **ids, "ratios": ratios})
     best: dict[str, dict[str, Any]] = {}
     for c in fastest_first:
         if c.implementation == "ours":
-            best.setdefault(c.framework, {"configuration": c.id, "settings": settings[c.id]})
-    document["summary"], document["groups"] = list(summaries.values()), groups
-    document["best"], document["noise_floor"] = list(best.values()), _noise_floor(groups)
+            best.setdefault(c.framework, {"configuration": c.id, "settings": settings[c]})
+    document["best"] = list(best.values())
+    # By what fraction two equal configurations may seem to differ.
+    ends = [
+        end
+        for group in document["groups"]
+        for ratio in group["ratios"]
+        if ratio["kind"] == "again"
+        for end in (ratio["ratio"], *ratio["interval_95"])
+    ]
+    document["noise_floor"] = max((max(end, 1 / end) - 1 for end in ends), default=None)
 
 
 # Where a document has a rate, its unit, its field in a row, how it was measured, its kind.
@@ -88,10 +96,8 @@ _RATES = (
 
 
 def _add_rates_of_workers(plan: Plan, document: dict[str, Any]) -> None:
-    """Add the fastest products of each precision and threads, and the best bandwidth of threads.
-
-    Of processes that have all the threads only: others know a share of the rates.
-    """
+    """Add the fastest products of each precision and threads, and the best bandwidth of threads."""
+    # Of processes that have all the threads only: others know a share of the rates.
     by_id = {c.id: c for c in plan.configurations if c.devices == 1 or plan.device == "gpu"}
     for place, unit, field, method, kind in _RATES:
         best: dict[tuple, dict[str, Any]] = {}
@@ -107,73 +113,62 @@ def _add_rates_of_workers(plan: Plan, document: dict[str, Any]) -> None:
 
 
 def _summary(plan: Plan, document: dict[str, Any], configuration: Configuration) -> dict[str, Any]:
-    """Return a configuration's line of the table; no numbers unless all its rows are ok.
-
-    Rates are images per second, times milliseconds, memory bytes.
-    """
+    """Return a configuration's line of the table; no numbers unless all its rows are ok."""
     rows = [row for row in document["rows"] if row["configuration"] == configuration.id]
-    failed = [row for row in rows if row["status"] != "ok"]
-    summary: dict[str, Any] = {
-        "configuration": configuration.id,
-        "label": plan.labels[configuration.id],
-        "status": "ok",
-        "error": None,
-        "settings": None,
-        "results": None,
-    }
+    found = {"configuration": configuration.id, "label": plan.labels[configuration.id]}
+    nothing = {"settings": None, "results": None}
     if not rows:
-        return summary | {"status": "not_run", "error": "the run ended before its turn"}
-    if failed:
-        return summary | {name: failed[0][name] for name in ("status", "error")}
+        return found | {"status": "not_run", "error": "the run ended before its turn"} | nothing
+    for row in rows:
+        if row["status"] != "ok":
+            return found | {name: row[name] for name in ("status", "error")} | nothing
+    results = _results(rows, configuration, document, plan.seed)
+    ok = {"status": "ok", "error": None, "settings": rows[0]["settings"], "results": results}
+    return found | ok
+
+
+def _results(
+    rows: Rows, configuration: Configuration, document: dict[str, Any], seed: int
+) -> dict[str, Any]:
+    """Return rates in images per second, times in milliseconds, memory in bytes."""
+    rounds = [rates_of(row, configuration.batch_size) for row in rows]
+    rates = [rate for own in rounds for rate in own]
+    steps = [ms for row in rows for ms in row["latency_ms"]]
+    middle = median_of_rounds(rounds)
     roofline = roofline_of(document, dataclasses.asdict(configuration))
-    results = _results(rows, configuration.batch_size, roofline, plan.seed)
-    return summary | {"settings": rows[0]["settings"], "results": results}
-
-
-def _results(rows: Rows, batch_size: int, roofline: Roofline, seed: int) -> dict[str, Any]:
-    rounds = [rates_of(row, batch_size) for row in rows]
-    seconds = batch_size / median_of_rounds(rounds)
-    on_gpu = rows[0]["settings"]["platform"] == "gpu"
-    memory = "peak_device_bytes" if on_gpu else "peak_resident_bytes"
+    memory = "device" if rows[0]["settings"]["platform"] == "gpu" else "resident"
     phases = {
         name: median([row["phases_ms"][name] for row in rows]) for name in rows[0]["phases_ms"]
     }
+
+    def percent(least_seconds: float | None) -> float | None:
+        return least_seconds and 100 * least_seconds / (configuration.batch_size / middle)
+
     found = {
-        "images_per_second": _rates(rounds, seed),
-        "step_ms": _single_steps([ms for row in rows for ms in row["latency_ms"]]),
-        "percent_of_gemm_peak": _percent(roofline.compute_seconds, seconds),
-        "percent_of_roofline": _percent(roofline.seconds, seconds),
+        "images_per_second": {
+            "median": middle,
+            "quartiles": quantiles(rates, (0.25, 0.75)),
+            "interval_95": list(bootstrap_interval(rounds, seed)),
+            "rounds": len(rounds),
+            "windows": len(rates),
+            "outliers": len(outliers(rates)),
+        },
+        "step_ms": {
+            **dict(zip(("p5", "p50", "p95"), quantiles(steps, (0.05, 0.5, 0.95)), strict=True)),
+            "steps": len(steps),
+            "outliers": len(outliers(steps)),
+        },
+        "percent_of_gemm_peak": percent(roofline.compute_seconds),
+        "percent_of_roofline": percent(roofline.seconds),
         "roofline": roofline.to_dict(),
         "phases_ms": phases,
         "compile_ms": phases["compile_first_step"],
-        "peak_memory_bytes": max(row["memory"][memory] for row in rows),
+        "peak_memory_bytes": max(row["memory"][f"peak_{memory}_bytes"] for row in rows),
         "warm_up_settled": all(row["warm_up"]["settled"] for row in rows),
     }
     if "communication_ms" in rows[0]:
         found["communication_ms"] = median([row["communication_ms"] for row in rows])
     return found
-
-
-def _rates(rounds: list[list[float]], seed: int) -> dict[str, Any]:
-    rates = [rate for own in rounds for rate in own]
-    return {
-        "median": median_of_rounds(rounds),
-        "quartiles": quantiles(rates, (0.25, 0.75)),
-        "interval_95": list(bootstrap_interval(rounds, seed)),
-        "rounds": len(rounds),
-        "windows": len(rates),
-        "outliers": len(outliers(rates)),
-    }
-
-
-def _single_steps(milliseconds: list[float]) -> dict[str, Any]:
-    p5, p50, p95 = quantiles(milliseconds, (0.05, 0.5, 0.95))
-    counts = {"steps": len(milliseconds), "outliers": len(outliers(milliseconds))}
-    return {"p5": p5, "p50": p50, "p95": p95, **counts}
-
-
-def _percent(least: float | None, seconds: float) -> float | None:
-    return None if least is None else 100 * least / seconds
 
 
 def _settings(configuration: Configuration, read_back: dict[str, Any]) -> dict[str, Any]:
@@ -195,21 +190,13 @@ def _pairs(
     plain = [c for c in members if not c.again]
     ours = [c for c in plain if c.implementation == "ours"]
     best = [c for c in ranked if c.implementation == "ours"]
+    stock = [c for c in plain if c.implementation == "baseline"]
+    twice = [(c, dataclasses.replace(c, again=True)) for c in plain]
     return [
         *(("fastest", best[0], rival) for rival in best[1:]),
         *(("framework", c, ours[0]) for c in ours[1:]),
-        *(
-            ("baseline", c, other)
-            for c in ours
-            for other in plain
-            if (other.implementation, other.framework) == ("baseline", c.framework)
-        ),
-        *(
-            ("again", c, other)
-            for c in plain
-            for other in members
-            if other == dataclasses.replace(c, again=True)
-        ),
+        *(("baseline", c, s) for c in ours for s in stock if s.framework == c.framework),
+        *(("again", c, other) for c, other in twice if other in members),
     ]
 
 
@@ -229,15 +216,3 @@ def _ratio(
         "interval_95": [ratio.low, ratio.high],
         "per_round": list(ratio.per_round),
     }
-
-
-def _noise_floor(groups: Sequence[dict[str, Any]]) -> float | None:
-    """Return by what fraction two equal configurations may seem to differ; None without A/A."""
-    ends = [
-        end
-        for group in groups
-        for ratio in group["ratios"]
-        if ratio["kind"] == "again"
-        for end in (ratio["ratio"], *ratio["interval_95"])
-    ]
-    return max((max(end, 1 / end) - 1 for end in ends), default=None)

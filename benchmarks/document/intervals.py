@@ -43,13 +43,19 @@ def rates_of(row: dict[str, Any], batch_size: int) -> list[float]:
     return [1e3 * batch_size * window["steps"] / window["ms"] for window in row["windows"]]
 
 
-def median_of_rounds(rounds: Rounds) -> float:
-    """Return the median over rounds of each round's median; a value may be any unit.
+def medians(rounds: Rounds) -> Array:
+    """Return each round's median, in the unit of the values: [rounds].
 
     Raises ValueError without a round, or for a round without a value.
     """
-    _check(rounds)
-    return float(np.median([np.median(values) for values in rounds]))
+    if not rounds or not all(rounds):
+        raise ValueError("statistics need at least one round, and a value in every round")
+    return np.array([np.median(values) for values in rounds])
+
+
+def median_of_rounds(rounds: Rounds) -> float:
+    """Return the median over rounds of `medians`, whose errors it has."""
+    return float(np.median(medians(rounds)))
 
 
 def quantiles(values: Sequence[float] | Array, fractions: Sequence[float]) -> list[float]:
@@ -80,7 +86,7 @@ def paired_ratio(
     sides = [[side[i] for i in common] for side in (numerator, denominator)]
     per_round = ratios_of_rounds(*sides)
     draw = np.random.default_rng(seed)
-    chosen = _choose(len(common), draw)
+    chosen = _choose(sides[0], draw)
     above, below = (_drawn(side, chosen, draw) for side in sides)
     interval = _interval(np.median(above / below, axis=1))
     return Ratio(float(np.median(per_round)), *interval, per_round)
@@ -96,10 +102,7 @@ def unpaired_ratio(numerator: Rounds, denominator: Rounds, seed: int) -> Ratio:
 
 def ratios_of_rounds(numerator: Rounds, denominator: Rounds) -> tuple[float, ...]:
     """Return the ratio of medians of each round of two sides that ran in the same rounds."""
-    _check([*numerator, *denominator])
-    return tuple(
-        float(np.median(a) / np.median(b)) for a, b in zip(numerator, denominator, strict=True)
-    )
+    return tuple((medians(numerator) / medians(denominator)).tolist())
 
 
 def paired_certainty(per_round: Sequence[float]) -> tuple[float, float]:
@@ -112,7 +115,7 @@ def paired_certainty(per_round: Sequence[float]) -> tuple[float, float]:
 
 def unpaired_certainty(numerator: Rounds, denominator: Rounds) -> tuple[float, float]:
     """Return Welch's interval of 99.5 % of the ratio of two runs, by the medians of rounds."""
-    sides = [np.log([np.median(values) for values in side]) for side in (numerator, denominator)]
+    sides = [np.log(medians(side)) for side in (numerator, denominator)]
     if min(map(len, sides)) < 2:
         return 0.0, math.inf
     variances = np.array([side.var(ddof=1) / len(side) for side in sides])
@@ -145,12 +148,9 @@ def outliers(values: Sequence[float]) -> list[int]:
     if len(values) < 4:
         return []
     first, median, third = quantiles(values, (0.25, 0.5, 0.75))
-    reach = FAR_OUT * (third - first)
-    return [
-        i
-        for i, value in enumerate(values)
-        if not first - reach <= value <= third + reach and abs(value / median - 1) > 0.05
-    ]
+    reach, found = FAR_OUT * (third - first), np.asarray(values)
+    is_far = (found < first - reach) | (found > third + reach)
+    return np.flatnonzero(is_far & (np.abs(found / median - 1) > 0.05)).tolist()
 
 
 def _interval(resamples: Array) -> tuple[float, float]:
@@ -159,26 +159,20 @@ def _interval(resamples: Array) -> tuple[float, float]:
 
 
 def _resampled(rounds: Rounds, draw: np.random.Generator) -> Array:
-    """Return the median of rounds of each resample."""
-    _check(rounds)
-    return np.median(_drawn(rounds, _choose(len(rounds), draw), draw), axis=1)
+    return np.median(_drawn(rounds, _choose(rounds, draw), draw), axis=1)
 
 
-def _choose(count: int, draw: np.random.Generator) -> Array:
-    """Return which of `count` rounds each resample has, with replacement: [RESAMPLES, count]."""
+def _choose(rounds: Rounds, draw: np.random.Generator) -> Array:
+    """Return which rounds each resample has, with replacement: [RESAMPLES, rounds]."""
+    count = len(medians(rounds))
     return draw.integers(count, size=(RESAMPLES, count))
 
 
 def _drawn(rounds: Rounds, chosen: Array, draw: np.random.Generator) -> Array:
     """Return the median of the windows drawn anew within each chosen round, as `chosen` is."""
-    medians = np.empty(chosen.shape)
+    found = np.empty(chosen.shape)
     for number, values in enumerate(rounds):
         here = chosen == number
         places = draw.integers(len(values), size=(np.count_nonzero(here), len(values)))
-        medians[here] = np.median(np.asarray(values)[places], axis=1)
-    return medians
-
-
-def _check(rounds: Rounds) -> None:
-    if not rounds or not all(rounds):
-        raise ValueError("statistics need at least one round, and a value in every round")
+        found[here] = np.median(np.asarray(values)[places], axis=1)
+    return found

@@ -32,20 +32,6 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """Return a document of `run.py --json`; DocumentError, which names the file, for all else."""
-    document = _parsed(path, _content(path))
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if version != SCHEMA_VERSION:
-        raise DocumentError(
-            f"{path} has the schema version {version!r:.80}, expected {SCHEMA_VERSION}: measure it "
-            "anew with run.py --json"
-        )
-    problem = _problem(document)
-    if problem:
-        raise DocumentError(f"{path} is damaged: {problem}; measure it anew with run.py --json")
-    return dict(document)
-
-
-def _content(path: Path) -> bytes:
     try:
         if not path.is_file():  # a pipe would be waited for without end
             found = "a folder" if path.is_dir() else "no file"
@@ -56,20 +42,25 @@ def _content(path: Path) -> bytes:
         raise DocumentError(f"{path} cannot be read: {error.strerror}") from error
     if len(content) > MAXIMUM_BYTES:
         raise DocumentError(f"{path} is larger than {MAXIMUM_BYTES:,} bytes, the most expected")
-    return content
-
-
-def _parsed(path: Path, content: bytes) -> Any:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"it holds {constant}")
-
     try:
-        return json.loads(content.decode("utf-8"), parse_constant=refuse)
+        document = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
     # ValueError: no UTF-8, no JSON, too many digits. RecursionError: nested too deep.
     except (ValueError, RecursionError) as error:
+        message = f"{path} is no JSON: {error}; expected a file of run.py --json"
+        raise DocumentError(message) from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    advice = "measure it anew with run.py --json"
+    if version != SCHEMA_VERSION:
         raise DocumentError(
-            f"{path} is no JSON: {error}; expected a file of run.py --json"
-        ) from error
+            f"{path} has the schema version {version!r:.80}, expected {SCHEMA_VERSION}: {advice}"
+        )
+    if problem := _problem(document):
+        raise DocumentError(f"{path} is damaged: {problem}; {advice}")
+    return dict(document)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}")
 
 
 @functools.cache
@@ -89,13 +80,13 @@ def _problem(document: dict[str, Any]) -> str | None:
     if len(set(ids)) != len(ids):
         return "two configurations have one id"
     for summary in document["summary"]:
-        name = summary["configuration"]
+        name, is_ok = summary["configuration"], summary["status"] == "ok"
         rows = [row for row in document["rows"] if row["configuration"] == name]
         if name not in ids:
             return f"the summary has {name!r}, which is none of the configurations"
-        if summary["status"] == "ok" and not rows:
+        if is_ok and not rows:
             return f"{name} is ok and has no row"
-        if summary["status"] == "ok" and not all(row["windows"] for row in rows):
+        if is_ok and not all(row["windows"] for row in rows):
             return f"{name} is ok and has a row without windows"
     windows = sum(len(row["windows"]) for row in document["rows"])
     if windows > MAXIMUM_WINDOWS:

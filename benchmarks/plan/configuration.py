@@ -64,27 +64,23 @@ class Configuration:
 
 def labels(configurations: Sequence[Configuration]) -> list[str]:
     """Return a short name for each: the framework, and what distinguishes it from the others."""
-    varying = {
-        field.name
-        for field in dataclasses.fields(Configuration)
-        if len({getattr(c, field.name) for c in configurations}) > 1
-    }
-    return [_label(configuration, varying) for configuration in configurations]
-
-
-def _label(c: Configuration, varying: set[str]) -> str:
-    short_precision = next(short for short, name in PRECISIONS.items() if name == c.precision)
-    words = {
-        c.implementation: c.implementation != "ours",
-        short_precision: "precision" in varying,
-        str(c.mode): c.mode is not None,
-        f"batch {c.batch_size}": "batch_size" in varying,
-        f"threads {c.threads}": "threads" in varying,
-        f"{c.devices} devices": "devices" in varying and c.devices > 1,
-        f"from {c.input}": c.input != "device",
-        "again": c.again,
-    }
-    return " ".join([c.framework, *(word for word, is_needed in words.items() if is_needed)])
+    names = Configuration.__dataclass_fields__
+    varying = {name for name in names if len({getattr(c, name) for c in configurations}) > 1}
+    short = {name: option for option, name in PRECISIONS.items()}
+    found = []
+    for c in configurations:
+        words = {
+            c.implementation: c.implementation != "ours",
+            short[c.precision]: "precision" in varying,
+            str(c.mode): c.mode is not None,
+            f"batch {c.batch_size}": "batch_size" in varying,
+            f"threads {c.threads}": "threads" in varying,
+            f"{c.devices} devices": "devices" in varying and c.devices > 1,
+            f"from {c.input}": c.input != "device",
+            "again": c.again,
+        }
+        found.append(" ".join([c.framework, *(word for word, needed in words.items() if needed)]))
+    return found
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,10 @@ Two floating-point operations per multiply-add of every conv, conv-transpose and
 taps that fall on padding included. Every framework is rated by this one count, whatever it
 executes; batch normalisation, activations, losses and Adam are left out, as they are everywhere.
 
-The bytes are those of the smallest plan that keeps nothing in a cache:
-
-- A pass through a layer with a kernel reads its two operands once and writes its result once.
-  Forward: input and kernel, output. By the weights: input and the gradient of the output, that of
-  the kernel. By the inputs: the gradient of the output and the kernel, that of the input. So each
-  of the three moves input, output and kernel once.
-- Batch normalisation, activations, biases and losses ride along in these passes: nothing. So does
-  the sum of the gradients of a discriminator's real and fake batch.
-- Adam reads parameter, gradient and both moments, and writes parameter and both moments.
-
-An element of images, latents, activations and their gradients has 2 bytes in bfloat16, else 4.
-Weights, their gradients and the moments are float32 in storage: 4 bytes in bfloat16 too. A small
-batch on a CPU whose activations fit in its cache can beat this count, and a step that fuses
-convolutions could too.
+The bytes are those of the smallest plan that keeps nothing in a cache: each pass through such a
+layer, forward, by the weights or by the inputs, moves input, output and kernel once, and Adam makes
+seven accesses to a parameter. All else rides along in these passes. Activations and their gradients
+have 2 bytes in bfloat16, else 4; weights, their gradients and the moments always have 4.
 """
 
 import math
@@ -69,20 +59,17 @@ def layer_costs(spec: SystemSpec, network: NetworkName) -> list[LayerCost]:
             pixels = layer.output_shape if layer.kind == "conv" else input_shape
             positions = 1 if layer.kind == "dense" else math.prod(pixels[:2])
             kernel = math.prod(layer.parameters[0].shape)
-            costs.append(
-                LayerCost(
-                    passes - (0 if costs else not_needed),
-                    positions * kernel,
-                    math.prod(input_shape) + math.prod(layer.output_shape),
-                    kernel,
-                )
-            )
+            used = passes - (0 if costs else not_needed)
+            elements = math.prod(input_shape) + math.prod(layer.output_shape)
+            costs.append(LayerCost(used, positions * kernel, elements, kernel))
         input_shape = layer.output_shape
     return costs
 
 
-def _all_layers(spec: SystemSpec) -> list[LayerCost]:
-    return [layer for network in NETWORKS for layer in layer_costs(spec, network)]
+def _sum_of_layers(spec: SystemSpec, quantity: str) -> int:
+    """Return a field of `LayerCost`, times the passes, summed over both networks."""
+    layers = [layer for network in NETWORKS for layer in layer_costs(spec, network)]
+    return sum(layer.passes * getattr(layer, quantity) for layer in layers)
 
 
 def flops_per_image(spec: SystemSpec) -> int:
@@ -90,26 +77,18 @@ def flops_per_image(spec: SystemSpec) -> int:
 
     For dcgan64 at width 64 this is 2,274,623,488, the number of torch's FlopCounterMode.
     """
-    return 2 * sum(layer.passes * layer.multiply_adds for layer in _all_layers(spec))
+    return 2 * _sum_of_layers(spec, "multiply_adds")
 
 
 def fixed_bytes(spec: SystemSpec) -> int:
     """Return the bytes that do not depend on the batch: kernels of every pass, and Adam."""
-    kernels = sum(layer.passes * layer.kernel for layer in _all_layers(spec))
-    times = updates_of_step(spec)
-    updated = sum(times[network] * spec.parameter_count(network) for network in NETWORKS)
-    return FLOAT32_BYTES * (kernels + ADAM_ACCESSES * updated)
-
-
-def updates_of_step(spec: SystemSpec) -> dict[str, int]:
-    """Return how often a step updates each network."""
-    return {"generator": 1, "discriminator": spec.discriminator_steps}
+    updated = sum(exchanges_of_step(spec).reduced_gradients)
+    return FLOAT32_BYTES * (_sum_of_layers(spec, "kernel") + ADAM_ACCESSES * updated)
 
 
 def bytes_per_image(spec: SystemSpec, precision: str) -> int:
     """Return what each image of a batch adds: layer inputs, outputs and their gradients."""
-    elements = sum(layer.passes * layer.activations for layer in _all_layers(spec))
-    return ACTIVATION_BYTES[precision] * elements
+    return ACTIVATION_BYTES[precision] * _sum_of_layers(spec, "activations")
 
 
 def workload(spec: SystemSpec, dtype: str) -> dict[str, Any]:
@@ -148,22 +127,15 @@ def exchanges_of_step(spec: SystemSpec) -> Exchanges:
     D learns from a real and a fake batch in each of its updates, and G's update passes through D
     once more. G makes a batch for each of D's updates and its own one, unless that is D's last.
     """
-    passes = 2 * spec.discriminator_steps + 1
-    own_batch = spec.generator_batch != "same_images"
-    forward = {"generator": spec.discriminator_steps + own_batch, "discriminator": passes}
-    backward = {"generator": 1, "discriminator": passes}
-    statistics: dict[str, list[int]] = {}
-    weights: dict[str, list[int]] = {}
+    k, own_batch = spec.discriminator_steps, spec.generator_batch != "same_images"
+    # Of G and of D: passes forward, passes backward, updates.
+    times = {"generator": (k + own_batch, 1, 1), "discriminator": (2 * k + 1, 2 * k + 1, k)}
+    found = Exchanges([], [], [])
     for network in NETWORKS:
+        forward, backward, updates = times[network]
         means = [p for p in spec.parameters(network).values() if p.name == "mean"]
-        statistics[network] = [2 * math.prod(mean.shape) for mean in means]  # and variances
-        weights[network] = [spec.parameter_count(network)]
-
-    def repeated(sizes: dict[str, list[int]], times: dict[str, int]) -> list[int]:
-        return [size for network in NETWORKS for size in sizes[network] * times[network]]
-
-    return Exchanges(
-        repeated(statistics, forward),
-        repeated(statistics, backward),
-        repeated(weights, updates_of_step(spec)),
-    )
+        statistics = [2 * math.prod(mean.shape) for mean in means]  # and variances
+        found.gathered.extend(statistics * forward)
+        found.reduced_statistics.extend(statistics * backward)
+        found.reduced_gradients.extend([spec.parameter_count(network)] * updates)
+    return found

@@ -86,8 +86,13 @@ def peak_resident_bytes() -> int:
 
 def describe() -> dict[str, Any]:
     """Return the machine, without its name: CPU, cores, memory, platform, load before the run."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = [platform.processor() or "unknown"]
     return {
-        "cpu": _cpu_model(),
+        "cpu": names[0] if names else platform.machine(),
         "cores": available_threads(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "platform": platform.platform(),
@@ -95,26 +100,15 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def git_state() -> dict[str, Any] | None:
     """Return the commit and whether files differ from it; None outside a checkout."""
+    git = ["git", "-C", str(ROOT)]
     # Installed in somebody's environment, the folders above may be a checkout of something else.
-    if _git("rev-parse", "--show-toplevel") != str(ROOT):
+    if _output([*git, "rev-parse", "--show-toplevel"]) != str(ROOT):
         return None
-    commit = _git("rev-parse", "HEAD")
-    return None if commit is None else {"commit": commit, "dirty": bool(_git("status", "-s"))}
-
-
-def _git(*arguments: str) -> str | None:
-    return _output(["git", "-C", str(ROOT), *arguments])
+    commit = _output([*git, "rev-parse", "HEAD"])
+    dirty = bool(_output([*git, "status", "-s"]))
+    return None if commit is None else {"commit": commit, "dirty": dirty}
 
 
 def _output(command: list[str]) -> str | None:

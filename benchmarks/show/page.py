@@ -28,7 +28,7 @@ def write(folder: Path, document: dict[str, Any]) -> Path:
     images = plots.draw(document)
     for name, content in images.items():
         (folder / name).write_bytes(content)
-    summaries, rows = tables.summaries_of(document), document["rows"]
+    rows = document["rows"]
     text = render(
         "benchmark.html",
         "benchmarks.show",
@@ -41,7 +41,7 @@ def write(folder: Path, document: dict[str, Any]) -> Path:
             (tables.group_title(group), map(_row, tables.group_lines(document, group)))
             for group in document["groups"]
         ],
-        best=[_row(summaries[entry["configuration"]]) for entry in document["best"]],
+        best=[_row(summary) for summary in tables.best_lines(document)],
         failures=tables.failures(document),
         devices=sorted({row["settings"]["device"] for row in rows if row["settings"]}),
         versions=sorted({item for row in rows for item in row["versions"].items()}),

@@ -9,6 +9,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocato
 
 from benchmarks.document.roofline import roofline_of
 from benchmarks.show.tables import summaries_of
+from shared.interface import Array
 from shared.report.plots import new_axes, saved
 
 # Apart for colour-blind eyes, and in grey.
@@ -76,13 +77,18 @@ def _name_axes(axes: Axes, x: str, y: str) -> None:
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
+def _name_rows(axes: Axes, names: list[str]) -> None:
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.invert_yaxis()
+
+
 def _throughput(document: dict[str, Any], lines: list[Line]) -> Figure:
     figure, axes = new_axes("Images per second against batch size, 95 % intervals", 8.5, 4.6)
     series: dict[str, list[Line]] = {}
-    for configuration, results in lines:
-        if not configuration["again"]:
-            name = configuration["label"].replace(f" batch {configuration['batch_size']}", "")
-            series.setdefault(name, []).append((configuration, results))
+    for line in lines:
+        if not line[0]["again"]:
+            name = line[0]["label"].replace(f" batch {line[0]['batch_size']}", "")
+            series.setdefault(name, []).append(line)
     taken, spare = [], iter(SPARE_MARKERS)
     for name, members in series.items():
         rates = [results["images_per_second"] for _, results in members]
@@ -92,27 +98,25 @@ def _throughput(document: dict[str, Any], lines: list[Line]) -> Figure:
         style = _style(members[0][0])
         if style in taken:
             style["marker"] = next(spare, "x")
-        taken.append(dict(style))
+        taken.append(style)
         axes.errorbar(batches, middle, yerr=reach, capsize=3, label=name, **style)
-    _draw_rooflines(document, axes, lines)
-    axes.set_xscale("log", base=2)
     batches = sorted({configuration["batch_size"] for configuration, _ in lines})
+    ends = batches[0] / MARGIN, batches[-1] * MARGIN
+    _draw_rooflines(document, axes, lines, np.geomspace(*ends, 100))
+    axes.set_xscale("log", base=2)
     axes.set_xticks(batches, batches)
-    axes.set_xlim(batches[0] / MARGIN, batches[-1] * MARGIN)
+    axes.set_xlim(*ends)
     axes.xaxis.set_minor_locator(NullLocator())
     _log(axes, "y")
     _name_axes(axes, "images per step", "images per second")
     return figure
 
 
-def _draw_rooflines(document: dict[str, Any], axes: Axes, lines: list[Line]) -> None:
-    """Draw how many images per second the measured rates allow at each batch size.
-
-    Where no bandwidth was measured, by the operations alone: a horizontal line.
-    """
+def _draw_rooflines(
+    document: dict[str, Any], axes: Axes, lines: list[Line], batches: Array
+) -> None:
+    """Draw how many images per second the measured rates allow: without bandwidth, horizontally."""
     kinds = {(c["precision"], c["threads"], c.get("devices", 1)): c for c, _ in lines}
-    sizes = [configuration["batch_size"] for configuration, _ in lines]
-    batches = np.geomspace(min(sizes) / MARGIN, max(sizes) * MARGIN, 100)
     for (precision, threads, devices), configuration in kinds.items():
         limits = [roofline_of(document, configuration, batch) for batch in batches]
         seconds = [limit.seconds or limit.compute_seconds for limit in limits]
@@ -140,19 +144,22 @@ def _latency(document: dict[str, Any], lines: list[Line]) -> Figure:
         axes.plot(values, y + shift, ".", color=colour, alpha=0.45, markersize=4)
         axes.plot([step["p5"], step["p95"]], [y, y], color="#222222", linewidth=1.6)
         axes.plot(step["p50"], y, "|", color="#222222", markersize=13, markeredgewidth=2)
-    axes.set_yticks(range(len(lines)), [c["label"] for c, _ in lines], fontsize=8)
-    axes.invert_yaxis()
+    _name_rows(axes, [configuration["label"] for configuration, _ in lines])
     _log(axes, "x")
     axes.set_xlabel("milliseconds")
     return figure
 
 
 def _time_to_image(lines: list[Line]) -> Figure:
-    figure, axes = new_axes(
-        "Time to the N-th image: import, set-up, compilation, training", 8.5, 4.6
-    )
+    """Draw the fastest configuration of each framework and implementation."""
+    title = "Time to the N-th image: import, set-up, compilation, training"
+    figure, axes = new_axes(title, 8.5, 4.6)
     images = np.logspace(2, 6, 200)
-    for configuration, results in _fastest(lines):
+    by_rate = sorted(lines, key=lambda line: line[1]["images_per_second"]["median"])
+    fastest = {(c["framework"], c["implementation"]): c["id"] for c, _ in by_rate}.values()
+    for configuration, results in lines:
+        if configuration["id"] not in fastest:
+            continue
         phases = ("import", "init", "compile_first_step")
         start = 1e-3 * sum(results["phases_ms"][name] for name in phases)
         seconds = start + images / results["images_per_second"]["median"]
@@ -165,25 +172,10 @@ def _time_to_image(lines: list[Line]) -> Figure:
     return figure
 
 
-def _fastest(lines: list[Line]) -> list[Line]:
-    """Return the fastest configuration of each framework and implementation."""
-    best: dict[tuple[str, str], Line] = {}
-    for line in lines:
-        key = (line[0]["framework"], line[0]["implementation"])
-        best[key] = max(
-            best.get(key, line), line, key=lambda one: one[1]["images_per_second"]["median"]
-        )
-    return list(best.values())
-
-
 def _ratios(document: dict[str, Any]) -> Figure:
     names = {c["id"]: c for c in document["configurations"]}
-    ratios = [
-        ratio
-        for group in document["groups"]
-        for ratio in group["ratios"]
-        if ratio["kind"] != "fastest"
-    ]
+    of_groups = (ratio for group in document["groups"] for ratio in group["ratios"])
+    ratios = [ratio for ratio in of_groups if ratio["kind"] != "fastest"]
     floor = document["noise_floor"]
     title = "Ratios of images per second, 95 % intervals; right of 1: the first one is faster"
     title += "" if floor is None else f"\ngrey: noise floor, {100 * floor:.1f} %"
@@ -199,8 +191,8 @@ def _ratios(document: dict[str, Any]) -> Figure:
         axes.plot(ratio["per_round"], [y] * len(ratio["per_round"]), ".", color=colour, alpha=0.5)
         axes.plot(ratio["ratio"], y, "D", color=colour, markersize=6)
         labels.append(f"{top['label']} / {below['label']}")
-    axes.set_yticks(range(len(ratios)), labels, fontsize=8)
-    axes.set_ylim(len(ratios) - 0.5, -0.5)
+    axes.set_ylim(-0.5, len(ratios) - 0.5)
+    _name_rows(axes, labels)
     ends = [1.0, *(end for ratio in ratios for end in ratio["interval_95"])]
     if max(ends) / min(ends) > 4:  # in factors where they are far apart
         _log(axes, "x")

@@ -1,7 +1,7 @@
 """A run on the terminal: the tables, the ratios, what failed, the verdict."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from shared.files.errors import one_line
 
 PIPED_WIDTH = 120  # a pipe has no width, and 80 columns would fold the table
 HEADINGS = {
-    "median": "img/s median\n[quartiles]",
+    "median and quartiles": "img/s median\n[quartiles]",
     "p50": "ms/step\np50",
     "p95": "p95",
     "gemm": "% of\nGEMM peak",
@@ -23,7 +23,7 @@ HEADINGS = {
     "memory": "peak\nGB",
 }
 """Names of `figures` and what stands over them."""
-NARROW = ("median", "p50", "compile")
+NARROW = ("median and quartiles", "p50", "compile")
 """What a narrow terminal has, so that framework and status stay whole; --json has the rest."""
 NOT_SETTLED = (
     "not settled: the last two warm-up windows differ by more than 2 %, so the speed may still "
@@ -50,49 +50,36 @@ def make_console(**options: Any) -> Console:
 def show(document: dict[str, Any], console: Console) -> None:
     """Print the tables, the peaks and limits, what failed, the ratios and the verdict."""
     columns = tuple(HEADINGS) if console.width >= PIPED_WIDTH else NARROW
-    for table in results_tables(document, columns):
+    for title, summaries in _tables(document):
+        table = Table(title=title, title_justify="left")
+        table.add_column("framework")
+        for name in columns:
+            table.add_column(HEADINGS[name], justify="right", no_wrap=True)
+        table.add_column("status")
+        for summary in summaries:
+            found = figures(summary)
+            cells = [found.get(name) or "-" for name in columns]
+            table.add_row(summary["label"], *cells, remark(summary))
         console.print(table)
-    for line in (
-        *rate_lines(document),
-        *limit_lines(document),
-        *failures(document),
-        *ratio_lines(document),
-        *verdicts(document),
-    ):
-        console.print(line, soft_wrap=True)
+    for describe in (rate_lines, limit_lines, failures, ratio_lines, verdicts):
+        for line in describe(document):
+            console.print(line, soft_wrap=True)
     if document["interrupted"]:
         console.print("interrupted: the rounds that were measured until then")
     console.print(f"elapsed {document['elapsed_seconds']:.0f} s")
 
 
-def results_tables(document: dict[str, Any], columns: Sequence[str]) -> list[Table]:
-    """Return a table of each matched group, of what failed, and of the best of each framework."""
-    summaries = summaries_of(document)
+def _tables(document: dict[str, Any]) -> list[tuple[str | None, list[dict[str, Any]]]]:
+    """Return title and lines of each matched group, of what failed, and of each one's best."""
     groups = document["groups"]
     if len(groups) < 2:
-        return [_table(None, columns, list(summaries.values()))]
-    failed = [summary for summary in summaries.values() if summary["results"] is None]
-    best = [summaries[entry["configuration"]] for entry in document["best"]]
+        return [(None, document["summary"])]
+    failed = [summary for summary in document["summary"] if summary["results"] is None]
     return [
-        *(_table(group_title(g), columns, group_lines(document, g)) for g in groups),
-        *([_table("no numbers", columns, failed)] if failed else []),
-        _table("best of each, not of the same settings: no ranking", columns, best),
+        *((group_title(group), group_lines(document, group)) for group in groups),
+        *([("no numbers", failed)] if failed else []),
+        ("best of each, not of the same settings: no ranking", best_lines(document)),
     ]
-
-
-def _table(title: str | None, columns: Sequence[str], lines: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("framework")
-    for name in columns:
-        table.add_column(HEADINGS[name], justify="right", no_wrap=True)
-    table.add_column("status")
-    for summary in lines:
-        found = figures(summary)
-        if found:
-            found["median"] += f" [{found['quartiles']}]"
-        cells = (found.get(name) or "-" for name in columns)
-        table.add_row(summary["label"], *cells, remark(summary))
-    return table
 
 
 def figures(summary: dict[str, Any]) -> dict[str, str]:
@@ -101,13 +88,14 @@ def figures(summary: dict[str, Any]) -> dict[str, str]:
     if results is None:
         return {}
     rate, step = results["images_per_second"], results["step_ms"]
+    median, quartiles = short(rate["median"]), map(short, rate["quartiles"])
     percents = {
         "gemm": results["percent_of_gemm_peak"],
         "roofline": results.get("percent_of_roofline"),
     }
     return {
-        "median": short(rate["median"]),
-        "quartiles": ", ".join(map(short, rate["quartiles"])),
+        "median": median,
+        "median and quartiles": f"{median} [{', '.join(quartiles)}]",
         "interval": " to ".join(map(short, rate["interval_95"])),
         **{name: short(step[name]) for name in ("p5", "p50", "p95")},
         **{name: "" if value is None else f"{value:.0f}" for name, value in percents.items()},
@@ -118,13 +106,12 @@ def figures(summary: dict[str, Any]) -> dict[str, str]:
 
 def remark(summary: dict[str, Any]) -> str:
     """Return the status, and what a reader has to know of a figure."""
-    results = summary["results"]
+    results, text = summary["results"], str(summary["status"])
     if results is None:
-        return str(summary["status"])
+        return text
     count = results["images_per_second"]["outliers"] + results["step_ms"]["outliers"]
-    unsettled = [] if results["warm_up_settled"] else ["not settled"]
-    outliers = [f"{count} outlier{'s' if count > 1 else ''}"] if count else []
-    return ", ".join(["ok", *unsettled, *outliers])
+    text += "" if results["warm_up_settled"] else ", not settled"
+    return text + (f", {count} outlier{'s' * (count > 1)}" if count else "")
 
 
 def failures(document: dict[str, Any]) -> list[str]:
@@ -138,18 +125,16 @@ def failures(document: dict[str, Any]) -> list[str]:
 
 def rate_lines(document: dict[str, Any]) -> list[str]:
     """Return the rates that were measured: matrix products, memory, loading and communication."""
-    peaks = [
+    lines = [
         f"GEMM peak: {peak['gflops_per_second']:.0f} GFLOP/s, {peak['method']}, "
         f"{peak['precision']}, threads {peak['threads']}"
         for peak in document["peaks"]
-    ]
-    bandwidths = [
+    ] or ["GEMM peak: not measured"]
+    lines += [
         f"memory bandwidth: {found['gbytes_per_second']:.1f} GB/s, {found['method']}, "
         f"threads {found['threads']}"
         for found in document.get("bandwidths", ())
-    ]
-    lines = peaks or ["GEMM peak: not measured"]
-    lines += bandwidths or ["memory bandwidth: not measured"]
+    ] or ["memory bandwidth: not measured"]
     if found := document["loading"]:
         lines.append(
             f"loading: {found['decoded_per_second']:.0f} JPEG files of {found['width']} x "
@@ -158,8 +143,7 @@ def rate_lines(document: dict[str, Any]) -> list[str]:
         )
     for summary in document["summary"]:
         results = summary["results"] or {}
-        if "communication_ms" in results:
-            alone = results["communication_ms"]
+        if alone := results.get("communication_ms"):
             lines.append(
                 f"{summary['label']}: communication {100 * alone / results['step_ms']['p50']:.1f} "
                 f"% of a step ({short(alone)} ms, measured alone)"
@@ -172,49 +156,49 @@ def limit_lines(document: dict[str, Any]) -> list[str]:
     summaries = summaries_of(document)
     lines, cautions = [], []
     for configuration in document["configurations"]:
-        results = summaries[configuration["id"]]["results"] or {}
-        limits = results.get("roofline")
-        if limits:
-            lines.append(_roofline_line(document, configuration, limits))
+        results = summaries[configuration["id"]]["results"]
+        if results is None:
+            continue
+        if limits := results.get("roofline"):
+            roofline = roofline_of(document, configuration)
+            devices = configuration.get("devices", 1)
+            lines.append(
+                f"Roofline of {configuration['precision']}, batch {configuration['batch_size']}, "
+                f"threads {configuration['threads']}"
+                f"{f', {devices} devices' if devices > 1 else ''}: {limits['limit']}. "
+                f"{short(1e-9 * roofline.operations)} GFLOP at {short(roofline.peak)} GFLOP/s "
+                f"take {short(limits['compute_ms'])} ms, "
+                f"{short(1e-9 * limits['bytes_per_step'])} GB at "
+                f"{short(roofline.bandwidth)} GB/s {short(limits['memory_ms'])} ms"
+            )
             if limits["limit"] == "memory" and results["percent_of_roofline"] > 100:
                 cautions.append(ABOVE_ROOFLINE)
-        if results and not results["warm_up_settled"]:
+        if not results["warm_up_settled"]:
             cautions.append(NOT_SETTLED)
-        if (results.get("percent_of_gemm_peak") or 0) > 100:
+        if (results["percent_of_gemm_peak"] or 0) > 100:
             cautions.append(ABOVE_PEAK)
     # Once for all frameworks.
     return list(dict.fromkeys([*lines, *sorted(cautions)]))
 
 
-def _roofline_line(
-    document: dict[str, Any], configuration: dict[str, Any], limits: dict[str, Any]
-) -> str:
-    """Return which limit holds for a kind of step, with its figures."""
-    roofline, devices = roofline_of(document, configuration), configuration.get("devices", 1)
-    assert roofline.peak is not None
-    assert roofline.bandwidth is not None
-    return (
-        f"Roofline of {configuration['precision']}, batch {configuration['batch_size']}, "
-        f"threads {configuration['threads']}"
-        f"{f', {devices} devices' if devices > 1 else ''}: {limits['limit']}. "
-        f"{short(1e-9 * roofline.operations)} GFLOP at {short(roofline.peak)} GFLOP/s "
-        f"take {short(limits['compute_ms'])} ms, "
-        f"{short(1e-9 * limits['bytes_per_step'])} GB at "
-        f"{short(roofline.bandwidth)} GB/s {short(limits['memory_ms'])} ms"
-    )
-
-
 # --- the answer in a line: who is fastest, by how much, and whether that is certain ---------------
 
 
-def short(value: float) -> str:
+def short(value: float | None) -> str:
     """Return three significant digits, more before the point."""
+    assert value is not None
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def summaries_of(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the summaries by the id of their configuration."""
     return {summary["configuration"]: summary for summary in document["summary"]}
+
+
+def best_lines(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the summary of each framework's fastest configuration."""
+    summaries = summaries_of(document)
+    return [summaries[entry["configuration"]] for entry in document["best"]]
 
 
 def group_title(group: dict[str, Any]) -> str:
@@ -240,7 +224,7 @@ def group_lines(document: dict[str, Any], group: dict[str, Any]) -> list[dict[st
 
 def verdicts(document: dict[str, Any]) -> list[str]:
     """Return one line for each matched group, and one on the noise where it was measured."""
-    groups = document["groups"]
+    groups, floor = document["groups"], document["noise_floor"]
     if not groups:
         return ["No verdict: there is nothing to compare."]
     lines = [
@@ -248,7 +232,6 @@ def verdicts(document: dict[str, Any]) -> list[str]:
         for group in groups
         if group["ranking"]
     ]
-    floor = document["noise_floor"]
     if floor is not None:
         lines.append(f"Noise floor: the same thing twice differs by up to {100 * floor:.1f} %.")
     return lines
@@ -265,19 +248,16 @@ def _verdict(document: dict[str, Any], group: dict[str, Any]) -> str:
     speed = f"{short(rate['median'])} img/s (95 % interval {low} to {high})"
     if not ratios:
         return f"{first['label']} trains {speed}."
-    winner = f"{first['label']} at {speed}"
     amounts = ", ".join(_times(r, summaries[r["denominator"]]["label"]) for r in ratios)
-    rounds = min(len(ratio["per_round"]) for ratio in ratios)
+    winner, rounds = f"{first['label']} at {speed}", min(len(r["per_round"]) for r in ratios)
     if rounds < 2:
         # One process per framework tells nothing of the spread between processes.
         return f"Not certain after one round: {winner} is {amounts}."
     floor = document["noise_floor"]
     least = LEAST_CHANGE if floor is None else floor
     certain = [paired_certainty(ratio["per_round"]) for ratio in ratios]
-    if all(
-        judge(ratio["ratio"], own, least) == "faster"
-        for ratio, own in zip(ratios, certain, strict=True)
-    ):
+    said = {judge(r["ratio"], own, least) for r, own in zip(ratios, certain, strict=True)}
+    if said == {"faster"}:
         return f"Fastest: {winner}, {amounts}."
     needed = max(1 + least, *(math.sqrt(above / below) for below, above in certain))
     return (

@@ -1,10 +1,7 @@
 """Before anything is timed: the equivalence gate, and the probe of the precision.
 
 One step must agree with the NumPy truth, and operations must have the precision that was asked for.
-In float32 each array must agree. TF32 and bfloat16 carry many pre-activations across the kink of a
-ReLU, so a small array, such as the bias of eight numbers, may be off by a third though nothing is
-wrong: there all arrays of a kind of one network count together, where what one has too much
-another has too little.
+In float32 each array must agree; in less, all arrays of a kind of one network together.
 """
 
 from collections import defaultdict
@@ -26,62 +23,40 @@ from shared.spec import Conventions, SystemSpec
 from shared.spec.streams import initial_state, latents, stream
 
 GATE_WIDTH = 8
-
-# float32 agrees with float64 only where no pre-activation lies so close to zero that rounding
-# moves it across the kink of a ReLU, and no gradient so close that Adam's first step, which is
-# its sign, turns round. Among half a million pre-activations there often is one: of seeds 0-3 two
-# differed by 1e-2 in some tensor although nothing was wrong. With this seed, of 500 tried, none is
-# nearer to zero than 8.4e-6 of its layer's root mean square, for every loss and both heads.
+# float32 agrees with float64 only where no pre-activation lies so close to zero that rounding moves
+# it across the kink of a ReLU, and no gradient so close that Adam's first step, its sign, turns
+# round. With this seed, of 500 tried, none is nearer than 8.4e-6 of its layer's root mean square.
 GATE_SEED = 221
-
 # Both other architectures, and all of them in less than float32, start as in the middle of
 # training instead: their small initial weights would magnify rounding until it hides faults. Of 40
 # seeds this one's pre-activations are as far from zero as any, 1.4e-5, for every loss.
 TRAINED_SEED = 19
 TRAINED_BATCH_SIZE = 16
 
-# Relative, for each loss. Reached on a CPU, all frameworks, losses and heads: 1.8e-6. The smallest
-# fault that moves a loss of dcgan64 (Adam's epsilon inside the root) moves it by 1.8e-5; Adam's
-# smaller ones are left to the arrays.
+# docs/benchmarks.md#bounds-of-the-gate has what was reached, and the smallest faults beside it.
 LOSS_BOUND = 5e-6
-# L2-relative, for each array of the state after the step: parameters, running statistics, Adam's
-# moments. Reached: 4.3e-6 (moments; parameters 2.3e-6), conv28 8.0e-6, mlp28 1.8e-6. The smallest
-# fault that Conventions can plant in dcgan64 is 2.1e-4 (running variance biased), then 3.8e-4
-# (Adam's epsilon 1e-7). Not parameters alone: Adam's first step hides how large a gradient is, and
-# a halved loss moves none by 1e-4.
+"""Relative, for each loss, in float32."""
 ARRAY_BOUND = 1e-4
-# Reached, all systems and losses: tf32 in PyTorch with every convolution and matrix product rounded
-# to it on a CPU, bfloat16 by the three implementations and baselines on a CPU. Beside it the
-# smallest faults of Conventions that move the same:
-#
-# - tf32, factors rounded to nearest and, as some tensor cores do, truncated (in the reference).
-#   losses, relative to the largest, 3.9e-4 truncated (update_order simultaneous 2.2e-3).
-#   statistics 9.4e-5 and 5.7e-4 (biased running variance 9.9e-4). moments 7.3e-2 (update_order
-#   0.16, real_label 0.9 0.14 to 0.22). updates 9.4e-2 (Adam's beta1 0.9 0.66).
-# - bfloat16. losses 3.3e-2 (dcgan64: update_order simultaneous 0.15, which is also what autocast's
-#   cache of weights does across an optimizer's step; discriminator_loss_scale 0.5 0.5). statistics
-#   1.9e-3 (biased running variance in conv28 7e-3, BN merged or moved once too seldom 0.3).
-#   moments 0.29 (detach_fake 0.84, discriminator_loss_scale 0.5). updates 0.25 (beta1 0.66).
-#
-# The second moments are left out: a step adds a thousandth of a square to them.
+"""L2-relative, for each array of the state after the step, in float32. Not parameters alone: Adam's
+first step hides how large a gradient is, and a halved loss moves none by 1e-4."""
 POOLED_BOUNDS: dict[str, dict[str, float]] = {
     "tf32": {"losses": 1.2e-3, "statistics": 7.5e-4, "moments": 0.13, "updates": 0.2},
     "bfloat16": {"losses": 6e-2, "statistics": 5e-3, "moments": 0.4, "updates": 0.45},
 }
+"""Of all arrays of a kind of one network. The second moments are left out: a step adds a thousandth
+of a square to them."""
 KINDS = {"mean": "statistics", "var": "statistics", "m": "moments"}
 
-# The error of an operation shows its precision, whatever the settings are. The relative L2 error of
-# a sum of random products is that of rounding its factors. With u = 2⁻²⁴ (float32) it is 1e-7 to
-# 1e-6, because the sum is rounded as well; with u = 2⁻¹¹ (TF32 keeps ten bits of mantissa after the
-# leading one) 2.9e-4, or 7.7e-4 where they are truncated; with u = 2⁻⁹ at most (bfloat16 keeps
-# seven) 2.35e-3. The limits are the geometric means between neighbours.
+# The error of an operation shows its precision: the relative L2 error of a sum of random products
+# is that of rounding its factors. With u = 2⁻²⁴ (float32) it is 1e-7 to 1e-6; with u = 2⁻¹¹ (TF32)
+# 2.9e-4, or 7.7e-4 truncated; with u = 2⁻⁹ at most (bfloat16) 2.35e-3. The limits are the
+# geometric means between neighbours.
 FLOAT32_BELOW = 1.7e-5
 TF32_BELOW = 1.3e-3
 # Of a kind that a GPU takes its tensor cores for, small enough for NumPy: sums of 512 and of 1024.
 # The convolution is one of the discriminator's: 4x4, stride 2.
-PRODUCT_SIZES = (256, 512, 256)
-IMAGES = (8, 16, 16, 64)
-FEATURES = 128
+PRODUCT_SHAPES = ((256, 512), (512, 256))
+CONVOLUTION_SHAPES = ((8, 16, 16, 64), (4, 4, 64, 128))
 
 
 @dataclass(frozen=True)
@@ -134,24 +109,21 @@ def compare(
         scale = largest if precision == "tf32" else abs(value)
         losses[name] = abs(metrics[name] - value) / scale if value else np.inf
     if precision == "float32":
-        loss_bound = LOSS_BOUND
         differences = state_differences(problem.spec, arrays, expected.arrays)
-        bounds = dict.fromkeys(differences, ARRAY_BOUND)
+        bounds = dict.fromkeys(losses, LOSS_BOUND) | dict.fromkeys(differences, ARRAY_BOUND)
     else:
         of_kinds = POOLED_BOUNDS[precision]
-        loss_bound = of_kinds["losses"]
         differences = _pooled_differences(problem, arrays, expected.arrays)
         # A counter has no bound to speak of.
         bounds = {name: of_kinds.get(name.rpartition("/")[2], 0.5) for name in differences}
-    worst_loss = _worst(losses, dict.fromkeys(losses, loss_bound))
-    worst_array = _worst(differences, bounds)
+        bounds |= dict.fromkeys(losses, of_kinds["losses"])
+    worst = {"worst_loss": _worst(losses, bounds), "worst_array": _worst(differences, bounds)}
     return {
-        "passed": all(w["difference"] <= w["bound"] for w in (worst_loss, worst_array)),
+        "passed": all(w["difference"] <= w["bound"] for w in worst.values()),
         "seed": problem.seed,
         "width": problem.spec.width,
         "batch_size": problem.spec.batch_size,
-        "worst_loss": worst_loss,
-        "worst_array": worst_array,
+        **worst,
     }
 
 
@@ -173,10 +145,8 @@ def _pooled_differences(problem: GateProblem, actual: Arrays, expected: Arrays) 
             error = np.asarray(actual[name], np.float64) - truth
             pair = np.linalg.norm(error), np.linalg.norm(truth - origin)
             norms[f"{network}/{KINDS.get(last, 'updates')}"].append(pair)
-    for kind, pairs in norms.items():
-        error, change = np.linalg.norm(pairs, axis=0)
-        differences[kind] = float(error / change)
-    return differences
+    pooled = {kind: np.linalg.norm(pairs, axis=0) for kind, pairs in norms.items()}
+    return differences | {kind: float(error / change) for kind, (error, change) in pooled.items()}
 
 
 def _worst(differences: Mapping[str, float], bounds: Mapping[str, float]) -> dict[str, Any]:
@@ -199,19 +169,14 @@ def describe_failure(check: Mapping[str, Any]) -> str:
 def probe(operations: dict[str, Operation]) -> dict[str, float]:
     """Return the relative L2 error of the matrix product and of the convolution."""
     draw = np.random.default_rng(0)
-    rows, inner, columns = PRODUCT_SIZES
-    factors = {
-        "matmul": ((rows, inner), (inner, columns)),
-        "convolution": (IMAGES, (4, 4, IMAGES[-1], FEATURES)),
-    }
-    truths: dict[str, Operation] = {
-        "matmul": np.matmul,
-        "convolution": lambda images, kernel: conv_forward(images, kernel, 2, 1)[0],
+    truths: dict[str, tuple[Any, Operation]] = {
+        "matmul": (PRODUCT_SHAPES, np.matmul),
+        "convolution": (CONVOLUTION_SHAPES, lambda x, kernel: conv_forward(x, kernel, 2, 1)[0]),
     }
     errors = {}
-    for name, shapes in factors.items():
+    for name, (shapes, truth) in truths.items():
         left, right = (draw.standard_normal(shape).astype(np.float32) for shape in shapes)
-        expected = truths[name](left.astype(np.float64), right.astype(np.float64))
+        expected = truth(left.astype(np.float64), right.astype(np.float64))
         errors[name] = relative_l2(operations[name](left, right), expected)
     return errors
 

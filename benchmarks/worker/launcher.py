@@ -36,11 +36,14 @@ def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
         try:
             answer = worker.output(time_limit)
         except ChildTimeoutError:
-            phases = _lines(worker.errors(), of_phases=True)
+            message = f"no answer within {time_limit:g} seconds; it was in phase "
+            phases = [
+                line for line in worker.errors().splitlines() if line.startswith(PHASE_PREFIX)
+            ]
             phase = phases[-1].removeprefix(PHASE_PREFIX).strip() if phases else "start"
-            message = f"no answer within {time_limit:g} seconds; it was in phase {phase!r}"
-            return row | {"status": "timeout", "error": message}
-        stderr = "".join(_lines(worker.errors(), of_phases=False))[-ERROR_TAIL:]
+            return row | {"status": "timeout", "error": message + repr(phase)}
+        lines = worker.errors().splitlines(keepends=True)
+        stderr = "".join(line for line in lines if not line.startswith(PHASE_PREFIX))[-ERROR_TAIL:]
         exit_status = worker.exit_status or 0
     try:
         answered: dict[str, Any] = json.loads(answer)
@@ -96,11 +99,6 @@ def worker_environment(device: str, threads: int) -> dict[str, str]:
     if device == "cpu":
         environment |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
     return environment
-
-
-def _lines(stderr: str, *, of_phases: bool) -> list[str]:
-    lines = stderr.splitlines(keepends=True)
-    return [line for line in lines if line.startswith(PHASE_PREFIX) == of_phases]
 
 
 def _death(exit_status: int, stderr: str) -> str:

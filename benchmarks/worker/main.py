@@ -115,33 +115,27 @@ def _import(request: Request) -> Any:
 
 
 def _check_numerics(request: Request, framework: Any, checks: dict[str, Any]) -> None:
-    """Let the gate and the precision probe fill the row's checks; a failed one ends the row."""
-    asked = request.configuration.precision
-    checks["equivalence"] = check = _check_equivalence(request, framework)
+    """Make the gate's step on the device that is going to be timed; a failed check ends the row."""
+    spec, conventions, asked = request.spec, Conventions(), request.configuration.precision
+    if request.configuration.implementation == "baseline":
+        module = workloads.baseline(request.configuration.framework)
+        conventions = module.CONVENTIONS
+        spec = spec.replace(generator_batch=module.GENERATOR_BATCH)
+    problem = gate.gate_problem(spec, asked)
+    batch = problem.real_images, problem.latents
+    workload: Workload = framework.create(problem.spec, problem.seed, request, batch)
+    workload.import_state(problem.start)
+    metrics = {name: float(value) for name, value in workload.step().items()}
+    expected = gate.truth(problem, conventions)
+    check = gate.compare(problem, expected, metrics, workload.export_state(), asked)
+    checks["equivalence"] = check
     if not check["passed"]:
         raise RowError("check_failed", gate.describe_failure(check))
     errors = gate.probe(framework.operations(request))
     effective = gate.effective_precision(asked, check, errors)
     checks["precision"] = errors | {"effective": effective}
     if effective != asked:
-        message = gate.describe_difference(asked, check, errors)
-        raise RowError("check_failed", message)
-
-
-def _check_equivalence(request: Request, framework: Any) -> dict[str, Any]:
-    """Make the gate's step on the device that is going to be timed, and compare it."""
-    spec, conventions, asked = request.spec, Conventions(), request.configuration
-    if asked.implementation == "baseline":
-        module = workloads.baseline(request.configuration.framework)
-        conventions = module.CONVENTIONS
-        spec = spec.replace(generator_batch=module.GENERATOR_BATCH)
-    problem = gate.gate_problem(spec, asked.precision)
-    batch = problem.real_images, problem.latents
-    workload: Workload = framework.create(problem.spec, problem.seed, request, batch)
-    workload.import_state(problem.start)
-    metrics = {name: float(value) for name, value in workload.step().items()}
-    expected = gate.truth(problem, conventions)
-    return gate.compare(problem, expected, metrics, workload.export_state(), asked.precision)
+        raise RowError("check_failed", gate.describe_difference(asked, check, errors))
 
 
 def _settings(request: Request, workload: Workload, precision: str) -> dict[str, Any]:

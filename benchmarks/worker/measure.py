@@ -72,28 +72,40 @@ def measure(workload: Workload, request: Request, recorder: Recorder) -> None:
     longer finite, or if the times mean nothing.
     """
     row, deadline = recorder.row, time.perf_counter() + request.budget
+
+    def moment(share: float) -> float:
+        """Return when this share of the time that is left will have passed."""
+        now = time.perf_counter()
+        return now + share * max(0.0, deadline - now)
+
+    def window() -> dict[str, Any]:
+        return {"steps": steps, "ms": time_steps(workload, steps)}
+
     with recorder.phase("sync_check"):
         row["checks"]["complete"] = check_complete(workload)
     with recorder.phase("warm_up"):
         steps = request.plan.steps or max(1, round(WINDOW_MS / time_steps(workload, 1)))
-        window = partial(_window, workload, steps)
-        until = _share(deadline, WARM_UP_SHARE)
-        tried = _repeated(window, WARM_UP_WINDOWS, until, _is_settled)
+        tried = _repeated(window, WARM_UP_WINDOWS, moment(WARM_UP_SHARE), _is_settled)
         row["warm_up"] = {"settled": _is_settled(tried), "windows": tried}
-    fastest = min(window["ms"] for window in tried)
+    step_ms = min(window["ms"] for window in tried) / steps
     with recorder.phase("linear_check"):
-        row["checks"]["linear"] = check_linear(workload, fastest / steps)
+        row["checks"]["linear"] = check_linear(workload, step_ms)
     with recorder.phase("throughput"):
-        until = _share(deadline, THROUGHPUT_SHARE)
-        row["windows"] = _repeated(window, THROUGHPUT_WINDOWS, until)
+        row["windows"] = _repeated(window, THROUGHPUT_WINDOWS, moment(THROUGHPUT_SHARE))
     with recorder.phase("latency"):
         single = partial(time_single_step, workload)
         row["latency_ms"] = _repeated(single, LATENCY_STEPS, deadline)
-    if statistics.median(row["latency_ms"]) < LATENCY_LEAST * fastest / steps:
+    if statistics.median(row["latency_ms"]) < LATENCY_LEAST * step_ms:
         raise RowError("check_failed", "the framework's own barrier does not wait for a step")
     losses = {name: float(value) for name, value in workload.step().items()}
     if not all(map(math.isfinite, losses.values())):
         raise RowError("nan", f"a loss is not finite after the measurement: {losses}")
+
+
+def _milliseconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return 1e3 * (time.perf_counter() - started)
 
 
 def time_steps(workload: Workload, steps: int) -> float:
@@ -133,22 +145,18 @@ def check_complete(workload: Workload) -> dict[str, Any]:
     steps = 1
     shares: list[float] = []
     while len(shares) < ATTEMPTS and min(shares, default=1.0) > LEFT_BOUND:
-        claimed = time_steps(workload, steps)
-        started = time.perf_counter()
-        workload.wait()
-        left = 1e3 * (time.perf_counter() - started)
+        claimed, left = time_steps(workload, steps), _milliseconds(workload.wait)
         if claimed + left < COMPLETE_MS:
             steps *= 2
-            continue
-        shares.append(left / (claimed + left))
-    check = {"steps": steps, "left_shares": shares, "bound": LEFT_BOUND}
+        else:
+            shares.append(left / (claimed + left))
     if min(shares) > LEFT_BOUND:
         raise RowError(
             "check_failed",
             f"synchronize does not wait: {100 * min(shares):.0f} % of the time of {steps} steps "
             f"comes after it, allowed is {100 * LEFT_BOUND:.0f} %",
         )
-    return check
+    return {"steps": steps, "left_shares": shares, "bound": LEFT_BOUND}
 
 
 def check_linear(workload: Workload, step_ms: float) -> dict[str, Any]:
@@ -168,27 +176,21 @@ def check_linear(workload: Workload, step_ms: float) -> dict[str, Any]:
         is_enough=lambda pairs: low <= ratio_of(pairs) <= high,
     )
     ratio, (single, double) = ratio_of(pairs), map(list, zip(*pairs, strict=True))
-    check = {"steps": k, "ms": single, "double_ms": double, "ratio": ratio, "band": [low, high]}
     if not low <= ratio <= high:
         raise RowError(
             "check_failed",
             f"{2 * k} steps take {ratio:.2f} times as long as {k}, expected {low} to {high}: "
             "the times do not hold the steps",
         )
-    return check
+    return {"steps": k, "ms": single, "double_ms": double, "ratio": ratio, "band": [low, high]}
 
 
 def communication_ms(communicate: Callable[[], None]) -> float:
     """Return the median milliseconds of the exchanges of one step, of calls in half a second."""
-
-    def once() -> float:
-        started = time.perf_counter()
-        communicate()
-        return 1e3 * (time.perf_counter() - started)
-
     for _ in range(COMMUNICATION_WARM_UP):  # the first ones compile
         communicate()
     until = time.perf_counter() + COMMUNICATION_SECONDS
+    once = partial(_milliseconds, communicate)
     return statistics.median(_repeated(once, COMMUNICATION_CALLS, until))
 
 
@@ -208,17 +210,7 @@ def _repeated(
     return results
 
 
-def _window(workload: Workload, steps: int) -> dict[str, Any]:
-    return {"steps": steps, "ms": time_steps(workload, steps)}
-
-
 def _is_settled(windows: list[dict[str, Any]]) -> bool:
     """Whether the last two windows agree."""
     before, after = (window["ms"] for window in windows[-2:])
     return abs(after - before) <= WARM_UP_AGREEMENT * before
-
-
-def _share(deadline: float, share: float) -> float:
-    """Return the moment at which a share of the time that is left will have passed."""
-    now = time.perf_counter()
-    return now + share * max(0.0, deadline - now)

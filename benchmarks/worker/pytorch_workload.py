@@ -34,46 +34,38 @@ THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 COLLECTIVE = ("step", "import_state", "communicate", "peak_resident_bytes")
 """What of a workload the followers do as well."""
 
-Message = tuple[str, tuple[Any, ...]]
-"""The name of what to do, and its arguments."""
-
 _pipes: list[Connection] = []  # to the followers of this process; a follower has none
 
 
 def configure(request: Request) -> None:
     """Start a process for each further device, and apply the settings."""
-    parallel.prepare_devices(request.plan.device, request.configuration.devices)
-    if request.configuration.devices > 1:
-        _start_followers(request)
-    _apply_settings(request)
+    devices, store = request.configuration.devices, None
+    parallel.prepare_devices(request.plan.device, devices)
+    if devices > 1:
+        # Port 0: one that is free. Nobody can take it between the choice and the use.
+        store = dist.TCPStore(ADDRESS, 0, devices, is_master=True, wait_for_workers=False)
+        threads = str(request.configuration.threads_of_process)
+        os.environ |= dict.fromkeys(THREAD_VARIABLES, threads)
+        context = multiprocessing.get_context("spawn")
+        for number in range(1, devices):
+            theirs, own = context.Pipe(duplex=False)
+            place = (theirs, request, number, store.port)
+            context.Process(target=follow, args=place, daemon=True).start()
+            theirs.close()
+            _pipes.append(own)
+    _take_part(request, store, 0)
 
 
-def _apply_settings(request: Request) -> None:
-    torch.set_num_threads(request.configuration.threads_of_process)
-    if request.plan.device == "gpu":
-        set_tf32(request.configuration.precision == "tf32")
+def _take_part(request: Request, store: dist.TCPStore | None, number: int) -> None:
+    """Join the group of processes, where there is one, and apply the settings."""
+    on_gpu, asked = request.plan.device == "gpu", request.configuration
+    if store is not None:
+        backend = "nccl" if on_gpu else "gloo"
+        dist.init_process_group(backend, store=store, rank=number, world_size=asked.devices)
+    torch.set_num_threads(asked.threads_of_process)
+    if on_gpu:
+        set_tf32(asked.precision == "tf32")
     select_device(request.plan.device)
-
-
-def _start_followers(request: Request) -> None:
-    devices = request.configuration.devices
-    # Port 0: one that is free. Nobody can take it between the choice and the use.
-    store = dist.TCPStore(ADDRESS, 0, devices, is_master=True, wait_for_workers=False)
-    os.environ |= dict.fromkeys(THREAD_VARIABLES, str(request.configuration.threads_of_process))
-    context = multiprocessing.get_context("spawn")
-    for number in range(1, devices):
-        theirs, own = context.Pipe(duplex=False)
-        place = (theirs, request, number, store.port)
-        context.Process(target=follow, args=place, daemon=True).start()
-        theirs.close()
-        _pipes.append(own)
-    _join_group(request, store, 0)
-
-
-def _join_group(request: Request, store: dist.TCPStore, number: int) -> None:
-    backend = "nccl" if request.plan.device == "gpu" else "gloo"
-    devices = request.configuration.devices
-    dist.init_process_group(backend, store=store, rank=number, world_size=devices)
 
 
 def _announce(name: str, *arguments: Any) -> None:
@@ -84,23 +76,21 @@ def _announce(name: str, *arguments: Any) -> None:
 
 def follow(pipe: Connection, request: Request, number: int, port: int) -> None:
     """Do, in the process of a further device, what the worker announces until it is gone."""
-    messages: SimpleQueue[Message] = SimpleQueue()
+    messages: SimpleQueue[tuple[str, tuple[Any, ...]]] = SimpleQueue()  # what to do, arguments
     threading.Thread(target=_listen, args=(pipe, messages), daemon=True).start()
     store = dist.TCPStore(ADDRESS, port, request.configuration.devices, is_master=False)
-    _join_group(request, store, number)
-    _apply_settings(request)
+    _take_part(request, store, number)
     workload = None
     while True:
         name, arguments = messages.get()
         if name == "create":
             workload = None  # its memory first
-            spec, seed, batch = arguments
-            workload = create(spec, seed, request, batch)
+            workload = create(*arguments)
         else:
             getattr(workload, name)(*arguments)
 
 
-def _listen(pipe: Connection, messages: SimpleQueue[Message]) -> None:
+def _listen(pipe: Connection, messages: SimpleQueue) -> None:
     try:
         while True:
             messages.put(pipe.recv())
@@ -120,7 +110,7 @@ def create(spec: SystemSpec, seed: int, request: Request, batch: Batch | None = 
 
         return call
 
-    _announce("create", spec, seed, batch)
+    _announce("create", spec, seed, request, batch)
     workload = create_workload(spec, seed, request, batch)
     if request.configuration.devices == 1:
         return workload

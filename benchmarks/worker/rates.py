@@ -81,11 +81,10 @@ def framework_rates(framework: Any, request: Request) -> dict[str, float]:
     )
     dtype = "bfloat16" if precision == "bfloat16" else "float32"
     left = framework.put(request, _random_square(size), dtype)
+    add = framework.addition(request, length)
     return {
         "peak_gflops_per_second": rate(lambda: left @ left, 2.0 * size**3),
-        "bandwidth_gbytes_per_second": rate(
-            framework.addition(request, length), ADDITION_BYTES * length
-        ),
+        "bandwidth_gbytes_per_second": rate(add, ADDITION_BYTES * length),
     }
 
 
@@ -102,14 +101,10 @@ def numpy_rates() -> dict[str, Any]:
         multiply = partial(np.matmul, left, left, out=np.empty_like(left))
         products.append(best_rate(multiply, 2.0 * size**3))
     total, summand = (np.ones(ADDITION_SIZE["cpu"], np.float32) for _ in range(2))
-    add = partial(np.add, total, summand, out=total)
-    bandwidth = best_rate(add, ADDITION_BYTES * len(total))
+    bandwidth = best_rate(partial(np.add, total, summand, out=total), ADDITION_BYTES * len(total))
+    peak = {"method": "NumPy float32 matmul", "precision": "float32"}
     return {
-        "peak": {
-            "method": "NumPy float32 matmul",
-            "precision": "float32",
-            "gflops_per_second": max(products),
-        },
+        "peak": peak | {"gflops_per_second": max(products)},
         "bandwidth": {"method": "NumPy float32 additions in place", "gbytes_per_second": bandwidth},
     }
 
@@ -117,18 +112,21 @@ def numpy_rates() -> dict[str, Any]:
 def loading_rates(system: str) -> dict[str, Any]:
     """Return images per second of decoding JPEG files, and of batches of the images in memory.
 
-    The best of three for decoding: the first reads files that were just written, from memory.
+    The best of three for decoding: the first reads files that were just written, from memory. They
+    are smooth colours with some noise, as hard to decode as photographs.
     """
-    spec = SYSTEMS[system]
+    spec, draw, seconds = SYSTEMS[system], np.random.default_rng(0), []
     with tempfile.TemporaryDirectory() as folder:
-        _write_images(Path(folder))
-        seconds = []
+        for i in range(FILES):
+            coarse = Image.fromarray(draw.integers(0, 256, (7, 6, 3), np.uint8))
+            pixels = np.asarray(coarse.resize(FILE_SIZE[::-1], Image.Resampling.BICUBIC), np.int16)
+            noisy = np.clip(pixels + draw.integers(-16, 17, pixels.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(Path(folder, f"{i:04}.jpg"), quality=QUALITY)
         for _ in range(DECODINGS):
             started = time.perf_counter()
             images = load_dataset(folder, spec).images
             seconds.append(time.perf_counter() - started)
-    batch_size = min(spec.batch_size, FILES)
-    batches = Batches(images, spec.replace(batch_size=batch_size), seed=0)
+    batches = Batches(images, spec.replace(batch_size=min(spec.batch_size, FILES)), seed=0)
     count, started = 0, time.perf_counter()
     while time.perf_counter() - started < BATCH_SECONDS:
         count += len(batches.images(count))
@@ -139,16 +137,6 @@ def loading_rates(system: str) -> dict[str, Any]:
         "decoded_per_second": FILES / min(seconds),
         "batched_per_second": count / (time.perf_counter() - started),
     }
-
-
-def _write_images(folder: Path) -> None:
-    """Write JPEG files: smooth colours with some noise, as hard to decode as photographs."""
-    draw = np.random.default_rng(0)
-    for i in range(FILES):
-        coarse = Image.fromarray(draw.integers(0, 256, (7, 6, 3), np.uint8))
-        pixels = np.asarray(coarse.resize(FILE_SIZE[::-1], Image.Resampling.BICUBIC), np.int16)
-        noisy = np.clip(pixels + draw.integers(-16, 17, pixels.shape), 0, 255).astype(np.uint8)
-        Image.fromarray(noisy).save(folder / f"{i:04}.jpg", quality=QUALITY)
 
 
 if __name__ == "__main__":

@@ -117,24 +117,20 @@ def batches(
     if only is not None:
         return itertools.repeat(move(only))
     spec, plan, source = request.spec, request.plan, request.configuration.input
+
+    def z(step: int) -> Array:
+        count = spec.latent_batches * spec.batch_size
+        return latents(spec, plan.seed, step, count).astype(np.float32)
+
     if source == "loader":
-        images = load_dataset(plan.data, spec).images
-        loader = Batches(images, spec, plan.seed)
+        loader = Batches(load_dataset(plan.data, spec).images, spec, plan.seed)
         # As a training command in each step: images in a new order, new latents.
-        loaded = ((loader.images(i), _latents(spec, plan.seed, i)) for i in itertools.count())
-        return map(move, loaded)
-    rotation = [_noise(spec, plan.seed, i) for i in range(ROTATION)]
+        return (move((loader.images(i), z(i))) for i in itertools.count())
+    shape = (spec.discriminator_steps * spec.batch_size, *spec.image_shape)
+    rotation = []
+    for i in range(ROTATION):
+        images = stream(plan.seed, "benchmark_images", i).uniform(*spec.image_range, shape)
+        rotation.append((images.astype(np.float32), z(i)))
     if source == "device":
         return itertools.cycle([move(one) for one in rotation])
     return map(move, itertools.cycle(rotation))
-
-
-def _noise(spec: SystemSpec, seed: int, index: int) -> Batch:
-    """Return uniform noise in the image range, and a run's latents."""
-    shape = (spec.discriminator_steps * spec.batch_size, *spec.image_shape)
-    images = stream(seed, "benchmark_images", index).uniform(*spec.image_range, shape)
-    return images.astype(np.float32), _latents(spec, seed, index)
-
-
-def _latents(spec: SystemSpec, seed: int, step: int) -> Array:
-    return latents(spec, seed, step, spec.latent_batches * spec.batch_size).astype(np.float32)
