@@ -82,9 +82,10 @@ def decisions(
     new, old, old_run = side(common, 1 - slowdown), side(common, 1.0), side(other, 1.0)
     per_round = intervals.ratios_of_rounds(new, old)
     change = intervals.median_of_rounds(new) / intervals.median_of_rounds(old_run)
-    certain = intervals.paired_certainty(per_round), intervals.unpaired_certainty(new, old_run)
-    ratio = float(np.median(per_round))
-    return intervals.judge(ratio, certain[0]), intervals.judge(change, certain[1])
+    return (
+        intervals.judge(float(np.median(per_round)), intervals.paired_certainty(per_round)),
+        intervals.judge(change, intervals.unpaired_certainty(new, old_run)),
+    )
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -53,7 +53,8 @@ def _run(arguments: Sequence[str]) -> int:
     # Both raise, so that the worker ends first, and what was measured until then is written.
     previous = set_handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM), _stop))
     try:
-        _measure(plan, document, console, started)
+        _announce(plan, document, console)
+        _measure(plan, document, started)
     except StoppedEarly as stop:
         document["interrupted"], exit_code = True, stop.exit_code
         print_error(f"benchmarks/run.py: {stop}")
@@ -77,36 +78,6 @@ def _stop(number: int, frame: object) -> NoReturn:
     raise StoppedEarly(128 + number, "while measuring")
 
 
-def _measure(plan: Plan, document: dict[str, Any], console: Console, started: float) -> None:
-    """Fill a document's peaks, bandwidths, loading and rows."""
-    _announce(plan, document, console)
-    if plan.device == "cpu" and "float32" in plan.precisions:
-        for threads in plan.threads:
-            best = launcher.measure_gemm_peak(threads)
-            document["peaks"] += [best["peak"]] if best else []
-            document["bandwidths"] += [best["bandwidth"]] if best else []
-    if plan.input == "loader":
-        document["loading"] = launcher.measure_loading(plan.system)
-    _add_rows(plan, document["rows"], started)
-
-
-def _add_rows(plan: Plan, rows: list[dict[str, Any]], started: float) -> None:
-    """Run the workers; a configuration that failed once is not tried a second time."""
-    order, labels = plan.order, plan.labels
-    for configuration, number in order:
-        if any(r["status"] != "ok" for r in rows if r["configuration"] == configuration.id):
-            continue
-        elapsed = time.monotonic() - started
-        is_next_round = number > max((row["round"] for row in rows), default=0)
-        if is_next_round and elapsed * (number + 1) / number > LATEST_END * plan.time_budget:
-            print_error(f"no round {number + 1}: the time budget is used up")
-            break
-        share = MEASURING_SHARE * plan.time_budget / len(order)
-        print_error(f"{labels[configuration.id]}, round {number + 1} of {plan.rounds} …")
-        request = Request(plan, configuration, number, share)
-        rows.append(launcher.run_worker(request, plan.time_limit))
-
-
 def _announce(plan: Plan, document: dict[str, Any], console: Console) -> None:
     work, machine = document["workload"], document["host"]
     console.print(
@@ -128,6 +99,31 @@ def _announce(plan: Plan, document: dict[str, Any], console: Console) -> None:
             f"warning: load average {machine['load_average']:.1f} before the start: other "
             "processes share these cores, and the times will show it"
         )
+
+
+def _measure(plan: Plan, document: dict[str, Any], started: float) -> None:
+    """Fill a document's peaks, bandwidths, loading and rows."""
+    if plan.device == "cpu" and "float32" in plan.precisions:
+        for best in filter(None, map(launcher.measure_gemm_peak, plan.threads)):
+            document["peaks"].append(best["peak"])
+            document["bandwidths"].append(best["bandwidth"])
+    if plan.input == "loader":
+        document["loading"] = launcher.measure_loading(plan.system)
+    rows, order = document["rows"], plan.order
+    share = MEASURING_SHARE * plan.time_budget / len(order)
+    for configuration, number in order:
+        # One that failed once is not tried a second time.
+        if any(r["status"] != "ok" for r in rows if r["configuration"] == configuration.id):
+            continue
+        elapsed = time.monotonic() - started
+        is_next_round = number > max((row["round"] for row in rows), default=0)
+        if is_next_round and elapsed * (number + 1) / number > LATEST_END * plan.time_budget:
+            print_error(f"no round {number + 1}: the time budget is used up")
+            break
+        label = plan.labels[configuration.id]
+        print_error(f"{label}, round {number + 1} of {plan.rounds} …")
+        request = Request(plan, configuration, number, share)
+        rows.append(launcher.run_worker(request, plan.time_limit))
 
 
 if __name__ == "__main__":

@@ -64,22 +64,20 @@ def roofline_of(
     """
     work, devices = document["workload"], configuration.get("devices", 1)
     batch_size = batch_size or configuration["batch_size"]
-    precision, threads = configuration["precision"], configuration["threads"]
-    moved = work.get("bytes_per_step", {}).get(precision)
+    moved = work.get("bytes_per_step", {}).get(configuration["precision"])
     factor = devices if document["requested"]["device"] == "gpu" else 1
 
-    def best(place: str, rate: str) -> float | None:
+    def best(place: str, rate: str, *kind: str) -> float | None:
         found = (
             factor * entry[rate]
             for entry in document.get(place, ())
-            # A bandwidth has no precision: it is that of any.
-            if (entry.get("precision", precision), entry["threads"]) == (precision, threads)
+            if all(entry[name] == configuration[name] for name in kind)
         )
         return max(found, default=None)
 
     return Roofline(
         operations=batch_size * work["flops_per_image"],
         moved_bytes=moved and devices * moved["fixed"] + batch_size * moved["per_image"],
-        peak=best("peaks", "gflops_per_second"),
-        bandwidth=best("bandwidths", "gbytes_per_second"),
+        peak=best("peaks", "gflops_per_second", "precision", "threads"),
+        bandwidth=best("bandwidths", "gbytes_per_second", "threads"),
     )

@@ -45,18 +45,16 @@ def parse(arguments: Sequence[str]) -> Plan:
     Raises ValueError for values that do not go together.
     """
     given = vars(_parser().parse_args(arguments))
-    system, every = SYSTEMS[given["system"]], "all" in given["frameworks"]
+    system = SYSTEMS[given["system"]]
     device, device_reason = choose_device(given["device"])
-    batch_sizes, batch_reason = given["batch_sizes"], "as asked for"
-    if batch_sizes is None:
-        batch_sizes = [CPU_BATCH_SIZE if device == "cpu" else system.batch_size]
-        batch_reason = f"default on a {device.upper()}"
-    frameworks = IMPLEMENTATIONS if every else dict.fromkeys(given["frameworks"])
+    batch_reason = "as asked for" if given["batch_sizes"] else f"default on a {device.upper()}"
+    usual_size = CPU_BATCH_SIZE if device == "cpu" else system.batch_size
+    frameworks = IMPLEMENTATIONS if "all" in given["frameworks"] else given["frameworks"]
     given |= {
-        "frameworks": list(frameworks),
+        "frameworks": list(dict.fromkeys(frameworks)),
         "loss": given["loss"] or system.loss,
         "width": given["width"] or system.width,
-        "batch_sizes": batch_sizes,
+        "batch_sizes": given["batch_sizes"] or [usual_size],
         "batch_reason": batch_reason,
         "precisions": [PRECISIONS[name] for name in dict.fromkeys(given["precisions"])],
         "modes": list(dict.fromkeys(given["modes"])),
@@ -115,9 +113,9 @@ def _check(plan: Plan) -> None:
             f"received {plan.system}, {plan.loss}"
         )
     if plan.baselines and 1 not in plan.devices:
+        found = " ".join(map(str, plan.devices))
         raise ValueError(
-            "--baselines are steps on one device; put 1 among --devices, received "
-            f"{' '.join(map(str, plan.devices))}"
+            f"--baselines are steps on one device; put 1 among --devices, received {found}"
         )
     if plan.data is not None and plan.input != "loader":
         raise ValueError(f"--data needs --input loader, received --input {plan.input}")
