@@ -6,10 +6,11 @@ there; `CONVENTIONS` and `GENERATOR_BATCH`, the field of the spec, say where tha
 spec, so that the equivalence gate holds for them too.
 """
 
-from shared.spec import SystemSpec
+from shared.spec import AdamSpec, SystemSpec
 
 
-def check_system(spec: SystemSpec) -> None:
-    """Raise ValueError for another system than dcgan64 with loss bce."""
+def adam_settings(spec: SystemSpec) -> tuple[AdamSpec, AdamSpec]:
+    """Return G's and D's; ValueError for another system than dcgan64 with loss bce."""
     if (spec.architecture, spec.loss) != ("dcgan64", "bce"):
         raise ValueError(f"the baseline trains dcgan64 with bce, received {spec.name}, {spec.loss}")
+    return spec.generator_optimizer, spec.discriminator_optimizer

@@ -16,11 +16,11 @@ import numpy as np
 import optax
 from flax import nnx
 
-from benchmarks.baselines import check_system
+from benchmarks.baselines import adam_settings
 from jax_impl.layers import Layers, plain_layers
 from jax_impl.models import create_models
 from jax_impl.state import Modules, select_device
-from shared.interface import Array, Arrays
+from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.spec import NETWORKS, AdamSpec, Conventions, SystemSpec, optimizer_name
 from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
@@ -40,15 +40,11 @@ class TrainState(Modules):
 
 def create_train_state(spec: SystemSpec, compute: Compute, *, seed: int = 0) -> TrainState:
     """Return a fresh state. Raises ValueError for another system than dcgan64 with loss bce."""
-    check_system(spec)
+    settings = adam_settings(spec)
     dtype = jnp.bfloat16 if compute.precision == "bfloat16" else jnp.float32
     with jax.default_device(select_device(compute.device)):
-        generator, discriminator = create_models(spec, _layers(dtype))
-        adams: tuple[Any, Any] = (
-            _adam(generator, spec.generator_optimizer),
-            _adam(discriminator, spec.discriminator_optimizer),
-        )
-    state = TrainState(spec, compute, generator, discriminator, *adams)
+        networks: Any = create_models(spec, _layers(dtype))
+        state = TrainState(spec, compute, *networks, *map(_adam, networks, settings))
     import_state(state, initial_state(spec, seed))
     return state
 
@@ -112,12 +108,7 @@ def _step(
 
     value, gradients = nnx.value_and_grad(generator_loss)(generator, discriminator)
     generator_optimizer.update(generator, gradients)
-    return {
-        "discriminator_loss": total,
-        "discriminator_loss_real": real,
-        "discriminator_loss_fake": fake,
-        "generator_loss": value,
-    }
+    return dict(zip(METRIC_NAMES, (total, real, fake, value), strict=True))
 
 
 def _cross_entropy(scores: jax.Array, label: float) -> jax.Array:

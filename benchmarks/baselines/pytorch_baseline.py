@@ -4,17 +4,19 @@ G's step forms the discriminator's weight gradients and throws them away, Adam i
 and five numbers are read back from the device in every step.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.baselines import check_system
+from benchmarks.baselines import adam_settings
 from pytorch_impl.checkpoint import export_state, import_state
 from pytorch_impl.fast import fast_layers
 from pytorch_impl.layers import plain_layers
 from pytorch_impl.models import create_models
 from pytorch_impl.state import TrainState, latents_to_device, select_device, synchronize
-from shared.interface import Array
+from shared.interface import METRIC_NAMES, Array
 from shared.spec import AdamSpec, Conventions, SystemSpec
 from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
@@ -29,17 +31,12 @@ GENERATOR_BATCH = "same_images"
 
 def create_train_state(spec: SystemSpec, compute: Compute, *, seed: int = 0) -> TrainState:
     """Return a fresh state. Raises ValueError for another system than dcgan64 with loss bce."""
-    check_system(spec)
-    place = select_device(compute.device)
+    settings, place = adam_settings(spec), select_device(compute.device)
     plain, fast = plain_layers(torch.float32), fast_layers(torch.float32)
     # The tutorial's activations are in place too.
     layers = plain._replace(relu=fast.relu, leaky_relu=fast.leaky_relu)
-    generator, discriminator = (network.to(place) for network in create_models(spec, layers))
-    adams = (
-        _adam(generator, spec.generator_optimizer),
-        _adam(discriminator, spec.discriminator_optimizer),
-    )
-    state = TrainState(spec, compute, place, generator, discriminator, *adams)
+    networks: Any = [network.to(place) for network in create_models(spec, layers)]
+    state = TrainState(spec, compute, place, *networks, *map(_adam, networks, settings))
     import_state(state, initial_state(spec, seed))
     return state
 
@@ -73,12 +70,8 @@ def train_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[
     generator_loss = _backward(state, fake_images, 1.0)
     state.generator_optimizer.step()
     real, fake = loss_real.item(), loss_fake.item()
-    return {
-        "discriminator_loss": real + fake,
-        "discriminator_loss_real": real,
-        "discriminator_loss_fake": fake,
-        "generator_loss": generator_loss.item(),
-    }
+    losses = (real + fake, real, fake, generator_loss.item())
+    return dict(zip(METRIC_NAMES, losses, strict=True))
 
 
 def _backward(state: TrainState, images: Tensor, label: float) -> Tensor:

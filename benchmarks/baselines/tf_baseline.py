@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.baselines import check_system
-from shared.interface import Arrays
+from benchmarks.baselines import adam_settings
+from shared.interface import METRIC_NAMES, Arrays
 from shared.spec import NETWORKS, AdamSpec, Conventions, NetworkName, SystemSpec, optimizer_name
 from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
@@ -32,16 +32,12 @@ GENERATOR_BATCH = "same_latents"
 
 def create_train_state(spec: SystemSpec, compute: Compute, *, seed: int = 0) -> TrainState:
     """Return a fresh state. Raises ValueError for another system than dcgan64 with loss bce."""
-    check_system(spec)
+    settings, place = adam_settings(spec), select_device(compute.device)
     policy = "mixed_bfloat16" if compute.precision == "bfloat16" else "float32"
-    place = select_device(compute.device)
     with tf.device(place):
-        generator, discriminator = create_models(spec, _layers(policy))
-        adams = (
-            _adam(generator, spec.generator_optimizer),
-            _adam(discriminator, spec.discriminator_optimizer),
-        )
-    state = TrainState(spec, compute, place, generator, discriminator, *adams)
+        networks = create_models(spec, _layers(policy))
+        adams = map(_adam, networks, settings)
+        state = TrainState(spec, compute, place, *networks, *adams)
     import_state(state, initial_state(spec, seed))
     return state
 
@@ -88,12 +84,7 @@ def _step(state: TrainState, real_images: tf.Tensor, latents: tf.Tensor) -> dict
         scores = discriminator(generator(latents, training=True), training=True)
         generator_loss = _cross_entropy(scores, 1.0)
     _update(state, "generator", tape, generator_loss)
-    return {
-        "discriminator_loss": total,
-        "discriminator_loss_real": real,
-        "discriminator_loss_fake": fake,
-        "generator_loss": generator_loss,
-    }
+    return dict(zip(METRIC_NAMES, (total, real, fake, generator_loss), strict=True))
 
 
 def _update(state: TrainState, name: NetworkName, tape: tf.GradientTape, loss: tf.Tensor) -> None:
@@ -119,12 +110,8 @@ def import_state(state: TrainState, arrays: Arrays) -> None:
         variable.assign(np.asarray(arrays[name]).astype(variable.dtype))
 
 
-_BATCH_NORM_NAMES = {
-    "scale": "gamma",
-    "bias": "beta",
-    "mean": "moving_mean",
-    "var": "moving_variance",
-}
+_NAMES = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
+"""Of a batch normalisation: the spec's and Keras'."""
 
 
 def _variables(state: TrainState) -> dict[str, keras.Variable]:
@@ -135,7 +122,7 @@ def _variables(state: TrainState) -> dict[str, keras.Variable]:
         positions = {id(v): i for i, v in enumerate(model.trainable_variables)}
         for name, parameter in state.spec.parameters(network).items():
             _, layer, own = name.split("/")
-            own = _BATCH_NORM_NAMES[own] if layer.startswith("batch_norm") else own
+            own = _NAMES[own] if layer.startswith("batch_norm") else own
             found[name] = variable = getattr(getattr(model, layer), own)
             if parameter.trainable:
                 i = positions[id(variable)]

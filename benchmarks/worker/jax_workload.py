@@ -24,13 +24,10 @@ create = create_workload
 
 
 def configure(request: Request) -> None:
-    """Allow TF32 only where it is asked for.
-
-    The threads of JAX's CPU client come from NPROC, which the launcher sets: there is no call.
-    """
+    """Allow TF32 only where it is asked for; the launcher sets the threads, by NPROC."""
     if request.plan.device == "gpu":
-        precision = PRODUCTS[request.configuration.precision]
-        jax.config.update("jax_default_matmul_precision", precision)
+        products = PRODUCTS[request.configuration.precision]
+        jax.config.update("jax_default_matmul_precision", products)
     parallel.prepare_devices(request.plan.device, request.configuration.devices)
     select_device(request.plan.device)
 
@@ -50,11 +47,8 @@ def communication(request: Request, spec: SystemSpec, state: TrainState) -> Call
     mesh, whole = state.mesh, PartitionSpec()
     assert mesh is not None
     run = jax.jit(jax.shard_map(exchange, mesh=mesh, in_specs=whole, out_specs=whole))
-    place = parallel.replicated(mesh)
-    values = [
-        jax.device_put(jnp.zeros(size, jnp.float32), place)
-        for size in itertools.chain(*exchanges_of_step(spec))
-    ]
+    zeros = [jnp.zeros(size, jnp.float32) for size in itertools.chain(*exchanges_of_step(spec))]
+    values = jax.device_put(zeros, parallel.replicated(mesh))
     return lambda: jax.block_until_ready(run(values))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -18,6 +19,7 @@ WORKER_COMMAND = (sys.executable, "-m", "benchmarks.worker.main")
 RATES_COMMAND = (sys.executable, "-m", "benchmarks.worker.rates")
 RATES_TIME_LIMIT = 60.0  # seconds
 ERROR_TAIL = 2000  # characters of stderr kept in a row
+_PHASE = re.compile(rf"^{re.escape(PHASE_PREFIX)}(.*)\n?", re.MULTILINE)
 
 
 def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
@@ -36,14 +38,10 @@ def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
         try:
             answer = worker.output(time_limit)
         except ChildTimeoutError:
-            message = f"no answer within {time_limit:g} seconds; it was in phase "
-            phases = [
-                line for line in worker.errors().splitlines() if line.startswith(PHASE_PREFIX)
-            ]
-            phase = phases[-1].removeprefix(PHASE_PREFIX).strip() if phases else "start"
-            return row | {"status": "timeout", "error": message + repr(phase)}
-        lines = worker.errors().splitlines(keepends=True)
-        stderr = "".join(line for line in lines if not line.startswith(PHASE_PREFIX))[-ERROR_TAIL:]
+            phase = ["start", *_PHASE.findall(worker.errors())][-1].strip()
+            message = f"no answer within {time_limit:g} seconds; it was in phase {phase!r}"
+            return row | {"status": "timeout", "error": message}
+        stderr = _PHASE.sub("", worker.errors())[-ERROR_TAIL:]
         exit_status = worker.exit_status or 0
     try:
         answered: dict[str, Any] = json.loads(answer)

@@ -6,11 +6,11 @@ is gone, however it died: then a follower ends too, in whatever it is doing.
 """
 
 import dataclasses
-import itertools
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
@@ -129,15 +129,14 @@ def _peak_resident_bytes() -> int:
 
 def communication(request: Request, spec: SystemSpec, state: TrainState) -> Callable[[], None]:
     """Return what makes the exchanges of a step alone, one after another, and waits for them."""
-    gathered, *reduced = (
-        [torch.zeros(size, device=state.device) for size in sizes]
-        for sizes in exchanges_of_step(spec)
-    )
+    sizes, zeros = exchanges_of_step(spec), partial(torch.zeros, device=state.device)
+    gathered = [zeros(size) for size in sizes.gathered]
+    reduced = [zeros(size) for size in sizes.reduced_statistics + sizes.reduced_gradients]
 
     def communicate() -> None:
         for own in gathered:
             dist.all_gather([torch.empty_like(own) for _ in range(dist.get_world_size())], own)
-        for own in itertools.chain(*reduced):
+        for own in reduced:
             dist.all_reduce(own)
         wait(request)
 

@@ -21,12 +21,13 @@ create = create_workload
 
 def configure(request: Request) -> None:
     """Set the threads, and allow TF32 only where it is asked for."""
-    tf.config.threading.set_intra_op_parallelism_threads(request.configuration.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(request.configuration.threads)
-    if request.plan.device == "gpu":
-        set_tf32(request.configuration.precision == "tf32")
-    parallel.prepare_devices(request.plan.device, request.configuration.devices)
-    select_device(request.plan.device)
+    device, asked = request.plan.device, request.configuration
+    tf.config.threading.set_intra_op_parallelism_threads(asked.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(asked.threads)
+    if device == "gpu":
+        set_tf32(asked.precision == "tf32")
+    parallel.prepare_devices(device, asked.devices)
+    select_device(device)
 
 
 def communication(request: Request, spec: SystemSpec, state: TrainState) -> Callable[[], None]:
@@ -60,17 +61,17 @@ def communication(request: Request, spec: SystemSpec, state: TrainState) -> Call
 def read_back(state: TrainState) -> dict[str, Any]:
     """Return platform, device, dtype, threads, layout and flags that are in use."""
     weight = state.generator.trainable_variables[0].value
-    tensor_float_32 = tf.config.experimental.tensor_float_32_execution_enabled()
+    flags = {
+        "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled(),
+        "jit": tf.config.optimizer.get_jit(),
+    }
     return {
         "platform": "gpu" if "GPU" in weight.device else "cpu",
         "device": weight.device,
         "dtype": weight.dtype.name,
         "threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "layout": keras.config.image_data_format(),
-        "flags": {
-            "tensor_float_32": str(tensor_float_32),
-            "jit": str(tf.config.optimizer.get_jit()),
-        },
+        "flags": {name: str(value) for name, value in flags.items()},
     }
 
 

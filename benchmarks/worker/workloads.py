@@ -83,14 +83,13 @@ def create_workload(
     spec: SystemSpec, seed: int, request: Request, batch: Batch | None = None
 ) -> Workload:
     """Return a training state of ours, or of the baseline, with its batches."""
-    framework, asked = load(request.configuration.framework), request.configuration
+    asked = request.configuration
+    framework = load(asked.framework)
     if asked.implementation == "baseline":
-        train = checkpoint = places = baseline(request.configuration.framework)
+        train = checkpoint = places = baseline(asked.framework)
     else:
-        train, checkpoint, places = (
-            importlib.import_module(f"{request.configuration.framework}_impl.{name}")
-            for name in ("train", "checkpoint", "state")
-        )
+        names = (f"{asked.framework}_impl.{name}" for name in ("train", "checkpoint", "state"))
+        train, checkpoint, places = map(importlib.import_module, names)
     compute = Compute(DTYPE, asked.precision, asked.mode, request.plan.device, asked.devices)
     state = train.create_train_state(spec, compute, seed=seed)
     inputs = batches(request, lambda one: train.batches_to_devices(state, *one), batch)
