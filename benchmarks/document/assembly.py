@@ -11,14 +11,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.document.intervals import (
-    bootstrap_interval,
-    median_of_rounds,
-    outliers,
-    paired_ratio,
-    quantiles,
-    rates_of,
-)
+from benchmarks.document import intervals
+from benchmarks.document.intervals import rates_of
 from benchmarks.document.roofline import roofline_of
 from benchmarks.document.stored import SCHEMA_VERSION
 from benchmarks.plan import costs, host
@@ -134,7 +128,8 @@ def _results(
     rounds = [rates_of(row, configuration.batch_size) for row in rows]
     rates = [rate for own in rounds for rate in own]
     steps = [ms for row in rows for ms in row["latency_ms"]]
-    middle = median_of_rounds(rounds)
+    p5, p50, p95 = intervals.quantiles(steps, (0.05, 0.5, 0.95))
+    middle, outliers = intervals.median_of_rounds(rounds), len(intervals.outliers(steps))
     roofline = roofline_of(document, dataclasses.asdict(configuration))
     memory = "device" if rows[0]["settings"]["platform"] == "gpu" else "resident"
     phases = {
@@ -147,17 +142,13 @@ def _results(
     found = {
         "images_per_second": {
             "median": middle,
-            "quartiles": quantiles(rates, (0.25, 0.75)),
-            "interval_95": list(bootstrap_interval(rounds, seed)),
+            "quartiles": intervals.quantiles(rates, (0.25, 0.75)),
+            "interval_95": list(intervals.bootstrap_interval(rounds, seed)),
             "rounds": len(rounds),
             "windows": len(rates),
-            "outliers": len(outliers(rates)),
+            "outliers": len(intervals.outliers(rates)),
         },
-        "step_ms": {
-            **dict(zip(("p5", "p50", "p95"), quantiles(steps, (0.05, 0.5, 0.95)), strict=True)),
-            "steps": len(steps),
-            "outliers": len(outliers(steps)),
-        },
+        "step_ms": {"p5": p5, "p50": p50, "p95": p95, "steps": len(steps), "outliers": outliers},
         "percent_of_gemm_peak": percent(roofline.compute_seconds),
         "percent_of_roofline": percent(roofline.seconds),
         "roofline": roofline.to_dict(),
@@ -207,7 +198,7 @@ def _ratio(
         {r["round"]: rates_of(r, c.batch_size) for r in rows if r["configuration"] == c.id}
         for c in (above, below)
     )
-    ratio = paired_ratio(numerator, denominator, seed)
+    ratio = intervals.paired_ratio(numerator, denominator, seed)
     return {
         "kind": kind,
         "numerator": above.id,

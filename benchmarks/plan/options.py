@@ -9,14 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.plan import host
-from benchmarks.plan.configuration import (
-    GATE_BATCH_SIZE,
-    INPUTS,
-    MODES,
-    PRECISIONS,
-    DeviceName,
-    Plan,
-)
+from benchmarks.plan.configuration import GATE_BATCH_SIZE, INPUTS, MODES, PRECISIONS, Plan
 from shared.interface import IMPLEMENTATIONS, canonical_name
 from shared.run.console import OneLineParser
 from shared.spec import LOSS_NAMES, SYSTEMS
@@ -70,7 +63,7 @@ def parse(arguments: Sequence[str]) -> Plan:
     return plan
 
 
-def choose_device(name: str) -> tuple[DeviceName, str]:
+def choose_device(name: str) -> tuple[str, str]:
     """Return the device for auto, cpu or gpu, and why.
 
     Decided once for all frameworks, before any is imported: rows of one table are never on
