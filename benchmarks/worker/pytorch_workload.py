@@ -177,9 +177,9 @@ def forget_peak(request: Request) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def peak_device_bytes(request: Request) -> int | None:
-    """Return the most bytes that tensors ever held on the GPU; None on a CPU."""
-    return torch.cuda.max_memory_allocated() if request.plan.device == "gpu" else None
+def peak_device_bytes() -> int:
+    """Return the most bytes that tensors ever held on the GPU."""
+    return torch.cuda.max_memory_allocated()
 
 
 def put(request: Request, array: Array, dtype: str = "float32") -> torch.Tensor:

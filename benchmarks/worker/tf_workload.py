@@ -86,10 +86,9 @@ def forget_peak(request: Request) -> None:
         tf.config.experimental.reset_memory_stats("GPU:0")
 
 
-def peak_device_bytes(request: Request) -> int | None:
-    """Return the most bytes that tensors ever held on the GPU; None on a CPU."""
-    on_gpu = request.plan.device == "gpu"
-    return tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else None
+def peak_device_bytes() -> int:
+    """Return the most bytes that tensors ever held on the GPU."""
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
 def put(request: Request, array: Array, dtype: str = "float32") -> tf.Tensor:

@@ -68,7 +68,7 @@ def load(framework: str) -> Any:
     - addition(request, length): what adds one float32 array to another once, in place.
     - communication(request, spec, state): the exchanges of a step, for several devices.
     - forget_peak(request): count the device's peak of memory anew, where the framework can.
-    - wait(request), read_back(state), peak_device_bytes(request): for `create_workload`.
+    - wait(request), read_back(state), peak_device_bytes(), which a GPU has: for `create_workload`.
     """
     load_implementation(framework)
     return importlib.import_module(f"benchmarks.worker.{framework}_workload")
@@ -90,7 +90,8 @@ def create_workload(
     else:
         names = (f"{asked.framework}_impl.{name}" for name in ("train", "checkpoint", "state"))
         train, checkpoint, places = map(importlib.import_module, names)
-    compute = Compute(DTYPE, asked.precision, asked.mode, request.plan.device, asked.devices)
+    device, on_gpu = request.plan.device, request.plan.device == "gpu"
+    compute = Compute(DTYPE, asked.precision, asked.mode, device, asked.devices)
     state = train.create_train_state(spec, compute, seed=seed)
     inputs = batches(request, lambda one: train.batches_to_devices(state, *one), batch)
     return Workload(
@@ -100,7 +101,7 @@ def create_workload(
         export_state=lambda: checkpoint.export_state(state),
         import_state=lambda arrays: checkpoint.import_state(state, arrays),
         effective_settings=lambda: {"mode": state.compute.mode} | framework.read_back(state),
-        peak_device_bytes=lambda: framework.peak_device_bytes(request),
+        peak_device_bytes=framework.peak_device_bytes if on_gpu else lambda: None,
         communicate=framework.communication(request, spec, state) if asked.devices > 1 else None,
     )
 
