@@ -162,6 +162,8 @@ def limit_lines(document: dict[str, Any]) -> list[str]:
         if limits := results.get("roofline"):
             roofline = roofline_of(document, configuration)
             devices = configuration.get("devices", 1)
+            assert roofline.peak is not None
+            assert roofline.bandwidth is not None
             lines.append(
                 f"Roofline of {configuration['precision']}, batch {configuration['batch_size']}, "
                 f"threads {configuration['threads']}"
@@ -184,9 +186,8 @@ def limit_lines(document: dict[str, Any]) -> list[str]:
 # --- the answer in a line: who is fastest, by how much, and whether that is certain ---------------
 
 
-def short(value: float | None) -> str:
+def short(value: float) -> str:
     """Return three significant digits, more before the point."""
-    assert value is not None
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
