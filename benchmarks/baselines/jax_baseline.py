@@ -58,10 +58,8 @@ def _layers(dtype: jnp.dtype) -> Layers:
     )
 
 
-def _adam(network: nnx.Module, settings: AdamSpec) -> nnx.Optimizer:
-    adam = optax.adam(
-        settings.learning_rate, b1=settings.beta1, b2=settings.beta2, eps=settings.epsilon
-    )
+def _adam(network: nnx.Module, own: AdamSpec) -> nnx.Optimizer:
+    adam = optax.adam(own.learning_rate, own.beta1, own.beta2, own.epsilon)
     return nnx.Optimizer(network, adam, wrt=nnx.Param)
 
 

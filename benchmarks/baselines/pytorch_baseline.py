@@ -41,13 +41,9 @@ def create_train_state(spec: SystemSpec, compute: Compute, *, seed: int = 0) -> 
     return state
 
 
-def _adam(network: nn.Module, settings: AdamSpec) -> torch.optim.Adam:
-    return torch.optim.Adam(
-        network.parameters(),
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-    )
+def _adam(network: nn.Module, own: AdamSpec) -> torch.optim.Adam:
+    betas = own.beta1, own.beta2
+    return torch.optim.Adam(network.parameters(), own.learning_rate, betas, own.epsilon)
 
 
 def batches_to_devices(

@@ -42,10 +42,8 @@ def create_train_state(spec: SystemSpec, compute: Compute, *, seed: int = 0) -> 
     return state
 
 
-def _adam(network: keras.Model, settings: AdamSpec) -> keras.optimizers.Adam:
-    optimizer = keras.optimizers.Adam(
-        settings.learning_rate, settings.beta1, settings.beta2, settings.epsilon
-    )
+def _adam(network: keras.Model, own: AdamSpec) -> keras.optimizers.Adam:
+    optimizer = keras.optimizers.Adam(own.learning_rate, own.beta1, own.beta2, own.epsilon)
     optimizer.build(network.trainable_variables)
     return optimizer
 
