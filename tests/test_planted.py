@@ -30,7 +30,7 @@ from tests.apparatus.planted.probe import (
     truth_error,
 )
 from tests.conftest import require_framework
-from tests.tiers import SLOW_IN_TF_AND_JAX, one_in
+from tests.tiers import EAGER_TENSORFLOW, SLOW_IN_TF_AND_JAX, one_in
 
 # Of TensorFlow and JAX, of which the one traces every copy anew and the other compiles every
 # operation of a new shape: the longest edits.
@@ -72,6 +72,7 @@ def test_every_edit_of_every_fault_applies(framework: str) -> None:
                 compile(source, file, "exec")
 
 
+@EAGER_TENSORFLOW
 @SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize(
     ("framework", "fault"),

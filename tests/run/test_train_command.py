@@ -19,7 +19,7 @@ from shared.run.training import SAMPLE_COUNT
 from shared.spec import SystemSpec
 from shared.spec.streams import latents
 from tests.conftest import installed_implementations
-from tests.tiers import SLOW_IN_TF_AND_JAX, one_in
+from tests.tiers import EAGER_TENSORFLOW, SLOW_IN_TF_AND_JAX, one_in
 
 # Two steps of a system of width 4: seconds, most of them compilation.
 SMALL = ("--width", "4", "--batch-size", "4", "--steps", "2")
@@ -87,6 +87,7 @@ def test_the_same_seed_starts_the_same_run_in_every_framework(
         assert np.abs(values / first - 1).max() < 1e-12, name
 
 
+@EAGER_TENSORFLOW
 @SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize(
     "system",
