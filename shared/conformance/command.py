@@ -16,7 +16,7 @@ from rich.progress import Progress
 from shared.conformance.cases import Problem, cases_of, selected
 from shared.conformance.client import ChildSession, serve_command
 from shared.conformance.function_cases import function_problems
-from shared.conformance.network_cases import network_problems
+from shared.conformance.network_cases import network_problems, problems_of
 from shared.conformance.overrides import load_overrides
 from shared.conformance.protocol import SessionEndedError
 from shared.conformance.reports import print_summary, write_json, write_junit
@@ -24,6 +24,7 @@ from shared.conformance.verdicts import decide, is_conformant
 from shared.files.atomic import require_place
 from shared.files.errors import InputError
 from shared.run.console import command
+from shared.run.spec_options import add_spec_options, chosen_spec
 
 TIME_LIMIT = 120.0  # seconds; a framework's import and first compilation take a tenth of it
 
@@ -42,6 +43,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--overrides", type=Path, metavar="FILE", help="declared divergences and other bounds")
     add("--json", type=Path, metavar="FILE", help="write every case as JSON")
     add("--junit", type=Path, metavar="FILE", help="write JUnit XML")
+    add_spec_options(parser, None, batch_size=7)
     limit = "for the start and for each request (default: %(default)g)"
     add("--time-limit", type=float, default=TIME_LIMIT, metavar="SECONDS", help=limit)
 
@@ -51,13 +53,23 @@ def all_problems() -> tuple[Problem, ...]:
     return (*function_problems(), *network_problems())
 
 
+def _problems(options: argparse.Namespace) -> Sequence[Problem]:
+    """Return every problem, or those of the one system that was chosen."""
+    fields = ("loss", "width", "latent_dim", "d_steps", "generator_batch", "learning_rate")
+    if options.system is None:
+        if given := [f for f in fields if getattr(options, f) is not None]:
+            raise InputError(f"--{given[0].replace('_', '-')} is one system's: add --system")
+        return all_problems()
+    return problems_of(chosen_spec(options, lambda _: {"width": 4, "latent_dim": 10}))
+
+
 def _run(options: argparse.Namespace) -> int:
     if not 0 < options.time_limit < math.inf:
         raise InputError(
             f"--time-limit must be a positive number of seconds, received {options.time_limit:g}"
         )
     require_place(options.json, options.junit)
-    problems: Sequence[Problem] = all_problems()
+    problems = _problems(options)
     identifiers = [case.id for case in cases_of(problems)]
     overrides = load_overrides(options.overrides, identifiers) if options.overrides else {}
     if options.select:

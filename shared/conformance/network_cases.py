@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from shared.conformance import bounds
-from shared.conformance.cases import Answers, Case, Problem
+from shared.conformance.cases import Answers, Case, Problem, is_of_optimizer
 from shared.conformance.protocol import Session
 from shared.fixtures import load_network_fixture
 from shared.fixtures.make_network import representative_inputs
@@ -102,14 +102,23 @@ def _drawn(spec: SystemSpec, seed: int = 0, dtypes: tuple[str, ...] = _DTYPES) -
 def network_problems() -> Iterator[Problem]:
     """Yield the problems of every start point."""
     for name, point in start_points().items():
-        for dtype in point.dtypes:
-            if name in SYSTEMS:
-                yield _created(name, point, dtype)
-                for mode, network in itertools.product(_MODES, NETWORKS):
-                    yield _forward(name, point, dtype, mode, network)
-                yield _unmoved(name, point, dtype)
-            yield _gradients(name, point, dtype)
-            yield _step(name, point, dtype)
+        yield from _problems(name, point, only_steps=name not in SYSTEMS)
+
+
+def problems_of(spec: SystemSpec) -> list[Problem]:
+    """Return the problems of one system, in float64: its kinks are not looked at."""
+    return list(_problems(spec.name, _drawn(spec, dtypes=("float64",)), only_steps=False))
+
+
+def _problems(name: str, point: StartPoint, *, only_steps: bool) -> Iterator[Problem]:
+    for dtype in point.dtypes:
+        if not only_steps:
+            yield _created(name, point, dtype)
+            for mode, network in itertools.product(_MODES, NETWORKS):
+                yield _forward(name, point, dtype, mode, network)
+            yield _unmoved(name, point, dtype)
+        yield _gradients(name, point, dtype)
+        yield _step(name, point, dtype)
 
 
 def _create(session: Session, point: StartPoint, dtype: str) -> int:
@@ -178,7 +187,7 @@ def _created(name: str, point: StartPoint, dtype: str) -> Problem:
     def ask(session: Session) -> Answers:
         state = _create(session, point, dtype)
         received = session.call("export_state", {"state": state})["arrays"]
-        used = [n for n in fresh if n not in parameters and np.any(received[n])]
+        used = [n for n in fresh if n not in parameters and np.any(received.get(n, 0))]
         return _with_unexpected(received, fresh) | {"used": np.array(len(used))}
 
     def case(field: str) -> Case:
@@ -220,7 +229,8 @@ def _unmoved(name: str, point: StartPoint, dtype: str) -> Problem:
         session.call("discriminate", training | {"images": inputs["real_images"]})
         session.call("gradients", inputs)
         after = session.call("export_state", {"state": state})["arrays"]
-        moved = [n for n, a in point.arrays.items() if not np.array_equal(after[n], a)]
+        shown = [n for n in point.arrays if n in after or not is_of_optimizer(n)]
+        moved = [n for n in shown if not np.array_equal(after[n], point.arrays[n])]
         return {"moved": np.array(len(moved))}
 
     methods = (*_LOADED, "generate", "discriminate", "gradients", "export_state")

@@ -1,13 +1,12 @@
 """A downstream project's own word on cases: a declared divergence, or another bound."""
 
-import json
 import sys
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from shared.conformance.cases import Override, matching
+from shared.files.documents import read_document
 from shared.files.errors import InputError
 
 _EXPECTED = (
@@ -23,20 +22,12 @@ def load_overrides(path: Path, identifiers: Sequence[str]) -> dict[str, Override
     Raises InputError, which names the file, for a file that cannot be read, an entry that is not
     one, a pattern that matches none of the ids, and two patterns that match the same.
     """
-    loads = {".toml": tomllib.loads, ".json": json.loads}.get(path.suffix)
-    if loads is None:
-        raise InputError(f"{path}: received a file named *{path.suffix}, expected .toml or .json")
-    if path.exists() and not path.is_file():  # a pipe would be waited for without end
-        raise InputError(f"{path}: expected a file")
+    document = read_document(path)
     try:
-        document = loads(path.read_text("utf-8"))
         if not isinstance(document, dict):
             raise ValueError(f"received a {type(document).__name__}; {_EXPECTED}")
         return _by_case([_override(*entry) for entry in document.items()], identifiers)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    # RecursionError: nested too deep.
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: {error}") from error
 
 

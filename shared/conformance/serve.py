@@ -1,5 +1,6 @@
 """An implementation in Python behind the protocol: `python -m shared.conformance.serve NAME`."""
 
+import inspect
 import os
 import sys
 import traceback
@@ -58,8 +59,7 @@ class Server:
         try:
             return self._result(method, self._called(method, dict(arguments)))
         except Exception as error:  # whatever anybody raises is an answer
-            refusals = (NotImplementedError, ValueError) if method == "create" else ()
-            if isinstance(error, (NotImplementedError, *refusals)):
+            if _is_refusal(error, method, arguments):
                 raise RefusedError(one_line(str(error))) from error
             raise RequestFailedError(_described(error)) from error
 
@@ -72,8 +72,10 @@ class Server:
         if "settings" in arguments:
             arguments["settings"] = AdamSpec(**arguments["settings"])
         positional = [arguments.pop(name) for name in METHODS[method]]
-        options = arguments.pop("labels", {}) | arguments
-        return getattr(self._implementation, method)(*positional, **options)
+        labels = arguments.pop("labels", {})
+        called = getattr(self._implementation, method)
+        _require_keywords(called, labels)
+        return called(*positional, **labels | arguments)
 
     def _result(self, method: str, made: Any) -> dict[str, Any]:
         """Return what a method gave under the names of the protocol."""
@@ -96,6 +98,26 @@ class Server:
             case "train_step":
                 return {"metrics": _arrays({name: float(value) for name, value in made.items()})}
         return {}  # import_state, synchronize
+
+
+def _is_refusal(error: Exception, method: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether an exception says that this is not offered: a system, a dtype, a loss by its name."""
+    if method == "loss" and isinstance(error, (ValueError, KeyError)):
+        return str(arguments["loss"]) in str(error)
+    is_refused = method == "create" and isinstance(error, ValueError)
+    return is_refused or isinstance(error, NotImplementedError)
+
+
+def _require_keywords(called: Any, keywords: Mapping[str, Any]) -> None:
+    """Raise NotImplementedError for labels that a loss does not take."""
+    try:
+        parameters = inspect.signature(called).parameters.values()
+    except (TypeError, ValueError):  # of a builtin nothing is known
+        return
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    unknown = [name for name in keywords if name not in {p.name for p in parameters}]
+    if unknown and not takes_any:
+        raise NotImplementedError(f"loss() takes no {', '.join(unknown)}")
 
 
 def _arrays(made: Mapping[str, Any]) -> Arrays:

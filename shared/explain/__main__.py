@@ -16,7 +16,8 @@ from shared.explain.report import Explanation, print_stage, print_verdict
 from shared.files.atomic import require_place
 from shared.interface import MissingFrameworkError, load_implementation
 from shared.run.console import command
-from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec
+from shared.run.spec_options import add_spec_options, chosen_spec
+from shared.spec import SystemSpec
 from shared.spec.streams import check_seed
 
 DESCRIPTION = """\
@@ -41,13 +42,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "pytorch, tf, jax, a module with an object `implementation`; or two recordings"
     add("implementations", nargs="+", metavar="IMPLEMENTATION", help=text)
-    add("--system", choices=SYSTEMS, default="dcgan64", help="networks (default: %(default)s)")
-    add("--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)")
-    text = "size of the narrowest layer (default: 2, mlp28 8)"
-    add("--width", type=int, metavar="W", help=text)
-    add("--batch-size", type=int, default=4, metavar="N", help="(default: %(default)s)")
-    text = "updates of the discriminator a step (default: the system's)"
-    add("--d-steps", type=int, metavar="K", help=text)
+    add_spec_options(parser, "dcgan64", batch_size=4)
     text = "float64 unless the implementation refuses it"
     add("--dtype", choices=("float64", "float32"), help=f"(default: {text})")
     add("--seed", type=int, default=0, metavar="S", help="of the probes (default: %(default)s)")
@@ -57,16 +52,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _spec(options: argparse.Namespace) -> SystemSpec:
-    system = SYSTEMS[options.system]
     check_seed(options.seed, "--seed")
     if options.batch_size < 2 or options.batch_size % 2:
         raise ValueError(f"--batch-size must be even, received {options.batch_size}")
-    return system.replace(
-        width=options.width or (8 if system.architecture == "mlp28" else 2),
-        latent_dim=6,
-        batch_size=options.batch_size,
-        loss=options.loss or system.loss,
-        discriminator_steps=options.d_steps or system.discriminator_steps,
+    return chosen_spec(
+        options, lambda name: {"width": 8 if name == "mlp28" else 2, "latent_dim": 6}
     )
 
 

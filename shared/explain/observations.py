@@ -54,6 +54,7 @@ def reference_arrays(stage: str, probe: Probe, conventions: Conventions | Sides)
     """Return the arrays of a stage under any conventions, each computed once."""
     if isinstance(conventions, Conventions):
         conventions = Sides(conventions, conventions)
+    conventions = Sides(*map(probe.spec.own_conventions, conventions))
     own = getattr(conventions, network_of(stage))
     if stage == INITIAL_STAGE:
         return initial_arrays(probe.spec, own.initializer)

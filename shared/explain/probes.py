@@ -103,7 +103,7 @@ def _make_small(arrays: Arrays, spec: SystemSpec) -> None:
     for name, array in arrays.items():
         if name.endswith(("/m", "/v", "/step")):
             arrays[name] = np.zeros_like(array)
-    layers = [layer for layer in spec.layers("discriminator") if layer.parameters]
+    layers = [x for x in spec.layers("discriminator") if "kernel" in (p.name for p in x.parameters)]
     last = f"discriminator/{layers[-1].name}"
     arrays[f"{last}/kernel"] = (arrays[f"{last}/kernel"] * SMALL).astype(np.float32)
     if f"{last}/bias" in arrays:
@@ -137,8 +137,9 @@ def _smallest_pre_activation(run: Pass) -> float:
     pre-activations of 1e-4.
     """
     smallest = np.inf
-    for (_, x), (name, _) in itertools.pairwise(run.activations.items()):
-        if name.startswith(("relu", "leaky_relu")):
+    for (before, _), (layer, _) in itertools.pairwise(run.saved):
+        if layer.kind in ("relu", "leaky_relu"):
+            x = run.activations[before.name]
             size = np.sqrt(np.square(x).mean(axis=tuple(range(x.ndim - 1)), keepdims=True))
             relative = np.abs(x) / np.clip(size, np.finfo(np.float64).tiny, 1.0)
             smallest = min(smallest, float(np.min(relative, where=x != 0.0, initial=np.inf)))

@@ -85,12 +85,19 @@ def drifts(spec: SystemSpec, actual: Arrays, expected: Arrays, steps: int) -> di
     return found
 
 
+# Of an image and a constant they make the image and the constant.
+_KEEPING_CONSTANTS = {
+    "upsample_nearest", "upsample_bilinear", "average_pool", "max_pool", "dropout"
+}  # fmt: skip
+
+
 def _cancelled(layers: tuple[Layer, ...]) -> list[tuple[Layer, Layer]]:
-    """Return the layers with a bias that come right before a batch normalisation, with that."""
+    """Return the layers with a bias that a batch normalisation takes away again, with that."""
+    relevant = [layer for layer in layers if layer.kind not in _KEEPING_CONSTANTS]
     return [
         (layer, after)
-        for layer, after in itertools.pairwise(layers)
-        if after.kind == "batch_norm" and any(p.name == "bias" for p in layer.parameters)
+        for layer, after in itertools.pairwise(relevant)
+        if after.kind == "batch_norm" and {"kernel", "bias"} <= {p.name for p in layer.parameters}
     ]
 
 

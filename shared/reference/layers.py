@@ -10,16 +10,33 @@ from typing import Any
 import numpy as np
 
 from shared.interface import Array
+from shared.spec.layers import Padding, sides
 
 Saved = Any
 
 PADDING_SHIFT = {"centred": 0, "before": 1, "after": -1}
 
 
-def _padding(padding: int, alignment: str) -> tuple[int, int]:
-    """Split 2 * padding rows of zeros into those before and those after."""
-    shift = PADDING_SHIFT[alignment] if padding else 0
-    return padding + shift, padding - shift
+def _shifted(padding: Padding, alignment: str) -> tuple[int, int]:
+    """Return the rows of zeros before and after; there is nothing to shift where there are none."""
+    before, after = sides(padding)
+    shift = PADDING_SHIFT[alignment] if before or after else 0
+    return before + shift, after - shift
+
+
+def framed(x: Array, padding: Padding, value: float = 0.0) -> Array:
+    """Return images with rows and columns added before and after; negative ones are cut off."""
+    (height, width), (before, after) = x.shape[1:3], sides(padding)
+    rows, columns = (slice(max(-before, 0), n - max(-after, 0)) for n in (height, width))
+    added = (max(before, 0), max(after, 0))
+    frame = ((0, 0), added, added, (0, 0))
+    return np.pad(x[:, rows, columns], frame, constant_values=value)
+
+
+def unframed(y: Array, padding: Padding) -> Array:
+    """Undo `framed`, whose transpose this is."""
+    before, after = sides(padding)
+    return framed(y, (-before, -after))
 
 
 def _taps(kernel: Array, stride: int, size: tuple[int, int]) -> Any:
@@ -32,54 +49,54 @@ def _taps(kernel: Array, stride: int, size: tuple[int, int]) -> Any:
 
 
 def conv_forward(
-    x: Array, kernel: Array, stride: int, padding: int, alignment: str = "centred"
+    x: Array, kernel: Array, stride: int, padding: Padding, alignment: str = "centred"
 ) -> tuple[Array, Saved]:
     """Cross-correlate x [batch, height, width, in] with an HWIO kernel.
 
-    y[n, r, c, o] = Σ x[n, stride·r + i - padding, stride·c + j - padding, k] · kernel[i, j, k, o].
+    y[n, r, c, o] = Σ x[n, stride·r + i - before, stride·c + j - before, k] · kernel[i, j, k, o],
+    where `padding` is the zeros before and after.
     """
-    before, after = _padding(padding, alignment)
-    padded = np.pad(x, ((0, 0), (before, after), (before, after), (0, 0)))
+    shifted = _shifted(padding, alignment)
+    padded = framed(x, shifted)
     height = (padded.shape[1] - kernel.shape[0]) // stride + 1
     width = (padded.shape[2] - kernel.shape[1]) // stride + 1
     y = np.zeros((x.shape[0], height, width, kernel.shape[3]))
     for i, j, pixels in _taps(kernel, stride, (height, width)):
         y += padded[pixels] @ kernel[i, j]
-    return y, (padded, kernel, stride, before, x.shape)
+    return y, (padded, kernel, stride, shifted)
 
 
 def conv_backward(saved: Saved, dy: Array) -> tuple[Array, Array]:
     """Return the gradients of x and of the kernel."""
-    padded, kernel, stride, before, shape = saved
+    padded, kernel, stride, padding = saved
     dpadded, dkernel = np.zeros_like(padded), np.zeros_like(kernel)
     for i, j, pixels in _taps(kernel, stride, dy.shape[1:3]):
         dpadded[pixels] += dy @ kernel[i, j].T
         dkernel[i, j] = np.tensordot(padded[pixels], dy, axes=((0, 1, 2), (0, 1, 2)))
-    inside_rows, inside_columns = (slice(before, before + shape[a]) for a in (1, 2))
-    return dpadded[:, inside_rows, inside_columns], dkernel
+    return unframed(dpadded, padding), dkernel
 
 
 def conv_transpose_forward(
-    x: Array, kernel: Array, stride: int, padding: int, alignment: str = "centred"
+    x: Array, kernel: Array, stride: int, padding: Padding, alignment: str = "centred"
 ) -> tuple[Array, Saved]:
     """Spread x [batch, height, width, in] through an HWOI kernel: the transpose of a conv.
 
-    y[n, stride·r + i - padding, stride·c + j - padding, o] += x[n, r, c, k] · kernel[i, j, o, k].
+    y[n, stride·r + i - before, stride·c + j - before, o] += x[n, r, c, k] · kernel[i, j, o, k],
+    where `padding` is what is cut off before and after.
     """
-    before, after = _padding(padding, alignment)
+    shifted = _shifted(padding, alignment)
     size = x.shape[1:3]
     full_shape = [stride * (size[a] - 1) + kernel.shape[a] for a in (0, 1)]
     full = np.zeros((x.shape[0], *full_shape, kernel.shape[2]))
     for i, j, pixels in _taps(kernel, stride, size):
         full[pixels] += x @ kernel[i, j].T
-    y = full[:, before : full_shape[0] - after, before : full_shape[1] - after]
-    return y, (x, kernel, stride, before, after)
+    return unframed(full, shifted), (x, kernel, stride, shifted)
 
 
 def conv_transpose_backward(saved: Saved, dy: Array) -> tuple[Array, Array]:
     """Return the gradients of x and of the kernel."""
-    x, kernel, stride, before, after = saved
-    dfull = np.pad(dy, ((0, 0), (before, after), (before, after), (0, 0)))
+    x, kernel, stride, padding = saved
+    dfull = framed(dy, padding)
     dx, dkernel = np.zeros_like(x), np.zeros_like(kernel)
     for i, j, pixels in _taps(kernel, stride, x.shape[1:3]):
         dx += dfull[pixels] @ kernel[i, j]
@@ -87,7 +104,7 @@ def conv_transpose_backward(saved: Saved, dy: Array) -> tuple[Array, Array]:
     return dx, dkernel
 
 
-def dense_forward(x: Array, kernel: Array, bias: Array) -> tuple[Array, Saved]:
+def dense_forward(x: Array, kernel: Array, bias: Array | float) -> tuple[Array, Saved]:
     """Return x [batch, in] @ kernel [in, out] + bias [out]."""
     return x @ kernel + bias, (x, kernel)
 
@@ -105,7 +122,11 @@ def _inverse(variance: Array, epsilon: float, divisor: str) -> Array:
 
 
 def batch_norm_forward(
-    x: Array, scale: Array, bias: Array, epsilon: float, divisor: str = "deviation"
+    x: Array,
+    scale: Array | float,
+    bias: Array | float,
+    epsilon: float,
+    divisor: str = "deviation",
 ) -> tuple[Array, Saved, Array, Array]:
     """Normalise by the batch's own statistics (Ioffe & Szegedy 2015, Algorithm 1).
 
@@ -123,8 +144,8 @@ def batch_norm_forward(
 
 def batch_norm_inference(
     x: Array,
-    scale: Array,
-    bias: Array,
+    scale: Array | float,
+    bias: Array | float,
     mean: Array,
     variance: Array,
     epsilon: float,

@@ -9,6 +9,7 @@ import numpy as np
 
 from shared.interface import Array, Arrays
 from shared.reference import layers as functions
+from shared.reference import resampling
 from shared.reference.layers import Saved
 from shared.spec import Conventions, Layer, NetworkName, SystemSpec
 
@@ -36,6 +37,7 @@ def forward(
 
     The output is images NHWC or scores [batch]. `training` normalises by the batch's statistics.
     """
+    conventions = spec.own_conventions(conventions)
     asked = conventions.batch_norm_passes == "as_asked"
     training = training if asked else conventions.batch_norm_passes == "always_batch"
     activations: Arrays = {}
@@ -45,7 +47,7 @@ def forward(
         prefix = f"{network}/{layer.name}"
         p: Arrays = {q.name: arrays[f"{prefix}/{q.name}"] for q in layer.parameters}
         if layer.kind == "batch_norm":
-            x, keep = _batch_norm(x, p, conventions, training, prefix, statistics)
+            x, keep = _batch_norm(x, p, layer, conventions, training, prefix, statistics)
         else:
             x, keep = _forward_layer(layer, x, p, conventions)
         activations[layer.name] = x
@@ -81,9 +83,9 @@ def backward(network: NetworkName, run: Pass, gradient: Array) -> tuple[Array, A
     gradients: Arrays = {}
     dy = gradient[:, None] if network == "discriminator" else gradient
     for layer, saved in reversed(run.saved):
-        names = [f"{network}/{layer.name}/{p.name}" for p in layer.parameters if p.trainable]
-        dy, parameter_gradients = _backward_layer(layer, saved, dy)
-        gradients.update(zip(names, parameter_gradients, strict=True))
+        dy, found = _backward_layer(layer, saved, dy)
+        for name in (p.name for p in layer.parameters if p.trainable):
+            gradients[f"{network}/{layer.name}/{name}"] = found[name]
     return dy, gradients
 
 
@@ -99,13 +101,13 @@ def _forward_layer(
             y, saved = run(x, kernel, layer.stride, layer.padding, conventions.padding_alignment)
             return y + p.get("bias", 0.0), (saved, arrangement)
         case "dense":
-            return functions.dense_forward(x, p["kernel"], p["bias"])
+            return functions.dense_forward(x, p["kernel"], p.get("bias", 0.0))
         case "relu":
             return functions.relu_forward(x)
         case "reverse_channels":
             return x[..., ::-1], None
         case "leaky_relu":
-            slope = conventions.leaky_relu_slope
+            slope = _own("leaky_relu_slope", layer.slope, conventions)
             return functions.leaky_relu_forward(x, slope, conventions.leaky_relu_gradient_at_zero)
         case "tanh":
             return functions.tanh_forward(x)
@@ -115,9 +117,40 @@ def _forward_layer(
             return functions.flatten_forward(x, conventions.flatten_order)
         case "reshape":
             return functions.reshape_forward(x, layer.output_shape, conventions.flatten_order)
+        case "upsample_nearest" | "upsample_bilinear" | "average_pool":
+            rows, columns = (_resampling_matrix(layer, n) for n in x.shape[1:3])
+            return resampling.separable_forward(x, rows, columns)
+        case "max_pool":
+            return resampling.max_pool_forward(x, layer.size, layer.stride, layer.padding)
+        case "global_average_pool":
+            return resampling.global_average_pool_forward(x)
+        case "zero_pad":
+            return functions.framed(x, layer.padding), layer.padding
+        case "dropout":  # as in inference: its draws are every framework's own
+            return x, None
     raise ValueError(f"unknown kind of layer {layer.kind!r}")
 
 
+def _resampling_matrix(layer: Layer, size: int) -> Array:
+    """Return what resamples an axis of `size` pixels."""
+    if layer.kind == "average_pool":
+        return resampling.averaging_matrix(size, layer.size, layer.stride)
+    return resampling.upsampling_matrix(
+        size,
+        layer.size,
+        bilinear=layer.kind == "upsample_bilinear",
+        aligned_corners=layer.aligned_corners,
+    )
+
+
+def _own(field: str, of_layer: float | None, conventions: Conventions) -> float:
+    """Return a layer's own number, if it has one and the conventions do not have another."""
+    value: float = getattr(conventions, field)
+    is_canonical = value == getattr(_CANONICAL, field)
+    return value if of_layer is None or not is_canonical else of_layer
+
+
+_CANONICAL = Conventions()
 _BACKWARD: dict[str, Callable[..., Any]] = {
     "conv": functions.conv_backward,
     "conv_transpose": functions.conv_transpose_backward,
@@ -127,25 +160,29 @@ _BACKWARD: dict[str, Callable[..., Any]] = {
     "sigmoid": functions.sigmoid_backward,
     "flatten": functions.flatten_backward,
     "reshape": functions.reshape_backward,
+    "reverse_channels": lambda _, dy: dy[..., ::-1],
+    "upsample_nearest": resampling.separable_backward,
+    "upsample_bilinear": resampling.separable_backward,
+    "average_pool": resampling.separable_backward,
+    "max_pool": resampling.max_pool_backward,
+    "global_average_pool": resampling.global_average_pool_backward,
+    "zero_pad": lambda padding, dy: functions.unframed(dy, padding),
+    "dropout": lambda _, dy: dy,
 }
 
 
-def _backward_layer(layer: Layer, saved: Saved, dy: Array) -> tuple[Array, tuple[Array, ...]]:
-    """Return the gradients of the input and of the trainable parameters."""
-    rest: list[Array]
-    if layer.kind == "reverse_channels":
-        dx, rest = dy[..., ::-1], []
-    elif layer.kind == "batch_norm":
-        dx, *rest = _batch_norm_backward(saved, dy)
-    elif layer.kind == "dense":
-        dx, *rest = functions.dense_backward(saved, dy)
-    elif layer.kind in ("conv", "conv_transpose"):
+def _backward_layer(layer: Layer, saved: Saved, dy: Array) -> tuple[Array, Arrays]:
+    """Return the gradients of the input and, by name, of what may be trained."""
+    if layer.kind == "batch_norm":
+        dx, dscale, dbias = _batch_norm_backward(saved, dy)
+        return dx, {"scale": dscale, "bias": dbias}
+    if layer.kind == "dense":
+        dx, dkernel, dbias = functions.dense_backward(saved, dy)
+        return dx, {"kernel": dkernel, "bias": dbias}
+    if layer.kind in ("conv", "conv_transpose"):
         dx, dkernel = _BACKWARD[layer.kind](saved[0], dy)
-        has_bias = any(p.name == "bias" for p in layer.parameters)
-        rest = [_arranged(dkernel, saved[1]), *([dy.sum(axis=(0, 1, 2))] if has_bias else [])]
-    else:
-        dx, rest = _BACKWARD[layer.kind](saved, dy), []
-    return dx, tuple(rest)
+        return dx, {"kernel": _arranged(dkernel, saved[1]), "bias": dy.sum(axis=(0, 1, 2))}
+    return _BACKWARD[layer.kind](saved, dy), {}
 
 
 def _arranged(kernel: Array, arrangement: str) -> Array:
@@ -159,19 +196,24 @@ def _arranged(kernel: Array, arrangement: str) -> Array:
 
 
 def _batch_norm(
-    x: Array, p: Arrays, conventions: Conventions, training: bool, prefix: str, statistics: Arrays
+    x: Array,
+    p: Arrays,
+    layer: Layer,
+    conventions: Conventions,
+    training: bool,
+    prefix: str,
+    statistics: Arrays,
 ) -> tuple[Array, Saved]:
-    settings = conventions.batch_norm_epsilon, conventions.batch_norm_divisor
+    scale, bias = p.get("scale", 1.0), p.get("bias", 0.0)
+    epsilon = _own("batch_norm_epsilon", layer.epsilon, conventions)
+    momentum = _own("batch_norm_momentum", layer.momentum, conventions)
+    settings = epsilon, conventions.batch_norm_divisor
     if not training:
-        y, saved = functions.batch_norm_inference(
-            x, p["scale"], p["bias"], p["mean"], p["var"], *settings
-        )
+        y, saved = functions.batch_norm_inference(x, scale, bias, p["mean"], p["var"], *settings)
         return y, [saved]
     outputs, kept, moved = [], [], []
     for part in np.array_split(x, conventions.batch_norm_replicas):
-        y, saved, mean, variance = functions.batch_norm_forward(
-            part, p["scale"], p["bias"], *settings
-        )
+        y, saved, mean, variance = functions.batch_norm_forward(part, scale, bias, *settings)
         outputs.append(y)
         kept.append(saved)
         moved.append(
@@ -179,7 +221,7 @@ def _batch_norm(
                 (p["mean"], p["var"]),
                 (mean, variance),
                 part.size // part.shape[-1],
-                conventions.batch_norm_momentum,
+                momentum,
                 conventions.batch_norm_running_variance,
             )
         )

@@ -54,8 +54,8 @@ class Step:
     def __init__(
         self, spec: SystemSpec, conventions: Conventions, of_generator: Conventions | None = None
     ) -> None:
-        c = self.conventions = conventions
-        self.of = {"discriminator": c, "generator": of_generator or c}
+        c = self.conventions = spec.own_conventions(conventions)
+        self.of = {"discriminator": c, "generator": spec.own_conventions(of_generator or c)}
         steps = spec.discriminator_steps + c.discriminator_step_offset
         named = c.generator_batch == "as_named"
         generator_batch = spec.generator_batch if named else c.generator_batch

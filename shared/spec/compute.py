@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from shared.spec.systems import SystemSpec
+from shared.spec.systems import SYSTEMS, SystemSpec
 
 DTYPES = ("float32", "float64")
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -55,6 +55,11 @@ def resolve(
     another. Raises ValueError for what is unknown or cannot be had.
     """
     check_replicas(spec, compute.devices, compute.batch_norm)
+    if spec.architecture == "custom":
+        raise ValueError(
+            f"{spec.name} is a system of a file, which only the reference and adapters of one's "
+            f"own compute; expected one of {', '.join(SYSTEMS)}"
+        )
     if compute.dtype not in DTYPES:
         raise ValueError(f"unknown dtype {compute.dtype!r}; expected one of {', '.join(DTYPES)}")
     on_gpu = uses_gpu(compute.device, has_gpu)

@@ -22,7 +22,22 @@ LayerKind = Literal[
     "flatten",
     "reshape",
     "reverse_channels",
+    "upsample_nearest",
+    "upsample_bilinear",
+    "average_pool",
+    "max_pool",
+    "global_average_pool",
+    "zero_pad",
+    "dropout",
 ]
+
+Padding = int | tuple[int, int]
+"""Rows and columns on each side, or (before, after) on both axes."""
+
+
+def sides(padding: Padding) -> tuple[int, int]:
+    """Return the padding before and after."""
+    return padding if isinstance(padding, tuple) else (padding, padding)
 
 
 @dataclass(frozen=True)
@@ -60,14 +75,26 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a network: `output_shape` is without the batch dimension."""
+    """One layer of a network: `output_shape` is without the batch dimension.
+
+    `padding`: the zeros around a conv's input, a max pool's -inf; of a conv transpose what is cut
+    off its output, where a negative number adds zeros (PyTorch's output_padding). `size`: of a
+    pooling's window, or the factor of an upsampling. `rate`: what dropout leaves out while it is
+    on, which the reference never has. None is what `Conventions` says.
+    """
 
     name: str
     kind: LayerKind
     output_shape: tuple[int, ...]
     parameters: tuple[Parameter, ...] = ()
     stride: int = 1
-    padding: int = 0
+    padding: Padding = 0
+    size: int = 1
+    aligned_corners: bool = False
+    slope: float | None = None
+    epsilon: float | None = None
+    momentum: float | None = None
+    rate: float = 0.0
 
 
 def convolution(
@@ -76,41 +103,59 @@ def convolution(
     features: tuple[int, int],
     output_size: int,
     *,
+    size: int = 4,
     stride: int = 2,
-    padding: int = 1,
+    padding: Padding = 1,
     initializer: Initializer = NORMAL_002,
     has_bias: bool = False,
 ) -> Layer:
-    """Return a convolution of 4x4 from `features[0]` to `features[1]` channels."""
+    """Return a convolution of size x size from `features[0]` to `features[1]` channels."""
     in_features, out_features = features
     # HWIO for conv and HWOI for conv-transpose.
     last_two = (in_features, out_features) if kind == "conv" else (out_features, in_features)
-    fan_in = 16 * in_features
-    kernel = Parameter("kernel", (4, 4, *last_two), initializer, fan_in)
-    biases = (Parameter("bias", (out_features,), ZEROS, fan_in),) if has_bias else ()
+    fan_in = size * size * in_features
+    kernel = Parameter("kernel", (size, size, *last_two), initializer, fan_in)
+    biases = (Parameter("bias", (out_features,), bias_initializer(initializer), fan_in),)
     shape = (output_size, output_size, out_features)
-    return Layer(name, kind, shape, (kernel, *biases), stride=stride, padding=padding)
+    parameters = (kernel, *biases) if has_bias else (kernel,)
+    return Layer(name, kind, shape, parameters, stride=stride, padding=padding)
 
 
-def dense(name: str, in_features: int, out_features: int, initializer: Initializer) -> Layer:
+def dense(
+    name: str,
+    in_features: int,
+    out_features: int,
+    initializer: Initializer,
+    *,
+    has_bias: bool = True,
+) -> Layer:
     """Return a dense layer; its bias starts as the kernel does, or at 0 beside a normal one."""
     kernel = Parameter("kernel", (in_features, out_features), initializer, fan_in=in_features)
-    bias_initializer = initializer if initializer is UNIFORM_FAN_IN else ZEROS
-    bias = Parameter("bias", (out_features,), bias_initializer, fan_in=in_features)
-    return Layer(name, "dense", (out_features,), (kernel, bias))
+    bias = Parameter("bias", (out_features,), bias_initializer(initializer), fan_in=in_features)
+    return Layer(name, "dense", (out_features,), (kernel, bias) if has_bias else (kernel,))
 
 
-def batch_norm(name: str, shape: tuple[int, ...], scale: Initializer) -> Layer:
+def bias_initializer(of_kernel: Initializer) -> Initializer:
+    """Return how a bias starts: as the kernel where that is PyTorch's default, else at 0."""
+    return of_kernel if of_kernel == UNIFORM_FAN_IN else ZEROS
+
+
+def batch_norm(
+    name: str,
+    shape: tuple[int, ...],
+    scale: Initializer,
+    *,
+    has_scale: bool = True,
+    has_bias: bool = True,
+    epsilon: float | None = None,
+    momentum: float | None = None,
+) -> Layer:
     """Return a batch normalisation of every axis but the last."""
     features = (shape[-1],)
-    return Layer(
-        name,
-        "batch_norm",
-        shape,
-        (
-            Parameter("scale", features, scale, fan_in=1),
-            Parameter("bias", features, ZEROS, fan_in=1),
-            Parameter("mean", features, ZEROS, fan_in=1, trainable=False),
-            Parameter("var", features, ONES, fan_in=1, trainable=False),
-        ),
+    parameters = (
+        *((Parameter("scale", features, scale, fan_in=1),) if has_scale else ()),
+        *((Parameter("bias", features, ZEROS, fan_in=1),) if has_bias else ()),
+        Parameter("mean", features, ZEROS, fan_in=1, trainable=False),
+        Parameter("var", features, ONES, fan_in=1, trainable=False),
     )
+    return Layer(name, "batch_norm", shape, parameters, epsilon=epsilon, momentum=momentum)

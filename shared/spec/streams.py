@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 
 from shared.spec.conventions import Conventions
-from shared.spec.layers import NETWORKS, ZEROS, Initializer, Parameter
+from shared.spec.layers import NETWORKS, ZEROS, Initializer, Layer, Parameter
 from shared.spec.state_arrays import state_shapes
 from shared.spec.systems import SystemSpec
 
@@ -72,22 +72,24 @@ def initial_state(
         for name, shape in state_shapes(spec).items()
     }
     for network in NETWORKS:
-        for name, parameter in spec.parameters(network).items():
-            initializer = _initializer(name, parameter, conventions)
-            arrays[name] = _draw(parameter, initializer, stream(seed, name))
+        for layer in spec.layers(network):
+            for parameter in layer.parameters:
+                name = f"{network}/{layer.name}/{parameter.name}"
+                initializer = _initializer(layer, parameter, conventions)
+                arrays[name] = _draw(parameter, initializer, stream(seed, name))
     return arrays
 
 
-def _initializer(name: str, parameter: Parameter, conventions: Conventions) -> Initializer:
+def _initializer(layer: Layer, parameter: Parameter, conventions: Conventions) -> Initializer:
     """Return the spec's initializer, or what a framework's layer does when left alone."""
     if conventions.initializer == "spec" or not parameter.trainable:
         return parameter.initializer
     if parameter.name == "scale":
         return Initializer("constant", 1.0)
     if parameter.name == "bias":
-        is_torch = conventions.initializer == "torch_default" and "/batch_norm" not in name
+        is_torch = conventions.initializer == "torch_default" and layer.kind != "batch_norm"
         # U(±1/√fan_in), where PyTorch takes a conv-transpose's OUT features for its fan-in.
-        fan_in = 16 * parameter.shape[0] if "/conv_transpose" in name else parameter.fan_in
+        fan_in = math.prod(layer.parameters[0].shape[:-1])
         return Initializer("uniform", 0.0, fan_in**-0.5) if is_torch else ZEROS
     receptive_field = math.prod(parameter.shape[:-2])
     if conventions.initializer == "torch_default":

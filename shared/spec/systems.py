@@ -10,14 +10,25 @@ import dataclasses
 import math
 import sys
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal, get_args
 
 from shared.spec.architectures import BUILDERS, IMAGE_SIZES
+from shared.spec.conventions import Conventions
+from shared.spec.custom import (
+    LayerEntry,
+    check_against_schema,
+    ended_for,
+    entries_from,
+    narrowest,
+    network_layers,
+)
 from shared.spec.layers import NETWORKS, Layer, NetworkName, Parameter
 
 GeneratorBatch = Literal["same_images", "same_latents", "new_latents"]
 LossName = Literal["bce", "bce_probs", "minimax", "lsgan"]
 LOSS_NAMES: tuple[LossName, ...] = ("bce", "bce_probs", "minimax", "lsgan")
+_CUSTOM_FIELDS = ("generator_layers", "discriminator_layers", "conventions")
 
 
 MAXIMUM_SIZE = 2**20
@@ -59,10 +70,14 @@ class SystemSpec:
     that the discriminator has just seen ("same_images"), images made anew from the same latents,
     after which the generator's BN statistics have moved twice ("same_latents"), or latents of its
     own ("new_latents", Goodfellow et al. 2014, Algorithm 1).
+
+    The architecture "custom" has its layers in `generator_layers` and `discriminator_layers`;
+    another `width` changes the features of all hidden ones in proportion. `conventions` are those
+    that it has of its own, as pairs of a field of `Conventions` and its value.
     """
 
     name: str
-    architecture: Literal["dcgan64", "conv28", "mlp28"]
+    architecture: Literal["dcgan64", "conv28", "mlp28", "custom"]
     image_size: int
     channels: int
     width: int
@@ -76,6 +91,9 @@ class SystemSpec:
     generator_batch: GeneratorBatch
     generator_optimizer: AdamSpec
     discriminator_optimizer: AdamSpec
+    generator_layers: tuple[LayerEntry, ...] = ()
+    discriminator_layers: tuple[LayerEntry, ...] = ()
+    conventions: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         sizes = "image_size channels width latent_dim batch_size discriminator_steps"
@@ -86,8 +104,14 @@ class SystemSpec:
                     f"{field} must be a whole number of at least 1, received {value!r}"
                 )
         check_loss(self.loss)
-        _check_choice("architecture", self.architecture, tuple(IMAGE_SIZES))
+        _check_choice("architecture", self.architecture, (*IMAGE_SIZES, "custom"))
         _check_choice("generator_batch", self.generator_batch, get_args(GeneratorBatch))
+        if self.architecture == "custom":
+            for network in NETWORKS:
+                self.layers(network)
+            return
+        if any(getattr(self, field) for field in _CUSTOM_FIELDS):
+            raise ValueError(f"{self.architecture} has its own layers and conventions")
         heads = ("conv", "linear") if self.architecture == "dcgan64" else ("linear",)
         _check_choice(f"discriminator_head of {self.architecture}", self.discriminator_head, heads)
         size = IMAGE_SIZES[self.architecture]
@@ -130,7 +154,32 @@ class SystemSpec:
         """Return the layers of one network, in the order in which data passes them."""
         if network not in NETWORKS:
             raise ValueError(f"unknown network {network!r}; expected one of {', '.join(NETWORKS)}")
+        if self.architecture == "custom":
+            return self._given_layers(network)
         return BUILDERS[self.architecture, network](self)
+
+    def _given_layers(self, network: NetworkName) -> tuple[Layer, ...]:
+        """Return the layers that were given; of another width in proportion."""
+        given = self.generator_layers, self.discriminator_layers
+        part = Fraction(self.width, min(map(narrowest, given)))
+        ends: tuple[tuple[int, ...], ...]
+        if network == "generator":
+            entries, ends = given[0], ((self.latent_dim,), self.image_shape)
+        else:
+            entries, ends = ended_for(self.loss, given[1]), (self.image_shape, (1,))
+        try:
+            return network_layers(entries, *ends, part)
+        except ValueError as error:
+            raise ValueError(f"{network}, {error}") from error
+
+    def own_conventions(self, conventions: Conventions) -> Conventions:
+        """Return conventions with the system's own in place of canonical ones."""
+        if not self.conventions:
+            return conventions
+        usual = vars(Conventions())
+        given = vars(conventions)
+        own = {name: value for name, value in self.conventions if given[name] == usual[name]}
+        return conventions.replace(**own)
 
     def parameters(self, network: NetworkName) -> dict[str, Parameter]:
         """Return every parameter and BN statistic by its canonical name, in layer order."""
@@ -145,8 +194,14 @@ class SystemSpec:
         return sum(math.prod(p.shape) for p in self.parameters(network).values() if p.trainable)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the spec as plain JSON data."""
-        return dataclasses.asdict(self)
+        """Return the spec as plain JSON data; only a custom one has layers and conventions."""
+        data = dataclasses.asdict(self)
+        for network in NETWORKS:
+            entries = getattr(self, f"{network}_layers")
+            data[f"{network}_layers"] = [entry.to_dict() for entry in entries]
+        data["conventions"] = dict(self.conventions)
+        left_out = () if self.architecture == "custom" else _CUSTOM_FIELDS
+        return {name: value for name, value in data.items() if name not in left_out}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> SystemSpec:
@@ -156,6 +211,8 @@ class SystemSpec:
         nobody can mean.
         """
         expected = {field.name for field in dataclasses.fields(cls)}
+        is_custom = isinstance(data, dict) and data.get("architecture") == "custom"
+        expected -= set() if is_custom else set(_CUSTOM_FIELDS)
         if not isinstance(data, dict) or set(data) != expected:
             received = sorted(data) if isinstance(data, dict) else type(data).__name__
             raise ValueError(f"a spec needs the fields {sorted(expected)}, received {received}")
@@ -163,6 +220,7 @@ class SystemSpec:
             spec = cls(
                 **{
                     **data,
+                    **(_custom_fields(data) if is_custom else {}),
                     "image_range": tuple(data["image_range"]),
                     "generator_optimizer": AdamSpec(**data["generator_optimizer"]),
                     "discriminator_optimizer": AdamSpec(**data["discriminator_optimizer"]),
@@ -173,6 +231,12 @@ class SystemSpec:
         if problems := [rule for rule, holds in _stored_rules(spec, data).items() if not holds]:
             raise ValueError(f"expected {'; '.join(problems)}; received {data}")
         return spec
+
+
+def _custom_fields(data: dict[str, Any]) -> dict[str, Any]:
+    layers = {f"{n}_layers": entries_from(data[f"{n}_layers"]) for n in NETWORKS}
+    check_against_schema(data["conventions"], "conventions")
+    return layers | {"conventions": tuple(sorted(data["conventions"].items()))}
 
 
 def _stored_rules(spec: SystemSpec, data: dict[str, Any]) -> dict[str, bool]:

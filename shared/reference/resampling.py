@@ -1,0 +1,88 @@
+"""Pooling and upsampling, forward and backward, float64, NHWC.
+
+Nearest, bilinear and average resampling act on rows and on columns by one matrix each, so that
+their backward pass is the transposed matrices. Max pooling is written tap by tap.
+"""
+
+import numpy as np
+
+from shared.interface import Array
+from shared.reference.layers import Saved, framed, unframed
+from shared.spec.layers import Padding
+
+
+def upsampling_matrix(size: int, factor: int, *, bilinear: bool, aligned_corners: bool) -> Array:
+    """Return the weights [factor · size, size] with which `size` rows become `factor` as many.
+
+    Bilinear: output row i lies at (i + ½) / factor - ½, or with aligned corners at
+    i · (size - 1) / (factor · size - 1); beyond the first and the last row it takes these.
+    """
+    rows = np.arange(factor * size)
+    if not bilinear:
+        return np.eye(size)[rows // factor]
+    if aligned_corners:
+        place = rows * (size - 1) / max(factor * size - 1, 1)
+    else:
+        place = np.clip((rows + 0.5) / factor - 0.5, 0.0, size - 1.0)
+    below = np.minimum(place.astype(int), size - 1)
+    weight = (place - below)[:, None]
+    identity = np.eye(size)
+    return (1.0 - weight) * identity[below] + weight * identity[np.minimum(below + 1, size - 1)]
+
+
+def averaging_matrix(size: int, window: int, stride: int) -> Array:
+    """Return the weights [(size - window) // stride + 1, size] of average pooling."""
+    first = stride * np.arange((size - window) // stride + 1)[:, None]
+    inside = (np.arange(size) >= first) & (np.arange(size) < first + window)
+    return inside / window
+
+
+def separable_forward(x: Array, rows: Array, columns: Array) -> tuple[Array, Saved]:
+    """Return y[n, r, s, c] = Σ rows[r, i] · columns[s, j] · x[n, i, j, c]."""
+    return _separable(x, rows, columns), (rows, columns)
+
+
+def separable_backward(saved: Saved, dy: Array) -> Array:
+    """Return the gradient of x."""
+    rows, columns = saved
+    return _separable(dy, rows.T, columns.T)
+
+
+def _separable(x: Array, rows: Array, columns: Array) -> Array:
+    return np.einsum("ri,nijc,sj->nrsc", rows, x, columns, optimize=True)
+
+
+def global_average_pool_forward(x: Array) -> tuple[Array, Saved]:
+    """Return the mean over all pixels, [batch, channels]."""
+    return x.mean(axis=(1, 2)), x.shape
+
+
+def global_average_pool_backward(saved: Saved, dy: Array) -> Array:
+    """Return the gradient of x."""
+    _, height, width, _ = saved
+    return np.broadcast_to(dy[:, None, None, :], saved) / (height * width)
+
+
+def max_pool_forward(x: Array, window: int, stride: int, padding: Padding) -> tuple[Array, Saved]:
+    """Return the largest number of each window; rows beyond the image are -inf."""
+    padded = framed(x, padding, -np.inf)
+    count = [(n - window) // stride + 1 for n in padded.shape[1:3]]
+    y = np.max([padded[pixels] for pixels in _windows(window, stride, count)], axis=0)
+    return y, (padded, y, window, stride, padding)
+
+
+def max_pool_backward(saved: Saved, dy: Array) -> Array:
+    """Return the gradient of x; of equal numbers the first in a window, by rows, has it all."""
+    padded, y, window, stride, padding = saved
+    dpadded, is_left = np.zeros_like(padded), np.ones(y.shape, bool)
+    for pixels in _windows(window, stride, y.shape[1:3]):
+        is_it = is_left & (padded[pixels] == y)
+        dpadded[pixels] += np.where(is_it, dy, 0.0)
+        is_left &= ~is_it
+    return unframed(dpadded, padding)
+
+
+def _windows(window: int, stride: int, count: list[int] | tuple[int, ...]) -> list[tuple]:
+    """Return, for every place in a window, the pixels that are there."""
+    slices = [[slice(i, i + stride * number, stride) for i in range(window)] for number in count]
+    return [(slice(None), rows, columns) for rows in slices[0] for columns in slices[1]]

@@ -1,0 +1,53 @@
+"""Options of the commands that take any system: one of the four, or that of a file."""
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+from shared.files.system_file import find_system
+from shared.run.options import GENERATOR_BATCHES
+from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec
+
+
+def add_spec_options(parser: argparse.ArgumentParser, system: str | None, batch_size: int) -> None:
+    """Add --system, with its default, and an option for each field that may be another one."""
+    add = parser.add_argument
+    text = f"{', '.join(SYSTEMS)}, or a file: docs/systems.md (default: {system or 'all four'})"
+    add("--system", default=system, metavar="SYSTEM|FILE", help=text)
+    add("--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)")
+    text = "size of the narrowest layer (default: narrow, of a file its own)"
+    add("--width", type=int, metavar="W", help=text)
+    add("--latent-dim", type=int, metavar="N", help="(default: few, of a file its own)")
+    add("--batch-size", type=int, default=batch_size, metavar="N", help="(default: %(default)s)")
+    text = "updates of the discriminator a step (default: the system's)"
+    add("--d-steps", type=int, metavar="K", help=text)
+    text = "what the generator learns from (default: the system's)"
+    add("--generator-batch", choices=tuple(GENERATOR_BATCHES), help=text)
+    text = "of both networks (default: the system's)"
+    add("--learning-rate", type=float, metavar="LR", help=text)
+
+
+def chosen_spec(options: argparse.Namespace, narrow: Callable[[str], dict[str, int]]) -> SystemSpec:
+    """Return the system that the options choose; `narrow` has sizes for each architecture of ours.
+
+    Raises ValueError for an unknown system and for sizes that do not fit, InputError for a file.
+    """
+    system = find_system(options.system)
+    own = {} if system.architecture == "custom" else narrow(system.architecture)
+    chosen: dict[str, Any] = {
+        "width": options.width,
+        "latent_dim": options.latent_dim,
+        "batch_size": options.batch_size,
+        "loss": options.loss,
+        "discriminator_steps": options.d_steps,
+        "generator_batch": GENERATOR_BATCHES.get(options.generator_batch),
+    }
+    if (rate := options.learning_rate) is not None:
+        if not 0.0 < rate < math.inf:
+            raise ValueError(f"--learning-rate must be a positive number, received {rate}")
+        for field in ("generator_optimizer", "discriminator_optimizer"):
+            optimizer = getattr(system, field)
+            chosen[field] = dataclasses.replace(optimizer, learning_rate=rate)
+    return system.replace(**own | {n: value for n, value in chosen.items() if value is not None})

@@ -1,0 +1,276 @@
+"""A network that anybody gives as a list of layers: its shapes are found layer by layer.
+
+`LayerEntry` is a layer as a system file has it, schema `system.schema.json`; `network_layers` makes
+`Layer`s of a list of them, for images and latents of any size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonschema import Draft202012Validator, validators
+
+from shared.spec.layers import (
+    NORMAL_002,
+    ONES,
+    Initializer,
+    Layer,
+    LayerKind,
+    Padding,
+    batch_norm,
+    convolution,
+    dense,
+    sides,
+)
+
+Shape = tuple[int, ...]
+WEIGHTED = ("conv", "conv_transpose", "dense")
+MAXIMUM_NUMBERS = 2**31
+"""Most numbers in one parameter or in one image's activations: more would fill the memory."""
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """One layer of a system file; a field that its kind does not have stays at its default.
+
+    `size`: of a kernel or a pooling's window, the factor of an upsampling, the side of the image
+    that a reshape makes. `padding` "same" gives ceil(pixels / stride) pixels, of a conv transpose
+    pixels · stride, as TensorFlow and JAX do. A pooling's stride is its size unless it is given.
+    """
+
+    kind: LayerKind
+    name: str = ""
+    features: int = 0
+    size: int = 0
+    stride: int = 0
+    padding: Padding | Literal["same"] = 0
+    bias: bool = True
+    scale: bool = True
+    epsilon: float | None = None
+    momentum: float | None = None
+    slope: float | None = None
+    rate: float = 0.0
+    aligned_corners: bool = False
+    initializer: Initializer | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is not at its default as plain JSON data."""
+        given = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
+        if self.initializer:
+            given["initializer"] = dataclasses.asdict(self.initializer)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items()}
+
+
+def entries_from(data: Any) -> tuple[LayerEntry, ...]:
+    """Return the layers that plain data holds; a ValueError says which is wrong and why."""
+    check_against_schema(data, "layers")
+    entries = []
+    for fields in data:
+        given: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()
+        }
+        if "initializer" in given:
+            given["initializer"] = Initializer(**given["initializer"])
+        entries.append(LayerEntry(**given))
+    return tuple(entries)
+
+
+def check_against_schema(data: Any, definition: str) -> None:
+    """Raise ValueError with the first mistake of data against one definition of the schema."""
+    found = list(itertools.islice(_validator(definition).iter_errors(data), 1))
+    if found:
+        place = found[0].json_path.removeprefix("$").lstrip(".")
+        raise ValueError(f"{place or 'the file'}: {found[0].message}")
+
+
+# JSON's 1.0 is an integer and TOML's nan within every limit, to the library.
+_TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
+    {
+        "integer": lambda _, value: type(value) is int,
+        "number": lambda _, value: type(value) is int or (type(value) is float and isfinite(value)),
+    }
+)
+_STRICT = validators.extend(Draft202012Validator, type_checker=_TYPES)
+
+
+@functools.cache
+def _validator(definition: str) -> Draft202012Validator:
+    schema = json.loads(Path(__file__).with_name("system.schema.json").read_text("utf-8"))
+    return _STRICT(schema | {"$ref": f"#/$defs/{definition}"})
+
+
+def defaults() -> dict[str, Any]:
+    """Return what a system file need not say."""
+    properties = _validator("system").schema["$defs"]["system"]["properties"]
+    return {name: p["default"] for name, p in properties.items() if "default" in p}
+
+
+def narrowest(entries: Iterable[LayerEntry]) -> int:
+    """Return the features of the narrowest hidden layer of a network; 1 where none is hidden."""
+    features = [entry.features for entry in entries if entry.kind in WEIGHTED]
+    return min(features[:-1], default=1)
+
+
+@functools.lru_cache(64)
+def network_layers(
+    entries: tuple[LayerEntry, ...], shape: Shape, expected: Shape, part: Fraction
+) -> tuple[Layer, ...]:
+    """Return the layers of a network from an input of a shape to an expected output.
+
+    Hidden layers have `part` of the features given. Raises ValueError that names the layer for
+    shapes that do not fit, two layers of one name, and parts that are not whole.
+    """
+    last = max((i for i, e in enumerate(entries) if e.kind in WEIGHTED), default=-1)
+    layers: list[Layer] = []
+    block = 0
+    for number, given in enumerate(entries):
+        block += given.kind in WEIGHTED
+        name = given.name or _free_name(f"{given.kind}_{block}", layers)
+        entry = dataclasses.replace(given, name=name)
+        try:
+            if name in (layer.name for layer in layers):
+                raise ValueError("another layer has this name; expected each only once")
+            layer = _layer(_scaled(entry, Fraction(1) if number == last else part), shape)
+            sizes = [math.prod(p.shape) for p in layer.parameters]
+            if max(math.prod(layer.output_shape), *sizes, 0) > MAXIMUM_NUMBERS:
+                raise ValueError(f"expected at most {MAXIMUM_NUMBERS:,} numbers in an array")
+        except ValueError as error:
+            raise ValueError(f"layer {number + 1}, {name}: {error}") from error
+        layers.append(layer)
+        shape = layer.output_shape
+    if shape != expected:
+        raise ValueError(f"its last layer makes {_text(shape)}; expected {_text(expected)}")
+    return tuple(layers)
+
+
+def _free_name(name: str, layers: list[Layer]) -> str:
+    taken = sum(layer.name.startswith(name) for layer in layers)
+    return f"{name}_{taken + 1}" if taken else name
+
+
+def _scaled(entry: LayerEntry, part: Fraction) -> LayerEntry:
+    """Return a layer with `part` of its features."""
+    features = part * entry.features
+    if features.denominator != 1:
+        raise ValueError(f"{part} of its features is no whole number; expected another width")
+    return dataclasses.replace(entry, features=int(features))
+
+
+def _layer(e: LayerEntry, shape: Shape) -> Layer:
+    """Return a layer for inputs of a shape."""
+    match e.kind:
+        case "conv" | "conv_transpose":
+            size, padding = _resized(e, shape)
+            return convolution(
+                e.name,
+                e.kind,
+                (shape[2], e.features),
+                size,
+                size=e.size,
+                stride=e.stride or 1,
+                padding=padding,
+                initializer=e.initializer or NORMAL_002,
+                has_bias=e.bias,
+            )
+        case "dense":
+            _require(len(shape) == 1, "features; flatten them before", shape)
+            initializer = e.initializer or NORMAL_002
+            return dense(e.name, shape[0], e.features, initializer, has_bias=e.bias)
+        case "batch_norm":
+            return batch_norm(
+                e.name,
+                shape,
+                e.initializer or ONES,
+                has_scale=e.scale,
+                has_bias=e.bias,
+                epsilon=e.epsilon,
+                momentum=e.momentum,
+            )
+        case "flatten":
+            return Layer(e.name, e.kind, (math.prod(shape),))
+        case "reshape":
+            pixels, numbers = e.size**2, math.prod(shape)
+            _require(numbers % pixels == 0, f"a multiple of {pixels} numbers", shape)
+            return Layer(e.name, e.kind, (e.size, e.size, numbers // pixels))
+        case "global_average_pool":
+            _require(len(shape) == 3, "an image", shape)
+            return Layer(e.name, e.kind, shape[2:])
+        case "upsample_nearest" | "upsample_bilinear" | "average_pool" | "max_pool" | "zero_pad":
+            size, padding = _resized(e, shape)
+            return Layer(
+                e.name,
+                e.kind,
+                (size, size, shape[2]),
+                stride=_stride(e),
+                padding=padding,
+                size=max(e.size, 1),
+                aligned_corners=e.aligned_corners,
+            )
+    return Layer(e.name, e.kind, shape, slope=e.slope, rate=e.rate)
+
+
+def _stride(e: LayerEntry) -> int:
+    return e.stride or (e.size if e.kind in ("average_pool", "max_pool") else 1)
+
+
+def _resized(e: LayerEntry, shape: Shape) -> tuple[int, Padding]:
+    """Return how many pixels a side of a layer's output has, and its padding in numbers."""
+    _require(len(shape) == 3, "an image; reshape them before", shape)
+    pixels, stride, window = shape[0], _stride(e), max(e.size, 1)
+    if e.kind.startswith("upsample"):
+        return pixels * e.size, 0
+    if e.kind == "conv_transpose":
+        full = stride * (pixels - 1) + window
+        padding = _halves(full - stride * pixels) if e.padding == "same" else e.padding
+        size = full - sum(sides(padding))
+    else:
+        wanted = -(-pixels // stride)
+        missing = max(stride * (wanted - 1) + window - pixels, 0)
+        padding = _halves(missing) if e.padding == "same" else e.padding
+        size = (pixels + sum(sides(padding)) - window) // stride + 1
+        _require(min(sides(padding)) >= 0, "a padding of at least 0", sides(padding))
+        if e.kind == "average_pool" and any(sides(padding)):
+            raise ValueError("average pooling has no padding; expected sizes that fit")
+    _require(size >= 1, f"an image of at least {window} pixels with its padding", shape)
+    return size, padding
+
+
+def _halves(missing: int) -> Padding:
+    """Return padding before and after, as SAME has it: the odd one, or all that is added, after."""
+    before = max(missing // 2, 0)
+    after = missing - before
+    return before if before == after else (before, after)
+
+
+def ended_for(loss: str, entries: tuple[LayerEntry, ...]) -> tuple[LayerEntry, ...]:
+    """Return a discriminator's layers with the sigmoid that its loss takes, or without one.
+
+    bce_probs takes probabilities, bce and minimax logits; lsgan takes any scores.
+    """
+    ends_in_sigmoid = entries[-1].kind == "sigmoid"
+    if loss == "bce_probs" and not ends_in_sigmoid:
+        return (*entries, LayerEntry("sigmoid"))
+    return entries[:-1] if ends_in_sigmoid and loss in ("bce", "minimax") else entries
+
+
+def _require(holds: bool, expected: str, received: Shape) -> None:
+    if not holds:
+        raise ValueError(f"expected {expected}, received {_text(received)}")
+
+
+def _text(shape: Shape) -> str:
+    return "x".join(map(str, shape))
