@@ -94,6 +94,8 @@ def decode_description(path: Path, description: dict[str, str]) -> tuple[SystemS
     """
     CHECKPOINT.check(path, description)
     fields = _json_object(path, description, "spec")
+    if fields.get("architecture") == "custom":
+        raise CheckpointError(f"{path}: a system of a file has no checkpoints")
     try:
         spec = SystemSpec.from_dict(fields)
     except ValueError as error:

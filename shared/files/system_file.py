@@ -1,16 +1,30 @@
 """A system that anybody writes down: a TOML or JSON file of two networks, their loss and step.
 
-`shared/spec/system.schema.json` says what it may hold; docs/systems.md explains it.
+system.schema.json says what it may hold, and docs/systems.md explains it.
 """
 
 import dataclasses
+import json
+from math import isfinite
 from pathlib import Path
 from typing import Any
+
+from jsonschema import Draft202012Validator, validators
 
 from shared.files.documents import read_document
 from shared.files.errors import InputError
 from shared.spec import NETWORKS, SYSTEMS, AdamSpec, SystemSpec, get_system
-from shared.spec.custom import WEIGHTED, check_against_schema, defaults, entries_from, narrowest
+from shared.spec.custom import WEIGHTED, entries_from, narrowest
+
+# JSON's 1.0 is an integer and TOML's nan within every limit, to the library.
+_TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
+    {
+        "integer": lambda _, value: type(value) is int,
+        "number": lambda _, value: type(value) is int or (type(value) is float and isfinite(value)),
+    }
+)
+_SCHEMA = json.loads(Path(__file__).with_name("system.schema.json").read_text("utf-8"))
+_VALIDATOR = validators.extend(Draft202012Validator, type_checker=_TYPES)(_SCHEMA)
 
 
 def find_system(name: str) -> SystemSpec:
@@ -27,7 +41,9 @@ def read_system(path: Path) -> SystemSpec:
     """Return the system of a file; InputError, which names the file and the place, for another."""
     document = read_document(path)
     try:
-        check_against_schema(document, "system")
+        if mistake := next(_VALIDATOR.iter_errors(document), None):
+            place = mistake.json_path.removeprefix("$").lstrip(".")
+            raise ValueError(f"{place or 'the file'}: {mistake.message}")
         return _system(document)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from error
@@ -39,7 +55,9 @@ def _system(document: dict[str, Any]) -> SystemSpec:
     adam = dataclasses.asdict(AdamSpec())
     adams = {f"{n}_optimizer": adam | networks[n].get("optimizer", {}) for n in NETWORKS}
     width = min(narrowest(entries_from(own)) for own in layers.values())
-    data = defaults() | {name: value for name, value in document.items() if name not in NETWORKS}
+    fields = _SCHEMA["properties"].items()
+    data = {name: field["default"] for name, field in fields if "default" in field}
+    data |= {name: value for name, value in document.items() if name not in NETWORKS}
     data |= {"architecture": "custom", "width": width, "discriminator_head": "linear"}
     return SystemSpec.from_dict(data | adams | layers)
 

@@ -86,14 +86,12 @@ def drifts(spec: SystemSpec, actual: Arrays, expected: Arrays, steps: int) -> di
 
 
 # Of an image and a constant they make the image and the constant.
-_KEEPING_CONSTANTS = {
-    "upsample_nearest", "upsample_bilinear", "average_pool", "max_pool", "dropout"
-}  # fmt: skip
+_KEEPS = ("upsample_nearest", "upsample_bilinear", "average_pool", "max_pool", "dropout")
 
 
 def _cancelled(layers: tuple[Layer, ...]) -> list[tuple[Layer, Layer]]:
     """Return the layers with a bias that a batch normalisation takes away again, with that."""
-    relevant = [layer for layer in layers if layer.kind not in _KEEPING_CONSTANTS]
+    relevant = [layer for layer in layers if layer.kind not in _KEEPS]
     return [
         (layer, after)
         for layer, after in itertools.pairwise(relevant)

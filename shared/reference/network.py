@@ -133,14 +133,12 @@ def _forward_layer(
 
 def _resampling_matrix(layer: Layer, size: int) -> Array:
     """Return what resamples an axis of `size` pixels."""
-    if layer.kind == "average_pool":
-        return resampling.averaging_matrix(size, layer.size, layer.stride)
-    return resampling.upsampling_matrix(
-        size,
-        layer.size,
-        bilinear=layer.kind == "upsample_bilinear",
-        aligned_corners=layer.aligned_corners,
-    )
+    match layer.kind:
+        case "average_pool":
+            return resampling.averaging_matrix(size, layer.size, layer.stride)
+        case "upsample_nearest":
+            return resampling.nearest_matrix(size, layer.size)
+    return resampling.bilinear_matrix(size, layer.size, layer.aligned_corners)
 
 
 def _own(field: str, of_layer: float | None, conventions: Conventions) -> float:

@@ -11,23 +11,22 @@ from shared.reference.layers import Saved, framed, unframed
 from shared.spec.layers import Padding
 
 
-def upsampling_matrix(size: int, factor: int, *, bilinear: bool, aligned_corners: bool) -> Array:
+def nearest_matrix(size: int, factor: int) -> Array:
+    """Return the weights [factor · size, size] that repeat every row."""
+    return np.repeat(np.eye(size), factor, axis=0)
+
+
+def bilinear_matrix(size: int, factor: int, aligned_corners: bool) -> Array:
     """Return the weights [factor · size, size] with which `size` rows become `factor` as many.
 
-    Bilinear: output row i lies at (i + ½) / factor - ½, or with aligned corners at
+    Output row i lies at (i + ½) / factor - ½, or with aligned corners at
     i · (size - 1) / (factor · size - 1); beyond the first and the last row it takes these.
     """
     rows = np.arange(factor * size)
-    if not bilinear:
-        return np.eye(size)[rows // factor]
+    place = np.clip((rows + 0.5) / factor - 0.5, 0.0, size - 1.0)
     if aligned_corners:
         place = rows * (size - 1) / max(factor * size - 1, 1)
-    else:
-        place = np.clip((rows + 0.5) / factor - 0.5, 0.0, size - 1.0)
-    below = np.minimum(place.astype(int), size - 1)
-    weight = (place - below)[:, None]
-    identity = np.eye(size)
-    return (1.0 - weight) * identity[below] + weight * identity[np.minimum(below + 1, size - 1)]
+    return np.maximum(1.0 - np.abs(place[:, None] - np.arange(size)), 0.0)
 
 
 def averaging_matrix(size: int, window: int, stride: int) -> Array:

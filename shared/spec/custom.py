@@ -1,24 +1,18 @@
 """A network that anybody gives as a list of layers: its shapes are found layer by layer.
 
-`LayerEntry` is a layer as a system file has it, schema `system.schema.json`; `network_layers` makes
-`Layer`s of a list of them, for images and latents of any size.
+`LayerEntry` is a layer as a system file has it (shared/files/system.schema.json); `network_layers`
+makes `Layer`s of a list of them, for images and latents of any size.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from math import isfinite
-from pathlib import Path
 from typing import Any, Literal
-
-from jsonschema import Draft202012Validator, validators
 
 from shared.spec.layers import (
     NORMAL_002,
@@ -34,6 +28,7 @@ from shared.spec.layers import (
 )
 
 Shape = tuple[int, ...]
+ELEMENTWISE = ("relu", "leaky_relu", "tanh", "sigmoid", "dropout")
 WEIGHTED = ("conv", "conv_transpose", "dense")
 MAXIMUM_NUMBERS = 2**31
 """Most numbers in one parameter or in one image's activations: more would fill the memory."""
@@ -75,48 +70,15 @@ class LayerEntry:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items()}
 
 
-def entries_from(data: Any) -> tuple[LayerEntry, ...]:
-    """Return the layers that plain data holds; a ValueError says which is wrong and why."""
-    check_against_schema(data, "layers")
+def entries_from(data: Iterable[dict[str, Any]]) -> tuple[LayerEntry, ...]:
+    """Return the layers of `LayerEntry.to_dict`, or of a system file that keeps to the schema."""
     entries = []
     for fields in data:
-        given: dict[str, Any] = {
-            n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()
-        }
+        given: dict[str, Any] = fields | {n: tuple(v) for n, v in fields.items() if type(v) is list}
         if "initializer" in given:
             given["initializer"] = Initializer(**given["initializer"])
         entries.append(LayerEntry(**given))
     return tuple(entries)
-
-
-def check_against_schema(data: Any, definition: str) -> None:
-    """Raise ValueError with the first mistake of data against one definition of the schema."""
-    found = list(itertools.islice(_validator(definition).iter_errors(data), 1))
-    if found:
-        place = found[0].json_path.removeprefix("$").lstrip(".")
-        raise ValueError(f"{place or 'the file'}: {found[0].message}")
-
-
-# JSON's 1.0 is an integer and TOML's nan within every limit, to the library.
-_TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
-    {
-        "integer": lambda _, value: type(value) is int,
-        "number": lambda _, value: type(value) is int or (type(value) is float and isfinite(value)),
-    }
-)
-_STRICT = validators.extend(Draft202012Validator, type_checker=_TYPES)
-
-
-@functools.cache
-def _validator(definition: str) -> Draft202012Validator:
-    schema = json.loads(Path(__file__).with_name("system.schema.json").read_text("utf-8"))
-    return _STRICT(schema | {"$ref": f"#/$defs/{definition}"})
-
-
-def defaults() -> dict[str, Any]:
-    """Return what a system file need not say."""
-    properties = _validator("system").schema["$defs"]["system"]["properties"]
-    return {name: p["default"] for name, p in properties.items() if "default" in p}
 
 
 def narrowest(entries: Iterable[LayerEntry]) -> int:
@@ -140,11 +102,13 @@ def network_layers(
     for number, given in enumerate(entries):
         block += given.kind in WEIGHTED
         name = given.name or _free_name(f"{given.kind}_{block}", layers)
-        entry = dataclasses.replace(given, name=name)
+        features = given.features * (1 if number == last else part)
         try:
             if name in (layer.name for layer in layers):
                 raise ValueError("another layer has this name; expected each only once")
-            layer = _layer(_scaled(entry, Fraction(1) if number == last else part), shape)
+            if features != int(features):
+                raise ValueError(f"{part} of its features is no whole number; take another width")
+            layer = _layer(dataclasses.replace(given, name=name, features=int(features)), shape)
             sizes = [math.prod(p.shape) for p in layer.parameters]
             if max(math.prod(layer.output_shape), *sizes, 0) > MAXIMUM_NUMBERS:
                 raise ValueError(f"expected at most {MAXIMUM_NUMBERS:,} numbers in an array")
@@ -162,65 +126,34 @@ def _free_name(name: str, layers: list[Layer]) -> str:
     return f"{name}_{taken + 1}" if taken else name
 
 
-def _scaled(entry: LayerEntry, part: Fraction) -> LayerEntry:
-    """Return a layer with `part` of its features."""
-    features = part * entry.features
-    if features.denominator != 1:
-        raise ValueError(f"{part} of its features is no whole number; expected another width")
-    return dataclasses.replace(entry, features=int(features))
-
-
 def _layer(e: LayerEntry, shape: Shape) -> Layer:
     """Return a layer for inputs of a shape."""
-    match e.kind:
-        case "conv" | "conv_transpose":
-            size, padding = _resized(e, shape)
-            return convolution(
-                e.name,
-                e.kind,
-                (shape[2], e.features),
-                size,
-                size=e.size,
-                stride=e.stride or 1,
-                padding=padding,
-                initializer=e.initializer or NORMAL_002,
-                has_bias=e.bias,
-            )
-        case "dense":
-            _require(len(shape) == 1, "features; flatten them before", shape)
-            initializer = e.initializer or NORMAL_002
-            return dense(e.name, shape[0], e.features, initializer, has_bias=e.bias)
-        case "batch_norm":
-            return batch_norm(
-                e.name,
-                shape,
-                e.initializer or ONES,
-                has_scale=e.scale,
-                has_bias=e.bias,
-                epsilon=e.epsilon,
-                momentum=e.momentum,
-            )
-        case "flatten":
-            return Layer(e.name, e.kind, (math.prod(shape),))
-        case "reshape":
-            pixels, numbers = e.size**2, math.prod(shape)
-            _require(numbers % pixels == 0, f"a multiple of {pixels} numbers", shape)
-            return Layer(e.name, e.kind, (e.size, e.size, numbers // pixels))
-        case "global_average_pool":
-            _require(len(shape) == 3, "an image", shape)
-            return Layer(e.name, e.kind, shape[2:])
-        case "upsample_nearest" | "upsample_bilinear" | "average_pool" | "max_pool" | "zero_pad":
-            size, padding = _resized(e, shape)
-            return Layer(
-                e.name,
-                e.kind,
-                (size, size, shape[2]),
-                stride=_stride(e),
-                padding=padding,
-                size=max(e.size, 1),
-                aligned_corners=e.aligned_corners,
-            )
-    return Layer(e.name, e.kind, shape, slope=e.slope, rate=e.rate)
+    if e.kind == "dense":
+        _require(len(shape) == 1, "features; flatten them before", shape)
+        initializer = e.initializer or NORMAL_002
+        return dense(e.name, shape[0], e.features, initializer, has_bias=e.bias)
+    if e.kind == "batch_norm":
+        own: dict[str, Any] = {"epsilon": e.epsilon, "momentum": e.momentum}
+        own |= {"has_scale": e.scale, "has_bias": e.bias}
+        return batch_norm(e.name, shape, e.initializer or ONES, **own)
+    if e.kind in ELEMENTWISE:
+        return Layer(e.name, e.kind, shape, slope=e.slope, rate=e.rate)
+    if e.kind == "flatten":
+        return Layer(e.name, e.kind, (math.prod(shape),))
+    if e.kind == "reshape":
+        pixels, numbers = e.size**2, math.prod(shape)
+        _require(numbers % pixels == 0, f"a multiple of {pixels} numbers", shape)
+        return Layer(e.name, e.kind, (e.size, e.size, numbers // pixels))
+    _require(len(shape) == 3, "an image; reshape them before", shape)
+    if e.kind == "global_average_pool":
+        return Layer(e.name, e.kind, shape[2:])
+    pixels, padding = _resized(e, shape)
+    given: dict[str, Any] = {"size": e.size or 1, "stride": _stride(e), "padding": padding}
+    if e.kind == "conv" or e.kind == "conv_transpose":
+        given |= {"initializer": e.initializer or NORMAL_002, "has_bias": e.bias}
+        return convolution(e.name, e.kind, (shape[2], e.features), pixels, **given)
+    given["aligned_corners"] = e.aligned_corners
+    return Layer(e.name, e.kind, (pixels, pixels, shape[2]), **given)
 
 
 def _stride(e: LayerEntry) -> int:
@@ -229,8 +162,7 @@ def _stride(e: LayerEntry) -> int:
 
 def _resized(e: LayerEntry, shape: Shape) -> tuple[int, Padding]:
     """Return how many pixels a side of a layer's output has, and its padding in numbers."""
-    _require(len(shape) == 3, "an image; reshape them before", shape)
-    pixels, stride, window = shape[0], _stride(e), max(e.size, 1)
+    pixels, stride, window = shape[0], _stride(e), e.size or 1
     if e.kind.startswith("upsample"):
         return pixels * e.size, 0
     if e.kind == "conv_transpose":
@@ -261,7 +193,7 @@ def ended_for(loss: str, entries: tuple[LayerEntry, ...]) -> tuple[LayerEntry, .
 
     bce_probs takes probabilities, bce and minimax logits; lsgan takes any scores.
     """
-    ends_in_sigmoid = entries[-1].kind == "sigmoid"
+    ends_in_sigmoid = bool(entries) and entries[-1].kind == "sigmoid"
     if loss == "bce_probs" and not ends_in_sigmoid:
         return (*entries, LayerEntry("sigmoid"))
     return entries[:-1] if ends_in_sigmoid and loss in ("bce", "minimax") else entries

@@ -17,7 +17,6 @@ from shared.spec.architectures import BUILDERS, IMAGE_SIZES
 from shared.spec.conventions import Conventions
 from shared.spec.custom import (
     LayerEntry,
-    check_against_schema,
     ended_for,
     entries_from,
     narrowest,
@@ -28,6 +27,7 @@ from shared.spec.layers import NETWORKS, Layer, NetworkName, Parameter
 GeneratorBatch = Literal["same_images", "same_latents", "new_latents"]
 LossName = Literal["bce", "bce_probs", "minimax", "lsgan"]
 LOSS_NAMES: tuple[LossName, ...] = ("bce", "bce_probs", "minimax", "lsgan")
+_CANONICAL = Conventions()
 _CUSTOM_FIELDS = ("generator_layers", "discriminator_layers", "conventions")
 
 
@@ -107,8 +107,7 @@ class SystemSpec:
         _check_choice("architecture", self.architecture, (*IMAGE_SIZES, "custom"))
         _check_choice("generator_batch", self.generator_batch, get_args(GeneratorBatch))
         if self.architecture == "custom":
-            for network in NETWORKS:
-                self.layers(network)
+            self.layers("generator"), self.layers("discriminator")  # or a ValueError
             return
         if any(getattr(self, field) for field in _CUSTOM_FIELDS):
             raise ValueError(f"{self.architecture} has its own layers and conventions")
@@ -160,26 +159,19 @@ class SystemSpec:
 
     def _given_layers(self, network: NetworkName) -> tuple[Layer, ...]:
         """Return the layers that were given; of another width in proportion."""
-        given = self.generator_layers, self.discriminator_layers
-        part = Fraction(self.width, min(map(narrowest, given)))
-        ends: tuple[tuple[int, ...], ...]
-        if network == "generator":
-            entries, ends = given[0], ((self.latent_dim,), self.image_shape)
-        else:
-            entries, ends = ended_for(self.loss, given[1]), (self.image_shape, (1,))
+        given = self.generator_layers, ended_for(self.loss, self.discriminator_layers)
+        ends = ((self.latent_dim,), self.image_shape), (self.image_shape, (1,))
+        part, i = Fraction(self.width, min(map(narrowest, given))), NETWORKS.index(network)
         try:
-            return network_layers(entries, *ends, part)
+            return network_layers(given[i], *ends[i], part)
         except ValueError as error:
             raise ValueError(f"{network}, {error}") from error
 
     def own_conventions(self, conventions: Conventions) -> Conventions:
         """Return conventions with the system's own in place of canonical ones."""
-        if not self.conventions:
-            return conventions
-        usual = vars(Conventions())
-        given = vars(conventions)
+        given, usual = vars(conventions), vars(_CANONICAL)
         own = {name: value for name, value in self.conventions if given[name] == usual[name]}
-        return conventions.replace(**own)
+        return conventions.replace(**own) if own else conventions
 
     def parameters(self, network: NetworkName) -> dict[str, Parameter]:
         """Return every parameter and BN statistic by its canonical name, in layer order."""
@@ -226,7 +218,7 @@ class SystemSpec:
                     "discriminator_optimizer": AdamSpec(**data["discriminator_optimizer"]),
                 }
             )
-        except TypeError as error:
+        except (AttributeError, TypeError) as error:
             raise ValueError(f"a field of the spec has the wrong type: {error}") from error
         if problems := [rule for rule, holds in _stored_rules(spec, data).items() if not holds]:
             raise ValueError(f"expected {'; '.join(problems)}; received {data}")
@@ -235,7 +227,6 @@ class SystemSpec:
 
 def _custom_fields(data: dict[str, Any]) -> dict[str, Any]:
     layers = {f"{n}_layers": entries_from(data[f"{n}_layers"]) for n in NETWORKS}
-    check_against_schema(data["conventions"], "conventions")
     return layers | {"conventions": tuple(sorted(data["conventions"].items()))}
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.files import system_file
+from shared.files.checkpoint import CheckpointError, decode_description, encode_description
 from shared.files.errors import InputError
 from shared.files.system_file import find_system, read_system
 from shared.spec import SYSTEMS, AdamSpec
@@ -153,3 +154,10 @@ def test_any_value_anywhere_is_a_system_or_one_line(place: str, value: object) -
         patched.setattr(system_file, "read_document", lambda _: document)
         with contextlib.suppress(InputError):  # which is one line, whatever it is given
             assert read_system(Path("mine.json")).layers("generator")
+
+
+def test_a_checkpoint_of_such_a_system_is_refused(tmp_path: Path) -> None:
+    spec = read_system(written(tmp_path / "mine.toml", DOCUMENT))
+    description = encode_description(SYSTEMS["mlp28"], None) | {"spec": json.dumps(spec.to_dict())}
+    with pytest.raises(CheckpointError, match="a system of a file has no checkpoints"):
+        decode_description(tmp_path / "a.safetensors", description)

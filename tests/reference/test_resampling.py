@@ -13,8 +13,14 @@ def nchw(x: np.ndarray) -> np.ndarray:
     return x.transpose(0, 3, 1, 2)
 
 
-def upsampled(x: np.ndarray, factor: int, **options: bool) -> tuple[np.ndarray, object]:
-    rows, columns = (resampling.upsampling_matrix(n, factor, **options) for n in x.shape[1:3])
+def upsampled(x: np.ndarray, factor: int, aligned: bool | None) -> tuple[np.ndarray, object]:
+    """Return x and what its backward pass needs; `aligned` None is the nearest pixel."""
+    rows, columns = (
+        resampling.nearest_matrix(n, factor)
+        if aligned is None
+        else resampling.bilinear_matrix(n, factor, aligned)
+        for n in x.shape[1:3]
+    )
     return resampling.separable_forward(x, rows, columns)
 
 
@@ -25,15 +31,14 @@ def upsampled(x: np.ndarray, factor: int, **options: bool) -> tuple[np.ndarray, 
 def test_upsampling(mode: str, aligned: bool | None, factor: int) -> None:
     torch = pytest.importorskip("torch")
     x = random(2, 4, 5, 3)
-    options = {"bilinear": mode == "bilinear", "aligned_corners": bool(aligned)}
-    y, saved = upsampled(x, factor, **options)
+    y, saved = upsampled(x, factor, aligned)
     expected = torch.nn.functional.interpolate(
         torch.tensor(nchw(x)), scale_factor=factor, mode=mode, align_corners=aligned
     )
     np.testing.assert_allclose(nchw(y), expected.numpy(), atol=1e-14)
     dy = random(*y.shape, seed=9)
     check_gradients(
-        lambda x: upsampled(x, factor, **options)[0],
+        lambda x: upsampled(x, factor, aligned)[0],
         [x],
         (resampling.separable_backward(saved, dy),),
         dy,
@@ -42,7 +47,7 @@ def test_upsampling(mode: str, aligned: bool | None, factor: int) -> None:
 
 def test_one_pixel_is_repeated_whatever_the_corners() -> None:
     for aligned in (False, True):
-        weights = resampling.upsampling_matrix(1, 3, bilinear=True, aligned_corners=aligned)
+        weights = resampling.bilinear_matrix(1, 3, aligned)
         np.testing.assert_array_equal(weights, np.ones((3, 1)))
 
 

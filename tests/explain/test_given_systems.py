@@ -1,0 +1,56 @@
+"""Explaining adapters of systems that a file describes."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.explain import explain
+from shared.explain.__main__ import main
+from shared.reference.adapter import ReferenceImplementation
+from shared.spec import Conventions
+from tests.files.test_system_file import DOCUMENT, written
+from tests.reference.test_given_networks import given_system
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"leaky_relu_slope": 0.01},
+        {"conv_transpose_kernel": "flipped"},
+        {"update_order": "generator_first", "batch_norm_running_variance": "biased"},
+    ],
+)
+def test_a_mistake_in_a_given_system_is_named(fields: dict) -> None:
+    port = ReferenceImplementation(Conventions(**fields))
+    assert explain(port, given_system(batch_size=4), steps=1).fields == fields
+
+
+def test_what_the_system_has_of_its_own_is_no_mistake() -> None:
+    own = (("discriminator_loss_scale", 0.5), ("update_order", "generator_first"))
+    spec = given_system(batch_size=4, conventions=own)
+    halved = {"discriminator_loss_scale": 0.5}  # which its loss() has to be told: it has no spec
+    right = ReferenceImplementation(Conventions(**halved))
+    assert explain(right, spec, steps=1).verdict == "rounding"
+    port = ReferenceImplementation(Conventions(**halved, generator_label=0.9))
+    assert explain(port, spec, steps=1).fields == {"generator_label": 0.9}
+
+
+def test_a_file_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(written(tmp_path / "mine.toml", DOCUMENT))
+    options = ["--system", file, "--loss", "lsgan", "--learning-rate", "0.01"]
+    assert main(["shared.reference.adapter", *options, "--generator-batch", "new-latents"]) == 0
+    assert "mine" in capsys.readouterr().out
+    (tmp_path / "mine.toml").write_text("name = 3")
+    assert main(["shared.reference.adapter", "--system", file]) == 2
+    error = capsys.readouterr().err
+    assert f"error: {file}: the file: 'image_size' is a required property" in error
+    assert error.count("\n") == 1
+
+
+def test_the_implementations_here_refuse_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    file = str(written(tmp_path / "mine.toml", DOCUMENT))
+    assert main(["pytorch", "--system", file]) == 2
+    assert "mine is a system of a file, which only the reference" in capsys.readouterr().err
