@@ -12,7 +12,6 @@ bandwidth to matter, by trees of log2(N) hops. Nothing overlaps, so this is an u
 import argparse
 import math
 import sys
-from dataclasses import dataclass
 
 from benchmarks.plan.costs import FLOAT32_BYTES, exchanges_of_step, flops_per_image
 from benchmarks.plan.options import positive, whole
@@ -20,29 +19,21 @@ from shared.run.console import command
 from shared.spec import SYSTEMS, SystemSpec
 
 
-@dataclass(frozen=True)
-class Machine:
-    """Speed of a device in FLOP/s, bandwidth in bytes/s, latency of a hop in seconds."""
-
-    speed: float
-    bandwidth: float
-    latency: float
-
-
 def step_seconds(
-    spec: SystemSpec, machine: Machine, devices: int, images: int
+    spec: SystemSpec, devices: int, images: int, speed: float, bandwidth: float, latency: float
 ) -> tuple[float, float, float]:
     """Return the seconds of arithmetic, of averaging gradients and of batch normalisation.
 
-    `images` are those of one device.
+    `images` and `speed`, in FLOP/s, are those of one device; `bandwidth` is in bytes/s, `latency`
+    that of a hop in seconds.
     """
     exchanges = exchanges_of_step(spec)
     gradients = FLOAT32_BYTES * sum(exchanges.reduced_gradients)
     hops = len(exchanges.gathered + exchanges.reduced_statistics) * math.log2(devices)
     return (
-        images * flops_per_image(spec) / machine.speed,
-        2 * (devices - 1) / devices * gradients / machine.bandwidth,
-        hops * machine.latency,
+        images * flops_per_image(spec) / speed,
+        2 * (devices - 1) / devices * gradients / bandwidth,
+        hops * latency,
     )
 
 
@@ -60,7 +51,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _print_table(given: argparse.Namespace) -> None:
     spec, images = SYSTEMS[given.system], given.images
-    machine = Machine(1e12 * given.tflops, 1e9 * given.bandwidth, 1e-6 * given.latency)
+    machine = 1e12 * given.tflops, 1e9 * given.bandwidth, 1e-6 * given.latency
     exchanges = exchanges_of_step(spec)
     statistics = exchanges.gathered + exchanges.reduced_statistics
     print(
@@ -70,7 +61,7 @@ def _print_table(given: argparse.Namespace) -> None:
     print("| devices | images | arithmetic | gradients | batch norm | step | efficiency |")
     print("|---|---|---|---|---|---|---|")
     for count in given.devices:
-        terms = step_seconds(spec, machine, count, images)
+        terms = step_seconds(spec, count, images, *machine)
         cells = " | ".join(f"{1e3 * term:.2f} ms" for term in (*terms, sum(terms)))
         print(f"| {count:,} | {count * images:,} | {cells} | {terms[0] / sum(terms):.0%} |")
 

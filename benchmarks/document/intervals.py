@@ -2,8 +2,7 @@
 
 And whether a difference is certain, which a bootstrap over few rounds cannot say: it knows no ratio
 beyond those that it has seen. The logarithms of what the rounds gave, one number each, have
-Student's interval of 99.5 % (Welch's for two runs). So two equal things differ once in 200 times,
-and at most 3 of 300 pairs do with a probability of 93 %: `python -m benchmarks.error_rate`.
+Student's interval of 99.5 % (Welch's for two runs): docs/benchmarks.md#how-often-it-is-wrong.
 """
 
 import math

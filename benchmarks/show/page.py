@@ -34,19 +34,15 @@ def write(folder: Path, document: dict[str, Any]) -> Path:
         "benchmarks.show",
         document=document,
         images=images,
-        verdicts=tables.verdicts(document),
-        ratios=tables.ratio_lines(document),
+        tables=tables,
         headings=["configuration", *COLUMNS.values(), "settings", "status"],
         groups=[
             (tables.group_title(group), map(_row, tables.group_lines(document, group)))
             for group in document["groups"]
         ],
         best=[_row(summary) for summary in tables.best_lines(document)],
-        failures=tables.failures(document),
         devices=sorted({row["settings"]["device"] for row in rows if row["settings"]}),
         versions=sorted({item for row in rows for item in row["versions"].items()}),
-        rates=tables.rate_lines(document),
-        limits=tables.limit_lines(document),
     )
     path = folder / "index.html"
     path.write_text(text, encoding="utf-8")

@@ -100,23 +100,19 @@ def _listen(pipe: Connection, messages: SimpleQueue) -> None:
 
 def create(spec: SystemSpec, seed: int, request: Request, batch: Batch | None = None) -> Workload:
     """Return a workload; with several devices the other processes follow this one."""
-
-    def announced(name: str) -> Callable[..., Any]:
-        function = getattr(workload, name)
-
-        def call(*arguments: Any) -> Any:
-            _announce(name, *arguments)
-            return function(*arguments)
-
-        return call
-
     _announce("create", spec, seed, request, batch)
     workload = create_workload(spec, seed, request, batch)
     if request.configuration.devices == 1:
         return workload
     workload = dataclasses.replace(workload, peak_resident_bytes=_peak_resident_bytes)
-    collective: dict[str, Any] = {name: announced(name) for name in COLLECTIVE}
-    return dataclasses.replace(workload, **collective)
+    parts: dict[str, Any] = {name: partial(_lead, workload, name) for name in COLLECTIVE}
+    return dataclasses.replace(workload, **parts)
+
+
+def _lead(workload: Workload, name: str, *arguments: Any) -> Any:
+    """Do something with a workload, as the followers do with theirs."""
+    _announce(name, *arguments)
+    return getattr(workload, name)(*arguments)
 
 
 def _peak_resident_bytes() -> int:

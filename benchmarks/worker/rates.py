@@ -32,9 +32,7 @@ REPEATS = 2  # after the first run of that length
 # Elements of each of the two float32 arrays of an addition: 256 MiB together on a CPU, 1 GiB on a
 # GPU, which no cache that is common holds.
 ADDITION_SIZE = {"cpu": 2**25, "gpu": 2**27}
-# An addition in place reads both arrays and writes one. It is in place because a CPU that writes
-# to an array reads it first, which would count as nothing, and because fresh memory costs the
-# kernel's time for every page.
+# Reads of both arrays and a write; docs/benchmarks.md#how-it-is-measured says why in place.
 ADDITION_BYTES = 3 * 4
 FILES = 256
 FILE_SIZE = (218, 178)  # height and width, those of the usual folder of faces
