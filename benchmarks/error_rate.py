@@ -9,9 +9,8 @@ stored rows show. So it has their heavy tails, and no distribution is assumed.
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +25,7 @@ from shared.spec.streams import MAXIMUM_SEED
 RESULTS = sorted((Path(__file__).parent / "results").glob("*.json"))
 
 
-@dataclass(frozen=True)
-class Noise:
+class Noise(NamedTuple):
     """Deviations of the logarithm of a rate, each a sample to draw from."""
 
     rounds: Array
@@ -103,7 +101,7 @@ def _print_rates(given: argparse.Namespace) -> None:
     if given.slowdown >= 1:
         raise ValueError(f"--slowdown must be below 1, received {given.slowdown:g}")
     noise = fit([load(path) for path in given.files])
-    deviations = [f"{name} {own.std():.1%}" for name, own in vars(noise).items()]
+    deviations = [f"{name} {own.std():.1%}" for name, own in noise._asdict().items()]
     print(f"noise of {len(given.files)} files, standard deviations: {', '.join(deviations)}")
     for rounds in given.rounds:
         draw = np.random.default_rng(given.seed)

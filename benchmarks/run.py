@@ -18,6 +18,7 @@ from rich.console import Console
 from benchmarks.document import assembly
 from benchmarks.document.stored import write_json
 from benchmarks.plan.configuration import Plan, Request
+from benchmarks.plan.host import available_threads
 from benchmarks.plan.options import parse
 from benchmarks.show import tables
 from benchmarks.worker import launcher
@@ -108,7 +109,7 @@ def _measure(plan: Plan, document: dict[str, Any], started: float) -> None:
             document["peaks"].append(best["peak"])
             document["bandwidths"].append(best["bandwidth"])
     if plan.input == "loader":
-        document["loading"] = launcher.measure_loading(plan.system)
+        document["loading"] = launcher.measure_rates(available_threads(), plan.system)
     rows, order = document["rows"], plan.order
     share = MEASURING_SHARE * plan.time_budget / len(order)
     for configuration, number in order:

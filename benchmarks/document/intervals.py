@@ -7,8 +7,7 @@ Student's interval of 99.5 % (Welch's for two runs): docs/benchmarks.md#how-ofte
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,8 +26,7 @@ FAR_OUT = 3.0  # interquartile ranges beyond a quartile: Tukey's outer fence
 Rounds = Sequence[Sequence[float]]
 
 
-@dataclass(frozen=True)
-class Ratio:
+class Ratio(NamedTuple):
     """A ratio with its 95 % interval, and the ratio of each round (empty where not paired)."""
 
     value: float

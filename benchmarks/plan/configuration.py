@@ -1,14 +1,12 @@
 """What is measured: the plan of a run, its configurations, and the request to one worker."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from shared.spec import SYSTEMS, SystemSpec
 from shared.spec.streams import stream
@@ -181,7 +179,7 @@ class Request:
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Request:
+    def from_json(cls, text: str) -> Self:
         """Rebuild a request from `to_json`."""
         data: dict[str, Any] = json.loads(text)
         plan, configuration = Plan(**data.pop("plan")), Configuration(**data.pop("configuration"))

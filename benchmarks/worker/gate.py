@@ -6,8 +6,7 @@ In float32 each array must agree; in less, all arrays of a kind of one network t
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,8 +58,7 @@ PRODUCT_SHAPES = ((256, 512), (512, 256))
 CONVOLUTION_SHAPES = ((8, 16, 16, 64), (4, 4, 64, 128))
 
 
-@dataclass(frozen=True)
-class GateProblem:
+class GateProblem(NamedTuple):
     """A narrow system, where its one step starts, and its float32 inputs: images NHWC, latents."""
 
     spec: SystemSpec

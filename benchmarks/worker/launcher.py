@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plan.configuration import Request
-from benchmarks.plan.host import CACHES, ROOT, available_threads
+from benchmarks.plan.host import CACHES, ROOT
 from benchmarks.worker.main import empty_row
 from benchmarks.worker.measure import PHASE_PREFIX
 from shared.files.child_process import ChildProcess, ChildTimeoutError
@@ -53,17 +53,12 @@ def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
 
 def measure_gemm_peak(threads: int) -> dict[str, Any] | None:
     """Return NumPy's peak and bandwidth with these threads; None if that failed."""
-    found = _rates(threads)
+    found = measure_rates(threads)
     return found and {name: entry | {"threads": threads} for name, entry in found.items()}
 
 
-def measure_loading(system: str) -> dict[str, Any] | None:
-    """Return how fast images of a system are loaded; None if that failed."""
-    return _rates(available_threads(), system)
-
-
-def _rates(threads: int, *arguments: str) -> dict[str, Any] | None:
-    """Return what `benchmarks.worker.rates` prints; None if it failed."""
+def measure_rates(threads: int, *arguments: str) -> dict[str, Any] | None:
+    """Return what `python -m benchmarks.worker.rates` prints; None if it failed."""
     command = (*RATES_COMMAND, *arguments)
     with ChildProcess(command, environment=worker_environment("cpu", threads)) as worker:
         try:
