@@ -87,7 +87,7 @@ def measure(workload: Workload, request: Request, recorder: Recorder) -> None:
         steps = request.plan.steps or max(1, round(WINDOW_MS / time_steps(workload, 1)))
         tried = _repeated(window, WARM_UP_WINDOWS, moment(WARM_UP_SHARE), _is_settled)
         row["warm_up"] = {"settled": _is_settled(tried), "windows": tried}
-    step_ms = min(window["ms"] for window in tried) / steps
+    step_ms = min(one["ms"] for one in tried) / steps
     with recorder.phase("linear_check"):
         row["checks"]["linear"] = check_linear(workload, step_ms)
     with recorder.phase("throughput"):
