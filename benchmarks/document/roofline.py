@@ -6,12 +6,10 @@ between devices are not in it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Roofline:
+class Roofline(NamedTuple):
     """A step's operations and bytes on all devices, and the rates of all of them together.
 
     `peak` is in GFLOP/s, `bandwidth` in GB/s; None for what was not measured.
