@@ -62,7 +62,7 @@ def conclude(plan: Plan, document: dict[str, Any]) -> None:
         members = [c for c, own in settings.items() if own == common]
         ranked = [c for c in fastest_first if c in members]
         ids = {"members": [c.id for c in members], "ranking": [c.id for c in ranked]}
-        ratios = [_ratio(*pair, document["rows"], plan.seed) for pair in _pairs(members, ranked)]
+        ratios = _ratios(members, ranked, document["rows"], plan.seed)
         document["groups"].append({"settings": common, **ids, "ratios": ratios})
     best: dict[str, dict[str, Any]] = {}
     for c in fastest_first:
@@ -174,36 +174,29 @@ def _settings(configuration: Configuration, read_back: dict[str, Any]) -> dict[s
     }
 
 
-def _pairs(
-    members: Sequence[Configuration], ranked: Sequence[Configuration]
-) -> list[tuple[str, Configuration, Configuration]]:
-    """Return (kind, numerator, denominator) of every ratio that a reader asks for."""
+def _ratios(
+    members: Sequence[Configuration], ranked: Sequence[Configuration], rows: Rows, seed: int
+) -> list[dict[str, Any]]:
+    """Return every ratio that a reader asks for."""
     plain = [c for c in members if not c.again]
     ours = [c for c in plain if c.implementation == "ours"]
     best = [c for c in ranked if c.implementation == "ours"]
     stock = [c for c in plain if c.implementation == "baseline"]
     twice = [(c, dataclasses.replace(c, again=True)) for c in plain]
-    return [
+    pairs = [
         *(("fastest", best[0], rival) for rival in best[1:]),
         *(("framework", c, ours[0]) for c in ours[1:]),
         *(("baseline", c, s) for c in ours for s in stock if s.framework == c.framework),
         *(("again", c, other) for c, other in twice if other in members),
     ]
-
-
-def _ratio(
-    kind: str, above: Configuration, below: Configuration, rows: Rows, seed: int
-) -> dict[str, Any]:
-    numerator, denominator = (
-        {r["round"]: rates_of(r, c.batch_size) for r in rows if r["configuration"] == c.id}
-        for c in (above, below)
-    )
-    ratio = intervals.paired_ratio(numerator, denominator, seed)
-    return {
-        "kind": kind,
-        "numerator": above.id,
-        "denominator": below.id,
-        "ratio": ratio.value,
-        "interval_95": [ratio.low, ratio.high],
-        "per_round": list(ratio.per_round),
+    rates = {
+        c: {r["round"]: rates_of(r, c.batch_size) for r in rows if r["configuration"] == c.id}
+        for c in members
     }
+    found = []
+    for kind, above, below in pairs:
+        ratio = intervals.paired_ratio(rates[above], rates[below], seed)
+        ids = {"kind": kind, "numerator": above.id, "denominator": below.id}
+        interval = {"ratio": ratio.value, "interval_95": [ratio.low, ratio.high]}
+        found.append({**ids, **interval, "per_round": list(ratio.per_round)})
+    return found
