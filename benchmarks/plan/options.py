@@ -72,7 +72,7 @@ def choose_device(name: str) -> tuple[str, str]:
     if name == "auto":
         driver = host.gpu_driver()
         return ("gpu", f"auto: found {driver}") if driver else ("cpu", "auto: no GPU driver here")
-    return ("cpu" if name == "cpu" else "gpu"), "as asked for"
+    return name, "as asked for"
 
 
 def _check(plan: Plan) -> None:
