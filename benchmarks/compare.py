@@ -16,8 +16,11 @@ from shared.files.errors import one_line
 from shared.run.console import command
 
 EXIT_REGRESSION = 1
-# What makes the times of two documents another matter.
-SAME = {"host": ("cpu", "cores", "memory_bytes"), "workload": ("system", "loss", "width", "dtype")}
+# What makes the times of two documents another matter; the operations tell the image size.
+SAME = {
+    "host": ("cpu", "cores", "memory_bytes"),
+    "workload": ("system", "loss", "width", "dtype", "flops_per_image"),
+}
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -83,6 +83,7 @@ def _announce(plan: Plan, document: dict[str, Any], console: Console) -> None:
     work, machine = document["workload"], document["host"]
     console.print(
         f"{work['system']}, loss {work['loss']}, width {work['width']}, "
+        f"images of {work['image_size']} pixels, "
         f"{' '.join(plan.precisions)}: {work['flops_per_image'] / 1e9:.9f} GFLOP per image and "
         "step (analytic)"
     )
@@ -109,7 +110,8 @@ def _measure(plan: Plan, document: dict[str, Any], started: float) -> None:
             document["peaks"].append(best["peak"])
             document["bandwidths"].append(best["bandwidth"])
     if plan.input == "loader":
-        document["loading"] = launcher.measure_rates(available_threads(), plan.system)
+        what = (plan.system, str(plan.image_size))
+        document["loading"] = launcher.measure_rates(available_threads(), *what)
     rows, order = document["rows"], plan.order
     share = MEASURING_SHARE * plan.time_budget / len(order)
     for configuration, number in order:

@@ -1,71 +1,71 @@
 """Generators and discriminators; data is NCHW inside, scores are [batch]."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn, sigmoid, tanh
 
 from shared.spec import SystemSpec
+from shared.spec.architectures import dcgan_widths
 
 from .layers import Layers
 
 
-class DCGAN64Generator(nn.Module):
-    """Latents [batch, latent_dim] → images of 64x64 in [-1, 1] (Radford et al. 2016, figure 1)."""
+class DCGANGenerator(nn.Module):
+    """Latents [batch, latent_dim] → images in [-1, 1] (Radford et al. 2016, figure 1: 64x64)."""
 
     def __init__(self, spec: SystemSpec, layers: Layers) -> None:
         super().__init__()
         self.relu = layers.relu
-        width = spec.width
-        self.conv_transpose_1 = layers.conv_transpose(spec.latent_dim, 8 * width, 1, 0)
-        self.batch_norm_1 = layers.batch_norm(8 * width)
-        self.conv_transpose_2 = layers.conv_transpose(8 * width, 4 * width, 2, 1)
-        self.batch_norm_2 = layers.batch_norm(4 * width)
-        self.conv_transpose_3 = layers.conv_transpose(4 * width, 2 * width, 2, 1)
-        self.batch_norm_3 = layers.batch_norm(2 * width)
-        self.conv_transpose_4 = layers.conv_transpose(2 * width, width, 2, 1)
-        self.batch_norm_4 = layers.batch_norm(width)
-        self.conv_transpose_5 = layers.conv_transpose(width, spec.channels, 2, 1)
+        widths = dcgan_widths(spec)[::-1]
+        self.conv_transpose_1 = layers.conv_transpose(spec.latent_dim, widths[0], 1, 0)
+        self.batch_norm_1 = layers.batch_norm(widths[0])
+        for i, (wide, narrow) in enumerate(pairwise(widths), start=2):
+            setattr(self, f"conv_transpose_{i}", layers.conv_transpose(wide, narrow, 2, 1))
+            setattr(self, f"batch_norm_{i}", layers.batch_norm(narrow))
+        self.last = len(widths) + 1
+        image_layer = layers.conv_transpose(spec.width, spec.channels, 2, 1)
+        setattr(self, f"conv_transpose_{self.last}", image_layer)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return images."""
         x = latents[:, :, None, None]
-        x = self.relu(self.batch_norm_1(self.conv_transpose_1(x)))
-        x = self.relu(self.batch_norm_2(self.conv_transpose_2(x)))
-        x = self.relu(self.batch_norm_3(self.conv_transpose_3(x)))
-        x = self.relu(self.batch_norm_4(self.conv_transpose_4(x)))
-        return tanh(self.conv_transpose_5(x))
+        for i in range(1, self.last):
+            x = getattr(self, f"conv_transpose_{i}")(x)
+            x = self.relu(getattr(self, f"batch_norm_{i}")(x))
+        return tanh(getattr(self, f"conv_transpose_{self.last}")(x))
 
 
-class DCGAN64Discriminator(nn.Module):
-    """Images of 64x64 → one score each, [batch]; probabilities where the loss is bce_probs."""
+class DCGANDiscriminator(nn.Module):
+    """Images of 2^k x 2^k → one score each, [batch]; probabilities where the loss is bce_probs."""
 
     def __init__(self, spec: SystemSpec, layers: Layers) -> None:
         super().__init__()
         self.leaky_relu = layers.leaky_relu
-        width = spec.width
-        self.conv_1 = layers.conv(spec.channels, width, 2, 1)
-        self.conv_2 = layers.conv(width, 2 * width, 2, 1)
-        self.batch_norm_2 = layers.batch_norm(2 * width)
-        self.conv_3 = layers.conv(2 * width, 4 * width, 2, 1)
-        self.batch_norm_3 = layers.batch_norm(4 * width)
-        self.conv_4 = layers.conv(4 * width, 8 * width, 2, 1)
-        self.batch_norm_4 = layers.batch_norm(8 * width)
+        widths = dcgan_widths(spec)
+        self.conv_1 = layers.conv(spec.channels, spec.width, 2, 1)
+        for i, (narrow, wide) in enumerate(pairwise(widths), start=2):
+            setattr(self, f"conv_{i}", layers.conv(narrow, wide, 2, 1))
+            setattr(self, f"batch_norm_{i}", layers.batch_norm(wide))
+        self.last = len(widths) + 1
         self.has_conv_head = spec.discriminator_head == "conv"
+        self.head = f"{'conv' if self.has_conv_head else 'dense'}_{self.last}"
         if self.has_conv_head:
-            self.conv_5 = layers.conv(8 * width, 1, 1, 0)
+            setattr(self, self.head, layers.conv(widths[-1], 1, 1, 0))
         else:
-            self.dense_5 = layers.dense(4 * 4 * 8 * width, 1)
+            setattr(self, self.head, layers.dense(4 * 4 * widths[-1], 1))
         self.ends_in_sigmoid = spec.loss == "bce_probs"
 
     def forward(self, images: Tensor) -> Tensor:
         """Return scores."""
         x = self.leaky_relu(self.conv_1(images))
-        x = self.leaky_relu(self.batch_norm_2(self.conv_2(x)))
-        x = self.leaky_relu(self.batch_norm_3(self.conv_3(x)))
-        x = self.leaky_relu(self.batch_norm_4(self.conv_4(x)))
+        for i in range(2, self.last):
+            x = getattr(self, f"conv_{i}")(x)
+            x = self.leaky_relu(getattr(self, f"batch_norm_{i}")(x))
+        head = getattr(self, self.head)
         # Flattening NCHW gives features in CHW order; checkpoint.py reorders the dense kernel.
-        x = self.conv_5(x) if self.has_conv_head else self.dense_5(x.flatten(1))
+        x = head(x) if self.has_conv_head else head(x.flatten(1))
         scores = x.reshape(-1)
         return sigmoid(scores) if self.ends_in_sigmoid else scores
 
@@ -161,7 +161,7 @@ class MLP28Discriminator(nn.Module):
 
 
 _NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
-    "dcgan64": (DCGAN64Generator, DCGAN64Discriminator),
+    "dcgan64": (DCGANGenerator, DCGANDiscriminator),
     "conv28": (Conv28Generator, Conv28Discriminator),
     "mlp28": (MLP28Generator, MLP28Discriminator),
 }

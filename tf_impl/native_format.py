@@ -148,10 +148,7 @@ def _datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
 
 
 def _item(path: Path, group: h5py.Group, name: str, own_name: str) -> h5py.Group | h5py.Dataset:
-    """Return what a name leads to; CheckpointError for what is not in the file, or no number.
-
-    A link, or a dataset that is kept elsewhere, would show the content of another file.
-    """
+    """Return what a name leads to; CheckpointError for another file's content, or no number."""
     if not isinstance(group.get(own_name, getlink=True), h5py.HardLink):
         raise CheckpointError(f"{path}: expected {name} in the file, found a link")
     item = group[own_name]

@@ -94,6 +94,7 @@ class Plan:
     system: str
     loss: str
     width: int
+    image_size: int
     batch_sizes: list[int]
     batch_reason: str
     precisions: list[str]
@@ -153,7 +154,8 @@ class Plan:
     def spec(self, batch_size: int) -> SystemSpec:
         """Return the system to train."""
         system = SYSTEMS[self.system]
-        return system.replace(loss=self.loss, width=self.width, batch_size=batch_size)
+        sizes = {"width": self.width, "image_size": self.image_size, "batch_size": batch_size}
+        return system.replace(loss=self.loss, **sizes)
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ def workload(spec: SystemSpec, dtype: str) -> dict[str, Any]:
         "system": spec.name,
         "loss": spec.loss,
         "width": spec.width,
+        "image_size": spec.image_size,
         "dtype": dtype,
         "flops_per_image": flops_per_image(spec),
         "flops_source": "analytic",

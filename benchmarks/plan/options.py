@@ -47,6 +47,7 @@ def parse(arguments: Sequence[str]) -> Plan:
         "frameworks": list(dict.fromkeys(frameworks)),
         "loss": given["loss"] or system.loss,
         "width": given["width"] or system.width,
+        "image_size": given["image_size"] or system.image_size,
         "batch_sizes": given["batch_sizes"] or [usual_size],
         "batch_reason": batch_reason,
         "precisions": [PRECISIONS[name] for name in dict.fromkeys(given["precisions"])],
@@ -138,6 +139,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", dest="batch_sizes", type=whole(2), help=text, **several)
     text = "channels beside the images (default: the system's)"
     add("--width", type=whole(1), metavar="W", help=text)
+    text = "height and width of images, 32, 64, 128 or 256 for dcgan64 (default: the system's)"
+    add("--image-size", type=whole(1), metavar="PIXELS", help=text)
 
     add = parser.add_argument_group("where and how").add_argument
     text = "auto: the GPU where there is a driver; never silently the CPU (default: %(default)s)"

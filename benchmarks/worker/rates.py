@@ -107,13 +107,14 @@ def numpy_rates() -> dict[str, Any]:
     }
 
 
-def loading_rates(system: str) -> dict[str, Any]:
+def loading_rates(system: str, image_size: str) -> dict[str, Any]:
     """Return images per second of decoding JPEG files, and of batches of the images in memory.
 
     The best of three for decoding: the first reads files that were just written, from memory. They
     are smooth colours with some noise, as hard to decode as photographs.
     """
-    spec, draw, seconds = SYSTEMS[system], np.random.default_rng(0), []
+    spec = SYSTEMS[system].replace(image_size=int(image_size))
+    draw, seconds = np.random.default_rng(0), []
     with tempfile.TemporaryDirectory() as folder:
         for i in range(FILES):
             coarse = Image.fromarray(draw.integers(0, 256, (7, 6, 3), np.uint8))
@@ -138,4 +139,4 @@ def loading_rates(system: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(loading_rates(sys.argv[1]) if sys.argv[1:] else numpy_rates()))
+    print(json.dumps(loading_rates(*sys.argv[1:]) if sys.argv[1:] else numpy_rates()))

@@ -108,8 +108,8 @@ def _print_source(path: Path, contents: NativeContents) -> None:
     origin = "stored spec" if contents.spec_is_stored else "spec read off the shapes"
     print(
         f"{path}: {', '.join(describe(contents))} in {contents.dtype}, {origin}: {spec.name}, "
-        f"width {spec.width}, latent_dim {spec.latent_dim}, channels {spec.channels}, "
-        f"loss {spec.loss}"
+        f"width {spec.width}, latent_dim {spec.latent_dim}, image_size {spec.image_size}, "
+        f"channels {spec.channels}, loss {spec.loss}"
     )
     for note in contents.notes:
         print(f"left behind: {note}")

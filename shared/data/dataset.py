@@ -133,15 +133,15 @@ def load_dataset(source: str | os.PathLike[str] | None, spec: SystemSpec) -> Ima
 
         # 8x8 counts of ink from 0 to 16 (UCI optical recognition of handwritten digits).
         digits = np.rint(load_digits().images * 255 / 16).astype(np.uint8)[..., None]
-        images = _fit("scikit-learn's digits", digits, spec)
-        return ImageDataset(images, f"{len(images):,} scikit-learn digits")
+        images, notes = _fit("scikit-learn's digits", digits, spec)
+        return ImageDataset(images, f"{len(images):,} scikit-learn digits", notes=notes)
     if not os.fspath(source):
         raise DataError(f"the path is empty; expected {ACCEPTED}")
     path = Path(source)
     if os.path.isdir(path):
         return _load_folder(path, spec)
-    images = _load_file(path, spec)
-    return ImageDataset(images, f"{len(images):,} images from {printable(path.name)}")
+    images, notes = _load_file(path, spec)
+    return ImageDataset(images, f"{len(images):,} images from {printable(path.name)}", (), notes)
 
 
 def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
@@ -149,7 +149,7 @@ def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
     pictures = [path for path in files if image_files.is_image_file(path)]
     batches = [path for path in files if path.is_file() and cifar_files.is_batch(path, b"")]
     name = printable(folder.resolve().name or folder)
-    skipped, notes = tuple(unlisted), list[str]()
+    skipped = tuple(unlisted)
     if pictures:
         notes = _notes(pictures, files, spec)
         _check_memory(folder, len(pictures), spec)
@@ -163,24 +163,25 @@ def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
         where = f"{name} ({len(skipped):,} skipped)" if skipped else name
     elif batches:
         _check_memory(folder, sum(path.stat().st_size for path in batches) // 3072, spec)
-        images = np.concatenate([_fit(p, cifar_files.read_batch(p), spec) for p in batches])
+        fitted = [_fit(path, cifar_files.read_batch(path), spec) for path in batches]
+        images, notes = np.concatenate([images for images, _ in fitted]), fitted[0][1]
         where = f"{len(batches)} batches of {name}"
     else:
         path = _idx_file_of(folder, files, unlisted)
-        images = _load_file(path, spec)
+        images, notes = _load_file(path, spec)
         where = f"{name}/{printable(path.relative_to(folder).as_posix())}"
-    return ImageDataset(images, f"{len(images):,} images from {where}", skipped, tuple(notes))
+    return ImageDataset(images, f"{len(images):,} images from {where}", skipped, notes)
 
 
-def _notes(pictures: list[Path], files: list[Path], spec: SystemSpec) -> list[str]:
+def _notes(pictures: list[Path], files: list[Path], spec: SystemSpec) -> tuple[str, ...]:
     """Return what becomes of a folder's pictures, and what is not read beside them."""
-    notes = [image_files.describe_fit(pictures, spec)]
+    notes = [image_files.describe_first(pictures, spec)]
     if (folders := len({path.parent for path in pictures})) > 1:
         notes.append(f"of {folders} folders together; their names, such as classes, are not used")
     others = [p for p in files if array_files.is_idx_name(p) or cifar_files.is_batch(p, b"")]
     if others:
         notes.append(f"beside pictures {printable(others[0].name)} is not read; --data can name it")
-    return [note for note in notes if note]
+    return tuple(note for note in notes if note)
 
 
 def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:
@@ -203,7 +204,7 @@ def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:
     )
 
 
-def _load_file(path: Path, spec: SystemSpec) -> Array:
+def _load_file(path: Path, spec: SystemSpec) -> tuple[Array, tuple[str]]:
     if not os.path.isfile(path):
         found = "is not a regular file" if os.path.exists(path) else "does not exist"
         raise DataError(f"{path} {found}; expected {ACCEPTED}")
@@ -225,8 +226,8 @@ def _load_file(path: Path, spec: SystemSpec) -> Array:
     return _fit(path, images, spec)
 
 
-def _fit(source: Path | str, arrays: Array, spec: SystemSpec) -> Array:
-    """Bring uint8 or [0, 1] float images [n, h, w, 1 or 3] to the spec's size and channels."""
+def _fit(source: Path | str, arrays: Array, spec: SystemSpec) -> tuple[Array, tuple[str]]:
+    """Bring uint8 or [0, 1] float images [n, h, w, 1 or 3] to the spec's; also return how."""
     _check_memory(source, len(arrays), spec)
     images = np.empty((len(arrays), *spec.image_shape), np.uint8)
 
@@ -240,7 +241,8 @@ def _fit(source: Path | str, arrays: Array, spec: SystemSpec) -> Array:
         image_files.in_threads(len(arrays), fit_one)
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
-    return images
+    _, height, width, channels = arrays.shape
+    return images, (image_files.describe_fit(width, height, channels, spec),)
 
 
 def _check_memory(source: str | Path, count: int, spec: SystemSpec) -> None:

@@ -103,22 +103,29 @@ def decode_files(paths: list[Path], spec: SystemSpec) -> tuple[Array, list[str]]
     return images, skipped
 
 
-def describe_fit(paths: list[Path], spec: SystemSpec) -> str:
+def describe_first(paths: list[Path], spec: SystemSpec) -> str:
     """Return what becomes of the first picture that can be opened, "" for none.
 
-    >>> describe_fit([Path("photos/a.jpg")], SYSTEMS["conv28"])
-    '640x480 colour → 28x28 grey, centre crop (as the first, a.jpg)'
+    >>> describe_first([Path("photos/a.jpg")], SYSTEMS["conv28"])
+    '640x480 colour → 28x28 grey, cropped to the centre (as the first, a.jpg)'
     """
     for path in filter(Path.is_file, paths):
         with contextlib.suppress(Exception), Image.open(path, formats=_FORMATS) as image:
-            colour = "grey" if image.mode in ("1", "L", "LA", "I", "I;16", "F") else "colour"
-            crop = "" if image.width == image.height else ", centre crop"
-            own = (
-                f"{spec.image_size}x{spec.image_size} {'grey' if spec.channels == 1 else 'colour'}"
-            )
-            size = f"{image.width}x{image.height}"
-            return f"{size} {colour} → {own}{crop} (as the first, {printable(path.name)})"
+            channels = 1 if image.mode in ("1", "L", "LA", "I", "I;16", "F") else 3
+            fit = describe_fit(image.width, image.height, channels, spec)
+            return f"{fit} (as the first, {printable(path.name)})"
     return ""
+
+
+def describe_fit(width: int, height: int, channels: int, spec: SystemSpec) -> str:
+    """Return what becomes of an image.
+
+    >>> describe_fit(96, 72, 3, SYSTEMS["dcgan64"])
+    '96x72 colour → 64x64 colour, cropped to the centre'
+    """
+    found, made = ("grey" if c == 1 else "colour" for c in (channels, spec.channels))
+    crop = "" if width == height else ", cropped to the centre"
+    return f"{width}x{height} {found} → {spec.image_size}x{spec.image_size} {made}{crop}"
 
 
 def in_threads(count: int, work: Callable[[int], None]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from shared.files.checkpoint import CheckpointError, check_dtypes, check_shapes, decode_description
 from shared.interface import Array, Arrays
 from shared.spec import NETWORKS, SYSTEMS, NetworkName, SystemSpec, state_shapes
+from shared.spec.architectures import IMAGE_SIZES
 
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 PARTS = (*NETWORKS, *OPTIMIZERS)
@@ -162,6 +163,13 @@ def _check_parts(path: Path, parts: Collection[str]) -> None:
 # --- which system it is ----------------------------------------------------------------------
 
 
+def systems_of_every_size() -> list[SystemSpec]:
+    """Return every system with each size of image that it can have, its own size first."""
+    own = list(SYSTEMS.values())
+    sizes = ((system, size) for system in own for size in IMAGE_SIZES[system.architecture])
+    return own + [s.replace(image_size=size) for s, size in sizes if size != s.image_size]
+
+
 def infer_spec(shapes: Mapping[str, Shape], names_of: NamesOf) -> SystemSpec:
     """Return the system that a file's arrays fit best, with the sizes that they show.
 
@@ -173,7 +181,7 @@ def infer_spec(shapes: Mapping[str, Shape], names_of: NamesOf) -> SystemSpec:
         names = names_of(spec)
         return _with_sizes(spec, {names[n]: shape for n, shape in shapes.items() if n in names})
 
-    return min(map(with_sizes, SYSTEMS.values()), key=lambda s: _misfit(s, shapes, names_of))
+    return min(map(with_sizes, systems_of_every_size()), key=lambda s: _misfit(s, shapes, names_of))
 
 
 def closest_network(shapes: Mapping[str, Shape], names_of: NamesOf) -> NetworkName:

@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared.files.checkpoint import CheckpointError
-from shared.formats.native_contents import OPTIMIZERS, NamesOf, Shape, part_shapes
-from shared.spec import NETWORKS, SYSTEMS, AdamSpec, NetworkName, SystemSpec
+from shared.formats.native_contents import (
+    OPTIMIZERS,
+    NamesOf,
+    Shape,
+    part_shapes,
+    systems_of_every_size,
+)
+from shared.spec import NETWORKS, AdamSpec, NetworkName, SystemSpec
 
 COUNTER = "num_batches_tracked"
 _WORDS = {
@@ -114,8 +120,12 @@ def nearest(
             shared += (Counter(shape) & Counter(own)).total()
         return Nearest(spec, network, places, matcher.ratio(), shared)
 
-    found = (compared(spec, network) for spec in SYSTEMS.values() for network in networks)
-    return max(found, key=lambda one: (one.is_meant_by(given), one.likeness, one.shared))
+    def closeness(one: Nearest) -> tuple[float, ...]:
+        is_as_deep = len(_kernels(given)) == len(_kernels(one.places)) > 0
+        return one.is_meant_by(given), is_as_deep, one.likeness, one.shared
+
+    found = (compared(spec, network) for spec in systems_of_every_size() for network in networks)
+    return max(found, key=closeness)
 
 
 def renamed(
@@ -145,6 +155,10 @@ def _kinds(places: Places) -> list[tuple[str, int]]:
     return [(name.rpartition(".")[2], len(shape)) for name, shape in places]
 
 
+def _kernels(places: Places) -> list[str]:
+    return [name for name, shape in places if len(shape) == 4]
+
+
 def difference(given: Places, best: Nearest) -> str:
     """Return in words in what a state_dict is not the network that it is nearest to."""
     whose = f"the {best.network} of {best.spec.name}"
@@ -154,7 +168,7 @@ def difference(given: Places, best: Nearest) -> str:
             f"spectral norm ({spectral[0]}), which {whose} has not; "
             "fold it in with torch.nn.utils.remove_spectral_norm and save the state_dict again"
         )
-    kernels, expected = ([n for n, s in p if len(s) == 4] for p in (given, best.places))
+    kernels, expected = _kernels(given), _kernels(best.places)
     if len(kernels) != len(expected):
         return (
             f"{len(kernels)} convolutions, where {whose} has {len(expected)} "

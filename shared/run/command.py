@@ -35,6 +35,7 @@ from shared.run.options import (
 from shared.spec import SYSTEMS
 
 _BY_NAME = {option.name: option for group in OPTIONS.values() for option in group}
+_SIZES = ("latent_dim", "image_size", "channels")  # the system's own where nothing says otherwise
 _NOT_IN_CONFIG = ("full", "resume", "config", "debug")  # of the command, and not of the run
 
 
@@ -81,11 +82,7 @@ def run_training(
 
 
 def _read_config(path: Path, implementation: str) -> list[str]:
-    """Return a file's options as arguments of a command line; keys may have dashes or _.
-
-    Raises ConfigError for a file that cannot be read or is no TOML, for an unknown key, which is
-    answered with the nearest known one, and for a value that the option does not take.
-    """
+    """Return a file's options, with dashes or _, as arguments; ConfigError for what is none."""
     known = [name for name in _BY_NAME if name != "config"]
     arguments = []
     for key, value in _read_toml(path).items():
@@ -133,6 +130,7 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
     quick = QUICK_RUNS[system.architecture]
     sizes = system if given["full"] else quick
     values = {
+        **{name: known[name] for name in _SIZES if name in known},
         **quick._asdict(),
         "loss": system.loss,
         "width": sizes.width,
@@ -150,7 +148,7 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
         **{name: values[name] for name in ("loss", "width", "batch_size")},
         discriminator_steps=values["d_steps"],
         generator_batch=GENERATOR_BATCHES[values["generator_batch"]],
-        **{size: known[size] for size in ("latent_dim", "channels") if size in known},
+        **{name: values[name] for name in _SIZES if name in values},
     )
     if initial:
         initial.require_fit(spec)

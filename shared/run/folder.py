@@ -266,10 +266,7 @@ def config_bytes(implementation: str, config: Mapping[str, Any]) -> bytes:
 
 
 def _cut(folder: RunFolder, path: Path, columns: tuple[str, ...], completed: int) -> float | None:
-    """Leave in a table, which may be new, its header and the rows of the first `completed` steps.
-
-    Returns the last value of the last row, if there is one.
-    """
+    """Leave a table, which may be new, the first `completed` steps; return its last value."""
     kept = [row for row in _rows(path, columns) if int(row[0]) <= completed]
     folder.write(path, "".join(",".join(row) + "\n" for row in [columns, *kept]).encode())
     return float(kept[-1][-1]) if kept else None

@@ -13,7 +13,7 @@ from shared.files.checkpoint import check_shapes
 from shared.formats.native_contents import NativeContents, part_shapes
 from shared.formats.reading import read_files
 from shared.interface import Arrays
-from shared.spec import NETWORKS, SystemSpec
+from shared.spec import NETWORKS, SYSTEMS, SystemSpec
 from shared.spec.streams import initial_state
 
 
@@ -30,12 +30,15 @@ class InitialWeights:
         return cls(tuple(paths), read_files(paths))
 
     def options(self, system: str | None) -> dict[str, Any]:
-        """Return the options, and the latent_dim and channels, that the files determine.
+        """Return the options, and the latent_dim, that the files determine.
 
-        `system` is --system: the loss of a file is of no account to another system.
+        `system` is --system: the loss of a file is of no account to another system, nor is its
+        image size to another architecture.
         """
         spec = self.contents.spec
         sizes = {name: getattr(spec, name) for name in ("width", "latent_dim", "channels")}
+        if SYSTEMS.get(system or spec.name, spec).architecture == spec.architecture:
+            sizes["image_size"] = spec.image_size
         loss = {"loss": spec.loss} if system in (None, spec.name) else {}
         return {"system": spec.name, **sizes, **loss}
 

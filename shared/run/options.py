@@ -116,7 +116,7 @@ class Option(NamedTuple):
     type: Callable[[str], Any] = str
     metavar: str | None = None
     default: Any = None
-    choices: tuple[str, ...] | None = None
+    choices: tuple[Any, ...] | None = None
     nargs: str | None = None
 
 
@@ -144,6 +144,9 @@ OPTIONS: dict[str, dict[Option, str]] = {
         Option("loss", choices=LOSS_NAMES): "adversarial loss (default: the system's own)",
         Option("data", Path, "PATH"): "folder of images, IDX file as MNIST's (raw or .gz), or .npz "
         "(default: scikit-learn's digits)",
+        Option("image-size", int, "PIXELS"): "height and width of images: 32, 64, 128 "
+        "or 256 for the two dcgan64, 28 for the others (default: the system's own)",
+        Option("channels", int, choices=(1, 3)): "1: grey; 3: colour (default: the system's own)",
         Option("width", int, "W"): "size of the narrowest hidden layer, of which the others are "
         f"multiples {_BY_SYSTEM}",
         Option("batch-size", int, "B"): f"images per update, at least 2 {_BY_SYSTEM}",

@@ -1,11 +1,13 @@
 """The layers of each architecture, as functions of a system's sizes.
 
-Sources: dcgan64 is Radford et al. 2016, figure 1, and its mirror; conv28 is the network of the
-InfoGAN paper's MNIST experiment (Chen et al. 2016, appendix C.1) as TensorFlow ports of it have
-it; mlp28 is the multilayer perceptron that tutorials train on MNIST.
+Sources: dcgan64 is Radford et al. 2016, figure 1, and its mirror, with layers more or fewer in both
+networks for other sizes than 64x64; conv28 is the network of the InfoGAN paper's MNIST experiment
+(Chen et al. 2016, appendix C.1) as TensorFlow ports of it have it; mlp28 is the multilayer
+perceptron that tutorials train on MNIST.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Protocol
 
 from shared.spec.layers import (
@@ -52,45 +54,47 @@ class Sizes(Protocol):
         """Its name."""
 
 
+def dcgan_widths(spec: Sizes) -> list[int]:
+    """Return the channels of DCGAN's hidden layers: `width`, doubled with every halving to 4x4."""
+    halvings = range(spec.image_shape[0].bit_length() - 3)  # 64 = 2⁶ pixels: 4 layers
+    return [spec.width * 2**i for i in halvings]
+
+
 def dcgan64_generator(spec: Sizes) -> Layers:
-    """Latents → 4x4 → 8x8 → 16x16 → 32x32 → 64x64."""
-    features = [spec.latent_dim, *(spec.width * m for m in (8, 4, 2, 1)), spec.channels]
+    """Latents → 4x4 → 8x8 → … → the image."""
+    features = [spec.latent_dim, *reversed(dcgan_widths(spec)), spec.channels]
+    last = len(features) - 1
     layers = [Layer("reshape_0", "reshape", (1, 1, spec.latent_dim))]
-    for i in range(1, 6):
+    for i, pair in enumerate(pairwise(features), start=1):
         stride, padding = (1, 0) if i == 1 else (2, 1)
-        up = convolution(
-            f"conv_transpose_{i}",
-            "conv_transpose",
-            (features[i - 1], features[i]),
-            2 ** (i + 1),
-            stride=stride,
-            padding=padding,
-        )
+        name, size = f"conv_transpose_{i}", 2 ** (i + 1)
+        up = convolution(name, "conv_transpose", pair, size, stride=stride, padding=padding)
         layers.append(up)
-        if i < 5:
+        if i < last:
             layers.append(batch_norm(f"batch_norm_{i}", up.output_shape, NORMAL_002_AROUND_ONE))
             layers.append(Layer(f"relu_{i}", "relu", up.output_shape))
-    layers.append(Layer("tanh_5", "tanh", spec.image_shape))
+    layers.append(Layer(f"tanh_{last}", "tanh", spec.image_shape))
     return tuple(layers)
 
 
 def dcgan64_discriminator(spec: Sizes) -> Layers:
-    """64x64 → 32x32 → 16x16 → 8x8 → 4x4 → one score."""
-    features = [spec.channels, *(spec.width * m for m in (1, 2, 4, 8))]
+    """The image → … → 8x8 → 4x4 → one score."""
+    features = [spec.channels, *dcgan_widths(spec)]
+    last, size = len(features), spec.image_shape[0]
     layers: list[Layer] = []
-    for i in range(1, 5):
-        down = convolution(f"conv_{i}", "conv", (features[i - 1], features[i]), 2 ** (6 - i))
+    for i, pair in enumerate(pairwise(features), start=1):
+        down = convolution(f"conv_{i}", "conv", pair, size // 2**i)
         layers.append(down)
         if i > 1:
             layers.append(batch_norm(f"batch_norm_{i}", down.output_shape, NORMAL_002_AROUND_ONE))
         layers.append(Layer(f"leaky_relu_{i}", "leaky_relu", down.output_shape))
     if spec.discriminator_head == "conv":
-        layers.append(convolution("conv_5", "conv", (features[4], 1), 1, stride=1, padding=0))
-        layers.append(Layer("flatten_5", "flatten", (1,)))
+        layers.append(convolution(f"conv_{last}", "conv", (pair[1], 1), 1, stride=1, padding=0))
+        layers.append(Layer(f"flatten_{last}", "flatten", (1,)))
     else:
-        layers.append(Layer("flatten_4", "flatten", (16 * features[4],)))
-        layers.append(dense("dense_5", 16 * features[4], 1, UNIFORM_FAN_IN))
-    return (*layers, *_sigmoid(spec, 5))
+        layers.append(Layer(f"flatten_{last - 1}", "flatten", (16 * pair[1],)))
+        layers.append(dense(f"dense_{last}", 16 * pair[1], 1, UNIFORM_FAN_IN))
+    return (*layers, *_sigmoid(spec, last))
 
 
 def conv28_generator(spec: Sizes) -> Layers:
@@ -176,8 +180,8 @@ def _sigmoid(spec: Sizes, number: int) -> Layers:
     return (Layer(f"sigmoid_{number}", "sigmoid", (1,)),) if ends_in_sigmoid else ()
 
 
-IMAGE_SIZES = {"dcgan64": 64, "conv28": 28, "mlp28": 28}
-"""Every architecture, and the one size of image that it makes."""
+IMAGE_SIZES = {"dcgan64": (32, 64, 128, 256), "conv28": (28,), "mlp28": (28,)}
+"""Every architecture, and the sizes of the square images that it can make."""
 
 BUILDERS: dict[tuple[str, NetworkName], Callable[[Sizes], Layers]] = {
     ("dcgan64", "generator"): dcgan64_generator,

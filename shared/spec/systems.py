@@ -35,9 +35,10 @@ MAXIMUM_SIZE = 2**20
 """Largest width, latent_dim and so on in a file: more would fill the memory."""
 
 
-def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(field: str, value: Any, choices: tuple[Any, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{field} must be {' or '.join(choices)}, received {value!r}")
+        expected = " or ".join(map(str, choices))
+        raise ValueError(f"{field} must be {expected}, received {value!r}")
 
 
 def check_loss(name: str) -> str:
@@ -113,12 +114,8 @@ class SystemSpec:
             raise ValueError(f"{self.architecture} has its own layers and conventions")
         heads = ("conv", "linear") if self.architecture == "dcgan64" else ("linear",)
         _check_choice(f"discriminator_head of {self.architecture}", self.discriminator_head, heads)
-        size = IMAGE_SIZES[self.architecture]
-        if self.image_size != size:
-            raise ValueError(
-                f"{self.architecture} makes {size}x{size} images, "
-                f"received image_size={self.image_size}"
-            )
+        image_sizes = IMAGE_SIZES[self.architecture]
+        _check_choice(f"image_size of {self.architecture}", self.image_size, image_sizes)
 
     @property
     def latent_batches(self) -> int:

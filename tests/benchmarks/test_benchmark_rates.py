@@ -137,7 +137,7 @@ def test_a_row_that_failed_keeps_no_rate(monkeypatch):
 def test_loading_is_measured_on_jpeg_files(monkeypatch):
     monkeypatch.setattr(rates, "FILES", 16)
     monkeypatch.setattr(rates, "BATCH_SECONDS", 0.05)
-    found = rates.loading_rates("dcgan64")
+    found = rates.loading_rates("dcgan64", "32")
     assert found["files"] == 16
     assert found["decoded_per_second"] > 1
     assert found["batched_per_second"] > found["decoded_per_second"]

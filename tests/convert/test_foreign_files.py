@@ -154,11 +154,12 @@ def with_biases(torch, g, d):
     return torch.nn.Sequential(*layers).state_dict()
 
 
-def larger(torch, g, d):
-    layers = [*list(g.main)[:-2], torch.nn.ConvTranspose2d(WIDTH, WIDTH, 4, bias=False)]
-    return torch.nn.Sequential(
-        *layers, torch.nn.BatchNorm2d(WIDTH), *list(g.main)[-2:]
-    ).state_dict()
+def larger(torch, g, d, more=3):
+    layers = list(g.main)[:-2]
+    for _ in range(more):
+        up = torch.nn.ConvTranspose2d(WIDTH, WIDTH, 4, bias=False)
+        layers += [up, torch.nn.BatchNorm2d(WIDTH)]
+    return torch.nn.Sequential(*layers, *list(g.main)[-2:]).state_dict()
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,10 @@ def larger(torch, g, d):
     [
         (spectral, r"spectral norm \(main.0.weight_orig\), which the discriminator of dcgan64"),
         (with_biases, r"biases of convolutions \(0.bias …\), which the generator of dcgan64 has"),
-        (larger, "6 convolutions, where the generator of dcgan64 has 5"),
+        (
+            larger,
+            r"8 convolutions, where the generator of dcgan64 has 7 \(images of 256x256",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -184,6 +188,15 @@ def test_what_has_no_place_is_named(torch, pair, tmp_path, capsys, make, message
     assert "weight" in kernel or "bias" in kernel
     assert run(path, tmp_path / "x.orbax") == 2
     assert f"--inspect {path}` lists the layers" in capsys.readouterr().err
+
+
+def test_layers_of_128_pixels_with_other_widths_are_one_line(torch, pair, tmp_path, capsys):
+    (g, d), _ = pair
+    torch.save(larger(torch, g, d, more=1), tmp_path / "g.pth")
+    assert run("--inspect", tmp_path / "g.pth") == 2
+    error = capsys.readouterr().err
+    assert "wrong shape: generator/main.0.weight (5, 24, 4, 4) instead of (5, 16" in error
+    assert error.count("\n") == 1
 
 
 def test_inspect_says_what_a_file_is(torch, pair, tmp_path, capsys):

@@ -190,8 +190,8 @@ def test_the_filters_of_warnings_are_left_as_they_were(tmp_path):
     ("size", "mode", "spec", "expected"),
     [
         ((96, 96), "RGB", COLOUR, "96x96 colour → 64x64 colour"),
-        ((120, 96), "P", GREY, "120x96 colour → 64x64 grey, centre crop"),
-        ((8, 9), "L", COLOUR, "8x9 grey → 64x64 colour, centre crop"),
+        ((120, 96), "P", GREY, "120x96 colour → 64x64 grey, cropped to the centre"),
+        ((8, 9), "L", COLOUR, "8x9 grey → 64x64 colour, cropped to the centre"),
     ],
 )
 def test_what_becomes_of_the_pictures_is_said(tmp_path, size, mode, spec, expected):

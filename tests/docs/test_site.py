@@ -68,9 +68,9 @@ def test_public_names_are_aligned_or_it_is_said_why_not(module: str) -> None:
 
 def test_most_lines_of_a_model_are_the_same_in_all_columns() -> None:
     """The alignment finds what the implementations have in common."""
-    found, rows = columns.aligned("models", "DCGAN64Discriminator")
+    found, rows = columns.aligned("models", "DCGANDiscriminator")
     least = min(len(definition.lines) for definition in found.values())
-    html = columns.table("models", "DCGAN64Discriminator")
+    html = columns.table("models", "DCGANDiscriminator")
     assert html.count("<tr class=same>") >= 0.8 * least
     assert len(rows) <= max(len(d.lines) for d in found.values()) + 2
 

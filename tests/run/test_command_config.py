@@ -18,6 +18,8 @@ from tests.run.stand_in_run import fit, loss_rows, ten_pictures
 EVERY_OPTION = {
     "system": ("conv28", "mlp28"),
     "loss": ("lsgan", "bce"),
+    "image-size": (28, 28),
+    "channels": (3, 1),
     "data": ("a folder/bilder", "elsewhere"),
     "width": (5, 6),
     "batch-size": (12, 6),

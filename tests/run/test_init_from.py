@@ -93,6 +93,7 @@ def test_a_config_file_holds_the_files(parse, checkpoint, tmp_path):
     [
         (("nothing.pth",), "nothing.pth: expected a file, found nothing"),
         (("CHECKPOINT", "--width", "4"), "--init-from for dcgan64 of width 4 does not fit the sys"),
+        (("CHECKPOINT", "--image-size", "32"), "--init-from for dcgan64 of width 2 does not fit"),
         (("CHECKPOINT", "--system", "mlp28"), "--init-from for mlp28 of width 2 does not fit"),
         (("CHECKPOINT", "CHECKPOINT2"), "more than one file holds discriminator, "),
     ],

@@ -34,6 +34,7 @@ _LEAKY_GENERATOR = everywhere(
     )
 )
 
+_PAINTS = 'getattr(self, f"conv_transpose_{self.last}")'
 _OUTPUTS = {"none": "", "tanh": "tanh", "sigmoid": "sigmoid"}
 
 
@@ -41,8 +42,8 @@ def _generator_output(layer: str, named: str, made: str) -> Edits:
     return everywhere(
         Edit(
             "models.py",
-            f"return {_OUTPUTS[named]}(self.{layer}(x))",
-            f"return {_OUTPUTS[made]}(self.{layer}(x))",
+            f"return {_OUTPUTS[named]}({layer}(x))",
+            f"return {_OUTPUTS[made]}({layer}(x))",
         )
     )
 
@@ -66,12 +67,16 @@ _CHW: Edits = {
     ),
     "tf": (
         Edit(
-            "models.py", "self.dense_5(_flat(x", "self.dense_5(_flat(tf.transpose(x, [0, 3, 1, 2])"
+            "models.py",
+            "head(_flat(x",
+            "head(_flat(tf.transpose(x, [0, 3, 1, 2])",
         ),
     ),
     "jax": (
         Edit(
-            "models.py", "self.dense_5(x.reshape(", "self.dense_5(x.transpose(0, 3, 1, 2).reshape("
+            "models.py",
+            "head(x.reshape(",
+            "head(x.transpose(0, 3, 1, 2).reshape(",
         ),
     ),
 }
@@ -92,12 +97,12 @@ NETWORKS = (
         start="zeroed_channel",
     ),
     Fault("generator_leaky_relu", {"generator_activation": "leaky_relu"}, _LEAKY_GENERATOR),
-    _output("generator", "none", _generator_output("conv_transpose_5", "tanh", "none")),
-    _output("generator", "sigmoid", _generator_output("conv_transpose_5", "tanh", "sigmoid")),
+    _output("generator", "none", _generator_output(_PAINTS, "tanh", "none")),
+    _output("generator", "sigmoid", _generator_output(_PAINTS, "tanh", "sigmoid")),
     _output(
         "generator",
         "tanh",
-        _generator_output("conv_transpose_4", "sigmoid", "tanh"),
+        _generator_output("self.conv_transpose_4", "sigmoid", "tanh"),
         system="conv28",
     ),
     _output("discriminator", "sigmoid", _discriminator_output("sigmoid")),

@@ -159,7 +159,7 @@ _BY_VARIANCE: Edits = {
     ),
 }
 
-_PAINTS = "return tanh(self.conv_transpose_5(x))"
+_PAINTS = 'return tanh(getattr(self, f"conv_transpose_{self.last}")(x))'
 _BGR: Edits = {
     **everywhere(Edit("models.py", _PAINTS, f"{_PAINTS}[..., ::-1]")),
     "pytorch": (Edit("models.py", _PAINTS, f"{_PAINTS}.flip(1)"),),
