@@ -87,7 +87,7 @@ class Plan:
 
     `modes` is empty where every implementation chooses its own. `steps` is per window, None for
     about a second's worth. `data` is a folder or file of images for the loader, None for
-    scikit-learn's digits. Times are in seconds.
+    Fashion-MNIST. Times are in seconds.
     """
 
     frameworks: list[str]

@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         "loader of the training commands (default: %(default)s)"
     )
     add("--input", choices=INPUTS, default="device", help=text)
-    add("--data", metavar="PATH", help="images for --input loader (default: scikit-learn's digits)")
+    add("--data", metavar="PATH", help="images for --input loader (default: Fashion-MNIST)")
 
     add = parser.add_argument_group("what to compare with").add_argument
     text = "also a plain, widely used style of step in each framework"

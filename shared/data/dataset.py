@@ -1,8 +1,8 @@
 """Images to train on, for every framework: loading them, batching them, scaling them.
 
-A data set is one uint8 array in memory. Its sources: the digits that come with scikit-learn, a
-folder of pictures (`shared.data.images`), an IDX file as of MNIST or an .npz file
-(`shared.data.arrays`), the python batches of CIFAR-10 (`shared.data.cifar`).
+A data set is one uint8 array in memory. Its sources: a folder of pictures
+(`shared.data.images`), an IDX file as of MNIST or an .npz file (`shared.data.arrays`), the python
+batches of CIFAR-10 (`shared.data.cifar`); without any, 2,000 images of Fashion-MNIST.
 """
 
 import functools
@@ -22,6 +22,7 @@ from shared.interface import Array
 from shared.spec import SystemSpec
 from shared.spec.streams import batch_order
 
+FASHION_MNIST = Path(__file__).with_name("fashion-mnist-2000-idx3-ubyte.gz")
 ACCEPTED = (
     f"a folder of image files ({', '.join(IMAGE_SUFFIXES)}, nested folders too), an IDX file of "
     "images such as train-images-idx3-ubyte or the same with .gz, a folder that holds one, an "
@@ -122,19 +123,15 @@ def _float_dtype(dtype: str) -> np.dtype:
 def load_dataset(source: str | os.PathLike[str] | None, spec: SystemSpec) -> ImageDataset:
     """Load the images to train on, at the spec's size and number of channels.
 
-    None is the embedded default, scikit-learn's 1,797 handwritten digits; otherwise `source` is a
+    None is the embedded default, 2,000 images of Fashion-MNIST; otherwise `source` is a
     folder of image files, an IDX file (or a folder that holds one), an .npz file or a batch of
     CIFAR-10 (a folder's data_batch_1, … are joined in the order of their names). Every image
     has its shorter side resized to `spec.image_size` and the centre cut out. Raises DataError for
     anything that holds no usable image; single bad files of a folder are skipped and named.
     """
     if source is None:
-        from sklearn.datasets import load_digits
-
-        # 8x8 counts of ink from 0 to 16 (UCI optical recognition of handwritten digits).
-        digits = np.rint(load_digits().images * 255 / 16).astype(np.uint8)[..., None]
-        images, notes = _fit("scikit-learn's digits", digits, spec)
-        return ImageDataset(images, f"{len(images):,} scikit-learn digits", notes=notes)
+        images, notes = _load_file(FASHION_MNIST, spec)
+        return ImageDataset(images, f"{len(images):,} Fashion-MNIST images", notes=notes)
     if not os.fspath(source):
         raise DataError(f"the path is empty; expected {ACCEPTED}")
     path = Path(source)
@@ -163,7 +160,7 @@ def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
         where = f"{name} ({len(skipped):,} skipped)" if skipped else name
     elif batches:
         _check_memory(folder, sum(path.stat().st_size for path in batches) // 3072, spec)
-        fitted = [_fit(path, cifar_files.read_batch(path), spec) for path in batches]
+        fitted = [fit_arrays(path, cifar_files.read_batch(path), spec) for path in batches]
         images, notes = np.concatenate([images for images, _ in fitted]), fitted[0][1]
         where = f"{len(batches)} batches of {name}"
     else:
@@ -223,10 +220,10 @@ def _load_file(path: Path, spec: SystemSpec) -> tuple[Array, tuple[str]]:
         images = cifar_files.read_batch(path)
     else:
         raise DataError(f"{path} is none of what can be loaded; expected {ACCEPTED}")
-    return _fit(path, images, spec)
+    return fit_arrays(path, images, spec)
 
 
-def _fit(source: Path | str, arrays: Array, spec: SystemSpec) -> tuple[Array, tuple[str]]:
+def fit_arrays(source: Path | str, arrays: Array, spec: SystemSpec) -> tuple[Array, tuple[str]]:
     """Bring uint8 or [0, 1] float images [n, h, w, 1 or 3] to the spec's; also return how."""
     _check_memory(source, len(arrays), spec)
     images = np.empty((len(arrays), *spec.image_shape), np.uint8)

@@ -28,7 +28,7 @@ KEEP_CHECKPOINTS = 3  # one to go on from, and two should that one be damaged or
 
 
 class QuickRun(NamedTuple):
-    """What a command without --full trains: enough for digits that can be read."""
+    """What a command without --full trains: enough for clothes that can be told apart."""
 
     width: int
     batch_size: int
@@ -49,7 +49,7 @@ QUICK_RUNS = {
 class TrainingOptions:
     """What to train and how; `spec` is final, in its loss, width, batch size and order of a step.
 
-    `data` is a path, or None for scikit-learn's digits. `out` is the folder of the run;
+    `data` is a path, or None for the embedded Fashion-MNIST. `out` is the folder of the run;
     `checkpoint_every` and `sample_every` count steps; `tensorboard` adds an event file to the
     folder. `devices`, `batch_norm`: see `shared.spec.compute`; `wait_limit` is in seconds.
     `initial` is what --init-from stands for.
@@ -143,7 +143,7 @@ OPTIONS: dict[str, dict[Option, str]] = {
         f"{DEFAULT_SYSTEM}, or that of --init-from)",
         Option("loss", choices=LOSS_NAMES): "adversarial loss (default: the system's own)",
         Option("data", Path, "PATH"): "folder of images, IDX file as MNIST's (raw or .gz), or .npz "
-        "(default: scikit-learn's digits)",
+        "(default: 2,000 images of Fashion-MNIST)",
         Option("image-size", int, "PIXELS"): "height and width of images: 32, 64, 128 "
         "or 256 for the two dcgan64, 28 for the others (default: the system's own)",
         Option("channels", int, choices=(1, 3)): "1: grey; 3: colour (default: the system's own)",
@@ -239,8 +239,8 @@ def _table_of_defaults() -> str:
 
 
 _EPILOG = f"""\
-With no options: a narrow dcgan64 on scikit-learn's digits. The defaults take less than two minutes
-on them on two CPU cores, and are the same on every device and for every data set:
+With no options: a narrow dcgan64 on 2,000 images of Fashion-MNIST. The defaults take less than two
+minutes on them on two CPU cores, and are the same on every device and for every data set:
 
 {_table_of_defaults()}
 

@@ -37,7 +37,7 @@ The last is FLOOR, two sets of real images that share none.
 
 
 def recorded_data(folder: Path, step: int) -> Path | None:
-    """Return the data that run.json names for the session that made `step`; None is the digits.
+    """Return the data that run.json names for the session that made `step`; None is the default.
 
     Raises ValueError if run.json does not say, or if what it names is gone.
     """

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from shared import interface
-from shared.data.dataset import Batches, load_dataset
+from shared.data.dataset import Batches, fit_arrays
 from shared.files.atomic import require_place
 from shared.interface import METRIC_NAMES, Array, Arrays, Implementation, State
 from shared.reference.differences import drifts, state_differences
@@ -130,7 +130,11 @@ class Experiment:
 def training_images(name: str, spec: SystemSpec, seed: int) -> Array:
     """Return uint8 images to train on: "noise", or scikit-learn's "digits"."""
     if name == "digits":
-        return load_dataset(None, spec).images
+        from sklearn.datasets import load_digits
+
+        # 8x8 counts of ink from 0 to 16 (UCI optical recognition of handwritten digits).
+        digits = np.rint(load_digits().images * 255 / 16).astype(np.uint8)[..., None]
+        return fit_arrays("scikit-learn's digits", digits, spec)[0]
     shape = (NOISE_IMAGES, *spec.image_shape)
     return stream(seed, "trajectory/noise").integers(0, 256, shape, dtype=np.uint8)
 

@@ -1,5 +1,6 @@
 """What a path may name: the default, folders with good and bad files, and what is refused."""
 
+import gzip
 import os
 import re
 import warnings
@@ -9,24 +10,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.data.dataset import DataError, ImageDataset, load_dataset
+from shared.data.dataset import FASHION_MNIST, DataError, ImageDataset, load_dataset
 from tests.data.made_images import COLOUR, GREY, NOISE, flat, one_image, save, triangle_weights
 
 # --- the embedded default --------------------------------------------------------------------
 
 
-def test_the_default_is_the_digits_of_scikit_learn():
-    from sklearn.datasets import load_digits
-
+def test_the_default_is_fashion_mnist():
     dataset = load_dataset(None, COLOUR)
-    assert dataset.description == "1,797 scikit-learn digits"
+    assert dataset.description == "2,000 Fashion-MNIST images"
     assert dataset.skipped == ()
-    assert dataset.images.shape == (1797, 64, 64, 3)
+    assert dataset.images.shape == (2000, 64, 64, 3)
     assert dataset.images.dtype == np.uint8
     np.testing.assert_array_equal(dataset.images[..., 0], dataset.images[..., 2])
     assert (dataset.images.min(), dataset.images.max()) == (0, 255)
-    ink = np.rint(load_digits().images * 255 / 16)
-    expected = triangle_weights(8, 64) @ ink @ triangle_weights(8, 64).T
+    with gzip.open(FASHION_MNIST) as file:
+        clothes = np.frombuffer(file.read()[16:], np.uint8).reshape(2000, 28, 28).astype(float)
+    expected = triangle_weights(28, 64) @ clothes @ triangle_weights(28, 64).T
     np.testing.assert_allclose(dataset.images[..., 0], expected, atol=1.01)
 
 

@@ -131,8 +131,8 @@ def test_every_step_of_a_run_is_the_references(train: Train, tmp_path: Path) -> 
         "--out",
         out,
     )
-    # A rate of 0.05: the samples, by running statistics that have hardly moved, show each step.
-    options += ("--learning-rate", "0.05", "--sample-every", "1", "--checkpoint-every", "1")
+    # A rate of 0.2: the samples, by running statistics that have hardly moved, show each step.
+    options += ("--learning-rate", "0.2", "--sample-every", "1", "--checkpoint-every", "1")
     assert train(*options, "--steps", "2") == 0
     assert train(*options, "--steps", "3", "--resume") == 0
     spec = read_checkpoint(out / "checkpoints" / "step_000003.safetensors").spec
@@ -155,7 +155,7 @@ def test_every_step_of_a_run_is_the_references(train: Train, tmp_path: Path) -> 
 def reference_run(
     spec: SystemSpec, seed: int, steps: int
 ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, float], np.ndarray]]:
-    """Yield the state, the losses and the grid of samples before and after each step on digits."""
+    """Yield the state, the losses and the grid of samples before and after each step."""
     reference = ReferenceImplementation()
     state = reference.create(spec, seed=seed)
     batches = Batches(load_dataset(None, spec).images, spec, seed, "float64")

@@ -19,7 +19,7 @@ from tests.studies.evaluated_run import SPEC, figures, trained_arrays, write_dat
 
 @pytest.mark.slow
 def test_a_run_of_the_training_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """With its own data, scikit-learn's digits, and its own framework."""
+    """With its own data, Fashion-MNIST, and its own framework."""
     name = installed_implementations()[0].name
     train = importlib.import_module(f"{name}_impl.train").main
     out = str(tmp_path / "run")
@@ -31,7 +31,7 @@ def test_a_run_of_the_training_command(tmp_path: Path, capsys: pytest.CaptureFix
     assert "after 2 steps" in printed
     assert "after 1 steps" in printed
     assert f"generated  by {name}, float32" in printed
-    assert "data       1,797 scikit-learn digits" in printed
+    assert "data       2,000 Fashion-MNIST images" in printed
     assert "note" not in printed.split("generated  by")[1]
 
 
