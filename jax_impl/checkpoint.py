@@ -47,8 +47,8 @@ def _create_modules(
     return (
         generator,
         discriminator,
-        create_adam(generator, spec.generator_optimizer),
-        create_adam(discriminator, spec.discriminator_optimizer),
+        create_adam(generator, spec.adam("generator")),
+        create_adam(discriminator, spec.adam("discriminator")),
     )
 
 

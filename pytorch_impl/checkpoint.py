@@ -48,8 +48,8 @@ def create_train_state(
         place,
         generator,
         discriminator,
-        create_adam(generator, spec.generator_optimizer, capturable=capturable),
-        create_adam(discriminator, spec.discriminator_optimizer, capturable=capturable),
+        create_adam(generator, spec.adam("generator"), capturable=capturable),
+        create_adam(discriminator, spec.adam("discriminator"), capturable=capturable),
     )
     import_state(state, initial_state(spec, seed) if arrays is None else arrays)
     if compute.devices > 1:

@@ -37,8 +37,8 @@ def create_train_state(
             place,
             generator,
             discriminator,
-            layers.create_adam(generator, spec.generator_optimizer, kind),
-            layers.create_adam(discriminator, spec.discriminator_optimizer, kind),
+            layers.create_adam(generator, spec.adam("generator"), kind),
+            layers.create_adam(discriminator, spec.adam("discriminator"), kind),
             strategy,
         )
     import_state(state, initial_state(spec, seed) if arrays is None else arrays)

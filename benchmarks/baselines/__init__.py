@@ -13,4 +13,4 @@ def adam_settings(spec: SystemSpec) -> tuple[AdamSpec, AdamSpec]:
     """Return G's and D's; ValueError for another system than dcgan64 with loss bce."""
     if (spec.architecture, spec.loss) != ("dcgan64", "bce"):
         raise ValueError(f"the baseline trains dcgan64 with bce, received {spec.name}, {spec.loss}")
-    return spec.generator_optimizer, spec.discriminator_optimizer
+    return spec.adam("generator"), spec.adam("discriminator")

@@ -21,7 +21,14 @@ from shared.reference.adam import adam_settings, adam_update, moved_parameter
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.network import Pass, backward, forward
 from shared.reference.step import Step, settings_of
-from shared.spec import NETWORKS, Conventions, NetworkName, SystemSpec, optimizer_name
+from shared.spec import (
+    NETWORKS,
+    AdamSpec,
+    Conventions,
+    NetworkName,
+    SystemSpec,
+    optimizer_name,
+)
 from shared.spec.streams import initial_state
 
 LOSS_STAGE = "loss functions"
@@ -62,8 +69,10 @@ def reference_arrays(stage: str, probe: Probe, conventions: Conventions | Sides)
         return ALONE[stage](probe.spec, ReferenceImplementation(own))
     if KINDS[stage].track == "forward":
         return _reference_pass(stage, probe, own)
-    if "Adam" in KINDS[stage].parts and probe.after and not is_chained(probe.spec, own, stage):
-        return _own_updates(stage, probe, own)
+    settings = settings_of(probe.spec, network_of(stage), own)
+    is_shown = "Adam" in KINDS[stage].parts and bool(probe.after)
+    if isinstance(settings, AdamSpec) and is_shown and not is_chained(probe.spec, own, stage):
+        return _own_updates(stage, probe, own, settings)
     needed = _differentiated(stage, probe, conventions.discriminator)
     return _reference_step(probe, conventions, needed).get(stage, {})
 
@@ -173,10 +182,9 @@ def loss_stages(metrics: Mapping[str, Any]) -> dict[str, Arrays]:
     return stages
 
 
-def _own_updates(stage: str, probe: Probe, c: Conventions) -> Arrays:
+def _own_updates(stage: str, probe: Probe, c: Conventions, settings: AdamSpec) -> Arrays:
     """Return what Adam makes of the gradient that the implementation's first moments hold."""
     network, after, found = network_of(stage), probe.after or {}, {}
-    settings = settings_of(probe.spec, network, c)
     beta1, beta2, _ = adam_settings(settings, c)
     times = {"never": 0, "twice": 2}.get(getattr(c, f"{network}_updates"), 1)
     counter = f"{network}_optimizer/step"
@@ -266,8 +274,10 @@ def adam_arrays(spec: SystemSpec, implementation: Any) -> Arrays:
     parameter, zeros = 2.0**-10 * np.linspace(-1.0, 1.0, size), np.zeros(size)
     parameter, gradient = (x.astype(np.float32).astype(np.float64) for x in (parameter, gradient))
     arrays: Arrays = {}
+    given = spec.generator_optimizer
+    settings = given if isinstance(given, AdamSpec) else AdamSpec()
     for step, m, v in ((1, zeros, zeros), (8, zeros + 2.0**-10, zeros + 2.0**-20)):
-        after = implementation.adam(parameter, gradient, m, v, step, spec.generator_optimizer)
+        after = implementation.adam(parameter, gradient, m, v, step, settings)
         for name, array in zip(("parameter", "m", "v"), after, strict=True):
             arrays[f"update {step}: {name}"] = np.asarray(array, np.float64)
     return arrays

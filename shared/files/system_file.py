@@ -3,7 +3,6 @@
 system.schema.json says what it may hold, and docs/systems.md explains it.
 """
 
-import dataclasses
 import json
 from math import isfinite
 from pathlib import Path
@@ -13,8 +12,9 @@ from jsonschema import Draft202012Validator, validators
 
 from shared.files.documents import read_document
 from shared.files.errors import InputError
-from shared.spec import NETWORKS, SYSTEMS, AdamSpec, SystemSpec, get_system
+from shared.spec import NETWORKS, SYSTEMS, SystemSpec, get_system
 from shared.spec.custom import WEIGHTED, entries_from, narrowest
+from shared.spec.optimizers import optimizer_from_dict, optimizer_to_dict
 
 # JSON's 1.0 is an integer and TOML's nan within every limit, to the library.
 _TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
@@ -52,14 +52,14 @@ def read_system(path: Path) -> SystemSpec:
 def _system(document: dict[str, Any]) -> SystemSpec:
     networks = {network: document[network] for network in NETWORKS}
     layers = {f"{n}_layers": _with_initializer(networks[n]) for n in NETWORKS}
-    adam = dataclasses.asdict(AdamSpec())
-    adams = {f"{n}_optimizer": adam | networks[n].get("optimizer", {}) for n in NETWORKS}
+    given = {n: optimizer_from_dict(networks[n].get("optimizer", {})) for n in NETWORKS}
+    optimizers = {f"{n}_optimizer": optimizer_to_dict(given[n]) for n in NETWORKS}
     width = min(narrowest(entries_from(own)) for own in layers.values())
     fields = _SCHEMA["properties"].items()
     data = {name: field["default"] for name, field in fields if "default" in field}
     data |= {name: value for name, value in document.items() if name not in NETWORKS}
     data |= {"architecture": "custom", "width": width, "discriminator_head": "linear"}
-    return SystemSpec.from_dict(data | adams | layers)
+    return SystemSpec.from_dict(data | optimizers | layers)
 
 
 def _with_initializer(network: dict[str, Any]) -> list[dict[str, Any]]:

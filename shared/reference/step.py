@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.reference.adam import adam_update
 from shared.reference.layers import Array
 from shared.reference.losses import discriminator_half, generator_loss
 from shared.reference.network import Arrays, Pass, add, backward, forward
-from shared.spec import AdamSpec, Conventions, NetworkName, SystemSpec, optimizer_name
+from shared.reference.optimizers import optimizer_update
+from shared.spec import Conventions, NetworkName, OptimizerSpec, SystemSpec, optimizer_name
 
 _HALVES = ("real", "fake")
 _STATISTICS = ("/mean", "/var")
@@ -235,7 +235,7 @@ class Step:
 def updated(
     spec: SystemSpec, network: NetworkName, arrays: Arrays, gradients: Arrays, c: Conventions
 ) -> Arrays:
-    """Return the state after Adam's update of one network, or after as many as `c` says."""
+    """Return the state after an update of one network, or after as many as `c` says."""
     settings = settings_of(spec, network, c)
     times = {"never": 0, "twice": 2}.get(getattr(c, f"{network}_updates"), 1)
     counter = f"{network}_optimizer/step"
@@ -245,15 +245,15 @@ def updated(
         for name, gradient in gradients.items():
             names = (name, optimizer_name(name, "m"), optimizer_name(name, "v"))
             moments = (arrays[names[1]], arrays[names[2]])
-            found = adam_update(arrays[name], gradient, moments, step, settings, c)
+            found = optimizer_update(arrays[name], gradient, moments, step, settings, c)
             after.update(zip(names, found, strict=True))
         arrays = after
     return arrays
 
 
-def settings_of(spec: SystemSpec, network: NetworkName, c: Conventions) -> AdamSpec:
-    """Return the spec's settings of one network's Adam with the learning rate of `c`."""
-    settings: AdamSpec = getattr(spec, f"{network}_optimizer")
+def settings_of(spec: SystemSpec, network: NetworkName, c: Conventions) -> OptimizerSpec:
+    """Return the spec's settings of one network's optimizer with the learning rate of `c`."""
+    settings: OptimizerSpec = getattr(spec, f"{network}_optimizer")
     rate = getattr(c, f"{network}_learning_rate")
     return settings if rate is None else dataclasses.replace(settings, learning_rate=rate)
 

@@ -7,11 +7,11 @@ the random numbers of a run.
 
 from shared.spec.conventions import Conventions
 from shared.spec.layers import NETWORKS, Initializer, Layer, NetworkName, Parameter
+from shared.spec.optimizers import AdamSpec, OptimizerSpec
 from shared.spec.state_arrays import Pixels, flattened_pixels, optimizer_name, state_shapes
 from shared.spec.systems import (
     LOSS_NAMES,
     SYSTEMS,
-    AdamSpec,
     GeneratorBatch,
     LossName,
     SystemSpec,
@@ -30,6 +30,7 @@ __all__ = [
     "Layer",
     "LossName",
     "NetworkName",
+    "OptimizerSpec",
     "Parameter",
     "Pixels",
     "SystemSpec",

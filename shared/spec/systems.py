@@ -23,6 +23,12 @@ from shared.spec.custom import (
     network_layers,
 )
 from shared.spec.layers import NETWORKS, Layer, NetworkName, Parameter
+from shared.spec.optimizers import (
+    AdamSpec,
+    OptimizerSpec,
+    optimizer_from_dict,
+    optimizer_to_dict,
+)
 
 GeneratorBatch = Literal["same_images", "same_latents", "new_latents"]
 LossName = Literal["bce", "bce_probs", "minimax", "lsgan"]
@@ -46,16 +52,6 @@ def check_loss(name: str) -> str:
     if name not in LOSS_NAMES:
         raise ValueError(f"unknown loss {name!r}; expected one of {', '.join(LOSS_NAMES)}")
     return name
-
-
-@dataclass(frozen=True)
-class AdamSpec:
-    """Adam's settings (Kingma & Ba 2015, Algorithm 1)."""
-
-    learning_rate: float = 2e-4
-    beta1: float = 0.5
-    beta2: float = 0.999
-    epsilon: float = 1e-8
 
 
 @dataclass(frozen=True)
@@ -90,8 +86,8 @@ class SystemSpec:
     batch_size: int
     discriminator_steps: int
     generator_batch: GeneratorBatch
-    generator_optimizer: AdamSpec
-    discriminator_optimizer: AdamSpec
+    generator_optimizer: OptimizerSpec
+    discriminator_optimizer: OptimizerSpec
     generator_layers: tuple[LayerEntry, ...] = ()
     discriminator_layers: tuple[LayerEntry, ...] = ()
     conventions: tuple[tuple[str, Any], ...] = ()
@@ -164,6 +160,13 @@ class SystemSpec:
         except ValueError as error:
             raise ValueError(f"{network}, {error}") from error
 
+    def adam(self, network: NetworkName) -> AdamSpec:
+        """Return the settings of a network's Adam; ValueError where it has another optimizer."""
+        optimizer = getattr(self, f"{network}_optimizer")
+        if not isinstance(optimizer, AdamSpec):
+            raise ValueError(f"the {network} has {type(optimizer).__name__}, expected AdamSpec")
+        return optimizer
+
     def own_conventions(self, conventions: Conventions) -> Conventions:
         """Return conventions with the system's own in place of canonical ones."""
         given, usual = vars(conventions), vars(_CANONICAL)
@@ -186,6 +189,7 @@ class SystemSpec:
         """Return the spec as plain JSON data; only a custom one has layers and conventions."""
         data = dataclasses.asdict(self)
         for network in NETWORKS:
+            data[f"{network}_optimizer"] = optimizer_to_dict(getattr(self, f"{network}_optimizer"))
             entries = getattr(self, f"{network}_layers")
             data[f"{network}_layers"] = [entry.to_dict() for entry in entries]
         data["conventions"] = dict(self.conventions)
@@ -211,8 +215,8 @@ class SystemSpec:
                     **data,
                     **(_custom_fields(data) if is_custom else {}),
                     "image_range": tuple(data["image_range"]),
-                    "generator_optimizer": AdamSpec(**data["generator_optimizer"]),
-                    "discriminator_optimizer": AdamSpec(**data["discriminator_optimizer"]),
+                    "generator_optimizer": optimizer_from_dict(data["generator_optimizer"]),
+                    "discriminator_optimizer": optimizer_from_dict(data["discriminator_optimizer"]),
                 }
             )
         except (AttributeError, TypeError) as error:
@@ -232,7 +236,7 @@ def _stored_rules(spec: SystemSpec, data: dict[str, Any]) -> dict[str, bool]:
     sizes = ("channels", "width", "latent_dim", "batch_size", "discriminator_steps")
     adam = [field.name for field in dataclasses.fields(AdamSpec)]
     optimizers = [spec.generator_optimizer, spec.discriminator_optimizer]
-    numbers = [n for optimizer in optimizers for n in dataclasses.astuple(optimizer)]
+    numbers = [(getattr(type(o), n), v) for o in optimizers for n, v in vars(o).items()]
     return {
         "a printable name": isinstance(spec.name, str) and spec.name.isprintable(),
         f"{', '.join(sizes)} of at most {MAXIMUM_SIZE:,}": all(
@@ -245,11 +249,18 @@ def _stored_rules(spec: SystemSpec, data: dict[str, Any]) -> dict[str, bool]:
             and spec.image_range[0] < spec.image_range[1]
         ),
         f"{', '.join(adam)} in both optimizers, each a finite number": (
-            all(map(_is_finite_number, numbers))
+            all(_is_of_the_kind(default, value) for default, value in numbers)
         ),
-        # AdamSpec has defaults, which a file does not rely on.
-        "no field left out": all(len(data[f"{n}_optimizer"]) == len(adam) for n in NETWORKS),
+        # They have defaults, which a file does not rely on.
+        "no field left out": all(
+            data[f"{n}_optimizer"].keys() == spec.to_dict()[f"{n}_optimizer"].keys()
+            for n in NETWORKS
+        ),
     }
+
+
+def _is_of_the_kind(default: float | bool, value: Any) -> bool:
+    return type(value) is bool if type(default) is bool else _is_finite_number(value)
 
 
 def _is_finite_number(value: Any) -> bool:
