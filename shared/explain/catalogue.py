@@ -15,7 +15,6 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 from shared.spec import AdamSpec, Conventions, NetworkName, SystemSpec
 
 CANONICAL = Conventions()
-DECAYS = ("adam_weight_decay", "adam_decoupled_decay")  # of every optimizer
 FIELDS = dataclasses.asdict(CANONICAL)
 """Every convention with its canonical value."""
 Change = dict[str, Any]
@@ -102,8 +101,9 @@ def part_of(field: str) -> str:
 
 
 def _applies(field: str, value: Any, spec: SystemSpec) -> bool:
-    if field.startswith("adam_") and field not in DECAYS and not has_adam(spec):
-        return False
+    optimizers = spec.generator_optimizer, spec.discriminator_optimizer
+    if field.startswith("adam_") and not all(isinstance(o, AdamSpec) for o in optimizers):
+        return field.endswith("_decay")  # which every optimizer has
     match field:
         case "initializer":  # not in a step
             return False
@@ -124,12 +124,6 @@ def _applies(field: str, value: Any, spec: SystemSpec) -> bool:
             squashing = [x.kind for x in spec.layers(network) if x.kind in ("tanh", "sigmoid")]
             return value != (squashing[0] if squashing else "none")
     return True
-
-
-def has_adam(spec: SystemSpec) -> bool:
-    """Whether both optimizers of a system are Adam."""
-    optimizers = spec.generator_optimizer, spec.discriminator_optimizer
-    return all(isinstance(optimizer, AdamSpec) for optimizer in optimizers)
 
 
 def deviations(*conventions: Conventions) -> list[Change]:
