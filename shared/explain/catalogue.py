@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
-from shared.spec import AdamSpec, Conventions, NetworkName, SystemSpec
+from shared.spec import NETWORKS, AdamSpec, Conventions, NetworkName, SystemSpec
 
 CANONICAL = Conventions()
 FIELDS = dataclasses.asdict(CANONICAL)
@@ -65,6 +65,8 @@ FIXES = {
 KNOWN_NUMBERS: dict[str, list[float]] = {
     name: entry["known"] for name, entry in _CATALOGUE.items() if "known" in entry
 }
+LITERAL = {n: math.nextafter(FIELDS[n], math.inf) for n in KNOWN_NUMBERS if FIELDS[n] is not None}
+"""A canonical number that is meant: exactly that one stands for what a system has of its own."""
 FITTED = {n: Fitted(n, **entry["fit"]) for n, entry in _CATALOGUE.items() if "fit" in entry}
 
 
@@ -83,7 +85,8 @@ def changes(spec: SystemSpec, parts: Sequence[str]) -> list[Change]:
 
     Of the fields of some parts of a step, the first part first: see `PARTS`.
     """
-    known = ((field, value) for field, values in known_values().items() for value in values)
+    known = [(field, value) for field, values in known_values().items() for value in values]
+    known += [(field, LITERAL[field]) for field in _numbers_of_its_own(spec)]
     singles = [{field: value} for field, value in known if _applies(field, value, spec)]
     return [
         change
@@ -91,6 +94,18 @@ def changes(spec: SystemSpec, parts: Sequence[str]) -> list[Change]:
         for change in [*singles, *TOGETHER.values()]
         if part_of(next(iter(change))) == part
     ]
+
+
+def _numbers_of_its_own(spec: SystemSpec) -> list[str]:
+    """Return the fields whose number the system of a file says itself, for a layer or for all."""
+    layers = [layer for network in NETWORKS for layer in spec.layers(network)]
+    of_layers = {
+        "leaky_relu_slope": [layer.slope for layer in layers],
+        "batch_norm_epsilon": [layer.epsilon for layer in layers],
+        "batch_norm_momentum": [layer.momentum for layer in layers],
+    }
+    own = [name for name, found in of_layers.items() if any(x is not None for x in found)]
+    return own + [name for name, _ in spec.conventions if name in LITERAL]
 
 
 def part_of(field: str) -> str:
@@ -158,7 +173,8 @@ def title_of(change: Change) -> str:
     if field == "dtype":
         return f"it computes in {value}"
     canonical = FIELDS[field]
-    wanted = "the spec's" if canonical in (None, "as_named") else _words(canonical)
+    is_literal = isinstance(value, float) and math.isclose(value, canonical or math.inf)
+    wanted = "the spec's" if canonical in (None, "as_named") or is_literal else _words(canonical)
     return f"{field.replace('_', ' ')}: {_words(value)} instead of {wanted}"
 
 

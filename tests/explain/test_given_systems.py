@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shared.explain import explain
@@ -33,6 +34,23 @@ def test_what_the_system_has_of_its_own_is_no_mistake() -> None:
     assert explain(right, spec, steps=1).verdict == "rounding"
     port = ReferenceImplementation(Conventions(**halved, generator_label=0.9))
     assert explain(port, spec, steps=1).fields == {"generator_label": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "title"),
+    [
+        ("leaky_relu_slope", 0.2, "leaky relu slope: 0.2 instead of the spec's"),
+        ("batch_norm_epsilon", 1e-5, "batch norm epsilon: 1e-05 instead of the spec's"),
+    ],
+)
+def test_the_usual_number_where_the_system_has_another(
+    field: str, value: float, title: str
+) -> None:
+    """A port that left PyTorch's epsilon, or this project's slope, where the file has its own."""
+    literal = Conventions(**{field: np.nextafter(value, 1.0)})
+    found = explain(ReferenceImplementation(literal), given_system(batch_size=4), steps=1)
+    assert found.fields == {field: pytest.approx(value, rel=1e-15)}
+    assert found.traps[0].title == title
 
 
 def test_a_file_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
