@@ -41,6 +41,7 @@ def test_what_the_system_has_of_its_own_is_no_mistake() -> None:
     [
         ("leaky_relu_slope", 0.2, "leaky relu slope: 0.2 instead of the spec's"),
         ("batch_norm_epsilon", 1e-5, "batch norm epsilon: 1e-05 instead of the spec's"),
+        ("batch_norm_momentum", 0.1, "batch norm momentum: 0.1 instead of the spec's"),
     ],
 )
 def test_the_usual_number_where_the_system_has_another(

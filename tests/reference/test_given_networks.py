@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from shared.fixtures.make_network import representative_state
+from shared.reference.differences import cancelled_biases
 from shared.reference.network import backward, forward
 from shared.spec import SYSTEMS, Conventions, NetworkName, SystemSpec
 from shared.spec.custom import entries_from
@@ -141,3 +142,32 @@ def test_dropout_is_left_out() -> None:
         for s in (spec, dataclasses.replace(spec, generator_layers=without))
     ]
     np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize(
+    ("between", "is_cancelled"),
+    [
+        ([], True),
+        ([{"kind": "dropout", "rate": 0.5}, {"kind": "max_pool", "size": 2}], True),
+        ([{"kind": "zero_pad", "padding": 1}], False),
+        ([{"kind": "leaky_relu"}], False),
+    ],
+)
+def test_a_batch_norm_takes_a_bias_away(between: list[dict], is_cancelled: bool) -> None:
+    """Also through what keeps a constant; its gradient is then rounding."""
+    layers = [
+        {"kind": "conv", "features": 4, "size": 3, "padding": 1},
+        *between,
+        *[{"kind": "batch_norm"}, {"kind": "flatten"}, {"kind": "dense", "features": 1}],
+    ]
+    spec = given_system(discriminator_layers=entries_from(layers))
+    assert ("discriminator/conv_1/bias" in cancelled_biases(spec)) == is_cancelled
+    arrays = {n: a.astype(np.float64) for n, a in representative_state(spec, 3).items()}
+    x = np.random.default_rng(5).standard_normal((3, *spec.image_shape))
+    run = forward(spec, "discriminator", arrays, x, Conventions(), training=True)
+    gradients = backward("discriminator", run, np.random.default_rng(6).standard_normal(3))[1]
+    kernel, bias = (np.linalg.norm(gradients[f"discriminator/conv_1/{n}"]) for n in KERNEL_AND_BIAS)
+    assert (bias < 1e-12 * kernel) == is_cancelled
+
+
+KERNEL_AND_BIAS = ("kernel", "bias")
