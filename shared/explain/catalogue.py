@@ -156,7 +156,9 @@ def deviations(*conventions: Conventions) -> list[Change]:
 def is_known(change: Change) -> bool:
     """Whether a change is to values of the catalogue, and so none that was fitted."""
     known = known_values()
-    return change in TOGETHER.values() or all(v in known[n] for n, v in change.items())
+    return change in TOGETHER.values() or all(
+        v in known[n] or v == LITERAL.get(n) for n, v in change.items()
+    )
 
 
 def cost_of(sides: Sequence[Conventions]) -> float:
