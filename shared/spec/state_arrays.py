@@ -42,20 +42,31 @@ def flattened_pixels(spec: SystemSpec) -> dict[str, Pixels]:
         shape: tuple[int, ...] = spec.image_shape
         layers = spec.layers(network)
         for i, layer in enumerate(layers):
-            if layer.kind == "flatten" and i + 1 < len(layers) and layers[i + 1].kind == "dense":
+            if layer.kind == "flatten":
                 height, width, channels = shape
-                found[f"{network}/{layers[i + 1].name}/kernel"] = (0, (height, width, channels))
+                names = _names_down_to_dense(network, layers[i + 1 :])
+                found |= dict.fromkeys(names, (0, (height, width, channels)))
             elif layer.kind == "reshape" and i > 0:
                 height, width, channels = layer.output_shape
-                names = _names_up_to_dense(network, layers[:i])
-                found |= {n: (axis, (height, width, channels)) for n, axis in names.items()}
+                axes = _names_up_to_dense(network, layers[:i])
+                found |= {n: (axis, (height, width, channels)) for n, axis in axes.items()}
             shape = layer.output_shape
     return found
 
 
+def _names_down_to_dense(network: NetworkName, layers: tuple[Layer, ...]) -> list[str]:
+    """Return what acts on flattened features: every parameter up to the next dense kernel."""
+    names: list[str] = []
+    for layer in layers:
+        names += [f"{network}/{layer.name}/{p.name}" for p in layer.parameters]
+        if layer.kind == "dense":
+            return [name for name in names if name != f"{network}/{layer.name}/bias"]
+    return names
+
+
 def _names_up_to_dense(network: NetworkName, layers: tuple[Layer, ...]) -> dict[str, int]:
     """Return the feature axis of every parameter from the last dense layer on."""
-    first = max(i for i, layer in enumerate(layers) if layer.kind == "dense")
+    first = max((i for i, layer in enumerate(layers) if layer.kind == "dense"), default=0)
     return {
         f"{network}/{layer.name}/{p.name}": len(p.shape) - 1
         for layer in layers[first:]

@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 
 from shared.fixtures.make_network import representative_inputs
+from shared.reference.network import forward
 from shared.reference.step import train_step
-from shared.spec import NETWORKS, SYSTEMS, Conventions, SystemSpec
+from shared.spec import (
+    NETWORKS,
+    SYSTEMS,
+    Conventions,
+    NetworkName,
+    SystemSpec,
+    flattened_pixels,
+)
 from shared.spec.custom import entries_from, network_layers
 from tests.reference.test_given_networks import DISCRIMINATOR, GENERATOR, given_system
 
@@ -156,3 +164,26 @@ def test_a_step_of_a_system_is_that_of_its_conventions(field: str, value: object
     usual = train_step(plain, arrays, real, z)
     assert all(np.array_equal(own.arrays[n], asked.arrays[n]) for n in asked.arrays)
     assert any(not np.array_equal(own.arrays[n], usual.arrays[n]) for n in usual.arrays)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_parameters_of_flattened_pixels(network: NetworkName) -> None:
+    """A framework that flattens CHW has the same network with exactly those axes rearranged."""
+    layers = [
+        {"kind": "conv", "features": 4, "size": 5, "stride": 4, "padding": 2},
+        *[{"kind": "flatten"}, {"kind": "dropout", "rate": 0.2}, {"kind": "batch_norm"}],
+        *[{"kind": "dense", "features": 8}, {"kind": "relu"}, {"kind": "dense", "features": 1}],
+    ]
+    spec = given_system(discriminator_layers=entries_from(layers))
+    arrays, real, z = representative_inputs(spec, 0, "own")
+    moved = dict(arrays)
+    for name, (axis, (height, width, channels)) in flattened_pixels(spec).items():
+        shape = arrays[name].shape
+        pixels = arrays[name].reshape(*shape[:axis], height, width, channels, *shape[axis + 1 :])
+        moved[name] = np.moveaxis(pixels, axis + 2, axis).reshape(shape)
+    x, chw = (z if network == "generator" else real), Conventions(flatten_order="chw")
+    expected = forward(spec, network, arrays, x, Conventions(), training=True).output
+    found = forward(spec, network, moved, x, chw, training=True).output
+    np.testing.assert_allclose(found, expected, rtol=1e-11)
+    number = {"generator": 1, "discriminator": 2}[network]
+    assert f"{network}/dense_{number}/kernel" in flattened_pixels(spec)
