@@ -6,9 +6,11 @@
 from tests.docs.traps_of_initial_weights import INITIALIZER_TRAPS
 from tests.docs.traps_of_layers import LAYER_TRAPS
 from tests.docs.traps_of_losses_and_updates import LOSS_AND_UPDATE_TRAPS
+from tests.docs.traps_of_other_layers import OTHER_LAYER_TRAPS
 from tests.docs.traps_of_steps import CONVENTION_TRAPS
 
-TRAPS = CONVENTION_TRAPS + INITIALIZER_TRAPS + LAYER_TRAPS + LOSS_AND_UPDATE_TRAPS
+TRAPS = CONVENTION_TRAPS + INITIALIZER_TRAPS + LAYER_TRAPS + OTHER_LAYER_TRAPS
+TRAPS += LOSS_AND_UPDATE_TRAPS
 
 if __name__ == "__main__":
     for trap in TRAPS:
