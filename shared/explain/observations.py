@@ -21,14 +21,7 @@ from shared.reference.adam import adam_settings, adam_update, moved_parameter
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.network import Pass, backward, forward
 from shared.reference.step import Step, settings_of
-from shared.spec import (
-    NETWORKS,
-    AdamSpec,
-    Conventions,
-    NetworkName,
-    SystemSpec,
-    optimizer_name,
-)
+from shared.spec import NETWORKS, AdamSpec, Conventions, NetworkName, SystemSpec, optimizer_name
 from shared.spec.streams import initial_state
 
 LOSS_STAGE = "loss functions"

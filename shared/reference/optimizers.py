@@ -5,7 +5,7 @@ import numpy as np
 from shared.reference.adam import adam_update
 from shared.reference.layers import Array
 from shared.spec import AdamSpec, Conventions, OptimizerSpec
-from shared.spec.optimizers import RMSPropSpec, SGDSpec
+from shared.spec.optimizers import RMSPropSpec
 
 
 def optimizer_update(
@@ -23,31 +23,18 @@ def optimizer_update(
     if isinstance(settings, AdamSpec):
         return adam_update(parameter, gradient, kept, step, settings, conventions)
     gradient = gradient + conventions.adam_weight_decay * parameter
+    (m, v), direction = kept, gradient
     if isinstance(settings, RMSPropSpec):
-        direction, m, v = rmsprop_direction(gradient, *kept, settings)
-    else:
-        (direction, m), v = sgd_direction(gradient, kept[0], settings), kept[1]
+        v = settings.decay * v + (1.0 - settings.decay) * np.square(gradient)
+        if settings.centred:
+            m = settings.decay * m + (1.0 - settings.decay) * gradient
+        variance = v - np.square(m) if settings.centred else v
+        if settings.epsilon_inside_root:
+            direction = gradient / np.sqrt(variance + settings.epsilon)
+        else:
+            direction = gradient / (np.sqrt(variance) + settings.epsilon)
+    elif settings.momentum:
+        m = settings.momentum * m + gradient
+        direction = gradient + settings.momentum * m if settings.nesterov else m
     decayed = direction + conventions.adam_decoupled_decay * parameter
     return parameter - settings.learning_rate * decayed, m, v
-
-
-def rmsprop_direction(
-    gradient: Array, mean: Array, mean_square: Array, settings: RMSPropSpec
-) -> tuple[Array, Array, Array]:
-    """Return the direction, the mean and the mean square; centred, it divides by the deviation."""
-    decay, epsilon = settings.decay, settings.epsilon
-    mean_square = decay * mean_square + (1.0 - decay) * np.square(gradient)
-    if settings.centred:
-        mean = decay * mean + (1.0 - decay) * gradient
-    variance = mean_square - np.square(mean) if settings.centred else mean_square
-    if settings.epsilon_inside_root:
-        return gradient / np.sqrt(variance + epsilon), mean, mean_square
-    return gradient / (np.sqrt(variance) + epsilon), mean, mean_square
-
-
-def sgd_direction(gradient: Array, velocity: Array, settings: SGDSpec) -> tuple[Array, Array]:
-    """Return the direction and the velocity, which stays 0 without a momentum."""
-    if not settings.momentum:
-        return gradient, velocity
-    velocity = settings.momentum * velocity + gradient
-    return gradient + settings.momentum * velocity if settings.nesterov else velocity, velocity

@@ -128,16 +128,21 @@ def _free_name(name: str, layers: list[Layer]) -> str:
 
 def _layer(e: LayerEntry, shape: Shape) -> Layer:
     """Return a layer for inputs of a shape."""
+    made = _shaped(e, shape)
+    own = {name: getattr(e, name) for name in ("slope", "epsilon", "momentum", "rate")}
+    kept = tuple(p for p in made.parameters if getattr(e, p.name, True))  # e.bias and e.scale
+    return dataclasses.replace(made, parameters=kept, aligned_corners=e.aligned_corners, **own)
+
+
+def _shaped(e: LayerEntry, shape: Shape) -> Layer:
+    """Return a layer with every parameter that its kind may have."""
     if e.kind == "dense":
         _require(len(shape) == 1, "features; flatten them before", shape)
-        initializer = e.initializer or NORMAL_002
-        return dense(e.name, shape[0], e.features, initializer, has_bias=e.bias)
+        return dense(e.name, shape[0], e.features, e.initializer or NORMAL_002)
     if e.kind == "batch_norm":
-        own: dict[str, Any] = {"epsilon": e.epsilon, "momentum": e.momentum}
-        own |= {"has_scale": e.scale, "has_bias": e.bias}
-        return batch_norm(e.name, shape, e.initializer or ONES, **own)
+        return batch_norm(e.name, shape, e.initializer or ONES)
     if e.kind in ELEMENTWISE:
-        return Layer(e.name, e.kind, shape, slope=e.slope, rate=e.rate)
+        return Layer(e.name, e.kind, shape)
     if e.kind == "flatten":
         return Layer(e.name, e.kind, (math.prod(shape),))
     if e.kind == "reshape":
@@ -150,9 +155,8 @@ def _layer(e: LayerEntry, shape: Shape) -> Layer:
     pixels, padding = _resized(e, shape)
     given: dict[str, Any] = {"size": e.size or 1, "stride": _stride(e), "padding": padding}
     if e.kind == "conv" or e.kind == "conv_transpose":
-        given |= {"initializer": e.initializer or NORMAL_002, "has_bias": e.bias}
+        given |= {"initializer": e.initializer or NORMAL_002, "has_bias": True}
         return convolution(e.name, e.kind, (shape[2], e.features), pixels, **given)
-    given["aligned_corners"] = e.aligned_corners
     return Layer(e.name, e.kind, (pixels, pixels, shape[2]), **given)
 
 

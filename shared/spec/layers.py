@@ -121,18 +121,11 @@ def convolution(
     return Layer(name, kind, shape, parameters, stride=stride, padding=padding)
 
 
-def dense(
-    name: str,
-    in_features: int,
-    out_features: int,
-    initializer: Initializer,
-    *,
-    has_bias: bool = True,
-) -> Layer:
+def dense(name: str, in_features: int, out_features: int, initializer: Initializer) -> Layer:
     """Return a dense layer; its bias starts as the kernel does, or at 0 beside a normal one."""
     kernel = Parameter("kernel", (in_features, out_features), initializer, fan_in=in_features)
     bias = Parameter("bias", (out_features,), bias_initializer(initializer), fan_in=in_features)
-    return Layer(name, "dense", (out_features,), (kernel, bias) if has_bias else (kernel,))
+    return Layer(name, "dense", (out_features,), (kernel, bias))
 
 
 def bias_initializer(of_kernel: Initializer) -> Initializer:
@@ -140,22 +133,17 @@ def bias_initializer(of_kernel: Initializer) -> Initializer:
     return of_kernel if of_kernel == UNIFORM_FAN_IN else ZEROS
 
 
-def batch_norm(
-    name: str,
-    shape: tuple[int, ...],
-    scale: Initializer,
-    *,
-    has_scale: bool = True,
-    has_bias: bool = True,
-    epsilon: float | None = None,
-    momentum: float | None = None,
-) -> Layer:
+def batch_norm(name: str, shape: tuple[int, ...], scale: Initializer) -> Layer:
     """Return a batch normalisation of every axis but the last."""
     features = (shape[-1],)
-    parameters = (
-        *((Parameter("scale", features, scale, fan_in=1),) if has_scale else ()),
-        *((Parameter("bias", features, ZEROS, fan_in=1),) if has_bias else ()),
-        Parameter("mean", features, ZEROS, fan_in=1, trainable=False),
-        Parameter("var", features, ONES, fan_in=1, trainable=False),
+    return Layer(
+        name,
+        "batch_norm",
+        shape,
+        (
+            Parameter("scale", features, scale, fan_in=1),
+            Parameter("bias", features, ZEROS, fan_in=1),
+            Parameter("mean", features, ZEROS, fan_in=1, trainable=False),
+            Parameter("var", features, ONES, fan_in=1, trainable=False),
+        ),
     )
-    return Layer(name, "batch_norm", shape, parameters, epsilon=epsilon, momentum=momentum)

@@ -45,11 +45,7 @@ class SGDSpec:
 
 
 OptimizerSpec = AdamSpec | RMSPropSpec | SGDSpec
-OPTIMIZERS: dict[str, type[OptimizerSpec]] = {
-    "adam": AdamSpec,
-    "rmsprop": RMSPropSpec,
-    "sgd": SGDSpec,
-}
+OPTIMIZERS = {"adam": AdamSpec, "rmsprop": RMSPropSpec, "sgd": SGDSpec}
 
 
 def optimizer_to_dict(optimizer: OptimizerSpec) -> dict[str, Any]:

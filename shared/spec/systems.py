@@ -15,20 +15,9 @@ from typing import Any, Literal, get_args
 
 from shared.spec.architectures import BUILDERS, IMAGE_SIZES
 from shared.spec.conventions import Conventions
-from shared.spec.custom import (
-    LayerEntry,
-    ended_for,
-    entries_from,
-    narrowest,
-    network_layers,
-)
+from shared.spec.custom import LayerEntry, ended_for, entries_from, narrowest, network_layers
 from shared.spec.layers import NETWORKS, Layer, NetworkName, Parameter
-from shared.spec.optimizers import (
-    AdamSpec,
-    OptimizerSpec,
-    optimizer_from_dict,
-    optimizer_to_dict,
-)
+from shared.spec.optimizers import AdamSpec, OptimizerSpec, optimizer_from_dict, optimizer_to_dict
 
 GeneratorBatch = Literal["same_images", "same_latents", "new_latents"]
 LossName = Literal["bce", "bce_probs", "minimax", "lsgan"]
