@@ -15,6 +15,7 @@ from shared.explain.recordings import RecordingReport, explain_recordings, forma
 from shared.explain.report import Explanation, print_stage, print_verdict
 from shared.files.atomic import require_place
 from shared.interface import MissingFrameworkError, load_implementation
+from shared.reference.adapter import ReferenceImplementation
 from shared.run.console import command
 from shared.run.spec_options import add_spec_options, chosen_spec
 from shared.spec import SystemSpec
@@ -83,6 +84,9 @@ def _load(name: str) -> Any:
 def _explained(name: str, options: argparse.Namespace, console: Console) -> Explanation:
     """Explain one implementation, and print its stages as they end and then the verdict."""
     implementation, spec = _load(name), _spec(options)
+    if isinstance(implementation, ReferenceImplementation):  # whose loss and Adam have no spec
+        c = spec.own_conventions(implementation.conventions)
+        implementation = ReferenceImplementation(c)
     dtype = options.dtype or _widest_dtype(implementation, spec)
     called = getattr(implementation, "name", type(implementation).__name__)
     title = f"{called} against the NumPy reference: {spec.name}, {dtype}"

@@ -9,6 +9,7 @@ from shared.explain import explain
 from shared.explain.__main__ import main
 from shared.reference.adapter import ReferenceImplementation
 from shared.spec import Conventions
+from tests import ROOT
 from tests.files.test_system_file import DOCUMENT, written
 from tests.reference.test_given_networks import given_system
 
@@ -64,6 +65,12 @@ def test_a_file_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     error = capsys.readouterr().err
     assert f"error: {file}: the file: 'image_size' is a required property" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["keras_gan", "tensorflow_tutorial"])
+def test_the_reference_is_right_about_the_examples(name: str) -> None:
+    file = str(ROOT / "docs" / "examples" / f"{name}.toml")
+    assert main(["shared.reference.adapter", "--system", file, "--width", "2"]) == 0
 
 
 def test_the_implementations_here_refuse_a_file(
