@@ -84,7 +84,7 @@ def _load(name: str) -> Any:
 def _explained(name: str, options: argparse.Namespace, console: Console) -> Explanation:
     """Explain one implementation, and print its stages as they end and then the verdict."""
     implementation, spec = _load(name), _spec(options)
-    if isinstance(implementation, ReferenceImplementation):  # whose loss and Adam have no spec
+    if type(implementation) is ReferenceImplementation:  # whose loss and Adam have no spec
         c = spec.own_conventions(implementation.conventions)
         implementation = ReferenceImplementation(c)
     dtype = options.dtype or _widest_dtype(implementation, spec)
