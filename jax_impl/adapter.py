@@ -1,5 +1,6 @@
 """JAX behind `shared.interface.Implementation`: NumPy in, NumPy out."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -10,12 +11,11 @@ from flax import nnx
 from jax import Array as Tensor
 
 from shared.framework_adapter import FrameworkAdapter
-from shared.interface import Array, Arrays, LossValues, split_labels
-from shared.spec import AdamSpec, check_loss
+from shared.interface import Array, Arrays
+from shared.spec import AdamSpec, NetworkName
 
-from . import activations, checkpoint, state, train
+from . import checkpoint, losses, state, train
 from .layers import create_adam
-from .losses import LOSSES
 from .state import Settings, TrainState, batches_to_devices
 from .stock_losses import loss_formulas
 
@@ -31,29 +31,37 @@ class JaxImplementation(FrameworkAdapter):
     """The NumPy-in, NumPy-out interface of this package."""
 
     name = "jax"
-    checkpoint, train, places, layers = checkpoint, train, state, activations
+    checkpoint, losses, train, places = checkpoint, losses, train, state
     loss_formulas = staticmethod(loss_formulas)
 
     def computing_in(self, dtype: str | np.dtype) -> AbstractContextManager:
         """Enter x64 where float64 is computed; an array that left it would lose its dtype."""
         return jax.enable_x64(np.dtype(dtype) == np.float64)
 
-    def loss(
-        self, loss: str, real_scores: Array, fake_scores: Array, **labels: float
-    ) -> LossValues:
-        """Return the loss called `loss` and its gradients, in the inputs' dtype."""
-        functions = LOSSES[check_loss(loss)]
-        discriminator_labels, generator_labels = split_labels(labels)
-        with self.computing_in(real_scores.dtype):
-            real, fake = jnp.asarray(real_scores), jnp.asarray(fake_scores)
-            discriminator, (real_gradient, fake_gradient) = jax.value_and_grad(
-                lambda r, f: functions.discriminator(r, f, **discriminator_labels), argnums=(0, 1)
-            )(real, fake)
-            generator, generator_gradient = jax.value_and_grad(
-                lambda f: functions.generator(f, **generator_labels)
-            )(fake)
-            values = (discriminator, generator, real_gradient, fake_gradient, generator_gradient)
-            return LossValues(*(np.array(v) for v in values))
+    def value_and_gradients(self, loss: Callable, *scores: Array) -> tuple[Tensor, ...]:
+        """Return a loss of scores, then its gradient by each of them."""
+        by_all = jax.value_and_grad(loss, argnums=tuple(range(len(scores))))
+        value, gradients = by_all(*map(jnp.asarray, scores))
+        return value, *gradients
+
+    def layers(
+        self, state: TrainState, network: NetworkName, inputs: Tensor, training: bool
+    ) -> dict[str, Tensor]:
+        """Return the output of each layer with parameters by name: NHWC, or [batch, features]."""
+        found: dict[str, Tensor] = {}
+
+        def keep(name: str, layer: nnx.Module, x: Tensor) -> Tensor:
+            found[name] = layer(x)
+            return found[name]
+
+        module = state.settings.merge(state.arrays).network(network)
+        if not training:
+            module.eval()
+        for name, layer in list(vars(module).items()):
+            if isinstance(layer, nnx.Module):
+                setattr(module, name, partial(keep, name, layer))
+        module(inputs)
+        return found
 
     def gradients(self, state: TrainState, real_images: Array, latents: Array) -> Arrays:
         """Return one step's gradients of both networks by parameter name; nothing changes."""

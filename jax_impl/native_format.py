@@ -1,13 +1,11 @@
 """Flax' own format: a folder that orbax.checkpoint.StandardCheckpointer writes and restores.
 
-A tree of "generator" and "discriminator" (each what nnx.update takes), and of
-"generator_optimizer" and "discriminator_optimizer" (the fields of optax.ScaleByAdamState: count,
-mu and nu). One network alone is its bare tree. The spec and the progress are JSON text in the
-checkpoint's custom metadata.
+A tree of "generator" and "discriminator" (each what nnx.update takes), and of their "…_optimizer"
+(the fields of optax.ScaleByAdamState: count, mu and nu). One network alone is its bare tree. The
+spec and the progress are JSON text in the checkpoint's custom metadata.
 """
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +20,14 @@ from jax_impl.models import create_models
 from shared.data.images import GIBIBYTE, MAXIMUM_BYTES
 from shared.files.checkpoint import CheckpointError, encode_description
 from shared.formats.native_contents import NativeContents, assemble
-from shared.interface import Array, Arrays
+from shared.interface import Arrays
 from shared.spec import NETWORKS, SystemSpec, optimizer_name
 
 _MOMENTS = {"m": "mu", "v": "nu"}  # optax.ScaleByAdamState's names
 
 
 def native_names(spec: SystemSpec) -> dict[str, str]:
-    """Return the canonical name of every array that a whole file holds, by its own name.
-
-    "generator_optimizer/mu/conv_transpose_1/kernel" is the path through the tree.
-    """
+    """Return each array's canonical name by its path: "generator_optimizer/mu/dense_1/kernel"."""
     names = {}
     for network in NETWORKS:
         part = f"{network}_optimizer"
@@ -46,7 +41,7 @@ def native_names(spec: SystemSpec) -> dict[str, str]:
     return names
 
 
-def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
+def write_native(path: Path, contents: NativeContents) -> None:
     """Write contents that fit: `FileKind.write`."""
     arrays = {
         tuple(native.split("/")): np.array(contents.arrays[name], order="C")
@@ -58,34 +53,24 @@ def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None
         (tree,) = tree.values()
     description = encode_description(contents.spec, contents.progress)
     with ocp.StandardCheckpointer() as checkpointer:  # which takes absolute paths only
-        checkpointer.save(Path(path).absolute(), tree, custom_metadata=description)
+        checkpointer.save(path.absolute(), tree, custom_metadata=description)
         checkpointer.wait_until_finished()
 
 
-def read_native(path: str | os.PathLike[str]) -> NativeContents:
+def read_native(path: Path) -> NativeContents:
     """Read a file and check it: `FileKind.read`."""
-    path = Path(path).absolute()
-    found, metadata = _load(path)
     # Flax' layouts are the canonical ones: HWIO, HWOI (as layers.py keeps it) and (in, out).
-    return assemble(path, found, metadata, native_names)
+    return assemble(path.absolute(), *load(path.absolute()), native_names)
 
 
-def list_arrays(path: Path) -> Arrays:
-    """Return every array of a file by its path: `FileKind.list_arrays`."""
-    return _load(path)[0]
-
-
-def run_native(
-    path: str | os.PathLike[str], contents: NativeContents, latents: Array, images: Array
-) -> Arrays:
+def run_native(path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
     """Load a file as Flax' users do, and run its networks: `FileKind.run`."""
     dtype = jnp.dtype(contents.dtype)
-    inputs = {"generator": latents, "discriminator": images}
     results: Arrays = {}
     # On the CPU, because a GPU's matrix products round float32 more coarsely.
     with jax.enable_x64(dtype == jnp.float64), jax.default_device(jax.devices("cpu")[0]):
         with ocp.StandardCheckpointer() as checkpointer:
-            restored = _without_value(checkpointer.restore(Path(path).absolute()))
+            restored = _without_value(checkpointer.restore(path.absolute()))
         saved = jax.tree.map(jnp.asarray, jax.device_get(restored))
         # Shapes only: drawing weights that the file replaces would take most of the time.
         models = nnx.eval_shape(lambda: create_models(contents.spec, plain_layers(dtype, dtype)))
@@ -105,7 +90,7 @@ def _evaluate(model: nnx.Module, x: jax.Array) -> jax.Array:
 # --- reading ---------------------------------------------------------------------------------
 
 
-def _load(path: Path) -> tuple[Arrays, dict[str, str]]:
+def load(path: Path) -> tuple[Arrays, dict[str, str]]:
     """Return every array by its path through the tree, and the custom metadata."""
     if not path.is_dir():
         raise CheckpointError(
@@ -121,9 +106,11 @@ def _load(path: Path) -> tuple[Arrays, dict[str, str]]:
             _require_memory(path, jax.tree.leaves(tree))
             target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
             restored = _without_value(checkpointer.restore(path, target))
-            leaves = jax.tree_util.tree_leaves_with_path(restored)
-            named = {"/".join(str(getattr(k, "key", k)) for k in keys): a for keys, a in leaves}
-            found = {name: _widened(name, np.array(array)) for name, array in named.items()}
+            found = {}
+            for keys, leaf in jax.tree_util.tree_leaves_with_path(restored):
+                name, array = "/".join(str(getattr(k, "key", k)) for k in keys), np.array(leaf)
+                is_counter = name.endswith("_optimizer/count") and array.dtype == np.int32
+                found[name] = array.astype(np.int64) if is_counter else array
             return found, dict(metadata.custom_metadata or {})
     except CheckpointError:
         raise
@@ -142,12 +129,6 @@ def _require_memory(path: Path, leaves: list[Any]) -> None:
             f"{path}: declares arrays of {declared / GIBIBYTE:.1f} GiB; expected at most "
             f"{MAXIMUM_BYTES / GIBIBYTE:.0f} GiB"
         )
-
-
-def _widened(name: str, array: Array) -> Array:
-    """Return optax' counter, an int32, as int64."""
-    is_counter = name.endswith("_optimizer/count") and array.dtype == np.int32
-    return array.astype(np.int64) if is_counter else array
 
 
 def _without_value(tree: Any) -> Any:

@@ -1,7 +1,6 @@
-"""Several devices: one jit over a mesh of them.
+"""Several devices: one jit over a mesh of them, to which the compiler adds all exchanges.
 
-The state is whole on every device, a batch is sharded along its first axis, and the compiler adds
-the exchanges (Xu et al. 2021, "GSPMD"): batch statistics are global by themselves.
+So batch statistics are global by themselves. Source: Xu et al. 2021, "GSPMD".
 """
 
 import contextlib
@@ -22,11 +21,7 @@ AXIS = "replicas"
 
 
 def prepare_devices(device: str, devices: int) -> None:
-    """Have enough devices, before anything else but `cluster.connect`.
-
-    `devices` counts those of all hosts. CPU devices are virtual ones in this process. Raises
-    ValueError if there are fewer GPUs, or if JAX has started with fewer CPU devices.
-    """
+    """Have enough devices of all hosts, after `cluster.connect`; ValueError if there are not."""
     hosts = cluster.hosts()
     if devices % hosts:
         raise ValueError(f"--devices {devices} cannot be divided among {hosts} hosts")

@@ -1,7 +1,4 @@
-"""Our losses beside JAX' and Optax' own, for `python -m shared.accuracy`.
-
-The stock ones are called as their documentation calls them, with no reduction.
-"""
+"""Our losses beside JAX' and Optax' own, called as documented, for `python -m shared.accuracy`."""
 
 import functools
 from collections.abc import Callable

@@ -1,18 +1,20 @@
 """PyTorch behind `shared.interface.Implementation`: NumPy in, NumPy out."""
 
 import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from shared.framework_adapter import FrameworkAdapter
-from shared.interface import Array, Arrays, LossValues, split_labels
-from shared.spec import AdamSpec, check_loss
+from shared.interface import Array, Arrays
+from shared.spec import AdamSpec, NetworkName, flattened_pixels
 
-from . import activations, checkpoint, state, train
+from . import checkpoint, losses, state, train
 from .layers import create_adam
-from .losses import LOSSES
 from .state import TrainState, batches_to_devices
 from .stock_losses import loss_formulas
 
@@ -21,27 +23,40 @@ class PyTorchImplementation(FrameworkAdapter):
     """The NumPy-in, NumPy-out interface of this package."""
 
     name = "pytorch"
-    checkpoint, train, places, layers = checkpoint, train, state, activations
+    checkpoint, losses, train, places = checkpoint, losses, train, state
     loss_formulas = staticmethod(loss_formulas)
 
     def to_numpy(self, tensor: Tensor) -> Array:
-        """Return a tensor as an array."""
+        """Return a tensor as an array; one of bfloat16 as ml_dtypes', bit by bit."""
+        if tensor.dtype == torch.bfloat16:
+            return tensor.view(torch.int16).numpy().view("bfloat16")
         return tensor.cpu().numpy()
 
-    def loss(
-        self, loss: str, real_scores: Array, fake_scores: Array, **labels: float
-    ) -> LossValues:
-        """Return the loss called `loss` and its gradients, in the inputs' dtype."""
-        functions = LOSSES[check_loss(loss)]
-        discriminator_labels, generator_labels = split_labels(labels)
-        real = _to_tensor(real_scores).requires_grad_()
-        fake = _to_tensor(fake_scores).requires_grad_()
-        discriminator = functions.discriminator(real, fake, **discriminator_labels)
-        real_gradient, fake_gradient = torch.autograd.grad(discriminator, (real, fake))
-        generator = functions.generator(fake, **generator_labels)
-        (generator_gradient,) = torch.autograd.grad(generator, fake)
-        values = (discriminator, generator, real_gradient, fake_gradient, generator_gradient)
-        return LossValues(*(_to_numpy(v.detach(), real_scores.dtype) for v in values))
+    def value_and_gradients(self, loss: Callable, *scores: Array) -> tuple[Tensor, ...]:
+        """Return a loss of scores, then its gradient by each of them."""
+        tensors = [_to_tensor(array).requires_grad_() for array in scores]
+        value = loss(*tensors)
+        return value.detach(), *torch.autograd.grad(value, tensors)
+
+    def layers(
+        self, state: TrainState, network: NetworkName, inputs: Tensor, training: bool
+    ) -> dict[str, Tensor]:
+        """Return the output of each layer with parameters by name: NHWC, or [batch, features]."""
+        found: dict[str, Tensor] = {}
+
+        def keep(name: str, _module: torch.nn.Module, _inputs: Any, output: Tensor) -> None:
+            found[name] = output.clone()  # the activation that follows works in place
+
+        modules = state.network(network).named_children()
+        handles = [m.register_forward_hook(partial(keep, name)) for name, m in modules]
+        run = train.generate if network == "generator" else train.discriminate
+        try:
+            run(state, inputs, training=training)
+        finally:
+            for handle in handles:
+                handle.remove()
+        pixels = flattened_pixels(state.spec)
+        return {n: _in_hwc_order(x, pixels.get(f"{network}/{n}/bias")) for n, x in found.items()}
 
     def gradients(self, state: TrainState, real_images: Array, latents: Array) -> Arrays:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
@@ -75,11 +90,14 @@ def _to_tensor(array: Array) -> Tensor:
     return torch.tensor(array)
 
 
-def _to_numpy(tensor: Tensor, dtype: np.dtype) -> Array:
-    """Return a tensor as an array of its own dtype, which the caller gives as NumPy's."""
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(dtype)
-    return tensor.numpy()
+def _in_hwc_order(x: Tensor, pixels: tuple[int, tuple[int, int, int]] | None) -> Tensor:
+    """Return NCHW as NHWC; features in CHW order as HWC: docs/porting.md#reshape-order."""
+    if x.ndim == 4:
+        return x.permute(0, 2, 3, 1)
+    if pixels is None:
+        return x
+    height, width, channels = pixels[1]
+    return x.unflatten(1, (channels, height, width)).permute(0, 2, 3, 1).flatten(1)
 
 
 implementation = PyTorchImplementation()

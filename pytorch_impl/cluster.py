@@ -44,11 +44,7 @@ def process_number() -> int:
 
 
 def launch(arguments: Sequence[str], devices: int) -> None:
-    """Run `python -m pytorch_impl.train` with these arguments in a process for each device.
-
-    Returns when all have ended well. SystemExit passes on the exit code of one that has printed
-    why; a process that died silently is a ConnectionError. None is left behind.
-    """
+    """Train in a process for each device; SystemExit or ConnectionError where one has failed."""
     # The launcher reports what the processes have printed already, with a traceback.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
@@ -93,15 +89,12 @@ def _cause(failures: dict[int, ProcessFailure]) -> BaseException:
 
 @contextlib.contextmanager
 def joined(device: str, wait_limit: float) -> Iterator[None]:
-    """Join the other processes for the duration; alone, do nothing.
-
-    A process that waits for another one longer than `wait_limit` seconds, or learns that it is
-    gone, raises ConnectionError.
-    """
+    """Join the other processes; ConnectionError where one is gone or silent for `wait_limit` s."""
     if not is_process_of_several():
         yield
         return
-    _end_with_launcher()
+    if LAUNCHER in os.environ:
+        threading.Thread(target=_end_with_launcher, daemon=True).start()
     backend = "nccl" if device != "cpu" and torch.cuda.is_available() else "gloo"
     limit = datetime.timedelta(seconds=wait_limit)
     try:
@@ -128,15 +121,9 @@ def joined(device: str, wait_limit: float) -> Iterator[None]:
 
 def _end_with_launcher() -> None:
     """End this process when the one that launched it is gone, even by kill -9."""
-    launcher = int(os.environ.get(LAUNCHER, 0))
-
-    def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(1.0)
-        os._exit(1)
-
-    if launcher:
-        threading.Thread(target=watch, daemon=True).start()
+    while os.getppid() == int(os.environ[LAUNCHER]):
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def processes() -> Processes | None:

@@ -9,12 +9,11 @@ Read with weights_only=True, so an untrusted file cannot run code.
 import contextlib
 import dataclasses
 import math
-import os
 import pickle
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,24 +64,23 @@ def _main(spec: SystemSpec, network: NetworkName) -> list[tuple[int, Layer]]:
 
 
 def native_names(spec: SystemSpec) -> dict[str, str]:
-    """Return the canonical name of every array that a whole file holds, by its own name.
+    """Return each array's canonical name by PyTorch's, such as "generator/main.0.weight".
 
-    "generator/main.0.weight" is entry "main.0.weight" of the state_dict under "generator".
     "generator_optimizer/step" stands for the step that every parameter has in its Adam.
     """
     names = {}
     for network in NETWORKS:
-        trained = []
-        names[f"{network}_optimizer/step"] = f"{network}_optimizer/step"
+        optimizer = f"{network}_optimizer"
+        names[f"{optimizer}/step"] = f"{optimizer}/step"
         for i, layer in _main(spec, network):
             own = _BATCH_NORM if layer.kind == "batch_norm" else _NAMES
             for parameter in layer.parameters:
                 name = f"{network}/{layer.name}/{parameter.name}"
                 names[f"{network}/main.{i}.{own[parameter.name]}"] = name
-                trained += [name] if parameter.trainable else []
+        trained = [n for n, p in spec.parameters(network).items() if p.trainable]
         for i, name in enumerate(trained):
-            state = f"{network}_optimizer/state/{i}"
-            names |= {f"{state}/{k}": optimizer_name(name, m) for m, k in _MOMENTS.items()}
+            for moment, key in _MOMENTS.items():
+                names[f"{optimizer}/state/{i}/{key}"] = optimizer_name(name, moment)
     return names
 
 
@@ -101,7 +99,7 @@ def _pixels_by_array(spec: SystemSpec) -> dict[str, Pixels]:
     return pixels | {optimizer_name(n, m): where for n, where in pixels.items() for m in _MOMENTS}
 
 
-def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
+def write_native(path: Path, contents: NativeContents) -> None:
     """Write contents that fit: `FileKind.write`."""
     pixels = _pixels_by_array(contents.spec)
     tensors = {
@@ -111,10 +109,10 @@ def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None
     }
     tensors |= {name: torch.tensor(0) for name in _batch_counters(contents.spec)}
     saved: dict[str, Any] = {}
-    for network in contents.networks:
-        saved[network] = _under(network, tensors)
-        if f"{network}_optimizer" in contents.parts:
-            saved[f"{network}_optimizer"] = _adam_state_dict(network, contents.spec, tensors)
+    for part in contents.parts:
+        saved[part] = _under(part, tensors)
+        if part in OPTIMIZERS:
+            saved[part] = _adam_state_dict(getattr(contents.spec, part), saved[part])
     if contents.is_one_network:
         (saved,) = saved.values()
     else:
@@ -122,9 +120,8 @@ def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None
     torch.save(saved, path)
 
 
-def read_native(path: str | os.PathLike[str]) -> NativeContents:
+def read_native(path: Path) -> NativeContents:
     """Read a file and check it: `FileKind.read`."""
-    path = Path(path)
     saved, notes = _read(path)
     found, settings = _flat(path, saved)
     contents = assemble(
@@ -145,12 +142,11 @@ def read_native(path: str | os.PathLike[str]) -> NativeContents:
     return dataclasses.replace(contents, arrays=arrays, spec=spec, notes=tuple(notes))
 
 
-def list_arrays(path: Path) -> dict[str, Any]:
-    """Return everything in a file that has a shape, by dotted names: `FileKind.list_arrays`."""
-    try:
-        return {n: v for n, v in flattened(_load(path)).items() if isinstance(v, Tensor)}
-    except RecursionError as error:
-        raise CheckpointError(f"{path}: expected state_dicts, found a dict in itself") from error
+def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return everything in a file that has a shape, by dotted names, and what the file holds."""
+    with _no_circles(path):
+        saved = _load(path)
+        return {n: v for n, v in flattened(saved).items() if isinstance(v, Tensor)}, saved
 
 
 def _under(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -158,18 +154,13 @@ def _under(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def _adam_state_dict(
-    network: NetworkName, spec: SystemSpec, tensors: Mapping[str, Tensor]
-) -> dict[str, Any]:
+def _adam_state_dict(settings: AdamSpec, own: dict[str, Tensor]) -> dict[str, Any]:
     """Return the state_dict of a torch.optim.Adam over the network's parameters."""
-    part = f"{network}_optimizer"
-    own = _under(part, tensors)
     step = own.pop("step").to(torch.float32)  # each parameter has one, a float32 scalar
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in own.items():
         _, index, key = name.split("/")
         state.setdefault(int(index), {"step": step.clone()})[key] = tensor
-    settings: AdamSpec = getattr(spec, part)
     adam = torch.optim.Adam(
         [nn.Parameter(s["exp_avg"]) for s in state.values()],
         lr=settings.learning_rate,
@@ -179,17 +170,15 @@ def _adam_state_dict(
     return {"state": state, "param_groups": adam.state_dict()["param_groups"]}
 
 
-def run_native(
-    path: str | os.PathLike[str], contents: NativeContents, latents: Array, images: Array
-) -> Arrays:
+def run_native(path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
     """Load a file as PyTorch's users do, and run its networks: `FileKind.run`."""
-    saved, _ = _read(Path(path))
+    saved, _ = _read(path)
     results: Arrays = {}
     for network in contents.networks:
         module = create_native_network(contents.spec, network)
         module.to(getattr(torch, contents.dtype)).eval()
         module.load_state_dict(saved.get(network, saved))
-        x = torch.from_numpy(latents if network == "generator" else images)
+        x = torch.from_numpy(inputs[network])
         if network == "discriminator":
             x = x.permute(0, 3, 1, 2).contiguous()
         elif contents.spec.layers("generator")[0].kind == "reshape":
@@ -239,8 +228,14 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     saved = _load(path)
     if any(field in saved for field in DESCRIPTION_FIELDS):
         return saved, []
-    try:
+    with _no_circles(path):
         return recognised(path, saved, native_names, _batch_counters)
+
+
+@contextlib.contextmanager
+def _no_circles(path: Path) -> Iterator[None]:
+    try:
+        yield
     except RecursionError as error:
         raise CheckpointError(f"{path}: expected state_dicts, found a dict in itself") from error
 
@@ -273,11 +268,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _require_unpacked(path: Path) -> None:
-    """Raise CheckpointError for what torch.load would unpack, which torch.save has never packed.
-
-    A megabyte of zeros becomes a gigabyte in memory, and the members of a tar, which torch wrote
-    before 2017, go to the disk.
-    """
+    """Raise CheckpointError for packed files, whose megabyte may be a gigabyte, and for tars."""
     with contextlib.suppress(tarfile.TarError):
         tarfile.open(path, "r:").close()
         raise CheckpointError(f"{path}: expected a file of torch.save since 0.2, found a tar")
@@ -303,41 +294,37 @@ def _flat(path: Path, saved: Mapping[str, Any]) -> tuple[Arrays, dict[str, AdamS
         else:
             settings[part], states = read_adam(path, part, values)
             if states:
-                steps = [_to_numpy(path, f"{part}/step", s["step"]) for s in states.values()]
-                found[f"{part}/step"] = _common_step(path, part, steps)
+                found[f"{part}/step"] = _common_step(path, f"{part}/step", states.values())
             for i, state in states.items():
                 found |= {f"{part}/state/{i}/{k}": v for k, v in state.items() if k != "step"}
     return {name: _to_numpy(path, name, value) for name, value in found.items()}, settings
 
 
-def _common_step(path: Path, part: str, steps: list[Array]) -> int:
+def _common_step(path: Path, name: str, states: Iterable[Mapping[str, Any]]) -> int:
     """Return the one counter that every parameter has a copy of."""
-    step, *others = {float(step) if step.shape == () else math.nan for step in steps}
+    copies = [_to_numpy(path, name, state["step"]) for state in states]
+    step, *others = {float(copy) if copy.shape == () else math.nan for copy in copies}
     if others or not step.is_integer() or abs(step) >= 2**63:
         shown = ", ".join(map(str, [step, *others]))
-        raise CheckpointError(f"{path}: expected one whole number as {part}/step, found {shown}")
+        raise CheckpointError(f"{path}: expected one whole number as {name}, found {shown}")
     return int(step)
 
 
 def _to_numpy(path: Path, name: str, value: Any) -> Array:
+    """Return a tensor that is memory with a number in each place, as a state_dict's is."""
     if isinstance(value, int) and abs(value) < 2**63:
         value = torch.tensor(value)  # Adam's step in old files
-    if not isinstance(value, Tensor) or value.dtype not in _DTYPES or not _is_plain(value):
-        found = f"{value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-        expected = f"{name} as {', '.join(map(str, _DTYPES))} of plain values"
-        raise CheckpointError(f"{path}: expected {expected}, found {found}")
-    return value.detach().numpy()
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is memory with a number in each place, as a state_dict's is.
-
-    A meta tensor has no memory, a negated view another sign than its memory, and an expanded one
-    shows a few bytes as gigabytes.
-    """
-    return (
-        tensor.layout is torch.strided
-        and tensor.device.type == "cpu"
-        and not tensor.is_neg()
-        and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
-    )
+    # A meta tensor has no memory, a negated view another sign than its memory, and an expanded
+    # one shows a few bytes as gigabytes.
+    if (
+        isinstance(value, Tensor)
+        and value.dtype in _DTYPES
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not value.is_neg()
+        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    ):
+        return value.detach().numpy()
+    found = f"{value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+    expected = f"{name} as {', '.join(map(str, _DTYPES))} of plain values"
+    raise CheckpointError(f"{path}: expected {expected}, found {found}")

@@ -1,8 +1,4 @@
-"""Several devices: DistributedDataParallel averages the gradients (Li et al. 2020).
-
-Every device has a process (`pytorch_impl.cluster`), holds the whole training state and takes its
-rows of every batch.
-"""
+"""Several devices, a process on each: DistributedDataParallel (Li et al. 2020) of gradients."""
 
 import os
 import warnings
@@ -15,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from shared.spec.compute import require_devices
+
+from .layers import BatchNorm
 
 
 def prepare_devices(device: str, devices: int) -> None:
@@ -55,47 +53,24 @@ def average(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def average_statistics(network: nn.Module) -> None:
-    """Give every device the mean of all devices' running statistics.
-
-    Where each normalises by its own rows of a batch they differ. An update is linear in them, so
-    it does not matter how often, or when, they are averaged.
-    """
+    """Give every device the mean of all running statistics, in which each update is linear."""
     for buffer in network.buffers():
         if buffer.is_floating_point():
             dist.all_reduce(buffer)
             buffer /= dist.get_world_size()
 
 
-class GlobalBatchNorm(nn.Module):
-    """Batch normalisation by the statistics of the whole batch; nn.SyncBatchNorm is for GPUs.
-
-    Every device has as many images as the others. One exchange forward, one backward.
-    """
+class GlobalBatchNorm(BatchNorm):
+    """Batch normalisation by the whole batch, in equal parts; nn.SyncBatchNorm is for GPUs."""
 
     running_mean: Tensor
     running_var: Tensor
-
-    def __init__(
-        self,
-        features: int,
-        *,
-        epsilon: float = 1e-5,
-        momentum: float = 0.1,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.eps, self.momentum = epsilon, momentum
-        self.weight, self.bias = (
-            nn.Parameter(torch.empty(features, dtype=dtype)) for _ in range(2)
-        )
-        for name in ("running_mean", "running_var"):
-            self.register_buffer(name, torch.empty(features, dtype=dtype))
+    momentum: float
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x [batch, features, ...] by the global batch, or by the running statistics."""
         if not self.training:
-            statistics = (self.running_mean, self.running_var)
-            return F.batch_norm(x, *statistics, self.weight, self.bias, eps=self.eps)
+            return super().forward(x)
         y, mean, variance, count = _Normalize.apply(x, self.weight, self.bias, self.eps)
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)

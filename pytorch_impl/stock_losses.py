@@ -1,7 +1,4 @@
-"""Our losses beside PyTorch's own, for `python -m shared.accuracy`.
-
-The stock ones are called as their documentation calls them, with no reduction.
-"""
+"""Our losses beside PyTorch's own, called as documented, for `python -m shared.accuracy`."""
 
 from collections.abc import Callable
 from typing import Any

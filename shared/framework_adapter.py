@@ -1,29 +1,32 @@
 """What the adapters of the three frameworks share: NumPy in, NumPy out, by a package's modules."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from shared.interface import METRIC_NAMES, Array, Arrays, State
-from shared.spec import NetworkName, SystemSpec
+from shared.interface import METRIC_NAMES, Array, Arrays, LossValues, State, split_labels
+from shared.spec import NetworkName, SystemSpec, check_loss
 from shared.spec.compute import Compute
 
 
 class FrameworkAdapter:
     """`shared.interface.Implementation` less what each framework does in its own way.
 
-    `checkpoint`, `train`, `places` (where arrays lie: state.py) and `layers` (activations.py) are
-    modules of the implementation's package. The keywords are those of `Compute`; batches are those
-    of all devices together.
+    `checkpoint`, `losses`, `train` and `places` (where arrays lie: state.py) are modules of its
+    package. The keywords are those of `Compute`; batches are those of all devices together.
     """
 
     checkpoint: ModuleType
+    losses: ModuleType
+    value_and_gradients: Callable[..., tuple[Any, ...]]
+    layers: Callable[..., dict[str, Any]]
     train: ModuleType
     places: ModuleType
-    layers: ModuleType
 
     def __init__(self, device: str = "cpu", **compute: Any) -> None:
         self.compute = Compute(device=device, **compute)
@@ -35,6 +38,22 @@ class FrameworkAdapter:
     def to_numpy(self, tensor: Any) -> Array:
         """Return a framework's tensor as an array."""
         return np.array(tensor)
+
+    def loss(
+        self, loss: str, real_scores: Array, fake_scores: Array, **labels: float
+    ) -> LossValues:
+        """Return the loss called `loss` and its gradients, in the inputs' dtype."""
+        functions = self.losses.LOSSES[check_loss(loss)]
+        discriminator, generator = split_labels(labels)
+        with self.computing_in(real_scores.dtype):
+            d_loss, real_gradient, fake_gradient = self.value_and_gradients(
+                partial(functions.discriminator, **discriminator), real_scores, fake_scores
+            )
+            g_loss, g_gradient = self.value_and_gradients(
+                partial(functions.generator, **generator), fake_scores
+            )
+            values = (d_loss, g_loss, real_gradient, fake_gradient, g_gradient)
+            return LossValues(*map(self.to_numpy, values))
 
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> State:
         """Return a fresh training state with the weights that `seed` stands for."""
@@ -62,7 +81,7 @@ class FrameworkAdapter:
         kind = "latents" if network == "generator" else "images"
         with self.computing_in(state.compute.dtype):
             values = getattr(self.places, f"{kind}_to_device")(state, inputs)
-            found = self.layers.activations(state, network, values, training=training)
+            found = self.layers(state, network, values, training)
             return {name: self.to_numpy(x) for name, x in found.items()}
 
     def train_step(self, state: State, real_images: Array, latents: Array) -> dict[str, float]:

@@ -1,17 +1,20 @@
 """TensorFlow behind `shared.interface.Implementation`: NumPy in, NumPy out."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+from tensorflow import Tensor
 
 from shared.framework_adapter import FrameworkAdapter
-from shared.interface import Array, Arrays, LossValues, split_labels
-from shared.spec import AdamSpec, check_loss
+from shared.interface import Array, Arrays
+from shared.spec import AdamSpec, NetworkName
 
-from . import activations, checkpoint, state, train
+from . import checkpoint, losses, state, train
 from .layers import create_adam
-from .losses import LOSSES
 from .parallel import run_on_replicas
 from .state import TrainState, batches_to_devices
 from .stock_losses import loss_formulas
@@ -21,26 +24,44 @@ class TensorFlowImplementation(FrameworkAdapter):
     """The NumPy-in, NumPy-out interface of this package."""
 
     name = "tf"
-    checkpoint, train, places, layers = checkpoint, train, state, activations
+    checkpoint, losses, train, places = checkpoint, losses, train, state
     loss_formulas = staticmethod(loss_formulas)
 
-    def loss(
-        self, loss: str, real_scores: Array, fake_scores: Array, **labels: float
-    ) -> LossValues:
-        """Return the loss called `loss` and its gradients, in the inputs' dtype."""
-        functions = LOSSES[check_loss(loss)]
-        discriminator_labels, generator_labels = split_labels(labels)
-        real, fake = tf.constant(real_scores), tf.constant(fake_scores)
+    def to_numpy(self, tensor: Tensor) -> Array:
+        """Return a tensor as an array; NumPy itself cannot ask one of bfloat16 for a copy."""
+        return np.array(tensor.numpy())
+
+    def value_and_gradients(self, loss: Callable, *scores: Array) -> tuple[Tensor, ...]:
+        """Return a loss of scores, then its gradient by each of them."""
+        tensors = list(map(tf.constant, scores))
         with tf.GradientTape() as tape:
-            tape.watch((real, fake))
-            discriminator = functions.discriminator(real, fake, **discriminator_labels)
-        real_gradient, fake_gradient = tape.gradient(discriminator, (real, fake))
-        with tf.GradientTape() as tape:
-            tape.watch(fake)
-            generator = functions.generator(fake, **generator_labels)
-        generator_gradient = tape.gradient(generator, fake)
-        values = (discriminator, generator, real_gradient, fake_gradient, generator_gradient)
-        return LossValues(*(v.numpy() for v in values))
+            tape.watch(tensors)
+            value = loss(*tensors)
+        return value, *tape.gradient(value, tensors)
+
+    def layers(
+        self, state: TrainState, network: NetworkName, inputs: Tensor, training: bool
+    ) -> dict[str, Tensor]:
+        """Return the output of each layer with parameters by name: NHWC, or [batch, features]."""
+        found: dict[str, Tensor] = {}
+
+        def keep(name: str, call: Callable[..., Tensor], x: Tensor, **options: Any) -> Tensor:
+            found[name] = call(x, **options)
+            return found[name]
+
+        model = state.network(network)
+        statistics = [tf.identity(variable.value) for variable in model.non_trainable_variables]
+        layers = {n: layer for n, layer in vars(model).items() if isinstance(layer, keras.Layer)}
+        for name, layer in layers.items():
+            layer.call = partial(keep, name, layer.call)
+        try:
+            model(inputs, training=training)
+        finally:
+            for layer in layers.values():
+                del layer.call  # the class' own method comes back
+            for variable, value in zip(model.non_trainable_variables, statistics, strict=True):
+                variable.assign(value)
+        return found
 
     def gradients(self, state: TrainState, real_images: Array, latents: Array) -> Arrays:
         """Return one step's gradients of both networks by parameter name; nothing changes."""

@@ -47,12 +47,7 @@ def kind_of(device: str) -> str:
 
 
 def connect(device: str, devices: int, wait_limit: float) -> None:
-    """Join the other workers, if there are any, before anything else of TensorFlow.
-
-    `devices` counts those of all workers. A worker that is not there, or does not answer, ends the
-    others after `wait_limit` seconds. Raises ValueError for another number of devices than the
-    workers have.
-    """
+    """Join the other workers first of all; ValueError unless `devices` are those of all workers."""
     if workers() == 1:
         return
     kind = kind_of(device)
@@ -65,7 +60,17 @@ def connect(device: str, devices: int, wait_limit: float) -> None:
     if kind == "CPU":
         tf.config.set_visible_devices([], "GPU")  # the strategy would take them
     if not is_connected():
-        _configure(wait_limit)
+        # TensorFlow's own limits for heartbeats and start are 10 seconds and an hour. The strategy
+        # configures nothing where this was done. A limit of each collective would be a thread.
+        milliseconds = round(1000 * wait_limit)
+        context.context().configure_coordination_service(
+            service_type="standalone",
+            service_leader="/job:worker/task:0",
+            cluster_register_timeout_in_ms=milliseconds,
+            heartbeat_timeout_in_ms=milliseconds,
+            shutdown_barrier_timeout_in_ms=milliseconds,
+            coordinated_jobs=[CoordinatedJob(name="worker", num_tasks=workers())],
+        )
         if _place()[1] == 0:  # the others' own wait for the first has a limit
             _await_others(wait_limit)
         strategy()
@@ -107,10 +112,7 @@ def _any_process(flag: bool) -> bool:
 
 
 def _await_others(wait_limit: float) -> None:
-    """Wait until every other worker listens, because TensorFlow would wait for an hour.
-
-    Raises ConnectionError after `wait_limit` seconds.
-    """
+    """Wait until every other worker listens; ConnectionError after `wait_limit` seconds."""
     end = time.monotonic() + wait_limit
     for address in _place()[0][1:]:
         host, port = address.rsplit(":", 1)
@@ -125,23 +127,6 @@ def _await_others(wait_limit: float) -> None:
                         "seconds; start all of them, or wait longer with --wait-limit"
                     ) from error
             time.sleep(0.2)
-
-
-def _configure(wait_limit: float) -> None:
-    """Make the workers' heartbeats and their start take at most `wait_limit` seconds.
-
-    TensorFlow's own limits are 10 seconds and an hour. The strategy configures nothing where this
-    has been done. A limit on each collective would be a thread for each.
-    """
-    milliseconds = round(1000 * wait_limit)
-    context.context().configure_coordination_service(
-        service_type="standalone",
-        service_leader="/job:worker/task:0",
-        cluster_register_timeout_in_ms=milliseconds,
-        heartbeat_timeout_in_ms=milliseconds,
-        shutdown_barrier_timeout_in_ms=milliseconds,
-        coordinated_jobs=[CoordinatedJob(name="worker", num_tasks=workers())],
-    )
 
 
 @cache

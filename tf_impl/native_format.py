@@ -1,11 +1,9 @@
 """Keras' own file, `.weights.h5`: what `load_weights` of this package's models reads.
 
-Both networks under "generator" and "discriminator", as `Networks` saves and loads them; one network
-alone as the model itself does. The spec is JSON text in the file's attributes, which Keras leaves
-alone. There is no place for this package's Adam, which is no Keras object.
+"generator" and "discriminator" as `Networks` saves them, or one network as the model itself does.
+The spec is JSON text in the attributes. There is no place for our Adam, which is no Keras object.
 """
 
-import os
 from pathlib import Path
 
 import h5py
@@ -20,7 +18,7 @@ from shared.formats.native_contents import (
     assemble,
     require_file,
 )
-from shared.interface import Array, Arrays
+from shared.interface import Arrays
 from shared.spec import NETWORKS, SystemSpec
 from tf_impl.layers import plain_layers
 from tf_impl.models import create_models
@@ -43,11 +41,8 @@ class Networks(keras.Model):
 
 
 def native_names(spec: SystemSpec) -> dict[str, str]:
-    """Return the canonical name of every array that a whole file holds, by its own name.
-
-    "generator/conv_transpose_1/vars/0" is dataset "0" in that group: Keras numbers a layer's
-    variables, first those that are trained, in the order of their creation.
-    """
+    """Return each array's canonical name by its path: "generator/conv_transpose_1/vars/0"."""
+    # Keras numbers a layer's variables, first those that are trained, in the order of creation.
     return {
         f"{network}/{layer.name}/vars/{i}": f"{network}/{layer.name}/{parameter.name}"
         for network in NETWORKS
@@ -56,7 +51,7 @@ def native_names(spec: SystemSpec) -> dict[str, str]:
     }
 
 
-def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None:
+def write_native(path: Path, contents: NativeContents) -> None:
     """Write contents that fit: `FileKind.write`."""
     # The layout of Keras' `save_weights`, which could not put the spec beside the weights.
     with h5py.File(path, "w") as file:
@@ -68,22 +63,13 @@ def write_native(path: str | os.PathLike[str], contents: NativeContents) -> None
                 file[native] = contents.arrays[name]
 
 
-def read_native(path: str | os.PathLike[str]) -> NativeContents:
+def read_native(path: Path) -> NativeContents:
     """Read a file and check it: `FileKind.read`."""
-    path = Path(path)
-    found, attributes = _load(path)
     # Keras' layouts are the canonical ones: HWIO, HWOI and (in, out).
-    return assemble(path, found, attributes, native_names)
+    return assemble(path, *load(path), native_names)
 
 
-def list_arrays(path: Path) -> Arrays:
-    """Return every array of a file by its path: `FileKind.list_arrays`."""
-    return _load(path)[0]
-
-
-def run_native(
-    path: str | os.PathLike[str], contents: NativeContents, latents: Array, images: Array
-) -> Arrays:
+def run_native(path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
     """Load a file as Keras' users do, and run its networks: `FileKind.run`."""
     # On the CPU, because a GPU's matrix products round float32 more coarsely.
     with tf.device("/CPU:0"):
@@ -94,14 +80,14 @@ def run_native(
             is_bare = not any(network in file for network in NETWORKS)
         for model in held.values() if is_bare else [Networks(**held)]:
             model.load_weights(path)
-        inputs = {"generator": latents, "discriminator": images}
         return {name: model(tf.constant(inputs[name])).numpy() for name, model in held.items()}
 
 
 # --- reading ---------------------------------------------------------------------------------
 
 
-def _load(path: Path) -> tuple[Arrays, dict[str, str]]:
+def load(path: Path) -> tuple[Arrays, dict[str, str]]:
+    """Return every array by its path through the groups, and the attributes."""
     require_file(path)
     try:
         with h5py.File(path, "r") as file:
@@ -123,10 +109,7 @@ def _load(path: Path) -> tuple[Arrays, dict[str, str]]:
 
 
 def _datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Return every dataset by its path through the groups; numbers that stand in the file itself.
-
-    Not with `visititems`, which takes minutes for three thousand groups inside one another.
-    """
+    """Return every dataset by its path; `visititems` takes minutes for 3,000 nested groups."""
     found: dict[str, h5py.Dataset] = {}
     waiting: list[tuple[str, h5py.Group]] = [("", file)]
     seen = 0
@@ -139,22 +122,15 @@ def _datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
                     f"{path}: expected at most {MAXIMUM_ITEMS:,} groups and arrays, "
                     f"{MAXIMUM_DEPTH} inside one another; found more at {name[:200]}"
                 )
-            item = _item(path, group, name, own_name)
+            # A link, or a dataset that is kept elsewhere, would show another file's content.
+            is_link = not isinstance(group.get(own_name, getlink=True), h5py.HardLink)
+            item = None if is_link else group[own_name]
+            if is_link or (isinstance(item, h5py.Dataset) and (item.external or item.is_virtual)):
+                raise CheckpointError(f"{path}: expected {name} in the file, found a link")
             if isinstance(item, h5py.Group):
                 waiting.append((f"{name}/", item))
             elif isinstance(item, h5py.Dataset):
+                if item.shape is None or item.dtype.kind not in "biuf":
+                    raise CheckpointError(f"{path}: expected numbers as {name}, found {item.dtype}")
                 found[name] = item
     return found
-
-
-def _item(path: Path, group: h5py.Group, name: str, own_name: str) -> h5py.Group | h5py.Dataset:
-    """Return what a name leads to; CheckpointError for another file's content, or no number."""
-    if not isinstance(group.get(own_name, getlink=True), h5py.HardLink):
-        raise CheckpointError(f"{path}: expected {name} in the file, found a link")
-    item = group[own_name]
-    if isinstance(item, h5py.Dataset):
-        if item.external or item.is_virtual:
-            raise CheckpointError(f"{path}: expected {name} in the file, found a link")
-        if item.shape is None or item.dtype.kind not in "biuf":
-            raise CheckpointError(f"{path}: expected numbers as {name}, found {item.dtype}")
-    return item

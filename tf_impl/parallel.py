@@ -1,7 +1,6 @@
 """Several devices: TensorFlow's own `tf.distribute`, one replica of the networks on each.
 
-A replica has its own copies of every variable. They begin equal and are updated by the same
-means over the replicas, so they stay equal to the last bit.
+The copies of a variable begin equal and get the same updates: they stay equal to the last bit.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,12 +18,7 @@ from . import cluster, fast, layers
 
 
 def prepare_devices(device: str, devices: int) -> None:
-    """Have enough devices, before anything else but `cluster.connect`.
-
-    `devices` counts those of all hosts. CPU devices are logical ones in this process; where
-    TF_CONFIG names several workers, each has one. Raises ValueError if there are fewer GPUs, or
-    if TensorFlow has started with fewer CPU devices.
-    """
+    """Have enough devices of all hosts, after `cluster.connect`; ValueError if there are not."""
     if devices == 1 or cluster.workers() > 1:
         return
     if cluster.kind_of(device) == "GPU":
@@ -102,11 +96,7 @@ def mean_over_replicas(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def own_copy(variable: keras.Variable | tf.Variable) -> tf.Variable:
-    """Return the copy of a variable that the running replica has on its own device.
-
-    A strategy expects to learn how the replicas' values become one. Here they are the same
-    numbers on every replica, so that each can assign them to its own copy: no communication.
-    """
+    """Return the running replica's copy of a variable, which all assign alike: no communication."""
     value = variable.value if isinstance(variable, keras.Variable) else variable
     if replica_count() == 1:
         return value

@@ -1,7 +1,4 @@
-"""Our losses beside TensorFlow's and Keras' own, for `python -m shared.accuracy`.
-
-The stock ones are called as their documentation calls them, with no reduction.
-"""
+"""Our losses beside TensorFlow's and Keras' own, as documented, for `python -m shared.accuracy`."""
 
 import functools
 from collections.abc import Callable
@@ -25,15 +22,13 @@ def _keras_loss(name: str, **options: bool) -> Function:
     return lambda x, y: loss(tf.fill([x.shape[0], 1], tf.constant(y, x.dtype)), x[:, None])
 
 
-def _sigmoid_cross_entropy(x: tf.Tensor, y: float) -> tf.Tensor:
-    return tf.nn.sigmoid_cross_entropy_with_logits(tf.fill(x.shape, tf.constant(y, x.dtype)), x)
-
-
 _cross_entropy = _keras_loss("BinaryCrossentropy")
 _squared = _keras_loss("MeanSquaredError")
 FUNCTIONS: dict[tuple[str, str], Function] = {
     ("bce", OURS): LOSSES["bce"].each,
-    ("bce", "tf.nn.sigmoid_cross_entropy_with_logits"): _sigmoid_cross_entropy,
+    ("bce", "tf.nn.sigmoid_cross_entropy_with_logits"): (
+        lambda x, y: tf.nn.sigmoid_cross_entropy_with_logits(y * tf.ones_like(x), x)
+    ),
     ("bce", "tf.nn.softplus(±x)"): lambda x, y: tf.nn.softplus(-x if y else x),
     ("bce", WRITTEN_OUT): (
         lambda x, y: tf.nn.relu(-x if y else x) + tf.math.log1p(tf.exp(-tf.abs(x)))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.show import plots, tables
-from shared.report.rendering import render
+from shared.report.page import render
 
 COLUMNS = {
     "median": "img/s",

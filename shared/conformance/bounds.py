@@ -1,7 +1,6 @@
 """How far an answer may be from the truth, why that far, and how its error is measured.
 
-Each bound has a derivation in words. `tests/conformance/test_conformance.py` holds these numbers
-against those of the tests of this repository's own implementations, where they were measured.
+`tests/conformance/test_conformance.py` holds these numbers against those of our own tests.
 """
 
 import math
@@ -110,10 +109,7 @@ def absolute_below_one(actual: Array, truth: Array) -> float:
 
 
 def kolmogorov(actual: Array, truth: Parameter) -> float:
-    """Return √n times the largest distance of the empirical distribution from the parameter's.
-
-    inf for a number outside its support.
-    """
+    """Return √n times Kolmogorov's distance from the parameter's law; inf outside its support."""
     law = truth.initializer
     if law.distribution == "uniform_fan_in":
         law = Initializer("uniform", 0.0, truth.fan_in**-0.5)
@@ -121,18 +117,12 @@ def kolmogorov(actual: Array, truth: Parameter) -> float:
     support = {"uniform": 1.0, "truncated_normal": 2.0}.get(law.distribution, math.inf)
     if not np.isfinite(drawn).all() or np.abs(drawn).max() > support + _SUPPORT_ROUNDING:
         return math.inf
-    expected = _cumulative(law.distribution, drawn)
+    if law.distribution == "uniform":
+        expected = np.clip((drawn + 1.0) / 2.0, 0.0, 1.0)
+    else:
+        normal = np.array([0.5 * math.erfc(-x / math.sqrt(2.0)) for x in drawn])
+        outside = 0.5 * math.erfc(support / math.sqrt(2.0))  # below the support, 0 for a normal
+        expected = np.clip((normal - outside) / (1.0 - 2.0 * outside), 0.0, 1.0)
     steps = np.arange(drawn.size + 1) / drawn.size
     distance = max((steps[1:] - expected).max(), (expected - steps[:-1]).max())
     return float(math.sqrt(drawn.size) * distance)
-
-
-def _cumulative(distribution: str, x: Array) -> Array:
-    """Return the distribution function of standardised draws."""
-    if distribution == "uniform":
-        return np.clip((x + 1.0) / 2.0, 0.0, 1.0)
-    normal = np.array([0.5 * math.erfc(-number / math.sqrt(2.0)) for number in x])
-    if distribution == "normal":
-        return normal
-    outside = 0.5 * math.erfc(math.sqrt(2.0))  # below -2
-    return np.clip((normal - outside) / (1.0 - 2.0 * outside), 0.0, 1.0)

@@ -1,13 +1,20 @@
-"""A case is one array of one answer; a problem is what is asked to get the answers of its cases."""
+"""A case is one array of one answer; a problem is what is asked to get the answers of its cases.
+
+A downstream project has its own word on cases: a declared divergence, or another bound.
+"""
 
 import dataclasses
 import fnmatch
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from shared.conformance.bounds import Bound
 from shared.conformance.protocol import Session
+from shared.files.documents import read_document
+from shared.files.errors import InputError
 from shared.interface import Array
 from shared.spec.layers import Parameter
 
@@ -16,10 +23,7 @@ Answers = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class Override:
-    """What holds for the cases that a pattern matches; `bound` is None for a divergence.
-
-    `observed`: the one number that diverges as declared; None takes any.
-    """
+    """What holds for matching cases: a bound, or a divergence, if `observed` to this number."""
 
     pattern: str
     reason: str
@@ -29,12 +33,11 @@ class Override:
 
 @dataclass(frozen=True)
 class Case:
-    """One array that has a truth.
+    """One array that has a truth: numbers, or a parameter whose distribution it must have.
 
-    `id` never changes. `field` is its name among the problem's answers. `truth` is what is
-    expected: numbers, or a parameter whose distribution they must have. `dtype` None takes any.
-    `measure` returns an answer's error in the unit of the bound from answer and truth, nan where
-    it has none. `declared`: what holds for implementations of this repository, by their name.
+    `id` never changes. `field` is its name among the problem's answers. `dtype` None takes any.
+    `measure` returns an answer's error in the unit of the bound, nan where it has none. `declared`:
+    what holds for implementations of this repository, by their name.
     """
 
     id: str
@@ -66,10 +69,7 @@ def cases_of(problems: Iterable[Problem]) -> list[Case]:
 
 
 def matching(identifiers: Iterable[str], pattern: str, option: str = "") -> list[str]:
-    """Return the ids that a pattern matches; none is a ValueError that names the option.
-
-    A pattern is an id, or shell wildcards: `*` goes over slashes too.
-    """
+    """Return the ids that shell wildcards match, over slashes too; ValueError for none."""
     found = [i for i in identifiers if i == pattern or fnmatch.fnmatchcase(i, pattern)]
     if not found:
         raise ValueError(
@@ -88,3 +88,39 @@ def selected(problems: Sequence[Problem], patterns: Sequence[str]) -> list[Probl
         for p in problems
     ]
     return [problem for problem in kept if problem.cases]
+
+
+_EXPECTED = (
+    'expected a table by case id or pattern, each {"divergent": true, "reason": "…"} or '
+    '{"bound": 1e-9, "reason": "…"}, with a finite bound of at least 0 and a reason that says why'
+)
+_LARGEST = sys.float_info.max
+
+
+def load_overrides(path: Path, identifiers: Sequence[str]) -> dict[str, Override]:
+    """Return each case's override from a TOML or JSON file; InputError, which names it."""
+    document = read_document(path)
+    try:
+        if not isinstance(document, dict):
+            raise ValueError(f"received a {type(document).__name__}; {_EXPECTED}")
+        found: dict[str, Override] = {}
+        for override in (_override(*entry) for entry in document.items()):
+            for name in matching(identifiers, override.pattern):
+                if name in found:
+                    patterns = f"{found[name].pattern!r} and {override.pattern!r}"
+                    raise ValueError(f"{patterns} both match {name}; expected at most one per case")
+                found[name] = override
+        return found
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _override(pattern: str, entry: Any) -> Override:
+    match entry:
+        case {"divergent": True, "reason": str(reason), **rest} if reason.strip() and not rest:
+            return Override(pattern, reason.strip(), None)
+        case {"bound": int(bound) | float(bound), "reason": str(reason), **rest} if (
+            reason.strip() and not rest and type(bound) is not bool and 0 <= bound <= _LARGEST
+        ):
+            return Override(pattern, reason.strip(), float(bound))
+    raise ValueError(f"{pattern!r} holds {entry!r}; {_EXPECTED}")

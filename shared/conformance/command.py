@@ -13,14 +13,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from shared.conformance.cases import Problem, cases_of, selected
-from shared.conformance.client import ChildSession, serve_command
+from shared.conformance import verdicts
+from shared.conformance.cases import Problem, cases_of, load_overrides, selected
 from shared.conformance.function_cases import function_problems
 from shared.conformance.network_cases import network_problems, problems_of
-from shared.conformance.overrides import load_overrides
-from shared.conformance.protocol import SessionEndedError
-from shared.conformance.reports import print_summary, write_json, write_junit
-from shared.conformance.verdicts import decide, is_conformant
+from shared.conformance.protocol import ChildSession, SessionEndedError, serve_command
+from shared.conformance.verdicts import decide, is_conformant, print_summary
 from shared.files.atomic import require_place
 from shared.files.errors import InputError
 from shared.run.console import command
@@ -92,9 +90,9 @@ def _run(options: argparse.Namespace) -> int:
         raise InputError(str(error)) from error
     print_summary(name, results, Console())
     if options.json:
-        write_json(options.json, name, results)
+        verdicts.write_json(options.json, name, results)
     if options.junit:
-        write_junit(options.junit, name, results)
+        verdicts.write_junit(options.junit, name, results)
     return 0 if is_conformant(results) else 1
 
 

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -37,20 +38,16 @@ STARTS = {"fresh": (1, 1), "mid-training": (8, 1), "ten-updates": (1, 10)}
 def function_problems() -> Iterator[Problem]:
     """Yield a problem for each batch of scores and dtype, then for each start of Adam."""
     for case, dtype in itertools.product(load_loss_cases(), DTYPES):
-        yield _loss_problem(case, dtype)
+        arguments: dict[str, Any] = {"loss": case.loss, "labels": case.labels}
+        for field in ("real_scores", "fake_scores"):
+            arguments[field] = getattr(case, field).astype(dtype)
+
+        def ask(session: Session, given: dict[str, Any] = arguments) -> Answers:
+            return session.call("loss", given)
+
+        yield Problem(("loss",), ask, tuple(_loss_case(case, dtype, f) for f in LOSS_FIELDS))
     for start, epsilon, dtype in itertools.product(STARTS, EPSILONS, DTYPES):
         yield _adam_problem(start, AdamSpec(learning_rate=1.0, epsilon=epsilon), dtype)
-
-
-def _loss_problem(case: LossCase, dtype: str) -> Problem:
-    arguments = {
-        "loss": case.loss,
-        "real_scores": case.real_scores.astype(dtype),
-        "fake_scores": case.fake_scores.astype(dtype),
-        "labels": case.labels,
-    }
-    cases = tuple(_loss_case(case, dtype, field) for field in LOSS_FIELDS)
-    return Problem(("loss",), lambda session: session.call("loss", arguments), cases)
 
 
 def _loss_case(case: LossCase, dtype: str, field: str) -> Case:

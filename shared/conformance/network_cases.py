@@ -25,12 +25,7 @@ from shared.conformance.protocol import Session
 from shared.fixtures import load_network_fixture
 from shared.fixtures.make_network import representative_inputs
 from shared.interface import METRIC_NAMES, Array, Arrays
-from shared.reference.differences import (
-    drifting_arrays,
-    drifts,
-    gradient_differences,
-    state_differences,
-)
+from shared.reference import differences
 from shared.reference.network import forward
 from shared.reference.step import StepResult, train_step
 from shared.spec import NETWORKS, SYSTEMS, Conventions, NetworkName, SystemSpec
@@ -51,8 +46,7 @@ _DTYPES = ("float64", "float32")
 class StartPoint:
     """A state, the images NHWC and latents of one step, and the dtypes that it is good for.
 
-    Good for float32 is only a point without a pre-activation so near a kink that rounding turns
-    it; `tests/conformance/test_conformance.py` measures the margin.
+    For float32 no pre-activation may be so near a kink that rounding turns it.
     """
 
     spec: SystemSpec
@@ -151,31 +145,27 @@ def _with_unexpected(received: Arrays, expected: Arrays) -> Arrays:
 def _arrays(kind: str, prefix: str, point: StartPoint, dtype: str) -> Iterator[Case]:
     """Yield the case of every gradient of a step, or of every array of the state after it."""
     expected = point.step.gradients if kind == "gradients" else point.step.arrays
-    drifting = drifting_arrays(point.spec) if kind == "state" else ()
+    drifting = differences.drifting_arrays(point.spec) if kind == "state" else ()
     for field, truth in expected.items():
         if field.endswith("_optimizer/step"):
             yield _exact(f"{prefix}/{field}", field, truth, "int64")
             continue
         what = "drift" if field in drifting else kind
         bound = bounds.bound_of(what, dtype, point.spec.architecture)
-        measure = functools.partial(_difference, what, point, expected, field)
+        compare = functools.partial(_DIFFERENCES[what], point.spec, expected=expected)
+
+        def measure(actual: Array, _: Array, field: str = field, compare: Any = compare) -> float:
+            return compare(actual=expected | {field: actual})[field]
+
         yield Case(f"{prefix}/{field}", field, truth, dtype, bound, measure)
     yield _none(f"{prefix}/unexpected-arrays", "unexpected")
 
 
 _DIFFERENCES: dict[str, Callable[..., dict[str, float]]] = {
-    "gradients": gradient_differences,
-    "state": state_differences,
-    "drift": functools.partial(drifts, steps=1),
+    "gradients": differences.gradient_differences,
+    "state": differences.state_differences,
+    "drift": functools.partial(differences.drifts, steps=1),
 }
-
-
-def _difference(
-    what: str, point: StartPoint, expected: Arrays, field: str, actual: Array, _: Array
-) -> float:
-    """Return one array's difference by a function that compares all of them."""
-    differences = _DIFFERENCES[what]
-    return differences(point.spec, actual=expected | {field: actual}, expected=expected)[field]
 
 
 def _created(name: str, point: StartPoint, dtype: str) -> Problem:
@@ -196,12 +186,10 @@ def _created(name: str, point: StartPoint, dtype: str) -> Problem:
             return _exact(identifier, field, fresh[field], dtype)
         return Case(identifier, field, parameter, dtype, bounds.KOLMOGOROV, bounds.kolmogorov)
 
-    weights = [case(field) for field in fresh if field in parameters]
-    counted = [
-        _none(f"{prefix}/used-moments", "used"),
-        _none(f"{prefix}/unexpected-arrays", "unexpected"),
-    ]
-    return Problem(("create", "export_state"), ask, (*weights, *counted))
+    cases = [case(field) for field in fresh if field in parameters]
+    cases.append(_none(f"{prefix}/used-moments", "used"))
+    cases.append(_none(f"{prefix}/unexpected-arrays", "unexpected"))
+    return Problem(("create", "export_state"), ask, tuple(cases))
 
 
 def _forward(name: str, point: StartPoint, dtype: str, mode: str, network: NetworkName) -> Problem:

@@ -10,13 +10,21 @@ with the bytes little-endian, C order, in base64, which is exact in every langua
 import base64
 import json
 import math
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from shared.files.child_process import ChildEndedError, ChildProcess
+
 VERSION = 1
 DTYPES = ("float32", "float64", "int64")
+# Of the libraries that read these; what is set already holds. The matrices are small, and threads
+# that spin beside each other make them slower.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+SHOWN_STDERR = 1000  # characters of its end
 
 
 class ProtocolError(ValueError):
@@ -42,10 +50,7 @@ class Session(Protocol):
     methods: tuple[str, ...]
 
     def call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the result of one request.
-
-        Raises RefusedError, RequestFailedError or SessionEndedError.
-        """
+        """Return a result; raises RefusedError, RequestFailedError or SessionEndedError."""
 
 
 def encode(array: object) -> dict[str, Any]:
@@ -59,10 +64,7 @@ def encode(array: object) -> dict[str, Any]:
 
 
 def decode(value: dict[str, Any]) -> Any:
-    """Return the array that a JSON object is, or any other object as it is.
-
-    An array that does not hold what it declares raises ProtocolError.
-    """
+    """Return the array that a JSON object is, or another as it is; ProtocolError for damage."""
     if value.keys() != {"dtype", "shape", "data"}:
         return value
     dtype, shape, data = value["dtype"], value["shape"], value["data"]
@@ -103,3 +105,78 @@ def read_line(line: bytes) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise ProtocolError(f"received {shown!r}, expected a JSON object")
     return message
+
+
+def serve_command(implementation: str) -> list[str]:
+    """Return the command that serves an implementation in Python by name or dotted path."""
+    return [sys.executable, "-m", "shared.conformance.serve", implementation]
+
+
+class ChildSession(ChildProcess):
+    """A session with a program that speaks the protocol on stdin and stdout.
+
+    For its hello and for every request it has `time_limit` seconds. One that exceeds it, ends or
+    breaks the protocol is killed with its group; then, as where there is none, SessionEndedError.
+    """
+
+    def __init__(self, command: Sequence[str], time_limit: float) -> None:
+        self._time_limit = time_limit
+        self._number = 0
+        self._ended: str | None = None
+        try:
+            super().__init__(command, environment=ONE_THREAD | os.environ)
+        except OSError as error:
+            raise SessionEndedError(f"cannot start {command[0]!r}: {error.strerror}") from error
+        try:
+            self.name, self.methods = self._exchange(b"", _checked_hello)
+        except BaseException as error:  # Ctrl-C too, which the process does not hear
+            self.__exit__(type(error))
+            raise
+
+    def call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the result of one request."""
+        if self._ended is not None:
+            raise SessionEndedError(self._ended)
+        self._number += 1
+        request = {"id": self._number, "method": method, "arguments": arguments}
+        return self._exchange(write_line(request), self._result, f"{method}: ")
+
+    def _exchange(
+        self, line: bytes, check: Callable[[dict[str, Any]], Any], prefix: str = ""
+    ) -> Any:
+        """Send a line and return what `check` makes of the answer; a failure ends the session."""
+        try:
+            return check(read_line(self.ask(line, self._time_limit)))
+        except (ChildEndedError, ProtocolError) as error:
+            self.kill()
+            reason = f"{prefix}{error}" if isinstance(error, ProtocolError) else str(error)
+            errors = " ".join(self.errors().split())[-SHOWN_STDERR:]
+            self._ended = f"{reason}; stderr: {errors or 'empty'}"
+            raise SessionEndedError(self._ended) from error
+
+    def _result(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return an answer's result, or raise what went wrong."""
+        if answer.get("id") != self._number:
+            received = answer.get("id")
+            raise ProtocolError(f"an answer to request {received!r}, expected {self._number}")
+        match answer:
+            case {"error": {"message": str(message), "kind": "refused"}}:
+                raise RefusedError(message)
+            case {"error": {"message": str(message)}}:
+                raise RequestFailedError(message)
+            case {"error": error} if error is not None:
+                raise ProtocolError("an error without a message")
+            case {"result": dict(result)}:
+                return result
+        raise ProtocolError("an answer with neither a result nor an error")
+
+
+def _checked_hello(message: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    match message.get("hello"):
+        case {"protocol": received} if received != VERSION:
+            raise ProtocolError(f"it speaks protocol {received!r}, this kit speaks {VERSION}")
+        case {"protocol": _, "name": str(name), "methods": [*methods]} if name:
+            return name, tuple(map(str, methods))
+        case dict():
+            raise ProtocolError(f"its hello needs protocol {VERSION}, a name and a list of methods")
+    raise ProtocolError(f"its first message is {message!r:.80}, expected a hello")

@@ -8,14 +8,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from shared.conformance.protocol import (
-    VERSION,
-    ProtocolError,
-    RefusedError,
-    RequestFailedError,
-    read_line,
-    write_line,
-)
+from shared.conformance import protocol
+from shared.conformance.protocol import RefusedError, RequestFailedError
 from shared.files.errors import one_line
 from shared.fixtures.load import LOSS_FIELDS
 from shared.interface import Arrays, load_implementation
@@ -40,9 +34,8 @@ METHODS: dict[str, tuple[str, ...]] = {
 class Server:
     """Answers requests with an implementation's methods; keeps its states and numbers them.
 
-    `main` serves it in a separate process; in a test it is a session itself. An
-    exception of the implementation becomes RefusedError (a NotImplementedError, or a ValueError
-    of `create`, which is asked for a dtype and a system) or RequestFailedError.
+    An exception becomes RefusedError (a NotImplementedError, or a ValueError of `create`, which is
+    asked for a dtype and a system) or RequestFailedError.
     """
 
     def __init__(self, implementation: Any) -> None:
@@ -56,23 +49,24 @@ class Server:
         if method not in self.methods:
             raise RequestFailedError(f"no method {method!r}; offered are {', '.join(self.methods)}")
         try:
-            return self._result(method, self._called(method, dict(arguments)))
+            given = dict(arguments)
+            if "state" in given:
+                given["state"] = self._states[given["state"]]
+            if "spec" in given:
+                given["spec"] = SystemSpec.from_dict(given["spec"])
+            if "settings" in given:
+                given["settings"] = AdamSpec(**given["settings"])
+            positional = [given.pop(name) for name in METHODS[method]]
+            options = given.pop("labels", {}) | given
+            made = getattr(self._implementation, method)(*positional, **options)
+            return self._result(method, made)
         except Exception as error:  # whatever anybody raises is an answer
             if _is_refusal(error, method, arguments):
                 raise RefusedError(one_line(str(error))) from error
-            raise RequestFailedError(_described(error)) from error
-
-    def _called(self, method: str, arguments: dict[str, Any]) -> Any:
-        """Return what the implementation makes of the arguments."""
-        if "state" in arguments:
-            arguments["state"] = self._states[arguments["state"]]
-        if "spec" in arguments:
-            arguments["spec"] = SystemSpec.from_dict(arguments["spec"])
-        if "settings" in arguments:
-            arguments["settings"] = AdamSpec(**arguments["settings"])
-        positional = [arguments.pop(name) for name in METHODS[method]]
-        options = arguments.pop("labels", {}) | arguments
-        return getattr(self._implementation, method)(*positional, **options)
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{os.path.basename(place.filename)}:{place.lineno}"
+            message = f"{type(error).__name__}: {one_line(str(error))} ({where})"
+            raise RequestFailedError(message) from error
 
     def _result(self, method: str, made: Any) -> dict[str, Any]:
         """Return what a method gave under the names of the protocol."""
@@ -84,14 +78,10 @@ class Server:
             case "create":
                 self._states.append(made)
                 return {"state": len(self._states) - 1}
-            case "generate":
-                return _arrays({"images": made})
-            case "discriminate":
-                return _arrays({"scores": made})
-            case "gradients":
-                return {"gradients": _arrays(made)}
-            case "export_state":
-                return {"arrays": _arrays(made)}
+            case "generate" | "discriminate":
+                return _arrays({"images" if method == "generate" else "scores": made})
+            case "gradients" | "export_state":
+                return {"gradients" if method == "gradients" else "arrays": _arrays(made)}
             case "train_step":
                 return {"metrics": _arrays({name: float(value) for name, value in made.items()})}
         return {}  # import_state, synchronize
@@ -110,30 +100,22 @@ def _arrays(made: Mapping[str, Any]) -> Arrays:
     return {name: np.asarray(array) for name, array in made.items()}
 
 
-def _described(error: Exception) -> str:
-    """Return an exception in one line, with the place that raised it."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{os.path.basename(place.filename)}:{place.lineno}"
-    return f"{type(error).__name__}: {one_line(str(error))} ({where})"
-
-
 def serve(server: Server, requests: BinaryIO, answers: BinaryIO) -> None:
     """Write the hello, then answer line by line until the requests end."""
-    hello = {"protocol": VERSION, "name": server.name, "methods": list(server.methods)}
-    answers.write(write_line({"hello": hello}))
+    hello = {"protocol": protocol.VERSION, "name": server.name, "methods": list(server.methods)}
+    answers.write(protocol.write_line({"hello": hello}))
     answers.flush()
     for line in requests:
-        answers.write(_answer(server, read_line(line)))
+        request = protocol.read_line(line)
+        try:
+            result = server.call(request["method"], request["arguments"])
+            answer = protocol.write_line({"id": request["id"], "result": result})
+        except (RefusedError, RequestFailedError, protocol.ProtocolError) as error:
+            kind = "refused" if isinstance(error, RefusedError) else "failed"
+            failure = {"kind": kind, "message": str(error)}
+            answer = protocol.write_line({"id": request["id"], "error": failure})
+        answers.write(answer)
         answers.flush()
-
-
-def _answer(server: Server, request: dict[str, Any]) -> bytes:
-    try:
-        result = server.call(request["method"], request["arguments"])
-        return write_line({"id": request["id"], "result": result})
-    except (RefusedError, RequestFailedError, ProtocolError) as error:
-        kind = "refused" if isinstance(error, RefusedError) else "failed"
-        return write_line({"id": request["id"], "error": {"kind": kind, "message": str(error)}})
 
 
 def main(arguments: Sequence[str]) -> int:

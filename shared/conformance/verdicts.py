@@ -1,14 +1,22 @@
-"""Asking every problem of an implementation, and what each case's answer makes of it."""
+"""Asking every problem of an implementation, what each case's answer makes of it, and reports."""
 
+import json
+import math
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
+from xml.etree import ElementTree
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from shared.conformance.cases import Case, Override, Problem, is_of_optimizer
 from shared.conformance.protocol import RefusedError, RequestFailedError, Session, SessionEndedError
+from shared.files.errors import printable
 from shared.interface import Array
 from shared.reference.comparison import worst_element
 
@@ -21,11 +29,7 @@ FAILURES: tuple[Verdict, ...] = ("fail", "errored", "unexpected pass")
 
 @dataclass(frozen=True)
 class Result:
-    """The verdict on one case.
-
-    `error` is in the unit of the case's bound, None where nothing could be measured. `limit` is
-    the bound that held. `message` holds what was received, or why nothing was.
-    """
+    """The verdict on one case by `limit`; `error` in the bound's unit, None if unmeasurable."""
 
     case: Case
     verdict: Verdict
@@ -85,14 +89,14 @@ def judge(case: Case, answer: Any, implementation: str, override: Override | Non
     error = None if problem else float(case.measure(answer, case.truth))
     message = problem or _described(case, answer, error)
     limit = case.bound.limit
-    passes = _is_within(error, limit)
+    passes = error is not None and error <= limit  # nan is not
     verdict: Verdict = "pass" if passes else "fail"
     override = override or case.declared.get(implementation)
     if override is not None and override.bound is not None:
         limit = override.bound
         # A looser bound never makes a pass, not even of what the kit's own bound would let pass.
         within: Verdict = "loosened" if limit > case.bound.limit else "pass"
-        verdict = within if _is_within(error, limit) else "fail"
+        verdict = within if error is not None and error <= limit else "fail"
         message = f"{message} ({override.reason})"
     elif override is not None:
         observed = override.observed
@@ -119,10 +123,6 @@ def _of_another_kind(case: Case, answer: Any) -> str:
     return ""
 
 
-def _is_within(error: float | None, bound: float) -> bool:
-    return error is not None and error <= bound  # nan is not
-
-
 def _described(case: Case, answer: Array, error: float | None) -> str:
     text = f"off by {error:.3g} {case.bound.unit}"
     if not isinstance(case.truth, np.ndarray) or error == 0.0:
@@ -140,3 +140,103 @@ def is_conformant(results: Iterable[Result]) -> bool:
     """Whether nothing failed and at least one case was run."""
     found = {result.verdict for result in results}
     return bool(found - {"skipped"}) and found.isdisjoint(FAILURES)
+
+
+# --- reports: for a terminal, as JSON, as JUnit XML ---------------------------------------------
+
+SHOWN = 20
+# Anything else cannot be in an XML 1.0 document, not even escaped.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_JUNIT_TAGS = {
+    "fail": "failure",
+    "unexpected pass": "failure",
+    "errored": "error",
+    "skipped": "skipped",
+    # JUnit has no word for these; they are not passes, so a reader counts them as skipped.
+    "divergent as declared": "skipped",
+    "loosened": "skipped",
+}
+
+
+def headline(name: str, results: Sequence[Result]) -> str:
+    """Return all counts of a run in one line."""
+    return f"{name}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts(results).items())
+
+
+def print_summary(name: str, results: Sequence[Result], console: Console) -> None:
+    """Print a table by kind of case, why cases were skipped, the first failures, the headline."""
+
+    def show(text: str) -> None:
+        # What a process wrote may hold escape sequences and lone surrogates.
+        console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+    table = Table("cases", *VERDICTS)
+    for kind in dict.fromkeys(map(_kind, results)):
+        found = counts(result for result in results if _kind(result) == kind)
+        table.add_row(kind, *(str(number or "") for number in found.values()))
+    console.print(table)
+    for verdict in ("skipped", "divergent as declared", "loosened"):
+        reasons = Counter(r.message for r in results if r.verdict == verdict)
+        for reason, number in reasons.most_common(SHOWN):
+            show(f"{verdict}, {number}: {reason}")
+        if len(reasons) > SHOWN:
+            show(f"{verdict}: {len(reasons) - SHOWN} more reasons")
+    failures = [result for result in results if result.verdict in FAILURES]
+    for result in failures[:SHOWN]:
+        show(f"{result.verdict}: {result.case.id}: {result.message}")
+        show(f"    bound {result.limit:g} {result.case.bound.unit}")
+    if len(failures) > SHOWN:
+        show(f"… and {len(failures) - SHOWN} more; --json FILE holds them all")
+    show(headline(name, results))
+    if all(result.verdict == "skipped" for result in results):
+        show("no case was run")
+
+
+def _kind(result: Result) -> str:
+    return result.case.id.split("/", 1)[0]
+
+
+def write_json(path: Path, name: str, results: Sequence[Result]) -> None:
+    """Write the counts and every case with its error, bound, derivation and message."""
+    document = {
+        "format": "gan-conformance-report",
+        "format_version": 1,
+        "implementation": name,
+        "conformant": is_conformant(results),
+        "counts": counts(results),
+        "cases": [
+            {
+                "id": r.case.id,
+                "verdict": r.verdict,
+                "error": r.error if r.error is not None and math.isfinite(r.error) else None,
+                "bound": r.limit,
+                "own_bound": r.case.bound.limit,
+                "unit": r.case.bound.unit,
+                "derivation": r.case.bound.derivation,
+                "message": r.message,
+            }
+            for r in results
+        ],
+    }
+    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+def write_junit(path: Path, name: str, results: Sequence[Result]) -> None:
+    """Write JUnit XML: one suite, a test case for each case, named by its id."""
+    tags = Counter(_JUNIT_TAGS.get(result.verdict) for result in results)
+    fields = {"failures": "failure", "errors": "error", "skipped": "skipped"}
+    numbers = {"tests": str(len(results))} | {n: str(tags[tag]) for n, tag in fields.items()}
+    root = ElementTree.Element("testsuites", numbers)
+    suite = ElementTree.SubElement(root, "testsuite", {"name": _xml(name)} | numbers)
+    for result in results:
+        attributes = {"classname": f"conformance.{_kind(result)}", "name": _xml(result.case.id)}
+        element = ElementTree.SubElement(suite, "testcase", attributes)
+        if tag := _JUNIT_TAGS.get(result.verdict):
+            message = _xml(f"{result.verdict}: {result.message}")
+            ElementTree.SubElement(element, tag, {"message": message})
+    ElementTree.indent(root, " ")
+    ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)

@@ -1,20 +1,17 @@
 """`python -m shared.convert SRC [SRC …] DST`: networks from one framework's file to another's.
 
-Nothing is dropped or made up without a line that names it, and DST appears only after it was read
-back, every bit compared, and its networks run beside those of SRC.
+Nothing is dropped or made up without a line that names it; DST appears only after `verify`.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from shared.convert.conversion import describe, fitted, with_choices, with_fresh
-from shared.convert.verification import verify
+from shared.convert.conversion import describe, fitted, verify, with_choices, with_fresh
 from shared.files.atomic import staged
 from shared.files.errors import InputError
-from shared.formats.file_kinds import FILE_KINDS, FileKind, kind_of, kind_of_name
+from shared.formats.file_kinds import FILE_KINDS, FileKind, joined, kind_of, kind_of_name
 from shared.formats.native_contents import NativeContents
-from shared.formats.reading import joined
 from shared.run.console import command, text_table
 from shared.spec import LOSS_NAMES, NETWORKS, SYSTEMS
 from shared.spec.streams import check_seed
@@ -29,17 +26,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--only", choices=NETWORKS, help="write this network's weights alone")
     add("--system", choices=SYSTEMS, help="of a SRC that does not store its spec")
     add("--loss", choices=LOSS_NAMES, help="of a SRC that does not store its spec")
-    add(
-        "--fresh-optimizers",
-        action="store_true",
-        help="start both Adams at zero where SRC has none; the run then starts at step 0",
-    )
-    add(
-        "--seed",
-        type=int,
-        metavar="S",
-        help="of the run that goes on from a SRC without progress, whose step is then Adam's",
-    )
+    fresh = "start both Adams at zero where SRC has none; the run then starts at step 0"
+    add("--fresh-optimizers", action="store_true", help=fresh)
+    seed = "of the run that goes on from a SRC without progress, whose step is then Adam's"
+    add("--seed", type=int, metavar="S", help=seed)
     add("--debug", action="store_true", help="add the traceback to an error")
 
 
@@ -48,11 +38,8 @@ def inspect(path: Path) -> int:
     kind = kind_of(path)
     arrays = kind.list_arrays(path)
     print(f"{path}: {len(arrays)} arrays, as {kind.name} has them")
-    rows = [
-        [f"  {name}", " x ".join(map(str, array.shape)) or "-", str(array.dtype)]
-        for name, array in arrays.items()
-    ]
-    print(text_table(rows, "<"))
+    sizes = {name: " x ".join(map(str, array.shape)) or "-" for name, array in arrays.items()}
+    print(text_table([[f"  {n}", sizes[n], str(a.dtype)] for n, a in arrays.items()], "<"))
     contents = kind.read(path)
     _print_source(path, contents)
     sample = f"python -m shared.sample {path} --grid, " if "generator" in contents.networks else ""
@@ -61,10 +48,7 @@ def inspect(path: Path) -> int:
 
 
 def convert(arguments: argparse.Namespace) -> int:
-    """Do what the parsed options ask for, and print every step of it.
-
-    Raises ValueError, OSError or MissingFrameworkError; DST is then as it was before.
-    """
+    """Do and print what the options ask for; where it raises, DST is as it was before."""
     if arguments.inspect:
         return inspect(arguments.inspect)
     if len(arguments.paths) < 2:
@@ -106,11 +90,9 @@ def _require_free(destination: Path, kind: FileKind, *, force: bool) -> None:
 def _print_source(path: Path, contents: NativeContents) -> None:
     spec = contents.spec
     origin = "stored spec" if contents.spec_is_stored else "spec read off the shapes"
-    print(
-        f"{path}: {', '.join(describe(contents))} in {contents.dtype}, {origin}: {spec.name}, "
-        f"width {spec.width}, latent_dim {spec.latent_dim}, image_size {spec.image_size}, "
-        f"channels {spec.channels}, loss {spec.loss}"
-    )
+    sizes = f"width {spec.width}, latent_dim {spec.latent_dim}, image_size {spec.image_size}"
+    held = f"{', '.join(describe(contents))} in {contents.dtype}, {origin}: {spec.name}"
+    print(f"{path}: {held}, {sizes}, channels {spec.channels}, loss {spec.loss}")
     for note in contents.notes:
         print(f"left behind: {note}")
 

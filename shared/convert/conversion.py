@@ -1,8 +1,9 @@
-"""The steps between reading files and writing one: join, choose, start fresh, leave behind.
+"""The steps between reading files and writing one: choose, start fresh, leave behind; then verify.
 
-Each returns new contents and prints a line for everything that it makes up or leaves out.
+Each prints a line for everything that it makes up, leaves out or finds.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +11,12 @@ import numpy as np
 
 from shared.files.checkpoint import CheckpointError, spec_differences
 from shared.files.errors import InputError
-from shared.formats.file_kinds import FileKind
-from shared.formats.native_contents import (
-    EVERYTHING,
-    OPTIMIZERS,
-    PROGRESS,
-    NativeContents,
-    check_contents,
-    part_shapes,
-)
+from shared.formats import native_contents as native
+from shared.formats.file_kinds import FileKind, kind_of
+from shared.formats.native_contents import OPTIMIZERS, PROGRESS, NativeContents
+from shared.interface import Array
 from shared.spec import SYSTEMS
+from shared.spec.streams import latents, stream
 
 
 def with_choices(contents: NativeContents, system: str | None, loss: str | None) -> NativeContents:
@@ -40,9 +37,9 @@ def with_choices(contents: NativeContents, system: str | None, loss: str | None)
         raise CheckpointError(
             f"SRC stores another spec than --system and --loss: {'; '.join(differences)}"
         )
-    chosen_contents = replace(contents, spec=spec)
-    check_contents(Path("SRC as --system"), chosen_contents)
-    return chosen_contents
+    contents = replace(contents, spec=spec)
+    native.check_contents(Path("SRC as --system"), contents)
+    return contents
 
 
 def with_fresh(contents: NativeContents, fresh: bool, seed: int | None) -> NativeContents:
@@ -79,7 +76,7 @@ def _with_zero_optimizers(contents: NativeContents) -> NativeContents:
     # A counter is the one array without axes.
     zeros = {
         name: np.zeros(shape, contents.dtype if shape else np.int64)
-        for name, shape in part_shapes(contents.spec, OPTIMIZERS).items()
+        for name, shape in native.part_shapes(contents.spec, OPTIMIZERS).items()
     }
     print(f"started at zero: {', '.join(OPTIMIZERS)}")
     return replace(contents, arrays=contents.arrays | zeros, progress=None)
@@ -94,7 +91,7 @@ def fitted(contents: NativeContents, kind: FileKind, only: str | None) -> Native
     arrays = {n: a for n, a in contents.arrays.items() if n.split("/", 1)[0] in carried}
     progress = contents.progress if PROGRESS in carried else None
     kept = replace(contents, arrays=arrays, progress=progress)
-    missing = [name for name in EVERYTHING if name not in kept.held]
+    missing = [name for name in native.EVERYTHING if name not in kept.held]
     if kind.needs_everything and missing:
         raise CheckpointError(
             f"a {kind.name} file needs {', '.join(missing)} too; join a second SRC that has a "
@@ -109,4 +106,82 @@ def fitted(contents: NativeContents, kind: FileKind, only: str | None) -> Native
 def describe(contents: NativeContents) -> list[str]:
     """Return what there is, of EVERYTHING, with the step of the progress."""
     progress = contents.progress
-    return [*contents.parts, *([f"{PROGRESS} (step {progress['step']})"] if progress else [])]
+    return [
+        *contents.parts,
+        *([f"{PROGRESS} (step {progress['step']})"] if progress else []),
+    ]
+
+
+# --- verification: do two files hold the same networks, bit by bit and in what they compute? ------
+
+GRID_SIZE = 16
+
+# Of the largest value. Two frameworks' rounding: measured 6e-7 and 2e-15 (test_convert.py).
+# A kernel stored in a wrong order: measured 1.4 (turned) and 5 (dense, HWC for CHW).
+NETWORK_BOUND = {"float32": 1e-4, "float64": 1e-11}
+
+
+class VerificationError(InputError):
+    """A file that was just written does not hold what was to be written."""
+
+
+def verify(
+    sources: Mapping[Path, NativeContents], contents: NativeContents, kind: FileKind, path: Path
+) -> None:
+    """Read a file back, run its networks beside those of the sources, and print both results."""
+    written = kind.read(path)
+    meant, read = _bits(contents.arrays), _bits(written.arrays)
+    if changed := sorted(n for n in meant.keys() | read.keys() if meant.get(n) != read.get(n)):
+        raise VerificationError(f"arrays that changed on the way: {', '.join(changed)}")
+    if written.progress != contents.progress:
+        raise VerificationError(f"the progress changed on the way: {written.progress}")
+    print(f"arrays: {len(written.arrays)} written and read back, every bit the same")
+    if lost := spec_differences(written.spec, contents.spec):
+        fields = ", ".join(difference.split(":")[0] for difference in lost)
+        print(f"left behind: of the spec {fields} (a network alone keeps what its shapes show)")
+    inputs = verification_inputs(contents)
+    outputs = kind.run(path, contents, *inputs)
+    for source, held in sources.items():
+        other = kind_of(source)
+        expected = other.run(source, replace(held, spec=contents.spec), *inputs)
+        for network in (name for name in held.networks if name in outputs):
+            difference, largest = require_same_outputs(
+                network, expected[network], outputs[network], contents.dtype
+            )
+            print(
+                f"{network}: max difference {difference:.2e} of values up to {largest:.2e} "
+                f"({other.name} beside {kind.name}, {GRID_SIZE} inputs)"
+            )
+
+
+def verification_inputs(contents: NativeContents) -> tuple[Array, Array]:
+    """Return 16 latents and 16 NHWC images to compare networks on, in the contents' dtype."""
+    spec = contents.spec
+    drawn = latents(spec, 0, 0, GRID_SIZE, purpose="sample_grid")
+    shape = (GRID_SIZE, *spec.image_shape)
+    images = stream(0, "verification_images").uniform(*spec.image_range, shape)
+    return drawn.astype(contents.dtype), images.astype(contents.dtype)
+
+
+def require_same_outputs(
+    network: str, source: Array, destination: Array, dtype: str
+) -> tuple[float, float]:
+    """Return the largest difference, at most NETWORK_BOUND of the largest output, and that."""
+    finite = np.isfinite(source)
+    same = source.shape == destination.shape and np.array_equal(
+        source[~finite], destination[~finite], equal_nan=True
+    )
+    if not same or not np.isfinite(destination[finite]).all():
+        raise VerificationError(f"the {network}s of SRC and DST differ in shape or in NaN")
+    difference = float(np.max(np.abs(source[finite] - destination[finite]), initial=0.0))
+    largest = float(np.max(np.abs(source[finite]), initial=0.0))
+    if difference > NETWORK_BOUND[dtype] * largest:
+        raise VerificationError(
+            f"the {network}s of SRC and DST differ by up to {difference:.2e} of {largest:.2e}; "
+            f"expected at most {NETWORK_BOUND[dtype]:.0e} of it"
+        )
+    return difference, largest
+
+
+def _bits(arrays: Mapping[str, Array]) -> dict[str, object]:
+    return {name: (a.dtype, a.shape, a.tobytes()) for name, a in arrays.items()}

@@ -1,8 +1,4 @@
-"""Images in array files: IDX as of MNIST, and .npz.
-
-The headers are checked before the pixels are read, and no more is unpacked than they declare and
-the file can hold, so a small file cannot fill the memory.
-"""
+"""Images in array files: IDX as of MNIST, and .npz; a small file cannot fill the memory."""
 
 import gzip
 import math
@@ -37,10 +33,9 @@ def is_idx_name(path: Path) -> bool:
 
 
 def read_idx(path: Path) -> Array:
-    """Return the images of an IDX file, raw or gzip: uint8 [n, height, width, 1 or 3].
+    """Return the images of an IDX file (0x00000803, 0x00000804), raw or gzip, as `read_npz` does.
 
-    Two dimensions per image (0x00000803), or three with the channels last (0x00000804). Source:
-    yann.lecun.com/exdb/mnist. Raises DataError for all else, and for a byte too many or too few.
+    Source: yann.lecun.com/exdb/mnist. Raises DataError, also for a byte too many or too few.
     """
     try:
         with open(path, "rb") as file:
@@ -59,10 +54,9 @@ def read_idx(path: Path) -> Array:
 
 
 def read_npz(path: Path) -> Array:
-    """Return the images of an .npz file: uint8 or float in [0, 1], [n, height, width, 1 or 3].
+    """Return the array called images, or the only one that can be, [n, height, width, 1 or 3].
 
-    The array called images, else the only one of 3 or 4 dimensions. Nothing is unpickled. Raises
-    DataError for all else, before the pixels are unpacked where the header tells.
+    uint8, or float in [0, 1]. Raises DataError, before the pixels are unpacked where it can.
     """
     try:
         # What NumPy says of headers of Python 2, and Python of odd escapes.

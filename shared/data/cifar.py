@@ -50,10 +50,9 @@ def is_batch(path: Path, head: bytes) -> bool:
 
 
 def read_batch(path: Path) -> Array:
-    """Return the images of one batch, uint8 [n, 32, 32, 3].
+    """Return the images of one batch, uint8 [n, 32, 32, 3]; DataError, which names the file.
 
-    Source: cs.toronto.edu/~kriz/cifar.html. Nothing in the file is called or imported. Raises
-    DataError, which names the file, for anything but a dict with such an array under "data".
+    Source: cs.toronto.edu/~kriz/cifar.html. Nothing in the file is called or imported.
     """
     expected = f"a python batch of CIFAR-10, a pickled dict with data of shape (n, {3 * SIZE**2})"
     try:

@@ -1,8 +1,7 @@
 """Images to train on, for every framework: loading them, batching them, scaling them.
 
-A data set is one uint8 array in memory. Its sources: a folder of pictures
-(`shared.data.images`), an IDX file as of MNIST or an .npz file (`shared.data.arrays`), the python
-batches of CIFAR-10 (`shared.data.cifar`); without any, 2,000 images of Fashion-MNIST.
+A data set is one uint8 array in memory: a folder of pictures (`images`), an IDX file as of MNIST or
+an .npz file (`arrays`), the python batches of CIFAR-10 (`cifar`), or 2,000 of Fashion-MNIST.
 """
 
 import functools
@@ -33,11 +32,7 @@ ACCEPTED = (
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Images in memory, uint8 [n, image_size, image_size, channels], values 0 to 255.
-
-    `description` is one line for people; `skipped` holds "path: reason" for each file that could
-    not be used, `notes` what becomes of the others.
-    """
+    """Images, uint8 [n, image_size, image_size, channels]; `skipped` holds "path: reason"."""
 
     images: Array
     description: str
@@ -49,10 +44,9 @@ class Batches:
     """Batches of real images in an order that depends on nothing but the seed and the step.
 
     `images` is uint8 [n, *spec.image_shape]; `dtype` is float32 or float64. Step t takes the k
-    batches of `spec.batch_size` from number t · k on, where k is `spec.discriminator_steps`. Batch
-    b belongs to epoch b // batches_per_epoch; the order of an epoch is `streams.batch_order`, and
-    its last, partial batch is dropped. Raises DataError if the images do not suit the spec or are
-    fewer than a batch, ValueError for another argument out of bounds.
+    batches from number t · k on, where k is `spec.discriminator_steps`. Batch b is of epoch b //
+    batches_per_epoch, ordered by `streams.batch_order`; its last, partial batch is dropped. Raises
+    DataError for images that do not suit the spec, ValueError for other arguments.
     """
 
     def __init__(self, images: Array, spec: SystemSpec, seed: int, dtype: str = "float32") -> None:
@@ -73,29 +67,19 @@ class Batches:
         self.batches_per_epoch: int = len(images) // spec.batch_size
 
     def images(self, step: int) -> Array:
-        """Return the batches of one step, counted from 0: [k · batch, height, width, channels].
-
-        In `spec.image_range`, of the dtype asked for, C-contiguous, a new array at each call.
-        """
+        """Return a step's batches in `spec.image_range`: [k · batch, height, width, channels]."""
         if step < 0:
             raise ValueError(f"step must not be negative, received {step}")
-        first = step * self._spec.discriminator_steps
-        numbers = range(first, first + self._spec.discriminator_steps)
-        chosen = np.concatenate([self._batch(number) for number in numbers])
-        return to_image_range(self._all_images[chosen], self._spec, self._dtype)
-
-    def _batch(self, number: int) -> Array:
-        """Return which images make up a batch, int64 [batch]."""
-        epoch, batch = divmod(number, self.batches_per_epoch)
-        size = self._spec.batch_size
-        return self._order(epoch)[batch * size :][:size]
+        size, batches = self._spec.batch_size, self._spec.discriminator_steps
+        chosen = []
+        for number in range(step * batches, (step + 1) * batches):
+            epoch, batch = divmod(number, self.batches_per_epoch)
+            chosen.append(self._order(epoch)[batch * size :][:size])
+        return to_image_range(self._all_images[np.concatenate(chosen)], self._spec, self._dtype)
 
 
 def to_image_range(pixels: Array, spec: SystemSpec, dtype: str = "float32") -> Array:
-    """Scale uint8 pixels of any shape to `spec.image_range`: 0 is its low end, 255 its high end.
-
-    x / 255 · (high - low) + low, computed in `dtype` (float32 or float64).
-    """
+    """Return uint8 pixels as x / 255 · (high - low) + low of `spec.image_range`, in `dtype`."""
     if pixels.dtype != np.uint8:
         raise ValueError(f"expected uint8 pixels, received {pixels.dtype}")
     low, high = spec.image_range
@@ -104,11 +88,7 @@ def to_image_range(pixels: Array, spec: SystemSpec, dtype: str = "float32") -> A
 
 
 def to_pixels(images: Array, image_range: tuple[float, float]) -> Array:
-    """Return images of any shape in `image_range` as uint8, rounded, clipped at the ends.
-
-    The inverse of `to_image_range`. NaN becomes 0, so that the samples of a diverged run can
-    still be drawn.
-    """
+    """Return images in `image_range` as uint8, rounded and clipped; NaN becomes 0, to be drawn."""
     low, high = image_range
     levels = (np.asarray(images, np.float64) - low) / (high - low) * 255
     return np.rint(np.clip(np.nan_to_num(levels, nan=0.0), 0, 255)).astype(np.uint8)
@@ -123,11 +103,9 @@ def _float_dtype(dtype: str) -> np.dtype:
 def load_dataset(source: str | os.PathLike[str] | None, spec: SystemSpec) -> ImageDataset:
     """Load the images to train on, at the spec's size and number of channels.
 
-    None is the embedded default, 2,000 images of Fashion-MNIST; otherwise `source` is a
-    folder of image files, an IDX file (or a folder that holds one), an .npz file or a batch of
-    CIFAR-10 (a folder's data_batch_1, … are joined in the order of their names). Every image
-    has its shorter side resized to `spec.image_size` and the centre cut out. Raises DataError for
-    anything that holds no usable image; single bad files of a folder are skipped and named.
+    None is the embedded default, 2,000 images of Fashion-MNIST; otherwise `source` is what ACCEPTED
+    says. Every image has its shorter side resized to `spec.image_size` and the centre cut out.
+    Raises DataError for anything without a usable image; single bad files are skipped and named.
     """
     if source is None:
         images, notes = _load_file(FASHION_MNIST, spec)
@@ -183,10 +161,9 @@ def _notes(pictures: list[Path], files: list[Path], spec: SystemSpec) -> tuple[s
 
 def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:
     found: dict[str, Path] = {}
-    for path in files:
-        if array_files.is_idx_name(path):
-            # The raw file and its .gz are one; sorted order puts the raw one first.
-            found.setdefault(str(path).removesuffix(".gz"), path)
+    for path in filter(array_files.is_idx_name, files):
+        # The raw file and its .gz are one; sorted order puts the raw one first.
+        found.setdefault(str(path).removesuffix(".gz"), path)
     for prefix in ("train", "t10k", ""):
         chosen = [path for path in found.values() if path.name.startswith(prefix)]
         if len(chosen) == 1:

@@ -1,7 +1,6 @@
 """Folders of picture files: finding them, decoding them, fitting them to a system's image size.
 
-Whatever Pillow opens becomes one uint8 image [size, size, channels]. A file that cannot be used
-is skipped and named, for one bad file in a hundred thousand must not cost a day.
+A file that cannot be used is skipped and named: one in a hundred thousand must not cost a day.
 """
 
 import contextlib
@@ -26,8 +25,7 @@ MAXIMUM_PIXELS = 64_000_000
 """Largest picture that is decoded, in pixels; also the largest intermediate result of a resize."""
 LARGE_PIXELS = 16_000_000
 """Larger pictures are decoded one at a time, for one of the largest takes a gigabyte."""
-MAXIMUM_SCANS = 100
-"""Most scans of a JPEG, as libtiff allows them; progressive ones have ten or so."""
+MAXIMUM_SCANS = 100  # most scans of a JPEG, as libtiff allows them; progressive ones have ten or so
 GIBIBYTE = 2**30
 MAXIMUM_BYTES = 4 * GIBIBYTE
 """Largest data set that is held in memory, in bytes; also the most that a file may unpack to."""
@@ -44,12 +42,7 @@ class DataError(InputError):
 
 
 def find_files(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return all files below `folder`, nested, in an order no locale or file system changes.
-
-    Hidden files and folders are left out. Links are followed, and each real folder is visited
-    once, so that a loop of links ends. Also returns "path: reason" for each folder that could not
-    be listed.
-    """
+    """Return the files below `folder` in a fixed order, and "path: reason" of folders unread."""
     skipped: list[str] = []
     visited: set[str] = set()
     files: list[Path] = []
@@ -80,10 +73,7 @@ def is_image_file(path: Path) -> bool:
 
 
 def decode_files(paths: list[Path], spec: SystemSpec) -> tuple[Array, list[str]]:
-    """Decode picture files into uint8 [n, image_size, image_size, channels], in their order.
-
-    Also returns "path: reason" for each file that was skipped; n counts only the others.
-    """
+    """Return uint8 [n, image_size, image_size, channels], and "path: reason" of those skipped."""
     images = np.empty((len(paths), *spec.image_shape), np.uint8)
     reasons: list[str | None] = [None] * len(paths)
 
@@ -95,12 +85,8 @@ def decode_files(paths: list[Path], spec: SystemSpec) -> tuple[Array, list[str]]
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         warnings.simplefilter("ignore", RuntimeWarning)
         in_threads(len(paths), decode)
-    skipped = [
-        f"{printable(p)}: {reason}" for p, reason in zip(paths, reasons, strict=True) if reason
-    ]
-    if skipped:
-        images = images[[reason is None for reason in reasons]]
-    return images, skipped
+    skipped = [f"{printable(p)}: {r}" for p, r in zip(paths, reasons, strict=True) if r]
+    return images[[reason is None for reason in reasons]] if skipped else images, skipped
 
 
 def describe_first(paths: list[Path], spec: SystemSpec) -> str:
@@ -141,11 +127,7 @@ def in_threads(count: int, work: Callable[[int], None]) -> None:
 
 
 def fit_pixels(pixels: Array, spec: SystemSpec) -> Array:
-    """Fit one uint8 image [height, width, 1 or 3] to the spec: [image_size, image_size, channels].
-
-    Resized and cropped as picture files are; grey is repeated over the channels, colour becomes
-    luma (ITU-R 601) for a grey system. Raises DataError if the resized image would be too large.
-    """
+    """Fit uint8 [height, width, 1 or 3] to the spec; grey is luma (ITU-R 601). DataError."""
     grey = pixels.shape[2] == 1
     image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if grey else pixels))
     if not grey and spec.channels == 1:
@@ -154,12 +136,7 @@ def fit_pixels(pixels: Array, spec: SystemSpec) -> Array:
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to `size` (bilinear, antialiased) and cut the centre square out.
-
-    Sizes and offsets are rounded as by torchvision's `Resize` and `CenterCrop`, which
-    `ImageOps.fit` does not do. Raises DataError if the picture is so narrow that the resized one
-    would exceed MAXIMUM_PIXELS.
-    """
+    """Resize, cut a square out as torchvision's `Resize` and `CenterCrop`; DataError if large."""
     width, height = _resized(image.size, size)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
@@ -187,8 +164,8 @@ def _decode_into(path: Path, spec: SystemSpec, slot: Array) -> str | None:
     try:
         with Image.open(path, formats=_FORMATS) as image:
             _resized(image.size, spec.image_size)  # refuses before anything is decoded
-            if image.format == "JPEG":
-                _require_few_scans(path)
+            if image.format == "JPEG" and _has_many_scans(path):
+                return f"too many scans; expected a JPEG of at most {MAXIMUM_SCANS}"
             slot[:] = _as_array(_decode(image, spec))
     except DataError as error:
         return str(error)
@@ -202,15 +179,13 @@ def _decode_into(path: Path, spec: SystemSpec, slot: Array) -> str | None:
     return None
 
 
-def _require_few_scans(path: Path) -> None:
+def _has_many_scans(path: Path) -> bool:
     # Each scan goes over all pixels, and may take as little as a byte for thousands of them.
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        place = -1
-        for _ in range(MAXIMUM_SCANS + 1):
-            place = content.find(_START_OF_SCAN, place + 1)
-            if place < 0:
-                return
-    raise DataError(f"too many scans; expected a JPEG of at most {MAXIMUM_SCANS}")
+        place, count = content.find(_START_OF_SCAN), 0
+        while place >= 0 and count <= MAXIMUM_SCANS:
+            place, count = content.find(_START_OF_SCAN, place + 1), count + 1
+    return count > MAXIMUM_SCANS
 
 
 def _decode(image: Image.Image, spec: SystemSpec) -> Image.Image:

@@ -11,10 +11,7 @@ from shared.files.errors import InputError
 
 
 def write_file_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never half.
-
-    Raises OSError if the disk refuses; the old file is then still there.
-    """
+    """Write a file so that anybody sees the old content or the new; OSError leaves the old."""
     # The same folder means the same file system, without which os.replace is not atomic.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -30,10 +27,7 @@ def write_file_atomically(path: Path, content: bytes) -> None:
 
 
 def require_place(*paths: Path | None) -> None:
-    """Raise InputError unless a file can be written at each path: to know it before the work.
-
-    Nothing is left behind.
-    """
+    """Raise InputError, before the work, unless a file can be written at each path."""
     for path in filter(None, paths):
         if path.is_dir():
             raise InputError(f"{path} is a folder; name a file in it")
@@ -56,11 +50,8 @@ def require_empty_folder(path: Path, option: str) -> None:
 def staged(path: Path) -> Iterator[Path]:
     """Yield a path of the same name to write a file or a folder to; at the end it becomes `path`.
 
-    If the block raises, what was under `path` stays as it was. A folder cannot be replaced in one
-    operation: the old one is moved aside, and moved back should the new one not take its place.
-
-    >>> with staged(Path("weights.orbax")) as temporary:
-    ...     checkpointer.save(temporary, tree)
+    If the block raises, what was under `path` stays as it was: an old folder, which cannot be
+    replaced in one operation, is moved aside, and back should the new one not take its place.
     """
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
@@ -68,7 +59,15 @@ def staged(path: Path) -> Iterator[Path]:
         yield temporary
         for written in [temporary, *temporary.rglob("*")]:
             _synchronize(written)
-        _replace(temporary, path, aside=folder / "replaced")
+        aside = folder / "replaced"
+        if path.is_dir() or (path.exists() and temporary.is_dir()):
+            os.replace(path, aside)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            if aside.exists():
+                os.replace(aside, path)
+            raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     _synchronize(path.parent)
@@ -83,15 +82,3 @@ def _synchronize(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _replace(temporary: Path, path: Path, aside: Path) -> None:
-    if not path.exists() or (path.is_file() and temporary.is_file()):
-        os.replace(temporary, path)
-        return
-    os.replace(path, aside)
-    try:
-        os.replace(temporary, path)
-    except BaseException:
-        os.replace(aside, path)
-        raise

@@ -1,8 +1,7 @@
 """A training state as one safetensors file that every framework can write and read.
 
-The arrays have the canonical names and shapes of `shared.spec.state_shapes`. The header holds
-text: the format and its version, the spec as JSON and the progress of the run as JSON. There is
-no pickle in it, so an untrusted file can be opened without running its code.
+The arrays are those of `shared.spec.state_shapes`. The header holds text: the format and its
+version, the spec and the progress of the run as JSON. There is no pickle in it.
 """
 
 import json
@@ -32,11 +31,7 @@ CHECKPOINT = TensorFormat(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one file holds.
-
-    `arrays`: the whole training state by canonical name. `progress`: JSON data about the run;
-    "step" is the number of completed steps and always present, the rest is the writer's choice.
-    """
+    """What one file holds; "step" of the JSON `progress` is the number of completed steps."""
 
     arrays: Arrays
     spec: SystemSpec
@@ -46,13 +41,10 @@ class Checkpoint:
 def write_checkpoint(
     path: str | os.PathLike[str], arrays: Arrays, spec: SystemSpec, *, progress: dict[str, Any]
 ) -> None:
-    """Write a training state; the file is either complete or not there at all.
+    """Write a whole training state, or nothing; `progress` has a whole number "step".
 
-    `arrays` must be exactly those of `state_shapes(spec)`: floats of one dtype (float32 or
-    float64), counters int64. `progress` is JSON data with a whole number "step". Raises
-    CheckpointError before anything is written if they are not, OSError if the disk refuses.
-
-    >>> write_checkpoint("step_000200.safetensors", arrays, spec, progress={"step": 200})
+    `arrays` must be those of `state_shapes(spec)`: floats of one dtype (float32 or float64) and
+    int64 counters. Raises CheckpointError before anything is written, OSError from the disk.
     """
     path = Path(path)
     _check_state(path, arrays, spec)
@@ -65,9 +57,8 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read a training state and check all of it but the values, which may be NaN or infinite.
 
-    Raises CheckpointError, naming the file, what was found and what was expected: for a missing,
-    truncated or foreign file, another version, arrays that do not fit the spec in the header,
-    and, where `expected_spec` is given, for every field in which the two specs differ.
+    Raises CheckpointError, naming the file, what was found and what was expected: for a damaged or
+    foreign file, another version, arrays that do not fit the spec, and another `expected_spec`.
     """
     path = Path(path)
     metadata, arrays = CHECKPOINT.read(path)
@@ -88,10 +79,7 @@ def encode_description(spec: SystemSpec, progress: dict[str, Any] | None) -> dic
 
 
 def decode_description(path: Path, description: dict[str, str]) -> tuple[SystemSpec, Any]:
-    """Return spec and progress from `encode_description`'s text; no progress is None.
-
-    Raises CheckpointError, which names `path`, for anything that is not such a text.
-    """
+    """Return spec and progress, or None, of `encode_description`'s text; CheckpointError."""
     CHECKPOINT.check(path, description)
     fields = _json_object(path, description, "spec")
     if fields.get("architecture") == "custom":

@@ -18,8 +18,7 @@ from shared.files.errors import InputError
 
 MAXIMUM_LINE = 2**28
 """Most bytes of a line; a state of the conformance kit's widest case takes a hundredth of it."""
-GRACE_SECONDS = 5.0
-"""For a process to end by itself after its input or its output has ended."""
+GRACE_SECONDS = 5.0  # for a process to end by itself after its input or its output has ended
 _CHUNK = 2**16  # bytes that are read or written at once
 
 
@@ -35,10 +34,6 @@ class ChildProcess:
     """A program that answers on stdout; stderr goes to a file. Its group ends with the block.
 
     Starting it raises OSError if there is no such program, InputError outside POSIX systems.
-
-    >>> with ChildProcess([sys.executable, "-c", "print(input())"]) as child:
-    ...     child.ask(b"hello\\n", seconds=10.0)
-    b'hello\\n'
     """
 
     def __init__(
@@ -80,10 +75,7 @@ class ChildProcess:
         self.close()
 
     def ask(self, line: bytes, seconds: float) -> bytes:
-        """Send a line, if any, and return the next line of the output, both within the time limit.
-
-        Raises ChildTimeoutError, or ChildEndedError with how the process ended.
-        """
+        """Send a line, if any, and return the next one; ChildTimeoutError or ChildEndedError."""
         deadline = time.monotonic() + seconds
         pending, end = memoryview(line), self._received.find(b"\n")
         with selectors.DefaultSelector() as selector:
@@ -106,10 +98,7 @@ class ChildProcess:
         return answer
 
     def output(self, seconds: float) -> bytes:
-        """Return all that a program without input prints until it ends.
-
-        Raises ChildTimeoutError if that takes longer than the time limit.
-        """
+        """Return all that a program without input prints until it ends; ChildTimeoutError."""
         try:
             return self._process.communicate(timeout=seconds)[0]
         except subprocess.TimeoutExpired as error:
@@ -153,19 +142,20 @@ class ChildProcess:
         before = len(self._received)
         if not arrived or before > MAXIMUM_LINE:
             self._wait()
-            reason = f"a line of more than {MAXIMUM_LINE} bytes" if arrived else self._ending()
+            status = self.exit_status
             self.kill()
-            raise ChildEndedError(reason)
+            if arrived:
+                raise ChildEndedError(f"a line of more than {MAXIMUM_LINE} bytes")
+            if status is None:
+                raise ChildEndedError("the process closed its output")
+            how = (
+                f"was ended by {signal.Signals(-status).name}"
+                if status < 0
+                else (f"ended with exit status {status}")
+            )
+            raise ChildEndedError(f"the process {how}")
         self._received += arrived
         return self._received.find(b"\n", before)
-
-    def _ending(self) -> str:
-        status = self.exit_status
-        if status is None:
-            return "the process closed its output"
-        if status < 0:
-            return f"the process was ended by {signal.Signals(-status).name}"
-        return f"the process ended with exit status {status}"
 
     def _send(self, pending: memoryview) -> memoryview:
         """Write what the pipe takes and return the rest; nothing where nobody reads any more."""

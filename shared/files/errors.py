@@ -3,16 +3,12 @@
 import os
 import unicodedata
 
-MAXIMUM_MESSAGE = 1000
-"""Most characters of an error: they quote a file, which may be a book."""
+MAXIMUM_MESSAGE = 1000  # most characters of an error: they quote a file, which may be a book
 _CHANGES_OF_DIRECTION = ("LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 class InputError(ValueError):
-    """A file, an option or an answer from outside that cannot be used; every room's error is one.
-
-    The message says what was received, what was expected and how to fix it.
-    """
+    """Unusable input, in one line: what was received, what was expected and how to fix it."""
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
@@ -27,11 +23,7 @@ def printable(path: str | os.PathLike[str]) -> str:
 
 
 def one_line(message: str) -> str:
-    """Return a message as one printable line of at most MAXIMUM_MESSAGE characters.
-
-    Errors quote what an untrusted file holds, which may be line breaks, the escape codes of a
-    terminal, or a megabyte.
-    """
+    """Return a message, which may quote a file, as a printable line of MAXIMUM_MESSAGE at most."""
     shown = printable(" ".join(message[: 4 * MAXIMUM_MESSAGE].split()))
     return shown if len(shown) <= MAXIMUM_MESSAGE else shown[: MAXIMUM_MESSAGE - 2] + " …"
 

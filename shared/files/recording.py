@@ -13,8 +13,7 @@ from shared.interface import Array
 
 PYTHON_NUMBER = "python"
 """The dtype of a Python number, which has the precision of whatever it was computed from."""
-HALF_PRECISIONS = ("bfloat16", "float16")
-"""Dtypes that are held as float32."""
+HALF_PRECISIONS = ("bfloat16", "float16")  # dtypes that are held as float32
 
 
 class RecordingError(InputError):
@@ -22,6 +21,7 @@ class RecordingError(InputError):
 
 
 _DTYPES = ("F32", "F64", "BOOL", *(f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)))
+_ENTRY = ("step", "name", "dtype", "layout")
 RECORDING = TensorFormat(
     "a recording of shared.record", "gan-across-frameworks-recording", "1", _DTYPES, RecordingError
 )
@@ -29,10 +29,9 @@ RECORDING = TensorFormat(
 
 @dataclass(frozen=True)
 class Recorded:
-    """One recorded tensor.
+    """One recorded tensor; `step` counts from 0, `layout` is a letter for each axis or None.
 
-    `step` counts from 0. `dtype` is the one that it had in its framework: bfloat16 and float16 are
-    held as float32, and a Python number's is "python". `layout` is a letter for each axis or None.
+    `dtype` is its framework's, where HALF_PRECISIONS are held as float32, or PYTHON_NUMBER.
     """
 
     name: str
@@ -59,9 +58,7 @@ class Recording:
 def write_recording(path: Path, framework: str, tensors: Iterable[Recorded]) -> None:
     """Write a whole recording or nothing; raises OSError from the disk."""
     tensors = list(tensors)
-    entries = [
-        {"step": t.step, "name": t.name, "dtype": t.dtype, "layout": t.layout} for t in tensors
-    ]
+    entries = [{field: getattr(tensor, field) for field in _ENTRY} for tensor in tensors]
     metadata = {"framework": framework, "tensors": json.dumps(entries)}
     RECORDING.write(path, {t.key: t.array for t in tensors}, metadata)
 
@@ -82,18 +79,18 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
             f"{path}: the header's list of tensors does not fit the file; record it again"
         )
     tensors = tuple(Recorded(array=arrays[key], **e) for key, e in described.items())
-    for tensor in tensors:
-        try:
+    try:
+        for tensor in tensors:
             check_layout(tensor.name, tensor.layout, tensor.array.shape)
-        except RecordingError as error:
-            raise RecordingError(f"{path}: {error}") from error
+    except RecordingError as error:
+        raise RecordingError(f"{path}: {error}") from error
     return Recording(path, metadata["framework"], tensors)
 
 
 def _is_entry(entry: dict[str, Any]) -> bool:
     layout = entry.get("layout")
     return (
-        set(entry) == {"step", "name", "dtype", "layout"}
+        set(entry) == set(_ENTRY)
         and type(entry["step"]) is int
         and entry["step"] >= 0
         and all(isinstance(entry[f], str) and entry[f].isprintable() for f in ("name", "dtype"))

@@ -1,29 +1,34 @@
-"""The kinds of file that hold networks: how their names look and which module handles them."""
+"""The kinds of file that hold networks: their names, which module handles them, several as one."""
 
 import importlib
 import importlib.util
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shared.files.atomic import staged
-from shared.files.checkpoint import CHECKPOINT
+from shared.files.checkpoint import CHECKPOINT, CheckpointError, spec_differences
 from shared.files.errors import InputError
 from shared.formats import canonical_format
-from shared.formats.native_contents import EVERYTHING, NativeContents, check_contents
+from shared.formats.native_contents import (
+    EVERYTHING,
+    OPTIMIZERS,
+    NativeContents,
+    check_contents,
+    infer_spec,
+)
 from shared.interface import Array, Arrays, MissingFrameworkError, load_implementation
-from shared.spec import NETWORKS
+from shared.spec import NETWORKS, state_shapes
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """One kind of file: `implementation` is None for the one that needs no framework.
+    """One kind of file, of an `implementation`, or None, which is imported when it is needed.
 
     `carried`: what it has a place for, of EVERYTHING. `package`: what its files need beside the
-    framework. `needs_everything`: it holds a whole training state or nothing. `read`, `write` and
-    `run` raise MissingFrameworkError where the framework is not installed, and import it when they
-    are first called.
+    framework. `needs_everything`: it holds a whole training state or nothing.
     """
 
     name: str
@@ -34,34 +39,23 @@ class FileKind:
     needs_everything: bool = False
 
     def read(self, path: Path) -> NativeContents:
-        """Read a file and check all of it but the values.
-
-        Raises CheckpointError, naming the file, for a missing, damaged or foreign one, and for
-        contents that do not fit.
-        """
+        """Read a file and check all of it but the values; CheckpointError, naming the file."""
         return self._module().read_native(path)
 
     def list_arrays(self, path: Path) -> Arrays:
         """Return everything in a file that has a shape, by the file's own names."""
-        return self._module().list_arrays(path)
+        return self._module().load(path)[0]
 
     def write(self, path: Path, contents: NativeContents) -> None:
-        """Write a file that the framework's users can load; it is complete or not there at all.
-
-        Raises CheckpointError, before anything is written, for contents that do not fit.
-        """
+        """Write a file for the framework's users, whole or not; CheckpointError for a misfit."""
         check_contents(path, contents, self.carried)
         with staged(path.absolute()) as temporary:
             self._module().write_native(temporary, contents)
 
     def run(self, path: Path, contents: NativeContents, latents: Array, images: Array) -> Arrays:
-        """Load a file as the framework's users do, around `read`, and run its networks.
-
-        So a mistake of `write` that `read` undoes shows as other numbers. `contents` names the
-        networks. Returns images under "generator" and scores [batch] under
-        "discriminator", both by the running statistics.
-        """
-        return self._module().run_native(path, contents, latents, images)
+        """Load a file as the framework's users do, around `read`; return its images and scores."""
+        inputs = {"generator": latents, "discriminator": images}
+        return self._module().run_native(path, contents, inputs)
 
     def require_framework(self) -> None:
         """Raise MissingFrameworkError unless what the kind needs is installed."""
@@ -97,16 +91,11 @@ FILE_KINDS = {
 
 def kind_of(path: Path) -> FileKind:
     """Return the kind of a file that is there by its content, of all else by the name."""
-    if path.is_file() and (kind := _kind_of_content(path)):
-        return kind
-    return kind_of_name(path)
+    return (_kind_of_content(path) if path.is_file() else None) or kind_of_name(path)
 
 
 def kind_of_name(path: Path) -> FileKind:
-    """Return the kind of a file by its name; a folder is orbax' whatever its name.
-
-    Raises InputError for a name of no kind.
-    """
+    """Return the kind of a file by its name, a folder's is orbax; InputError for no kind."""
     for kind in FILE_KINDS.values():
         if path.name.endswith(kind.suffixes):
             return kind
@@ -140,3 +129,36 @@ def is_safetensors(path: Path) -> bool:
     with open(path, "rb") as file:
         start = file.read(9)
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+
+
+def read_files(paths: Sequence[Path]) -> NativeContents:
+    """Return what files hold together, such as netG.pth and netD.pth; raises what `joined` does."""
+    return joined({path: kind_of(path).read(path) for path in paths})
+
+
+def joined(sources: Mapping[Path, NativeContents]) -> NativeContents:
+    """Return the contents of all sources as one; they must not overlap or disagree."""
+    contents = list(sources.values())
+    if len(contents) == 1:
+        return contents[0]
+    names = [name for held in contents for name in held.held]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise CheckpointError(f"more than one file holds {', '.join(twice)}")
+    path = Path(" and ".join(map(str, sources)))
+    arrays = {name: array for held in contents for name, array in held.arrays.items()}
+    progress = next((held.progress for held in contents if held.progress), None)
+    stored = [held.spec for held in contents if held.spec_is_stored]
+    if stored:
+        spec = stored[0]
+    else:
+        shapes = {name: array.shape for name, array in arrays.items()}
+        spec = infer_spec(shapes, lambda spec: {name: name for name in state_shapes(spec)})
+        spec = spec.replace(
+            **{o: getattr(held.spec, o) for held in contents for o in OPTIMIZERS if o in held.parts}
+        )
+    for other in stored:
+        if differences := spec_differences(other, spec):
+            raise CheckpointError(f"{path} belong to other systems: {'; '.join(differences)}")
+    whole = NativeContents(arrays, spec, progress, bool(stored))
+    check_contents(path, whole)
+    return whole

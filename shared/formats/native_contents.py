@@ -1,8 +1,4 @@
-"""What a file in a framework's own format holds, in no framework's terms.
-
-Unlike a checkpoint of `shared.files.checkpoint`, such a file may hold some parts of a training
-state only, and its spec may have to be read off the shapes of its arrays.
-"""
+"""What a framework's file holds: parts of a state, of a spec that may be read off the shapes."""
 
 import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -118,12 +114,10 @@ def assemble(
 ) -> NativeContents:
     """Return what a file holds, by canonical name; its arrays stay in the file's own layout.
 
-    `found`: the arrays by the file's own names, one network alone without its name in front.
-    `description` may hold the texts of DESCRIPTION_FIELDS. `axes`: by number of axes, the order
-    that makes an array canonical. `scalars_of`: names that belong to no training state.
-
-    A spec that is not stored is read off the names and shapes. Raises CheckpointError, naming the
-    file, for every array too much, missing or misshapen.
+    `found`: arrays by the file's own names, one network alone without its name in front. `axes`: by
+    number of axes, the order that makes an array canonical. `scalars_of`: names that belong to no
+    training state. A spec that `description` does not hold is read off the names and shapes. Raises
+    CheckpointError, naming the file, for every array too much, missing or misshapen.
     """
     texts = {name: str(description[name]) for name in DESCRIPTION_FIELDS if name in description}
     stored_spec, progress = decode_description(path, texts) if texts else (None, None)
@@ -171,17 +165,10 @@ def systems_of_every_size() -> list[SystemSpec]:
 
 
 def infer_spec(shapes: Mapping[str, Shape], names_of: NamesOf) -> SystemSpec:
-    """Return the system that a file's arrays fit best, with the sizes that they show.
+    """Return the system that canonical shapes, by a file's names, fit best, and its sizes."""
 
-    `shapes`: in the canonical layout, by the file's names. How far the two differ is for the
-    strict check afterwards.
-    """
-
-    def with_sizes(spec: SystemSpec) -> SystemSpec:
-        names = names_of(spec)
-        return _with_sizes(spec, {names[n]: shape for n, shape in shapes.items() if n in names})
-
-    return min(map(with_sizes, systems_of_every_size()), key=lambda s: _misfit(s, shapes, names_of))
+    sized = [_with_sizes(spec, shapes, names_of(spec)) for spec in systems_of_every_size()]
+    return min(sized, key=lambda spec: _misfit(spec, shapes, names_of))
 
 
 def closest_network(shapes: Mapping[str, Shape], names_of: NamesOf) -> NetworkName:
@@ -199,19 +186,20 @@ def closest_network(shapes: Mapping[str, Shape], names_of: NamesOf) -> NetworkNa
 
 
 def _misfit(spec: SystemSpec, shapes: Mapping[str, Shape], names_of: NamesOf) -> tuple[int, int]:
-    """Return how many arrays of a file have no place, and how many places no array that fits.
-
-    In this order: a file that lost much would otherwise be nearest to the smallest system.
-    """
-    # A part that is absent tells nothing about the system.
+    """Return how many arrays of a file have no place, and how many places no array that fits."""
+    # In this order: a file that lost much would otherwise be nearest to the smallest system. A part
+    # that is absent tells nothing about the system.
     expected = part_shapes(spec, parts_of(shapes))
     places = {native: expected[name] for native, name in names_of(spec).items() if name in expected}
     unfilled = [native for native, shape in places.items() if shapes.get(native) != shape]
     return len(shapes.keys() - places.keys()), len(unfilled)
 
 
-def _with_sizes(spec: SystemSpec, shapes: Mapping[str, Shape]) -> SystemSpec:
+def _with_sizes(
+    spec: SystemSpec, found: Mapping[str, Shape], names: Mapping[str, str]
+) -> SystemSpec:
     """Return a spec with the latent_dim, width and channels that most axes of the arrays show."""
+    shapes = {names[native]: shape for native, shape in found.items() if native in names}
     expected, sizes = state_shapes(spec), {}
     for size in ("latent_dim", "width", "channels"):
         wider = state_shapes(spec.replace(**{size: getattr(spec, size) + 1}))

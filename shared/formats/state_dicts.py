@@ -88,21 +88,14 @@ def _split(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Nearest(NamedTuple):
-    """The network whose places are most like those of a file; a `likeness` of 1 is the same kinds.
+    """A network that a file may hold; by its names `is_meant` but for a slip in one or two."""
 
-    `shared` counts the names and the lengths of axes that are the same.
-    """
-
+    is_meant: bool
+    likeness: float
+    shared: int
     spec: SystemSpec
     network: NetworkName
     places: Places
-    likeness: float
-    shared: int
-
-    def is_meant_by(self, given: Places) -> bool:
-        """Whether the names say that it is this network, but for a slip in one or two arrays."""
-        names = {name for name, _ in given} ^ {name for name, _ in self.places}
-        return len(names) <= 2
 
 
 def nearest(
@@ -115,40 +108,18 @@ def nearest(
         names = {native: name for native, name in names_of(spec).items() if name in shapes}
         places = [(n.partition("/")[2], shapes[name]) for n, name in names.items()]
         matcher = difflib.SequenceMatcher(None, _kinds(given), _kinds(places), autojunk=False)
+        is_meant = len(dict(given).keys() ^ dict(places)) <= 2
         shared = len(dict(given).keys() & dict(places))
         for (_, shape), (_, own) in zip(given, places, strict=False):
             shared += (Counter(shape) & Counter(own)).total()
-        return Nearest(spec, network, places, matcher.ratio(), shared)
+        return Nearest(is_meant, matcher.ratio(), shared, spec, network, places)
 
     def closeness(one: Nearest) -> tuple[float, ...]:
         is_as_deep = len(_kernels(given)) == len(_kernels(one.places)) > 0
-        return one.is_meant_by(given), is_as_deep, one.likeness, one.shared
+        return one.is_meant, is_as_deep, one.likeness, one.shared
 
     found = (compared(spec, network) for spec in systems_of_every_size() for network in networks)
     return max(found, key=closeness)
-
-
-def renamed(
-    arrays: Mapping[str, Any], best: Nearest, counters: Sequence[str]
-) -> dict[str, Any] | None:
-    """Return a state_dict with our names; None where its layers are not those of `best`.
-
-    `counters` are our names of BN's, which have the order of the layers too.
-    """
-    if best.likeness < 1.0:
-        return None
-    places = zip(places_of(arrays), best.places, strict=True)
-    counted = [array for name, array in arrays.items() if name.endswith(COUNTER)]
-    return {
-        **{own: arrays[name] for (name, _), (own, _) in places},
-        **(dict(zip(counters, counted, strict=True)) if len(counted) == len(counters) else {}),
-    }
-
-
-def places_of(arrays: Mapping[str, Any]) -> Places:
-    """Return the names and shapes of a state_dict's arrays."""
-    shapes = ((name, tuple(getattr(a, "shape", ()))) for name, a in arrays.items())
-    return [(name, shape) for name, shape in shapes if not name.endswith(COUNTER)]
 
 
 def _kinds(places: Places) -> list[tuple[str, int]]:
@@ -199,27 +170,29 @@ def recognised(
     names_of: NamesOf,
     counters_of: Callable[[SystemSpec], Iterable[str]],
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return a file's entries by our names, and a line on what is left behind of the others.
-
-    `names_of` and `counters_of` are those of PyTorch's files. Raises CheckpointError for layers
-    that no system has.
-    """
+    """Return entries by our names, and a line on what is left behind; CheckpointError for none."""
     parts, left = unwrapped(saved)
 
     def ours(arrays: Mapping[str, Any], networks: tuple[NetworkName, ...]) -> dict[str, Any]:
-        places = places_of(arrays)
+        shapes = ((name, tuple(getattr(a, "shape", ()))) for name, a in arrays.items())
+        places = [(name, shape) for name, shape in shapes if not name.endswith(COUNTER)]
         best = nearest(places, names_of, networks)
         own = [n.partition("/") for n in counters_of(best.spec)]
         counters = [name for network, _, name in own if network == best.network]
-        # With our names a slip is for the strict check, which names the array.
-        is_ours = best.is_meant_by(places)
-        found = dict(arrays) if is_ours else renamed(arrays, best, counters)
-        if found is None:
+        if best.is_meant:  # a slip is for the strict check, which names the array
+            return dict.fromkeys(counters, 0) | dict(arrays)
+        if best.likeness < 1.0:
             raise CheckpointError(
                 f"{path}: {difference(places, best)}; `python -m shared.convert --inspect {path}` "
                 "lists the layers"
             )
-        return dict.fromkeys(counters, 0) | found
+        # BN's counters have the order of the layers too.
+        counted = [array for name, array in arrays.items() if name.endswith(COUNTER)]
+        if len(counted) != len(counters):
+            counted = [0] * len(counters)
+        pairs = zip(places, best.places, strict=True)
+        renamed = {own: arrays[name] for (name, _), (own, _) in pairs}
+        return dict(zip(counters, counted, strict=True)) | renamed
 
     held: list[NetworkName] = [network for network in NETWORKS if network in parts]
     if not held:

@@ -1,9 +1,8 @@
 """FID and KID of two folders of pictures, by torch-fidelity, which the extra `fid` installs.
 
 Fréchet and kernel Inception distance: Heusel et al. 2017, *GANs trained by a two time-scale update
-rule*, equation 6; Bińkowski et al. 2018, *Demystifying MMD GANs*, section 4. Both compare what an
-Inception network, trained on ImageNet, makes of the pictures. torch-fidelity brings PyTorch with
-it, so it is imported by name and only where it is asked for.
+rule*, equation 6; Bińkowski et al. 2018, *Demystifying MMD GANs*, section 4. torch-fidelity brings
+PyTorch with it, so it is imported by name and only where it is asked for.
 """
 
 import contextlib
@@ -29,10 +28,10 @@ class FidelityError(ValueError):
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Distances of generated pictures from real ones; less is better.
+    """Distances of generated pictures from real ones; less is better, `fid` has no unit.
 
-    `fid` has no unit. `kid` is the mean of 100 estimates, each from `kid_subset_size` pictures of
-    either folder, and `kid_deviation` their standard deviation; being unbiased it may fall below 0.
+    `kid` is the mean of 100 estimates, each from `kid_subset_size` pictures of either folder, which
+    may fall below 0, `kid_deviation` their standard deviation.
     """
 
     fid: float
@@ -44,9 +43,8 @@ class Fidelity:
 def require_fidelity(weights: Path | None = None) -> None:
     """Raise an error now, and not after minutes of work, if `fidelity` could not run.
 
-    `weights` is a file with the Inception network's; None is torch-fidelity's own, which it
-    downloads once. Raises MissingFrameworkError where torch-fidelity is not installed,
-    FidelityError where it cannot be imported or has no weights.
+    `weights` is the Inception network's file, None torch-fidelity's own, which it downloads once.
+    MissingFrameworkError where torch-fidelity is not installed, FidelityError for the rest.
     """
     library = import_fidelity("torch_fidelity.registry")
     if weights is not None:
@@ -73,10 +71,7 @@ def require_fidelity(weights: Path | None = None) -> None:
 
 
 def fidelity(real: Path, generated: Path, *, weights: Path | None = None) -> Fidelity:
-    """Return the distances between two folders of PNG files, which grey ones enter as RGB.
-
-    Runs on a GPU where PyTorch finds one. Raises what `require_fidelity` raises.
-    """
+    """Return the distances of two folders of PNG files, grey as RGB, on a GPU if there is one."""
     require_fidelity(weights)
     counts = {folder: len(list(folder.glob("*.png"))) for folder in (real, generated)}
     if few := [f"{folder} holds {count}" for folder, count in counts.items() if count < 2]:

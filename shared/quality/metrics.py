@@ -23,8 +23,7 @@ DIRECTIONS = 512
 SMALLEST_SIZE = 14
 """Side of the last level at least, in pixels; theirs is 16. At 14 a 28-pixel image has two levels,
 and a level still has 64 places for a patch; at 8 it would have four."""
-SCALE = 1000
-"""Distances are reported times a thousand, as in the paper."""
+SCALE = 1000  # distances are reported times a thousand, as in the paper
 
 _FILTER = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 # Of the image range. What rounding leaves of images that are flat in float32 is 1e-7, and divided
@@ -63,14 +62,9 @@ def sliced_wasserstein_distance(
     """Return the distance of two sets of images, level by level.
 
     Both are [n, size, size, 1 or 3] with the same n of at least 2, integers or floats in
-    `image_range`, which becomes [0, 1] first. With the seed, image i has the same patch positions
-    in both sets, whatever n is. Pyramids and sums are float64; the patches are float32, as in the
-    authors' code, and take 75 kB for an RGB image.
-
-    Raises FlatImagesError if a channel of a level has no variation, ValueError for images of
-    another kind, NaN, values outside the range or counts below 1.
-
-    >>> sliced_wasserstein_distance(real, generated, (-1.0, 1.0)).average
+    `image_range`. With the seed, image i has the same patch positions in both sets, whatever n is.
+    Sums are float64; the patches float32, as in the authors' code, 75 kB for an RGB image. Raises
+    FlatImagesError if a channel of a level has no variation, ValueError for other arguments.
     """
     for name, count in (("patches_per_image", patches_per_image), ("directions", directions)):
         if count < 1:
@@ -80,16 +74,13 @@ def sliced_wasserstein_distance(
     by_size = {}
     for level, size in enumerate(sizes):
         corners = patch_corners(len(real), size, patches_per_image, seed)
-        a, b = (
-            _normalised(
-                _level_patches(images, image_range, len(sizes), level, corners),
-                f"the {what} images at {size} pixels",
-            )
-            for what, images in (("real", real), ("generated", generated))
-        )
-        axes = unit_directions(a.shape[1], directions, seed, size)
-        by_size[size] = SCALE * sliced_distance(a, b, axes)
-        del a, b  # the next level's would be made beside them
+        sets = []
+        for what, images in (("real", real), ("generated", generated)):
+            patches = _level_patches(images, image_range, len(sizes), level, corners)
+            sets.append(_normalised(patches, f"the {what} images at {size} pixels"))
+        axes = unit_directions(sets[0].shape[1], directions, seed, size)
+        by_size[size] = SCALE * sliced_distance(sets[0], sets[1], axes)
+        del sets, patches  # the next level's would be made beside them
     return SlicedWasserstein(by_size)
 
 
@@ -113,8 +104,7 @@ def pyramid_sizes(size: int) -> tuple[int, ...]:
 def laplacian_pyramid(images: Array, levels: int) -> list[Array]:
     """Return the levels of floats [n, size, size, channels], finest first; the last is low-pass.
 
-    Each of the others is what halving and doubling the image loses (Burt & Adelson 1983):
-    level + `upsample(next smaller image)` is the image again.
+    Of the others, level + `upsample(next smaller image)` is the image (Burt & Adelson 1983).
     """
     pyramid = [images]
     for _ in range(levels - 1):
@@ -149,10 +139,7 @@ def _smooth(images: Array) -> Array:
 
 
 def patch_corners(images: int, size: int, patches_per_image: int, seed: int) -> Array:
-    """Return the upper left corners (row, column) of each image's patches on one level.
-
-    int64 [images, patches_per_image, 2], uniform over all places where a patch fits.
-    """
+    """Return the patches' upper left (row, column): int64 [images, patches_per_image, 2]."""
     draw = stream(seed, f"sliced_wasserstein/corners/{size}")
     return draw.integers(0, size - PATCH_SIZE + 1, (images, patches_per_image, 2))
 
@@ -190,10 +177,7 @@ def _normalised(patches: Array, what: str) -> Array:
 
 
 def unit_directions(components: int, count: int, seed: int, index: int = 0) -> Array:
-    """Return directions spread evenly over the sphere, float64 [components, count].
-
-    `index` counts the draws of one seed.
-    """
+    """Return directions spread evenly over the sphere, [components, count]: draw `index`."""
     draw = stream(seed, "sliced_wasserstein/directions", index)
     drawn = draw.standard_normal((components, count))
     return drawn / np.linalg.norm(drawn, axis=0)
@@ -202,10 +186,8 @@ def unit_directions(components: int, count: int, seed: int, index: int = 0) -> A
 def sliced_distance(a: Array, b: Array, directions: Array) -> float:
     """Return the mean over directions of the Wasserstein-1 distance of the projected points.
 
-    `a` and `b` are [points, components] of one float dtype, in which all but the mean is computed;
-    `directions` is [components, count]. On a line, equally many points are matched in their order
-    (Rabin et al. 2011, *Wasserstein barycenter and its application to texture mixing*, section 2).
-    Raises ValueError for shapes that do not fit.
+    `a` and `b` are [points, components], `directions` [components, count]. On a line, equally many
+    points are matched in their order (Rabin et al. 2011, *Wasserstein barycenter*, section 2).
     """
     if a.ndim != 2 or a.shape != b.shape or directions.shape[:1] != a.shape[1:]:
         raise ValueError(
@@ -227,32 +209,27 @@ def _check_pair(real: Array, generated: Array, image_range: tuple[float, float])
     low, high = image_range
     if not (np.isfinite([low, high]).all() and low < high):
         raise ValueError(f"image_range must be finite and ascending, received {image_range}")
-    _check_images("real", real, low, high)
-    _check_images("generated", generated, low, high)
+    slack = (high - low) * 1e-3
+    for what, images in (("real", real), ("generated", generated)):
+        shape, received = list(images.shape), f"received {what} images of"
+        if images.ndim != 4 or shape[1] != shape[2] or shape[3] not in (1, 3):
+            raise ValueError(f"{received} shape {shape}; expected [n, size, size, 1 or 3]")
+        if len(images) < 2:
+            raise ValueError(f"received {len(images)} {what} images; expected at least 2")
+        if images.dtype.kind not in "fiu":
+            raise ValueError(f"{received} {images.dtype}; expected integers or floats")
+        if not (finite := np.isfinite(images).all(axis=(1, 2, 3))).all():
+            raise ValueError(
+                f"{np.count_nonzero(~finite)} of {len(images)} {what} images hold NaN or infinity; "
+                "expected finite values: a run that diverged has no distance"
+            )
+        if images.min() < low - slack or images.max() > high + slack:
+            raise ValueError(
+                f"the {what} images lie between {images.min():g} and {images.max():g}; expected "
+                f"the image_range {low:g} to {high:g}: give the range that they have"
+            )
     if real.shape != generated.shape:
         raise ValueError(
             f"received real images {list(real.shape)} and generated ones {list(generated.shape)}; "
             "expected equally many of one size: leave out some of the larger set"
-        )
-
-
-def _check_images(what: str, images: Array, low: float, high: float) -> None:
-    shape = list(images.shape)
-    received = f"received {what} images of"
-    if images.ndim != 4 or shape[1] != shape[2] or shape[3] not in (1, 3):
-        raise ValueError(f"{received} shape {shape}; expected [n, size, size, 1 or 3]")
-    if len(images) < 2:
-        raise ValueError(f"received {len(images)} {what} images; expected at least 2")
-    if images.dtype.kind not in "fiu":
-        raise ValueError(f"{received} {images.dtype}; expected integers or floats")
-    if not (finite := np.isfinite(images).all(axis=(1, 2, 3))).all():
-        raise ValueError(
-            f"{np.count_nonzero(~finite)} of {len(images)} {what} images hold NaN or infinity; "
-            "expected finite values: a run that diverged has no distance"
-        )
-    slack = (high - low) * 1e-3
-    if images.min() < low - slack or images.max() > high + slack:
-        raise ValueError(
-            f"the {what} images lie between {images.min():g} and {images.max():g}; expected the "
-            f"image_range {low:g} to {high:g}: give the range that they have"
         )

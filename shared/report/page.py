@@ -1,28 +1,25 @@
-"""The page of a report: what its template shows of the runs, and which sample grids."""
+"""The page of a report, its sample grids, and the templates that the benchmark's page shares."""
 
+import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from shared.files.errors import printable
 from shared.interface import Array
 from shared.report import plots
-from shared.report.rendering import render
-from shared.report.runs import Run
-from shared.report.settings import DATASET, LOSS, compare_settings, headline
+from shared.report.runs import DATASET, LOSS, Run, compare_settings, headline
 from shared.run.tensorboard import TAGS
 
+COMMON_TEMPLATES = "shared.report"
 QUALITY = "swd"
 
-MOST_GRIDS = 60
-"""Of one run."""
-
-MOST_BYTES = 30_000_000
-"""Of all grids of a page together, as PNG; base64 adds a third."""
+MOST_GRIDS = 60  # of one run
+MOST_BYTES = 30_000_000  # of all grids of a page together, as PNG; base64 adds a third
 
 
 def make_page(runs: Sequence[Run], command: str) -> str:
@@ -77,8 +74,7 @@ def _first_best_last(quality: Array) -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """One grid that goes into the page, its PNG file as it is; width and height in pixels."""
 
     step: int
@@ -88,10 +84,7 @@ class Grid:
 
 
 def choose_grids(run: Run, most_bytes: float) -> tuple[list[Grid], list[str]]:
-    """Read as many grids as fit, evenly chosen; the last is always among them, if it is whole.
-
-    Returns them with notes on those that do not go into the page.
-    """
+    """Read as many grids as fit, evenly chosen, the last among them; notes on those left out."""
     grids, notes = [], []
     sizes = [path.stat().st_size for path in run.grids.values()]
     count = min(len(sizes), MOST_GRIDS)
@@ -105,7 +98,10 @@ def choose_grids(run: Run, most_bytes: float) -> tuple[list[Grid], list[str]]:
     files = list(run.grids.items())
     for step, path in (files[index] for index in evenly(len(files), count)):
         try:
-            grids.append(_read_grid(step, path))
+            content = path.read_bytes()
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+                image.verify()
+                grids.append(Grid(step, content, *image.size))
         # What Pillow raises for a damaged PNG.
         except (OSError, SyntaxError, ValueError) as error:
             reason = " ".join(str(error).split()).replace(str(path), "the file")
@@ -118,9 +114,18 @@ def evenly(total: int, count: int) -> list[int]:
     return sorted(set(np.linspace(total - 1, 0, count).round().astype(int).tolist()))
 
 
-def _read_grid(step: int, path: Path) -> Grid:
-    content = path.read_bytes()
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-        width, height = image.size
-        image.verify()
-    return Grid(step, content, width, height)
+def render(template: str, package: str = COMMON_TEMPLATES, **values: Any) -> str:
+    """Return a page of a package's template, escaped; jinja2.UndefinedError for a missing value."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader(COMMON_TEMPLATES)]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )
+    environment.filters["thousands"] = "{:,}".format
+    environment.filters["png_source"] = lambda png: (
+        "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    )
+    return environment.get_template(template).render(values)

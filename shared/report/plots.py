@@ -25,8 +25,7 @@ STYLES = (
 )
 """Colour (3:1 or more on the page's white and on its near-black) and dashes, in line widths."""
 
-OUTSIDE = 1.0
-"""Percent of the losses at either end that need not be in a plot."""
+OUTSIDE = 1.0  # percent of the losses at either end that need not be in a plot
 
 _TEXT = "#010203"  # replaced by the page's text colour when the SVG is in the page
 _PANEL = {
@@ -48,10 +47,7 @@ class Line(NamedTuple):
 
 
 def run_style(run: int) -> tuple[str, tuple[float, ...]]:
-    """Return the colour and the dashes of a run, by its place among the runs.
-
-    When the colours repeat they do so with other dashes: 36 runs differ.
-    """
+    """Return a run's colour and dashes: 36 runs differ."""
     count = len(STYLES)
     return STYLES[run % count][0], STYLES[(run + run // count) % count][1]
 
@@ -88,10 +84,7 @@ def _drawn(values: Array) -> Array:
 
 
 def _limits(lines: Sequence[Line]) -> tuple[float, float] | None:
-    """Return the lowest and highest value to show, so that a spike does not flatten all the rest.
-
-    Averages are seen whole, and of raw values all but OUTSIDE percent at either end.
-    """
+    """Return limits that show averages whole, raw values but for OUTSIDE percent at both ends."""
     ends: list[float] = []
     for line in lines:
         values = line.values[np.isfinite(line.values)]
@@ -122,35 +115,23 @@ def saved(figure: Figure, kind: str, **options: Any) -> bytes:
 
 
 def draw_panel(name: str, lines: Sequence[Line]) -> Markup:
-    """Return one panel as an <svg> element; `name` is its title and makes its ids unique.
-
-    The points of the line of run r are those of the path in the group `name-r`, of its raw
-    values `name-r-raw`.
-    """
+    """Return an <svg> titled `name`; run r's line is group `name-r`, raw values `name-r-raw`."""
     with matplotlib.rc_context({**_PANEL, "svg.hashsalt": name}):
         figure, axes = new_axes(name, 4.8, 2.9)
         axes.set_xlabel("training step")
         for line in lines:
             colour, dashes = run_style(line.run)
-            axes.plot(
-                line.steps,
-                line.values,
-                color=colour,
-                linewidth=0.6 if line.is_raw else 1.5,
-                alpha=0.22 if line.is_raw else 1.0,
-                linestyle=(0, dashes) if dashes and not line.is_raw else "-",
-                # A line of few points is hardly seen, one of a single point not at all.
-                marker="o" if len(line.steps) <= 40 else None,
-                markersize=2.5,
-                gid=f"{name}-{line.run}{'-raw' * line.is_raw}",
-            )
+            width, alpha = (0.6, 0.22) if line.is_raw else (1.5, 1.0)
+            style: dict[str, Any] = {"color": colour, "linewidth": width, "alpha": alpha}
+            # A line of few points is hardly seen, one of a single point not at all.
+            style["marker"] = "o" if len(line.steps) <= 40 else None
+            style["linestyle"] = (0, dashes) if dashes and not line.is_raw else "-"
+            raw = "-raw" if line.is_raw else ""
+            gid = f"{name}-{line.run}{raw}"
+            axes.plot(line.steps, line.values, gid=gid, markersize=2.5, **style)
         axes.set_ylim(_limits(lines))
-        svg = saved(figure, "svg", transparent=True, metadata={"Date": None})
-    return Markup(_inlined(svg.decode("utf-8"), name))
-
-
-def _inlined(svg: str, name: str) -> str:
-    """Return the <svg> element of a file so that several can lie in one page."""
+        svg = saved(figure, "svg", transparent=True, metadata={"Date": None}).decode("utf-8")
+    # The <svg> element alone, so that several can lie in one page.
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
     svg = re.sub(r" font-family: [^;\"]*;", "", svg)
@@ -158,4 +139,4 @@ def _inlined(svg: str, name: str) -> str:
     svg = re.sub(r'<svg[^>]*(viewBox="[^"]*")[^>]*>', label, svg, count=1)
     # matplotlib's own ids (figure_1, axes_1, …) are the same in every figure.
     svg = re.sub(rf'\b(id="|href="#|url\(#)(?!{name}-)', rf"\g<1>{name}-", svg)
-    return svg.replace(_TEXT, "currentColor")
+    return Markup(svg.replace(_TEXT, "currentColor"))

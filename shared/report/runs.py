@@ -1,6 +1,7 @@
-"""What the folders of runs hold, as they are at this moment: a run may still be being written."""
+"""What the folders of runs hold at this moment, and their settings in words: which differ."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,16 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from shared.files.checkpoint import flattened
 from shared.files.errors import InputError
 from shared.interface import Array
 from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder, numbered
 from shared.run.tensorboard import TAGS
+from shared.spec import NETWORKS
 
-MOST_STEPS = 2**53
-"""Above it float64 does not hold every whole number."""
-
-LARGEST = 1e100
-"""Whatever is larger, either way, is not drawn: limits of axes overflow near the end of float64."""
+MOST_STEPS = 2**53  # above it float64 does not hold every whole number
+LARGEST = 1e100  # beyond it nothing is drawn: limits of axes overflow near the end of float64
 
 
 class ReportError(InputError):
@@ -27,11 +27,10 @@ class ReportError(InputError):
 
 @dataclass(frozen=True)
 class Run:
-    """One run, which has at least one session.
+    """One run, of at least one session; `notes` are sentences on what is missing or odd.
 
-    `losses` and `quality`: the tables as structured arrays [rows], of int64 `step`, which ascends,
-    and a float64 for each other column. `grids`: every sample grid by its step, ascending.
-    `notes`: sentences on what is missing or odd.
+    `losses` and `quality`: structured arrays [rows], of int64 `step`, ascending, and a float64 for
+    each other column. `grids`: every sample grid by its step, ascending.
     """
 
     path: Path
@@ -67,11 +66,7 @@ class Run:
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read the folders of runs, in their order; each gets a name that no other has.
-
-    Raises ReportError for a folder that is missing, given twice or not a run's, and for a table
-    whose columns or numbers are none; OSError for a disk error.
-    """
+    """Read folders of runs, each under a name of its own; ReportError for any other, OSError."""
     resolved = [path.resolve() for path in paths]
     for index, path in enumerate(resolved):
         if path in resolved[:index]:
@@ -89,8 +84,15 @@ def read_run(path: Path, name: str) -> Run:
     losses, loss_notes = read_table(folder.losses, LOSS_COLUMNS)
     quality, quality_notes = read_table(folder.quality, QUALITY_COLUMNS)
     grids = numbered(folder.samples)
-    notes = [*loss_notes, *_not_drawn(losses), *quality_notes]
-    notes += [] if grids else ["There are no sample grids."]
+    for column, tag in TAGS.items():
+        bad = losses[~drawable(losses[column])]
+        if len(bad):
+            value = f"{bad[column][0]:g}".replace("nan", "NaN")
+            loss_notes.append(
+                f"{tag} is {value} at step {bad['step'][0]:,}; what is NaN, infinite or beyond "
+                f"{LARGEST:g} is a gap in the plot ({len(bad):,} in all)."
+            )
+    notes = [*loss_notes, *quality_notes, *([] if grids else ["There are no sample grids."])]
     return Run(path, name, spec, sessions, losses, quality, grids, notes)
 
 
@@ -117,11 +119,7 @@ def _read_description(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str,
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Array, list[str]]:
-    """Return a CSV as a structured array [rows], and notes on what is missing of it.
-
-    A last line without its end is left out. Raises ReportError for other columns, for what is not
-    a number and for steps out of order.
-    """
+    """Return a CSV's whole lines as a structured array [rows], and notes; or ReportError."""
     kind = [(name, np.int64 if name == "step" else np.float64) for name in columns]
     if not path.exists():
         return np.empty(0, kind), [f"There is no {path.name}."]
@@ -154,14 +152,91 @@ def drawable(values: Array) -> Array:
     return np.abs(values) <= LARGEST
 
 
-def _not_drawn(losses: Array) -> list[str]:
-    notes = []
-    for name, tag in TAGS.items():
-        bad = losses[~drawable(losses[name])]
-        if len(bad):
-            value = f"{bad[name][0]:g}".replace("nan", "NaN")
-            notes.append(
-                f"{tag} is {value} at step {bad['step'][0]:,}; what is NaN, infinite or beyond "
-                f"{LARGEST:g} is a gap in the plot ({len(bad):,} in all)."
-            )
-    return notes
+# --- settings, flat and as text -----------------------------------------------------------------
+
+SPEC, OPTIONS, ENVIRONMENT, VERSIONS = "system", "options", "environment", "versions"
+LOSS, DATASET = (SPEC, "loss"), (ENVIRONMENT, "dataset")
+ABSENT = "—"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting and its value in each run, in the order of the runs."""
+
+    group: str
+    name: str
+    values: tuple[str, ...]
+
+    @property
+    def differs(self) -> bool:
+        """Whether two runs differ in it. A package that a run did without is no difference."""
+        return len(set(self.values) - ({ABSENT} if self.group == VERSIONS else set())) > 1
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether it says what was run, not where it ran or into which folder it was written."""
+        chosen = self.group in (SPEC, OPTIONS) and self.name not in ("out", "resume")
+        return chosen or (self.group, self.name) == DATASET
+
+
+def compare_settings(runs: Sequence[Run]) -> list[Setting]:
+    """Return every setting that any of the runs recorded, group by group."""
+    all_settings = [effective_settings(run) for run in runs]
+    # A dict keeps the order in which the keys came; the groups are brought together after that.
+    keys = list(dict.fromkeys(key for settings in all_settings for key in settings))
+    keys.sort(key=lambda key: (SPEC, OPTIONS, ENVIRONMENT, VERSIONS).index(key[0]))
+    return [Setting(*key, tuple(s.get(key, ABSENT) for s in all_settings)) for key in keys]
+
+
+def effective_settings(run: Run) -> dict[tuple[str, str], str]:
+    """Return (group, name) → value; one that changed between sessions as "before → after"."""
+    groups = [(SPEC, run.spec)]
+    for session in run.sessions:
+        rest = {k: v for k, v in session.items() if k not in ("start", "options", "versions")}
+        groups += [(OPTIONS, session["options"]), (ENVIRONMENT, rest)]
+        groups += [(VERSIONS, session["versions"])]
+    texts: dict[tuple[str, str], list[str]] = {}
+    for group, content in groups:
+        for name, value in flattened(content).items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            history = texts.setdefault((group, name), [])
+            history += [text] if history[-1:] != [text] else []
+    return {key: " → ".join(history) for key, history in texts.items()}
+
+
+def headline(run: Run) -> dict[str, str]:
+    """Return what a reader wants to know first of a run; what was not recorded is a dash."""
+    settings = effective_settings(run)
+
+    def of(group: str, name: str) -> str:
+        return settings.get((group, name), ABSENT)
+
+    rates = [f"{name} {of(SPEC, f'{name}_optimizer.learning_rate')}" for name in NETWORKS]
+    versions = [f"{name} {text}" for (group, name), text in settings.items() if group == VERSIONS]
+    asked = "" if run.asked_steps is None else f" of {run.asked_steps:,}"
+    return {
+        "system": f"{of(SPEC, 'name')}, width {of(SPEC, 'width')}",
+        "loss": of(*LOSS),
+        "framework": of(OPTIONS, "implementation"),
+        "versions": ", ".join(versions) or ABSENT,
+        "data": of(*DATASET),
+        "seed": of(OPTIONS, "seed"),
+        "steps": f"{run.completed_steps:,}{asked}",
+        "batch size": of(SPEC, "batch_size"),
+        "learning rates": ", ".join(rates),
+        "dtype": of(OPTIONS, "dtype"),
+        "device": of(ENVIRONMENT, "device"),
+        "environment": f"Python {of(ENVIRONMENT, 'python')}, {of(ENVIRONMENT, 'platform')}",
+        "duration": duration(run.seconds),
+    }
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time in words: "16.7 s", "19 min 40 s", "2 h 3 min"; else a dash."""
+    if seconds is None or not math.isfinite(seconds):
+        return ABSENT
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    if round(seconds) < 3600:
+        return "{} min {} s".format(*divmod(round(seconds), 60))
+    return "{} h {} min".format(*divmod(round(seconds / 60), 60))

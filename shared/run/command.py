@@ -1,8 +1,6 @@
 """The command `python -m {pytorch_impl,tf_impl,jax_impl}.train`: from its arguments to its options.
 
-With no options at all it trains a narrow system for a few steps on 2,000 images of Fashion-MNIST,
-which takes less than two minutes on two CPU cores; so does every other --system alone. Every
-option that is given holds as it is given.
+What is not given is such that training takes less than two minutes on two CPU cores.
 """
 
 import argparse
@@ -18,23 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from shared.files.errors import InputError, printable
+from shared.run import options as table
 from shared.run.console import run_command, suggestion, with_suggestion
 from shared.run.failures import OutOfMemoryError, is_out_of_memory
-from shared.run.folder import RunFolder
+from shared.run.folder import RunFolder, newest_first
 from shared.run.initial_weights import InitialWeights
-from shared.run.options import (
-    ALL_CHECKPOINTS,
-    DEFAULT_SYSTEM,
-    GENERATOR_BATCHES,
-    KEEP_CHECKPOINTS,
-    OPTIONS,
-    QUICK_RUNS,
-    TrainingOptions,
-    build_parser,
-)
+from shared.run.options import TrainingOptions, build_parser
 from shared.spec import SYSTEMS
 
-_BY_NAME = {option.name: option for group in OPTIONS.values() for option in group}
+_BY_NAME = {option.name: option for group in table.OPTIONS.values() for option in group}
 _SIZES = ("latent_dim", "image_size", "channels")  # the system's own where nothing says otherwise
 _NOT_IN_CONFIG = ("full", "resume", "config", "debug")  # of the command, and not of the run
 
@@ -48,11 +38,7 @@ def run_training(
     train: Callable[[TrainingOptions], object],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Run the command line of one implementation and return its exit code.
-
-    `train` does the work. Beside what `run_command` catches, memory that runs out becomes one
-    line and exit code 2.
-    """
+    """Run a command line whose work `train` does; exit code 2 also where memory runs out."""
     parser = build_parser(implementation)
 
     def start() -> int:
@@ -82,10 +68,19 @@ def run_training(
 
 
 def _read_config(path: Path, implementation: str) -> list[str]:
-    """Return a file's options, with dashes or _, as arguments; ConfigError for what is none."""
+    """Return a file's options, whose keys may have dashes or _, as arguments; or ConfigError."""
+    try:
+        read = tomllib.loads(path.read_bytes().decode("utf-8-sig", "surrogateescape"))
+    except OSError as error:
+        raise ConfigError(f"--config {printable(path)} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(
+            f"{printable(path)} is no TOML: {error}; "
+            'expected lines such as batch-size = 16 or loss = "bce"'
+        ) from error
     known = [name for name in _BY_NAME if name != "config"]
     arguments = []
-    for key, value in _read_toml(path).items():
+    for key, value in read.items():
         name = key.replace("_", "-")
         if name not in known:
             hint = suggestion(name, known) or f"; known are {', '.join(known)}"
@@ -110,24 +105,12 @@ def _typed(value: object) -> str:
     return os.fsdecode(str(value).encode("utf-8", "surrogateescape"))
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig", "surrogateescape"))
-    except OSError as error:
-        raise ConfigError(f"--config {printable(path)} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(
-            f"{printable(path)} is no TOML: {error}; "
-            'expected lines such as batch-size = 16 or loss = "bce"'
-        ) from error
-
-
 def _training_options(implementation: str, given: Mapping[str, Any]) -> TrainingOptions:
     """Return the options of a parsed command line; what it leaves open (None) is filled in."""
     initial, known = _starting_point(implementation, given)
     given = {**given, **{n: v for n, v in known.items() if n in given and given[n] is None}}
-    system = SYSTEMS[given["system"] or DEFAULT_SYSTEM]
-    quick = QUICK_RUNS[system.architecture]
+    system = SYSTEMS[given["system"] or table.DEFAULT_SYSTEM]
+    quick = table.QUICK_RUNS[system.architecture]
     sizes = system if given["full"] else quick
     values = {
         **{name: known[name] for name in _SIZES if name in known},
@@ -147,7 +130,7 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
     spec = system.replace(
         **{name: values[name] for name in ("loss", "width", "batch_size")},
         discriminator_steps=values["d_steps"],
-        generator_batch=GENERATOR_BATCHES[values["generator_batch"]],
+        generator_batch=table.GENERATOR_BATCHES[values["generator_batch"]],
         **{name: values[name] for name in _SIZES if name in values},
     )
     if initial:
@@ -159,7 +142,8 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
     spec = spec.replace(**{n: replace(a, learning_rate=rates[n]) for n, a in adams.items()})
     values |= {"system": spec.name, "out": _run_folder(implementation, given)}
     # Where no config.toml says what the resumed run was to keep, nothing of it is deleted.
-    values.setdefault("keep_checkpoints", ALL_CHECKPOINTS if given["resume"] else KEEP_CHECKPOINTS)
+    keep = table.ALL_CHECKPOINTS if given["resume"] else table.KEEP_CHECKPOINTS
+    values.setdefault("keep_checkpoints", keep)
     config = {
         name: _absolute(value) if option.type is Path else value
         for name, option in _BY_NAME.items()
@@ -173,15 +157,12 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
 def _starting_point(
     implementation: str, given: Mapping[str, Any]
 ) -> tuple[InitialWeights | None, dict[str, Any]]:
-    """Return the weights of --init-from and the options that they determine.
-
-    A resumed run that has a checkpoint needs no files, which may be gone.
-    """
+    """Return --init-from's weights, if there is no checkpoint yet, and the options they fix."""
     if not given["init_from"]:
         return None, {}
     folder = RunFolder(_run_folder(implementation, given))
-    if given["resume"] and folder.latest_checkpoint():
-        return None, folder.recorded_spec()
+    if given["resume"] and newest_first(folder.checkpoints):
+        return None, folder.described("spec")
     initial = InitialWeights.read(given["init_from"])
     return initial, initial.options(given["system"])
 
@@ -191,21 +172,15 @@ def _absolute(value: Path | Sequence[Path]) -> str | list[str]:
 
 
 def _run_folder(implementation: str, given: Mapping[str, Any]) -> Path:
-    """Return --out, or the default that --system and --loss lead to."""
-    system = given["system"] or DEFAULT_SYSTEM
+    """Return --out, or the latest of the default's folder, folder-2 ..., or the first free one."""
+    if given["out"]:
+        return given["out"]
+    system = given["system"] or table.DEFAULT_SYSTEM
     name = f"{implementation}-{system}-{given['loss'] or SYSTEMS[system].loss}"
-    return given["out"] or _default_out(Path("runs") / name, given["resume"])
-
-
-def _default_out(folder: Path, resume: bool) -> Path:
-    """Return the latest of folder, folder-2 ... to resume, or the first of them that is free."""
-    if not resume:
-        others = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
-        return next(path for path in itertools.chain([folder], others) if not path.exists())
-    numbered = re.compile(re.escape(folder.name) + r"(?:-(\d+))?")
-    found = {
-        int(match[1] or 1): path
-        for path in folder.parent.glob("*")
-        if (match := numbered.fullmatch(path.name))
-    }
-    return found[max(found)] if found else folder
+    found = (re.fullmatch(rf"{name}(?:-(\d+))?", path.name) for path in Path("runs").glob("*"))
+    numbers = {int(match[1] or 1) for match in found if match}
+    if given["resume"]:
+        number = max(numbers, default=1)
+    else:
+        number = next(n for n in itertools.count(1) if n not in numbers)
+    return Path("runs", name if number == 1 else f"{name}-{number}")

@@ -29,10 +29,7 @@ _REASONS = {
 
 @contextlib.contextmanager
 def safe_streams() -> Iterator[None]:
-    """Make stdout and stderr take every character, and end without a word if they are pipes.
-
-    A character that the encoding of a stream lacks is written as \\u2026.
-    """
+    """Make stdout and stderr take every character (as \\u2026) and end without a word as pipes."""
     streams = [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
@@ -59,8 +56,7 @@ def run_command(program: str, work: Callable[[], int | None], *, debug: bool = F
     """Do the work of a command and return its exit code, 0 if the work returns none.
 
     Bad input, a missing framework and a disk error become one line on stderr and exit code 2;
-    Ctrl-C ends with 130, StoppedEarly with its own. `debug` adds the traceback. Anything else is
-    a bug of ours and passes through.
+    Ctrl-C ends with 130, StoppedEarly with its own. Anything else, a bug of ours, passes.
     """
     with safe_streams():
         try:
@@ -68,19 +64,15 @@ def run_command(program: str, work: Callable[[], int | None], *, debug: bool = F
         except (ValueError, OSError, ImportError, KeyboardInterrupt) as error:
             if debug:
                 print_error(traceback.format_exc().rstrip())
-            message = one_line(_in_words(error))
+            words = str(error)
+            if isinstance(error, OSError) and error.strerror:  # no number, no second file name
+                words = (f"{error.filename}: " if error.filename else "") + error.strerror
+            message = one_line(words)
             if isinstance(error, KeyboardInterrupt):
                 print_error(f"{program}: {message or 'interrupted'}")
                 return error.exit_code if isinstance(error, StoppedEarly) else EXIT_INTERRUPTED
             print_error(f"{program}: error: {message}")
             return EXIT_BAD_INPUT
-
-
-def _in_words(error: BaseException) -> str:
-    """Return the message of an error, of the disk's without its number and a second file name."""
-    if isinstance(error, OSError) and error.strerror:
-        return ": ".join([*([str(error.filename)] if error.filename else []), error.strerror])
-    return str(error)
 
 
 def command(
@@ -90,11 +82,7 @@ def command(
     work: Callable[[argparse.Namespace], int | None],
     **parser_options: Any,
 ) -> Callable[..., int]:
-    """Return the `main` of a command: it parses the command line and returns the exit code.
-
-    `work` gets the options; `run_command` says what becomes of its errors, and takes an option
-    called debug.
-    """
+    """Return the `main` of a command, by `run_command`, which takes an option called debug."""
 
     def main(arguments: Sequence[str] | None = None) -> int:
         parser = OneLineParser(
@@ -108,10 +96,8 @@ def command(
 
 
 def leave_others(code: int) -> int:
-    """Return the exit code of one of several processes; one that failed ends here.
-
-    An orderly end of JAX and TensorFlow would wait for the others, which may be gone.
-    """
+    """Return the exit code of one of several processes; one that failed ends here."""
+    # An orderly end of JAX and TensorFlow would wait for the others, which may be gone.
     if code == EXIT_BAD_INPUT:
         os._exit(code)  # `run_command` has flushed what was printed
     return code
@@ -198,10 +184,9 @@ def set_handlers(handlers: Mapping[int, Any]) -> dict[int, Any]:
 
 
 class StopSignals:
-    """Ctrl-C and SIGTERM in a block: the first one is a request, the second one an order.
+    """Ctrl-C and SIGTERM in a block: the first is a request, the second an order.
 
-    `exit_code` is None until one came. SIGTERM is left alone where several processes train, and
-    where somebody else has a handler for it already.
+    `exit_code` is None until one came. SIGTERM is left to another handler, and unless alone.
     """
 
     def __init__(self, *, alone: bool) -> None:

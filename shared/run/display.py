@@ -17,7 +17,7 @@ from shared.data.dataset import ImageDataset
 from shared.files.errors import printable
 from shared.quality.sample_quality import SampleQuality
 from shared.run.console import silence
-from shared.run.folder import RunFolder
+from shared.run.folder import RunFolder, newest_first
 from shared.run.options import TrainingOptions
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec
 
@@ -28,21 +28,16 @@ SECONDS_BETWEEN_LINES = 10.0
 class Display:
     """Steps, real images per second, losses, quality and remaining time of one run.
 
-    On a terminal a bar; otherwise, in a log, a pipe, a terminal that cannot move its cursor or
-    where a CI is known to run, a line every ten seconds and at the end. `closed` turns true when
-    stdout cannot be written any more: a reader such as `head` has gone, or the disk is full.
+    On a terminal a bar; in a log, a pipe or a CI a line every ten seconds and at the end. `closed`
+    turns true when stdout cannot be written any more: `head` has gone, or the disk is full.
     """
 
     def __init__(self, start: int, steps: int, images_per_step: int) -> None:
         self.closed = False
         self._steps, self._images_per_step = steps, images_per_step
         self._quality = ""
-        columns = (
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-        )
+        text = TextColumn("{task.description}")
+        columns = BarColumn(bar_width=24), MofNCompleteColumn(), text, TimeRemainingColumn()
         console = Console()
         # FORCE_COLOR, which a CI sets, makes rich take a file for a terminal.
         has_bar = console.is_interactive and console.file.isatty() and not os.environ.get("CI")
@@ -113,6 +108,7 @@ def announcement(
     devices = f"{options.devices}, each with {rows_each} images, {options.batch_norm} batch norm"
     floor = quality.distance_of_real_images()  # how far down the distance can go
     reached = f" (other real ones: {floor:.0f})" if math.isfinite(floor) else ""
+    compared = f"sliced Wasserstein distance of {quality.count} samples to {quality.count} real"
     return _table(
         ("system", f"{spec.name}, loss {spec.loss}, width {spec.width}{narrowed}"),
         ("parameters", ", ".join(f"{name} {spec.parameter_count(name):,}" for name in NETWORKS)),
@@ -125,19 +121,15 @@ def announcement(
         ("framework", f"{options.implementation}, {options.dtype}, on {device}"),
         ("devices", devices if options.devices > 1 else ""),
         ("out", printable(options.out)),
-        (
-            "quality",
-            f"SWD, sliced Wasserstein distance of {quality.count} samples to {quality.count} real "
-            f"images{reached}; rough",
-        ),
+        ("quality", f"SWD, {compared} images{reached}; rough"),
     )
 
 
 def results(folder: RunFolder, completed: int, quality: float | None) -> list[str]:
     """Return where everything is after so many steps, and the last distance, if there is one."""
     return _table(
-        ("samples", folder.latest_sample(completed)),
-        ("checkpoint", folder.latest_checkpoint(completed)),
+        ("samples", next(iter(newest_first(folder.samples, completed)), "")),
+        ("checkpoint", next(iter(newest_first(folder.checkpoints, completed)), "")),
         ("losses", folder.losses_plot if folder.has_losses() else None),
         ("quality", None if quality is None else f"SWD {quality:.0f}"),
     )

@@ -67,11 +67,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def describe_non_finite(arrays: Mapping[str, Array]) -> str:
-    """Return which numbers are NaN or infinite, or "" if none is.
-
-    >>> describe_non_finite({"kernel": np.array([1.0, np.nan])})
-    '1 of the 2 numbers of kernel are NaN or infinite'
-    """
+    """Return which numbers are NaN or infinite, or "" if none is."""
     counts = {name: int(np.size(a) - np.isfinite(a).sum()) for name, a in arrays.items()}
     bad = [name for name, count in counts.items() if count]
     if not bad:
@@ -108,21 +104,18 @@ class DiscriminatorWatch:
     """Counts the steps in a row in which the discriminator's loss is pinned; warns once."""
 
     def __init__(self, loss: str) -> None:
-        self._other = "" if loss == "lsgan" else ", with --loss lsgan"
-        self._has_clamp = loss == "bce_probs"
-        self._won = self._clamped = 0
-        self._warned = False
+        self._loss, self._warned, self._won, self._clamped = loss, False, 0, 0
 
     def see(self, completed: int, values: Mapping[str, float]) -> str | None:
         """Take the METRIC_NAMES of the next step; return a warning when it is time for it."""
         halves = (values["discriminator_loss_real"], values["discriminator_loss_fake"])
         # A mean of a hundred times 100 need not be 100 to the last bit.
-        clamped = self._has_clamp and max(halves) > 0.999 * CLAMP
+        clamped = self._loss == "bce_probs" and max(halves) > 0.999 * CLAMP
         self._won = self._won + 1 if values["discriminator_loss"] < WON_BELOW else 0
         self._clamped = self._clamped + 1 if clamped else 0
         if self._warned or max(self._won, self._clamped) < STEPS_IN_A_ROW:
             return None
         self._warned = True
         text = _WON if self._won >= STEPS_IN_A_ROW else _CLAMPED
-        first = completed - STEPS_IN_A_ROW + 1
-        return text.format(first=first, last=completed, other=self._other)
+        other = "" if self._loss == "lsgan" else ", with --loss lsgan"
+        return text.format(first=completed - STEPS_IN_A_ROW + 1, last=completed, other=other)

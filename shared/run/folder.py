@@ -65,35 +65,21 @@ class RunFolder:
         """The checkpoint after so many completed steps."""
         return self.checkpoints / f"step_{completed:06d}.safetensors"
 
-    def latest_sample(self, completed: int) -> Path | None:
-        """The last grid of samples that is there and not from after so many steps."""
-        return next(iter(_newest_first(self.samples, completed)), None)
-
-    def latest_checkpoint(self, completed: float = math.inf) -> Path | None:
-        """The last checkpoint that is there and not from after so many steps."""
-        return next(iter(_newest_first(self.checkpoints, completed)), None)
-
     def require_free(self) -> None:
         """Raise ValueError if a run is here, NotADirectoryError if a file is."""
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(
                 f"--out {self.path} is a file; expected a folder or a new name"
             )
-        if taken := self._found():
+        files = (self.description, self.losses, self.samples, self.checkpoints)
+        if taken := [path.name for path in files if path.exists()]:
             raise ValueError(
                 f"--out {self.path} already holds a run ({', '.join(taken)}); "
                 "continue it with --resume or choose another name"
             )
 
-    def _found(self) -> list[str]:
-        files = (self.description, self.losses, self.samples, self.checkpoints)
-        return [path.name for path in files if path.exists()]
-
     def lock(self) -> BaseFileLock:
-        """Hold the folder for one process at a time, until the release or the process' end.
-
-        Makes the folder if there is none. Raises ValueError if another process holds it.
-        """
+        """Hold the folder, made if need be, for this process; ValueError if another does."""
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
         try:
@@ -108,12 +94,18 @@ class RunFolder:
     def read_last_checkpoint(self, options: TrainingOptions) -> tuple[Checkpoint | None, list[str]]:
         """Return the last checkpoint that is good, and notes on those that are not.
 
-        It is None, and the run begins from the start, where a run was killed before its first one.
-        Raises ValueError where there is nothing to go on from, CheckpointError where no checkpoint
-        can be read or where it was made with another spec, seed or dtype.
+        None for a run that was killed before its first one. ValueError where there is nothing to go
+        on from, CheckpointError where none can be read or the spec, seed or dtype is another.
         """
-        if not (files := _newest_first(self.checkpoints)):
-            self._require_killed_early()
+        if not (files := newest_first(self.checkpoints)):
+            rows, sessions = _rows(self.losses, LOSS_COLUMNS), self.sessions()
+            first = sessions[-1]["options"].get("checkpoint_every", 0) if sessions else 0
+            # A run whose checkpoints were deleted keeps its records: all that is left of it.
+            if not sessions or (rows and int(rows[-1][0]) > first):
+                raise ValueError(
+                    f"nothing to resume: {self.checkpoints} holds no checkpoint; "
+                    "leave --resume out or name the folder of a run with --out"
+                )
             return None, [f"starting again: {self.path} was stopped before its first checkpoint"]
         notes = []
         for path in files:
@@ -129,17 +121,6 @@ class RunFolder:
             return checkpoint, [*notes, f"resuming from {path} (written by {writer})"]
         raise CheckpointError(f"no checkpoint can be read: {'; '.join(notes)}")
 
-    def _require_killed_early(self) -> None:
-        """Raise ValueError unless a run is here that cannot have had a checkpoint yet."""
-        rows, sessions = _rows(self.losses, LOSS_COLUMNS), self.sessions()
-        first = sessions[-1]["options"].get("checkpoint_every", 0) if sessions else 0
-        # A run whose checkpoints were deleted keeps its records: they are all that is left of it.
-        if not sessions or (rows and int(rows[-1][0]) > first):
-            raise ValueError(
-                f"nothing to resume: {self.checkpoints} holds no checkpoint; "
-                "leave --resume out or name the folder of a run with --out"
-            )
-
     def create(self) -> None:
         """Make the folders that are missing; remove what killed writers have left of files."""
         self.samples.mkdir(parents=True, exist_ok=True)
@@ -150,23 +131,17 @@ class RunFolder:
                     path.unlink()
 
     def prune_checkpoints(self, completed: int, keep: int) -> None:
-        """Leave the newest `keep` checkpoints, the last of which is after `completed` steps.
-
-        Later ones are none of this session's: they could not be read, and do not count.
-        """
+        """Leave the newest `keep` up to `completed` steps; later ones cannot be read."""
         if keep != ALL_CHECKPOINTS:
-            for path in _newest_first(self.checkpoints, completed)[keep:]:
+            for path in newest_first(self.checkpoints, completed)[keep:]:
                 path.unlink()
 
     def sessions(self) -> list[dict[str, Any]]:
         """Return the entries of every session in run.json; ValueError where it is damaged."""
-        return self._described("sessions") if self.description.exists() else []
+        return self.described("sessions") if self.description.exists() else []
 
-    def recorded_spec(self) -> dict[str, Any]:
-        """Return the fields of the run's spec; ValueError where run.json is damaged."""
-        return self._described("spec")
-
-    def _described(self, field: str) -> Any:
+    def described(self, field: str) -> Any:
+        """Return "sessions" or "spec" of run.json; ValueError where it is damaged."""
         try:
             return json.loads(self.description.read_text(encoding="utf-8"))[field]
         except (ValueError, KeyError, TypeError) as error:
@@ -177,7 +152,7 @@ class RunFolder:
     def add_session(self, spec: dict[str, Any], session: dict[str, Any]) -> None:
         """Add one start of the run to run.json; a run that was resumed has several."""
         content = {"spec": spec, "sessions": [*self.sessions(), session]}
-        self.write(self.description, json.dumps(content, indent=2).encode())
+        self.write(self.description, json.dumps(content, indent=2, default=os.fspath).encode())
 
     def write(self, path: Path, content: bytes) -> None:
         """Write one of the files whole or not at all; OSError names it."""
@@ -201,10 +176,9 @@ class RunFolder:
 
 
 class RunRecords:
-    """losses.csv, quality.csv and, if `tensorboard` is asked for, an event file; open for writing.
+    """losses.csv, quality.csv and an event file, if asked for, cut after `completed` steps.
 
-    What earlier sessions wrote about steps after `completed` is cut off. `earlier_seconds` is how
-    long the run had taken by then, `last_quality` what quality.csv ends in, or None.
+    `earlier_seconds`: how long the run had taken. `last_quality`: the last of quality.csv, or None.
     """
 
     def __init__(self, folder: RunFolder, completed: int, *, tensorboard: bool) -> None:
@@ -241,13 +215,11 @@ class RunRecords:
 
     def flush(self) -> None:
         """Let a reader see everything that was written; OSError names the file."""
-        with naming_file(self._folder.losses):
-            self._losses.flush()
-        with naming_file(self._folder.quality):
-            self._quality.flush()
-        if self._events:
-            with naming_file(self._folder.path / "events.out.tfevents"):
-                self._events.flush()
+        files: dict[str, Any] = {"losses.csv": self._losses, "quality.csv": self._quality}
+        files |= {"events.out.tfevents": self._events} if self._events else {}
+        for name, file in files.items():
+            with naming_file(self._folder.path / name):
+                file.flush()
 
     def synchronize(self) -> None:
         """Make what was written survive a power cut; a checkpoint must not be ahead of it."""
@@ -281,7 +253,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[list[str]]:
     return [row for row in rows if len(row) == len(columns)]
 
 
-def _newest_first(folder: Path, completed: float = math.inf) -> list[Path]:
+def newest_first(folder: Path, completed: float = math.inf) -> list[Path]:
     """Return the samples or checkpoints in a folder up to so many completed steps."""
     return [path for number, path in reversed(numbered(folder).items()) if number <= completed]
 

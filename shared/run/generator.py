@@ -6,18 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from shared import interface
 from shared.data.dataset import to_pixels
 from shared.files.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from shared.formats.file_kinds import kind_of
 from shared.formats.native_contents import NativeContents
-from shared.interface import (
-    IMPLEMENTATIONS,
-    Array,
-    Implementation,
-    MissingFrameworkError,
-    State,
-    load_implementation,
-)
+from shared.interface import Array, Implementation, State, load_implementation
 from shared.run.folder import RunFolder, numbered
 from shared.spec import SystemSpec
 from shared.spec.streams import initial_state, latents
@@ -27,10 +21,7 @@ BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class Generator:
-    """A generator in a framework: latents in, images out, always by the running statistics.
-
-    `state` is the implementation's own, of `dtype`.
-    """
+    """A generator in a framework: latents in, images out, always by the running statistics."""
 
     implementation: Implementation
     state: State
@@ -44,10 +35,7 @@ class Generator:
         return np.concatenate(drawn)[:count]
 
     def interpolated(self, first: Array, last: Array, count: int) -> Array:
-        """Return `count` latents [count, latent_dim] on the way from one [latent_dim] to another.
-
-        Of normal latents every one is as normal as the two are, uniform ones lie on a line.
-        """
+        """Return [count, latent_dim] from one latent to another, each as normal as they are."""
         weights = np.linspace(0.0, 1.0, count)[:, None]
         mixed = (1.0 - weights) * first + weights * last
         if self.spec.latent_distribution == "uniform":
@@ -55,10 +43,7 @@ class Generator:
         return mixed / np.hypot(1.0 - weights, weights)  # a mean of two is too close to zero
 
     def images(self, drawn: Array) -> Array:
-        """Return latents' images as they would be saved, uint8 [n, height, width, channels].
-
-        64 at a time. Raises ValueError if one is not finite, which `to_pixels` would make black.
-        """
+        """Return uint8 images [n, height, width, channels]; ValueError if one is not finite."""
         batches = []
         for start in range(0, len(drawn), BATCH_SIZE):
             rows = drawn[start : start + BATCH_SIZE].astype(self.dtype)
@@ -81,12 +66,19 @@ class Generator:
 def load_generator(path: str | Path, framework: str = "auto", step: int | None = None) -> Generator:
     """Return the generator of a run's last checkpoint, or that after `step` steps, or of a file.
 
-    `framework` as for `choose_implementation`. Raises InputError or ValueError for what holds no
-    generator, MissingFrameworkError where no framework can run it.
+    Raises InputError, ValueError, or MissingFrameworkError where no framework can run it.
 
     >>> images = load_generator("netG.pth").sample(16, seed=1)  # uint8 [16, 64, 64, 3]
     """
-    contents, writer = _read(Path(path), step)
+    path = Path(path)
+    if RunFolder(path).checkpoints.is_dir() or step is not None:
+        checkpoint = open_checkpoint(path, step)
+        contents = NativeContents(checkpoint.arrays, checkpoint.spec, checkpoint.progress)
+        writer = None
+    else:
+        kind = kind_of(path)
+        contents, writer = kind.read(path), kind.implementation
+    writer = writer or (contents.progress or {}).get("implementation")
     if "generator" not in contents.networks:
         raise CheckpointError(f"{path} holds {', '.join(contents.parts)}; expected a generator")
     spec, implementation = contents.spec, choose_implementation(framework, writer)
@@ -96,22 +88,8 @@ def load_generator(path: str | Path, framework: str = "auto", step: int | None =
     return Generator(implementation, state, spec, dtype)
 
 
-def _read(path: Path, step: int | None) -> tuple[NativeContents, object]:
-    """Return what is in a run's checkpoint or in a file, and the framework that wrote it."""
-    if RunFolder(path).checkpoints.is_dir() or step is not None:
-        checkpoint = open_checkpoint(path, step)
-        contents = NativeContents(checkpoint.arrays, checkpoint.spec, checkpoint.progress)
-        return contents, checkpoint.progress.get("implementation")
-    kind = kind_of(path)
-    contents = kind.read(path)
-    return contents, kind.implementation or (contents.progress or {}).get("implementation")
-
-
 def open_checkpoint(folder: Path, step: int | None = None) -> Checkpoint:
-    """Read a run's last checkpoint, or that after `step` steps.
-
-    Raises ValueError where there is none, CheckpointError for one that cannot be read.
-    """
+    """Read a run's last checkpoint, or that after `step` steps; ValueError or CheckpointError."""
     run = RunFolder(folder)
     found = numbered(run.checkpoints)
     if not found:
@@ -119,8 +97,7 @@ def open_checkpoint(folder: Path, step: int | None = None) -> Checkpoint:
             f"{folder} is no run with a checkpoint: {run.checkpoints} holds none; expected the "
             "folder that was --out in training"
         )
-    if step is None:
-        step = max(found)
+    step = max(found) if step is None else step
     if step not in found:
         names = ", ".join(map(str, [*found][-8:]))
         raise ValueError(f"--step {step}: {folder} has no such checkpoint; expected one of {names}")
@@ -133,9 +110,9 @@ def choose_implementation(name: str, writer: object) -> Implementation:
         return load_implementation(name)
     missing = []
     # A file may be a third party's: only the three known names are imported, not any module.
-    for known in sorted(IMPLEMENTATIONS, key=lambda known: known != writer):
+    for known in sorted(interface.IMPLEMENTATIONS, key=lambda known: known != writer):
         try:
             return load_implementation(known)
-        except MissingFrameworkError as error:
+        except interface.MissingFrameworkError as error:
             missing.append(str(error))
-    raise MissingFrameworkError(f"no framework can generate images: {'; '.join(missing)}")
+    raise interface.MissingFrameworkError(f"no framework can generate images: {'; '.join(missing)}")

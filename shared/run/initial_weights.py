@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from shared.files.checkpoint import check_shapes
+from shared.formats.file_kinds import read_files
 from shared.formats.native_contents import NativeContents, part_shapes
-from shared.formats.reading import read_files
 from shared.interface import Arrays
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec
+from shared.spec.state_arrays import cast_floats
 from shared.spec.streams import initial_state
 
 
@@ -32,8 +31,7 @@ class InitialWeights:
     def options(self, system: str | None) -> dict[str, Any]:
         """Return the options, and the latent_dim, that the files determine.
 
-        `system` is --system: the loss of a file is of no account to another system, nor is its
-        image size to another architecture.
+        The loss is of no account to another system, nor the image size to another architecture.
         """
         spec = self.contents.spec
         sizes = {name: getattr(spec, name) for name in ("width", "latent_dim", "channels")}
@@ -50,11 +48,7 @@ class InitialWeights:
 
     def arrays(self, spec: SystemSpec, seed: int, dtype: str) -> Arrays:
         """Return a whole state: the files' weights, and the rest as `seed` starts it."""
-        state = initial_state(spec, seed) | self._weights()
-        return {
-            name: array.astype(dtype) if array.dtype.kind == "f" else np.array(array)
-            for name, array in state.items()
-        }
+        return cast_floats(initial_state(spec, seed) | self._weights(), dtype)
 
     def notes(self) -> list[str]:
         """Return what the run starts from, and what it does not, one line each."""

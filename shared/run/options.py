@@ -1,8 +1,4 @@
-"""The options of `python -m {pytorch_impl,tf_impl,jax_impl}.train`, in one table.
-
-It serves the command line, `--config FILE` and the config.toml of every run; what it is parsed to
-is one TrainingOptions.
-"""
+"""The options of every command line, `--config FILE` and config.toml of training, in one table."""
 
 import argparse
 import math
@@ -22,8 +18,7 @@ GENERATOR_BATCHES = {name.replace("_", "-"): name for name in get_args(Generator
 WAIT_LIMIT = 300.0  # seconds: more than any first step of a compiler takes here
 
 DEFAULT_SYSTEM = "dcgan64"
-ALL_CHECKPOINTS = 0
-"""As a number of checkpoints to keep."""
+ALL_CHECKPOINTS = 0  # as a number of checkpoints to keep
 KEEP_CHECKPOINTS = 3  # one to go on from, and two should that one be damaged or too late
 
 
@@ -49,13 +44,10 @@ QUICK_RUNS = {
 class TrainingOptions:
     """What to train and how; `spec` is final, in its loss, width, batch size and order of a step.
 
-    `data` is a path, or None for the embedded Fashion-MNIST. `out` is the folder of the run;
-    `checkpoint_every` and `sample_every` count steps; `tensorboard` adds an event file to the
-    folder. `devices`, `batch_norm`: see `shared.spec.compute`; `wait_limit` is in seconds.
-    `initial` is what --init-from stands for.
-    `keep_checkpoints` is how many of the newest stay, ALL_CHECKPOINTS for all; `config` is what
-    the folder's config.toml holds, empty for no such file. Raises ValueError for a number out of
-    range.
+    `data` is a path, or None for Fashion-MNIST. `checkpoint_every` and `sample_every` count steps,
+    `wait_limit` seconds; `devices` and `batch_norm` are those of `shared.spec.compute`. `initial`
+    is what --init-from stands for, `config` what config.toml holds, empty for no such file. Raises
+    ValueError for a number out of range.
     """
 
     implementation: str
@@ -108,8 +100,7 @@ class TrainingOptions:
 class Option(NamedTuple):
     """One option: `name` is its flag after the two dashes and its key in a configuration file.
 
-    A `type` of bool is a flag. It has a --no- form as well, so that the command line can take
-    back what a configuration file sets.
+    A bool is a flag with a --no- form, which takes back what a configuration file sets.
     """
 
     name: str

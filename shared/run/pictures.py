@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import warnings
 from pathlib import Path
 
@@ -14,17 +13,14 @@ from shared.files.atomic import write_file_atomically
 from shared.files.errors import printable
 from shared.interface import Array
 
-GUTTER = 2
-"""Pixels between the images of a grid and around them."""
+GUTTER = 2  # pixels between the images of a grid and around them
 
 
 def image_grid(images: Array, image_range: tuple[float, float], columns: int = 8) -> Array:
-    """Lay images out in rows, left to right and top to bottom, on white.
+    """Lay images out in rows on white, a gutter of 2 pixels around each: uint8 [height, width, c].
 
-    images: floats [batch, height, width, 1 or 3], where `image_range` is black and white; what
-    lies outside is cut off, and NaN is black, so that a diverged run can be looked at. Returns
-    uint8 [grid height, grid width, channels] with a gutter of 2 pixels around every image. Raises
-    ValueError for another shape or no column.
+    images: floats [batch, height, width, 1 or 3]; outside of `image_range` they are cut off, NaN is
+    black, so that a diverged run can be looked at. ValueError for another shape or no column.
     """
     if images.ndim != 4 or 0 in images.shape or images.shape[3] not in (1, 3):
         raise ValueError(
@@ -47,12 +43,12 @@ def tiles(pixels: Array, columns: int = 8) -> Array:
     return np.pad(grid, ((0, GUTTER), (0, GUTTER), (0, 0)), constant_values=255)
 
 
-def save_png(path: str | os.PathLike[str], pixels: Array) -> None:
+def save_png(path: Path, pixels: Array) -> None:
     """Write uint8 [height, width, 1 or 3] as a PNG, in one piece; OSError if the disk refuses."""
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
-    write_file_atomically(Path(path), buffer.getvalue())
+    write_file_atomically(path, buffer.getvalue())
 
 
 def save_images(folder: Path, pixels: Array) -> None:
@@ -62,12 +58,8 @@ def save_images(folder: Path, pixels: Array) -> None:
         save_png(folder / f"sample_{i:06d}.png", image)
 
 
-def plot_losses(losses_csv: str | os.PathLike[str], png: str | os.PathLike[str]) -> None:
-    """Draw both networks' losses against the step: every value pale, a moving average over it.
-
-    `losses_csv` has the columns step, discriminator_loss and generator_loss. Raises ValueError if
-    it holds no step.
-    """
+def plot_losses(losses_csv: Path, png: Path) -> None:
+    """Draw both losses of a losses.csv, pale, and their moving averages; ValueError for no step."""
     # Imported here because it takes half a second, which only the end of a run has to pay.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -82,7 +74,7 @@ def plot_losses(losses_csv: str | os.PathLike[str], png: str | os.PathLike[str])
     FigureCanvasAgg(figure)  # draws without a display
     axes = figure.add_subplot(xlabel="training step", ylabel="loss")
     # A folder may be called anything: $ begins no formula, bytes that are no text are escaped.
-    axes.set_title(printable(Path(losses_csv).resolve().parent.name), parse_math=False)
+    axes.set_title(printable(losses_csv.resolve().parent.name), parse_math=False)
     for network, colour in (("discriminator", "tab:blue"), ("generator", "tab:orange")):
         losses = np.array([float(row[f"{network}_loss"]) for row in rows])
         axes.plot(steps, losses, color=colour, alpha=0.3, linewidth=0.8)
@@ -93,7 +85,7 @@ def plot_losses(losses_csv: str | os.PathLike[str], png: str | os.PathLike[str])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # it is drawn as a box
         figure.savefig(buffer, format="png", dpi=120)
-    write_file_atomically(Path(png), buffer.getvalue())
+    write_file_atomically(png, buffer.getvalue())
 
 
 def moving_average(values: Array, window: int) -> Array:

@@ -1,8 +1,7 @@
 """A run's losses and samples as an event file, which TensorBoard shows.
 
-Only tensorboard's protocol buffers and its `RecordWriter` are used, because both ready-made
-writers load a framework wherever one is installed: tensorboard's `EventFileWriter` TensorFlow (four
-seconds), tensorboardX PyTorch. Values are stored as `torch.utils.tensorboard` stores them.
+Both ready-made writers load a framework wherever one is installed: tensorboard's `EventFileWriter`
+TensorFlow (four seconds), tensorboardX PyTorch. Values are as `torch.utils.tensorboard`'s.
 """
 
 import importlib.util
@@ -39,19 +38,19 @@ def require_tensorboard() -> None:
 
 
 class EventFile:
-    """One session's event file in the folder of a run.
+    """One session's event file in the folder of a run; earlier ones are cut after `completed`.
 
-    Whatever earlier sessions recorded of steps above `completed` is cut off their files, so that
-    no step is there twice. The file is a new one all the same: a TensorBoard that is watching the
-    folder reads a file only forwards, and drops what it has of the repeated steps when it meets
-    the new file's START.
+    A new file all the same: a TensorBoard that is watching the folder reads a file only forwards,
+    and drops what it has of the repeated steps when it meets the new file's START.
     """
 
     def __init__(self, folder: Path, completed: int) -> None:
-        require_tensorboard()
         earlier = event_files(folder)
         for path in earlier:
-            _cut(path, completed)
+            # Leaves the first steps' events, which come before all others, because a checkpoint is
+            # saved after the losses of its steps.
+            whole = itertools.takewhile(lambda r: r[0].step <= completed, read_events(path))
+            os.truncate(path, max((end for _, end in whole), default=0))
         # TensorBoard reads the files of a folder in the order of their names.
         number = 1 + max((int(path.name.split(".")[3]) for path in earlier), default=0)
         # Imported by name: the package is optional and, like protobuf, carries no types.
@@ -64,10 +63,7 @@ class EventFile:
         self._write(completed + 1, time.time(), session_log={"status": start})
 
     def add_scalars(self, completed: int, values: Mapping[str, float], wall_time: float) -> None:
-        """Record values by tag after so many completed steps; they become float32.
-
-        `wall_time` is in seconds since 1970.
-        """
+        """Record values by tag as float32; `wall_time` is in seconds since 1970."""
         summary = {"value": [{"tag": t, "simple_value": v} for t, v in values.items()]}
         self._write(completed, wall_time, summary=summary)
 
@@ -75,12 +71,8 @@ class EventFile:
         """Record a PNG, grey or colour, after so many completed steps."""
         # After its signature and the start of its first chunk, 8 bytes each, a PNG has its size.
         width, height, _, colour_type = struct.unpack(">IIBB", png[16:26])
-        image = {
-            "width": width,
-            "height": height,
-            "colorspace": 1 if colour_type == 0 else 3,
-            "encoded_image_string": png,
-        }
+        image = {"width": width, "height": height, "colorspace": 1 if colour_type == 0 else 3}
+        image["encoded_image_string"] = png
         self._write(completed, wall_time, summary={"value": [{"tag": tag, "image": image}]})
 
     def flush(self) -> None:
@@ -102,11 +94,9 @@ def event_files(folder: Path) -> list[Path]:
 
 
 def read_events(path: Path) -> Iterator[tuple[Any, int]]:
-    """Yield every event of a file and the offset of its end; a damaged one ends the file.
-
-    A record is its length (uint64, little-endian), a checksum of that, the event, a checksum of
-    that, which tensorboard's own reader verifies byte by byte in Python: too slow for pictures.
-    """
+    """Yield every event of a file and the offset of its end; a damaged one ends the file."""
+    # A record: its length, a checksum of that, the event, a checksum of that, which tensorboard's
+    # own reader verifies byte by byte in Python: too slow for pictures.
     checksum = import_module("tensorboard.compat.tensorflow_stub.pywrap_tensorflow").masked_crc32c
     decode_error = import_module("google.protobuf.message").DecodeError
     content, start = path.read_bytes(), 0
@@ -120,15 +110,6 @@ def read_events(path: Path) -> Iterator[tuple[Any, int]]:
         except decode_error:
             return
         start = end
-
-
-def _cut(path: Path, completed: int) -> None:
-    """Leave the events of the first `completed` steps.
-
-    They come before all others, because a checkpoint is saved after the losses of its steps.
-    """
-    whole = itertools.takewhile(lambda read: read[0].step <= completed, read_events(path))
-    os.truncate(path, max((end for _, end in whole), default=0))
 
 
 def _event_type() -> Any:

@@ -1,13 +1,8 @@
-"""A training run without the training: its folder, its inputs, its records, its resume.
-
-The folder is `shared.run.folder`'s. What is here knows no framework: a `fit` asks it for inputs
-and hands it arrays.
-"""
+"""A training run without the training, which a `fit` adds: its inputs, its records, its resume."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import platform
 import shlex
@@ -24,23 +19,10 @@ from shared.files.checkpoint import write_checkpoint
 from shared.files.errors import printable
 from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.quality.sample_quality import SampleQuality
-from shared.run.console import (
-    EXIT_INTERRUPTED,
-    EXIT_OUTPUT_CLOSED,
-    StoppedEarly,
-    StopSignals,
-    print_error,
-    set_handlers,
-)
+from shared.run import console, failures
 from shared.run.display import Display, announcement, results
-from shared.run.failures import (
-    DiscriminatorWatch,
-    NonFiniteError,
-    describe_non_finite,
-    naming_file,
-    what_to_try,
-)
-from shared.run.folder import RunFolder, RunRecords, config_bytes
+from shared.run.failures import NonFiniteError, describe_non_finite, naming_file, what_to_try
+from shared.run.folder import RunFolder, RunRecords, config_bytes, newest_first
 from shared.run.options import TrainingOptions
 from shared.run.pictures import image_grid, plot_losses, save_png
 from shared.run.tensorboard import require_tensorboard
@@ -53,11 +35,7 @@ VOTE_EVERY = 10  # steps between two votes of several processes, each of which i
 
 @dataclass(frozen=True)
 class Processes:
-    """The several processes of a run, as one of them sees them.
-
-    `is_first`: whether this is the one that prints and writes. `any_process`: whether any of
-    them passes True; all must call it at the same time.
-    """
+    """A run's processes; all call `any_process` at once, to know if one of them passes True."""
 
     is_first: bool
     any_process: Callable[[bool], bool]
@@ -75,21 +53,8 @@ def open_run(
     packages; `processes` is given where several train this run. Nothing is written yet. Raises
     what `TrainingRun` raises; if one of several processes fails, the others raise ValueError.
 
-    >>> run = open_run(options, device="cpu", versions={"torch": torch.__version__})
-    >>> with run:
-    ...     if run.restored is None:
-    ...         run.save_initial_samples(images)  # of run.sample_latents
-    ...     for step in run.remaining_steps():
-    ...         real_images, latents = run.inputs(step)
-    ...         run.record(step, metrics)  # what the framework's step returned
-    ...         if run.sample_due(step):
-    ...             run.save_samples(step, images)
-    ...         if run.checkpoint_due(step):
-    ...             run.save_checkpoint(step, arrays)
-
-    `record` comes before the two questions: it is where Ctrl-C makes a step the last one. At the
-    end of the `with` a run that was stopped so raises StoppedEarly, a KeyboardInterrupt, whose
-    message names the command that goes on.
+    `fit` in every implementation shows its use in a `with`, at whose end a run that was stopped
+    raises StoppedEarly. `record` comes first of all: there Ctrl-C makes a step the last one.
     """
     try:
         run = TrainingRun(options, device, versions, processes)
@@ -105,14 +70,10 @@ def open_run(
 class TrainingRun:
     """The inputs of every step, from nothing but the options and the data, and all that is written.
 
-    Of several processes only the first prints, writes and takes Ctrl-C; in the others what would
-    do so does nothing. The folder is expected under the same path on every host. `restored`: the
-    arrays to import when resuming, or None; `initial_arrays`: the same, or those of --init-from.
-    `start`: the steps completed before.
-
-    Raises ValueError for a folder that is taken or holds nothing to resume, CheckpointError for a
-    checkpoint of other options, DataError for the data, MissingFrameworkError for a tensorboard
-    that is asked for and not installed.
+    Of several processes, under one path on every host, only the first prints, writes and takes
+    Ctrl-C. `restored`: the arrays to import when resuming, or None; `initial_arrays`: the same, or
+    those of --init-from. `start`: the steps completed before. Raises ValueError for the folder,
+    CheckpointError, DataError for the data, MissingFrameworkError for tensorboard.
     """
 
     def __init__(
@@ -132,16 +93,15 @@ class TrainingRun:
             self._folder.require_free()
         notes = self._read_inputs()
         self._completed, self._final_step = self.start, options.steps - 1
-        self._signals = StopSignals(alone=processes is None)
-        self._display = Display(
-            self.start, options.steps, spec.batch_size * spec.discriminator_steps
-        )
+        self._signals = console.StopSignals(alone=processes is None)
+        images_per_step = spec.batch_size * spec.discriminator_steps
+        self._display = Display(self.start, options.steps, images_per_step)
         if not self._writes:
             return
         self._device, self._versions = device, {**versions, "numpy": np.__version__}
         self._pending: list[tuple[int, Mapping[str, Any], float]] = []
         self._quality = SampleQuality(self._dataset, spec, SAMPLE_COUNT)
-        self._watch = DiscriminatorWatch(spec.loss)
+        self._watch = failures.DiscriminatorWatch(spec.loss)
         if self.start >= options.steps:
             notes.append(
                 f"already complete: {self.start} steps are done, --steps asks for {options.steps}"
@@ -183,11 +143,7 @@ class TrainingRun:
                 return
 
     def inputs(self, step: int) -> tuple[Array, Array]:
-        """Return real images [k · batch, height, width, channels], latents [l · batch, latent_dim].
-
-        k and l are the spec's `discriminator_steps` and `latent_batches`. Both arrays are in the
-        options' dtype, and the same for a step however the run got there.
-        """
+        """Return images [k · batch, height, width, channels], latents [l · batch, latent_dim]."""
         spec = self.options.spec
         drawn = latents(spec, self.options.seed, step, spec.latent_batches * spec.batch_size)
         return self._batches.images(step), drawn.astype(self.options.dtype)
@@ -205,7 +161,8 @@ class TrainingRun:
             if self._writes:
                 self._begin(held)
             else:
-                held.callback(set_handlers, set_handlers({signal.SIGINT: signal.SIG_IGN}))
+                previous = console.set_handlers({signal.SIGINT: signal.SIG_IGN})
+                held.callback(console.set_handlers, previous)
             self._held = held.pop_all()
         return self
 
@@ -218,7 +175,12 @@ class TrainingRun:
         # First these two: a run that is killed here can be resumed, with the same options.
         if options.config:
             folder.write(folder.config, config_bytes(options.implementation, options.config))
-        folder.add_session(options.spec.to_dict(), self._session())
+        # One is beside the sessions, the others have files.
+        own = {n: v for n, v in vars(options).items() if n not in ("spec", "config", "initial")}
+        session = {"start": self.start, "options": own, "dataset": self._dataset.description}
+        session |= {"device": self._device, "versions": self._versions}
+        session |= {"python": platform.python_version(), "platform": platform.platform()}
+        folder.add_session(options.spec.to_dict(), session)
         folder.create()
         folder.prune_checkpoints(self.start, options.keep_checkpoints)
         # A run that starts from the beginning makes its samples of step 0 once more, too.
@@ -232,22 +194,6 @@ class TrainingRun:
             self._display.quality(self._records.last_quality)
         self._clock_start = time.monotonic() - self._records.earlier_seconds
 
-    def _session(self) -> dict[str, Any]:
-        """Return the entry of this session in run.json, as JSON data."""
-        options = dataclasses.asdict(dataclasses.replace(self.options, initial=None))
-        # One is beside the sessions, the others have files.
-        del options["spec"], options["config"], options["initial"]
-        data, out = self.options.data, self.options.out
-        return {
-            "start": self.start,
-            "options": {**options, "data": str(data) if data else None, "out": str(out)},
-            "dataset": self._dataset.description,
-            "device": self._device,
-            "versions": self._versions,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        }
-
     def __exit__(self, *failure: object) -> None:
         if failure[0] is not None or not self._writes:
             # What ended the run is what is to be reported, not that the same disk is still full.
@@ -259,10 +205,9 @@ class TrainingRun:
         self._finish()
 
     def record(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Take the METRIC_NAMES of one step: anything that `float` accepts.
+        """Take the METRIC_NAMES of one step: anything that `float` accepts, read ten steps later.
 
-        They are read every ten steps, because reading one waits for the device; until then no
-        later step may overwrite them. Raises NonFiniteError if one is NaN or infinite. This step
+        No later step may overwrite them. Raises NonFiniteError if one is NaN or infinite. This step
         becomes the last one if this process, or any of several, was asked to stop.
         """
         stop = self._stop_code is not None
@@ -294,11 +239,7 @@ class TrainingRun:
         self._display.quality(distance)
 
     def save_checkpoint(self, step: int, arrays: Arrays) -> None:
-        """Save the training state after this step, by canonical name; see `write_checkpoint`.
-
-        Then, and not before, the oldest go. Raises NonFiniteError, and writes nothing, if
-        a number of the state is NaN or infinite; OSError, which names the file, for the disk.
-        """
+        """Save the state by canonical name; NonFiniteError for NaN or infinity, OSError by name."""
         if not self._writes:
             return
         # First the losses: a state that they prove broken must not become the last checkpoint,
@@ -307,18 +248,14 @@ class TrainingRun:
         if bad := describe_non_finite(arrays):
             raise NonFiniteError(f"after step {step + 1}: {bad}; {self._what_remains()}")
         self._records.synchronize()
-        options = self.options
-        progress = {
-            "step": step + 1,
-            "seed": options.seed,
-            "batch_size": options.spec.batch_size,
-            "dtype": options.dtype,
-            "implementation": options.implementation,
-            "dataset": self._dataset.description,
-        }
+        options, spec = self.options, self.options.spec
+        progress: dict[str, Any] = {"step": step + 1, "seed": options.seed}
+        progress |= {"batch_size": spec.batch_size, "dtype": options.dtype}
+        progress["implementation"] = options.implementation
+        progress["dataset"] = self._dataset.description
         path = self._folder.checkpoint(step + 1)
         with naming_file(path):
-            write_checkpoint(path, arrays, options.spec, progress=progress)
+            write_checkpoint(path, arrays, spec, progress=progress)
         self._folder.prune_checkpoints(step + 1, options.keep_checkpoints)
 
     def _flush(self) -> None:
@@ -333,21 +270,22 @@ class TrainingRun:
                     )
             self._records.add_losses(completed, values, seconds)
             if warning := self._watch.see(completed, values):
-                print_error(warning)
+                console.print_error(warning)
         if pending:
             self._records.flush()
             self._display.losses(completed, values)
 
     def _what_remains(self) -> str:
         """Return what is left of a run that diverged, and what to do instead."""
-        last = self._folder.latest_checkpoint(self._completed)
-        kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        last = newest_first(self._folder.checkpoints, self._completed)
+        kept = f"the last good checkpoint is {last[0]}" if last else "there is no checkpoint yet"
         return f"{kept}; {what_to_try(self.options.spec)}"
 
     @property
     def _stop_code(self) -> int | None:
         """The exit code of a run that is to stop, or None."""
-        return self._signals.exit_code or (EXIT_OUTPUT_CLOSED if self._display.closed else None)
+        closed = console.EXIT_OUTPUT_CLOSED if self._display.closed else None
+        return self._signals.exit_code or closed
 
     def _finish(self) -> None:
         """Draw the losses and list the files; StoppedEarly if the run is not complete."""
@@ -358,8 +296,8 @@ class TrainingRun:
         self._display.print(*results(folder, self._completed, self._records.last_quality))
         if self._final_step < options.steps - 1:
             # With several processes the request may have come from another one.
-            raise StoppedEarly(
-                self._stop_code or EXIT_INTERRUPTED,
+            raise console.StoppedEarly(
+                self._stop_code or console.EXIT_INTERRUPTED,
                 f"after step {self._completed} of {options.steps}; go on with "
                 f"--resume --out {shlex.quote(printable(options.out))}",
             )

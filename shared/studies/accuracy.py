@@ -21,7 +21,7 @@ from shared.interface import IMPLEMENTATIONS, load_implementation, use_cpu
 from shared.reference.comparison import ExactNumber
 from shared.run.console import command, text_table
 from shared.studies import accuracy_sweep as sweep
-from shared.studies.accuracy_sweep import DTYPES, OURS, TARGETS, Error, Formula
+from shared.studies.accuracy_sweep import DTYPES, OURS, TARGETS, Formula
 
 TITLES = {
     "bce": "bce and minimax, on logits x",
@@ -58,25 +58,18 @@ def make_tables(formulas: Sequence[Formula]) -> dict[str, Table]:
     tables: dict[str, Table] = {}
     for loss, title in TITLES.items():
         rows = [f for f in formulas if f.loss == loss]
-        tables[title] = _accuracy_table(rows)
+        header = [f"{dtype} {kind}" for dtype in DTYPES for kind in ("value", "gradient")]
+        tables[title] = {HEADER: header}
+        for f in rows:
+            cells = tables[title][f.framework, f.name, f.run] = []
+            for error in itertools.chain(*(sweep.measure(f, dtype) for dtype in DTYPES)):
+                place = f"{VARIABLES[loss]} = {error.score:.4g}, y = {error.target:.0f}"
+                exploded = error.ulp > sweep.EXPLODED
+                place += f"; {error.epsilons:.3g} ε" if exploded else ""
+                cells.append(f"{error.ulp:{'.1e' if exploded else '.2f'}} ({place})")
         if loss in SPECIAL_SCORES:
             tables[f"{title}: single scores, value / gradient"] = _special_table(loss, rows)
     return tables
-
-
-def _accuracy_table(formulas: Sequence[Formula]) -> Table:
-    table = {HEADER: [f"{dtype} {kind}" for dtype in DTYPES for kind in ("value", "gradient")]}
-    for f in formulas:
-        errors = [error for dtype in DTYPES for error in sweep.measure(f, dtype)]
-        table[f.framework, f.name, f.run] = [_accuracy_cell(f.loss, error) for error in errors]
-    return table
-
-
-def _accuracy_cell(loss: str, error: Error) -> str:
-    place = f"{VARIABLES[loss]} = {error.score:.4g}, y = {error.target:.0f}"
-    if error.ulp > sweep.EXPLODED:
-        return f"{error.ulp:.1e} ({place}; {error.epsilons:.3g} ε)"
-    return f"{error.ulp:.2f} ({place})"
 
 
 def _special_table(loss: str, formulas: Sequence[Formula]) -> Table:
@@ -88,18 +81,16 @@ def _special_table(loss: str, formulas: Sequence[Formula]) -> Table:
         ("", "truth", ""): [f"{_short(v)} / {_short(g)}" for v, g in truths],
     }
     for f in formulas:
-        cells = [_special_cell(f, x, y, t) for (y, x), t in zip(cases, truths, strict=True)]
-        table[f.framework, f.name, f.run] = cells
+        table[f.framework, f.name, f.run] = [_special_cell(f, x, y) for y, x in cases]
     return table
 
 
-def _special_cell(
-    formula: Formula, score: float, target: float, truth: tuple[ExactNumber, ExactNumber]
-) -> str:
+def _special_cell(formula: Formula, score: float, target: float) -> str:
     try:
         results = formula.evaluate(np.array([score]), target, "float32")
     except RuntimeError as error:  # torch's of a probability that is none
         return f"{type(error).__name__} ✗"
+    truth = sweep.exact(formula.loss, score, target)
     return " / ".join(_judged(float(r[0]), float(t)) for r, t in zip(results, truth, strict=True))
 
 

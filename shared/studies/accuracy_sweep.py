@@ -45,11 +45,7 @@ class Error:
 
 
 def sweep_scores(loss: str = "bce", dtype: str = "float32") -> Array:
-    """Return the scores of a sweep as float64, all of them numbers of `dtype`.
-
-    Logits: |x| ≤ 80, a grid and powers around zero; lsgan: also around the target 1;
-    probabilities: where neither of BCELoss' clamps acts.
-    """
+    """Return numbers of `dtype` as float64: |x| ≤ 80, or probabilities that no clamp changes."""
     small = np.geomspace(1e-12, 80.0, 125)
     if loss == "bce_probs":
         scores = [np.geomspace(1e-11, 0.5, 400), 1 - np.geomspace(2.0**-24, 0.5, 400)]
@@ -59,17 +55,14 @@ def sweep_scores(loss: str = "bce", dtype: str = "float32") -> Array:
         scores.append(-scores[-1])
     if loss == "lsgan":
         scores += [1 + small[small < 1], 1 - small[small < 1]]
-    rounded = np.unique(_round(np.concatenate(scores), dtype))
+    rounded = np.concatenate(scores)
+    if dtype != "float64":
+        bits = rounded.astype(np.float32).view(np.uint32)
+        if dtype == "bfloat16":  # the upper 16 bits of a float32
+            bits = bits & np.uint32(0xFFFF0000)
+        rounded = bits.view(np.float32).astype(np.float64)
+    rounded = np.unique(rounded)
     return rounded[rounded < 1] if loss == "bce_probs" else rounded[np.abs(rounded) <= 80.0]
-
-
-def _round(numbers: Array, dtype: str) -> Array:
-    if dtype == "float64":
-        return numbers
-    bits = numbers.astype(np.float32).view(np.uint32)
-    if dtype == "bfloat16":  # the upper 16 bits of a float32
-        bits = bits & np.uint32(0xFFFF0000)
-    return bits.view(np.float32).astype(np.float64)
 
 
 @functools.cache
@@ -84,14 +77,12 @@ def exact(loss: str, score: float, target: float) -> tuple[ExactNumber, ExactNum
 def measure(formula: Formula, dtype: str, every: int = 1) -> tuple[Error, Error]:
     """Return the largest error of the value and of the gradient over every n-th score."""
     scores = sweep_scores(formula.loss, dtype)[::every]
-    errors = [
-        [
-            _largest(formula.loss, dtype, every, target, kind, actual.tobytes())
-            for kind, actual in enumerate(formula.evaluate(scores, target, dtype))
-        ]
-        for target in TARGETS
-    ]
-    value, gradient = (max(kind, key=lambda error: error.ulp) for kind in zip(*errors, strict=True))
+    errors: tuple[list[Error], list[Error]] = ([], [])
+    for target in TARGETS:
+        for kind, actual in enumerate(formula.evaluate(scores, target, dtype)):
+            case = (formula.loss, dtype, every, target, kind, actual.tobytes())
+            errors[kind].append(_largest(*case))
+    value, gradient = (max(kind, key=lambda error: error.ulp) for kind in errors)
     return value, gradient
 
 

@@ -27,10 +27,8 @@ from shared.studies import optimum as known
 from shared.studies.optimum import APART, HARD, SAME, Densities, Labels, stratified
 
 HIDDEN_UNITS = 32
-TRAINING_NUMBERS = 400
-"""Numbers of either kind that the discriminator is trained on."""
-JUDGING_NUMBERS = 20_000
-"""Numbers of either kind that its final loss is taken on."""
+TRAINING_NUMBERS = 400  # numbers of either kind that the discriminator is trained on
+JUDGING_NUMBERS = 20_000  # numbers of either kind that its final loss is taken on
 STEPS = 500
 
 # Twice what was measured over the seeds 0 to 9, with every loss, labels 1 and 0, 0.9 and 0, 0.9 and
@@ -96,9 +94,8 @@ class LineDiscriminator:
 class Result:
     """How near a trained discriminator is to the optimum: `maximum` and `mean` are |D - D*|.
 
-    The maximum is over the x between the 1 % and 99 % quantiles, the mean over (p_d + p_g) / 2.
-    `value` is its loss, by the implementation, and `least` the loss of D*, by quadrature; `span` is
-    that of the labels.
+    The maximum between the 1 % and 99 % quantiles, the mean over (p_d + p_g) / 2. `value` is its
+    loss, `least` that of D*, by quadrature; `span` is that of the labels.
     """
 
     implementation: str
@@ -133,10 +130,9 @@ def train(
     """Train a discriminator with an implementation's loss, float64, and return how near it came."""
     network = LineDiscriminator(loss, seed)
     x = np.concatenate([stratified(p, TRAINING_NUMBERS) for p in (densities.real, densities.fake)])
-    targets = {"real_label": labels.real, "fake_label": labels.fake}
     for step in range(steps):
         real, fake = np.split(network.scores(x), 2)
-        values = implementation.loss(loss, real, fake, **targets)
+        values = implementation.loss(loss, real, fake, **labels.keywords)
         gradients = values.discriminator_real_gradient, values.discriminator_fake_gradient
         # Half a cosine, from 0.05 to 0: it settles instead of circling the optimum.
         rate = 0.025 * (1.0 + math.cos(math.pi * step / steps))
@@ -155,9 +151,8 @@ def judge(
     answers = network.probability(x)
     difference = np.abs(answers - known.optimum(densities, x, labels))
     numbers = (stratified(p, JUDGING_NUMBERS) for p in (densities.real, densities.fake))
-    targets = {"real_label": labels.real, "fake_label": labels.fake}
     real, fake = map(network.scores, numbers)
-    values = implementation.loss(network.loss, real, fake, **targets)
+    values = implementation.loss(network.loss, real, fake, **labels.keywords)
     return Result(
         implementation.name,
         network.loss,
@@ -250,11 +245,9 @@ def _run(options: argparse.Namespace) -> int:
     divergence = known.jensen_shannon(densities)
     print(f"JSD {divergence:.5f}, -log 4 + 2 JSD = {2.0 * divergence - math.log(4.0):.5f}")
     print(f"labels: real {labels.real:g}, fake {labels.fake:g}; {options.steps} steps", flush=True)
-    results = [
-        train(i, loss, densities, labels, steps=options.steps, seed=options.seed)
-        for loss in losses
-        for i in implementations
-    ]
+    pairs = itertools.product(losses, implementations)
+    settings = {"steps": options.steps, "seed": options.seed}
+    results = [train(i, loss, densities, labels, **settings) for loss, i in pairs]
     print(table(results))
     if options.plot:
         _plot(results, densities, labels, options.plot)

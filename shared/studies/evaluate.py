@@ -25,7 +25,6 @@ from shared.run.generator import Generator, choose_implementation, open_checkpoi
 from shared.run.pictures import save_images
 from shared.spec.streams import check_seed, stream
 
-DEFAULT_SAMPLES = 1024
 PIXEL_RANGE = (0.0, 255.0)
 FLOOR = "real against real"
 
@@ -37,10 +36,7 @@ The last is FLOOR, two sets of real images that share none.
 
 
 def recorded_data(folder: Path, step: int) -> Path | None:
-    """Return the data that run.json names for the session that made `step`; None is the default.
-
-    Raises ValueError if run.json does not say, or if what it names is gone.
-    """
+    """Return the data that made `step`, by run.json, None for the default; ValueError if gone."""
     run = RunFolder(folder)
     try:
         sessions = run.sessions()
@@ -67,10 +63,7 @@ def collect(
     samples: int,
     seed: int,
 ) -> Pairs:
-    """Generate before and after training, and choose as many real images by the seed.
-
-    Fewer than `samples` where the data hold no more. Raises ValueError for less than two.
-    """
+    """Generate before and after training, and choose at most as many real images, by the seed."""
     available = len(dataset.images)
     if (count := min(samples, available)) < 2:
         raise ValueError(f"received {count} images to compare; expected at least 2")
@@ -142,28 +135,16 @@ def _distance_table(rows: dict[str, dict[str, Any]], sizes: Sequence[int]) -> st
     return "\n".join(lines)
 
 
-def _fidelity_table(measured: dict[str, Fidelity]) -> str:
-    table = [["", "FID", "KID x 1000", "+-"]]
-    for name, one in measured.items():
-        values = (one.fid, 1000 * one.kid, 1000 * one.kid_deviation)
-        table.append([name, *(f"{value:.2f}" for value in values)])
-    return text_table(table, "<>")
-
-
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="folder of a run: --out of training")
     add("--data", type=Path, metavar="PATH", help="real images (default: the run's own)")
     add("--step", type=int, metavar="K", help="the checkpoint after K steps (default: the last)")
-    samples = (
-        "images on each side; figures of different N cannot be compared (default: %(default)s, "
-        "or as many as the data hold)"
-    )
-    add("--samples", type=int, default=DEFAULT_SAMPLES, metavar="N", help=samples)
-    framework = (
-        "pytorch, tf, jax or a dotted module path (default: the one that wrote the checkpoint, "
-        "else any that is installed)"
-    )
+    samples = "images on each side; figures of different N cannot be compared"
+    samples = f"{samples} (default: %(default)s, or as many as the data hold)"
+    add("--samples", type=int, default=1024, metavar="N", help=samples)
+    framework = "the one that wrote the checkpoint, else any that is installed"
+    framework = f"pytorch, tf, jax or a dotted module path (default: {framework})"
     add("--framework", default="auto", metavar="NAME", help=framework)
     seed = "of latents, choice of real images, patches and directions (default: %(default)s)"
     add("--seed", type=int, default=0, metavar="S", help=seed)
@@ -199,18 +180,15 @@ def _run(options: argparse.Namespace) -> None:
     if options.fid:
         require_fidelity(options.feature_weights)
     implementation = choose_implementation(options.framework, progress.get("implementation"))
-    lines = [
-        f"run        {options.run}, {progress['step']} steps",
-        f"system     {spec.name}, loss {spec.loss}, width {spec.width}",
-        f"data       {dataset.description}",
-        f"generated  by {implementation.name}, {_dtype(checkpoint)}, seed {options.seed}",
-    ]
+    print(f"run        {options.run}, {progress['step']} steps")
+    print(f"system     {spec.name}, loss {spec.loss}, width {spec.width}")
+    print(f"data       {dataset.description}")
+    print(f"generated  by {implementation.name}, {_dtype(checkpoint)}, seed {options.seed}")
     if progress.get("dataset") != dataset.description:
-        lines.append(f"note: it was trained on {progress.get('dataset')}")
+        print(f"note: it was trained on {progress.get('dataset')}")
     if len(dataset.images) < options.samples:
         sides = f"{len(dataset.images)} images a side instead of {options.samples}"
-        lines.append(f"note: {sides}, the data hold no more")
-    print("\n".join(lines), flush=True)
+        print(f"note: {sides}, the data hold no more")
     pairs = collect(implementation, checkpoint, dataset, options.samples, options.seed)
     if options.save_samples:
         save_images(options.save_samples, pairs[f"after {progress['step']} steps"][1])
@@ -218,18 +196,16 @@ def _run(options: argparse.Namespace) -> None:
     print(_distance_table(rows, sizes), flush=True)
     measured = _measure_fidelity(pairs, options.feature_weights) if options.fid else {}
     if measured:
-        print(_fidelity_table(measured))
+        table = [["", "FID", "KID x 1000", "+-"]]
+        for name, one in measured.items():
+            values = (one.fid, 1000 * one.kid, 1000 * one.kid_deviation)
+            table.append([name, *(f"{value:.2f}" for value in values)])
+        print(text_table(table, "<>"))
     if options.json:
-        result = {
-            "run": str(options.run),
-            "step": progress["step"],
-            "system": spec.to_dict(),
-            "data": dataset.description,
-            "framework": implementation.name,
-            "seed": options.seed,
-            "sliced_wasserstein_x1000": rows,
-            "fidelity": {name: asdict(one) for name, one in measured.items()},
-        }
+        result = {"run": str(options.run), "step": progress["step"], "system": spec.to_dict()}
+        result |= {"data": dataset.description, "framework": implementation.name}
+        result |= {"seed": options.seed, "sliced_wasserstein_x1000": rows}
+        result["fidelity"] = {name: asdict(one) for name, one in measured.items()}
         write_file_atomically(options.json, json.dumps(result, indent=2).encode())
 
 

@@ -56,11 +56,7 @@ class Curve(NamedTuple):
 
 
 def loss_curve(loss: str, role: str, scores: Array) -> Curve:
-    """Return one loss on single scores, by the reference, with the labels 1, 0 and 1.
-
-    For `bce_probs` the probability is σ(score), and the derivative is still by the score. Raises
-    ValueError for an unknown loss or role.
-    """
+    """Return a loss by the reference, labels 1, 0, 1; of `bce_probs` at σ(score). ValueError."""
     check_loss(loss)
     if role not in ROLES:
         raise ValueError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")

@@ -58,6 +58,11 @@ class Labels:
                 )
 
     @property
+    def keywords(self) -> dict[str, float]:
+        """As an implementation's `loss` takes them."""
+        return {"real_label": self.real, "fake_label": self.fake}
+
+    @property
     def span(self) -> float:
         """The targets' distance, at least 1: least-squares scores and errors grow with it."""
         return max(1.0, abs(self.real - self.fake))
@@ -82,10 +87,7 @@ def optimum(densities: Densities, x: Array, labels: Labels = HARD) -> Array:
 
 
 def quadrature_points(densities: Densities) -> Array:
-    """Return points out to ten standard deviations of either density.
-
-    On them the trapezoid rule is exact to rounding: the integrands are smooth and end in zeros.
-    """
+    """Return points out to ten deviations, where the trapezoid rule is exact to rounding."""
     ends = [p.mean + s * p.stdev for p in (densities.real, densities.fake) for s in (-10.0, 10.0)]
     return np.linspace(min(ends), max(ends), 20_001)
 
@@ -108,14 +110,10 @@ def least_loss(loss: str, densities: Densities, labels: Labels = HARD) -> float:
     (real, fake), best = densities.at(x), optimum(densities, x, labels)
     if loss == "lsgan":
         terms = real * (best - labels.real) ** 2 / 2.0 + fake * (best - labels.fake) ** 2 / 2.0
-    else:
-        # real · label + fake · label, the weight of -log D*; the rest is that of -log(1 - D*).
-        weight = labels.real * real + labels.fake * fake
-        rest = (1.0 - labels.real) * real + (1.0 - labels.fake) * fake
-        terms = -_weighted_log(weight, real + fake) - _weighted_log(rest, real + fake)
-    return float(np.trapezoid(terms, x))
-
-
-def _weighted_log(weight: Array, total: Array) -> Array:
-    """Return weight · log(weight / total), 0 where the weight is."""
-    return weight * np.log(np.where(weight > 0.0, weight, total) / total)
+        return float(np.trapezoid(terms, x))
+    # real · label + fake · label, the weight of -log D*; the rest is that of -log(1 - D*).
+    weight = labels.real * real + labels.fake * fake
+    rest = (1.0 - labels.real) * real + (1.0 - labels.fake) * fake
+    total = real + fake
+    logs = [w * np.log(np.where(w > 0.0, w, total) / total) for w in (weight, rest)]
+    return float(np.trapezoid(-logs[0] - logs[1], x))

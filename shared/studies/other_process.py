@@ -17,10 +17,7 @@ THREAD_VARIABLES = {
 
 
 class OtherProcess:
-    """`create` and what takes a state of an implementation, called in another process.
-
-    A process that ends raises `concurrent.futures.BrokenExecutor`.
-    """
+    """An implementation called in another process, whose end raises BrokenExecutor."""
 
     def __init__(self, implementation: str, threads: int) -> None:
         self.name = f"{implementation}{THREADS}{threads}"

@@ -25,8 +25,7 @@ from shared.spec.streams import latents, stream
 from shared.studies.other_process import load_trainer
 
 Pair = tuple[str, str]
-End = tuple[dict[str, float], Arrays]
-"""The losses of the last step and the state after it."""
+End = tuple[dict[str, float], Arrays]  # the losses of the last step and the state after it
 
 IMAGES = ("noise", "digits")
 NOISE_IMAGES = 512
@@ -62,11 +61,7 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two runs are apart after a step: the worst loss and the worst tensor, by name.
-
-    inf where something is not finite or a counter differs. `drift`: the worst of the arrays that
-    the arithmetic does not determine (`shared.reference.differences`); most systems have none.
-    """
+    """How far two runs are apart after a step, inf included: the worst loss, tensor and drift."""
 
     step: int
     loss: float
@@ -96,11 +91,7 @@ Curves = dict[Pair, list[Difference]]
 
 
 class Experiment:
-    """What every implementation trains: a system, its images and latents, and for how long.
-
-    The inputs of a step are those that `python -m X_impl.train` takes: `dataset.Batches` over
-    uint8 `images` and `shared.spec.streams.latents`.
-    """
+    """What every implementation trains, and for how long, on the inputs of `X_impl.train`."""
 
     def __init__(
         self, spec: SystemSpec, images: Array, *, steps: int, seed: int = 0, dtype: str
@@ -142,10 +133,7 @@ def training_images(name: str, spec: SystemSpec, seed: int) -> Array:
 def difference(
     spec: SystemSpec, step: int, actual: End, expected: End, *, since: int
 ) -> Difference:
-    """Return how far the losses and the state of one run are from those of another.
-
-    `since`: the steps since both had the same state.
-    """
+    """Return how far a run is from another one, `since` so many steps after the same state."""
     losses = {
         name: abs(actual[0][name] - expected[0][name]) / max(1.0, abs(expected[0][name]))
         for name in METRIC_NAMES
@@ -169,10 +157,9 @@ def compare(
     against: str | None = None,
     restart: bool = False,
 ) -> Curves:
-    """Train side by side and return each pair's differences after every step.
+    """Train side by side; return the differences of each pair, or those with `against`, by step.
 
-    Every pair, or all others with the trainer called `against`. `restart` gives all the state of
-    the first after every step, so that each difference is that of one step alone.
+    `restart` gives all the state of the first after every step: the differences of single steps.
     """
     names = [trainer.name for trainer in trainers]
     pairs = [p for p in itertools.combinations(names, 2) if against is None or against in p]
@@ -204,21 +191,18 @@ def change_framework(
 ) -> Curves:
     """Train `change_at` steps in one, the rest in another: how far from the unbroken runs?
 
-    Every ordered pair, by its (first, second) names; the one difference is the larger one of
-    those from the two implementations' own unbroken runs, after the last step.
+    Each ordered pair has the larger difference from its two unbroken runs, after the last step.
     """
     spec, steps = experiment.spec, experiment.steps
     if not 0 < change_at < steps:
         raise ValueError(
             f"the change must come between two of the {steps} steps, received {change_at}"
         )
-    before, after = range(change_at), range(change_at, steps)
-    halves, unbroken = {}, {}
+    after, halves, unbroken, changed = range(change_at, steps), {}, {}, {}
     for trainer in trainers:
         state = experiment.start(trainer)
-        _, halves[trainer.name] = experiment.train(trainer, state, before)
+        _, halves[trainer.name] = experiment.train(trainer, state, range(change_at))
         unbroken[trainer.name] = experiment.train(trainer, state, after)
-    changed = {}
     for first, second in itertools.permutations(trainers, 2):
         state = experiment.start(second)
         second.import_state(state, halves[first.name])
@@ -305,11 +289,10 @@ def _run(options: argparse.Namespace) -> int:
     steps, change_at, bounds = options.steps, options.change_at, BOUNDS[options.dtype]
     experiment = Experiment(spec, images, steps=steps, seed=options.seed, dtype=options.dtype)
     trainers = [load_trainer(name) for name in options.implementations]
-    title = (
-        f"{spec.name}, loss {spec.loss}, width {spec.width}, batch {spec.batch_size}, learning "
-        f"rate {spec.generator_optimizer.learning_rate:g}, {options.images}, {options.dtype}, "
-        f"seed {options.seed}"
-    )
+    sizes = f"width {spec.width}, batch {spec.batch_size}"
+    rate = f"learning rate {spec.generator_optimizer.learning_rate:g}"
+    inputs = f"{options.images}, {options.dtype}, seed {options.seed}"
+    title = f"{spec.name}, loss {spec.loss}, {sizes}, {rate}, {inputs}"
     print(title, flush=True)
     if change_at is not None:
         curves = change_framework(trainers, experiment, change_at)

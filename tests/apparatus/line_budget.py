@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests import ROOT
 
-MOST_IN_ALL = 26_200
+MOST_IN_ALL = 25_400
 """Without tests. The aim is 24,000, which was kept until sampling, foreign files, the stages of
 explain and the site came in; it falls with every cut."""
 MOST_IN_KERNEL = 6_150

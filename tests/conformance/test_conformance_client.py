@@ -12,15 +12,16 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from shared.conformance.client import ChildSession, serve_command
 from shared.conformance.command import main
 from shared.conformance.protocol import (
+    ChildSession,
     ProtocolError,
     RequestFailedError,
     SessionEndedError,
     decode,
     encode,
     read_line,
+    serve_command,
     write_line,
 )
 from shared.files import child_process

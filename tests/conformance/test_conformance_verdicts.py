@@ -12,13 +12,30 @@ import pytest
 from rich.console import Console
 
 from shared.conformance.bounds import Bound, relative
-from shared.conformance.cases import Case, Override, Problem, cases_of, matching, selected
+from shared.conformance.cases import (
+    Case,
+    Override,
+    Problem,
+    cases_of,
+    load_overrides,
+    matching,
+    selected,
+)
 from shared.conformance.command import all_problems
-from shared.conformance.overrides import load_overrides
 from shared.conformance.protocol import RefusedError, RequestFailedError, SessionEndedError
-from shared.conformance.reports import headline, print_summary, write_json, write_junit
 from shared.conformance.serve import Server
-from shared.conformance.verdicts import VERDICTS, Result, counts, decide, is_conformant, judge
+from shared.conformance.verdicts import (
+    VERDICTS,
+    Result,
+    counts,
+    decide,
+    headline,
+    is_conformant,
+    judge,
+    print_summary,
+    write_json,
+    write_junit,
+)
 from shared.reference.adapter import ReferenceImplementation
 
 TRUTH = np.array([1.0, 2.0])

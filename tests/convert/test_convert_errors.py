@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.convert.verification import NETWORK_BOUND, VerificationError, require_same_outputs
+from shared.convert.conversion import NETWORK_BOUND, VerificationError, require_same_outputs
 from shared.formats import file_kinds
 from shared.interface import MissingFrameworkError
 from shared.spec import NETWORKS, Pixels, SystemSpec

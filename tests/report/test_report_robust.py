@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from shared.report.__main__ import main
-from shared.report.runs import ReportError, read_run, read_table
-from shared.report.settings import duration
+from shared.report.runs import ReportError, duration, read_run, read_table
 from shared.run.folder import LOSS_COLUMNS
 from tests.report.pages import figures, report, rows_of, write_run
 

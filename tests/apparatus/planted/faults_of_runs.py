@@ -159,9 +159,9 @@ RUNS: tuple[Fault, ...] = (
         "activations_by_batch_statistics",
         {},
         {
-            "pytorch": (_training("activations.py", "run(state, inputs, "),),
-            "tf": (_training("activations.py", "model(inputs, "),),
-            "jax": (Edit("activations.py", "if not training:", "if False:"),),
+            "pytorch": (_training("adapter.py", "run(state, inputs, "),),
+            "tf": (_training("adapter.py", "model(inputs, "),),
+            "jax": (Edit("adapter.py", "if not training:", "if False:"),),
         },
     ),
     Fault(

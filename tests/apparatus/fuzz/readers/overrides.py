@@ -1,11 +1,11 @@
-"""Override files of the conformance kit: `shared.conformance.overrides.load_overrides`."""
+"""Override files of the conformance kit: `shared.conformance.cases.load_overrides`."""
 
 import json
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from shared.conformance.overrides import load_overrides
+from shared.conformance.cases import load_overrides
 from tests.apparatus.fuzz.json_mutators import mutated_document
 from tests.apparatus.fuzz.places import Files
 from tests.apparatus.fuzz.reader import Reader
