@@ -53,9 +53,9 @@ def all_problems() -> tuple[Problem, ...]:
 
 def _problems(options: argparse.Namespace) -> Sequence[Problem]:
     """Return every problem, or those of the one system that was chosen."""
-    fields = ("loss", "width", "latent_dim", "d_steps", "generator_batch", "learning_rate")
+    fields = "loss image_size channels width latent_dim d_steps generator_batch learning_rate"
     if options.system is None:
-        if given := [f for f in fields if getattr(options, f) is not None]:
+        if given := [f for f in fields.split() if getattr(options, f) is not None]:
             raise InputError(f"--{given[0].replace('_', '-')} is one system's: add --system")
         return all_problems()
     return problems_of(chosen_spec(options, lambda _: {"width": 4, "latent_dim": 10}))

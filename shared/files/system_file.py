@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator, validators
 
 from shared.files.documents import read_document
 from shared.files.errors import InputError
-from shared.spec import NETWORKS, SYSTEMS, SystemSpec, get_system
+from shared.spec import NETWORKS, SYSTEMS, SystemSpec
 from shared.spec.custom import WEIGHTED, entries_from, narrowest
 from shared.spec.optimizers import optimizer_from_dict, optimizer_to_dict
 
@@ -32,9 +32,12 @@ def find_system(name: str) -> SystemSpec:
 
     Raises ValueError for an unknown name, and InputError for a file that is no system.
     """
-    if name in SYSTEMS or not name.endswith((".toml", ".json")):
-        return get_system(name)
-    return read_system(Path(name))
+    if name.endswith((".toml", ".json")):
+        return read_system(Path(name))
+    if name not in SYSTEMS:
+        expected = ", ".join(SYSTEMS)
+        raise ValueError(f"unknown system {name!r}; expected {expected}, or a .toml or .json file")
+    return SYSTEMS[name]
 
 
 def read_system(path: Path) -> SystemSpec:

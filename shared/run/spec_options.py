@@ -17,12 +17,17 @@ def add_spec_options(parser: argparse.ArgumentParser, system: str | None, batch_
     text = f"{', '.join(SYSTEMS)}, or a file: docs/systems.md (default: {system or 'all four'})"
     add("--system", default=system, metavar="SYSTEM|FILE", help=text)
     add("--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)")
-    text = "size of the narrowest layer (default: narrow, of a file its own)"
-    add("--width", type=int, metavar="W", help=text)
-    add("--latent-dim", type=int, metavar="N", help="(default: few, of a file its own)")
+    numbers = {
+        "--image-size P": "pixels of a side (default: the system's)",
+        "--channels C": "of an image (default: the system's)",
+        "--width W": "size of the narrowest layer (default: narrow, of a file its own)",
+        "--latent-dim N": "(default: few, of a file its own)",
+        "--d-steps K": "updates of the discriminator a step (default: the system's)",
+    }
+    for words, text in numbers.items():
+        flag, metavar = words.split()
+        add(flag, type=int, metavar=metavar, help=text)
     add("--batch-size", type=int, default=batch_size, metavar="N", help="(default: %(default)s)")
-    text = "updates of the discriminator a step (default: the system's)"
-    add("--d-steps", type=int, metavar="K", help=text)
     text = "what the generator learns from (default: the system's)"
     add("--generator-batch", choices=tuple(GENERATOR_BATCHES), help=text)
     text = "of both networks (default: the system's)"
@@ -37,6 +42,8 @@ def chosen_spec(options: argparse.Namespace, narrow: Callable[[str], dict[str, i
     system = find_system(options.system)
     own = {} if system.architecture == "custom" else narrow(system.architecture)
     chosen: dict[str, Any] = {
+        "image_size": options.image_size,
+        "channels": options.channels,
         "width": options.width,
         "latent_dim": options.latent_dim,
         "batch_size": options.batch_size,

@@ -59,7 +59,7 @@ def test_a_file_is_a_system(tmp_path: Path, suffix: str) -> None:
 
 def test_known_names_are_no_files() -> None:
     assert find_system("conv28") is SYSTEMS["conv28"]
-    with pytest.raises(ValueError, match="unknown system 'dcgan'; expected one of dcgan64, "):
+    with pytest.raises(ValueError, match="unknown system 'dcgan'; expected dcgan64, "):
         find_system("dcgan")
 
 
