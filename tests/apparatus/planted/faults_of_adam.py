@@ -9,7 +9,7 @@ def _setting(name: str, value: str) -> Edits:
 
 
 def _rate(network: str, value: str) -> Edits:
-    settings = f"spec.{network}_optimizer"
+    settings = f'spec.adam("{network}")'
     call = f"create_adam({network}, {settings}"
     changed = f"create_adam({network}, type({settings})(learning_rate={value})"
     created = (Edit("checkpoint.py", call, changed),)
