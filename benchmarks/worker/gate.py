@@ -33,8 +33,8 @@ TRAINED_SEED = 19
 TRAINED_BATCH_SIZE = 16
 # dcgan64 in float32: image size → width and seed. Other sizes start as in the middle of training
 # too. Larger images have more pre-activations, so the networks are narrower; with these seeds none
-# is nearer to zero than 5.7e-6, 2.7e-6 and 6.6e-7, for every loss and both heads.
-GATES = {32: (8, 10), 64: (GATE_WIDTH, GATE_SEED), 128: (2, 1), 256: (2, 17)}
+# is nearer to zero than 5.7e-6 and 2.7e-6, for every loss and both heads. At 256 none was found.
+GATES = {32: (8, 10), 64: (GATE_WIDTH, GATE_SEED), 128: (2, 1)}
 
 # docs/benchmarks.md#bounds-of-the-gate has what was reached, and the smallest faults beside it.
 LOSS_BOUND = 5e-6

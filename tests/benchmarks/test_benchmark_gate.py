@@ -82,3 +82,13 @@ def test_gate_stops_a_tensor_that_is_not_finite_and_names_it(bad):
     assert not check["passed"]
     assert name in gate.describe_failure(check)
     json.dumps(check, allow_nan=False)
+
+
+@pytest.mark.parametrize("image_size", [32, 128])
+def test_gate_of_another_size_stops_a_planted_fault(image_size):
+    problem = gate.gate_problem(SYSTEMS["dcgan64"].replace(image_size=image_size))
+    assert problem.real_images.shape == (8, image_size, image_size, 3)
+    truth = gate.truth(problem)
+    assert gate.compare(problem, truth, truth.metrics, truth.arrays)["passed"]
+    wrong = gate.truth(problem, Conventions(batch_norm_running_variance="biased"))
+    assert not gate.compare(problem, truth, wrong.metrics, wrong.arrays)["passed"]
