@@ -146,6 +146,8 @@ def habits(port: Port, probe: Probe) -> list[str]:
     before = port.exported(probe.spec, state)
     if changed := _changed(given, before):
         notes.append(f"export_state() does not return what import_state() was given: {changed}")
+        if changed.endswith("/m") and not before[changed].any():
+            notes.append("Adam's moments are 0 after import_state(): they are not restored")
     z, real = map(port.cast, probe.one_batch)
     inputs = {"generate": (z,), "discriminate": (real,), "gradients": port.inputs(probe)}
     for method in inputs:

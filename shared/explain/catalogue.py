@@ -92,7 +92,7 @@ def changes(spec: SystemSpec, parts: Sequence[str]) -> list[Change]:
         change
         for part in parts
         for change in [*singles, *TOGETHER.values()]
-        if part_of(next(iter(change))) == part
+        if {part_of(field) for field in change} == {part}
     ]
 
 

@@ -298,7 +298,8 @@ class _Explainer:
             first = next(d for _, d in self.rows if d is not None)
             cost = first.relative, f"{first.array} ({first.stage})"
             named["dtype"] = Trap({"dtype": "float32"}, *cost)
-        return list(named.values())
+        whole = [trap.change.items() for trap in named.values()]
+        return [t for t in named.values() if not any(t.change.items() < other for other in whole)]
 
     def _located(self) -> list[Located]:
         return [

@@ -19,7 +19,7 @@ from shared.explain.stages import INITIAL_STAGE, KINDS, network_of
 from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.reference.adam import adam_settings, adam_update, moved_parameter
 from shared.reference.adapter import ReferenceImplementation
-from shared.reference.network import Pass, backward, forward
+from shared.reference.network import Pass, forward
 from shared.reference.step import Step, settings_of
 from shared.spec import NETWORKS, AdamSpec, Conventions, NetworkName, SystemSpec, optimizer_name
 from shared.spec.streams import initial_state
@@ -66,8 +66,7 @@ def reference_arrays(stage: str, probe: Probe, conventions: Conventions | Sides)
     is_shown = "Adam" in KINDS[stage].parts and bool(probe.after)
     if isinstance(settings, AdamSpec) and is_shown and not is_chained(probe.spec, own, stage):
         return _own_updates(stage, probe, own, settings)
-    needed = _differentiated(stage, probe, conventions.discriminator)
-    return _reference_step(probe, conventions, needed).get(stage, {})
+    return _reference_step(probe, conventions).get(stage, {})
 
 
 def is_chained(spec: SystemSpec, c: Conventions, name: str) -> bool:
@@ -91,19 +90,14 @@ def _reference_pass(stage: str, probe: Probe, conventions: Conventions) -> Array
 
 
 class _OwnStep(Step):
-    """A step that goes on from the implementation's own updates, and own outputs where given.
-
-    Gradients of the networks that are not in `differentiated` are 0: nothing that is asked for
-    depends on them.
-    """
+    """A step that goes on from the implementation's own updates, and own outputs where given."""
 
     passes: ClassVar[dict[tuple[Any, ...], tuple[Pass, Any]]] = {}
 
-    def __init__(self, probe: Probe, sides: Sides, differentiated: tuple[NetworkName, ...]) -> None:
+    def __init__(self, probe: Probe, sides: Sides) -> None:
         super().__init__(probe.spec, sides.discriminator, sides.generator)
-        self.probe, self.differentiated = probe, differentiated
+        self.probe = probe
         self.computed: Arrays = {}
-        self.is_updated = dict.fromkeys(NETWORKS, False)
 
     def forward(self, network: NetworkName, arrays: Arrays, x: Array, training: bool) -> Pass:
         """Run a network, or return what it has made of the same arrays already."""
@@ -121,39 +115,18 @@ class _OwnStep(Step):
             self.passes[key] = run, (own, x, self.probe)  # which keeps their addresses theirs
         return self.passes[key][0]
 
-    def backward(self, network: NetworkName, run: Pass, gradient: Array) -> tuple[Array, Arrays]:
-        """Differentiate a pass, if that is asked for."""
-        # Once D is updated, its gradients are on their way to G's.
-        used_by = "generator" if self.is_updated["discriminator"] else network
-        if used_by in self.differentiated:
-            return backward(network, run, gradient)
-        names = self.probe.spec.parameters(network).items()
-        return gradient, {n: np.zeros(p.shape) for n, p in names if p.trainable}
-
     def update(
         self, network: NetworkName, arrays: Arrays, gradients: Arrays, is_last: bool
     ) -> Arrays:
         """Return the state after an update: the implementation's own after the last one."""
         after = super().update(network, arrays, gradients, is_last)
         self.computed |= {n: a for n, a in after.items() if n.startswith(network)}
-        self.is_updated[network] |= is_last
         return after | self.probe.weights_after(network) if is_last else after
 
 
-def _differentiated(stage: str, probe: Probe, c: Conventions) -> tuple[NetworkName, ...]:
-    """Return the networks whose gradients a stage depends on."""
-    is_plain = c.detach_fake and c.update_order == "discriminator_first"
-    is_shown = all(probe.weights_after(name) for name in NETWORKS)
-    if not (is_plain and is_shown) or is_chained(probe.spec, c, "discriminator"):
-        return NETWORKS
-    return () if stage.startswith(("losses", "BN")) else (network_of(stage),)
-
-
 @functools.lru_cache(MOST_KEPT)
-def _reference_step(
-    probe: Probe, sides: Sides, differentiated: tuple[NetworkName, ...]
-) -> dict[str, Arrays]:
-    step = _OwnStep(probe, sides, differentiated)
+def _reference_step(probe: Probe, sides: Sides) -> dict[str, Arrays]:
+    step = _OwnStep(probe, sides)
     result = step.run(probe.arrays, probe.real_images, probe.latents)
     statistics = {n: a for n, a in result.arrays.items() if n.endswith(("/mean", "/var"))}
     states = state_stages(result.arrays | step.computed | statistics)

@@ -82,6 +82,18 @@ def batch_norm_variance(layer: Callable[[np.ndarray], np.ndarray], dtype: str) -
     return relative_l2(layer(x), expected)
 
 
+def running_average(debiased: bool) -> float:
+    """Return the error of running means and variances after four batches."""
+    torch = importlib.import_module("torch")
+    layer, batches = torch.nn.BatchNorm1d(3).double(), random(4, 8, 3)
+    hidden = np.zeros((2, 3)) if debiased else np.stack([np.zeros(3), np.ones(3)])
+    for batch in batches:
+        layer(torch.tensor(batch))
+        hidden = 0.9 * hidden + 0.1 * np.stack([batch.mean(0), batch.var(0, ddof=1)])
+    received = hidden / (1 - 0.9 ** len(batches)) if debiased else hidden
+    return relative_l2(received, torch.stack([layer.running_mean, layer.running_var]).numpy())
+
+
 def keras_running_variance(stock: bool) -> float:
     tf, keras = tensorflow()
     from tf_impl.layers import BatchNorm
@@ -178,6 +190,12 @@ def tf_cast_of_a_python_number(stock: bool) -> float:
 
 LAYER_TRAPS = [
     Trap("same-padding", same_padding_on_odd_sizes, same_padding_on_even_sizes, framework="tf"),
+    Trap(
+        "batch-norm-debias",
+        lambda: running_average(True),
+        lambda: running_average(False),
+        framework="pytorch",
+    ),
     Trap(
         "conv-transpose-padding",
         lambda: jax_conv_transpose_padding(1),

@@ -5,8 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from shared.reference.adam import adam_update
 from shared.reference.comparison import relative_l2
+from shared.spec import AdamSpec, Conventions
 from tests.docs.trap import Trap, random, tensorflow
+
+_BETA2_09 = AdamSpec(2e-4, 0.5, 0.9, 1e-8)
 
 
 def adam_error(update: Callable[[np.ndarray, np.ndarray], np.ndarray], dtype: str) -> float:
@@ -20,7 +24,6 @@ def adam_error(update: Callable[[np.ndarray, np.ndarray], np.ndarray], dtype: st
 
 def keras_adam(stock: bool, dtype: str = "float64") -> float:
     tf, keras = tensorflow()
-    from shared.spec import AdamSpec
     from tf_impl.layers import Adam
 
     def update(parameter: np.ndarray, gradient: np.ndarray) -> np.ndarray:
@@ -35,6 +38,22 @@ def keras_adam(stock: bool, dtype: str = "float64") -> float:
         return variable.numpy()
 
     return adam_error(update, dtype)
+
+
+def torch_adam(amsgrad: bool) -> float:
+    """Return the error of the fourth move of a parameter whose gradients become smaller."""
+    torch = importlib.import_module("torch")
+    parameter = torch.zeros(50, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([parameter], 2e-4, (0.5, 0.9), amsgrad=amsgrad)
+    expected, m, v = np.zeros(50), np.zeros(50), np.zeros(50)
+    for number in range(1, 5):
+        gradient = random(50) / 4.0**number
+        before = parameter.detach().numpy().copy()
+        parameter.grad = torch.tensor(gradient)
+        optimizer.step()
+        update = adam_update(before, gradient, (m, v), number, _BETA2_09, Conventions())
+        expected, m, v = update
+    return relative_l2(parameter.detach().numpy() - before, expected - before)
 
 
 def optax_adam(stock: bool, dtype: str) -> float:
@@ -118,6 +137,7 @@ def safetensors_of_a_view(stock: bool) -> float:
 
 
 LOSS_AND_UPDATE_TRAPS = [
+    Trap("adam-amsgrad", lambda: torch_adam(True), lambda: torch_adam(False), framework="pytorch"),
     Trap("keras-adam", lambda: keras_adam(True), lambda: keras_adam(False), framework="tf"),
     Trap(
         "optax-adam-float32",

@@ -119,7 +119,15 @@ def test_an_image_reshaped_from_the_wrong_order_is_named(tmp_path: Path) -> None
     [
         ("discriminator/w/gradient", 16.0, {("loss_reduction", "mean", "sum", True)}),
         ("discriminator/w/gradient", 1 / 16, {("loss_reduction", "sum", "mean", True)}),
-        ("generator/w/gradient", 2.0, {("lsgan_scale", "0.5", "1.0", True)}),
+        (
+            "generator/w/gradient",
+            2.0,
+            {
+                ("lsgan_scale", "0.5", "1.0", False),
+                ("generator_gradient_scale", "1.0", "2.0", False),
+                ("generator_gradient_scale", "0.5", "1.0", False),
+            },
+        ),
         (
             "discriminator_loss",
             0.5,

@@ -16,15 +16,23 @@ from typing import Any
 import numpy as np
 
 from shared.explain.distance import json_data
+from shared.explain.recordings.adam_traps import adam_traps
 from shared.explain.recordings.evidence import Evidence, Trap, merged
-from shared.explain.recordings.matching import align_all, match, with_settled_dtypes
-from shared.explain.recordings.operation_traps import adam_traps, layer_traps
+from shared.explain.recordings.layer_traps import layer_traps
+from shared.explain.recordings.matching import (
+    COMPANIONS,
+    KERNELS,
+    align_all,
+    match,
+    unmatched_texts,
+    with_settled_dtypes,
+)
 from shared.explain.recordings.pairs import Pair
-from shared.explain.recordings.tensor_traps import factor_traps, layout_traps
+from shared.explain.recordings.tensor_traps import factor_traps, layout_traps, pass_traps
 from shared.explain.report import render
 from shared.files.recording import read_recording
 
-_FINDERS = (layout_traps, factor_traps, layer_traps, adam_traps)
+_FINDERS = (layout_traps, pass_traps, factor_traps, layer_traps, adam_traps)
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,8 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
     """
     recordings = read_recording(first), read_recording(second)
     ours, theirs = map(with_settled_dtypes, recordings)
-    matched, unmatched = match(ours, theirs, bound)
-    evidence = Evidence(align_all(matched))
+    matched, single = match(ours, theirs, bound)
+    evidence = Evidence(align_all(matched), [[t for t, others in side] for side in single])
     pairs = tuple(evidence.pairs.values())
     return RecordingReport(
         paths=(str(first), str(second)),
@@ -69,7 +77,11 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
         pairs=pairs,
         parting=next((i for i, pair in enumerate(pairs) if not pair.agrees), None),
         traps=merged(trap for find in _FINDERS for trap in find(evidence)),
-        unmatched=unmatched,
+        unmatched=tuple(
+            text
+            for side, tensors in zip(("first", "second"), single, strict=True)
+            for text in unmatched_texts(side, tensors)
+        ),
     )
 
 
@@ -85,6 +97,35 @@ def format_report(report: RecordingReport) -> str:
         for text in (p.arrangement, *p.notes):
             arranged.setdefault(text, []).append(p.one.name)
     differing = [p for p in report.pairs if not p.agrees]
+    first = differing[0].one.name if differing else ""
     return render(
-        "recordings.j2", r=report, renamed=renamed, arranged=arranged, differing=differing
+        "recordings.j2",
+        r=report,
+        renamed=renamed,
+        arranged=arranged,
+        differing=differing,
+        groups={
+            "Traps that explain it:": [t for t in report.traps if t.explains(first)],
+            "Traps found elsewhere, which need not explain it:": [
+                t for t in report.traps if not t.explains(first)
+            ],
+        },
+        wanted=_wanted(first, {p.one.name for p in report.pairs}),
     )
+
+
+def _wanted(name: str, recorded: set[str]) -> list[str]:
+    """Return the names that are not recorded and would decide what a tensor's difference is."""
+    layer, _, last = name.rpartition("/")
+    if last in ("m", "v"):
+        wanted = [layer, *(layer + companion for companion in COMPANIONS)]
+    elif last in (*KERNELS, "bias", "scale"):
+        wanted = [name + companion for companion in COMPANIONS]
+    elif last == "output":
+        own = ("scale", "bias", "mean", "var") if f"{layer}/scale" in recorded else ("kernel",)
+        wanted = [f"{layer}/{tensor}" for tensor in ("input", *own)]
+    elif last in ("mean", "var"):
+        wanted = [f"{layer}/{tensor}" for tensor in ("input", "mean", "var")]
+    else:
+        wanted = ["scores", "loss"] if "gradient" in last or "loss" in last else []
+    return [n for n in wanted if n not in recorded]

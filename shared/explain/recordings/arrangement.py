@@ -14,6 +14,8 @@ from shared.reference.layers import Array
 
 _MAXIMUM_AXES = 5
 _LARGEST_KERNEL = 11  # a side in pixels; turning a larger image round explains nothing
+IMAGES = ("input", "images", "image")
+RGB = 3
 Shape = tuple[int, ...]
 Fold = tuple[int, int, int]
 
@@ -122,11 +124,13 @@ def _ends(shape: Iterable[int]) -> set[int]:
 
 
 def _spatial_axes(a: Recorded) -> list[tuple[int, ...]]:
-    """Return the groups of axes that may be the height and width of a kernel."""
+    """Return the groups of axes that may be turned: height and width of a kernel, RGB."""
     shape, rank = a.array.shape, a.array.ndim
     if a.layout is not None:
-        letters = set("DHW") if set("IO") <= set(a.layout) else set()
+        letters = set("DHW") if set("IO") <= set(a.layout) else {"C"} if rank > 2 else set()
         groups = [tuple(i for i, letter in enumerate(a.layout) if letter in letters)]
+    elif a.name.rsplit("/", 1)[-1].endswith(IMAGES):
+        return [(axis,) for axis in (1, rank - 1) if rank == 4 and shape[axis] == RGB]
     elif 3 <= rank <= _MAXIMUM_AXES:
         groups = [tuple(range(rank - 2)), tuple(range(2, rank))]
     else:

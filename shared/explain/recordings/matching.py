@@ -36,10 +36,14 @@ def with_settled_dtypes(recording: Recording) -> tuple[Recorded, ...]:
     )
 
 
+Candidates = list[tuple[Recorded, list[Recorded]]]
+"""What one recording alone has, each with what it could be by its numbers."""
+
+
 def match(
     first: Sequence[Recorded], second: Sequence[Recorded], chosen_bound: float | None
-) -> tuple[list[Pair], tuple[str, ...]]:
-    """Return the pairs in the first's order, and a text for every tensor that is in none."""
+) -> tuple[list[Pair], tuple[Candidates, Candidates]]:
+    """Return the pairs in the first's order, and what is in none of each recording."""
 
     def bound(a: Recorded, b: Recorded) -> float:
         own = BOUNDS.get(coarser_dtype(a, b), 0.0)  # whole numbers must be equal
@@ -54,7 +58,7 @@ def match(
         "value": by_value,
     }
     found: dict[int, Pair] = {}
-    texts: list[str] = []
+    single: tuple[Candidates, Candidates] = [], []
     for step in sorted({t.step for t in (*first, *second)}):
         mine, theirs = ([t for t in side if t.step == step] for side in (first, second))
         for how, same in ways.items():
@@ -65,9 +69,9 @@ def match(
             found |= {id(a): Pair(a, b, how, bound(a, b)) for a, b in pairs}
             taken = {id(t) for pair in pairs for t in pair}
             mine, theirs = ([t for t in ts if id(t) not in taken] for ts in (mine, theirs))
-        texts += [_unmatched_text("first", a, [b for b in theirs if by_value(a, b)]) for a in mine]
-        texts += [_unmatched_text("second", b, [a for a in mine if by_value(a, b)]) for b in theirs]
-    return [found[id(t)] for t in first if id(t) in found], tuple(texts)
+        for side, own, others in zip(single, (mine, theirs), (theirs, mine), strict=True):
+            side += [(t, [o for o in others if by_value(t, o)]) for t in own]
+    return [found[id(t)] for t in first if id(t) in found], single
 
 
 def _plain_name(name: str) -> str:
@@ -77,12 +81,23 @@ def _plain_name(name: str) -> str:
     return plain.removesuffix(":0").removesuffix("/value")
 
 
-def _unmatched_text(side: str, tensor: Recorded, candidates: list[Recorded]) -> str:
-    text = f"{tensor.name!r} of step {tensor.step} is in the {side} recording only"
-    if not candidates:
-        return text
-    names = ", ".join(repr(c.name) for c in candidates[:4])
-    return f"{text} by name; by its numbers it could be any of: {names}"
+def unmatched_texts(side: str, single: Candidates) -> list[str]:
+    """Return a text for all tensors that are in one recording only, and one for each doubtful."""
+    texts = [
+        f"{tensor.name!r} of step {tensor.step} is in the {side} recording only by name; by its "
+        f"numbers it could be any of: {', '.join(repr(other.name) for other in others[:4])}"
+        for tensor, others in single
+        if others
+    ]
+    alone = [tensor for tensor, others in single if not others]
+    if len(alone) == 1:
+        texts.append(f"{alone[0].name!r} of step {alone[0].step} is in the {side} recording only")
+    elif alone:
+        names, steps = list(dict.fromkeys(t.name for t in alone)), sorted({t.step for t in alone})
+        shown = ", ".join(map(repr, names[:3])) + f" and {len(names) - 3} more" * (len(names) > 3)
+        span = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+        texts.append(f"{len(alone)} tensors of {span} are in the {side} recording only: {shown}")
+    return texts
 
 
 def align_all(matched: Iterable[Pair]) -> dict[Key, Pair]:
@@ -135,6 +150,8 @@ def _align(pair: Pair) -> Pair:
     if order is None and misplaced is None:
         order, more = _by_value(pair)
         notes += more
+        if order is not None and _is_bgr(pair, order):
+            order, misplaced = replace(order, flipped=()), order
     return replace(pair, order=order, misplaced=misplaced, notes=tuple(notes))
 
 
@@ -146,9 +163,14 @@ def _declared(pair: Pair) -> tuple[Arrangement | None, Arrangement | None]:
     if has_the_shape and declared.fits:
         return declared.order, None
     other = next(_exact(pair), None)
-    if other and other.axes == axes and not other.in_memory:
+    if other and other.axes == axes and not other.in_memory and not _is_bgr(pair, other):
         return other, None  # turned round or refolded within the declared axes
     return declared.order if has_the_shape else None, other
+
+
+def _is_bgr(pair: Pair, order: Arrangement) -> bool:
+    """Whether an arrangement turns the channels of images round: no matter of layout, but wrong."""
+    return bool(order.flipped) and pair.one.name.rsplit("/", 1)[-1] not in KERNELS
 
 
 def _by_value(pair: Pair) -> tuple[Arrangement | None, list[str]]:

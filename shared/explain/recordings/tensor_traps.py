@@ -1,9 +1,10 @@
-"""Traps that two tensors show by themselves: in another order, or a constant factor apart."""
+"""Traps that tensors show by themselves: another order, a constant factor, passes too many."""
 
 import dataclasses
 import math
 from collections.abc import Iterator
 
+from shared.explain.catalogue import FIXES, KNOWN_NUMBERS
 from shared.explain.recordings.arrangement import Arrangement, orders_of_features
 from shared.explain.recordings.evidence import Evidence, Trap, multiple, named_trap
 from shared.explain.recordings.matching import KERNELS
@@ -12,13 +13,25 @@ from shared.reference.comparison import relative_l2
 
 # What moves by steps, in which a factor means nothing: a first update of Adam is ± one rate.
 _STATE = (*KERNELS, "bias", "scale", "m", "v", "mean")
-_LARGEST_FACTOR = 2.0**20  # no batch has more images
+_LARGEST_FACTOR = 2.0**20
 _COARSEST_BOUND = 1e-4  # a coarser dtype does not distinguish factors
+_BATCHES = ("input", "images", "latents", "scores", "logits")
+_SCALES = KNOWN_NUMBERS["generator_gradient_scale"]
+
+
+def pass_traps(evidence: Evidence) -> Iterator[Trap]:
+    """Yield the networks that one recording alone has run more often in a step."""
+    for number, names in enumerate(evidence.extra):
+        for network in dict.fromkeys(name.split("/", 1)[0] for name in names):
+            own = tuple(dict.fromkeys(n for n in names if n.startswith(f"{network}/")))
+            most = max(int(name.rsplit("/", 1)[1]) for name in own)
+            texts = f"{network} once a step", f"{network} {most} times a step"
+            row = "generator-batch-forward" if network.startswith("g") else None
+            yield Trap(None, row, texts[1 - number], texts[number], own)
 
 
 def layout_traps(evidence: Evidence) -> Iterator[Trap]:
     """Yield what the arrangements that fit say about axes, kernels and flattened features."""
-    last = max((step for step, _ in evidence.disagreeing), default=-1)
     for (step, name), pair in evidence.pairs.items():
         chosen = pair.misplaced or pair.order
         if chosen is None or not (pair.fits or pair.misplaced):
@@ -26,13 +39,28 @@ def layout_traps(evidence: Evidence) -> Iterator[Trap]:
         is_kernel = name.rsplit("/", 1)[-1] in KERNELS
         if chosen.in_memory:
             yield _reshaped(pair, is_kernel)
-        elif is_kernel and chosen.flipped and step <= last:
-            # Right where that side's operation turns it back: something else must disagree too.
-            yield named_trap(_kernel_field(name), "as_stored", "flipped", (name,), certain=False)
+        elif chosen.flipped and is_kernel:
+            if _is_felt(evidence, step, name):
+                where = (name,)
+                yield named_trap(_kernel_field(name), "as_stored", "flipped", where, certain=False)
+        elif chosen.flipped and pair.misplaced:
+            yield named_trap("image_channels", "as_stored", "reversed", (name,))
         elif pair.misplaced is not None:
             yield _other_axes(pair, pair.misplaced, is_kernel)
         elif name.endswith("/input") and pair.one.array.ndim == 2:
             yield from _flatten_order(evidence, step, name.removesuffix("/input"), chosen)
+
+
+def _is_felt(evidence: Evidence, step: int, name: str) -> bool:
+    """Whether a kernel turned round can be wrong: right is one whose operation turns it back.
+
+    Its layer's outputs tell; where none is recorded, most of what is no state has to differ.
+    """
+    later = [key for key in evidence.pairs if key[0] >= step]
+    output = name.rsplit("/", 1)[0] + "/output"
+    known = [key for key in later if key[1] == output]
+    known = known or [key for key in later if key[1].rsplit("/", 1)[-1] not in (*_STATE, "var")]
+    return 2 * sum(key in evidence.disagreeing for key in known) > len(known)
 
 
 def _kernel_field(name: str) -> str:
@@ -79,13 +107,12 @@ def _flatten_order(
 
 def factor_traps(evidence: Evidence) -> Iterator[Trap]:
     """Yield the known readings of every disagreement that is one factor in all numbers."""
-    sizes = _sizes(evidence)
-    for step, name in evidence.pairs:
-        if (step, name) not in evidence.disagreeing or name.rsplit("/", 1)[-1] in _STATE:
-            continue
+    batches, counts = _sizes(evidence)
+    for step, name in evidence.disagreeing_in_order(""):
         first, second = (side.get((step, name)) for side in evidence.sides)
         bound = evidence.pairs[step, name].bound
-        if first is None or second is None or bound > _COARSEST_BOUND:
+        is_state = name.rsplit("/", 1)[-1] in _STATE
+        if is_state or first is None or second is None or bound > _COARSEST_BOUND:
             continue
         factor = multiple(first, second)
         is_sensible = 1 / _LARGEST_FACTOR < abs(factor) < _LARGEST_FACTOR
@@ -94,14 +121,21 @@ def factor_traps(evidence: Evidence) -> Iterator[Trap]:
         if math.isclose(factor, -1.0, rel_tol=4 * bound):
             yield Trap(None, "generator-objective", "the sign", "turned", (name,))
         larger = max(factor, 1 / factor)
+        meant = _readings(name, batches, counts, _is_of_loss(evidence, step, factor))
         readings = [
-            reading
-            for expected, *reading in _readings(name, *sizes, larger)
-            if math.isclose(larger, expected, rel_tol=4 * bound)
+            reading for size, *reading in meant if math.isclose(larger, size, rel_tol=4 * bound)
         ]
         for field, *values in readings:
             one, other = values if factor > 1 else reversed(values)
             yield named_trap(field, one, other, (name,), certain=len(readings) == 1)
+
+
+def _is_of_loss(evidence: Evidence, step: int, factor: float) -> bool | None:
+    """Whether a step's recorded losses have a factor too; None without any."""
+    held = evidence.sides[0].keys() & evidence.sides[1].keys()
+    losses = [key for key in held if key[0] == step and "loss" in key[1].lower()]
+    found = [multiple(*(side[key] for side in evidence.sides)) for key in losses]
+    return any(math.isclose(x, factor, rel_tol=1e-2) for x in found) if losses else None
 
 
 def _sizes(evidence: Evidence) -> tuple[set[int], set[int]]:
@@ -111,21 +145,30 @@ def _sizes(evidence: Evidence) -> tuple[set[int], set[int]]:
         shape, layout = pair.one.array.shape, pair.one.layout
         if layout is not None and "N" in layout:
             batches.add(shape[layout.index("N")])
+        elif layout is None and shape and name.rsplit("/", 1)[-1].endswith(_BATCHES):
+            batches.add(shape[0])
         if name.endswith("/input") and len(shape) >= 2:
             counts |= {math.prod(shape) // shape[axis] for axis in (1, -1)}
-    return batches, counts - {0, 1}
+    return batches - {1}, counts - {0, 1}
 
 
 def _readings(
-    name: str, batches: set[int], counts: set[int], factor: float
+    name: str, batches: set[int], counts: set[int], is_of_loss: bool | None
 ) -> Iterator[tuple[float, str, str, str]]:
     """Yield the factors above 1 that mean something: the field, its smaller and larger value."""
-    guesses = {round(factor)} if factor > 2.5 else set()
-    for n in (batches or guesses) - {1}:
-        yield n, "loss_reduction", "mean", "sum"
-    yield 2.0, "lsgan_scale", "0.5", "1.0"
-    if not name.startswith("generator"):
-        yield 2.0, "discriminator_loss_scale", "0.5", "1.0"
+    is_gradient = name.endswith("/gradient")
+    if is_gradient and not is_of_loss:
+        field = f"{name.split('/', 1)[0]}_gradient_scale"
+        for scale in _SCALES:
+            smaller, larger = sorted((1.0, scale))
+            named = field if field in FIXES else "gradient scale"
+            yield larger / smaller, named, str(smaller), str(larger)
+    if not is_gradient or is_of_loss is not False:
+        for n in batches:
+            yield n, "loss_reduction", "mean", "sum"
+        yield 2.0, "lsgan_scale", "0.5", "1.0"
+        if not name.startswith("generator"):
+            yield 2.0, "discriminator_loss_scale", "0.5", "1.0"
     if name.endswith(("/var", "variance")):
         for n in counts:
             yield n / (n - 1), "batch_norm_running_variance", "biased", "unbiased"

@@ -1,0 +1,207 @@
+"""Traps of a layer whose input and results are recorded: its kernel, padding, normalisation."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from shared.explain.proof import LEAST_NUMBERS
+from shared.explain.recordings.evidence import (
+    Evidence,
+    Explanation,
+    Side,
+    Trap,
+    Ways,
+    fewest_differences,
+    listed,
+    multiple,
+    named_trap,
+    simplest,
+)
+from shared.explain.recordings.matching import KERNELS
+from shared.reference import layers
+from shared.reference.comparison import relative_l2
+from shared.reference.layers import Array
+
+Axes = tuple[int, ...]
+_CHANNEL_AXES = (-1, 1)
+_IMAGES: tuple[Axes, ...] = ((0, 1, 2, 3), (0, 2, 3, 1))  # to NHWC
+# To height, width and the two kinds of channels, in either order.
+_KERNELS: tuple[Axes, ...] = ((0, 1, 2, 3), (0, 1, 3, 2), (2, 3, 0, 1), (2, 3, 1, 0))
+_TURNED: dict[str, Callable[[Array], Array]] = {
+    "as_stored": lambda kernel: kernel,
+    "flipped": lambda kernel: kernel[::-1, ::-1],
+    "transposed": lambda kernel: kernel.swapaxes(0, 1),
+}
+_MOST_PASSES = 3
+"""Of a network in a step, on the same input."""
+
+
+def layer_traps(evidence: Evidence) -> Iterator[Trap]:
+    """Yield what differs where a layer's output or its running statistics differ."""
+    for operation in (_convolution, _normalisation):
+        for layer, first, second in evidence.explained(operation, "output"):
+            yield from fewest_differences(first, second, (f"{layer}/output",))
+    moved = evidence.disagreeing_in_order(("/mean", "/var"))
+    for layer in dict.fromkeys(name.rsplit("/", 1)[0] for _, name in moved):
+        where = (f"{layer}/mean", f"{layer}/var")
+        bound = max(p.bound for (_, name), p in evidence.pairs.items() if name in where)
+        first, second = (_averages(side, layer, bound) for side in evidence.sides)
+        # A move of weight 0 is none.
+        still = [bool(side) and all(x[0][1] == 0.0 for x in side) for side in (first, second)]
+        if first and second and still[0] != still[1]:
+            one, other = ("never" if never else "every_pass" for never in still)
+            yield named_trap("batch_norm_statistics", one, other, where)
+        else:
+            yield from fewest_differences(first, second, where)
+
+
+def _recently(side: Side, step: int, layer: str, *names: str) -> list[Array]:
+    """Return a layer's parameter of this step and the last: a forward pass may be before both."""
+    keys = [(s, f"{layer}/{name}") for s in (step, step - 1) for name in names]
+    return [side[key] for key in keys if key in side]
+
+
+def _convolution(side: Side, step: int, layer: str) -> Ways:
+    x, y = (side.get((step, f"{layer}/{name}")) for name in ("input", "output"))
+    kernels = [k for k in _recently(side, step, layer, *KERNELS) if k.ndim == 4]
+    if x is None or y is None or x.ndim != 4 or y.ndim != 4 or len(x) != len(y):
+        return
+    biases = [b.ravel() for b in _recently(side, step, layer, "bias")] or [np.zeros(1)]
+    for data, order, kernel in itertools.product(_IMAGES, _KERNELS, kernels):
+        # Two images show as much as all.
+        images, expected = x[:2].transpose(data), y[:2].transpose(data)
+        fitting = [b for b in biases if b.size in (1, expected.shape[-1])]
+        for explanation, result in _convolutions(images, kernel.transpose(order), expected.shape):
+            for bias in fitting:
+                yield (*explanation, ("_layout", (data, order))), result + bias, expected
+
+
+def _convolutions(x: Array, kernel: Array, shape: Axes) -> Iterator[tuple[Explanation, Array]]:
+    """Yield the result of every convolution of x and an HWIO or HWOI kernel of a given shape."""
+    is_down = (*kernel.shape[2:],) == (x.shape[3], shape[3])
+    is_up = (*kernel.shape[2:],) == (shape[3], x.shape[3])
+    for (name, turn), stride in itertools.product(_TURNED.items(), range(1, 5)):
+        turned = turn(kernel)
+        for field, fits in (("conv_kernel", is_down), ("conv_transpose_kernel", is_up)):
+            small, large = (shape, x.shape) if field == "conv_kernel" else (x.shape, shape)
+            padding = [
+                stride * (small[axis] - 1) + turned.shape[axis - 1] - large[axis] for axis in (1, 2)
+            ]
+            if not fits or padding[0] != padding[1] or not -stride < padding[0]:
+                continue
+            for alignment, sides in _alignments(max(0, padding[0])).items():
+                made = _padded(field, x, turned, stride, sides)
+                settings = (("_kind", field), ("_stride", stride))
+                if made.shape == shape:
+                    yield ((field, name), ("padding_alignment", alignment), *settings), made
+
+
+def _alignments(padding: int) -> dict[str, tuple[int, int]]:
+    """Return how many rows and columns of zeros can be before and after, if so many are in all."""
+    half = padding // 2
+    if padding % 2:  # as PyTorch's padding and output_padding are, and as "same" is
+        return {"before": (half + 1, half), "after": (half, half + 1)}
+    moved = {"before": (half + 1, half - 1), "after": (half - 1, half + 1)} if half else {}
+    return {"centred": (half, half)} | moved
+
+
+def _padded(field: str, x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> Array:
+    if field == "conv_kernel":
+        return layers.conv_forward(
+            np.pad(x, ((0, 0), padding, padding, (0, 0))), kernel, stride, 0
+        )[0]
+    full = layers.conv_transpose_forward(x, kernel, stride, 0)[0]
+    rows, columns = (slice(padding[0], full.shape[axis] - padding[1]) for axis in (1, 2))
+    return full[:, rows, columns]
+
+
+def _normalisation(side: Side, step: int, layer: str) -> Ways:
+    x, y = (side.get((step, f"{layer}/{name}")) for name in ("input", "output"))
+    scales, biases, means, variances = (
+        [np.ravel(array) for array in _recently(side, step, layer, name)]
+        for name in ("scale", "bias", "mean", "var")
+    )
+    if x is None or y is None or x.shape != y.shape or x.ndim < 2 or not (scales or means):
+        return
+    parameters = itertools.product(scales or [np.ones(1)], biases or [np.zeros(1)])
+    for axis, (scale, bias) in itertools.product(_CHANNEL_AXES, parameters):
+        inputs, expected = np.moveaxis(x, axis, -1), np.moveaxis(y, axis, -1)
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        statistics = [("batch", rows.mean(axis=0), rows.var(axis=0))]
+        statistics += [("running", m, v) for m, v in zip(means, variances, strict=False)]
+        for mode, mean, var in statistics:
+            if mean.size != var.size or {scale.size, bias.size, mean.size} - {1, rows.shape[1]}:
+                continue
+            are_enough = var.size >= LEAST_NUMBERS
+            fitted = _epsilon(inputs - mean, expected - bias, scale, var) if are_enough else []
+            for epsilon in dict.fromkeys([*listed("batch_norm_epsilon"), *fitted]):
+                made = layers.batch_norm_inference(inputs, scale, bias, mean, var, epsilon)[0]
+                fields = ("batch_norm_epsilon", epsilon), ("batch_norm_mode", mode)
+                yield fields, made, expected
+
+
+def _epsilon(centred: Array, scaled: Array, scale: Array, variance: Array) -> list[float]:
+    """Return the epsilon that a normalisation's channel of the smallest variance shows, if any."""
+    channel = int(np.argmin(variance))
+    inverse = multiple((centred * scale)[..., channel], scaled[..., channel])
+    epsilon = 1.0 / inverse**2 - variance[channel] if inverse else 0.0
+    return [float(f"{epsilon:.{digits}g}") for digits in (3, 6) if 0.0 < epsilon < 1.0]
+
+
+class _Move(NamedTuple):
+    # What a step did to mean and variance, one behind the other; `passes` are the batches' own.
+    number: int
+    before: Array
+    passes: list[Array]
+    after: Array
+
+
+def _averages(side: Side, layer: str, bound: float) -> set[Explanation]:
+    """Return every running average that explains the statistics of all recorded steps."""
+    found: set[Explanation] = set()
+    for axis, estimator in itertools.product(_CHANNEL_AXES, ("biased", "unbiased")):
+        moves = list(_moves(side, layer, axis, ddof=int(estimator == "unbiased")))
+        if not moves:
+            continue
+        first = moves[0]
+        way = first.passes[0] - first.before
+        fitted = multiple(way, first.after - first.before) if way.any() else 0.0
+        can_be_fitted = len(first.passes) == 1 and way.size * len(moves) >= LEAST_NUMBERS
+        ways = [(0.0, "plain", 1), (fitted, "plain", 1)] if can_be_fitted else [(0.0, "plain", 1)]
+        for momentum in listed("batch_norm_momentum"):
+            ways += [(momentum, "plain", n) for n in range(1, _MOST_PASSES + 1)]
+            ways += [(momentum, "zero-debiased", 1)] if len(moves) > 1 else []
+        for momentum, average, times in ways:
+            if all(_is_made(move, momentum, average, times, bound) for move in moves):
+                weight = "batch_norm_momentum", abs(round(momentum, 4))
+                kind = "running average", average
+                variance = "batch_norm_running_variance", estimator
+                found.add((weight, variance, ("passes a step:", times), kind))
+    return simplest(found)
+
+
+def _moves(side: Side, layer: str, axis: int, ddof: int) -> Iterator[_Move]:
+    for step in sorted(s for s, name in side if name == f"{layer}/mean"):
+        keys = [(s, f"{layer}/{name}") for s in (step - 1, step) for name in ("mean", "var")]
+        names = [f"{layer}/input", *(f"{layer}/input/{n}" for n in range(2, 10))]
+        inputs = [side[step, name] for name in names if (step, name) in side]
+        if not inputs or any(key not in side for key in keys):
+            continue
+        vectors = [np.ravel(side[key]) for key in keys]
+        rows = [np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis]) for x in inputs if x.ndim > 1]
+        fits = {v.size for v in vectors} | {x.shape[1] for x in rows} == {vectors[0].size}
+        if rows and fits and min(map(len, rows)) > 1:
+            passes = [np.concatenate([x.mean(axis=0), x.var(axis=0, ddof=ddof)]) for x in rows]
+            before, after = np.concatenate(vectors[:2]), np.concatenate(vectors[2:])
+            yield _Move(step, before, passes, after)
+
+
+def _is_made(move: _Move, momentum: float, average: str, times: int, bound: float) -> bool:
+    made, in_a_step = move.before, len(move.passes) * times
+    for number, statistic in enumerate(move.passes * times, (move.number - 1) * in_a_step + 1):
+        # haiku divides an average that began at 0 by its weight in all.
+        in_all = 1.0 - (1.0 - momentum) ** number if average == "zero-debiased" else 1.0
+        made = made + momentum / in_all * (statistic - made)
+    return relative_l2(made, move.after) <= bound

@@ -1,0 +1,161 @@
+"""Two recordings: what moves once a pass, what one file alone has, what is not accused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.explain.recordings import RecordingReport, explain_recordings, format_report
+from shared.record import Recorder
+from shared.reference.adam import moved_parameter
+from shared.spec import AdamSpec, Conventions
+from tests.explain.recorded_loops import normal, pair_of
+from tests.wild.recordings import Write, batch_norm, pair, training, upsampling
+
+
+def report_of(tmp_path: Path, first: Write, second: Write) -> RecordingReport:
+    paths = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    pair(first, second)(*paths)
+    return explain_recordings(*paths)
+
+
+def named(report: RecordingReport) -> set[tuple]:
+    return {(trap.field, trap.first, trap.second, trap.certain) for trap in report.traps}
+
+
+def averages(weights: list[list[float]]) -> Write:
+    """Running statistics that move by several weights a step, on one recorded input."""
+
+    def loop(record: Recorder) -> None:
+        statistics = np.stack([np.zeros(12), np.ones(12)])
+        for step in range(len(weights) + 1):
+            if step:
+                record.step()
+                x = normal(50, 12, seed=step)
+                record("bn/input", x)
+                for weight in weights[step - 1]:
+                    new = np.stack([x.mean(0), x.var(0, ddof=1)])
+                    statistics = (1 - weight) * statistics + weight * new
+            for name, array in zip(("mean", "var"), statistics, strict=True):
+                record(f"bn/{name}", array)
+
+    return loop
+
+
+ONCE = averages([[0.1]] * 4)
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1 / 2, 1 / 3, 1 / 4], [0.1, 0.2, 0.3, 0.4]])
+def test_a_momentum_of_its_own_in_every_step_is_none(tmp_path: Path, weights: list) -> None:
+    report = report_of(tmp_path, ONCE, averages([[weight] for weight in weights]))
+    assert (report.parting is not None, report.traps) == (True, ())
+
+
+def test_two_passes_are_no_momentum(tmp_path: Path) -> None:
+    report = report_of(tmp_path, ONCE, averages([[0.1, 0.1]] * 4))
+    assert named(report) == {(None, "passes a step: 1", "passes a step: 2", True)}
+    # Two passes of 0.9 are one of 0.99, which frameworks have as well.
+    report = report_of(tmp_path, averages([[0.9]] * 4), averages([[0.9, 0.9]] * 4))
+    assert named(report) == {
+        ("batch_norm_momentum", "0.9", "0.99", False),
+        (None, "passes a step: 1", "passes a step: 2", False),
+    }
+
+
+def test_further_passes_of_one_file_are_one_line_and_one_finding(tmp_path: Path) -> None:
+    report = report_of(tmp_path, batch_norm(), batch_norm(passes=3))
+    assert named(report) == {(None, "g once a step", "g 3 times a step", True)}
+    assert report.unmatched == (
+        "8 tensors of steps 1 to 4 are in the second recording only: "
+        "'g/bn/input/2', 'g/bn/input/3'",
+    )
+    assert "Traps that explain it:\n  no field of Conventions: first g once" in format_report(
+        report
+    )
+
+
+@pytest.mark.parametrize("scale", [3.0, 24.0, 65536.0])
+def test_a_factor_is_no_batch_that_is_not_recorded(tmp_path: Path, scale: float) -> None:
+    gradient = {"d/w/gradient": normal(4, 6)}
+    report = pair_of(tmp_path, gradient, {"d/w/gradient": scale * gradient["d/w/gradient"]})
+    expected = {(None, "gradient scale 1.0", "gradient scale 65536.0", True)}
+    assert named(report) == (expected if scale == 65536.0 else set())
+
+
+@pytest.mark.parametrize(("loss", "expected"), [(0.7001, set()), (3.5, {"loss_reduction"})])
+def test_a_loss_is_summed_only_if_it_has_the_factor(
+    tmp_path: Path, loss: float, expected: set
+) -> None:
+    first = {"scores": normal(5), "loss": np.array(0.7), "d/w/gradient": normal(4, 6)}
+    second = first | {"loss": np.array(loss), "d/w/gradient": 5.0 * first["d/w/gradient"]}
+    assert {trap.field for trap in pair_of(tmp_path, first, second).traps} == expected
+
+
+@pytest.mark.parametrize(("output", "is_named"), [(0.0, False), (1.0, True)])
+def test_a_kernel_turned_round_is_judged_by_its_own_outputs(
+    tmp_path: Path, output: float, is_named: bool
+) -> None:
+    kernel, y = normal(4, 4, 2, 3), normal(7)
+    first = {"w/kernel": kernel, "w/output": y, "other": normal(5)}
+    second = {"w/kernel": kernel[::-1, ::-1], "w/output": y + output, "other": normal(5) + 1.0}
+    assert (named(pair_of(tmp_path, first, second)) != set()) == is_named
+
+
+def test_a_right_kernel_is_not_accused_where_most_arrays_agree(tmp_path: Path) -> None:
+    turned = upsampling(slice(0, 16), turn=-1, noise=1e-3)
+    report = report_of(tmp_path, upsampling(slice(0, 16)), turned)
+    assert (report.pairs[report.parting or 0].one.name, report.traps) == ("d/scores", ())
+
+
+def amsgrad(record: Recorder) -> None:
+    """`training` of smaller and smaller gradients, by the largest second moment so far."""
+    shrinking(record, largest=True)
+
+
+def shrinking(record: Recorder, largest: bool = False) -> None:
+    parameter, m, v, most = normal(6, 4), np.zeros((6, 4)), np.zeros((6, 4)), np.zeros((6, 4))
+    record("d/kernel", parameter)
+    for number in range(1, 5):
+        record.step()
+        gradient = normal(6, 4, seed=number) / 8.0**number
+        m, v = 0.5 * m + 0.5 * gradient, 0.9 * v + 0.1 * gradient**2
+        most = np.maximum(most, v)
+        settings = AdamSpec(2e-4, 0.5, 0.9, 1e-8)
+        second = most if largest else v
+        parameter = moved_parameter(parameter, m, second, number, settings, Conventions())
+        arrays = {"/gradient": gradient, "": parameter, "/m": m, "/v": v}
+        for name, array in arrays.items():
+            record(f"d/kernel{name}", array)
+
+
+def test_amsgrad_is_named(tmp_path: Path) -> None:
+    text = "second moments in Adam's root:"
+    report = report_of(tmp_path, shrinking, amsgrad)
+    assert named(report) == {(None, f"{text} own", f"{text} largest", True)}
+
+
+def test_what_would_decide_it_is_said(tmp_path: Path) -> None:
+    first = {"bn/mean": normal(4), "bn/output": normal(4, 4), "w/m": normal(3)}
+    texts = {
+        "bn/mean": "bn/input, bn/var",
+        "bn/output": "bn/input, bn/kernel",
+        "w/m": "w, w/gradient, w/v",
+    }
+    for name, wanted in texts.items():
+        report = pair_of(tmp_path, first, first | {name: first[name] + 1.0})
+        assert f"record more (docs/recordings.md): {wanted}." in format_report(report)
+
+
+def test_what_explains_something_else_stands_apart(tmp_path: Path) -> None:
+    def with_noise(record: Recorder) -> None:
+        record("d/scores", normal(3))
+        training(scale=65536.0)(record)
+
+    def without(record: Recorder) -> None:
+        record("d/scores", normal(3) + 1.0)
+        training()(record)
+
+    text = format_report(report_of(tmp_path, without, with_noise))
+    assert "Traps that explain it:" not in text
+    assert "Traps found elsewhere, which need not explain it:\n  generator_gradient_scale" in text
+    assert "No trap that could be checked explains it; record more" in text

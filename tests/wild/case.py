@@ -1,0 +1,68 @@
+"""What a wild case is: a public report, its mistake made again, and the verdict that is right."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from shared.explain import explain
+from shared.explain.recordings import explain_recordings
+from shared.spec import SYSTEMS
+
+Outcome = Literal["named", "located", "missed", "misnamed"]
+
+
+@dataclass(frozen=True)
+class AdapterCase:
+    """A port with the mistake of a report; `fields` are the conventions that it has otherwise.
+
+    Without any fields it is right, or, if `is_known` is False, wrong in a way that has no name.
+    """
+
+    report: str
+    mistake: str
+    port: type
+    fields: dict[str, Any] = field(default_factory=dict)
+    system: str = "conv28"
+    is_known: bool = True
+
+    def outcome(self, folder: Path) -> tuple[Outcome, str]:
+        """Explain the port; return what became of it, and what was said."""
+        spec = SYSTEMS[self.system].replace(width=2, latent_dim=6, batch_size=4)
+        found = explain(self.port(), spec, steps=2)
+        said = "; ".join([*found.named, *(f"in {p.stage}" for p in found.located), *found.notes])
+        if not found.fields.items() <= self.fields.items():
+            return "misnamed", said
+        if self.is_known and found.fields == self.fields and not found.located:
+            is_right = self.fields or found.verdict == "rounding"
+            return "named" if is_right else "missed", said
+        return ("missed" if found.agrees else "located"), said
+
+
+@dataclass(frozen=True)
+class RecordingCase:
+    """Two recordings, of which `write` makes the files; `traps` are (field, first, second).
+
+    A pair without traps that has to agree is right; with `is_known` False it has to differ.
+    """
+
+    report: str
+    mistake: str
+    write: Callable[[Path, Path], None]
+    traps: frozenset[tuple[str | None, str, str]] = frozenset()
+    is_known: bool = True
+
+    def outcome(self, folder: Path) -> tuple[Outcome, str]:
+        """Explain the pair; return what became of it, and what was said."""
+        paths = folder / "theirs.safetensors", folder / "ours.safetensors"
+        self.write(*paths)
+        report = explain_recordings(*paths)
+        found = {(trap.field, trap.first, trap.second) for trap in report.traps}
+        said = "; ".join(
+            f"{trap.field or ''} {trap.first} / {trap.second}" for trap in report.traps
+        )
+        if not found <= self.traps:
+            return "misnamed", said
+        if self.is_known and found == self.traps and (self.traps or report.agrees):
+            return "named", said
+        return ("missed" if report.agrees else "located"), said

@@ -1,0 +1,30 @@
+"""Public reports' mistakes, made again: each is named, or located where nothing names it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiers import one_in
+from tests.wild import adapters, recordings
+from tests.wild.case import AdapterCase, RecordingCase
+
+pytest.importorskip("torch", reason="the ports are written in PyTorch")
+
+
+def check(case: AdapterCase | RecordingCase, folder: Path) -> None:
+    outcome, said = case.outcome(folder)
+    assert outcome == ("named" if case.is_known else "located"), f"{case.report}: {said}"
+
+
+@pytest.mark.parametrize(
+    "case", one_in(4, [*adapters.SEEN, *adapters.HELD_BACK]), ids=lambda case: case.report
+)
+def test_a_port(case: AdapterCase, tmp_path: Path) -> None:
+    check(case, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "case", [*recordings.SEEN, *recordings.HELD_BACK], ids=lambda case: case.report
+)
+def test_a_pair_of_recordings(case: RecordingCase, tmp_path: Path) -> None:
+    check(case, tmp_path)
