@@ -55,7 +55,7 @@ class Port:
         # Several stages of one probe are seen of the same state, step or gradients.
         self._state = functools.lru_cache(1)(self.state_of)
         self._gradients = functools.lru_cache(1)(self._all_gradients)
-        self._steps: dict[Probe, dict[str, Arrays]] = {}
+        self.steps: dict[Probe, dict[str, Arrays]] = {}
         self._outputs: dict[tuple[Any, ...], Array] = {}
 
     def lacking(self, *methods: str) -> str:
@@ -121,7 +121,7 @@ class Port:
             return self._pass(stage, self._state(probe), probe)
         if stage.startswith("gradients"):
             return self._gradients(probe)[stage]
-        return self._steps.get(probe, {}).get(stage, {})
+        return self.steps.get(probe, {}).get(stage, {})
 
     def with_step(self, probe: Probe) -> Probe:
         """Return the probe after a step of the implementation's, if it makes any."""
@@ -135,12 +135,8 @@ class Port:
         lacks_export = self.lacking("export_state")
         after = {} if lacks_export else self.exported(probe.spec, state)
         known = replace(probe, after=after, port=self)
-        self._steps[known] = loss_stages(_widened(metrics, "losses")) | state_stages(after)
+        self.steps[known] = loss_stages(_widened(metrics, "losses")) | state_stages(after)
         return known
-
-    def shown(self, probe: Probe) -> dict[str, Arrays]:
-        """Return the arrays of a step that was made, by stage."""
-        return self._steps[probe]
 
     def output(
         self, probe: Probe, network: NetworkName, arrays: Arrays, x: Array, training: bool

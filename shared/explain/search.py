@@ -5,7 +5,6 @@ makes more arrays agree. Numbers that are no known value are fitted to one array
 Where no single change helps, pairs are tried. What it costs is counted, not timed.
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -51,11 +50,6 @@ class Search:
     work: int = field(default_factory=lambda: MOST_WORK)
     tried: dict[Sides, Score] = field(default_factory=dict)
 
-    @functools.cached_property
-    def is_dear(self) -> bool:
-        """Whether the stage takes a whole step of the reference."""
-        return "step" in KINDS[self.groups[0].stage].parts
-
     @property
     def fitted_fields(self) -> list[str]:
         """The numbers among the fields that can show."""
@@ -76,7 +70,7 @@ class Search:
 
     def spend(self) -> None:
         """Count one stage that the reference computes."""
-        self.work -= _DEAR if self.is_dear else 1
+        self.work -= _DEAR if "step" in KINDS[self.groups[0].stage].parts else 1
 
     def agreeing(self, several: Iterable[Sides]) -> list[Sides]:
         """Return those under which every array agrees."""

@@ -157,5 +157,5 @@ def test_what_explains_something_else_stands_apart(tmp_path: Path) -> None:
 
     text = format_report(report_of(tmp_path, without, with_noise))
     assert "Traps that explain it:" not in text
-    assert "Traps found elsewhere, which need not explain it:\n  generator_gradient_scale" in text
+    assert "Traps that need not explain it, found elsewhere:\n  generator_gradient_scale" in text
     assert "No trap that could be checked explains it; record more" in text

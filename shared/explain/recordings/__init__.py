@@ -104,12 +104,7 @@ def format_report(report: RecordingReport) -> str:
         renamed=renamed,
         arranged=arranged,
         differing=differing,
-        groups={
-            "Traps that explain it:": [t for t in report.traps if t.explains(first)],
-            "Traps found elsewhere, which need not explain it:": [
-                t for t in report.traps if not t.explains(first)
-            ],
-        },
+        explaining=[trap for trap in report.traps if trap.explains(first)],
         wanted=_wanted(first, {p.one.name for p in report.pairs}),
     )
 

@@ -101,17 +101,16 @@ def _field(network: str, field: str) -> str:
 def _betas(updates: list[_Update], bound: float, network: str) -> set[Explanation]:
     """Return both betas, how many updates a step and the decay that explain every moment."""
     found: set[Explanation] = set()
-    decays = (d for d in _DECAYS if _weights(_decayed(updates, d), bound))
-    decay = next(decays, None)
-    if decay is None or sum(u.gradient.size for u in updates) < LEAST_NUMBERS:
+    if sum(u.gradient.size for u in updates) < LEAST_NUMBERS:
         return found
-    once = _weights(_decayed(updates, decay), bound)
-    for times, word in _UPDATES.items():
-        # Of several updates from one gradient the weights are powers.
-        b1, b2 = (round(max(beta, 0.0) ** (1 / times), 4) for beta in once)
-        if times == 1 or (b1 in listed("adam_beta1") and b2 in listed("adam_beta2")):
-            several = (_field(network, "updates"), word), ("adam_weight_decay", decay)
-            found.add((("adam_beta1", b1), ("adam_beta2", b2), *several))
+    for decay in _DECAYS:
+        once = _weights(_decayed(updates, decay), bound)
+        for times, word in _UPDATES.items() if once else ():
+            # Of several updates from one gradient the weights are powers.
+            b1, b2 = (round(max(beta, 0.0) ** (1 / times), 4) for beta in once)
+            if times == 1 or (b1 in listed("adam_beta1") and b2 in listed("adam_beta2")):
+                several = (_field(network, "updates"), word), ("adam_weight_decay", decay)
+                found.add((("adam_beta1", b1), ("adam_beta2", b2), *several))
     return found
 
 

@@ -120,13 +120,11 @@ def listed(field: str) -> list[Any]:
 
 def simplest(explanations: set[Explanation]) -> set[Explanation]:
     """Return the explanations with the fewest and roundest numbers that are no listed value."""
-
-    def cost(explanation: Explanation) -> int:
-        own = [(field, value) for field, value in explanation if field in FIELDS]
-        return sum(len(str(value)) for field, value in own if value not in listed(field))
-
-    least = min(map(cost, explanations), default=0)
-    return {e for e in explanations if cost(e) == least}
+    costs = {
+        e: sum(len(str(v)) for field, v in e if field in FIELDS and v not in listed(field))
+        for e in explanations
+    }
+    return {e for e, cost in costs.items() if cost == min(costs.values())}
 
 
 def named_trap(
@@ -134,8 +132,8 @@ def named_trap(
 ) -> Trap:
     """Return a trap; what has no field of Conventions is named in the two values."""
     if field not in FIXES:
-        anchor = _ROWS.get(field)
-        return Trap(None, anchor, f"{field} {first}", f"{field} {second}", where, certain)
+        texts = f"{field} {first}", f"{field} {second}"
+        return Trap(None, _ROWS.get(field), *texts, where, certain)
     return Trap(field, FIXES[field].row, str(first), str(second), where, certain)
 
 

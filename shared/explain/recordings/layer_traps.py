@@ -34,8 +34,6 @@ _TURNED: dict[str, Callable[[Array], Array]] = {
     "flipped": lambda kernel: kernel[::-1, ::-1],
     "transposed": lambda kernel: kernel.swapaxes(0, 1),
 }
-_MOST_PASSES = 3
-"""Of a network in a step, on the same input."""
 
 
 def layer_traps(evidence: Evidence) -> Iterator[Trap]:
@@ -93,9 +91,9 @@ def _convolutions(x: Array, kernel: Array, shape: Axes) -> Iterator[tuple[Explan
                 continue
             for alignment, sides in _alignments(max(0, padding[0])).items():
                 made = _padded(field, x, turned, stride, sides)
-                settings = (("_kind", field), ("_stride", stride))
+                fields = (field, name), ("padding_alignment", alignment)
                 if made.shape == shape:
-                    yield ((field, name), ("padding_alignment", alignment), *settings), made
+                    yield (*fields, ("_kind", field), ("_stride", stride)), made
 
 
 def _alignments(padding: int) -> dict[str, tuple[int, int]]:
@@ -171,14 +169,13 @@ def _averages(side: Side, layer: str, bound: float) -> set[Explanation]:
         can_be_fitted = len(first.passes) == 1 and way.size * len(moves) >= LEAST_NUMBERS
         ways = [(0.0, "plain", 1), (fitted, "plain", 1)] if can_be_fitted else [(0.0, "plain", 1)]
         for momentum in listed("batch_norm_momentum"):
-            ways += [(momentum, "plain", n) for n in range(1, _MOST_PASSES + 1)]
+            ways += [(momentum, "plain", n) for n in (1, 2, 3)]
             ways += [(momentum, "zero-debiased", 1)] if len(moves) > 1 else []
         for momentum, average, times in ways:
             if all(_is_made(move, momentum, average, times, bound) for move in moves):
                 weight = "batch_norm_momentum", abs(round(momentum, 4))
-                kind = "running average", average
-                variance = "batch_norm_running_variance", estimator
-                found.add((weight, variance, ("passes a step:", times), kind))
+                rest = ("passes a step:", times), ("running average", average)
+                found.add((weight, ("batch_norm_running_variance", estimator), *rest))
     return simplest(found)
 
 

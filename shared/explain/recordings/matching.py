@@ -3,6 +3,7 @@
 Tensors are matched by name, else by value; axes are arranged as declared, else by the values.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -75,10 +76,8 @@ def match(
 
 
 def _plain_name(name: str) -> str:
-    plain = name.lower().replace(".", "/")
-    for prefix in ("_orig_mod/", "module/", "model/", "params/"):
-        plain = plain.removeprefix(prefix)
-    return plain.removesuffix(":0").removesuffix("/value")
+    plain = name.lower().replace(".", "/").removesuffix(":0").removesuffix("/value")
+    return re.sub("^(_orig_mod/)?(module/)?(model/)?(params/)?", "", plain)
 
 
 def unmatched_texts(side: str, single: Candidates) -> list[str]:
@@ -110,9 +109,7 @@ def align_all(matched: Iterable[Pair]) -> dict[Key, Pair]:
     known: dict[str, Pair] = {}
     found = {}
     for pair in map(_align, matched):
-        name = pair.one.name
-        for companion in COMPANIONS:
-            name = name.removesuffix(companion)
+        name = re.sub("/(gradient|m|v)$", "", pair.one.name)
         if pair.fits:
             known.setdefault(name, pair)
         elif name in known and pair.misplaced is None and _shapes(known[name]) == _shapes(pair):

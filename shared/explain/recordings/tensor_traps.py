@@ -16,7 +16,6 @@ _STATE = (*KERNELS, "bias", "scale", "m", "v", "mean")
 _LARGEST_FACTOR = 2.0**20
 _COARSEST_BOUND = 1e-4  # a coarser dtype does not distinguish factors
 _BATCHES = ("input", "images", "latents", "scores", "logits")
-_SCALES = KNOWN_NUMBERS["generator_gradient_scale"]
 
 
 def pass_traps(evidence: Evidence) -> Iterator[Trap]:
@@ -159,7 +158,7 @@ def _readings(
     is_gradient = name.endswith("/gradient")
     if is_gradient and not is_of_loss:
         field = f"{name.split('/', 1)[0]}_gradient_scale"
-        for scale in _SCALES:
+        for scale in KNOWN_NUMBERS["generator_gradient_scale"]:
             smaller, larger = sorted((1.0, scale))
             named = field if field in FIXES else "gradient scale"
             yield larger / smaller, named, str(smaller), str(larger)
