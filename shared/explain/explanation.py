@@ -1,8 +1,6 @@
 """Why an implementation disagrees with the reference: stage by stage, then by its conventions."""
 
-import functools
 import itertools
-import operator
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -334,5 +332,5 @@ class _Explainer:
 
 def _joined(several: Sequence[Any]) -> Any:
     """Return conventions with the changes of several; the first's where they contradict."""
-    all_changes = [change for one in reversed(several) for change in deviations(one)]
-    return CANONICAL.replace(**functools.reduce(operator.or_, all_changes, {}))
+    changed = [change for one in reversed(several) for change in deviations(one)]
+    return CANONICAL.replace(**{field: v for change in changed for field, v in change.items()})

@@ -160,8 +160,9 @@ def print_verdict(explanation: Explanation, console: Console) -> None:
     e = explanation
     seen = [stage for stage in e.stages if stage.difference is not None]
     has_element = e.first is not None and not math.isnan(e.first.largest)
-    text = render("explanation.j2", e=e, seen=seen, has_element=has_element)
-    console.print(text, highlight=False)
+    console.print(
+        render("explanation.j2", e=e, seen=seen, has_element=has_element), highlight=False
+    )
 
 
 def render(template: str, **values: Any) -> str:

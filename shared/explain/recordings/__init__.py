@@ -77,11 +77,7 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
         pairs=pairs,
         parting=next((i for i, pair in enumerate(pairs) if not pair.agrees), None),
         traps=merged(trap for find in _FINDERS for trap in find(evidence)),
-        unmatched=tuple(
-            text
-            for side, tensors in zip(("first", "second"), single, strict=True)
-            for text in unmatched_texts(side, tensors)
-        ),
+        unmatched=(*unmatched_texts("first", single[0]), *unmatched_texts("second", single[1])),
     )
 
 
