@@ -17,7 +17,7 @@ def check(case: AdapterCase | RecordingCase, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", one_in(4, [*adapters.SEEN, *adapters.HELD_BACK]), ids=lambda case: case.report
+    "case", one_in(7, [*adapters.SEEN, *adapters.HELD_BACK]), ids=lambda case: case.report
 )
 def test_a_port(case: AdapterCase, tmp_path: Path) -> None:
     check(case, tmp_path)
