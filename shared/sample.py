@@ -4,7 +4,8 @@
     generator = load_generator("runs/pytorch-dcgan64-bce")
     images = generator.sample(16, seed=1)    # uint8 [16, height, width, channels]
 
-RUN_OR_FILE is the folder of a run, or a file of any kind that `python -m shared.convert` reads.
+RUN_OR_FILE is the folder of a run, or a file of any kind that `python -m shared.convert` reads;
+without it, a small generator that comes with the project paints.
 Image i depends on the seed and on i alone; frameworks differ by the rounding of float32.
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from shared.files.atomic import require_empty_folder
 from shared.run.console import command
-from shared.run.generator import load_generator
+from shared.run.generator import EXAMPLE, load_generator
 from shared.run.pictures import save_images, save_png, tiles
 from shared.spec.streams import check_seed
 
@@ -24,7 +25,8 @@ MAXIMUM_COUNT = 1_000_000
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("source", type=Path, metavar="RUN_OR_FILE", help="folder of a run, or a file of networks")
+    source = "folder of a run, or a file of networks (default: a generator of Fashion-MNIST)"
+    add("source", nargs="?", type=Path, default=EXAMPLE, metavar="RUN_OR_FILE", help=source)
     add("--count", type=int, default=64, metavar="N", help="images (default: %(default)s)")
     add("--grid", action="store_true", help="all in one picture, in rows of 8")
     interpolate = "N steps on the way from image number A of the seed to number B"

@@ -92,7 +92,7 @@ def fitted(contents: NativeContents, kind: FileKind, only: str | None) -> Native
     progress = contents.progress if PROGRESS in carried else None
     kept = replace(contents, arrays=arrays, progress=progress)
     missing = [name for name in native.EVERYTHING if name not in kept.held]
-    if kind.needs_everything and missing:
+    if kind.needs_everything and missing and not only:
         raise CheckpointError(
             f"a {kind.name} file needs {', '.join(missing)} too; join a second SRC that has a "
             "missing network, start the optimizers at zero with --fresh-optimizers, or name the "

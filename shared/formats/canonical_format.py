@@ -5,23 +5,35 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.files.checkpoint import CHECKPOINT, CheckpointError, read_checkpoint, write_checkpoint
-from shared.formats.native_contents import NativeContents
+from shared.files.checkpoint import (
+    CHECKPOINT,
+    CheckpointError,
+    encode_description,
+    read_checkpoint,
+    write_checkpoint,
+)
+from shared.formats.native_contents import NativeContents, assemble
 from shared.interface import Arrays
 from shared.reference.network import forward
-from shared.spec import Conventions
+from shared.spec import Conventions, state_shapes
 from shared.spec.state_arrays import cast_floats
 
 
 def write_native(path: Path, contents: NativeContents) -> None:
-    """Write a whole training state: `FileKind.write`."""
-    if contents.progress is None:
+    """Write a whole training state, or one network without progress: `FileKind.write`."""
+    if contents.is_one_network:
+        CHECKPOINT.write(path, contents.arrays, encode_description(contents.spec, None))
+    elif contents.progress is None:
         raise CheckpointError(f"{path}: a checkpoint needs the progress of its run")
-    write_checkpoint(path, contents.arrays, contents.spec, progress=contents.progress)
+    else:
+        write_checkpoint(path, contents.arrays, contents.spec, progress=contents.progress)
 
 
 def read_native(path: Path) -> NativeContents:
-    """Read a whole training state and check it: `FileKind.read`."""
+    """Read a whole training state or a network, and check it: `FileKind.read`."""
+    arrays, texts = load(path)
+    if "progress" not in texts:
+        return assemble(path, arrays, texts, lambda spec: {n: n for n in state_shapes(spec)})
     checkpoint = read_checkpoint(path)
     return NativeContents(checkpoint.arrays, checkpoint.spec, checkpoint.progress)
 

@@ -28,7 +28,7 @@ class FileKind:
     """One kind of file, of an `implementation`, or None, which is imported when it is needed.
 
     `carried`: what it has a place for, of EVERYTHING. `package`: what its files need beside the
-    framework. `needs_everything`: it holds a whole training state or nothing.
+    framework. `needs_everything`: a whole training state, or the network of --only.
     """
 
     name: str

@@ -17,6 +17,8 @@ from shared.spec import SystemSpec
 from shared.spec.streams import initial_state, latents
 
 BATCH_SIZE = 64
+EXAMPLE = Path(__file__).parents[1] / "data" / "fashion-mnist-generator.safetensors"
+"""A trained generator that comes with the project: docs/model_card.md."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ class Generator:
         return self.images(self.latents(count, seed))
 
 
-def load_generator(path: str | Path, framework: str = "auto", step: int | None = None) -> Generator:
+def load_generator(
+    path: str | Path = EXAMPLE, framework: str = "auto", step: int | None = None
+) -> Generator:
     """Return the generator of a run's last checkpoint, or that after `step` steps, or of a file.
 
     Raises InputError, ValueError, or MissingFrameworkError where no framework can run it.

@@ -32,7 +32,6 @@ from tests.convert.converted_files import COLOUR, checkpoint, needs, run, weight
         (["SRC", "SRC2", "b.pth"], "more than one file holds discriminator, discriminator_opt"),
         (["SRC", "b.pth", "--loss", "lsgan"], "SRC stores another spec than --system and --loss"),
         (["SRC", "b.pth", "--system", "dcgan64-lsgan"], "discriminator_head: conv in the check"),
-        (["SRC", "b.safetensors", "--only", "generator"], "needs discriminator, generator_opt"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
