@@ -18,7 +18,7 @@ from tests import ROOT
 EXAMPLES = ROOT / "docs" / "examples"
 BOUND = 1e-10
 BATCH = 3
-# Trainable parameters of both networks: keras.io and TensorFlow print those of theirs on the page.
+# Trainable parameters of both networks.
 COUNTS = {
     "d2l": (3_576_704, 2_765_696),
     "infogan": (6_652_481, 6_559_169),
