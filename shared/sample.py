@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from shared.files.atomic import require_empty_folder
-from shared.run.console import command
+from shared.run.console import AS_WRITTEN, command
 from shared.run.generator import EXAMPLE, load_generator
 from shared.run.pictures import save_images, save_png, tiles
 from shared.spec.streams import check_seed
@@ -71,13 +71,7 @@ def _run(options: argparse.Namespace) -> None:
     print(f"wrote      {where}: {options.count} images of {size} pixels")
 
 
-main = command(
-    "python -m shared.sample",
-    __doc__,
-    _add_options,
-    _run,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-)
+main = command("python -m shared.sample", __doc__, _add_options, _run, **AS_WRITTEN)
 
 if __name__ == "__main__":
     raise SystemExit(main())

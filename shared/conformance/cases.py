@@ -111,7 +111,8 @@ def load_overrides(path: Path, identifiers: Sequence[str]) -> dict[str, Override
                     raise ValueError(f"{patterns} both match {name}; expected at most one per case")
                 found[name] = override
         return found
-    except ValueError as error:
+    # RecursionError: nested too deep to be shown.
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from error
 
 

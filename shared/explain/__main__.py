@@ -16,7 +16,7 @@ from shared.explain.report import Explanation, print_stage, print_verdict
 from shared.files.atomic import require_place
 from shared.interface import MissingFrameworkError, load_implementation
 from shared.reference.adapter import ReferenceImplementation
-from shared.run.console import command
+from shared.run.console import AS_WRITTEN, command
 from shared.run.spec_options import add_spec_options, chosen_spec
 from shared.spec import SystemSpec
 from shared.spec.streams import check_seed
@@ -138,12 +138,7 @@ def _work(options: argparse.Namespace) -> int:
 
 
 main = command(
-    "python -m shared.explain",
-    DESCRIPTION,
-    _add_options,
-    _work,
-    epilog=EPILOG,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
+    "python -m shared.explain", DESCRIPTION, _add_options, _work, epilog=EPILOG, **AS_WRITTEN
 )
 
 if __name__ == "__main__":

@@ -5,13 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.files.checkpoint import (
-    CHECKPOINT,
-    CheckpointError,
-    encode_description,
-    read_checkpoint,
-    write_checkpoint,
-)
+from shared.files import checkpoint as stored
 from shared.formats.native_contents import NativeContents, assemble
 from shared.interface import Arrays
 from shared.reference.network import forward
@@ -22,11 +16,13 @@ from shared.spec.state_arrays import cast_floats
 def write_native(path: Path, contents: NativeContents) -> None:
     """Write a whole training state, or one network without progress: `FileKind.write`."""
     if contents.is_one_network:
-        CHECKPOINT.write(path, contents.arrays, encode_description(contents.spec, None))
+        stored.CHECKPOINT.write(
+            path, contents.arrays, stored.encode_description(contents.spec, None)
+        )
     elif contents.progress is None:
-        raise CheckpointError(f"{path}: a checkpoint needs the progress of its run")
+        raise stored.CheckpointError(f"{path}: a checkpoint needs the progress of its run")
     else:
-        write_checkpoint(path, contents.arrays, contents.spec, progress=contents.progress)
+        stored.write_checkpoint(path, contents.arrays, contents.spec, progress=contents.progress)
 
 
 def read_native(path: Path) -> NativeContents:
@@ -34,13 +30,13 @@ def read_native(path: Path) -> NativeContents:
     arrays, texts = load(path)
     if "progress" not in texts:
         return assemble(path, arrays, texts, lambda spec: {n: n for n in state_shapes(spec)})
-    checkpoint = read_checkpoint(path)
+    checkpoint = stored.read_checkpoint(path)
     return NativeContents(checkpoint.arrays, checkpoint.spec, checkpoint.progress)
 
 
 def load(path: Path) -> tuple[Arrays, dict[str, str]]:
     """Return every array of a file by its name, and the texts beside them."""
-    texts, arrays = CHECKPOINT.read(path)
+    texts, arrays = stored.CHECKPOINT.read(path)
     return arrays, texts
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from shared.files.atomic import require_place, write_file_atomically
 from shared.files.errors import printable
 from shared.report.runs import ReportError, read_runs
-from shared.run.console import command
+from shared.run.console import AS_WRITTEN, command
 
 PROGRAM = "python -m shared.report"
 DESCRIPTION = """\
@@ -48,14 +48,7 @@ def _write_report(options: argparse.Namespace) -> None:
     print(f"wrote {printable(out)}: {len(runs)} {noun}, {len(page) / 1e6:.1f} MB")
 
 
-main = command(
-    PROGRAM,
-    DESCRIPTION,
-    _add_options,
-    _write_report,
-    epilog=EPILOG,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-)
+main = command(PROGRAM, DESCRIPTION, _add_options, _write_report, epilog=EPILOG, **AS_WRITTEN)
 
 if __name__ == "__main__":
     sys.exit(main())

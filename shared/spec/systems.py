@@ -290,22 +290,16 @@ _CONV28 = SystemSpec(
     generator_optimizer=AdamSpec(learning_rate=1e-3),
     discriminator_optimizer=AdamSpec(),
 )
-_MLP28 = SystemSpec(
+_MLP28 = _CONV28.replace(
     name="mlp28",
     architecture="mlp28",
-    image_size=28,
-    channels=1,
     width=128,
     latent_dim=100,
     latent_distribution="normal",
     image_range=(-1.0, 1.0),
-    discriminator_head="linear",
     loss="bce_probs",
-    batch_size=64,
-    discriminator_steps=1,
     generator_batch="same_images",
     generator_optimizer=AdamSpec(),
-    discriminator_optimizer=AdamSpec(),
 )
 
 SYSTEMS: dict[str, SystemSpec] = {

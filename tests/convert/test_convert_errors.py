@@ -178,7 +178,7 @@ def test_a_mistake_that_reading_undoes_is_caught(
 
 @pytest.mark.parametrize("name", ["generator/batch_norm_2/mean", "discriminator_optimizer/step"])
 def test_a_bit_that_changes_is_caught(tmp_path, capsys, monkeypatch, name) -> None:
-    import shared.formats.canonical_format as own
+    import shared.files.checkpoint as own
 
     write = own.write_checkpoint
 
