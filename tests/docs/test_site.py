@@ -29,6 +29,10 @@ WITHOUT_A_LINE = {
     "adam-decoupled-decay",
     # Images come as RGB from the readers.
     "channel-order",
+    # Layers that systems of a file alone have.
+    "upsample-corners",
+    "average-pool-padding",
+    "conv-transpose-same",
 }
 MOST_BYTES = 3_000_000
 
