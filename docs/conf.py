@@ -54,7 +54,9 @@ def _finish(app: Any, error: Exception | None) -> None:
     out = Path(app.outdir)
     pictures = list((out / "_images").glob("*.png"))
     for path in pictures:
-        Image.open(path).convert("RGB").save(path.with_suffix(".webp"), quality=50, method=6)
+        image = Image.open(path).convert("RGB")
+        image.thumbnail((900, 2600))  # wider than the column of text
+        image.save(path.with_suffix(".webp"), quality=50, method=6)
     for path in out.rglob("*.html"):
         text = path.read_text("utf-8")
         path.write_text(re.sub(r"(_images/[\w-]+)\.png", r"\1.webp", text), "utf-8")

@@ -1,7 +1,7 @@
 """A network that anybody gives as a list of layers: its shapes are found layer by layer.
 
 `LayerEntry` is a layer as a system file has it (shared/files/system.schema.json); `network_layers`
-makes `Layer`s of a list of them, for images and latents of any size.
+makes each `Layer` of a list of them, for images and latents of any size.
 """
 
 from __future__ import annotations

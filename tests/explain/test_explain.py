@@ -54,22 +54,7 @@ def spec_that_shows(field: str) -> SystemSpec:
     return narrow()
 
 
-# Its loss and statistics are those of the second pass, which the other stages do not expect.
-SECOND_PASS = ("generator_updates", "two_passes")
-
-
-@pytest.mark.slow
-def test_a_second_pass_of_the_generator_is_named_but_explains_no_loss() -> None:
-    port = ReferenceImplementation(Conventions(generator_updates="two_passes"))
-    explanation = explain(port, narrow(), steps=1)
-    assert explanation.fields == dict([SECOND_PASS])
-    assert explanation.verdict == "unexplained"
-    assert "losses of the generator" in {located.stage for located in explanation.located}
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), one_in(25, [case for case in CASES if case != SECOND_PASS])
-)
+@pytest.mark.parametrize(("field", "value"), one_in(25, CASES))
 def test_the_reference_under_another_convention_is_named(field: str, value: object) -> None:
     port = ReferenceImplementation(Conventions().replace(**{field: value}))
     explanation = explain(port, spec_that_shows(field), steps=1)

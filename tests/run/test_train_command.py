@@ -83,8 +83,9 @@ def test_the_same_seed_starts_the_same_run_in_every_framework(
     first = next(iter(rows.values()))
     assert first.shape == (5, 5)
     for name, values in rows.items():
-        # Measured 3e-15 after five steps; a wrong epsilon of Adam shows at 1e-6.
-        assert np.abs(values / first - 1).max() < 1e-12, name
+        # Measured 1.5e-12 at most: some gradients are as small as Adam's epsilon. A wrong epsilon
+        # is off by 1e-3 after two steps and by 0.1 after five.
+        assert np.abs(values / first - 1).max() < 1e-11, name
 
 
 @EAGER_TENSORFLOW
