@@ -16,13 +16,13 @@ from shared.spec import AdamSpec, NetworkName
 
 from . import checkpoint, losses, state, train
 from .layers import create_adam
-from .state import Settings, TrainState, batches_to_devices
+from .state import Leaves, Settings, TrainState, batches_to_devices
 from .stock_losses import loss_formulas
 
 
 @partial(jax.jit, static_argnums=0)
 def _gradients(
-    settings: Settings, arrays: nnx.State, real_images: Tensor, latents: Tensor
+    settings: Settings, arrays: Leaves, real_images: Tensor, latents: Tensor
 ) -> train.Gradients:
     return train.compute_step(settings.merge(arrays), real_images, latents)[1]
 

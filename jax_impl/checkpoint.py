@@ -16,7 +16,15 @@ from shared.spec.streams import initial_state
 from . import parallel
 from .layers import Adam, create_adam
 from .models import create_models
-from .state import Modules, TrainState, check_compute, choose_layers, select_device
+from .state import (
+    Modules,
+    Settings,
+    TrainState,
+    check_compute,
+    choose_layers,
+    leaves,
+    select_device,
+)
 
 
 def create_train_state(
@@ -34,8 +42,12 @@ def create_train_state(
         place = parallel.replicated(mesh)
 
     # Abstract networks hold shapes alone: no initial weights are drawn to be thrown away.
-    graph, shapes = nnx.split(nnx.eval_shape(partial(_create_modules, spec, compute)))
-    state = TrainState(spec, compute, place, graph, shapes, mesh)
+    parts = nnx.eval_shape(partial(_create_modules, spec, compute))
+    graph, shapes = nnx.split(parts)
+    # The learning rates are among the arrays, so that others compile nothing anew.
+    compiled_for = spec.replace(generator_optimizer=AdamSpec(), discriminator_optimizer=AdamSpec())
+    settings = Settings(compiled_for, compute, graph, jax.tree.structure(shapes), mesh)
+    state = TrainState(spec, compute, place, settings, leaves(parts), mesh)
     import_state(state, initial_state(spec, seed) if arrays is None else arrays)
     return state
 

@@ -22,6 +22,7 @@ from . import cluster, parallel
 from .checkpoint import create_train_state, export_state
 from .losses import LOSSES
 from .state import (
+    Leaves,
     Modules,
     Settings,
     TrainState,
@@ -52,8 +53,8 @@ def train_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _compiled_step(
-    settings: Settings, arrays: nnx.State, real_images: Tensor, latents: Tensor
-) -> tuple[nnx.State, dict[str, Tensor]]:
+    settings: Settings, arrays: Leaves, real_images: Tensor, latents: Tensor
+) -> tuple[Leaves, dict[str, Tensor]]:
     modules = settings.merge(arrays)
     with jax.default_matmul_precision(PRODUCTS[settings.compute.precision]):
         metrics, _ = compute_step(modules, real_images, latents)
@@ -158,7 +159,7 @@ def discriminate(state: TrainState, images: Tensor, *, training: bool = False) -
 
 @partial(jax.jit, static_argnums=(0, 2, 4))
 def _forward(
-    settings: Settings, arrays: nnx.State, name: NetworkName, x: Tensor, training: bool
+    settings: Settings, arrays: Leaves, name: NetworkName, x: Tensor, training: bool
 ) -> Tensor:
     modules = settings.merge(arrays)
     network = modules.network(name)

@@ -1,5 +1,7 @@
 """Training state ↔ arrays under canonical names (`shared.spec.state_shapes`)."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -31,7 +33,8 @@ def create_train_state(
     """Return a state with these arrays, or a fresh one with the weights that `seed` stands for.
 
     The weights of a seed are the same in every framework. `compute.mode` is one of MODES, None
-    for eager. Raises ValueError for a `compute` that cannot be had and for arrays that do not fit.
+    for the device's usual one. Raises ValueError for a `compute` that cannot be had and for arrays
+    that do not fit.
     """
     compute = check_compute(spec, compute or Compute())
     place = select_device(compute.device)
@@ -41,15 +44,15 @@ def create_train_state(
         network.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compute.mode == "compile":
             network.compile(dynamic=False)
-    capturable = compute.mode == "cudagraph"
+    adam = partial(create_adam, capturable=compute.device == "gpu")
     state = TrainState(
         spec,
         compute,
         place,
         generator,
         discriminator,
-        create_adam(generator, spec.adam("generator"), capturable=capturable),
-        create_adam(discriminator, spec.adam("discriminator"), capturable=capturable),
+        adam(generator, spec.adam("generator")),
+        adam(discriminator, spec.adam("discriminator")),
     )
     import_state(state, initial_state(spec, seed) if arrays is None else arrays)
     if compute.devices > 1:

@@ -100,9 +100,9 @@ WARM_UP_STEPS = 3  # so that no library allocates or chooses an algorithm while 
 class CapturedStep:
     """A whole training step as one CUDA graph: a launch per step instead of hundreds.
 
-    Below a batch of some 256 images a large GPU waits for Python to launch kernels. The step is
+    Below a batch of some 512 images a large GPU waits for Python to launch kernels. The step is
     recorded once and replayed on inputs of the same shapes: PyTorch's notes on CUDA semantics,
-    "CUDA Graphs". Not run on a GPU yet.
+    "CUDA Graphs".
 
     `restore` puts the training state back to where it was before the warm-up, in place: the graph
     holds the addresses of its tensors.

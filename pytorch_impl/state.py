@@ -18,7 +18,9 @@ from .layers import Layers, plain_layers
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 MODES = ("eager", "compile", "cudagraph")
-"""compile: `torch.compile` of both networks. cudagraph: the whole step recorded once, on a GPU."""
+"""compile: `torch.compile` of both networks. cudagraph: eager, recorded. On one GPU both record the
+whole step once, a CUDA graph: launching its kernels one by one takes three times as long as they
+do. Without a choice a GPU has cudagraph, everything else eager."""
 
 
 @dataclass
@@ -43,6 +45,12 @@ class TrainState:
         """The dtype of the weights."""
         return DTYPES[self.compute.dtype]
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the step is recorded once and replayed."""
+        on_one_gpu = self.compute.device == "gpu" and self.compute.devices == 1
+        return on_one_gpu and self.compute.mode != "eager"
+
     def network(self, name: NetworkName) -> nn.Module:
         """Return a network by its name."""
         return self.generator if name == "generator" else self.discriminator
@@ -62,12 +70,14 @@ def select_device(name: str) -> torch.device:
 
 def check_compute(spec: SystemSpec, compute: Compute) -> Compute:
     """Return `compute` with its device and mode; what cannot be had is a ValueError."""
-    compute = resolve(compute, spec, modes=MODES, has_gpu=torch.cuda.is_available())
+    has_gpu = torch.cuda.is_available()
+    compute = resolve(compute, spec, modes=MODES, has_gpu=has_gpu, gpu_mode="cudagraph")
     parallel.check_processes(compute.devices)
     if compute.mode == "cudagraph" and (compute.device == "cpu" or compute.devices > 1):
         raise ValueError("mode cudagraph needs one GPU; expected mode eager or compile")
     if compute.device == "gpu":
         set_tf32(compute.precision == "tf32")
+        torch.backends.cudnn.benchmark = True  # tries the algorithms of a convolution at its start
     return compute
 
 

@@ -35,7 +35,7 @@ def train_step(state: TrainState, real_images: Tensor, latents: Tensor) -> dict[
     step = partial(_losses_of_step, state)
     if state.compute.devices > 1:
         return parallel.average(step(real_images, latents))
-    if state.compute.mode != "cudagraph":
+    if not state.is_recorded:
         return step(real_images, latents)
     if state.captured is None:
         restore = partial(import_state, state, export_state(state))
@@ -131,7 +131,7 @@ def forward(state: TrainState, network: nn.Module, x: Tensor) -> Tensor:
         state.device.type,
         torch.bfloat16,
         enabled=state.compute.precision == "bfloat16",
-        cache_enabled=state.compute.mode != "cudagraph",
+        cache_enabled=not state.is_recorded,
     )
     with autocast:
         return network(x).to(state.dtype)

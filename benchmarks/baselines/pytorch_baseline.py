@@ -32,6 +32,7 @@ GENERATOR_BATCH = "same_images"
 def create_train_state(spec: SystemSpec, compute: Compute, *, seed: int = 0) -> TrainState:
     """Return a fresh state. Raises ValueError for another system than dcgan64 with loss bce."""
     settings, place = adam_settings(spec), select_device(compute.device)
+    torch.backends.cudnn.benchmark = True  # as the example has it
     plain, fast = plain_layers(torch.float32), fast_layers(torch.float32)
     # The tutorial's activations are in place too.
     layers = plain._replace(relu=fast.relu, leaky_relu=fast.leaky_relu)

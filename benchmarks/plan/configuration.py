@@ -9,12 +9,11 @@ from functools import cached_property
 from typing import Any, Literal, Self
 
 from shared.spec import SYSTEMS, SystemSpec
+from shared.spec.compute import PRECISIONS
 from shared.spec.streams import stream
 
 DeviceName = Literal["cpu", "gpu"]
 
-# As on the command line → as everywhere else.
-PRECISIONS = {"fp32": "float32", "tf32": "tf32", "bf16": "bfloat16"}
 # How a framework runs a step. Written here too because the parent imports no framework; a test
 # holds them against the MODES of the implementations.
 MODES = {"pytorch": ("eager", "compile", "cudagraph"), "tf": ("function", "xla"), "jax": ("jit",)}
@@ -179,6 +178,12 @@ class Request:
     def to_json(self) -> str:
         """Return the request as one line of JSON."""
         return json.dumps(dataclasses.asdict(self))
+
+    @property
+    def measures_rates(self) -> bool:
+        """Whether the worker measures what the device can do at best: once is enough, 12 s each."""
+        asked = self.configuration
+        return self.round == 0 and asked.implementation == "ours" and not asked.again
 
     @classmethod
     def from_json(cls, text: str) -> Self:

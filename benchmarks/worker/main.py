@@ -95,8 +95,9 @@ def _fill(request: Request, recorder: Recorder) -> None:
     if workload.communicate is not None:
         with recorder.phase("communication"):
             row["communication_ms"] = communication_ms(workload.communicate)
-    with recorder.phase("peak"):  # last, because its arrays are no part of a step's memory
-        row |= rates.framework_rates(framework, request)
+    if request.measures_rates:
+        with recorder.phase("peak"):  # last, because its arrays are no part of a step's memory
+            row |= rates.framework_rates(framework, request)
 
 
 def _import(request: Request) -> Any:

@@ -113,6 +113,8 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
     quick = table.QUICK_RUNS[system.architecture]
     sizes = system if given["full"] else quick
     values = {
+        "data": None,
+        "mode": None,
         **{name: known[name] for name in _SIZES if name in known},
         **quick._asdict(),
         "loss": system.loss,
@@ -150,7 +152,6 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
         if name not in _NOT_IN_CONFIG and (value := values.get(name.replace("-", "_"))) is not None
     }
     values |= {"implementation": implementation, "spec": spec, "config": config, "initial": initial}
-    values.setdefault("data", None)
     return TrainingOptions(**{f.name: values[f.name] for f in fields(TrainingOptions)})
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from shared.run.console import OneLineParser, text_table
 from shared.run.initial_weights import InitialWeights
 from shared.spec import LOSS_NAMES, SYSTEMS, GeneratorBatch, SystemSpec
-from shared.spec.compute import BATCH_NORMS, BatchNormKind, Compute, check_replicas
+from shared.spec.compute import BATCH_NORMS, PRECISIONS, BatchNormKind, Compute, check_replicas
 from shared.spec.streams import check_seed
 
 GENERATOR_BATCHES = {name.replace("_", "-"): name for name in get_args(GeneratorBatch)}
@@ -45,7 +45,8 @@ class TrainingOptions:
     """What to train and how; `spec` is final, in its loss, width, batch size and order of a step.
 
     `data` is a path, or None for Fashion-MNIST. `checkpoint_every` and `sample_every` count steps,
-    `wait_limit` seconds; `devices` and `batch_norm` are those of `shared.spec.compute`. `initial`
+    `wait_limit` seconds; `devices`, `batch_norm` and `mode` are
+    those of `shared.spec.compute`, `precision` is a key of its PRECISIONS. `initial`
     is what --init-from stands for, `config` what config.toml holds, empty for no such file. Raises
     ValueError for a number out of range.
     """
@@ -64,6 +65,8 @@ class TrainingOptions:
     tensorboard: bool
     devices: int = 1
     batch_norm: BatchNormKind = "global"
+    precision: str = "fp32"
+    mode: str | None = None
     wait_limit: float = WAIT_LIMIT
     keep_checkpoints: int = KEEP_CHECKPOINTS
     config: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -92,9 +95,9 @@ class TrainingOptions:
     @property
     def compute(self) -> Compute:
         """How the training state computes."""
-        return Compute(
-            self.dtype, device=self.device, devices=self.devices, batch_norm=self.batch_norm
-        )
+        precision = PRECISIONS[self.precision]
+        place = self.device, self.devices, self.batch_norm
+        return Compute(self.dtype, precision, self.mode, *place)
 
 
 class Option(NamedTuple):
@@ -182,6 +185,13 @@ OPTIONS: dict[str, dict[Option, str]] = {
         "the framework finds one (default: %(default)s)",
         Option("dtype", default="float32", choices=("float32", "float64")): "of the weights and of "
         "all arithmetic (default: %(default)s)",
+        Option(
+            "precision", default="fp32", choices=tuple(PRECISIONS)
+        ): "of convolutions and matrix "
+        "products; weights, statistics, losses and Adam stay --dtype; tf32 needs a GPU "
+        "(default: %(default)s)",
+        Option("mode", metavar="MODE"): "how a step runs: eager, compile or cudagraph in pytorch, "
+        "function or xla in tf, jit in jax (default: by device)",
         Option("devices", int, "N", 1): "train on N GPUs, or N virtual CPU devices; each takes its "
         "part of every batch, which N must divide. The run is the same for every N "
         "(default: %(default)s)",

@@ -16,7 +16,8 @@ import numpy as np
 from shared.spec.systems import SYSTEMS, SystemSpec
 
 DTYPES = ("float32", "float64")
-PRECISIONS = ("float32", "tf32", "bfloat16")
+PRECISIONS = {"fp32": "float32", "tf32": "tf32", "bf16": "bfloat16"}
+"""As on a command line → as everywhere else."""
 BatchNormKind = Literal["global", "per-replica"]
 BATCH_NORMS: tuple[BatchNormKind, ...] = get_args(BatchNormKind)
 """global: the statistics of the global batch, the same numbers on any number of devices.
@@ -27,9 +28,9 @@ per-replica: each device normalises by its own slice; running statistics are the
 class Compute:
     """How a training state computes, in no framework's terms.
 
-    `dtype`: of weights and optimizer, one of DTYPES. `precision`: one of PRECISIONS. `mode`: one of
-    the framework's MODES, None for its usual one. `device`: cpu, gpu or auto. `devices`: how
-    many of them. `batch_norm`: one of BATCH_NORMS. `fast`: with what `fast.py` replaces.
+    `dtype`: of weights and optimizer, one of DTYPES. `precision`: a value of PRECISIONS. `mode`: of
+    the framework's MODES, None for its usual one. `device`: cpu, gpu or auto. `devices`: how many
+    of them. `batch_norm`: one of BATCH_NORMS. `fast`: with what `fast.py` replaces.
     """
 
     dtype: str = "float32"
@@ -81,8 +82,9 @@ def uses_gpu(device: str, has_gpu: bool) -> bool:
 
 def _check_precision(compute: Compute, spec: SystemSpec, on_gpu: bool) -> None:
     precision = compute.precision
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; expected {', '.join(PRECISIONS)}")
+    if precision not in PRECISIONS.values():
+        expected = ", ".join(PRECISIONS.values())
+        raise ValueError(f"unknown precision {precision!r}; expected {expected}")
     if precision != "float32" and compute.dtype != "float32":
         raise ValueError(
             f"precision {precision} computes with float32 weights, received dtype {compute.dtype}"

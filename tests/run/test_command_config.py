@@ -37,6 +37,8 @@ EVERY_OPTION = {
     "tensorboard": (True, False),
     "device": ("cpu", "gpu"),
     "dtype": ("float64", "float32"),
+    "precision": ("tf32", "bf16"),
+    "mode": ("function", "xla"),
     "devices": (2, 3),
     "batch-norm": ("per-replica", "global"),
     "wait-limit": (60.5, 61.0),
