@@ -22,7 +22,7 @@ from shared.interface import Array
 from shared.run.console import command
 from shared.spec.streams import MAXIMUM_SEED
 
-RESULTS = sorted((Path(__file__).parent / "results").glob("*.json"))
+RESULTS = sorted((Path(__file__).parent / "results").glob("cpu-*.json"))
 
 
 class Noise(NamedTuple):
@@ -93,7 +93,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     text = "part of the speed that is lost (default: %(default)s)"
     add("--slowdown", type=positive, default=0.1, metavar="PART", help=text)
     add("--seed", type=whole(0, MAXIMUM_SEED), default=0, metavar="S")
-    text = "where the noise comes from (default: benchmarks/results)"
+    text = "where the noise comes from (default: benchmarks/results/cpu-*.json)"
     add("files", type=Path, nargs="*", default=RESULTS, metavar="FILE.json", help=text)
 
 

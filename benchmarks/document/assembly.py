@@ -133,7 +133,8 @@ def _results(
     roofline = roofline_of(document, dataclasses.asdict(configuration))
     memory = "device" if rows[0]["settings"]["platform"] == "gpu" else "resident"
     phases = {
-        name: median([row["phases_ms"][name] for row in rows]) for name in rows[0]["phases_ms"]
+        name: median([row["phases_ms"][name] for row in rows if name in row["phases_ms"]])
+        for name in rows[0]["phases_ms"]
     }
 
     def percent(least_seconds: float | None) -> float | None:

@@ -76,7 +76,7 @@ def _fill(request: Request, recorder: Recorder) -> None:
         framework = _import(request)
         row["versions"] = host.package_versions(request.configuration.framework)
     with recorder.phase("check"):
-        _check_numerics(request, framework, row["checks"])
+        check_numerics(request, framework, row["checks"])
     framework.forget_peak(request)
     with recorder.phase("init"):
         workload: Workload = framework.create(request.spec, request.plan.seed, request)
@@ -115,7 +115,7 @@ def _import(request: Request) -> Any:
     return framework
 
 
-def _check_numerics(request: Request, framework: Any, checks: dict[str, Any]) -> None:
+def check_numerics(request: Request, framework: Any, checks: dict[str, Any]) -> None:
     """Make the gate's step on the device that is going to be timed; a failed check ends the row."""
     spec, conventions, asked = request.spec, Conventions(), request.configuration.precision
     if request.configuration.implementation == "baseline":

@@ -108,6 +108,7 @@ def announcement(
     devices = f"{options.devices}, each with {rows_each} images, {options.batch_norm} batch norm"
     floor = quality.distance_of_real_images()  # how far down the distance can go
     reached = f" (other real ones: {floor:.0f})" if math.isfinite(floor) else ""
+    products = "" if options.precision == "fp32" else f" with products in {options.precision}"
     compared = f"sliced Wasserstein distance of {quality.count} samples to {quality.count} real"
     return _table(
         ("system", f"{spec.name}, loss {spec.loss}, width {spec.width}{narrowed}"),
@@ -118,7 +119,7 @@ def announcement(
         ("training", f"{options.steps} steps of batch {spec.batch_size}, seed {options.seed}"),
         ("each step", _one_step(spec)),
         ("learning rates", ", ".join(f"{name} {rate:g}" for name, rate in rates.items())),
-        ("framework", f"{options.implementation}, {options.dtype}, on {device}"),
+        ("framework", f"{options.implementation}, {options.dtype}{products}, on {device}"),
         ("devices", devices if options.devices > 1 else ""),
         ("out", printable(options.out)),
         ("quality", f"SWD, {compared} images{reached}; rough"),

@@ -1,5 +1,6 @@
 """What `Compute` asks of the three implementations, and what is in common between them."""
 
+import dataclasses
 import importlib
 from types import ModuleType
 
@@ -9,7 +10,7 @@ import pytest
 from shared.interface import Implementation
 from shared.reference.differences import state_differences
 from shared.spec import SYSTEMS, AdamSpec
-from shared.spec.compute import Compute
+from shared.spec.compute import Compute, resolve
 from shared.spec.streams import initial_state
 from tests.apparatus.planted.probe import inputs, starting_state
 from tests.conftest import installed_implementations
@@ -156,3 +157,26 @@ def test_another_learning_rate_compiles_nothing_anew() -> None:
         assert np.median(np.abs(after - before)) == pytest.approx(rate, rel=1e-2)
         compiled.append(train._compiled_step._cache_size())
     assert compiled[0] == compiled[1]
+
+
+def test_one_gpu_records_the_step_of_pytorch_unless_it_is_eager() -> None:
+    pytest.importorskip("torch")
+    from pytorch_impl import train
+
+    state = train.create_train_state(SPEC)
+    for compute, recorded in (
+        (Compute(device="gpu", mode="cudagraph"), True),
+        (Compute(device="gpu", mode="compile"), True),
+        (Compute(device="gpu", mode="eager"), False),
+        (Compute(device="gpu", mode="compile", devices=2), False),
+        (Compute(device="cpu", mode="compile"), False),
+    ):
+        assert dataclasses.replace(state, compute=compute).is_recorded == recorded
+
+
+def test_a_gpu_has_a_usual_mode_of_its_own() -> None:
+    modes = {"modes": ("eager", "cudagraph"), "has_gpu": True, "gpu_mode": "cudagraph"}
+    assert resolve(Compute(device="gpu"), SPEC, **modes).mode == "cudagraph"
+    assert resolve(Compute(device="gpu", mode="eager"), SPEC, **modes).mode == "eager"
+    assert resolve(Compute(device="gpu", devices=2), SPEC, **modes).mode == "eager"
+    assert resolve(Compute(device="cpu"), SPEC, **modes).mode == "eager"

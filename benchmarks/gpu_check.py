@@ -1,0 +1,123 @@
+"""Many points of one framework on a GPU in minutes: `python benchmarks/gpu_check.py --help`.
+
+It takes the options of run.py, which starts a process for each configuration and round; where a GPU
+is lent for minutes, this times all configurations in this process, each after the same gate. One
+process has no noise floor, so its figures rank nothing.
+"""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):
+    # Started as a file, benchmarks/ itself leads Python's path instead of the checkout.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import gc
+import shlex
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.document.assembly import header
+from benchmarks.document.stored import write_json
+from benchmarks.plan import host
+from benchmarks.plan.configuration import Configuration, Plan, Request
+from benchmarks.plan.costs import flops_per_image
+from benchmarks.plan.options import parse
+from benchmarks.worker import main as worker
+from benchmarks.worker import workloads
+from benchmarks.worker.measure import time_steps
+from shared.run.console import run_command
+
+WARM_UP_SECONDS = 0.4
+WINDOW_SECONDS = 0.25
+WINDOWS = 5
+COLUMNS = f"{'':38} {'batch':>5} {'img/s':>8} {'ms':>8} {'TFLOP/s':>8} {'GB':>5} {'first s':>8}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0, 1 for a failed point, 2 for bad input."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    return run_command("benchmarks/gpu_check.py", lambda: _run(given))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    plan = parse(arguments)
+    if len(plan.frameworks) > 1:
+        raise ValueError(
+            f"--framework takes one here, received {' '.join(plan.frameworks)}: JAX keeps most of "
+            "the memory of a GPU for itself; start the command once for each"
+        )
+    command = shlex.join(["python", "benchmarks/gpu_check.py", *arguments])
+    points: list[dict[str, Any]] = []
+    document = header(plan, command) | {"points": points}
+    print(COLUMNS)
+    checked: set[tuple[str, str, str | None]] = set()
+    for configuration in plan.configurations:
+        points.append(measure(plan, configuration, checked))
+        _show(plan, points[-1])
+        if plan.json is not None:  # after each, because a lent machine may go at any time
+            write_json(Path(plan.json), document)
+    return int(any(point["status"] != "ok" for point in points))
+
+
+def measure(
+    plan: Plan, asked: Configuration, checked: set[tuple[str, str, str | None]]
+) -> dict[str, Any]:
+    """Return a configuration's figures; whatever goes wrong is a point with its status and error.
+
+    `checked` has what the gate has seen in this process: implementation, precision and mode.
+    """
+    request = Request(plan, asked, 0, plan.time_budget)
+    point = worker.empty_row(request)
+    try:
+        framework = workloads.load(asked.framework)
+        framework.configure(request)
+        way = (asked.implementation, asked.precision, asked.mode)
+        if way not in checked:
+            worker.check_numerics(request, framework, point["checks"])
+            checked.add(way)
+        gc.collect()
+        framework.forget_peak(request)
+        workload = framework.create(request.spec, plan.seed, request)
+        point["phases_ms"] = {"compile_first_step": time_steps(workload, 1)}
+        steps = _warm_up(workload)
+        times = [time_steps(workload, steps) for _ in range(WINDOWS)]
+        point |= {"windows": [{"steps": steps, "ms": ms} for ms in times], "status": "ok"}
+        point["versions"] = host.package_versions(asked.framework)
+        point["settings"] = workload.effective_settings()
+        point["memory"] = {"peak_device_bytes": workload.peak_device_bytes()}
+    except Exception as error:  # noqa: BLE001 - the next point may work
+        point |= {"status": "error", "error": f"{type(error).__name__}: {error}"}
+    return point
+
+
+def _warm_up(workload: workloads.Workload) -> int:
+    """Warm the GPU and what chooses its kernels up; returns the steps of a window."""
+    until = time.perf_counter() + WARM_UP_SECONDS
+    single: list[float] = []
+    while time.perf_counter() < until or len(single) < 3:
+        single.append(time_steps(workload, 5) / 5)
+    return max(2, round(1e3 * WINDOW_SECONDS / statistics.median(single)))
+
+
+def _show(plan: Plan, point: dict[str, Any]) -> None:
+    label = plan.labels[point["configuration"]]
+    if point["status"] != "ok":
+        print(f"{label[:38]:38} {point['error']}")
+        return
+    (asked,) = (c for c in plan.configurations if c.id == point["configuration"])
+    ms = statistics.median(window["ms"] / window["steps"] for window in point["windows"])
+    tflops = flops_per_image(plan.spec(asked.batch_size)) * asked.batch_size / ms / 1e9
+    gigabytes = (point["memory"]["peak_device_bytes"] or 0) / 1e9
+    first = point["phases_ms"]["compile_first_step"] / 1e3
+    print(
+        f"{label[:38]:38} {asked.batch_size:5} {1e3 * asked.batch_size / ms:8.0f} {ms:8.3f} "
+        f"{tflops:8.1f} {gigabytes:5.2f} {first:8.1f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

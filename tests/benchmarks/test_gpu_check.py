@@ -1,0 +1,48 @@
+"""`benchmarks/gpu_check.py`: many points of one framework in one process."""
+
+import json
+
+import pytest
+
+from benchmarks import gpu_check
+from benchmarks.worker import gate
+from tests.benchmarks.stand_ins import QUICKEST
+
+POINTS = ["--framework", QUICKEST, "--device", "cpu", "--threads", "1", "--width", "1"]
+POINTS += ["--batch-size", "2", "3"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(gpu_check, "WARM_UP_SECONDS", 0.01)
+    monkeypatch.setattr(gpu_check, "WINDOW_SECONDS", 0.01)
+
+
+def test_every_point_has_its_figures_and_each_way_of_computing_one_gate(tmp_path, capsys):
+    path = tmp_path / "points.json"
+    assert gpu_check.main([*POINTS, "--json", str(path)]) == 0
+    document = json.loads(path.read_text())
+    points = document["points"]
+    assert [point["status"] for point in points] == ["ok", "ok"]
+    assert [len(point["windows"]) for point in points] == [gpu_check.WINDOWS] * 2
+    assert points[0]["checks"]["equivalence"]["passed"]
+    assert points[1]["checks"] == {}  # the same implementation, precision and mode
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines[1:]] == ["2", "3"]
+    assert document["command"].startswith("python benchmarks/gpu_check.py --framework")
+    milliseconds = [w["ms"] / w["steps"] for w in points[1]["windows"]]
+    shown = float(lines[2].split()[5])
+    assert min(milliseconds) - 1e-3 <= shown <= max(milliseconds) + 1e-3
+
+
+def test_a_step_that_the_gate_refuses_has_no_time(monkeypatch, capsys):
+    monkeypatch.setattr(gate, "LOSS_BOUND", 1e-12)
+    assert gpu_check.main(POINTS) == 1
+    printed = capsys.readouterr().out
+    assert "one step does not agree with the NumPy reference" in printed
+    assert "img/s" not in printed.splitlines()[1]
+
+
+def test_several_frameworks_are_refused(capsys):
+    assert gpu_check.main([*POINTS, "--framework", "jax", "pytorch"]) == 2
+    assert "--framework takes one here, received jax pytorch" in capsys.readouterr().err
