@@ -24,7 +24,7 @@ class DCGANGenerator(keras.Model):
     def __init__(self, spec: SystemSpec, layers: Layers) -> None:
         super().__init__(autocast=False)
         self.relu = layers.relu
-        widths = dcgan_widths(spec)[::-1]
+        widths = dcgan_widths(spec.width, spec.image_size)[::-1]
         self.conv_transpose_1 = layers.conv_transpose(spec.latent_dim, widths[0], 1, 0)
         self.batch_norm_1 = layers.batch_norm(widths[0])
         for i, (wide, narrow) in enumerate(pairwise(widths), start=2):
@@ -49,7 +49,7 @@ class DCGANDiscriminator(keras.Model):
     def __init__(self, spec: SystemSpec, layers: Layers) -> None:
         super().__init__(autocast=False)
         self.leaky_relu = layers.leaky_relu
-        widths = dcgan_widths(spec)
+        widths = dcgan_widths(spec.width, spec.image_size)
         self.conv_1 = layers.conv(spec.channels, spec.width, 2, 1)
         for i, (narrow, wide) in enumerate(pairwise(widths), start=2):
             setattr(self, f"conv_{i}", layers.conv(narrow, wide, 2, 1))

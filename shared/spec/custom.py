@@ -1,4 +1,4 @@
-"""A network that anybody gives as a list of layers: its shapes are found layer by layer.
+"""A network as a list of layers, ours or anybody's: its shapes are found layer by layer.
 
 `LayerEntry` is a layer as a system file has it (shared/files/system.schema.json); `network_layers`
 makes each `Layer` of a list of them, for images and latents of any size.
@@ -17,13 +17,13 @@ from typing import Any, Literal
 from shared.spec.layers import (
     NORMAL_002,
     ONES,
+    UNIFORM_FAN_IN,
+    ZEROS,
     Initializer,
     Layer,
     LayerKind,
     Padding,
-    batch_norm,
-    convolution,
-    dense,
+    Parameter,
     sides,
 )
 
@@ -89,12 +89,17 @@ def narrowest(entries: Iterable[LayerEntry]) -> int:
 
 @functools.lru_cache(64)
 def network_layers(
-    entries: tuple[LayerEntry, ...], shape: Shape, expected: Shape, part: Fraction
+    entries: tuple[LayerEntry, ...],
+    shape: Shape,
+    expected: Shape,
+    part: Fraction,
+    most: float = MAXIMUM_NUMBERS,
 ) -> tuple[Layer, ...]:
     """Return the layers of a network from an input of a shape to an expected output.
 
-    Hidden layers have `part` of the features given. Raises ValueError that names the layer for
-    shapes that do not fit, two layers of one name, and parts that are not whole.
+    Hidden layers have `part` of the features given, no array more than `most` numbers. Raises
+    ValueError that names the layer for shapes that do not fit, two layers of one name, and parts
+    that are not whole.
     """
     last = max((i for i, e in enumerate(entries) if e.kind in WEIGHTED), default=-1)
     layers: list[Layer] = []
@@ -110,8 +115,8 @@ def network_layers(
                 raise ValueError(f"{part} of its features is no whole number; take another width")
             layer = _layer(dataclasses.replace(given, name=name, features=int(features)), shape)
             sizes = [math.prod(p.shape) for p in layer.parameters]
-            if max(math.prod(layer.output_shape), *sizes, 0) > MAXIMUM_NUMBERS:
-                raise ValueError(f"expected at most {MAXIMUM_NUMBERS:,} numbers in an array")
+            if max(math.prod(layer.output_shape), *sizes, 0) > most:
+                raise ValueError(f"expected at most {most:,} numbers in an array")
         except ValueError as error:
             raise ValueError(f"layer {number + 1}, {name}: {error}") from error
         layers.append(layer)
@@ -138,9 +143,9 @@ def _shaped(e: LayerEntry, shape: Shape) -> Layer:
     """Return a layer with every parameter that its kind may have."""
     if e.kind == "dense":
         _require(len(shape) == 1, "features; flatten them before", shape)
-        return dense(e.name, shape[0], e.features, e.initializer or NORMAL_002)
+        return Layer(e.name, e.kind, (e.features,), _weights(e, (shape[0], e.features), shape[0]))
     if e.kind == "batch_norm":
-        return batch_norm(e.name, shape, e.initializer or ONES)
+        return Layer(e.name, e.kind, shape, _batch_norm_parameters(e, shape[-1:]))
     if e.kind in ELEMENTWISE:
         return Layer(e.name, e.kind, shape)
     if e.kind == "flatten":
@@ -153,11 +158,30 @@ def _shaped(e: LayerEntry, shape: Shape) -> Layer:
     if e.kind == "global_average_pool":
         return Layer(e.name, e.kind, shape[2:])
     pixels, padding = _resized(e, shape)
-    given: dict[str, Any] = {"size": e.size or 1, "stride": _stride(e), "padding": padding}
-    if e.kind == "conv" or e.kind == "conv_transpose":
-        given |= {"initializer": e.initializer or NORMAL_002, "has_bias": True}
-        return convolution(e.name, e.kind, (shape[2], e.features), pixels, **given)
-    return Layer(e.name, e.kind, (pixels, pixels, shape[2]), **given)
+    stride, size, channels = _stride(e), e.size or 1, shape[2]
+    if e.kind in WEIGHTED:
+        # HWIO for conv and HWOI for conv-transpose.
+        last_two = (channels, e.features) if e.kind == "conv" else (e.features, channels)
+        weights = _weights(e, (size, size, *last_two), size * size * channels)
+        return Layer(e.name, e.kind, (pixels, pixels, e.features), weights, stride, padding)
+    return Layer(e.name, e.kind, (pixels, pixels, channels), (), stride, padding, size)
+
+
+def _weights(e: LayerEntry, shape: Shape, fan_in: int) -> tuple[Parameter, Parameter]:
+    """Return kernel and bias, which starts as a kernel of PyTorch's default does, else at 0."""
+    kernel = e.initializer or NORMAL_002
+    bias = kernel if kernel == UNIFORM_FAN_IN else ZEROS
+    biases = Parameter("bias", (e.features,), bias, fan_in)
+    return Parameter("kernel", shape, kernel, fan_in), biases
+
+
+def _batch_norm_parameters(e: LayerEntry, features: Shape) -> tuple[Parameter, ...]:
+    return (
+        Parameter("scale", features, e.initializer or ONES, fan_in=1),
+        Parameter("bias", features, ZEROS, fan_in=1),
+        Parameter("mean", features, ZEROS, fan_in=1, trainable=False),
+        Parameter("var", features, ONES, fan_in=1, trainable=False),
+    )
 
 
 def _stride(e: LayerEntry) -> int:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
-from shared.spec.architectures import BUILDERS, IMAGE_SIZES
+from shared.spec.architectures import IMAGE_SIZES, Entries, conv28, dcgan64, mlp28
 from shared.spec.conventions import Conventions
-from shared.spec.custom import LayerEntry, ended_for, entries_from, narrowest, network_layers
+from shared.spec.custom import MAXIMUM_NUMBERS, ended_for, entries_from, narrowest, network_layers
 from shared.spec.layers import NETWORKS, Layer, NetworkName, Parameter
 from shared.spec.optimizers import AdamSpec, OptimizerSpec, optimizer_from_dict, optimizer_to_dict
 
@@ -77,8 +77,8 @@ class SystemSpec:
     generator_batch: GeneratorBatch
     generator_optimizer: OptimizerSpec
     discriminator_optimizer: OptimizerSpec
-    generator_layers: tuple[LayerEntry, ...] = ()
-    discriminator_layers: tuple[LayerEntry, ...] = ()
+    generator_layers: Entries = ()
+    discriminator_layers: Entries = ()
     conventions: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -135,19 +135,25 @@ class SystemSpec:
         """Return the layers of one network, in the order in which data passes them."""
         if network not in NETWORKS:
             raise ValueError(f"unknown network {network!r}; expected one of {', '.join(NETWORKS)}")
-        if self.architecture == "custom":
-            return self._given_layers(network)
-        return BUILDERS[self.architecture, network](self)
-
-    def _given_layers(self, network: NetworkName) -> tuple[Layer, ...]:
-        """Return the layers that were given; of another width in proportion."""
-        given = self.generator_layers, ended_for(self.loss, self.discriminator_layers)
+        generator, discriminator = self._entries()
+        given = generator, ended_for(self.loss, discriminator)
         ends = ((self.latent_dim,), self.image_shape), (self.image_shape, (1,))
         part, i = Fraction(self.width, min(map(narrowest, given))), NETWORKS.index(network)
+        most = MAXIMUM_NUMBERS if self.architecture == "custom" else math.inf
         try:
-            return network_layers(given[i], *ends[i], part)
+            return network_layers(given[i], *ends[i], part, most)
         except ValueError as error:
             raise ValueError(f"{network}, {error}") from error
+
+    def _entries(self) -> tuple[Entries, Entries]:
+        match self.architecture:
+            case "dcgan64":
+                return dcgan64(self.width, self.channels, self.image_size, self.discriminator_head)
+            case "conv28":
+                return conv28(self.width, self.channels)
+            case "mlp28":
+                return mlp28(self.width, self.channels)
+        return self.generator_layers, self.discriminator_layers
 
     def adam(self, network: NetworkName) -> AdamSpec:
         """Return the settings of a network's Adam; ValueError where it has another optimizer."""
