@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,21 +16,8 @@ import optax
 from flax import nnx
 from jax import Array as Tensor  # one name in the three implementations
 
+from shared.framework_adapter import Layers
 from shared.spec import AdamSpec
-
-
-class Layers(NamedTuple):
-    """What the networks are made of; `fast` and `parallel` replace some of it.
-
-    Convolutions have kernels of 4x4, and paddings in PyTorch's meaning.
-    """
-
-    conv: Callable[..., nnx.Module]
-    conv_transpose: Callable[..., nnx.Module]
-    dense: Callable[..., nnx.Module]
-    batch_norm: Callable[..., nnx.Module]
-    relu: Callable[[Tensor], Tensor]
-    leaky_relu: Callable[[Tensor], Tensor]
 
 
 def plain_layers(dtype: jnp.dtype, compute_dtype: jnp.dtype) -> Layers:

@@ -1,7 +1,5 @@
 """Training state ↔ arrays under canonical names (`shared.spec.state_shapes`)."""
 
-from functools import partial
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -24,7 +22,9 @@ from .models import create_models
 from .parallel import average_statistics, replicate
 from .state import TrainState, check_compute, choose_layers, select_device
 
-_BATCH_NORM_NAMES = {"scale": "weight", "mean": "running_mean", "var": "running_var"}
+NAMES = {"kernel": "weight", "bias": "bias", "scale": "weight"}
+NAMES |= {"mean": "running_mean", "var": "running_var"}
+"""PyTorch's name of a parameter of a layer, or of its statistics, by ours."""
 
 
 def create_train_state(
@@ -44,15 +44,15 @@ def create_train_state(
         network.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compute.mode == "compile":
             network.compile(dynamic=False)
-    adam = partial(create_adam, capturable=compute.device == "gpu")
+    on_gpu = compute.device == "gpu"
     state = TrainState(
         spec,
         compute,
         place,
         generator,
         discriminator,
-        adam(generator, spec.adam("generator")),
-        adam(discriminator, spec.adam("discriminator")),
+        create_adam(generator, spec.adam("generator"), capturable=on_gpu),
+        create_adam(discriminator, spec.adam("discriminator"), capturable=on_gpu),
     )
     import_state(state, initial_state(spec, seed) if arrays is None else arrays)
     if compute.devices > 1:
@@ -156,11 +156,8 @@ def to_native(array: Array, pixels: Pixels | None = None) -> Tensor:
 
 def _tensor(module: nn.Module, name: str) -> Tensor:
     """Return a module's own tensor for a canonical name."""
-    _, layer_name, parameter_name = name.split("/")
-    layer = getattr(module, layer_name)
-    if layer_name.startswith("batch_norm"):
-        return getattr(layer, _BATCH_NORM_NAMES.get(parameter_name, parameter_name))
-    return layer.weight if parameter_name == "kernel" else layer.bias
+    _, layer, parameter = name.split("/")
+    return getattr(getattr(module, layer), NAMES[parameter])
 
 
 @torch.no_grad()

@@ -15,36 +15,25 @@ from . import layers, parallel
 
 def fast_layers(dtype: torch.dtype) -> layers.Layers:
     """Return the layers with weights of `dtype`."""
-    return layers.plain_layers(dtype)._replace(
-        conv_transpose=partial(conv_transpose, dtype=dtype),
+    plain = layers.plain_layers(dtype)
+    return plain._replace(
+        conv_transpose=partial(plain.conv_transpose, kind=ConvTranspose),
         batch_norm=partial(BatchNorm, dtype=dtype),
         relu=partial(F.relu, inplace=True),
         leaky_relu=partial(F.leaky_relu, negative_slope=0.2, inplace=True),
     )
 
 
-def conv_transpose(
-    in_features: int,
-    out_features: int,
-    stride: int,
-    padding: int,
-    *,
-    bias: bool = False,
-    dtype: torch.dtype,
-) -> nn.ConvTranspose2d:
-    """Return a transposed convolution; without padding it is one of images of one pixel."""
-    kind = nn.ConvTranspose2d if padding or bias else ConvTransposeOfOnePixel
-    return kind(in_features, out_features, 4, stride, padding, bias=bias, dtype=dtype)
-
-
-class ConvTransposeOfOnePixel(nn.ConvTranspose2d):
-    """A transposed convolution of images of one pixel, in one matrix product.
+class ConvTranspose(nn.ConvTranspose2d):
+    """As the plain one; of images of one pixel in one matrix product.
 
     oneDNN runs the weight gradient of such a convolution at a twentieth of the speed.
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Return images of the kernel's size, for x [batch, features, 1, 1]."""
+        """Return [batch, out, stride · height, stride · width], or 4x4 from 1x1."""
+        if self.padding != (0, 0) or self.bias is not None:  # of images of more than one pixel
+            return super().forward(x)
         kernel = self.weight.permute(0, 2, 3, 1)  # channels_last: nothing is moved
         features, height, width, channels = kernel.shape
         y = x.flatten(1) @ kernel.reshape(features, -1)

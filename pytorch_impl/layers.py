@@ -1,28 +1,13 @@
 """The layers and the optimizer as the spec has them; PyTorch's own follow it."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shared.framework_adapter import Layers
 from shared.spec import AdamSpec
-
-
-class Layers(NamedTuple):
-    """What the networks are made of; `fast` and `parallel` replace some of it.
-
-    Convolutions have kernels of 4x4, and paddings in PyTorch's meaning.
-    """
-
-    conv: Callable[..., nn.Module]
-    conv_transpose: Callable[..., nn.Module]
-    dense: Callable[..., nn.Module]
-    batch_norm: Callable[..., nn.Module]
-    relu: Callable[[Tensor], Tensor]
-    leaky_relu: Callable[[Tensor], Tensor]
 
 
 def plain_layers(dtype: torch.dtype) -> Layers:
@@ -57,10 +42,11 @@ def conv_transpose(
     padding: int,
     *,
     bias: bool = False,
+    kind: type[nn.ConvTranspose2d] = nn.ConvTranspose2d,
     dtype: torch.dtype,
 ) -> nn.ConvTranspose2d:
     """Return a transposed convolution; its kernel is IOHW: docs/porting.md#kernels-and-layouts."""
-    return nn.ConvTranspose2d(in_features, out_features, 4, stride, padding, bias=bias, dtype=dtype)
+    return kind(in_features, out_features, 4, stride, padding, bias=bias, dtype=dtype)
 
 
 def leaky_relu(x: Tensor, slope: float = 0.2) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pytorch_impl.checkpoint import to_canonical, to_native
+from pytorch_impl.checkpoint import NAMES, to_canonical, to_native
 from shared.files.checkpoint import (
     CheckpointError,
     encode_description,
@@ -51,8 +51,6 @@ from shared.spec import (
 
 _DTYPES = (torch.float32, torch.float64, torch.int64)
 _CANONICAL_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}  # OIHW → HWIO, (out, in) → (in, out)
-_BATCH_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-_NAMES = {"kernel": "weight", "bias": "bias"}
 _MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 
 
@@ -73,10 +71,9 @@ def native_names(spec: SystemSpec) -> dict[str, str]:
         optimizer = f"{network}_optimizer"
         names[f"{optimizer}/step"] = f"{optimizer}/step"
         for i, layer in _main(spec, network):
-            own = _BATCH_NORM if layer.kind == "batch_norm" else _NAMES
             for parameter in layer.parameters:
                 name = f"{network}/{layer.name}/{parameter.name}"
-                names[f"{network}/main.{i}.{own[parameter.name]}"] = name
+                names[f"{network}/main.{i}.{NAMES[parameter.name]}"] = name
         trained = [n for n, p in spec.parameters(network).items() if p.trainable]
         for i, name in enumerate(trained):
             for moment, key in _MOMENTS.items():
@@ -110,7 +107,8 @@ def write_native(path: Path, contents: NativeContents) -> None:
     tensors |= {name: torch.tensor(0) for name in _batch_counters(contents.spec)}
     saved: dict[str, Any] = {}
     for part in contents.parts:
-        saved[part] = _under(part, tensors)
+        own = {n: t for n, t in tensors.items() if n.startswith(f"{part}/")}
+        saved[part] = {n.removeprefix(f"{part}/"): t for n, t in own.items()}
         if part in OPTIMIZERS:
             saved[part] = _adam_state_dict(getattr(contents.spec, part), saved[part])
     if contents.is_one_network:
@@ -147,11 +145,6 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     with _no_circles(path):
         saved = _load(path)
         return {n: v for n, v in flattened(saved).items() if isinstance(v, Tensor)}, saved
-
-
-def _under(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    prefix = f"{part}/"
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def _adam_state_dict(settings: AdamSpec, own: dict[str, Tensor]) -> dict[str, Any]:

@@ -1,17 +1,31 @@
-"""What the adapters of the three frameworks share: NumPy in, NumPy out, by a package's modules."""
+"""What the three frameworks share: what networks are made of, and adapters, NumPy in, NumPy out."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from shared.interface import METRIC_NAMES, Array, Arrays, LossValues, State, split_labels
 from shared.spec import NetworkName, SystemSpec, check_loss
 from shared.spec.compute import Compute
+
+
+class Layers(NamedTuple):
+    """What the networks are made of; `fast` and `parallel` replace some of it.
+
+    Convolutions have kernels of 4x4, and paddings in PyTorch's meaning.
+    """
+
+    conv: Callable[..., Any]
+    conv_transpose: Callable[..., Any]
+    dense: Callable[..., Any]
+    batch_norm: Callable[..., Any]
+    relu: Callable[[Any], Any]
+    leaky_relu: Callable[[Any], Any]
 
 
 class FrameworkAdapter:

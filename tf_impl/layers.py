@@ -6,29 +6,16 @@ Each departure has a row in docs/porting.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
 from tensorflow import Tensor
 
+from shared.framework_adapter import Layers
 from shared.spec import AdamSpec
-
-
-class Layers(NamedTuple):
-    """What the networks are made of; `fast` and `parallel` replace some of it.
-
-    Convolutions have kernels of 4x4, and paddings in PyTorch's meaning.
-    """
-
-    conv: Callable[..., keras.Layer]
-    conv_transpose: Callable[..., keras.Layer]
-    dense: Callable[..., keras.Layer]
-    batch_norm: Callable[..., keras.Layer]
-    relu: Callable[[Tensor], Tensor]
-    leaky_relu: Callable[[Tensor], Tensor]
 
 
 def plain_layers(dtype: str) -> Layers:

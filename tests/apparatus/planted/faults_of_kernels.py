@@ -54,7 +54,8 @@ def _torch_layer(layer: str, *body: str) -> tuple[Edit, ...]:
     if layer == "Conv2d":
         file, call, before = "layers.py", "return nn.Conv2d(", "class BatchNorm("
     else:
-        file, call, before = "fast.py", "kind = nn.ConvTranspose2d if", "class ByBatch("
+        file, before = "fast.py", "class ConvTranspose("
+        call = f"{before}nn.ConvTranspose2d)"
     return (
         Edit(file, call, call.replace("nn.", "_")),
         Edit(file, before, f"{made}{before}"),
