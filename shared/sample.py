@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from shared.files.atomic import require_empty_folder
-from shared.run.console import AS_WRITTEN, command
+from shared.run.console import AS_WRITTEN, command, shown_progress
 from shared.run.generator import EXAMPLE, load_generator
 from shared.run.pictures import save_images, save_png, tiles
 from shared.spec.streams import check_seed
@@ -55,12 +55,12 @@ def _run(options: argparse.Namespace) -> None:
     spec = generator.spec
     print(f"generator  {spec.name}, width {spec.width}, from {options.source}")
     print(f"images     by {generator.implementation.name}, {generator.dtype}, seed {options.seed}")
+    drawn = generator.latents(max(ends) + 1 if ends else options.count, options.seed)
     if ends:
-        drawn = generator.latents(max(ends) + 1, options.seed)
         first, last = drawn[ends]
-        images = generator.images(generator.interpolated(first, last, options.count))
-    else:
-        images = generator.sample(options.count, options.seed)
+        drawn = generator.interpolated(first, last, options.count)
+    with shown_progress("images", options.count) as advance:
+        images = generator.images(drawn, advance)
     if options.grid:
         options.out.mkdir(parents=True, exist_ok=True)
         save_png(options.out / "grid.png", tiles(images))

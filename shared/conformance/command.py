@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
 from shared.conformance import verdicts
 from shared.conformance.cases import Problem, cases_of, load_overrides, selected
@@ -21,7 +20,7 @@ from shared.conformance.protocol import ChildSession, SessionEndedError, serve_c
 from shared.conformance.verdicts import decide, is_conformant, print_summary
 from shared.files.atomic import require_place
 from shared.files.errors import InputError
-from shared.run.console import command
+from shared.run.console import command, shown_progress
 from shared.run.spec_options import add_spec_options, chosen_spec
 
 TIME_LIMIT = 120.0  # seconds; a framework's import and first compilation take a tenth of it
@@ -80,12 +79,11 @@ def _run(options: argparse.Namespace) -> int:
     words = serve_command(named) if named else shlex.split(options.command)
     if not words:
         raise InputError("--command is empty; expected a program and its arguments")
-    progress = Progress(console=Console(stderr=True), transient=True)
+    shown = shown_progress(f"cases of {named or words[0]}", len(cases_of(problems)))
     try:
-        with ChildSession(words, options.time_limit) as session, progress:
+        with shown as advance, ChildSession(words, options.time_limit) as session:
             name = session.name
-            task = progress.add_task(name, total=len(cases_of(problems)))
-            results = decide(problems, session, overrides, lambda n: progress.advance(task, n))
+            results = decide(problems, session, overrides, advance)
     except SessionEndedError as error:
         raise InputError(str(error)) from error
     print_summary(name, results, Console())

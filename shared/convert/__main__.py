@@ -12,7 +12,7 @@ from shared.files.atomic import staged
 from shared.files.errors import InputError
 from shared.formats.file_kinds import FILE_KINDS, FileKind, joined, kind_of, kind_of_name
 from shared.formats.native_contents import NativeContents
-from shared.run.console import command, text_table
+from shared.run.console import command, shown_progress, text_table
 from shared.spec import LOSS_NAMES, NETWORKS, SYSTEMS
 from shared.spec.streams import check_seed
 
@@ -58,13 +58,15 @@ def convert(arguments: argparse.Namespace) -> int:
     _require_free(destination, kind, force=arguments.force)
     if arguments.seed is not None:
         check_seed(arguments.seed, "--seed")
-    sources = {path: kind_of(path).read(path) for path in paths}
+    with shown_progress(f"reading {', '.join(path.name for path in paths)}"):
+        sources = {path: kind_of(path).read(path) for path in paths}
     for path, read in sources.items():
         _print_source(path, read)
     contents = with_choices(joined(sources), arguments.system, arguments.loss)
     contents = with_fresh(contents, arguments.fresh_optimizers, arguments.seed)
     contents = fitted(contents, kind, arguments.only)
-    with staged(destination.absolute()) as temporary:
+    shown = shown_progress(f"writing and checking {destination.name}")
+    with shown, staged(destination.absolute()) as temporary:
         kind.write(temporary, contents)
         verify(sources, contents, kind, temporary)
     print(f"wrote {destination}: {', '.join(describe(contents))}")

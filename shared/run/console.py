@@ -10,11 +10,19 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TextIO
 
-from shared.files.errors import one_line
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
+
+from shared.files.errors import one_line, printable
+
+SECONDS_WITHOUT_PROGRESS = 2.0
+SECONDS_BETWEEN_LINES = 10.0
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
@@ -146,6 +154,61 @@ def print_error(line: str) -> None:
     """Print one line on stderr, if anybody reads it."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
+
+
+def has_bar(console: Console) -> bool:
+    """Return whether a bar can move there: on a terminal, not in a file, a pipe or a CI."""
+    # FORCE_COLOR, which a CI sets, makes rich take a file for a terminal.
+    return console.is_interactive and console.file.isatty() and not os.environ.get("CI")
+
+
+WHOLE = Column(no_wrap=True)
+"""A bar's column of numbers: where the line is too long, the bar gives way."""
+
+
+def text_column(most: int) -> TextColumn:
+    """Return a bar's text, cut to so many characters."""
+    column = Column(no_wrap=True, overflow="ellipsis", max_width=max(most, 1))
+    return TextColumn("{task.description}", markup=False, table_column=column)
+
+
+@contextlib.contextmanager
+def shown_progress(what: str, total: int | None = None) -> Iterator[Callable[[int], object]]:
+    """Show on stderr how far a block is that takes longer than two seconds; yields `advance`.
+
+    On a terminal a bar, which vanishes; elsewhere a plain line every ten seconds. `total`: how many
+    parts there are, each reported by `advance(1)`; None if nobody can say.
+    """
+    console, what = Console(stderr=True), printable(what)
+    count = (BarColumn(20), MofNCompleteColumn(table_column=WHOLE)) if total else ()
+    # What a block prints to the same terminal belongs above the bar; what goes to a file does not.
+    bar = Progress(
+        *(text_column(console.width - 30), *count, TimeElapsedColumn(WHOLE)),
+        console=console,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+        disable=not has_bar(console),
+    )
+    task, start, ended = bar.add_task(what, total=total), time.monotonic(), threading.Event()
+
+    def show() -> None:
+        if ended.wait(SECONDS_WITHOUT_PROGRESS):
+            return
+        bar.start()
+        while bar.disable:
+            done = f"{bar.tasks[0].completed:,.0f} of {total:,}, " if total else ""
+            print_error(f"{what}: {done}{time.monotonic() - start:.0f} s")
+            if ended.wait(SECONDS_BETWEEN_LINES):
+                return
+
+    shown = threading.Thread(target=show, daemon=True)
+    shown.start()
+    try:
+        yield lambda count: bar.advance(task, count)
+    finally:
+        ended.set()
+        shown.join()
+        bar.stop()
 
 
 def text_table(rows: Sequence[Sequence[str]], alignment: str) -> str:

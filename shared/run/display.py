@@ -4,25 +4,23 @@ On a terminal the progress is a bar, in a log, a pipe or a CI plain lines.
 """
 
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from shared.data.dataset import ImageDataset
 from shared.files.errors import printable
 from shared.quality.sample_quality import SampleQuality
-from shared.run.console import silence
+from shared.run.console import SECONDS_BETWEEN_LINES, WHOLE, has_bar, silence, text_column
 from shared.run.folder import RunFolder, newest_first
 from shared.run.options import TrainingOptions
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec
 
 SKIPPED_SHOWN = 3  # files of the data set that were skipped and are named
-SECONDS_BETWEEN_LINES = 10.0
 
 
 class Display:
@@ -36,12 +34,10 @@ class Display:
         self.closed = False
         self._steps, self._images_per_step = steps, images_per_step
         self._quality = ""
-        text = TextColumn("{task.description}")
-        columns = BarColumn(bar_width=24), MofNCompleteColumn(), text, TimeRemainingColumn()
         console = Console()
-        # FORCE_COLOR, which a CI sets, makes rich take a file for a terminal.
-        has_bar = console.is_interactive and console.file.isatty() and not os.environ.get("CI")
-        self._bar = Progress(*columns, console=console, disable=not has_bar)
+        text, left = text_column(console.width - 28), TimeRemainingColumn(table_column=WHOLE)
+        columns = BarColumn(24), MofNCompleteColumn(table_column=WHOLE), text, left
+        self._bar = Progress(*columns, console=console, disable=not has_bar(console))
         self._completed, self._losses_time, self._line_time = start, 0.0, 0.0
 
     def print(self, *lines: str) -> None:
@@ -70,9 +66,9 @@ class Display:
         """Move the bar to so many completed steps."""
         self._bar.update(self._task, completed=completed)
 
-    def quality(self, swd: float) -> None:
-        """Show this sliced Wasserstein distance from the next losses on."""
-        self._quality = f"SWD {swd:.0f}  "
+    def quality(self, swd: float | None) -> None:
+        """Show this sliced Wasserstein distance, if there is one, from the next losses on."""
+        self._quality = _in_words(swd)
 
     def losses(self, completed: int, metrics: Mapping[str, float]) -> None:
         """Show the losses after so many steps, and the speed since the last call."""
@@ -80,10 +76,8 @@ class Display:
         images = (completed - self._completed) * self._images_per_step
         rate = images / max(now - self._losses_time, 1e-9)
         self._completed, self._losses_time = completed, now
-        text = (
-            f"D {metrics['discriminator_loss']:.3f}  G {metrics['generator_loss']:.3f}  "
-            f"{self._quality}{rate:,.0f} img/s"
-        )
+        losses = f"D {metrics['discriminator_loss']:.3f}  G {metrics['generator_loss']:.3f}"
+        text = "  ".join(filter(None, (losses, self._quality, f"{rate:,.0f} img/s")))
         self._bar.update(self._task, description=text)
         due = now - self._line_time >= SECONDS_BETWEEN_LINES or completed == self._steps
         if due and self._bar.disable:
@@ -132,8 +126,12 @@ def results(folder: RunFolder, completed: int, quality: float | None) -> list[st
         ("samples", next(iter(newest_first(folder.samples, completed)), "")),
         ("checkpoint", next(iter(newest_first(folder.checkpoints, completed)), "")),
         ("losses", folder.losses_plot if folder.has_losses() else None),
-        ("quality", None if quality is None else f"SWD {quality:.0f}"),
+        ("quality", _in_words(quality)),
     )
+
+
+def _in_words(swd: float | None) -> str:
+    return "" if swd is None or math.isnan(swd) else f"SWD {swd:.0f}"
 
 
 def _table(*rows: tuple[str, object]) -> list[str]:

@@ -1,6 +1,7 @@
 """A trained generator, from a run or from any file that the project reads: `load_generator`."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,11 @@ class Generator:
             return mixed
         return mixed / np.hypot(1.0 - weights, weights)  # a mean of two is too close to zero
 
-    def images(self, drawn: Array) -> Array:
-        """Return uint8 images [n, height, width, channels]; ValueError if one is not finite."""
+    def images(self, drawn: Array, advance: Callable[[int], object] = lambda _: None) -> Array:
+        """Return uint8 images [n, height, width, channels]; ValueError if one is not finite.
+
+        `advance` is called with how many there are, as they come.
+        """
         batches = []
         for start in range(0, len(drawn), BATCH_SIZE):
             rows = drawn[start : start + BATCH_SIZE].astype(self.dtype)
@@ -58,6 +62,7 @@ class Generator:
                     "diverged, take an earlier checkpoint with --step"
                 )
             batches.append(to_pixels(made, self.spec.image_range))
+            advance(len(rows))
         return np.concatenate(batches)
 
     def sample(self, count: int, seed: int = 0) -> Array:

@@ -190,8 +190,7 @@ class TrainingRun:
         held.enter_context(self._signals)
         self._display.start()
         held.callback(self._display.stop)
-        if self._records.last_quality is not None:
-            self._display.quality(self._records.last_quality)
+        self._display.quality(self._records.last_quality)
         self._clock_start = time.monotonic() - self._records.earlier_seconds
 
     def __exit__(self, *failure: object) -> None:

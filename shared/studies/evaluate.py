@@ -19,7 +19,7 @@ from shared.files.checkpoint import Checkpoint
 from shared.interface import Array, Implementation
 from shared.quality.fidelity import Fidelity, fidelity, require_fidelity
 from shared.quality.metrics import FlatImagesError, pyramid_sizes, sliced_wasserstein_distance
-from shared.run.console import command, text_table
+from shared.run.console import command, shown_progress, text_table
 from shared.run.folder import RunFolder
 from shared.run.generator import Generator, choose_implementation, open_checkpoint
 from shared.run.pictures import save_images
@@ -72,9 +72,11 @@ def collect(
     spec, progress, dtype = checkpoint.spec, checkpoint.progress, _dtype(checkpoint)
     state = implementation.create(spec, seed=progress["seed"], dtype=dtype)
     generator = Generator(implementation, state, spec, dtype)
-    before = generator.sample(count, seed)
-    implementation.import_state(state, checkpoint.arrays)
-    after = generator.sample(count, seed)
+    drawn = generator.latents(count, seed)
+    with shown_progress("generated images", 2 * count) as advance:
+        before = generator.images(drawn, advance)
+        implementation.import_state(state, checkpoint.arrays)
+        after = generator.images(drawn, advance)
     return {
         "before training": (real, before),
         f"after {progress['step']} steps": (real, after),
@@ -89,26 +91,29 @@ def _dtype(checkpoint: Checkpoint) -> str:
 
 def measure(pairs: Pairs, seed: int) -> dict[str, dict[str, Any]]:
     """Return each row's figures: images, and by_size and average or the problem with them."""
-    rows: dict[str, dict[str, Any]] = {}
-    for name, (real, other) in pairs.items():
-        row = rows[name] = {"images": len(real)}
-        if len(real) < 2:
-            row["problem"] = f"{len(real)} images a side; expected at least 2: give more data"
-            continue
-        try:
-            distance = sliced_wasserstein_distance(real, other, PIXEL_RANGE, seed=seed)
-        except FlatImagesError as error:
-            # A generator that has collapsed has no distance, but the other rows do.
-            row["problem"] = str(error)
-            continue
-        row["by_size"] = {str(size): value for size, value in distance.by_size.items()}
-        row["average"] = distance.average
+    rows = {}
+    with shown_progress("distances", len(pairs)) as advance:
+        for name, (real, other) in pairs.items():
+            rows[name] = {"images": len(real), **_distance(real, other, seed)}
+            advance(1)
     return rows
+
+
+def _distance(real: Array, other: Array, seed: int) -> dict[str, Any]:
+    if len(real) < 2:
+        return {"problem": f"{len(real)} images a side; expected at least 2: give more data"}
+    try:
+        distance = sliced_wasserstein_distance(real, other, PIXEL_RANGE, seed=seed)
+    except FlatImagesError as error:
+        # A generator that has collapsed has no distance, but the other rows do.
+        return {"problem": str(error)}
+    by_size = {str(size): value for size, value in distance.by_size.items()}
+    return {"by_size": by_size, "average": distance.average}
 
 
 def _measure_fidelity(pairs: Pairs, weights: Path | None) -> dict[str, Fidelity]:
     measured = {}
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, shown_progress("FID and KID"):
         for name, images in pairs.items():
             if name != FLOOR:
                 folders = [Path(temporary, name, side) for side in ("real", "generated")]

@@ -19,7 +19,7 @@ from shared.data.dataset import Batches, fit_arrays
 from shared.files.atomic import require_place
 from shared.interface import METRIC_NAMES, Array, Arrays, Implementation, State
 from shared.reference.differences import drifts, state_differences
-from shared.run.console import command, text_table
+from shared.run.console import command, shown_progress, text_table
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec, state_shapes
 from shared.spec.streams import latents, stream
 from shared.studies.other_process import load_trainer
@@ -170,14 +170,16 @@ def compare(
         )
     states = {trainer.name: experiment.start(trainer) for trainer in trainers}
     curves: Curves = {pair: [] for pair in pairs}
-    for step in range(experiment.steps):
-        ends = {t.name: experiment.train(t, states[t.name], [step]) for t in trainers}
-        since = 1 if restart else step + 1
-        for (a, b), curve in curves.items():
-            curve.append(difference(experiment.spec, step + 1, ends[a], ends[b], since=since))
-        if restart:
-            for trainer in trainers[1:]:
-                trainer.import_state(states[trainer.name], ends[names[0]][1])
+    with shown_progress(f"steps of {', '.join(names)}", experiment.steps) as advance:
+        for step in range(experiment.steps):
+            ends = {t.name: experiment.train(t, states[t.name], [step]) for t in trainers}
+            since = 1 if restart else step + 1
+            for (a, b), curve in curves.items():
+                curve.append(difference(experiment.spec, step + 1, ends[a], ends[b], since=since))
+            if restart:
+                for trainer in trainers[1:]:
+                    trainer.import_state(states[trainer.name], ends[names[0]][1])
+            advance(1)
     return curves
 
 
@@ -199,17 +201,21 @@ def change_framework(
             f"the change must come between two of the {steps} steps, received {change_at}"
         )
     after, halves, unbroken, changed = range(change_at, steps), {}, {}, {}
-    for trainer in trainers:
-        state = experiment.start(trainer)
-        _, halves[trainer.name] = experiment.train(trainer, state, range(change_at))
-        unbroken[trainer.name] = experiment.train(trainer, state, after)
-    for first, second in itertools.permutations(trainers, 2):
-        state = experiment.start(second)
-        second.import_state(state, halves[first.name])
-        end = experiment.train(second, state, after)
-        pair = first.name, second.name
-        apart = [difference(spec, steps, end, unbroken[name], since=steps) for name in pair]
-        changed[pair] = [max(apart, key=lambda d: (d.tensor, d.loss))]
+    pairs = list(itertools.permutations(trainers, 2))
+    with shown_progress("runs, unbroken and changed", len(trainers) + len(pairs)) as advance:
+        for trainer in trainers:
+            state = experiment.start(trainer)
+            _, halves[trainer.name] = experiment.train(trainer, state, range(change_at))
+            unbroken[trainer.name] = experiment.train(trainer, state, after)
+            advance(1)
+        for first, second in pairs:
+            state = experiment.start(second)
+            second.import_state(state, halves[first.name])
+            end = experiment.train(second, state, after)
+            pair = first.name, second.name
+            apart = [difference(spec, steps, end, unbroken[name], since=steps) for name in pair]
+            changed[pair] = [max(apart, key=lambda d: (d.tensor, d.loss))]
+            advance(1)
     return changed
 
 
