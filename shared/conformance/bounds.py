@@ -12,9 +12,6 @@ from shared.interface import Array
 from shared.reference.comparison import relative_l2, ulp_error
 from shared.spec.layers import Initializer, Parameter
 
-# A float32 number may lie outside the support of its distribution by its own rounding.
-_SUPPORT_ROUNDING = 1e-6
-
 
 @dataclass(frozen=True)
 class Bound:
@@ -115,7 +112,8 @@ def kolmogorov(actual: Array, truth: Parameter) -> float:
         law = Initializer("uniform", 0.0, truth.fan_in**-0.5)
     drawn = (np.sort(actual.astype(np.float64), axis=None) - law.mean) / law.scale
     support = {"uniform": 1.0, "truncated_normal": 2.0}.get(law.distribution, math.inf)
-    if not np.isfinite(drawn).all() or np.abs(drawn).max() > support + _SUPPORT_ROUNDING:
+    # A float32 number may lie outside by its own rounding.
+    if not np.isfinite(drawn).all() or np.abs(drawn).max() > support + 1e-6:
         return math.inf
     if law.distribution == "uniform":
         expected = np.clip((drawn + 1.0) / 2.0, 0.0, 1.0)

@@ -58,11 +58,6 @@ class Problem:
     cases: tuple[Case, ...]
 
 
-def is_of_optimizer(field: str) -> bool:
-    """Whether a field is an array of an optimizer, which an implementation need not have."""
-    return "_optimizer/" in field
-
-
 def cases_of(problems: Iterable[Problem]) -> list[Case]:
     """Return the cases of problems in their order."""
     return [case for problem in problems for case in problem.cases]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from shared.conformance import bounds
-from shared.conformance.cases import Answers, Case, Problem, is_of_optimizer
+from shared.conformance.cases import Answers, Case, Problem
 from shared.conformance.protocol import Session
 from shared.fixtures import load_network_fixture
 from shared.fixtures.make_network import representative_inputs
@@ -34,10 +34,10 @@ from shared.spec.streams import initial_state
 
 _LOADED = ("create", "import_state")
 _MODES = {"training": True, "inference": False}
-# Network → the method of its forward pass, what it takes and what it returns.
+# Network → what of a start point it takes, its method, and what that takes and returns.
 _FORWARD = {
-    "generator": ("generate", "latents", "images"),
-    "discriminator": ("discriminate", "images", "scores"),
+    "generator": ("latents", "generate", "latents", "images"),
+    "discriminator": ("real_images", "discriminate", "images", "scores"),
 }
 _DTYPES = ("float64", "float32")
 
@@ -59,12 +59,6 @@ class StartPoint:
     def step(self) -> StepResult:
         """What one step computes, by the float64 reference."""
         return train_step(self.spec, self.arrays, self.real_images, self.latents)
-
-    def output(self, network: NetworkName, *, training: bool) -> Array:
-        """Return the images of the latents or the scores of the real images."""
-        x = self.latents if network == "generator" else self.real_images
-        c = Conventions()
-        return forward(self.spec, network, self.arrays, x, c, training=training).output
 
 
 def start_points() -> dict[str, StartPoint]:
@@ -193,15 +187,16 @@ def _created(name: str, point: StartPoint, dtype: str) -> Problem:
 
 
 def _forward(name: str, point: StartPoint, dtype: str, mode: str, network: NetworkName) -> Problem:
-    method, given, returned = _FORWARD[network]
+    held, method, given, returned = _FORWARD[network]
+    training = _MODES[mode]
 
     def ask(session: Session) -> Answers:
-        loaded = _load(session, point, dtype)
-        inputs = loaded["latents" if network == "generator" else "real_images"]
-        arguments = {"state": loaded["state"], given: inputs, "training": _MODES[mode]}
+        inputs = _load(session, point, dtype)
+        arguments = {"state": inputs["state"], given: inputs[held], "training": training}
         return session.call(method, arguments)
 
-    truth = point.output(network, training=_MODES[mode])
+    x, c = getattr(point, held), Conventions()
+    truth = forward(point.spec, network, point.arrays, x, c, training=training).output
     identifier, bound = f"network/{name}/{method}/{mode}/{dtype}", bounds.bound_of("forward", dtype)
     case = Case(identifier, returned, truth, dtype, bound, bounds.relative)
     return Problem((*_LOADED, method), ask, (case,))
@@ -217,7 +212,7 @@ def _unmoved(name: str, point: StartPoint, dtype: str) -> Problem:
         session.call("discriminate", training | {"images": inputs["real_images"]})
         session.call("gradients", inputs)
         after = session.call("export_state", {"state": state})["arrays"]
-        shown = [n for n in point.arrays if n in after or not is_of_optimizer(n)]
+        shown = [n for n in point.arrays if n in after or "_optimizer/" not in n]
         moved = [n for n in shown if not np.array_equal(after[n], point.arrays[n])]
         return {"moved": np.array(len(moved))}
 

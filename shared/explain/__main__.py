@@ -88,9 +88,8 @@ def _explained(name: str, options: argparse.Namespace, console: Console) -> Expl
         c = spec.own_conventions(implementation.conventions)
         implementation = ReferenceImplementation(c)
     dtype = options.dtype or _widest_dtype(implementation, spec)
-    called = getattr(implementation, "name", type(implementation).__name__)
-    title = f"{called} against the NumPy reference: {spec.name}, {dtype}"
-    console.print(title, highlight=False)
+    name = Port(implementation, dtype).name
+    console.print(f"{name} against the NumPy reference: {spec.name}, {dtype}", highlight=False)
     report = partial(print_stage, console=console)
     found = explain(implementation, spec, dtype=dtype, seed=options.seed, report=report)
     if found.error:
@@ -116,22 +115,22 @@ def _work(options: argparse.Namespace) -> int:
     require_place(options.json)
     console = Console(width=None if sys.stdout.isatty() else 80)
     names = options.implementations
-    are_recordings = [name.endswith(".safetensors") for name in names]
     found: Explanation | RecordingReport
-    if len(names) == 1 and not any(are_recordings) and options.against:
-        data, agrees = _against(options, console)
-    elif len(names) == 1 and not any(are_recordings):
-        found = _explained(names[0], options, console)
-        data, agrees = found.to_dict(), found.agrees
-    elif len(names) == 2 and all(are_recordings) and not options.against:
-        found = explain_recordings(*map(Path, names))
-        console.print(format_report(found), markup=False, highlight=False, soft_wrap=True)
-        data, agrees = found.to_dict(), found.agrees
-    else:
-        raise ValueError(
-            "expected one implementation or two recordings, files called *.safetensors; received "
-            f"{' '.join(names)}"
-        )
+    match [name.endswith(".safetensors") for name in names], options.against:
+        case [False], None:
+            found = _explained(names[0], options, console)
+            data, agrees = found.to_dict(), found.agrees
+        case [False], _:
+            data, agrees = _against(options, console)
+        case [True, True], None:
+            found = explain_recordings(*map(Path, names))
+            console.print(format_report(found), markup=False, highlight=False, soft_wrap=True)
+            data, agrees = found.to_dict(), found.agrees
+        case _:
+            raise ValueError(
+                "expected one implementation or two recordings, files called *.safetensors; "
+                f"received {' '.join(names)}"
+            )
     if options.json is not None:
         options.json.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
     return 0 if agrees else 1

@@ -15,9 +15,10 @@ from shared.explain.observations import (
     initial_arrays,
 )
 from shared.explain.port import Observations, Port
-from shared.explain.probes import KINK_MARGIN, Arrays, Probe, draw_inputs, kink_margin
+from shared.explain.probes import KINK_MARGIN, Arrays, Probe, kink_margin
 from shared.explain.report import Stage
 from shared.explain.stages import INITIAL_STAGE
+from shared.fixtures.make_network import representative_inputs
 from shared.reference.comparison import relative_l2
 from shared.reference.network import forward
 from shared.spec import Conventions, SystemSpec, state_shapes
@@ -126,7 +127,7 @@ def many_steps(
 def _next_probe(probe: Probe, number: int, dtype: str, conventions: Conventions) -> Probe:
     """Return the probe with other inputs, in float32 such that are clear of every kink."""
     for draw in range(INPUT_DRAWS):
-        real, z = draw_inputs(probe.spec, INPUT_DRAWS * number + draw)
+        _, real, z = representative_inputs(probe.spec, INPUT_DRAWS * number + draw, "explain")
         drawn = replace(probe, name=f"step {number}", real_images=real, latents=z)
         if dtype != "float32" or kink_margin(drawn, conventions) >= KINK_MARGIN:
             break

@@ -99,12 +99,8 @@ def changes(spec: SystemSpec, parts: Sequence[str]) -> list[Change]:
 def _numbers_of_its_own(spec: SystemSpec) -> list[str]:
     """Return the fields whose number the system of a file says itself, for a layer or for all."""
     layers = [layer for network in NETWORKS for layer in spec.layers(network)]
-    of_layers = {
-        "leaky_relu_slope": [layer.slope for layer in layers],
-        "batch_norm_epsilon": [layer.epsilon for layer in layers],
-        "batch_norm_momentum": [layer.momentum for layer in layers],
-    }
-    own = [name for name, found in of_layers.items() if any(x is not None for x in found)]
+    fields = ("leaky_relu_slope", "batch_norm_epsilon", "batch_norm_momentum")
+    own = [n for n in fields if any(getattr(x, n.split("_")[-1]) is not None for x in layers)]
     return own + [name for name, _ in spec.conventions if name in LITERAL]
 
 

@@ -1,6 +1,6 @@
 """How far what an implementation shows is from the reference, and what rounding allows."""
 
-import dataclasses
+import json
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,7 +12,7 @@ from shared.explain.observations import Group, Sides, reference_arrays
 from shared.explain.probes import Probe
 from shared.explain.stages import INITIAL_STAGE, KINDS
 from shared.interface import Array, Arrays
-from shared.reference.comparison import ulp_error
+from shared.reference.comparison import relative_l2, ulp_error
 from shared.reference.differences import drifting_arrays, gradient_differences, state_differences
 from shared.spec import Conventions
 
@@ -94,9 +94,15 @@ class Comparison:
             found = state_differences(spec, actual, wanted)
         else:
             least = LEAST_LOSS if stage.startswith("losses") else 0.0
-            found = {name: _relative(actual[name], wanted[name], least) for name in same_shape}
+            sizes = {name: np.maximum(np.abs(wanted[name]), least) for name in same_shape}
+            found = {n: relative_l2(actual[n], wanted[n], sizes[n]) for n in same_shape}
         found |= dict.fromkeys(wanted.keys() & received.keys() - set(same_shape), math.inf)
         return {n: d if math.isfinite(d := found[n]) else math.inf for n in received if n in found}
+
+    def differing(self, group: Group, conventions: Conventions | Sides) -> list[str]:
+        """Return the names of the arrays beyond the bound, in their order."""
+        allowed, found = self.allowed(group.stage), self.differences(group, conventions)
+        return [name for name, difference in found.items() if not difference <= allowed]
 
     def compare(
         self, group: Group, conventions: Conventions | Sides
@@ -106,7 +112,7 @@ class Comparison:
         First, not furthest off: what comes behind it may be off because of it.
         """
         found = self.differences(group, conventions)
-        name = next((n for n, d in found.items() if not d <= self.allowed(group.stage)), None)
+        name = next(iter(self.differing(group, conventions)), None)
         if name is None:
             return found, None
         received = group.arrays[name]
@@ -120,13 +126,6 @@ def _without_common(actual: Array, expected: Array) -> tuple[Array, Array]:
     """Return both with 0 where they hold the same infinity or are both nan: they agree there."""
     same = ~np.isfinite(expected) & ((actual == expected) | (np.isnan(actual) & np.isnan(expected)))
     return np.where(same, 0.0, actual), np.where(same, 0.0, expected)
-
-
-def _relative(actual: Array, expected: Array, least: float = 0.0) -> float:
-    difference, size = (float(np.linalg.norm(x)) for x in (actual - expected, expected))
-    if difference == 0.0:
-        return 0.0
-    return difference / max(size, least) if max(size, least) else math.inf
 
 
 def _update_differences(
@@ -154,10 +153,4 @@ def _update_differences(
 
 def json_data(value: Any) -> Any:
     """Return plain JSON data; nan and infinities, which JSON does not have, become text."""
-    if dataclasses.is_dataclass(value):
-        return json_data(vars(value))
-    if isinstance(value, dict):
-        return {name: json_data(v) for name, v in value.items()}
-    if isinstance(value, tuple | list):
-        return [json_data(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    return json.loads(json.dumps(value, default=vars), parse_constant=lambda x: str(float(x)))

@@ -61,13 +61,13 @@ def explain(
 class _Explainer:
     def __init__(self, implementation: Any, spec: SystemSpec, dtype: str, report: Report) -> None:
         self.port, self.spec, self.dtype = Port(implementation, dtype), spec, dtype
-        self.name = getattr(implementation, "name", type(implementation).__name__)
         self.report = report
-        self.bound = BOUNDS[dtype]
+        self.own = self.comparison = Comparison(dtype, BOUNDS[dtype])
         self.tried = 0
         self.probes: Sequence[Probe] = ()
         self.seen = Observations()
-        self.rows: list[tuple[Stage, Divergence | None]] = []
+        self.rows: list[Stage] = []
+        self.first: Divergence | None = None
         self.found = {track: [START] for track in TRACKS}
         self.unnamed: dict[str, int] = {}  # stage → how many sets of conventions do not explain it
         self.unjudged: dict[str, str] = {}  # stage → why nothing can be said of it
@@ -85,17 +85,16 @@ class _Explainer:
         except PortError as raised:
             error = str(raised)
         notes = [*self.seen.notes, *self.ended, *([error] if error else [])]
-        differs = any(first is not None for _, first in self.rows)
-        is_open = places or error or ((notes or differs) and not traps)
+        is_open = places or error or ((notes or self.first) and not traps)
         verdict: VerdictName = "unexplained" if is_open else "known trap" if traps else "rounding"
         return Explanation(
-            implementation=self.name,
+            implementation=self.port.name,
             system=f"{self.spec.name}, {self.spec.loss}, width {self.spec.width}",
             dtype=self.dtype,
             verdict=verdict,
-            stages=tuple(stage for stage, _ in self.rows),
-            bound=BOUNDS[self.dtype],
-            first=next((d for _, d in self.rows if d is not None), None),
+            stages=tuple(self.rows),
+            bound=self.own.bound,
+            first=self.first,
             traps=tuple(traps),
             located=tuple(places),
             alternatives=tuple(self._alternatives()),
@@ -106,11 +105,6 @@ class _Explainer:
             error=error,
         )
 
-    @property
-    def comparison(self) -> Comparison:
-        """What is within rounding, as far as is known."""
-        return Comparison(self.dtype, self.bound)
-
     # --- what is seen ---------------------------------------------------------------------------
 
     def _solve_all(self, seed: int) -> None:
@@ -118,19 +112,21 @@ class _Explainer:
         for attempt in range(ATTEMPTS):
             self.probes = make_probes(self.spec, seed * ATTEMPTS + attempt, clear_under)
             self._observe()
-            if self.bound == BOUNDS["float64"] and self._is_float32():
-                self.bound, clear_under = BOUNDS["float32"], [CANONICAL]
+            if self.comparison.bound == BOUNDS["float64"] and self._is_float32():
+                self.comparison = Comparison(self.dtype, BOUNDS["float32"])
+                clear_under = [CANONICAL]
                 continue
             self._solve_tracks()
             if self.dtype == "float64" or not self.unnamed:
                 break
-            self.bound, kept = NEAR_ENOUGH, self.bound
+            self.comparison = Comparison(self.dtype, NEAR_ENOUGH)
             self._solve_tracks()
             clear_under = [CANONICAL, self.found["step"][0].discriminator]
-            self.bound = kept
+            self.comparison = self.own
 
     def _observe(self) -> None:
-        self.seen, self.rows, clock = Observations(), [], time.monotonic()
+        self.seen, self.rows, self.first = Observations(), [], None
+        clock = time.monotonic()
         initial_weights(self.port, self.spec, self.seen)
         self._end_stage(INITIAL_STAGE, clock)
         for stage in KINDS:
@@ -145,17 +141,21 @@ class _Explainer:
             raise PortError("there was nothing to compare")
 
     def _end_stage(self, stage: str, clock: float) -> None:
-        rows: list[tuple[Stage, Divergence | None]] = []
+        rows = []
         for group in self._groups(stage):
-            found, first = Comparison(self.dtype, BOUNDS[self.dtype]).compare(group, START)
+            found, first = self.own.compare(group, START)
             worst = max(found, key=lambda name: found[name], default="")
             row = Stage(stage, group.probe.name, found.get(worst), worst, agrees=first is None)
-            rows.append((row, first))
+            rows.append(row)
+            self.first = self.first or first
         if not rows and stage in self.seen.missing:
-            rows = [(Stage(stage, reason=self.seen.missing[stage]), None)]
+            rows = [Stage(stage, reason=self.seen.missing[stage])]
+        self._add(rows, clock)
+
+    def _add(self, rows: list[Stage], clock: float) -> None:
         spent = time.monotonic() - clock
         self.rows += rows
-        self.report([replace(row, seconds=spent / len(rows)) for row, _ in rows])
+        self.report([replace(row, seconds=spent / len(rows)) for row in rows])
 
     def _groups(self, stage: str) -> list[Group]:
         return [group for group in self.seen.groups if group.stage == stage]
@@ -163,7 +163,7 @@ class _Explainer:
     def _is_float32(self) -> bool:
         return any(
             not row.agrees and computes_in_float32(self.port, self.probes[0], row.name)
-            for row, _ in self.rows
+            for row in self.rows
             if row.name in KINDS and KINDS[row.name].track == "forward"
         )
 
@@ -252,7 +252,8 @@ class _Explainer:
 
     def _held_out(self, seed: int) -> list[Group]:
         clear_under = [found[0].discriminator for found in self.found.values()]
-        clear_under = [CANONICAL, *clear_under] if self.bound != BOUNDS["float64"] else []
+        is_exact = self.comparison.bound == BOUNDS["float64"]
+        clear_under = [] if is_exact else [CANONICAL, *clear_under]
         prime = next(size for size in PRIME_BATCHES if size != self.spec.batch_size)
         error = PortError("")
         for size in (prime, 3 * self.spec.batch_size):  # some ports halve their batches
@@ -271,8 +272,8 @@ class _Explainer:
         clock, judged = time.monotonic(), self._judged("step")
         best = self.found["step"][0]
         row, first = many_steps(self.port, self.probes[0], best, judged, steps, self.comparison)
-        self.rows.append((row, first))
-        self.report([replace(row, seconds=time.monotonic() - clock)])
+        self._add([row], clock)
+        self.first = self.first or first
         if first is None:
             return []
         return [Located(row.name, first.probe, first.array, first.relative, (first.array,))]
@@ -292,10 +293,9 @@ class _Explainer:
             for change, network in explained(groups, self.comparison, found[0]):
                 trap = replace(self._trap(change, plain), network=network)
                 named.setdefault(trap.title, trap)
-        if self.bound != BOUNDS[self.dtype]:
-            first = next(d for _, d in self.rows if d is not None)
-            cost = first.relative, f"{first.array} ({first.stage})"
-            named["dtype"] = Trap({"dtype": "float32"}, *cost)
+        if self.comparison != self.own and self.first:
+            place = f"{self.first.array} ({self.first.stage})"
+            named["dtype"] = Trap({"dtype": "float32"}, self.first.relative, place)
         whole = [trap.change.items() for trap in named.values()]
         return [t for t in named.values() if not any(t.change.items() < other for other in whole)]
 
@@ -322,8 +322,7 @@ class _Explainer:
         cost, where = 0.0, ""
         for stage, probe in itertools.product(STAGES, probes):
             group = Group(stage, probe, reference_arrays(stage, probe, wrong))
-            found = Comparison(self.dtype, BOUNDS[self.dtype]).differences(group, CANONICAL)
-            for name, difference in found.items():
+            for name, difference in self.own.differences(group, CANONICAL).items():
                 if difference > cost and not name.endswith("/step"):
                     place = stage if stage == INITIAL_STAGE else f"{stage}, {probe.name}"
                     cost, where = difference, f"{name} ({place})"

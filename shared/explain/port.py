@@ -51,6 +51,7 @@ class Port:
 
     def __init__(self, implementation: Any, dtype: str) -> None:
         self.implementation, self.dtype = implementation, dtype
+        self.name = getattr(implementation, "name", type(implementation).__name__)
         self.unknown: set[NetworkName] = set()
         # Several stages of one probe are seen of the same state, step or gradients.
         self._state = functools.lru_cache(1)(self.state_of)

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from shared.fixtures.make_network import representative_state
+from shared.fixtures.make_network import representative_inputs
 from shared.interface import Array, Arrays
 from shared.reference.network import Pass, forward
 from shared.reference.step import train_step
 from shared.spec import Conventions, NetworkName, SystemSpec
-from shared.spec.streams import latents, stream
 
 # In float32 a pre-activation nearer to 0 than this may fall on the other side of a ReLU's kink.
 KINK_MARGIN = 4e-6
@@ -76,13 +75,12 @@ def _first_clear(
 ) -> Probe:
     first = 1000 * seed + 500 * (name == "held out")
     for number in range(first, first + 300):
-        arrays = representative_state(spec, number)
+        arrays, real_images, latents = representative_inputs(spec, number, "explain")
         if name == "small gradients":
             _make_small(arrays, spec)
         if name == "held out":
             arrays |= {n: a + 4 for n, a in arrays.items() if n.endswith("/step")}
-        wide = {n: a if n.endswith("/step") else a.astype(np.float64) for n, a in arrays.items()}
-        probe = Probe(name, spec, wide, *draw_inputs(spec, number))
+        probe = Probe(name, spec, arrays, real_images, latents)
         if all(kink_margin(probe, conventions) >= KINK_MARGIN for conventions in clear_under):
             return probe
     raise ValueError(
@@ -91,24 +89,17 @@ def _first_clear(
     )
 
 
-def draw_inputs(spec: SystemSpec, seed: int) -> tuple[Array, Array]:
-    """Return real images and latents for one step."""
-    shape = (spec.batch_size * spec.discriminator_steps, *spec.image_shape)
-    real = stream(seed, "explain/real_images").uniform(*spec.image_range, shape)
-    z = latents(spec, seed, 0, spec.batch_size * spec.latent_batches)
-    return real.astype(np.float32).astype(np.float64), z.astype(np.float32).astype(np.float64)
-
-
 def _make_small(arrays: Arrays, spec: SystemSpec) -> None:
     for name, array in arrays.items():
         if name.endswith(("/m", "/v", "/step")):
             arrays[name] = np.zeros_like(array)
     layers = [x for x in spec.layers("discriminator") if "kernel" in (p.name for p in x.parameters)]
     last = f"discriminator/{layers[-1].name}"
-    arrays[f"{last}/kernel"] = (arrays[f"{last}/kernel"] * SMALL).astype(np.float32)
+    small = SMALL * arrays[f"{last}/kernel"].astype(np.float32)
+    arrays[f"{last}/kernel"] = small.astype(np.float64)
     if f"{last}/bias" in arrays:
         # Not near 0, nor 1/2: there the real and the fake half of its gradient cancel to rounding.
-        arrays[f"{last}/bias"] = np.full_like(arrays[f"{last}/bias"], 0.3)
+        arrays[f"{last}/bias"][:] = np.float32(0.3)
     if layers[0].kind == "conv":
         for parameter in layers[0].parameters:
             arrays[f"discriminator/{layers[0].name}/{parameter.name}"][..., 0] = 0.0

@@ -16,7 +16,7 @@ LEAST_NUMBERS = 10
 
 def is_proven(groups: Sequence[Group], comparison: Comparison, sides: Sides) -> bool:
     """Whether conventions reproduce all of some groups."""
-    return all(comparison.compare(group, sides)[1] is None for group in groups)
+    return not any(comparison.differing(group, sides) for group in groups)
 
 
 def explained(
@@ -44,22 +44,16 @@ def _with(conventions: Conventions, change: Change, undone: bool = False) -> Con
 
 def _differing(groups: Sequence[Group], comparison: Comparison, sides: Sides) -> int:
     """Return how many numbers are in the arrays that differ."""
-    count = 0
-    for group in groups:
-        allowed = comparison.allowed(group.stage)
-        found = comparison.differences(group, sides)
-        count += sum(group.arrays[name].size for name, d in found.items() if not d <= allowed)
-    return count
+    return sum(g.arrays[name].size for g in groups for name in comparison.differing(g, sides))
 
 
 def located(groups: Sequence[Group], comparison: Comparison, sides: Sides, tried: int) -> Located:
     """Return what is known of a stage that nothing explains: where it differs, and how."""
     for group in groups:
-        found, first = comparison.compare(group, sides)
+        _, first = comparison.compare(group, sides)
         if first is not None:
-            allowed = comparison.allowed(group.stage)
-            names = tuple(name for name, d in found.items() if not d <= allowed)
-            hint = _suggestion(group, first.array, sides, allowed)
+            names = tuple(comparison.differing(group, sides))
+            hint = _suggestion(group, first.array, sides, comparison.allowed(group.stage))
             place = group.stage, first.probe, first.array, first.relative
             return Located(*place, names, tried, hint)
     hint = "what explains it here does not on a third probe"

@@ -151,9 +151,7 @@ class Search:
         if with_change(base, dict.fromkeys(fields), self.side) is None:
             return
         group = self._group_of(base)
-        found = self.comparison.differences(group, base)
-        bound = self.comparison.allowed(group.stage)
-        for name in [n for n, d in found.items() if not d <= bound][:2]:
+        for name in self.comparison.differing(group, base)[:2]:
             if self.work > 0 and (fitted := Fit(self, base, fields, group, name).solve()):
                 yield fitted
 

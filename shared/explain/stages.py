@@ -1,25 +1,25 @@
 """The stages of a step that are compared: what shows each, and what can be wrong in it."""
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.spec import NETWORKS, NetworkName
+from shared.spec import NetworkName
 
 INITIAL_STAGE = "initial weights"
-_RUN = {"generator": "generate", "discriminator": "discriminate"}
 
 
 @dataclass(frozen=True)
 class StageKind:
     """One stage: stages.toml says what its fields are."""
 
-    methods: tuple[str, ...]
-    parts: tuple[str, ...]
+    methods: Sequence[str]
+    parts: Sequence[str]
     track: str = "step"
     alone: bool = False
-    needs: tuple[str, ...] = ()
-    follows: tuple[str, ...] = ()
+    needs: Sequence[str] = ()
+    follows: Sequence[str] = ()
     float32: float = 1.0
 
 
@@ -28,20 +28,14 @@ def network_of(name: str) -> NetworkName:
     return "generator" if "generator" in name else "discriminator"
 
 
-def _filled(value: object, network: NetworkName) -> object:
-    if isinstance(value, list):
-        return tuple(x.format(network=network, run=_RUN[network]) for x in value)
-    return value
-
-
 def _kinds() -> dict[str, StageKind]:
-    table = tomllib.loads(Path(__file__).with_name("stages.toml").read_text("utf-8"))
-    found = {}
-    for name, entry in table.items():
-        for network in reversed(NETWORKS):
-            kind = {key: _filled(value, network) for key, value in entry.items()}
-            found[name.format(network=network)] = StageKind(**kind)  # type: ignore[arg-type]
-    return found
+    text = Path(__file__).with_name("stages.toml").read_text("utf-8")
+    of_networks = [
+        tomllib.loads(text.replace("{network}", network).replace("{run}", method)).items()
+        for network, method in (("discriminator", "discriminate"), ("generator", "generate"))
+    ]
+    pairs = zip(*of_networks, strict=True)
+    return {name: StageKind(**fields) for pair in pairs for name, fields in pair}
 
 
 KINDS = _kinds()

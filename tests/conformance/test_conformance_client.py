@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from shared.conformance.command import main
+from shared.conformance.__main__ import main
 from shared.conformance.protocol import (
     ChildSession,
     ProtocolError,
@@ -307,7 +307,7 @@ def test_overrides_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_the_runner_imports_no_framework() -> None:
     code = (
-        "import sys\nfrom shared.conformance.command import main\n"
+        "import sys\nfrom shared.conformance.__main__ import main\n"
         "code = main(['--impl', 'tests.conformance.reference', '--select', 'loss/*/float64/*'])\n"
         "names = ('torch', 'tensorflow', 'keras', 'jax', 'flax', 'optax')\n"
         "print(code, [name for name in names if name in sys.modules])"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from shared.conformance.__main__ import all_problems
 from shared.conformance.bounds import Bound, relative
 from shared.conformance.cases import (
     Case,
@@ -21,7 +22,6 @@ from shared.conformance.cases import (
     matching,
     selected,
 )
-from shared.conformance.command import all_problems
 from shared.conformance.protocol import RefusedError, RequestFailedError, SessionEndedError
 from shared.conformance.serve import Server
 from shared.conformance.verdicts import (

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.conformance.command import main
+from shared.conformance.__main__ import main
 from shared.conformance.function_cases import function_problems
 from shared.conformance.network_cases import problems_of
 from shared.conformance.serve import Server

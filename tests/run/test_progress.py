@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from shared import sample
-from shared.conformance.command import main as conformance
+from shared.conformance.__main__ import main as conformance
 from shared.convert.__main__ import main as convert
 from shared.run import console, display
 from shared.run.console import shown_progress

@@ -16,17 +16,10 @@ from typing import Any
 import numpy as np
 
 from shared.explain.distance import json_data
+from shared.explain.recordings import matching
 from shared.explain.recordings.adam_traps import adam_traps
 from shared.explain.recordings.evidence import Evidence, Trap, merged
 from shared.explain.recordings.layer_traps import layer_traps
-from shared.explain.recordings.matching import (
-    COMPANIONS,
-    KERNELS,
-    align_all,
-    match,
-    unmatched_texts,
-    with_settled_dtypes,
-)
 from shared.explain.recordings.pairs import Pair
 from shared.explain.recordings.tensor_traps import factor_traps, layout_traps, pass_traps
 from shared.explain.report import render
@@ -67,9 +60,10 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
     Raises RecordingError, one line, for a file that is no recording.
     """
     recordings = read_recording(first), read_recording(second)
-    ours, theirs = map(with_settled_dtypes, recordings)
-    matched, single = match(ours, theirs, bound)
-    evidence = Evidence(align_all(matched), [[t for t, others in side] for side in single])
+    ours, theirs = map(matching.with_settled_dtypes, recordings)
+    matched, single = matching.match(ours, theirs, bound)
+    alone = [[tensor for tensor, _ in side] for side in single]
+    evidence = Evidence(matching.align_all(matched), alone)
     pairs = tuple(evidence.pairs.values())
     return RecordingReport(
         paths=(str(first), str(second)),
@@ -77,17 +71,20 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
         pairs=pairs,
         parting=next((i for i, pair in enumerate(pairs) if not pair.agrees), None),
         traps=merged(trap for find in _FINDERS for trap in find(evidence)),
-        unmatched=(*unmatched_texts("first", single[0]), *unmatched_texts("second", single[1])),
+        unmatched=(
+            *matching.unmatched_texts("first", single[0]),
+            *matching.unmatched_texts("second", single[1]),
+        ),
     )
 
 
 def format_report(report: RecordingReport) -> str:
     """Return the report as text for a terminal."""
-    renamed = {
-        f"{p.two.name!r} was taken for {p.one.name!r} by {p.matched_by}": None
+    renamed = dict.fromkeys(
+        f"{p.two.name!r} was taken for {p.one.name!r} by {p.matched_by}"
         for p in report.pairs
         if p.matched_by != "name"
-    }
+    )
     arranged: dict[str, list[str]] = {}
     for p in report.pairs:
         for text in (p.arrangement, *p.notes):
@@ -109,9 +106,9 @@ def _wanted(name: str, recorded: set[str]) -> list[str]:
     """Return the names that are not recorded and would decide what a tensor's difference is."""
     layer, _, last = name.rpartition("/")
     if last in ("m", "v"):
-        wanted = [layer, *(layer + companion for companion in COMPANIONS)]
-    elif last in (*KERNELS, "bias", "scale"):
-        wanted = [name + companion for companion in COMPANIONS]
+        wanted = [layer, *(layer + companion for companion in matching.COMPANIONS)]
+    elif last in (*matching.KERNELS, "bias", "scale"):
+        wanted = [name + companion for companion in matching.COMPANIONS]
     elif last == "output":
         own = ("scale", "bias", "mean", "var") if f"{layer}/scale" in recorded else ("kernel",)
         wanted = [f"{layer}/{tensor}" for tensor in ("input", *own)]

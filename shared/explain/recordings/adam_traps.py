@@ -2,22 +2,14 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from shared.explain.catalogue import CANONICAL, FIXES
 from shared.explain.proof import LEAST_NUMBERS
-from shared.explain.recordings.evidence import (
-    Evidence,
-    Explanation,
-    Side,
-    Trap,
-    fewest_differences,
-    listed,
-    multiple,
-    simplest,
-)
+from shared.explain.recordings import evidence as traps
+from shared.explain.recordings.evidence import Evidence, Explanation, Side, listed, multiple
 from shared.explain.recordings.matching import COMPANIONS
 from shared.reference.adam import adam_update, moved_parameter
 from shared.reference.comparison import relative_l2
@@ -26,33 +18,37 @@ from shared.spec import AdamSpec, Conventions
 
 _EPSILONS = (*listed("adam_epsilon"), 1e-6, 1e-3)
 _DECAYS = dict.fromkeys([*listed("adam_weight_decay"), *listed("adam_decoupled_decay")])
-_UPDATES = {1: "once", 2: "twice"}
+_TIMES = {"once": 1, "twice": 2}
 _MAXIMUM_NUMBERS = 2**16  # of a parameter: as many show as much as all
 _COARSEST_TOLERANCE = 1e-2
 
 
-class _Update(NamedTuple):
-    # One step's update of one parameter, all of whose tensors are as at the end of a step.
-    number: int  # counts from 1, 0 is not known
-    gradient: Array
+class _Updates(NamedTuple):
+    # The updates of one parameter, a row each, all of whose tensors are as at the end of a step.
+    number: Any  # a column that counts from 1; 0 is not known
     before: Array
     after: Array
-    old_moments: tuple[Array, Array]
-    new_moments: tuple[Array, Array]
+    gradient: Array
+    m: Array
+    v: Array
+    old_m: Array
+    old_v: Array
 
 
-def adam_traps(evidence: Evidence) -> Iterator[Trap]:
+def adam_traps(evidence: Evidence) -> Iterator[traps.Trap]:
     """Yield what differs in the moments' weights, then in the update, of each network."""
     for network, names in _parameters(evidence).items():
-        updates = [[_updates(side, name) for name in names] for side in evidence.sides]
+        updates = [[u for name in names if (u := _updates(side, name))] for side in evidence.sides]
         bound = max(pair.bound for (_, name), pair in evidence.pairs.items() if name in names)
-        betas = [simplest(_common(_betas(u, bound, network) for u in side)) for side in updates]
-        yield from fewest_differences(betas[0], betas[1], tuple(names))
+        betas = [
+            traps.simplest(_common(_betas(u, bound, network) for u in side)) for side in updates
+        ]
+        yield from traps.fewest_differences(betas[0], betas[1], tuple(names))
         settings = [
             _common(_settings(u, b, bound, network) for u in side for b in found)
             for side, found in zip(updates, betas, strict=True)
         ]
-        yield from fewest_differences(settings[0], settings[1], tuple(names))
+        yield from traps.fewest_differences(settings[0], settings[1], tuple(names))
 
 
 def _parameters(evidence: Evidence) -> dict[str, list[str]]:
@@ -73,9 +69,9 @@ def _common(explained: Iterable[set[Explanation]]) -> set[Explanation]:
     return set.intersection(*sets) if sets else set()
 
 
-def _updates(side: Side, name: str) -> list[_Update]:
+def _updates(side: Side, name: str) -> _Updates | None:
     """Return the recorded updates of a parameter; its moments before the first may be left out."""
-    found: list[_Update] = []
+    rows: list[list[Any]] = []
     started = False
     for step in sorted(s for s, n in side if n == name):
         keys = [(step - 1, name), *((step, name + companion) for companion in ("", *COMPANIONS))]
@@ -84,13 +80,14 @@ def _updates(side: Side, name: str) -> list[_Update]:
         zeros = np.zeros_like(side[step, name])
         arrays = [side[key] for key in keys]
         arrays += [side.get((step - 1, name + moment), zeros) for moment in ("/m", "/v")]
-        if len({array.size for array in arrays}) > 1:
-            continue
         thin = slice(None, None, 1 + zeros.size // _MAXIMUM_NUMBERS)
-        before, after, gradient, m, v, m0, v0 = (np.ravel(array)[thin] for array in arrays)
-        started = started or (step == 1 and not m0.any() and not v0.any())
-        found.append(_Update(step if started else 0, gradient, before, after, (m0, v0), (m, v)))
-    return found
+        vectors = [np.ravel(array)[thin] for array in arrays]
+        sizes = {array.size for array in arrays}
+        if len(sizes) > 1 or (rows and rows[0][1].size != vectors[0].size):
+            continue
+        started = started or (step == 1 and not any(old.any() for old in vectors[-2:]))
+        rows.append([[step if started else 0], *vectors])
+    return _Updates(*map(np.array, zip(*rows, strict=True))) if rows else None
 
 
 def _field(network: str, field: str) -> str:
@@ -98,85 +95,74 @@ def _field(network: str, field: str) -> str:
     return f"{network}_{field}" if f"{network}_{field}" in FIXES else field
 
 
-def _betas(updates: list[_Update], bound: float, network: str) -> set[Explanation]:
+def _betas(updates: _Updates, bound: float, network: str) -> set[Explanation]:
     """Return both betas, how many updates a step and the decay that explain every moment."""
     found: set[Explanation] = set()
-    if sum(u.gradient.size for u in updates) < LEAST_NUMBERS:
-        return found
-    for decay in _DECAYS:
-        once = _weights(_decayed(updates, decay), bound)
-        for times, word in _UPDATES.items() if once else ():
+    for decay in _DECAYS if updates.gradient.size >= LEAST_NUMBERS else ():
+        g = updates.gradient + decay * updates.before  # as `torch.optim.Adam` adds it
+        once = [
+            _weight(updates.old_m, updates.m, g, bound),
+            _weight(updates.old_v, updates.v, np.square(g), bound),
+        ]
+        for word, times in _TIMES.items() if None not in once else ():
             # Of several updates from one gradient the weights are powers.
-            b1, b2 = (round(max(beta, 0.0) ** (1 / times), 4) for beta in once)
+            b1, b2 = (round(max(beta or 0.0, 0.0) ** (1 / times), 4) for beta in once)
             if times == 1 or (b1 in listed("adam_beta1") and b2 in listed("adam_beta2")):
                 several = (_field(network, "updates"), word), ("adam_weight_decay", decay)
                 found.add((("adam_beta1", b1), ("adam_beta2", b2), *several))
     return found
 
 
-def _decayed(updates: list[_Update], decay: float) -> list[_Update]:
-    """Return updates with weight decay in their gradients, as `torch.optim.Adam` adds it."""
-    return [u._replace(gradient=u.gradient + decay * u.before) for u in updates]
-
-
-def _weights(updates: list[_Update], bound: float) -> tuple[float, ...]:
-    """Return the weights of the old moments if the same ones explain every update, else none."""
-    found: set[tuple[float, ...]] = set()
-    for u in updates:
-        values = []
-        averaged = u.gradient, np.square(u.gradient)
-        for before, after, new in zip(u.old_moments, u.new_moments, averaged, strict=True):
-            beta = multiple(before - new, after - new)
-            if not relative_l2(new + beta * (before - new), after) <= bound:
-                return ()
-            values.append(round(beta, 4))
-        found.add(tuple(values))
-    return found.pop() if len(found) == 1 else ()
+def _weight(before: Array, after: Array, new: Array, bound: float) -> float | None:
+    """Return the weight of an old moment if the same one explains every update."""
+    found = set()
+    for old, now, added in zip(before, after, new, strict=True):
+        beta = multiple(old - added, now - added)
+        if not relative_l2(added + beta * (old - added), now) <= bound:
+            return None
+        found.add(round(beta, 4))
+    return found.pop() if len(found) == 1 else None
 
 
 def _settings(
-    updates: list[_Update], betas: Explanation, bound: float, network: str
+    updates: _Updates, betas: Explanation, bound: float, network: str
 ) -> set[Explanation]:
     """Return every epsilon, its place, bias correction, decay and rate that explain all moves."""
-    if not updates or any(u.number == 0 for u in updates):
-        return set()
-    updates = _decayed(updates, betas[3][1])
-    before, after = (np.concatenate([getattr(u, n) for u in updates]) for n in ("before", "after"))
-    change = after - before
+    (_, beta1), (_, beta2), (_, word), (_, decay) = betas
+    u, times = updates._replace(gradient=updates.gradient + decay * updates.before), _TIMES[word]
+    change = u.after - u.before
     # A parameter is far larger than its update, which therefore carries the parameter's rounding.
     rounding = np.finfo(np.float64 if bound < 1e-8 else np.float32).eps
-    tolerance = bound + float(rounding * np.linalg.norm(after) / np.linalg.norm(change))
-    if not tolerance <= _COARSEST_TOLERANCE:
+    tolerance = bound + float(rounding * np.linalg.norm(u.after) / np.linalg.norm(change))
+    if not u.number.all() or not tolerance <= _COARSEST_TOLERANCE:
         return set()
-    times = next(n for n, word in _UPDATES.items() if word == betas[2][1])
-    seconds = {"own": [u.new_moments[1] for u in updates]}
+    seconds = {"own": u.v}
     if times == 1:  # AMSGrad's
-        seconds["largest"] = list(itertools.accumulate(seconds["own"], np.maximum))
+        seconds["largest"] = np.maximum.accumulate(u.v)
     found: set[Explanation] = set()
     ways = itertools.product(_EPSILONS, listed("adam_epsilon_placement"), (True, False), seconds)
     for epsilon, place, corrects, which in ways:
         c = CANONICAL.replace(adam_epsilon_placement=place, adam_bias_correction=corrects)
-        settings = AdamSpec(1.0, betas[0][1], betas[1][1], epsilon)
-        pairs = zip(updates, seconds[which], strict=True)
-        unit = np.concatenate([_unit_move(u, v, times, settings, c) for u, v in pairs])
-        for rate, decay in _rates(unit, before, change, tolerance):
+        unit = _unit_move(u, seconds[which], times, AdamSpec(1.0, beta1, beta2, epsilon), c)
+        for rate, decoupled in _rates(unit.ravel(), u.before.ravel(), change.ravel(), tolerance):
             values = (("adam_epsilon", epsilon), ("adam_epsilon_placement", place))
-            rest = ("adam_bias_correction", corrects), ("adam_decoupled_decay", decay)
+            rest = ("adam_bias_correction", corrects), ("adam_decoupled_decay", decoupled)
             shown = _field(network, "learning_rate"), float(f"{rate:.3g}")
             found.add((*values, *rest, ("second moments in Adam's root:", which), shown))
     return found
 
 
-def _unit_move(u: _Update, v: Array, times: int, settings: AdamSpec, c: Conventions) -> Array:
-    """Return the reference's change in a step of `times` updates, for a learning rate of 1.
+def _unit_move(u: _Updates, v: Array, times: int, settings: AdamSpec, c: Conventions) -> Array:
+    """Return the reference's change in steps of `times` updates, for a learning rate of 1.
 
     The last one is made from the recorded m and from `v`. Decoupled decay is left out.
     """
-    moved, moments = np.zeros(1), u.old_moments
-    for number in range(times * (u.number - 1) + 1, times * u.number):
+    moved, moments = np.zeros(1), (u.old_m, u.old_v)
+    for earlier in range(1 - times, 0):
+        number = times * u.number + earlier
         moved, m, squared = adam_update(moved, u.gradient, moments, number, settings, c)
         moments = m, squared
-    return moved_parameter(moved, u.new_moments[0], v, times * u.number, settings, c)
+    return moved_parameter(moved, u.m, v, times * u.number, settings, c)
 
 
 def _rates(

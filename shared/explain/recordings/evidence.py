@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from shared.explain.catalogue import FIELDS, FITTED, FIXES, known_values
 from shared.explain.recordings.matching import Key
 from shared.explain.recordings.pairs import Pair
 from shared.files.recording import Recorded
-from shared.reference.comparison import relative_l2
 from shared.reference.layers import Array
 from shared.spec import SYSTEMS
 
@@ -22,10 +21,6 @@ Side = Mapping[Key, Array]
 
 Explanation = tuple[tuple[str, Any], ...]
 """A value for each field; fields that begin with _ are no conventions but have to be the same."""
-
-Ways = Iterable[tuple[Explanation, Array, Array]]
-"""Every way in which one side may have computed something of a layer, the numbers that the
-reference gets in this way, and those that are recorded."""
 
 _PASSES = re.compile(r"(.+/(?:input|output))/\d+")
 """The name of a tensor of a layer's second or later pass in a step, and that of the first."""
@@ -64,20 +59,16 @@ _OF_LAYER = re.compile(r"(.+)/(?:input|output|mean|var)(?:/\d+)?")
 
 
 class Evidence:
-    """The numbers of both sides, and which of the paired ones disagree.
-
-    `extra` are the names of further passes that one side alone has recorded.
-    """
+    """The numbers of both sides, with passes that one alone has, and which pairs disagree."""
 
     def __init__(self, pairs: Mapping[Key, Pair], single: Iterable[Iterable[Recorded]]) -> None:
         self.pairs = pairs
-        self.disagreeing = {key for key, pair in pairs.items() if not pair.agrees}
+        self.disagreeing = [key for key, pair in pairs.items() if not pair.agrees]
         self.sides: tuple[dict[Key, Array], dict[Key, Array]] = (
             {k: np.asarray(p.one.array, np.float64) for k, p in pairs.items()},
             {k: np.asarray(p.array, np.float64) for k, p in pairs.items() if p.array is not None},
         )
-        self.extra: tuple[list[str], list[str]] = [], []
-        for side, extra, tensors in zip(self.sides, self.extra, single, strict=True):
+        for side, tensors in zip(self.sides, single, strict=True):
             for tensor in tensors:
                 of_pass = _PASSES.fullmatch(tensor.name)
                 pair = pairs.get((tensor.step, of_pass[1])) if of_pass else None
@@ -86,23 +77,6 @@ class Evidence:
                     if side is self.sides[1] and array.shape == pair.two.array.shape:
                         array = pair.order.apply(array, pair.one.array.shape)
                     side[tensor.step, tensor.name] = array
-                    extra.append(tensor.name)
-
-    def explained(
-        self, operation: Callable[[Side, int, str], Ways], tensor: str
-    ) -> Iterator[tuple[str, set[Explanation], set[Explanation]]]:
-        """Yield every layer whose `tensor` disagrees, and what explains it on each side."""
-        for step, name in self.disagreeing_in_order(f"/{tensor}"):
-            layer, bound = name.rsplit("/", 1)[0], self.pairs[step, name].bound
-            first, second = (
-                {e for e, made, recorded in ways if relative_l2(made, recorded) <= bound}
-                for ways in (operation(side, step, layer) for side in self.sides)
-            )
-            yield layer, simplest(first), simplest(second)
-
-    def disagreeing_in_order(self, ending: str | tuple[str, ...]) -> list[Key]:
-        """Return the pairs that disagree and whose name ends so, in recorded order."""
-        return [key for key in self.pairs if key in self.disagreeing and key[1].endswith(ending)]
 
 
 def multiple(of: Array, array: Array) -> float:
@@ -131,10 +105,9 @@ def named_trap(
     field: str, first: Any, second: Any, where: tuple[str, ...], certain: bool = True
 ) -> Trap:
     """Return a trap; what has no field of Conventions is named in the two values."""
-    if field not in FIXES:
-        texts = f"{field} {first}", f"{field} {second}"
-        return Trap(None, _ROWS.get(field), *texts, where, certain)
-    return Trap(field, FIXES[field].row, str(first), str(second), where, certain)
+    if field in FIXES:
+        return Trap(field, FIXES[field].row, str(first), str(second), where, certain)
+    return Trap(None, _ROWS.get(field), f"{field} {first}", f"{field} {second}", where, certain)
 
 
 def fewest_differences(
@@ -151,13 +124,9 @@ def fewest_differences(
         for b in second
     }
     fewest = min(map(len, changes), default=0)
-    smallest = [
-        change
-        for change in sorted(changes, key=str)
-        if len(change) == fewest and not any(field.startswith("_") for field, _, _ in change)
-    ]
-    certain = len(smallest) == 1
-    return [named_trap(*values, where, certain) for change in smallest for values in change]
+    smallest = sorted((change for change in changes if len(change) == fewest), key=str)
+    named = [x for x in smallest if not any(field.startswith("_") for field, _, _ in x)]
+    return [named_trap(*values, where, len(named) == 1) for change in named for values in change]
 
 
 def merged(traps: Iterable[Trap]) -> tuple[Trap, ...]:
@@ -165,10 +134,9 @@ def merged(traps: Iterable[Trap]) -> tuple[Trap, ...]:
     found: dict[tuple[Any, ...], Trap] = {}
     for trap in traps:
         key = trap.field, trap.first, trap.second
-        if key in found:
-            earlier = found[key]
-            where = tuple(dict.fromkeys(earlier.where + trap.where))
-            trap = dataclasses.replace(trap, where=where, certain=earlier.certain or trap.certain)
-        found[key] = trap
+        earlier = found.get(key, trap)
+        where = tuple(dict.fromkeys(earlier.where + trap.where))
+        certain = earlier.certain or trap.certain
+        found[key] = dataclasses.replace(trap, where=where, certain=certain)
     settled = {name for trap in found.values() if trap.certain for name in trap.where}
     return tuple(t for t in found.values() if t.certain or not settled.issuperset(t.where))

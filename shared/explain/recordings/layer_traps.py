@@ -1,24 +1,13 @@
 """Traps of a layer whose input and results are recorded: its kernel, padding, normalisation."""
 
 import itertools
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from shared.explain.proof import LEAST_NUMBERS
-from shared.explain.recordings.evidence import (
-    Evidence,
-    Explanation,
-    Side,
-    Trap,
-    Ways,
-    fewest_differences,
-    listed,
-    multiple,
-    named_trap,
-    simplest,
-)
+from shared.explain.recordings import evidence as traps
+from shared.explain.recordings.evidence import Evidence, Explanation, Side, listed, multiple
 from shared.explain.recordings.matching import KERNELS
 from shared.reference import layers
 from shared.reference.comparison import relative_l2
@@ -29,20 +18,31 @@ _CHANNEL_AXES = (-1, 1)
 _IMAGES: tuple[Axes, ...] = ((0, 1, 2, 3), (0, 2, 3, 1))  # to NHWC
 # To height, width and the two kinds of channels, in either order.
 _KERNELS: tuple[Axes, ...] = ((0, 1, 2, 3), (0, 1, 3, 2), (2, 3, 0, 1), (2, 3, 1, 0))
-_TURNED: dict[str, Callable[[Array], Array]] = {
-    "as_stored": lambda kernel: kernel,
-    "flipped": lambda kernel: kernel[::-1, ::-1],
-    "transposed": lambda kernel: kernel.swapaxes(0, 1),
+_CONVOLUTIONS = {
+    "conv_kernel": layers.conv_forward,
+    "conv_transpose_kernel": layers.conv_transpose_forward,
 }
+Ways = Iterable[tuple[Explanation, Array, Array]]
+"""Every way in which one side may have computed something of a layer, the numbers that the
+reference gets in this way, and those that are recorded."""
+Move = tuple[int, Array, list[Array], Array]
+"""A step's number, mean and variance before it, those of its batches, and those after it."""
 
 
-def layer_traps(evidence: Evidence) -> Iterator[Trap]:
+def layer_traps(evidence: Evidence) -> Iterator[traps.Trap]:
     """Yield what differs where a layer's output or its running statistics differ."""
-    for operation in (_convolution, _normalisation):
-        for layer, first, second in evidence.explained(operation, "output"):
-            yield from fewest_differences(first, second, (f"{layer}/output",))
-    moved = evidence.disagreeing_in_order(("/mean", "/var"))
-    for layer in dict.fromkeys(name.rsplit("/", 1)[0] for _, name in moved):
+    outputs = [key for key in evidence.disagreeing if key[1].endswith("/output")]
+    for operation, (step, name) in itertools.product((_convolution, _normalisation), outputs):
+        layer, bound = name.removesuffix("/output"), evidence.pairs[step, name].bound
+        first, second = (
+            traps.simplest(
+                {e for e, made, recorded in ways if relative_l2(made, recorded) <= bound}
+            )
+            for ways in (operation(side, step, layer) for side in evidence.sides)
+        )
+        yield from traps.fewest_differences(first, second, (name,))
+    moved = [name for _, name in evidence.disagreeing if name.endswith(("/mean", "/var"))]
+    for layer in dict.fromkeys(name.rsplit("/", 1)[0] for name in moved):
         where = (f"{layer}/mean", f"{layer}/var")
         bound = max(p.bound for (_, name), p in evidence.pairs.items() if name in where)
         first, second = (_averages(side, layer, bound) for side in evidence.sides)
@@ -50,9 +50,9 @@ def layer_traps(evidence: Evidence) -> Iterator[Trap]:
         still = [bool(side) and all(x[0][1] == 0.0 for x in side) for side in (first, second)]
         if first and second and still[0] != still[1]:
             one, other = ("never" if never else "every_pass" for never in still)
-            yield named_trap("batch_norm_statistics", one, other, where)
+            yield traps.named_trap("batch_norm_statistics", one, other, where)
         else:
-            yield from fewest_differences(first, second, where)
+            yield from traps.fewest_differences(first, second, where)
 
 
 def _recently(side: Side, step: int, layer: str, *names: str) -> list[Array]:
@@ -78,22 +78,18 @@ def _convolution(side: Side, step: int, layer: str) -> Ways:
 
 def _convolutions(x: Array, kernel: Array, shape: Axes) -> Iterator[tuple[Explanation, Array]]:
     """Yield the result of every convolution of x and an HWIO or HWOI kernel of a given shape."""
-    is_down = (*kernel.shape[2:],) == (x.shape[3], shape[3])
-    is_up = (*kernel.shape[2:],) == (shape[3], x.shape[3])
-    for (name, turn), stride in itertools.product(_TURNED.items(), range(1, 5)):
-        turned = turn(kernel)
-        for field, fits in (("conv_kernel", is_down), ("conv_transpose_kernel", is_up)):
-            small, large = (shape, x.shape) if field == "conv_kernel" else (x.shape, shape)
-            padding = [
-                stride * (small[axis] - 1) + turned.shape[axis - 1] - large[axis] for axis in (1, 2)
-            ]
-            if not fits or padding[0] != padding[1] or not -stride < padding[0]:
-                continue
-            for alignment, sides in _alignments(max(0, padding[0])).items():
-                made = _padded(field, x, turned, stride, sides)
-                fields = (field, name), ("padding_alignment", alignment)
-                if made.shape == shape:
-                    yield (*fields, ("_kind", field), ("_stride", stride)), made
+    turned = {"flipped": kernel[::-1, ::-1], "transposed": kernel.swapaxes(0, 1)}
+    kernels = {"as_stored": kernel} | turned
+    for (name, k), stride, field in itertools.product(kernels.items(), range(1, 5), _CONVOLUTIONS):
+        small, large = (shape, x.shape) if field == "conv_kernel" else (x.shape, shape)
+        rows, columns = (stride * (small[a] - 1) + k.shape[a - 1] - large[a] for a in (1, 2))
+        if k.shape[2:] != (large[3], small[3]) or rows != columns or rows <= -stride:
+            continue
+        for alignment, sides in _alignments(max(0, rows)).items():
+            made = _CONVOLUTIONS[field](x, k, stride, sides)[0]
+            fields = (field, name), ("padding_alignment", alignment)
+            if made.shape == shape:
+                yield (*fields, ("_kind", field), ("_stride", stride)), made
 
 
 def _alignments(padding: int) -> dict[str, tuple[int, int]]:
@@ -103,16 +99,6 @@ def _alignments(padding: int) -> dict[str, tuple[int, int]]:
         return {"before": (half + 1, half), "after": (half, half + 1)}
     moved = {"before": (half + 1, half - 1), "after": (half - 1, half + 1)} if half else {}
     return {"centred": (half, half)} | moved
-
-
-def _padded(field: str, x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> Array:
-    if field == "conv_kernel":
-        return layers.conv_forward(
-            np.pad(x, ((0, 0), padding, padding, (0, 0))), kernel, stride, 0
-        )[0]
-    full = layers.conv_transpose_forward(x, kernel, stride, 0)[0]
-    rows, columns = (slice(padding[0], full.shape[axis] - padding[1]) for axis in (1, 2))
-    return full[:, rows, columns]
 
 
 def _normalisation(side: Side, step: int, layer: str) -> Ways:
@@ -148,14 +134,6 @@ def _epsilon(centred: Array, scaled: Array, scale: Array, variance: Array) -> li
     return [float(f"{epsilon:.{digits}g}") for digits in (3, 6) if 0.0 < epsilon < 1.0]
 
 
-class _Move(NamedTuple):
-    # What a step did to mean and variance, one behind the other; `passes` are the batches' own.
-    number: int
-    before: Array
-    passes: list[Array]
-    after: Array
-
-
 def _averages(side: Side, layer: str, bound: float) -> set[Explanation]:
     """Return every running average that explains the statistics of all recorded steps."""
     found: set[Explanation] = set()
@@ -163,23 +141,23 @@ def _averages(side: Side, layer: str, bound: float) -> set[Explanation]:
         moves = list(_moves(side, layer, axis, ddof=int(estimator == "unbiased")))
         if not moves:
             continue
-        first = moves[0]
-        way = first.passes[0] - first.before
-        fitted = multiple(way, first.after - first.before) if way.any() else 0.0
-        can_be_fitted = len(first.passes) == 1 and way.size * len(moves) >= LEAST_NUMBERS
-        ways = [(0.0, "plain", 1), (fitted, "plain", 1)] if can_be_fitted else [(0.0, "plain", 1)]
+        _, before, passes, after = moves[0]
+        way = passes[0] - before
+        ways = [(0.0, "plain", 1)]
+        if way.any() and len(passes) == 1 and way.size * len(moves) >= LEAST_NUMBERS:
+            ways.append((multiple(way, after - before), "plain", 1))
         for momentum in listed("batch_norm_momentum"):
             ways += [(momentum, "plain", n) for n in (1, 2, 3)]
             ways += [(momentum, "zero-debiased", 1)] if len(moves) > 1 else []
         for momentum, average, times in ways:
-            if all(_is_made(move, momentum, average, times, bound) for move in moves):
+            if _are_made(moves, momentum, average, times, bound):
                 weight = "batch_norm_momentum", abs(round(momentum, 4))
                 rest = ("passes a step:", times), ("running average", average)
                 found.add((weight, ("batch_norm_running_variance", estimator), *rest))
-    return simplest(found)
+    return traps.simplest(found)
 
 
-def _moves(side: Side, layer: str, axis: int, ddof: int) -> Iterator[_Move]:
+def _moves(side: Side, layer: str, axis: int, ddof: int) -> Iterator[Move]:
     for step in sorted(s for s, name in side if name == f"{layer}/mean"):
         keys = [(s, f"{layer}/{name}") for s in (step - 1, step) for name in ("mean", "var")]
         names = [f"{layer}/input", *(f"{layer}/input/{n}" for n in range(2, 10))]
@@ -191,14 +169,16 @@ def _moves(side: Side, layer: str, axis: int, ddof: int) -> Iterator[_Move]:
         fits = {v.size for v in vectors} | {x.shape[1] for x in rows} == {vectors[0].size}
         if rows and fits and min(map(len, rows)) > 1:
             passes = [np.concatenate([x.mean(axis=0), x.var(axis=0, ddof=ddof)]) for x in rows]
-            before, after = np.concatenate(vectors[:2]), np.concatenate(vectors[2:])
-            yield _Move(step, before, passes, after)
+            yield step, np.concatenate(vectors[:2]), passes, np.concatenate(vectors[2:])
 
 
-def _is_made(move: _Move, momentum: float, average: str, times: int, bound: float) -> bool:
-    made, in_a_step = move.before, len(move.passes) * times
-    for number, statistic in enumerate(move.passes * times, (move.number - 1) * in_a_step + 1):
-        # haiku divides an average that began at 0 by its weight in all.
-        in_all = 1.0 - (1.0 - momentum) ** number if average == "zero-debiased" else 1.0
-        made = made + momentum / in_all * (statistic - made)
-    return relative_l2(made, move.after) <= bound
+def _are_made(moves: list[Move], momentum: float, average: str, times: int, bound: float) -> bool:
+    for step, before, passes, after in moves:
+        made, in_a_step = before, len(passes) * times
+        for number, statistic in enumerate(passes * times, (step - 1) * in_a_step + 1):
+            # haiku divides an average that began at 0 by its weight in all.
+            in_all = 1.0 - (1.0 - momentum) ** number if average == "zero-debiased" else 1.0
+            made = made + momentum / in_all * (statistic - made)
+        if not relative_l2(made, after) <= bound:
+            return False
+    return True

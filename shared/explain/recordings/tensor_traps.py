@@ -20,7 +20,8 @@ _BATCHES = ("input", "images", "latents", "scores", "logits")
 
 def pass_traps(evidence: Evidence) -> Iterator[Trap]:
     """Yield the networks that one recording alone has run more often in a step."""
-    for number, names in enumerate(evidence.extra):
+    for number, side in enumerate(evidence.sides):
+        names = [key[1] for key in side if key not in evidence.pairs]
         for network in dict.fromkeys(name.split("/", 1)[0] for name in names):
             own = tuple(dict.fromkeys(n for n in names if n.startswith(f"{network}/")))
             most = max(int(name.rsplit("/", 1)[1]) for name in own)
@@ -32,20 +33,30 @@ def pass_traps(evidence: Evidence) -> Iterator[Trap]:
 def layout_traps(evidence: Evidence) -> Iterator[Trap]:
     """Yield what the arrangements that fit say about axes, kernels and flattened features."""
     for (step, name), pair in evidence.pairs.items():
-        chosen = pair.misplaced or pair.order
+        where, chosen = (name,), pair.misplaced or pair.order
         if chosen is None or not (pair.fits or pair.misplaced):
             continue
+        kernel = "conv_transpose_kernel" if "transpose" in name.lower() else "conv_kernel"
         is_kernel = name.rsplit("/", 1)[-1] in KERNELS
-        if chosen.in_memory:
-            yield _reshaped(pair, is_kernel)
+        if chosen.in_memory and not is_kernel and pair.one.array.ndim == 4:
+            orders = ("chw", "hwc") if (pair.two.layout or "").endswith("C") else ("hwc", "chw")
+            trap = named_trap("flatten_order", *orders, where)
+            yield dataclasses.replace(trap, anchor="reshape-order")
+        elif chosen.in_memory:
+            texts = "its axes in their order", "reshaped instead of transposed"
+            yield Trap(None, None, *texts, where)
         elif chosen.flipped and is_kernel:
             if _is_felt(evidence, step, name):
-                where = (name,)
-                yield named_trap(_kernel_field(name), "as_stored", "flipped", where, certain=False)
+                yield named_trap(kernel, "as_stored", "flipped", where, certain=False)
         elif chosen.flipped and pair.misplaced:
-            yield named_trap("image_channels", "as_stored", "reversed", (name,))
-        elif pair.misplaced is not None:
-            yield _other_axes(pair, pair.misplaced, is_kernel)
+            yield named_trap("image_channels", "as_stored", "reversed", where)
+        elif pair.misplaced:
+            here, there, really = _layouts(pair, chosen)
+            swapped = {x for x, y in zip(really, there, strict=False) if x != y}
+            if is_kernel and swapped == {"H", "W"} and chosen.is_plain:
+                yield named_trap(kernel, "as_stored", "transposed", where)
+            else:
+                yield Trap(None, None, f"layout {here}", f"{there}, is {really}", where)
         elif name.endswith("/input") and pair.one.array.ndim == 2:
             yield from _flatten_order(evidence, step, name.removesuffix("/input"), chosen)
 
@@ -62,30 +73,12 @@ def _is_felt(evidence: Evidence, step: int, name: str) -> bool:
     return 2 * sum(key in evidence.disagreeing for key in known) > len(known)
 
 
-def _kernel_field(name: str) -> str:
-    return "conv_transpose_kernel" if "transpose" in name.lower() else "conv_kernel"
-
-
-def _reshaped(pair: Pair, is_kernel: bool) -> Trap:
-    """A tensor whose shape was changed where its axes should have been."""
-    where = (pair.one.name,)
-    if is_kernel or pair.one.array.ndim != 4:
-        return Trap(None, None, "its axes in their order", "reshaped instead of transposed", where)
-    orders = ("chw", "hwc") if (pair.two.layout or "").endswith("C") else ("hwc", "chw")
-    return dataclasses.replace(named_trap("flatten_order", *orders, where), anchor="reshape-order")
-
-
-def _other_axes(pair: Pair, fits: Arrangement, is_kernel: bool) -> Trap:
-    """A tensor whose declared layout is not the one that its values have."""
-    where = (pair.one.name,)
+def _layouts(pair: Pair, fits: Arrangement) -> tuple[str, str, str]:
+    """Return both declared layouts, and the second's that its values have."""
     here, there = pair.one.layout or "", pair.two.layout or ""
     # Letter of the first's axis i, where the values say the second's axis fits.axes[i] belongs.
     letters = dict(zip(fits.axes, here, strict=False))
-    really = "".join(letters.get(i, "?") for i in range(len(here)))
-    swapped = {x for x, y in zip(really, there, strict=False) if x != y}
-    if is_kernel and swapped == {"H", "W"} and fits.is_plain:
-        return named_trap(_kernel_field(pair.one.name), "as_stored", "transposed", where)
-    return Trap(None, None, f"layout {here}", f"{there}, is {really}", where)
+    return here, there, "".join(letters.get(i, "?") for i in range(len(here)))
 
 
 def _flatten_order(
@@ -107,15 +100,15 @@ def _flatten_order(
 def factor_traps(evidence: Evidence) -> Iterator[Trap]:
     """Yield the known readings of every disagreement that is one factor in all numbers."""
     batches, counts = _sizes(evidence)
-    for step, name in evidence.disagreeing_in_order(""):
-        first, second = (side.get((step, name)) for side in evidence.sides)
-        bound = evidence.pairs[step, name].bound
-        is_state = name.rsplit("/", 1)[-1] in _STATE
-        if is_state or first is None or second is None or bound > _COARSEST_BOUND:
+    ours, theirs = evidence.sides
+    for step, name in evidence.disagreeing:
+        bound, is_state = evidence.pairs[step, name].bound, name.rsplit("/", 1)[-1] in _STATE
+        if is_state or (step, name) not in theirs or bound > _COARSEST_BOUND:
             continue
-        factor = multiple(first, second)
+        factor = multiple(ours[step, name], theirs[step, name])
         is_sensible = 1 / _LARGEST_FACTOR < abs(factor) < _LARGEST_FACTOR
-        if not is_sensible or not relative_l2(factor * first, second) <= bound:
+        made = factor * ours[step, name]
+        if not is_sensible or not relative_l2(made, theirs[step, name]) <= bound:
             continue
         if math.isclose(factor, -1.0, rel_tol=4 * bound):
             yield Trap(None, "generator-objective", "the sign", "turned", (name,))
@@ -131,9 +124,9 @@ def factor_traps(evidence: Evidence) -> Iterator[Trap]:
 
 def _is_of_loss(evidence: Evidence, step: int, factor: float) -> bool | None:
     """Whether a step's recorded losses have a factor too; None without any."""
-    held = evidence.sides[0].keys() & evidence.sides[1].keys()
-    losses = [key for key in held if key[0] == step and "loss" in key[1].lower()]
-    found = [multiple(*(side[key] for side in evidence.sides)) for key in losses]
+    ours, theirs = evidence.sides
+    losses = [x for x in ours.keys() & theirs.keys() if x[0] == step and "loss" in x[1].lower()]
+    found = (multiple(ours[key], theirs[key]) for key in losses)
     return any(math.isclose(x, factor, rel_tol=1e-2) for x in found) if losses else None
 
 
