@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator, validators
 
-from shared.files.documents import read_document
+from shared.files.documents import check_document, read_document
 from shared.files.errors import InputError
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec
 from shared.spec.custom import WEIGHTED, entries_from, narrowest
@@ -44,9 +44,7 @@ def read_system(path: Path) -> SystemSpec:
     """Return the system of a file; InputError, which names the file and the place, for another."""
     document = read_document(path)
     try:
-        if mistake := next(_VALIDATOR.iter_errors(document), None):
-            place = mistake.json_path.removeprefix("$").lstrip(".")
-            raise ValueError(f"{place or 'the file'}: {mistake.message}")
+        check_document(document, _VALIDATOR)
         return _system(document)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from error

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from shared.files.checkpoint import flattened
+from shared.files.documents import refused_as
 from shared.files.errors import InputError
 from shared.interface import Array
 from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder, numbered
@@ -102,7 +103,9 @@ def _read_description(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str,
             f"{folder.path}: expected the folder of a run, found no run.json in it; "
             "name the folder that was training's --out"
         )
-    try:
+    expected = "what training writes (spec, and one or more sessions with their options)"
+    advice = "name the folder of another run"
+    with refused_as(ReportError, folder.description, expected, advice):
         content = json.loads(folder.description.read_text(encoding="utf-8"))
         sessions = [
             {**s, "options": dict(s["options"]), "versions": dict(s.get("versions", {}))}
@@ -110,12 +113,6 @@ def _read_description(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str,
         ]
         sessions[-1]  # there is at least one
         return dict(content["spec"]), sessions
-    except (ValueError, TypeError, LookupError) as error:  # of json.loads, dict() and the look-ups
-        raise ReportError(
-            f"{folder.description}: expected what training writes (spec, and one or more sessions "
-            "with their options), found another or damaged file "
-            f"({type(error).__name__}: {error}); name the folder of another run"
-        ) from error
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Array, list[str]]:
