@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.document.intervals import judge, rates_of, unpaired_certainty, unpaired_ratio
 from benchmarks.document.stored import load
+from benchmarks.show.tables import measured
 from shared.files.errors import one_line
 from shared.run.console import command
 
@@ -69,12 +70,10 @@ def show(old: dict[str, Any], new: dict[str, Any]) -> int:
         ratio = unpaired_ratio(after[name], rates, int(new["seed"]))
         word = judge(ratio.value, unpaired_certainty(after[name], rates))
         is_worse |= word == "slower"
-        is_single = min(len(rates), len(after[name])) < 2
-        lines.append(
-            f"{name}: {word}, {ratio.value:.3f}x "
-            f"(95 % interval {ratio.low:.3f} to {ratio.high:.3f})"
-            + (", after one round: not certain" if is_single else "")
-        )
+        interval = f"(95 % interval {ratio.low:.3f} to {ratio.high:.3f})"
+        single = min(len(rates), len(after[name])) < 2
+        doubt = ", after one round: not certain" if single else ""
+        lines.append(f"{name}: {word}, {ratio.value:.3f}x {interval}{doubt}")
     for line in [*lines, *lost, *(f"{name}: new" for name in after if name not in before)]:
         print(one_line(line))
     return EXIT_REGRESSION if is_worse else 0
@@ -82,8 +81,7 @@ def show(old: dict[str, Any], new: dict[str, Any]) -> int:
 
 def _rates(document: dict[str, Any]) -> dict[str, list[list[float]]]:
     """Return the images per second of every configuration that has them, by round."""
-    ok = {s["configuration"] for s in document["summary"] if s["status"] == "ok"}
-    sizes = {c["id"]: c["batch_size"] for c in document["configurations"] if c["id"] in ok}
+    sizes = {c["id"]: c["batch_size"] for c, _ in measured(document)}
     found: dict[str, list[list[float]]] = {name: [] for name in sizes}
     for row in document["rows"]:
         if (name := row["configuration"]) in sizes:

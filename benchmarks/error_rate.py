@@ -101,8 +101,8 @@ def _print_rates(given: argparse.Namespace) -> None:
     if given.slowdown >= 1:
         raise ValueError(f"--slowdown must be below 1, received {given.slowdown:g}")
     noise = fit([load(path) for path in given.files])
-    deviations = [f"{name} {own.std():.1%}" for name, own in noise._asdict().items()]
-    print(f"noise of {len(given.files)} files, standard deviations: {', '.join(deviations)}")
+    deviations = ", ".join(f"{name} {own.std():.1%}" for name, own in noise._asdict().items())
+    print(f"noise of {len(given.files)} files, standard deviations: {deviations}")
     for rounds in given.rounds:
         draw = np.random.default_rng(given.seed)
         same, slower = (

@@ -30,8 +30,7 @@ EXIT_FAILED_ROW = 1
 # No further round starts that, at the pace so far, would end later than this many time budgets:
 # every worker takes its minimum of time, and on a busy machine that is a multiple of the usual.
 LATEST_END = 1.8
-# Of the time budget, in equal parts for all rows; the rest is for starting and compiling.
-MEASURING_SHARE = 0.5
+MEASURING_SHARE = 0.5  # of the time budget, in equal parts; the rest is for starting and compiling
 BUSY_LOAD = 0.5  # processes that want a core, before the run starts any of its own
 
 
@@ -87,9 +86,8 @@ def _announce(plan: Plan, document: dict[str, Any], console: Console) -> None:
         f"{' '.join(plan.precisions)}: {work['flops_per_image'] / 1e9:.9f} GFLOP per image and "
         "step (analytic)"
     )
-    batches, threads, devices = (
-        " ".join(map(str, n)) for n in (plan.batch_sizes, plan.threads, plan.devices)
-    )
+    asked = (plan.batch_sizes, plan.threads, plan.devices)
+    batches, threads, devices = (" ".join(map(str, numbers)) for numbers in asked)
     console.print(
         f"device {plan.device} ({plan.device_reason}), batch {batches} ({plan.batch_reason}), "
         f"threads {threads} of {machine['cores']}"
@@ -106,25 +104,23 @@ def _announce(plan: Plan, document: dict[str, Any], console: Console) -> None:
 def _measure(plan: Plan, document: dict[str, Any], started: float) -> None:
     """Fill a document's peaks, bandwidths, loading and rows."""
     if plan.device == "cpu" and "float32" in plan.precisions:
-        for best in filter(None, map(launcher.measure_gemm_peak, plan.threads)):
-            document["peaks"].append(best["peak"])
-            document["bandwidths"].append(best["bandwidth"])
+        for threads in plan.threads:
+            for place, rate in (launcher.measure_rates(threads) or {}).items():
+                document[place].append(rate | {"threads": threads})
     if plan.input == "loader":
         what = (plan.system, str(plan.image_size))
         document["loading"] = launcher.measure_rates(available_threads(), *what)
     rows, order = document["rows"], plan.order
     share = MEASURING_SHARE * plan.time_budget / len(order)
     for configuration, number in order:
-        # One that failed once is not tried a second time.
         if any(r["status"] != "ok" for r in rows if r["configuration"] == configuration.id):
-            continue
+            continue  # one that failed once is not tried a second time
         elapsed = time.monotonic() - started
         is_next_round = number > max((row["round"] for row in rows), default=0)
         if is_next_round and elapsed * (number + 1) / number > LATEST_END * plan.time_budget:
             print_error(f"no round {number + 1}: the time budget is used up")
             break
-        label = plan.labels[configuration.id]
-        print_error(f"{label}, round {number + 1} of {plan.rounds} …")
+        print_error(f"{plan.labels[configuration.id]}, round {number + 1} of {plan.rounds} …")
         request = Request(plan, configuration, number, share)
         rows.append(launcher.run_worker(request, plan.time_limit))
 

@@ -24,8 +24,7 @@ def step_seconds(
 ) -> tuple[float, float, float]:
     """Return the seconds of arithmetic, of averaging gradients and of batch normalisation.
 
-    `images` and `speed`, in FLOP/s, are those of one device; `bandwidth` is in bytes/s, `latency`
-    that of a hop in seconds.
+    `images` and `speed` (FLOP/s) of one device; `bandwidth` in bytes/s, `latency` of a hop in s.
     """
     exchanges = exchanges_of_step(spec)
     gradients = FLOAT32_BYTES * sum(exchanges.reduced_gradients)

@@ -1,8 +1,7 @@
 """A plain Keras step: stock layers and Adam, one tf.function, one tape per network.
 
 G runs twice in a step, once to give the discriminator its images and once under its own tape, as
-in most public TF2 code; every trainable variable is watched, so G's step forms D's gradients on
-the tape, though they are not asked for.
+in most public TF2 code; its step forms D's gradients on the tape, though they are not asked for.
 """
 
 from functools import partial

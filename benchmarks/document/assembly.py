@@ -70,13 +70,8 @@ def conclude(plan: Plan, document: dict[str, Any]) -> None:
             best.setdefault(c.framework, {"configuration": c.id, "settings": settings[c]})
     document["best"] = list(best.values())
     # By what fraction two equal configurations may seem to differ.
-    ends = [
-        end
-        for group in document["groups"]
-        for ratio in group["ratios"]
-        if ratio["kind"] == "again"
-        for end in (ratio["ratio"], *ratio["interval_95"])
-    ]
+    again = [r for g in document["groups"] for r in g["ratios"] if r["kind"] == "again"]
+    ends = [end for r in again for end in (r["ratio"], *r["interval_95"])]
     document["noise_floor"] = max((max(end, 1 / end) - 1 for end in ends), default=None)
 
 
@@ -183,12 +178,12 @@ def _ratios(
     ours = [c for c in plain if c.implementation == "ours"]
     best = [c for c in ranked if c.implementation == "ours"]
     stock = [c for c in plain if c.implementation == "baseline"]
-    twice = [(c, dataclasses.replace(c, again=True)) for c in plain]
+    twice = {c: dataclasses.replace(c, again=True) for c in plain}
     pairs = [
         *(("fastest", best[0], rival) for rival in best[1:]),
         *(("framework", c, ours[0]) for c in ours[1:]),
         *(("baseline", c, s) for c in ours for s in stock if s.framework == c.framework),
-        *(("again", c, other) for c, other in twice if other in members),
+        *(("again", c, other) for c, other in twice.items() if other in members),
     ]
     rates = {
         c: {r["round"]: rates_of(r, c.batch_size) for r in rows if r["configuration"] == c.id}
@@ -196,8 +191,7 @@ def _ratios(
     }
     found = []
     for kind, above, below in pairs:
-        ratio = intervals.paired_ratio(rates[above], rates[below], seed)
+        value, *ends, per_round = intervals.paired_ratio(rates[above], rates[below], seed)
         ids = {"kind": kind, "numerator": above.id, "denominator": below.id}
-        interval = {"ratio": ratio.value, "interval_95": [ratio.low, ratio.high]}
-        found.append({**ids, **interval, "per_round": list(ratio.per_round)})
+        found.append({**ids, "ratio": value, "interval_95": ends, "per_round": list(per_round)})
     return found

@@ -83,7 +83,7 @@ def paired_ratio(
     sides = [[side[i] for i in common] for side in (numerator, denominator)]
     per_round = ratios_of_rounds(*sides)
     draw = np.random.default_rng(seed)
-    chosen = _choose(sides[0], draw)
+    chosen = draw.integers(len(common), size=(RESAMPLES, len(common)))
     above, below = (_drawn(side, chosen, draw) for side in sides)
     interval = _interval(np.median(above / below, axis=1))
     return Ratio(float(np.median(per_round)), *interval, per_round)
@@ -156,13 +156,9 @@ def _interval(resamples: Array) -> tuple[float, float]:
 
 
 def _resampled(rounds: Rounds, draw: np.random.Generator) -> Array:
-    return np.median(_drawn(rounds, _choose(rounds, draw), draw), axis=1)
-
-
-def _choose(rounds: Rounds, draw: np.random.Generator) -> Array:
-    """Return which rounds each resample has, with replacement: [RESAMPLES, rounds]."""
     count = len(medians(rounds))
-    return draw.integers(count, size=(RESAMPLES, count))
+    chosen = draw.integers(count, size=(RESAMPLES, count))
+    return np.median(_drawn(rounds, chosen, draw), axis=1)
 
 
 def _drawn(rounds: Rounds, chosen: Array, draw: np.random.Generator) -> Array:

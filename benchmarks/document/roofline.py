@@ -1,8 +1,7 @@
 """The least time of a step: what it computes and moves, over the best rates seen in the run.
 
-A step cannot be faster than its operations at the peak, nor than its bytes at the bandwidth. The
-larger of the two times is the limit (Williams, Waterman, Patterson 2009, "Roofline"). Exchanges
-between devices are not in it.
+The larger of the two times, of the operations at the peak and of the bytes at the bandwidth, is the
+limit (Williams, Waterman, Patterson 2009, "Roofline"). Exchanges between devices are not in it.
 """
 
 from collections.abc import Mapping

@@ -51,20 +51,18 @@ class Configuration:
     @property
     def id(self) -> str:
         """A name that is unique in a run and the same in every run."""
-        mode = self.mode or "auto"
-        name = f"{self.framework}/{self.implementation}/{self.precision}/{mode}"
-        name += f"/batch{self.batch_size}/threads{self.threads}/input-{self.input}"
+        words = [self.framework, self.implementation, self.precision, self.mode or "auto"]
+        words += [f"batch{self.batch_size}", f"threads{self.threads}", f"input-{self.input}"]
         # Devices only where there are several: older documents still name the same things.
-        name += f"/devices{self.devices}" if self.devices > 1 else ""
-        return name + ("/again" if self.again else "")
+        words += [f"devices{self.devices}"] * (self.devices > 1) + ["again"] * self.again
+        return "/".join(words)
 
 
 def labels(configurations: Sequence[Configuration]) -> list[str]:
     """Return a short name for each: the framework, and what distinguishes it from the others."""
     names = Configuration.__dataclass_fields__
     varying = {name for name in names if len({getattr(c, name) for c in configurations}) > 1}
-    short = {name: option for option, name in PRECISIONS.items()}
-    found = []
+    short, found = {name: option for option, name in PRECISIONS.items()}, []
     for c in configurations:
         words = {
             c.implementation: c.implementation != "ours",
@@ -84,9 +82,8 @@ def labels(configurations: Sequence[Configuration]) -> list[str]:
 class Plan:
     """What to measure, with every default resolved: JSON data, `requested` in a document.
 
-    `modes` is empty where every implementation chooses its own. `steps` is per window, None for
-    about a second's worth. `data` is a folder or file of images for the loader, None for
-    Fashion-MNIST. Times are in seconds.
+    `modes` is empty where each implementation chooses, `steps` per window, None for about a second,
+    `data` what the loader loads, None for Fashion-MNIST. Times are in seconds.
     """
 
     frameworks: list[str]
@@ -175,15 +172,15 @@ class Request:
         """The system to train, with its loss, width and batch size."""
         return self.plan.spec(self.configuration.batch_size)
 
-    def to_json(self) -> str:
-        """Return the request as one line of JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
     @property
     def measures_rates(self) -> bool:
         """Whether the worker measures what the device can do at best: once is enough, 12 s each."""
         asked = self.configuration
         return self.round == 0 and asked.implementation == "ours" and not asked.again
+
+    def to_json(self) -> str:
+        """Return the request as one line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -111,10 +111,9 @@ def workload(spec: SystemSpec, dtype: str) -> dict[str, Any]:
 class Exchanges(NamedTuple):
     """How many float32 numbers each exchange of a step has, on each device.
 
-    `gathered`: the mean and the variance of each channel of a batch norm layer, once for every
-    forward pass. `reduced_statistics`: their gradients, once for every backward pass.
-    `reduced_gradients`: those of a network's weights, once for every update. PyTorch alone gathers;
-    the others reduce all of them.
+    `gathered`: mean and variance of each channel of a batch norm layer, for every forward pass.
+    `reduced_statistics`: their gradients, for every backward pass. `reduced_gradients`: those of a
+    network's weights, for every update. PyTorch alone gathers; the others reduce all of them.
     """
 
     gathered: list[int]

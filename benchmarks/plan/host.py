@@ -15,8 +15,7 @@ PACKAGES = {
     "tf": ("tensorflow", "keras"),
     "jax": ("jax", "jaxlib", "flax", "optax"),
 }
-# Prefixes of the variables that change how fast a framework is; no other one is recorded.
-# Not TF_ as a whole, which Terraform uses too.
+# Of what changes how fast a framework is, alone recorded. Not all of TF_: Terraform's is that too.
 ENVIRONMENT_PREFIXES = (
     "CUBLAS_", "CUDA_", "CUDNN_", "DNNL_", "JAX_", "KERAS_", "KMP_", "MALLOC_", "MKL_", "NPROC",
     "NVIDIA_TF32", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TF_CPP_", "TF_CUDNN_",
@@ -24,6 +23,8 @@ ENVIRONMENT_PREFIXES = (
     "TORCH_", "TORCHINDUCTOR_", "TRITON_", "XLA_",
 )  # fmt: skip
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")  # each worker has a folder of its own
+# NPROC is the size of the thread pools of XLA's CPU client.
+THREAD_VARIABLES = ("MKL_NUM_THREADS", "NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # A driver's device files: an NVIDIA GPU, an AMD GPU, a GPU in WSL.
 GPU_DRIVER_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 GPU_QUERY = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.limit")
@@ -33,9 +34,8 @@ _STATUS = Path("/proc/self/status")  # on Linux
 
 def available_threads() -> int:
     """Return how many CPU cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    has_affinity = hasattr(os, "sched_getaffinity")  # Linux
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 def gpu_driver() -> str | None:
@@ -106,8 +106,7 @@ def git_state() -> dict[str, Any] | None:
     # Installed in somebody's environment, the folders above may be a checkout of something else.
     if _output([*git, "rev-parse", "--show-toplevel"]) != str(ROOT):
         return None
-    commit = _output([*git, "rev-parse", "HEAD"])
-    dirty = bool(_output([*git, "status", "-s"]))
+    commit, dirty = _output([*git, "rev-parse", "HEAD"]), bool(_output([*git, "status", "-s"]))
     return None if commit is None else {"commit": commit, "dirty": dirty}
 
 

@@ -178,8 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("how long, and where to").add_argument
     text = (
         "seconds that the whole run aims at, half of them for measuring; each row has its own "
-        "minimum (default: "
-        f"{TIME_BUDGET:g}, or {WORKER_BUDGET:g} per process)"
+        f"minimum (default: {TIME_BUDGET:g}, or {WORKER_BUDGET:g} per process)"
     )
     add("--time-budget", type=positive, metavar="SECONDS", help=text)
     text = "seconds after which a worker is killed (default: %(default)g)"

@@ -6,17 +6,9 @@ from typing import Any
 from benchmarks.show import plots, tables
 from shared.report.page import render
 
-COLUMNS = {
-    "median": "img/s",
-    "interval": "95 % interval",
-    "p5": "ms p5",
-    "p50": "p50",
-    "p95": "p95",
-    "gemm": "% of GEMM peak",
-    "roofline": "% of roofline",
-    "compile": "compile s",
-    "memory": "peak GB",
-}
+_SHARED = ("p95", "gemm", "roofline", "compile", "memory")
+COLUMNS = {"median": "img/s", "interval": "95 % interval", "p5": "ms p5", "p50": "p50"}
+COLUMNS |= {name: tables.HEADINGS[name].replace("\n", " ") for name in _SHARED}
 """Names of `tables.figures` and what stands over them; settings and status follow."""
 
 

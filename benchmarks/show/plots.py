@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from benchmarks.document.roofline import roofline_of
-from benchmarks.show.tables import summaries_of
+from benchmarks.show.tables import measured
 from shared.interface import Array
 from shared.report.plots import new_axes, saved
 
@@ -27,7 +27,7 @@ Line = tuple[dict[str, Any], dict[str, Any]]
 
 def draw(document: dict[str, Any]) -> dict[str, bytes]:
     """Return the plots as PNG by file name; those that have nothing to show are left out."""
-    lines = _measured(document)
+    lines = measured(document)
     if not lines:
         return {}
     figures = {
@@ -38,11 +38,6 @@ def draw(document: dict[str, Any]) -> dict[str, bytes]:
     if any(group["ratios"] for group in document["groups"]):
         figures["ratios.png"] = _ratios(document)
     return {name: saved(figure, "png") for name, figure in figures.items()}
-
-
-def _measured(document: dict[str, Any]) -> list[Line]:
-    results = {name: summary["results"] for name, summary in summaries_of(document).items()}
-    return [(c, results[c["id"]]) for c in document["configurations"] if results[c["id"]]]
 
 
 def _style(configuration: dict[str, Any]) -> dict[str, Any]:
@@ -58,16 +53,12 @@ def _style(configuration: dict[str, Any]) -> dict[str, Any]:
 
 
 def _log(axes: Axes, name: str) -> None:
-    """Make the "x" or "y" axis logarithmic, with ticks at 1, 2 and 5 in every decade.
-
-    Where that are few, because all lies within one decade, at even steps instead.
-    """
+    """Make an axis logarithmic, with ticks at 1, 2 and 5; within one decade, with even ones."""
     axes.set(**{f"{name}scale": "log"})
     axis = axes.xaxis if name == "x" else axes.yaxis
     low, high = axis.get_view_interval()
-    axis.set_major_locator(
-        LogLocator(subs=(1.0, 2.0, 5.0)) if high > 10 * low else MaxNLocator(6, steps=[1, 2, 5, 10])
-    )
+    even, wide = MaxNLocator(6, steps=[1, 2, 5, 10]), LogLocator(subs=(1.0, 2.0, 5.0))
+    axis.set_major_locator(wide if high > 10 * low else even)
     axis.set_major_formatter("{x:,g}")
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
@@ -124,10 +115,9 @@ def _draw_rooflines(
         if seconds[0] is None:
             continue
         peak, bandwidth = limits[0].peak, limits[0].bandwidth
-        label = f"{precision} roofline, threads {threads}"
-        label += f", {devices} devices" if devices > 1 else ""
-        label += f",\n{peak:,.0f} GFLOP/s"
-        label += "" if bandwidth is None else f", {bandwidth:,.3g} GB/s"
+        together = f", {devices} devices" if devices > 1 else ""
+        moved = "" if bandwidth is None else f", {bandwidth:,.3g} GB/s"
+        label = f"{precision} roofline, threads {threads}{together},\n{peak:,.0f} GFLOP/s{moved}"
         rates, style = batches / np.array(seconds), ROOFLINES[precision]
         axes.plot(batches, rates, color="#555555", linewidth=1.1, linestyle=style, label=label)
 
@@ -185,16 +175,14 @@ def _ratios(document: dict[str, Any]) -> Figure:
     if floor is not None:
         axes.axvspan(1 / (1 + floor), 1 + floor, color="#cccccc", alpha=0.6)
     axes.axvline(1.0, color="#222222", linewidth=1)
-    labels = []
-    for y, ratio in enumerate(ratios):
-        top, below = names[ratio["numerator"]], names[ratio["denominator"]]
+    pairs = [(names[ratio["numerator"]], names[ratio["denominator"]]) for ratio in ratios]
+    for y, (ratio, (top, _)) in enumerate(zip(ratios, pairs, strict=True)):
         colour = COLOURS[top["framework"]]
         axes.plot(ratio["interval_95"], [y, y], color=colour, linewidth=2)
         axes.plot(ratio["per_round"], [y] * len(ratio["per_round"]), ".", color=colour, alpha=0.5)
         axes.plot(ratio["ratio"], y, "D", color=colour, markersize=6)
-        labels.append(f"{top['label']} / {below['label']}")
     axes.set_ylim(-0.5, len(ratios) - 0.5)
-    _name_rows(axes, labels)
+    _name_rows(axes, [f"{top['label']} / {below['label']}" for top, below in pairs])
     ends = [1.0, *(end for ratio in ratios for end in ratio["interval_95"])]
     if max(ends) / min(ends) > 4:  # in factors where they are far apart
         _log(axes, "x")

@@ -106,21 +106,17 @@ def figures(summary: dict[str, Any]) -> dict[str, str]:
 
 def remark(summary: dict[str, Any]) -> str:
     """Return the status, and what a reader has to know of a figure."""
-    results, text = summary["results"], str(summary["status"])
-    if results is None:
-        return text
+    if (results := summary["results"]) is None:
+        return str(summary["status"])
     count = results["images_per_second"]["outliers"] + results["step_ms"]["outliers"]
-    text += "" if results["warm_up_settled"] else ", not settled"
+    text = summary["status"] + ("" if results["warm_up_settled"] else ", not settled")
     return text + (f", {count} outlier{'s' * (count > 1)}" if count else "")
 
 
 def failures(document: dict[str, Any]) -> list[str]:
     """Return one line per configuration that failed."""
-    return [
-        one_line(f"{summary['label']}: {summary['status']}: {summary['error']}")
-        for summary in document["summary"]
-        if summary["status"] != "ok"
-    ]
+    failed = [summary for summary in document["summary"] if summary["status"] != "ok"]
+    return [one_line(f"{s['label']}: {s['status']}: {s['error']}") for s in failed]
 
 
 def rate_lines(document: dict[str, Any]) -> list[str]:
@@ -153,12 +149,8 @@ def rate_lines(document: dict[str, Any]) -> list[str]:
 
 def limit_lines(document: dict[str, Any]) -> list[str]:
     """Return the rooflines, what *not settled* means, and why a percentage may exceed 100."""
-    summaries = summaries_of(document)
     lines, cautions = [], []
-    for configuration in document["configurations"]:
-        results = summaries[configuration["id"]]["results"]
-        if results is None:
-            continue
+    for configuration, results in measured(document):
         if limits := results.get("roofline"):
             roofline = roofline_of(document, configuration)
             devices = configuration.get("devices", 1)
@@ -194,6 +186,13 @@ def short(value: float) -> str:
 def summaries_of(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the summaries by the id of their configuration."""
     return {summary["configuration"]: summary for summary in document["summary"]}
+
+
+def measured(document: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return the configurations that have results, and these."""
+    by_id = {c["id"]: c for c in document["configurations"]}
+    found = (s for s in document["summary"] if s["results"] is not None)
+    return [(by_id[s["configuration"]], s["results"]) for s in found]
 
 
 def best_lines(document: dict[str, Any]) -> list[dict[str, Any]]:

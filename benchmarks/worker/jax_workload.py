@@ -8,12 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import PartitionSpec
 
 from benchmarks.plan.configuration import Request
 from benchmarks.plan.costs import exchanges_of_step
-from benchmarks.worker.workloads import Operation, create_workload
+from benchmarks.worker.workloads import create_workload
 from jax_impl import parallel
 from jax_impl.state import Modules, TrainState, select_device
 from jax_impl.train import PRODUCTS
@@ -93,20 +92,9 @@ def put(request: Request, array: Array, dtype: str = "float32") -> jax.Array:
     return jnp.asarray(array, dtype, device=select_device(request.plan.device))
 
 
-def operations(request: Request) -> dict[str, Operation]:
-    """Return a matrix product and a convolution of NumPy arrays, done by JAX on the device."""
-    layouts = ("NHWC", "HWIO", "NHWC")
-    convolution = partial(
-        jax.lax.conv_general_dilated,
-        window_strides=(2, 2),
-        padding="SAME",
-        dimension_numbers=layouts,
-    )
-
-    def on_device(function: Callable[..., jax.Array]) -> Operation:
-        return lambda *arrays: np.asarray(function(*(put(request, a) for a in arrays)))
-
-    return {"matmul": on_device(jnp.matmul), "convolution": on_device(convolution)}
+_SETTINGS: Any = {"padding": "SAME", "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+_convolve = partial(jax.lax.conv_general_dilated, window_strides=(2, 2), **_SETTINGS)
+OPERATIONS = {"matmul": jnp.matmul, "convolution": _convolve}
 
 
 def addition(request: Request, length: int) -> Callable[[], Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plan.configuration import Request
-from benchmarks.plan.host import CACHES, ROOT
+from benchmarks.plan.host import CACHES, ROOT, THREAD_VARIABLES
 from benchmarks.worker.main import empty_row
 from benchmarks.worker.measure import PHASE_PREFIX
 from shared.files.child_process import ChildProcess, ChildTimeoutError
@@ -51,12 +51,6 @@ def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
     return answered if answered["status"] == "ok" else answered | {"stderr": stderr}
 
 
-def measure_gemm_peak(threads: int) -> dict[str, Any] | None:
-    """Return NumPy's peak and bandwidth with these threads; None if that failed."""
-    found = measure_rates(threads)
-    return found and {name: entry | {"threads": threads} for name, entry in found.items()}
-
-
 def measure_rates(threads: int, *arguments: str) -> dict[str, Any] | None:
     """Return what `python -m benchmarks.worker.rates` prints; None if it failed."""
     command = (*RATES_COMMAND, *arguments)
@@ -79,9 +73,7 @@ def out_of_memory_kills() -> int:
 
 def worker_environment(device: str, threads: int) -> dict[str, str]:
     """Return the environment of a worker: everything a framework reads before it is imported."""
-    # NPROC is the size of the thread pools of XLA's CPU client.
-    counts = ("MKL_NUM_THREADS", "NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    environment = os.environ | dict.fromkeys(counts, str(threads))
+    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
     environment |= {
         "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "2",

@@ -40,12 +40,11 @@ def _diagnosis(error: Exception, phase: str) -> tuple[str, str]:
     """Return the status of a row that ends with an error, and its message."""
     if isinstance(error, RowError):
         return error.status, str(error)
-    text = f"{type(error).__name__} {error}".lower()
-    if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
+    text = f"{type(error).__name__}: {error}"
+    status = "compile_error" if phase == "compile_first_step" else "error"
+    if isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY):
         status = "oom"
-    else:
-        status = "compile_error" if phase == "compile_first_step" else "error"
-    return status, f"{phase}: {type(error).__name__}: {error}"
+    return status, f"{phase}: {text}"
 
 
 def empty_row(request: Request) -> dict[str, Any]:
@@ -132,7 +131,7 @@ def check_numerics(request: Request, framework: Any, checks: dict[str, Any]) -> 
     checks["equivalence"] = check
     if not check["passed"]:
         raise RowError("check_failed", gate.describe_failure(check))
-    errors = gate.probe(framework.operations(request))
+    errors = gate.probe(workloads.operations(framework, request))
     effective = gate.effective_precision(asked, check, errors)
     checks["precision"] = errors | {"effective": effective}
     if effective != asked:
@@ -143,8 +142,7 @@ def _settings(request: Request, workload: Workload, precision: str) -> dict[str,
     """Return the settings as read back; others than were asked for end the row."""
     settings = workload.effective_settings() | {"precision": precision}
     asked = {"platform": request.plan.device, "dtype": DTYPE}
-    if request.configuration.mode is not None:
-        asked["mode"] = request.configuration.mode
+    asked |= {"mode": mode} if (mode := request.configuration.mode) else {}
     if wrong := {name: settings[name] for name in asked if settings[name] != asked[name]}:
         raise RowError("error", f"asked for {asked}, but what is in use is {wrong}")
     return settings

@@ -68,8 +68,7 @@ class Recorder:
 def measure(workload: Workload, request: Request, recorder: Recorder) -> None:
     """Fill a row's warm_up, windows, latency_ms and the checks of its times.
 
-    The request's budget begins here, after compilation. Raises RowError if a weight or a loss is no
-    longer finite, or if the times mean nothing.
+    The request's budget begins here. RowError if a weight or loss is not finite, or times are void.
     """
     row, deadline = recorder.row, time.perf_counter() + request.budget
 
@@ -139,8 +138,7 @@ def time_single_step(workload: Workload) -> float:
 def check_complete(workload: Workload) -> dict[str, Any]:
     """Return what fraction of the time of some steps was still to come after `synchronize`.
 
-    Takes steps until they last 50 ms. Raises RowError where it is more than a tenth, ATTEMPTS
-    times in a row.
+    Of so many that they last 50 ms. RowError where it is over a tenth ATTEMPTS times in a row.
     """
     steps = 1
     shares: list[float] = []
@@ -211,6 +209,5 @@ def _repeated(
 
 
 def _is_settled(windows: list[dict[str, Any]]) -> bool:
-    """Whether the last two windows agree."""
     before, after = (window["ms"] for window in windows[-2:])
     return abs(after - before) <= WARM_UP_AGREEMENT * before

@@ -1,8 +1,8 @@
 """PyTorch's own functions, as `workloads.load` lists them.
 
 On several devices there is a process for each: the worker leads, the others follow. The worker
-sends each follower, through a pipe, what it is about to do itself. The pipe closes when the worker
-is gone, however it died: then a follower ends too, in whatever it is doing.
+sends each follower, through a pipe, what it is about to do itself. When it is gone, however it
+died, a follower ends too, in whatever it is doing.
 """
 
 import dataclasses
@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -23,14 +22,13 @@ import torch.nn.functional as F
 from benchmarks.plan import host
 from benchmarks.plan.configuration import Request
 from benchmarks.plan.costs import exchanges_of_step
-from benchmarks.worker.workloads import Batch, Operation, Workload, create_workload
+from benchmarks.worker.workloads import Batch, Workload, create_workload
 from pytorch_impl import parallel
 from pytorch_impl.state import TrainState, select_device, set_tf32
 from shared.interface import Array
 from shared.spec import SystemSpec
 
 ADDRESS = "127.0.0.1"
-THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 COLLECTIVE = ("step", "import_state", "communicate", "peak_resident_bytes")
 """What of a workload the followers do as well."""
 
@@ -45,7 +43,7 @@ def configure(request: Request) -> None:
         # Port 0: one that is free. Nobody can take it between the choice and the use.
         store = dist.TCPStore(ADDRESS, 0, devices, is_master=True, wait_for_workers=False)
         threads = str(request.configuration.threads_of_process)
-        os.environ |= dict.fromkeys(THREAD_VARIABLES, threads)
+        os.environ |= dict.fromkeys(host.THREAD_VARIABLES, threads)
         context = multiprocessing.get_context("spawn")
         for number in range(1, devices):
             theirs, own = context.Pipe(duplex=False)
@@ -76,13 +74,12 @@ def _announce(name: str, *arguments: Any) -> None:
 
 def follow(pipe: Connection, request: Request, number: int, port: int) -> None:
     """Do, in the process of a further device, what the worker announces until it is gone."""
-    messages: SimpleQueue[tuple[str, tuple[Any, ...]]] = SimpleQueue()  # what to do, arguments
-    threading.Thread(target=_listen, args=(pipe, messages), daemon=True).start()
+    threading.Thread(target=_end_with_worker, daemon=True).start()
     store = dist.TCPStore(ADDRESS, port, request.configuration.devices, is_master=False)
     _take_part(request, store, number)
     workload = None
     while True:
-        name, arguments = messages.get()
+        name, arguments = pipe.recv()
         if name == "create":
             workload = None  # its memory first
             workload = create(*arguments)
@@ -90,12 +87,9 @@ def follow(pipe: Connection, request: Request, number: int, port: int) -> None:
             getattr(workload, name)(*arguments)
 
 
-def _listen(pipe: Connection, messages: SimpleQueue) -> None:
-    try:
-        while True:
-            messages.put(pipe.recv())
-    finally:  # its end; or half a message, of a worker that was killed
-        os._exit(0)
+def _end_with_worker() -> None:
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]
+    os._exit(0)
 
 
 def create(spec: SystemSpec, seed: int, request: Request, batch: Batch | None = None) -> Workload:
@@ -183,17 +177,12 @@ def put(request: Request, array: Array, dtype: str = "float32") -> torch.Tensor:
     return torch.from_numpy(array).to(select_device(request.plan.device), getattr(torch, dtype))
 
 
-def operations(request: Request) -> dict[str, Operation]:
-    """Return a matrix product and a convolution of NumPy arrays, done by PyTorch on the device."""
+def _convolve(images: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    x, w = images.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)
+    return F.conv2d(x, w, stride=2, padding=1).permute(0, 2, 3, 1).cpu()
 
-    def convolution(images: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-        x, w = images.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)
-        return F.conv2d(x, w, stride=2, padding=1).permute(0, 2, 3, 1)
 
-    def on_device(function: Callable[..., torch.Tensor]) -> Operation:
-        return lambda *arrays: function(*(put(request, a) for a in arrays)).cpu().numpy()
-
-    return {"matmul": on_device(torch.matmul), "convolution": on_device(convolution)}
+OPERATIONS = {"matmul": lambda a, b: torch.matmul(a, b).cpu(), "convolution": _convolve}
 
 
 def addition(request: Request, length: int) -> Callable[[], Any]:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from benchmarks.plan.configuration import Request
 from benchmarks.plan.costs import exchanges_of_step
-from benchmarks.worker.workloads import Operation, create_workload
+from benchmarks.worker.workloads import create_workload
 from shared.interface import Array
 from shared.spec import SystemSpec
 from tf_impl import parallel
@@ -97,14 +97,8 @@ def put(request: Request, array: Array, dtype: str = "float32") -> tf.Tensor:
         return tf.cast(tf.identity(array), dtype)
 
 
-def operations(request: Request) -> dict[str, Operation]:
-    """Return a matrix product and a convolution of NumPy arrays, done by TensorFlow there."""
-
-    def on_device(function: Callable[..., tf.Tensor]) -> Operation:
-        return lambda *arrays: function(*(put(request, a) for a in arrays)).numpy()
-
-    convolve = partial(tf.nn.conv2d, strides=2, padding="SAME")
-    return {"matmul": on_device(tf.matmul), "convolution": on_device(convolve)}
+_convolve = partial(tf.nn.conv2d, strides=2, padding="SAME")
+OPERATIONS = {"matmul": tf.matmul, "convolution": _convolve}
 
 
 def addition(request: Request, length: int) -> Callable[[], Any]:

@@ -38,11 +38,10 @@ class Workload:
     `step` makes a step on the next batch and returns its losses, on the device and perhaps not
     computed yet. `synchronize` waits by reading back a number that depends on both updated
     networks; `wait` waits by the framework's own barrier, on which the sync contract is tested.
-    `export_state` returns the arrays of the state by canonical name and `import_state` replaces
-    them. `effective_settings` reads back what is really in use, `peak_device_bytes` the
-    framework's own figure for a GPU (None on a CPU). `communicate` makes the exchanges of a step
-    alone (`costs.exchanges_of_step`) and waits for them; None on one device. `peak_resident_bytes`
-    is the memory of every process that takes part.
+    `export_state` and `import_state` are those of an implementation. `effective_settings` reads
+    back what is in use, `peak_device_bytes` the framework's own figure for a GPU (None on a CPU).
+    `communicate` makes the exchanges of a step alone (`costs.exchanges_of_step`) and waits for
+    them; None on one device. `peak_resident_bytes` is the memory of all processes.
     """
 
     step: Callable[[], dict[str, Any]]
@@ -62,8 +61,8 @@ def load(framework: str) -> Any:
     - configure(request): apply what must come before anything else. Raises ValueError where the
       framework sees no such device.
     - create(spec, seed, request, batch=None): a Workload on this batch, or on those of the request.
-    - operations(request): a matrix product and a 4x4 convolution (NHWC, HWIO, stride 2, padding 1)
-      under the settings in force, for the precision probe.
+    - OPERATIONS: "matmul" and "convolution", a 4x4 one (NHWC, HWIO, stride 2, padding 1), of what
+      `put` returns; NumPy takes the result.
     - put(request, array, dtype="float32"): a NumPy array on the device, where `@` multiplies it.
     - addition(request, length): what adds one float32 array to another once, in place.
     - communication(request, spec, state): the exchanges of a step, for several devices.
@@ -77,6 +76,15 @@ def load(framework: str) -> Any:
 def baseline(framework: str) -> Any:
     """Return the module of a framework's baseline."""
     return importlib.import_module(f"benchmarks.baselines.{framework}_baseline")
+
+
+def operations(framework: Any, request: Request) -> dict[str, Operation]:
+    """Return OPERATIONS of NumPy arrays, under the settings in force: for the precision probe."""
+
+    def on_device(function: Callable[..., Any]) -> Operation:
+        return lambda *arrays: np.asarray(function(*(framework.put(request, a) for a in arrays)))
+
+    return {name: on_device(function) for name, function in framework.OPERATIONS.items()}
 
 
 def create_workload(

@@ -16,6 +16,8 @@ from typing import Any
 from shared.data.dataset import ImageDataset, load_dataset
 from shared.files.atomic import require_empty_folder, require_place, write_file_atomically
 from shared.files.checkpoint import Checkpoint
+from shared.files.documents import refused_as
+from shared.files.errors import InputError
 from shared.interface import Array, Implementation
 from shared.quality.fidelity import Fidelity, fidelity, require_fidelity
 from shared.quality.metrics import FlatImagesError, pyramid_sizes, sliced_wasserstein_distance
@@ -37,17 +39,12 @@ The last is FLOOR, two sets of real images that share none.
 
 def recorded_data(folder: Path, step: int) -> Path | None:
     """Return the data that made `step`, by run.json, None for the default; ValueError if gone."""
-    run = RunFolder(folder)
-    try:
+    run, expected = RunFolder(folder), "a run.json that says what the run was trained on"
+    with refused_as(InputError, run.description, expected, "give --data"):
         sessions = run.sessions()
         session = ([one for one in sessions if one["start"] < step] or sessions)[-1]
         data = session["options"]["data"]
         path = None if data is None else Path(data)
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"{run.description} does not say what the run was trained on "
-            f"({type(error).__name__}: {error}); expected a run.json of training: give --data"
-        ) from error
     if path is not None and not path.exists():
         raise ValueError(
             f"the run's data {path} is not there, seen from {Path.cwd()}; expected what run.json "
@@ -85,7 +82,6 @@ def collect(
 
 
 def _dtype(checkpoint: Checkpoint) -> str:
-    """Return the floats' one dtype, float32 or float64."""
     return next(str(a.dtype) for a in checkpoint.arrays.values() if a.dtype.kind == "f")
 
 
@@ -126,9 +122,8 @@ def _measure_fidelity(pairs: Pairs, weights: Path | None) -> dict[str, Fidelity]
 def _distance_table(rows: dict[str, dict[str, Any]], sizes: Sequence[int]) -> str:
     table = [["", "images", *(f"{size} px" for size in sizes), "average"]]
     for name, row in rows.items():
-        cells = ["-"] * (len(sizes) + 1)
-        if "average" in row:
-            cells = [f"{value:.1f}" for value in (*row["by_size"].values(), row["average"])]
+        figures = [*row["by_size"].values(), row["average"]] if "average" in row else ()
+        cells = [f"{value:.1f}" for value in figures] or ["-"] * (len(sizes) + 1)
         table.append([name, str(row["images"]), *cells])
     lines = ["sliced Wasserstein distance x 1000", text_table(table, "<>")]
     lines += [f"note: {n}: {row['problem']}" for n, row in rows.items() if "problem" in row]

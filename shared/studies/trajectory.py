@@ -53,8 +53,7 @@ BOUNDS = {
     # Drift: measured 1e-5 of the learning rate a step, rounding of 1e-13 over Adam's epsilon.
     "float64": Bounds(1e-10, 1e-9, 1e-4),
     # One step's rounding: measured 7e-7 and 2e-5. Runs leave it at the first kink, within about 20
-    # steps, PyTorch's own at another number of threads too: docs/trajectories.md. Drift: two
-    # learning rates a step, one in each direction.
+    # steps: docs/trajectories.md. Drift: two learning rates a step, one in each direction.
     "float32": Bounds(5e-6, 1e-4, 2.0),
 }
 

@@ -44,7 +44,7 @@ def call(*arguments):
 
 def without_peak(monkeypatch):
     """Leave out the measurement of the peak, which takes a second."""
-    monkeypatch.setattr(launcher, "measure_gemm_peak", lambda threads: None)
+    monkeypatch.setattr(launcher, "measure_rates", lambda threads, *what: None)
 
 
 def use_worker(monkeypatch, code):
@@ -97,8 +97,9 @@ def stand_in(timed, **framework):
     parts = {
         "configure": lambda request: None,
         "create": create,
-        "operations": lambda request: operations,
-        "put": lambda request, array, dtype: np.ones((1, 1)),
+        "OPERATIONS": operations,
+        # The large one of the rates is none of the probe's, which have the default dtype.
+        "put": lambda request, array, dtype=None: array if dtype is None else np.ones((1, 1)),
         "forget_peak": lambda request: None,
         "addition": lambda request, length: lambda: None,
         "wait": lambda request: None,

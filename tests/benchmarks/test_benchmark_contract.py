@@ -246,7 +246,7 @@ def test_the_gate_passes_tf32_that_rounds_and_that_truncates(system, loss, round
 def test_tf32_that_nobody_asked_for_gets_no_number(which, monkeypatch):
     # As PyTorch's convolutions on a GPU are unless they are told otherwise.
     mixed = operations(24) | {which: operations(11)[which]}
-    row = plant(monkeypatch, framework={"operations": lambda request: mixed})
+    row = plant(monkeypatch, framework={"OPERATIONS": mixed})
     assert row["status"] == "check_failed"
     assert (
         f"float32 was asked for, but the errors of the probe show otherwise: {which}"

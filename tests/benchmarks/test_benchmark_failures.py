@@ -68,7 +68,9 @@ def test_the_state_of_a_gpu_and_what_changes_its_speed_are_kept(monkeypatch, tmp
 def test_the_peak_of_memory_is_that_after_the_gate(monkeypatch):
     order = []
     parts = {"forget_peak": lambda request: order.append("forget")}
-    parts["operations"] = lambda request: order.append("probe") or stand_in({}).operations(request)
+    honest = stand_in({}).OPERATIONS
+    product = honest["matmul"]
+    parts["OPERATIONS"] = honest | {"matmul": lambda *x: order.append("probe") or product(*x)}
     row = plant(monkeypatch, framework=parts, peak_device_bytes=lambda: order.append("read"))
     assert row["status"] == "ok"
     assert order == ["probe", "forget", "read"]
@@ -162,7 +164,7 @@ import sys
 from benchmarks import run
 from benchmarks.worker import launcher
 launcher.WORKER_COMMAND = (sys.executable, "-c", {hanging(pid_file)!r})
-launcher.measure_gemm_peak = lambda threads: None
+launcher.measure_rates = lambda threads, *what: None
 sys.exit(run.main({arguments!r}))
 """
     process = subprocess.Popen(

@@ -95,7 +95,7 @@ def test_plots_are_pictures_of_a_legible_size(found):
 def test_lines_differ_and_an_axis_within_a_decade_has_labels():
     found = make_document([*ARGUMENTS[:5], "--devices", "1", "2", "--mode", "eager", "compile",
                            "function", "xla", "jit"], lambda *_: [60.0, 61.0])  # fmt: skip
-    (axes,) = plots._throughput(found, plots._measured(found)).axes
+    (axes,) = plots._throughput(found, tables.measured(found)).axes
     # Rooflines have no markers.
     lines = [line for line in axes.get_lines() if line.get_marker() in [*"os^Dv*P<>Xp"]]
     looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}

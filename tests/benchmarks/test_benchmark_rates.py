@@ -112,7 +112,7 @@ def test_numpy_adds_in_place_too(monkeypatch):
     monkeypatch.setattr(rates, "NUMPY_SIZES", (2,))
     monkeypatch.setattr(rates, "ADDITION_SIZE", {"cpu": 1000})
     monkeypatch.setattr(rates, "best_rate", lambda once, amount: seen.append((once, amount)) or 7)
-    assert rates.numpy_rates()["bandwidth"]["gbytes_per_second"] == 7
+    assert rates.numpy_rates()["bandwidths"]["gbytes_per_second"] == 7
     multiply, amount = seen[0]
     assert amount == 2 * 2**3
     left = multiply.args[0]

@@ -120,7 +120,7 @@ def test_without_a_bandwidth_there_is_no_percentage_and_the_plot_has_the_operati
     assert not any(line.startswith("Roofline") for line in tables.limit_lines(document))
     assert "memory bandwidth: not measured" in printed(document)
     assert "memory bandwidth: not measured" in page.write(tmp_path, document).read_text()
-    (axes,) = plots._throughput(document, plots._measured(document)).axes
+    (axes,) = plots._throughput(document, tables.measured(document)).axes
     (line,) = [line for line in axes.lines if "float32 roofline" in str(line.get_label())]
     np.testing.assert_allclose(line.get_ydata(), 100e9 / FLOPS)
 
@@ -181,7 +181,7 @@ def test_the_terminal_and_the_page_say_which_limit_holds_and_the_bandwidth(tmp_p
 def test_the_plot_has_the_smaller_of_both_limits_at_every_batch_size():
     arguments = ["--framework", "jax", "--batch-size", "2", "64"]
     document = make_document(arguments, rows(2.0))
-    (axes,) = plots._throughput(document, plots._measured(document)).axes
+    (axes,) = plots._throughput(document, tables.measured(document)).axes
     (line,) = [line for line in axes.lines if str(line.get_label()).startswith("float32 roofline")]
     batches, limits = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
     assert batches[0] < 2 < 64 < batches[-1]

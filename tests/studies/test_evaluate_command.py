@@ -57,7 +57,7 @@ def test_a_run_json_that_says_nothing_asks_for_data(
     if content is not None:
         (run / "run.json").write_text(content)
     assert evaluate.main([str(run)]) == 2
-    assert "does not say what the run was trained on" in capsys.readouterr().err
+    assert "expected a run.json that says what the run was trained on" in capsys.readouterr().err
     figures(tmp_path, run, "--data", data, "--samples", 4)
 
 
