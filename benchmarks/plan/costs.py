@@ -30,38 +30,35 @@ class LayerCost(NamedTuple):
     kernel: int
 
 
+def _passes(spec: SystemSpec, network: NetworkName) -> tuple[int, int, int, int]:
+    """Return a step's passes forward, back by the inputs, back by the weights, and its updates.
+
+    D learns from a real and a fake batch in each of its updates, and G's update passes through D
+    once more. G makes a batch for each of D's updates and its own one, unless that is D's last.
+    """
+    k, own_batch = spec.discriminator_steps, spec.generator_batch != "same_images"
+    return (k + own_batch, 1, 1, 1) if network == "generator" else (2 * k + 1, 2 * k + 1, 2 * k, k)
+
+
 def layer_costs(spec: SystemSpec, network: NetworkName) -> list[LayerCost]:
     """Return the layers of a network that have a kernel, in layer order.
 
     A conv applies its whole kernel once per output pixel, a conv-transpose once per input pixel.
-    The smallest plan of a step with k discriminator updates, in passes over a network:
-
-    - G: forward, for each batch of images made                                k x G, or k + 1
-    - G: by the weights, by the inputs                                         2 x G
-    - D on real images: forward, by the weights, by the inputs                 3k x D
-    - D on detached fake images: the same                                      3k x D
-    - D on fake images in G's update: forward, by the inputs only              2 x D
-
-    less what nobody needs: the gradient by the latents (G's first layer), and that by the real
-    and by the detached fake images (D's first layer, twice).
+    Nobody needs the gradient by latents, real images or detached fake ones: where its weights
+    learn, the first layer has none by its inputs.
     """
-    k = spec.discriminator_steps
-    input_shape: tuple[int, ...]
-    if network == "generator":
-        passes, not_needed = k + (spec.generator_batch != "same_images") + 2, 1
-        input_shape = (1, 1, spec.latent_dim)
-    else:
-        passes, not_needed = 6 * k + 2, 2 * k
-        input_shape = spec.image_shape
+    forward, by_inputs, by_weights, _ = _passes(spec, network)
+    is_generator = network == "generator"
+    input_shape: tuple[int, ...] = (1, 1, spec.latent_dim) if is_generator else spec.image_shape
     costs: list[LayerCost] = []
     for layer in spec.layers(network):
         if layer.kind in ("conv", "conv_transpose", "dense"):
             pixels = layer.output_shape if layer.kind == "conv" else input_shape
             positions = 1 if layer.kind == "dense" else math.prod(pixels[:2])
             kernel = math.prod(layer.parameters[0].shape)
-            used = passes - (0 if costs else not_needed)
             elements = math.prod(input_shape) + math.prod(layer.output_shape)
-            costs.append(LayerCost(used, positions * kernel, elements, kernel))
+            passes = forward + by_inputs + (by_weights if costs else 0)
+            costs.append(LayerCost(passes, positions * kernel, elements, kernel))
         input_shape = layer.output_shape
     return costs
 
@@ -122,17 +119,10 @@ class Exchanges(NamedTuple):
 
 
 def exchanges_of_step(spec: SystemSpec) -> Exchanges:
-    """Return the exchanges of one step with global batch statistics.
-
-    D learns from a real and a fake batch in each of its updates, and G's update passes through D
-    once more. G makes a batch for each of D's updates and its own one, unless that is D's last.
-    """
-    k, own_batch = spec.discriminator_steps, spec.generator_batch != "same_images"
-    # Of G and of D: passes forward, passes backward, updates.
-    times = {"generator": (k + own_batch, 1, 1), "discriminator": (2 * k + 1, 2 * k + 1, k)}
+    """Return the exchanges of one step with global batch statistics."""
     found = Exchanges([], [], [])
     for network in NETWORKS:
-        forward, backward, updates = times[network]
+        forward, backward, _, updates = _passes(spec, network)
         means = [p for p in spec.parameters(network).values() if p.name == "mean"]
         statistics = [2 * math.prod(mean.shape) for mean in means]  # and variances
         found.gathered.extend(statistics * forward)

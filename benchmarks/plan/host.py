@@ -29,8 +29,6 @@ THREAD_VARIABLES = ("MKL_NUM_THREADS", "NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM
 GPU_DRIVER_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 GPU_QUERY = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.limit")
 
-_STATUS = Path("/proc/self/status")  # on Linux
-
 
 def available_threads() -> int:
     """Return how many CPU cores this process may use."""
@@ -74,9 +72,9 @@ def package_versions(framework: str) -> dict[str, str]:
 
 def peak_resident_bytes() -> int:
     """Return the most memory that this process ever held, frameworks and all, in bytes."""
-    if _STATUS.exists():
+    if (status := Path("/proc/self/status")).exists():  # on Linux
         # Not ru_maxrss there: a process inherits that of the one that started it.
-        lines = dict(line.split(":", 1) for line in _STATUS.read_text("utf-8").splitlines())
+        lines = dict(line.split(":", 1) for line in status.read_text("utf-8").splitlines())
         return 1024 * int(lines["VmHWM"].split()[0])
     import resource  # which Windows lacks
 
