@@ -106,10 +106,7 @@ def fitted(contents: NativeContents, kind: FileKind, only: str | None) -> Native
 def describe(contents: NativeContents) -> list[str]:
     """Return what there is, of EVERYTHING, with the step of the progress."""
     progress = contents.progress
-    return [
-        *contents.parts,
-        *([f"{PROGRESS} (step {progress['step']})"] if progress else []),
-    ]
+    return [*contents.parts] + ([f"{PROGRESS} (step {progress['step']})"] if progress else [])
 
 
 # --- verification: do two files hold the same networks, bit by bit and in what they compute? ------

@@ -166,7 +166,6 @@ def systems_of_every_size() -> list[SystemSpec]:
 
 def infer_spec(shapes: Mapping[str, Shape], names_of: NamesOf) -> SystemSpec:
     """Return the system that canonical shapes, by a file's names, fit best, and its sizes."""
-
     sized = [_with_sizes(spec, shapes, names_of(spec)) for spec in systems_of_every_size()]
     return min(sized, key=lambda spec: _misfit(spec, shapes, names_of))
 

@@ -7,7 +7,7 @@ import numpy as np
 from shared.interface import Array, LossValues, check_arrays
 from shared.reference.adam import adam_update
 from shared.reference.losses import loss_values
-from shared.reference.network import Arrays, forward
+from shared.reference.network import Arrays, Pass, forward
 from shared.reference.step import train_step
 from shared.spec import AdamSpec, Conventions, NetworkName, SystemSpec, state_shapes
 from shared.spec.streams import initial_state
@@ -43,13 +43,13 @@ class ReferenceImplementation:
 
     def generate(self, state: ReferenceState, latents: Array, *, training: bool = False) -> Array:
         """Return images NHWC."""
-        return self._run(state, "generator", latents, training)
+        return self._run(state, "generator", latents, training).output
 
     def discriminate(
         self, state: ReferenceState, images: Array, *, training: bool = False
     ) -> Array:
         """Return scores [batch]."""
-        return self._run(state, "discriminator", images, training)
+        return self._run(state, "discriminator", images, training).output
 
     def gradients(self, state: ReferenceState, real_images: Array, latents: Array) -> Arrays:
         """Return one step's gradients."""
@@ -74,9 +74,7 @@ class ReferenceImplementation:
         self, state: ReferenceState, network: NetworkName, inputs: Array, *, training: bool = False
     ) -> Arrays:
         """Return what each layer makes of the inputs, by its name."""
-        x = np.asarray(inputs, np.float64)
-        run = forward(state.spec, network, state.arrays, x, self.conventions, training=training)
-        return run.activations
+        return self._run(state, network, inputs, training).activations
 
     def export_state(self, state: ReferenceState) -> Arrays:
         """Return a copy of every array."""
@@ -93,11 +91,9 @@ class ReferenceImplementation:
     def synchronize(self, state: ReferenceState) -> None:
         """Do nothing: NumPy never runs ahead."""
 
-    def _run(self, state: ReferenceState, network: NetworkName, x: Array, training: bool) -> Array:
+    def _run(self, state: ReferenceState, network: NetworkName, x: Array, training: bool) -> Pass:
         x = np.asarray(x, np.float64)
-        return forward(
-            state.spec, network, state.arrays, x, self.conventions, training=training
-        ).output
+        return forward(state.spec, network, state.arrays, x, self.conventions, training=training)
 
 
 implementation = ReferenceImplementation()

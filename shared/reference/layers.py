@@ -115,12 +115,6 @@ def dense_backward(saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
     return dy @ kernel.T, x.T @ dy, dy.sum(axis=0)
 
 
-def _inverse(variance: Array, epsilon: float, divisor: str) -> Array:
-    """Return what BN multiplies by: 1/σ, or 1/σ² as in the mistake `divisor` "variance"."""
-    root = variance + epsilon if divisor == "variance" else np.sqrt(variance + epsilon)
-    return 1.0 / root
-
-
 def batch_norm_forward(
     x: Array,
     scale: Array | float,
@@ -135,11 +129,10 @@ def batch_norm_forward(
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axis=axes)
     variance = np.square(x - mean).mean(axis=axes)
-    inverse = _inverse(variance, epsilon, divisor)
-    normalised = (x - mean) * inverse
+    y, saved = batch_norm_inference(x, scale, bias, mean, variance, epsilon, divisor)
     # d(1/σ²) is twice d(1/σ)'s share, and with another power of σ.
-    share = 2.0 / inverse if divisor == "variance" else 1.0
-    return normalised * scale + bias, (normalised, inverse, scale, share), mean, variance
+    share = 2.0 / saved[1] if divisor == "variance" else 1.0
+    return y, (*saved[:3], share), mean, variance
 
 
 def batch_norm_inference(
@@ -151,8 +144,8 @@ def batch_norm_inference(
     epsilon: float,
     divisor: str = "deviation",
 ) -> tuple[Array, Saved]:
-    """Normalise by the running statistics."""
-    inverse = _inverse(variance, epsilon, divisor)
+    """Normalise by the running statistics: times 1/σ, or 1/σ² as in the mistake "variance"."""
+    inverse = 1.0 / (variance + epsilon if divisor == "variance" else np.sqrt(variance + epsilon))
     normalised = (x - mean) * inverse
     return normalised * scale + bias, (normalised, inverse, scale, None)
 
@@ -241,14 +234,13 @@ def sigmoid_backward(saved: Saved, dy: Array) -> Array:
 def flatten_forward(x: Array, order: str = "hwc") -> tuple[Array, Saved]:
     """Return [batch, features] with features in HWC order ("chw": as PyTorch flattens NCHW)."""
     arranged = x.transpose(0, 3, 1, 2) if order == "chw" and x.ndim == 4 else x
-    return arranged.reshape(x.shape[0], -1), (arranged.shape, arranged is not x)
+    return arranged.reshape(x.shape[0], -1), (x.shape, order)
 
 
 def flatten_backward(saved: Saved, dy: Array) -> Array:
     """Return the gradient of x."""
-    shape, was_transposed = saved
-    dx = dy.reshape(shape)
-    return dx.transpose(0, 2, 3, 1) if was_transposed else dx
+    shape, order = saved
+    return reshape_forward(dy, shape[1:], order)[0]
 
 
 def reshape_forward(x: Array, shape: tuple[int, ...], order: str = "hwc") -> tuple[Array, Saved]:
@@ -256,11 +248,11 @@ def reshape_forward(x: Array, shape: tuple[int, ...], order: str = "hwc") -> tup
     if order == "chw" and len(shape) == 3:
         height, width, channels = shape
         y = x.reshape(x.shape[0], channels, height, width).transpose(0, 2, 3, 1)
-        return y, (x.shape, True)
-    return x.reshape(x.shape[0], *shape), (x.shape, False)
+        return y, (x.shape, order)
+    return x.reshape(x.shape[0], *shape), (x.shape, order)
 
 
 def reshape_backward(saved: Saved, dy: Array) -> Array:
     """Return the gradient of x."""
-    shape, was_transposed = saved
-    return (dy.transpose(0, 3, 1, 2) if was_transposed else dy).reshape(shape)
+    shape, order = saved
+    return flatten_forward(dy, order)[0].reshape(shape)

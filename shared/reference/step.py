@@ -11,7 +11,6 @@ from shared.reference.network import Arrays, Pass, add, backward, forward
 from shared.reference.optimizers import optimizer_update
 from shared.spec import Conventions, NetworkName, OptimizerSpec, SystemSpec, optimizer_name
 
-_HALVES = ("real", "fake")
 _STATISTICS = ("/mean", "/var")
 
 
@@ -176,16 +175,11 @@ class Step:
         c = self.conventions
         if c.discriminator_batches == "merged":
             return self._merged_discriminator_gradients(arrays, real, fake)
-        values, gradients, image_gradient = [], [], fake
-        for half in _HALVES:
-            arrays, value, found, image_gradient = self._half(arrays, half, real, fake)
-            values.append(value)
-            gradients.append(found)
-        if c.discriminator_halves == "both":
-            total = add(*gradients)
-        else:
-            total = gradients[c.discriminator_halves == "fake_only"]
-        return arrays, _DiscriminatorHalves(values[0], values[1], total, image_gradient)
+        arrays, value_real, of_real, _ = self._half(arrays, "real", real, fake)
+        arrays, value_fake, of_fake, image_gradient = self._half(arrays, "fake", real, fake)
+        alone = {"real_only": of_real, "fake_only": of_fake}
+        total = alone.get(c.discriminator_halves) or add(of_real, of_fake)
+        return arrays, _DiscriminatorHalves(value_real, value_fake, total, image_gradient)
 
     def _merged_discriminator_gradients(
         self, arrays: Arrays, real: Array, fake: Array
@@ -197,9 +191,8 @@ class Step:
         halves = run.output[: len(real)], run.output[len(real) :]
         value_real, gradient_real = discriminator_half(loss, halves[0], c.real_label, c)
         value_fake, gradient_fake = discriminator_half(loss, halves[1], c.fake_label, c)
-        learns_real, learns_fake = (
-            c.discriminator_halves in ("both", f"{half}_only") for half in _HALVES
-        )
+        learns_real = c.discriminator_halves != "fake_only"
+        learns_fake = c.discriminator_halves != "real_only"
         halves_gradient = [gradient_real * learns_real, gradient_fake * learns_fake]
         score_gradient = scale * np.concatenate(halves_gradient)
         image_gradient, gradients = self.backward("discriminator", run, score_gradient)

@@ -180,8 +180,6 @@ def _run_folder(implementation: str, given: Mapping[str, Any]) -> Path:
     name = f"{implementation}-{system}-{given['loss'] or SYSTEMS[system].loss}"
     found = (re.fullmatch(rf"{name}(?:-(\d+))?", path.name) for path in Path("runs").glob("*"))
     numbers = {int(match[1] or 1) for match in found if match}
-    if given["resume"]:
-        number = max(numbers, default=1)
-    else:
-        number = next(n for n in itertools.count(1) if n not in numbers)
+    free = next(n for n in itertools.count(1) if n not in numbers)
+    number = max(numbers, default=1) if given["resume"] else free
     return Path("runs", name if number == 1 else f"{name}-{number}")

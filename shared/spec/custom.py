@@ -145,7 +145,12 @@ def _shaped(e: LayerEntry, shape: Shape) -> Layer:
         _require(len(shape) == 1, "features; flatten them before", shape)
         return Layer(e.name, e.kind, (e.features,), _weights(e, (shape[0], e.features), shape[0]))
     if e.kind == "batch_norm":
-        return Layer(e.name, e.kind, shape, _batch_norm_parameters(e, shape[-1:]))
+        features = shape[-1:]
+        scale = Parameter("scale", features, e.initializer or ONES, fan_in=1)
+        bias = Parameter("bias", features, ZEROS, fan_in=1)
+        mean = Parameter("mean", features, ZEROS, fan_in=1, trainable=False)
+        variance = Parameter("var", features, ONES, fan_in=1, trainable=False)
+        return Layer(e.name, e.kind, shape, (scale, bias, mean, variance))
     if e.kind in ELEMENTWISE:
         return Layer(e.name, e.kind, shape)
     if e.kind == "flatten":
@@ -169,19 +174,10 @@ def _shaped(e: LayerEntry, shape: Shape) -> Layer:
 
 def _weights(e: LayerEntry, shape: Shape, fan_in: int) -> tuple[Parameter, Parameter]:
     """Return kernel and bias, which starts as a kernel of PyTorch's default does, else at 0."""
-    kernel = e.initializer or NORMAL_002
-    bias = kernel if kernel == UNIFORM_FAN_IN else ZEROS
-    biases = Parameter("bias", (e.features,), bias, fan_in)
-    return Parameter("kernel", shape, kernel, fan_in), biases
-
-
-def _batch_norm_parameters(e: LayerEntry, features: Shape) -> tuple[Parameter, ...]:
-    return (
-        Parameter("scale", features, e.initializer or ONES, fan_in=1),
-        Parameter("bias", features, ZEROS, fan_in=1),
-        Parameter("mean", features, ZEROS, fan_in=1, trainable=False),
-        Parameter("var", features, ONES, fan_in=1, trainable=False),
-    )
+    initializer = e.initializer or NORMAL_002
+    of_bias = initializer if initializer == UNIFORM_FAN_IN else ZEROS
+    bias = Parameter("bias", (e.features,), of_bias, fan_in)
+    return Parameter("kernel", shape, initializer, fan_in), bias
 
 
 def _stride(e: LayerEntry) -> int:

@@ -204,26 +204,21 @@ class SystemSpec:
         if not isinstance(data, dict) or set(data) != expected:
             received = sorted(data) if isinstance(data, dict) else type(data).__name__
             raise ValueError(f"a spec needs the fields {sorted(expected)}, received {received}")
+        given = dict(data)
         try:
-            spec = cls(
-                **{
-                    **data,
-                    **(_custom_fields(data) if is_custom else {}),
-                    "image_range": tuple(data["image_range"]),
-                    "generator_optimizer": optimizer_from_dict(data["generator_optimizer"]),
-                    "discriminator_optimizer": optimizer_from_dict(data["discriminator_optimizer"]),
-                }
-            )
+            given["image_range"] = tuple(data["image_range"])
+            for network in NETWORKS:
+                given[f"{network}_optimizer"] = optimizer_from_dict(data[f"{network}_optimizer"])
+                if is_custom:
+                    given[f"{network}_layers"] = entries_from(data[f"{network}_layers"])
+            if is_custom:
+                given["conventions"] = tuple(sorted(data["conventions"].items()))
+            spec = cls(**given)
         except (AttributeError, TypeError) as error:
             raise ValueError(f"a field of the spec has the wrong type: {error}") from error
         if problems := [rule for rule, holds in _stored_rules(spec, data).items() if not holds]:
             raise ValueError(f"expected {'; '.join(problems)}; received {data}")
         return spec
-
-
-def _custom_fields(data: dict[str, Any]) -> dict[str, Any]:
-    layers = {f"{n}_layers": entries_from(data[f"{n}_layers"]) for n in NETWORKS}
-    return layers | {"conventions": tuple(sorted(data["conventions"].items()))}
 
 
 def _stored_rules(spec: SystemSpec, data: dict[str, Any]) -> dict[str, bool]:
@@ -244,7 +239,10 @@ def _stored_rules(spec: SystemSpec, data: dict[str, Any]) -> dict[str, bool]:
             and spec.image_range[0] < spec.image_range[1]
         ),
         f"{', '.join(adam)} in both optimizers, each a finite number": (
-            all(_is_of_the_kind(default, value) for default, value in numbers)
+            all(
+                type(value) is bool if type(default) is bool else _is_finite_number(value)
+                for default, value in numbers
+            )
         ),
         # They have defaults, which a file does not rely on.
         "no field left out": all(
@@ -252,10 +250,6 @@ def _stored_rules(spec: SystemSpec, data: dict[str, Any]) -> dict[str, bool]:
             for n in NETWORKS
         ),
     }
-
-
-def _is_of_the_kind(default: float | bool, value: Any) -> bool:
-    return type(value) is bool if type(default) is bool else _is_finite_number(value)
 
 
 def _is_finite_number(value: Any) -> bool:
@@ -279,22 +273,18 @@ _DCGAN64 = SystemSpec(
     generator_optimizer=AdamSpec(),
     discriminator_optimizer=AdamSpec(),
 )
-_CONV28 = SystemSpec(
+_CONV28 = _DCGAN64.replace(
     name="conv28",
     architecture="conv28",
     image_size=28,
     channels=1,
-    width=64,
     latent_dim=62,
     latent_distribution="uniform",
     image_range=(0.0, 1.0),
     discriminator_head="linear",
-    loss="bce",
     batch_size=64,
-    discriminator_steps=1,
     generator_batch="same_latents",
     generator_optimizer=AdamSpec(learning_rate=1e-3),
-    discriminator_optimizer=AdamSpec(),
 )
 _MLP28 = _CONV28.replace(
     name="mlp28",
