@@ -14,8 +14,9 @@ from flax import nnx
 from jax import Array as Tensor
 from jax.sharding import Mesh, Sharding
 
+from shared.framework_adapter import ByNetwork
 from shared.interface import Array
-from shared.spec import NetworkName, SystemSpec
+from shared.spec import SystemSpec
 from shared.spec.compute import Compute, resolve, uses_gpu
 
 from . import fast, parallel
@@ -30,7 +31,7 @@ Leaves = list[list[Tensor]]
 
 
 @dataclass
-class Modules:
+class Modules(ByNetwork):
     """Both networks and both optimizers as NNX has them: what a compiled function works on."""
 
     spec: SystemSpec
@@ -44,14 +45,6 @@ class Modules:
     def dtype(self) -> jnp.dtype:
         """The dtype of the weights."""
         return DTYPES[self.compute.dtype]
-
-    def network(self, name: NetworkName) -> nnx.Module:
-        """Return a network by its name."""
-        return self.generator if name == "generator" else self.discriminator
-
-    def optimizer(self, name: NetworkName) -> Adam:
-        """Return a network's optimizer."""
-        return self.generator_optimizer if name == "generator" else self.discriminator_optimizer
 
     def arrays(self) -> Leaves:
         """Return the arrays of all, as `TrainState` keeps them."""

@@ -28,13 +28,13 @@ from shared.files.checkpoint import (
     flattened,
     spec_differences,
 )
+from shared.files.errors import require_file
 from shared.formats.file_kinds import is_safetensors
 from shared.formats.native_contents import (
     DESCRIPTION_FIELDS,
     OPTIMIZERS,
     NativeContents,
     assemble,
-    require_file,
 )
 from shared.formats.state_dicts import order_of_layers, read_adam, recognised
 from shared.interface import Array, Arrays
@@ -234,7 +234,7 @@ def _no_circles(path: Path) -> Iterator[None]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    require_file(path)
+    require_file(path, "a file", CheckpointError)
     try:
         _require_unpacked(path)
         if is_safetensors(path):

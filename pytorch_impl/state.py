@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from shared.framework_adapter import ByNetwork
 from shared.interface import Array
 from shared.spec import NetworkName, SystemSpec
 from shared.spec.compute import Compute, resolve, rows_of_replica, uses_gpu
@@ -24,7 +25,7 @@ do. Without a choice a GPU has cudagraph, everything else eager."""
 
 
 @dataclass
-class TrainState:
+class TrainState(ByNetwork):
     """Both networks and both optimizers of one system, whole on each of its devices.
 
     `replicated`: the networks whose backward pass averages the gradients of several devices.
@@ -50,14 +51,6 @@ class TrainState:
         """Whether the step is recorded once and replayed."""
         on_one_gpu = self.compute.device == "gpu" and self.compute.devices == 1
         return on_one_gpu and self.compute.mode != "eager"
-
-    def network(self, name: NetworkName) -> nn.Module:
-        """Return a network by its name."""
-        return self.generator if name == "generator" else self.discriminator
-
-    def optimizer(self, name: NetworkName) -> torch.optim.Adam:
-        """Return a network's optimizer."""
-        return self.generator_optimizer if name == "generator" else self.discriminator_optimizer
 
 
 def select_device(name: str) -> torch.device:

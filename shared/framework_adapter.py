@@ -28,6 +28,18 @@ class Layers(NamedTuple):
     leaky_relu: Callable[[Any], Any]
 
 
+class ByNetwork:
+    """A training state as it is asked for its parts by the name of a network."""
+
+    def network(self, name: NetworkName) -> Any:
+        """Return the network."""
+        return getattr(self, name)
+
+    def optimizer(self, name: NetworkName) -> Any:
+        """Return the network's optimizer."""
+        return getattr(self, f"{name}_optimizer")
+
+
 class FrameworkAdapter:
     """`shared.interface.Implementation` less what each framework does in its own way.
 

@@ -12,12 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from shared.files.checkpoint import CheckpointError, encode_description
-from shared.formats.native_contents import (
-    DESCRIPTION_FIELDS,
-    NativeContents,
-    assemble,
-    require_file,
-)
+from shared.files.errors import require_file
+from shared.formats.native_contents import DESCRIPTION_FIELDS, NativeContents, assemble
 from shared.interface import Arrays
 from shared.spec import NETWORKS, SystemSpec
 from tf_impl.layers import plain_layers
@@ -88,7 +84,7 @@ def run_native(path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
 
 def load(path: Path) -> tuple[Arrays, dict[str, str]]:
     """Return every array by its path through the groups, and the attributes."""
-    require_file(path)
+    require_file(path, "a file", CheckpointError)
     try:
         with h5py.File(path, "r") as file:
             datasets = _datasets(path, file)

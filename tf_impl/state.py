@@ -8,8 +8,9 @@ import keras
 import tensorflow as tf
 from tensorflow import Tensor
 
+from shared.framework_adapter import ByNetwork
 from shared.interface import Array
-from shared.spec import NetworkName, SystemSpec
+from shared.spec import SystemSpec
 from shared.spec.compute import Compute, resolve, uses_gpu
 
 from . import fast, parallel
@@ -21,7 +22,7 @@ MODES = ("function", "xla")
 
 
 @dataclass
-class TrainState:
+class TrainState(ByNetwork):
     """Both networks and both optimizers of one system, whole on each of its devices.
 
     `device` is the first, which alone generates and discriminates; `strategy` is None for one.
@@ -42,14 +43,6 @@ class TrainState:
     def dtype(self) -> tf.DType:
         """The dtype of the weights."""
         return DTYPES[self.compute.dtype]
-
-    def network(self, name: NetworkName) -> keras.Model:
-        """Return a network by its name."""
-        return self.generator if name == "generator" else self.discriminator
-
-    def optimizer(self, name: NetworkName) -> Adam:
-        """Return a network's optimizer."""
-        return self.generator_optimizer if name == "generator" else self.discriminator_optimizer
 
 
 def select_device(name: str) -> str:

@@ -148,12 +148,9 @@ class ChildProcess:
                 raise ChildEndedError(f"a line of more than {MAXIMUM_LINE} bytes")
             if status is None:
                 raise ChildEndedError("the process closed its output")
-            how = (
-                f"was ended by {signal.Signals(-status).name}"
-                if status < 0
-                else (f"ended with exit status {status}")
-            )
-            raise ChildEndedError(f"the process {how}")
+            if status < 0:
+                raise ChildEndedError(f"the process was ended by {signal.Signals(-status).name}")
+            raise ChildEndedError(f"the process ended with exit status {status}")
         self._received += arrived
         return self._received.find(b"\n", before)
 

@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from pathlib import Path
 
 MAXIMUM_MESSAGE = 1000  # most characters of an error: they quote a file, which may be a book
 _CHANGES_OF_DIRECTION = ("LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
@@ -12,6 +13,13 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
+
+
+def require_file(path: Path, expected: str, error: type[ValueError]) -> None:
+    """Raise `error` unless a file is there: a pipe, say, would be waited for without end."""
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise error(f"{path}: expected {expected}, found {found}")
 
 
 def printable(path: str | os.PathLike[str]) -> str:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from shared.files.atomic import write_file_atomically
-from shared.files.errors import InputError
+from shared.files.errors import InputError, require_file
 from shared.interface import Array, Arrays
 
 
@@ -40,9 +40,7 @@ class TensorFormat:
 
     def read(self, path: Path) -> tuple[dict[str, str], Arrays]:
         """Return header and arrays; `self.error` for a missing, damaged or foreign file."""
-        if not path.is_file():  # a pipe would be waited for without end
-            found = "a folder" if path.is_dir() else "nothing"
-            raise self.error(f"{path}: expected {self.noun}, found {found}")
+        require_file(path, self.noun, self.error)
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}

@@ -85,13 +85,6 @@ def part_shapes(spec: SystemSpec, parts: Collection[str]) -> dict[str, Shape]:
     return {name: shape for name, shape in shapes.items() if name.split("/", 1)[0] in parts}
 
 
-def require_file(path: Path) -> None:
-    """Raise CheckpointError unless a file, not a folder, is there."""
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise CheckpointError(f"{path}: expected a file, found {found}")
-
-
 def check_contents(
     path: Path, contents: NativeContents, carried: Collection[str] = EVERYTHING
 ) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from shared.files.errors import require_file
 from shared.interface import MissingFrameworkError
 
 FEATURE_EXTRACTOR = "inception-v3-compat"
@@ -122,9 +123,7 @@ def import_fidelity(name: str = "torch_fidelity") -> ModuleType:
 
 def _require_plain_weights(path: Path) -> None:
     # torch-fidelity unpickles it without a guard, which runs whatever code the file holds.
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise FidelityError(f"{path}: expected a file of weights, found {found}")
+    require_file(path, "a file of weights", FidelityError)
     torch = import_fidelity("torch")
     try:
         torch.load(path, map_location="cpu", weights_only=True)

@@ -38,17 +38,14 @@ def averaging_matrix(size: int, window: int, stride: int) -> Array:
 
 def separable_forward(x: Array, rows: Array, columns: Array) -> tuple[Array, Saved]:
     """Return y[n, r, s, c] = Σ rows[r, i] · columns[s, j] · x[n, i, j, c]."""
-    return _separable(x, rows, columns), (rows, columns)
+    y = np.einsum("ri,nijc,sj->nrsc", rows, x, columns, optimize=True)
+    return y, (rows, columns)
 
 
 def separable_backward(saved: Saved, dy: Array) -> Array:
     """Return the gradient of x."""
     rows, columns = saved
-    return _separable(dy, rows.T, columns.T)
-
-
-def _separable(x: Array, rows: Array, columns: Array) -> Array:
-    return np.einsum("ri,nijc,sj->nrsc", rows, x, columns, optimize=True)
+    return separable_forward(dy, rows.T, columns.T)[0]
 
 
 def global_average_pool_forward(x: Array) -> tuple[Array, Saved]:

@@ -41,16 +41,10 @@ def chosen_spec(options: argparse.Namespace, narrow: Callable[[str], dict[str, i
     """
     system = find_system(options.system)
     own = {} if system.architecture == "custom" else narrow(system.architecture)
-    chosen: dict[str, Any] = {
-        "image_size": options.image_size,
-        "channels": options.channels,
-        "width": options.width,
-        "latent_dim": options.latent_dim,
-        "batch_size": options.batch_size,
-        "loss": options.loss,
-        "discriminator_steps": options.d_steps,
-        "generator_batch": GENERATOR_BATCHES.get(options.generator_batch),
-    }
+    fields = ("image_size", "channels", "width", "latent_dim", "batch_size", "loss")
+    chosen: dict[str, Any] = {field: getattr(options, field) for field in fields}
+    chosen["discriminator_steps"] = options.d_steps
+    chosen["generator_batch"] = GENERATOR_BATCHES.get(options.generator_batch)
     if (rate := options.learning_rate) is not None:
         if not 0.0 < rate < math.inf:
             raise ValueError(f"--learning-rate must be a positive number, received {rate}")
