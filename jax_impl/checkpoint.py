@@ -77,9 +77,9 @@ def import_state(state: TrainState, arrays: Arrays) -> None:
     check_arrays(arrays, state_shapes(state.spec), "the state")
     modules = state.settings.merge(state.arrays)
     for network in NETWORKS:
-        own = f"{network}_optimizer"
+        settings, own = state.spec.adam(network), f"{network}_optimizer"
         arrays = arrays | {
-            f"{own}/learning_rate": np.array(state.spec.adam(network).learning_rate),
+            f"{own}/learning_rate": np.array(settings.learning_rate),
             f"{own}/updates": arrays[f"{own}/step"],
         }
     for name, variable in _variables(modules).items():
