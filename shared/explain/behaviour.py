@@ -7,13 +7,7 @@ import numpy as np
 
 from shared.explain.catalogue import CANONICAL, known_values
 from shared.explain.distance import INITIAL_BOUND, Comparison, Divergence
-from shared.explain.observations import (
-    INITIAL_SEED,
-    Group,
-    Sides,
-    forward_inputs,
-    initial_arrays,
-)
+from shared.explain.observations import INITIAL_SEED, Group, Sides, forward_inputs, initial_arrays
 from shared.explain.port import Observations, Port
 from shared.explain.probes import KINK_MARGIN, Arrays, Probe, kink_margin
 from shared.explain.report import Stage

@@ -8,19 +8,13 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from shared.explain import observations
 from shared.explain.behaviour import computes_in_float32, habits, initial_weights, many_steps
 from shared.explain.catalogue import CANONICAL, Change, changes, cost_of, deviations, title_of
 from shared.explain.distance import BOUNDS, Comparison, Divergence
-from shared.explain.observations import (
-    ALONE,
-    Group,
-    Sides,
-    forget_steps,
-    is_chained,
-    reference_arrays,
-)
+from shared.explain.observations import ALONE, Group, Sides, reference_arrays
 from shared.explain.port import Observations, Port, PortError
-from shared.explain.probes import Probe, held_out_probe, make_probes
+from shared.explain.probes import Probe, draw_probe, make_probes
 from shared.explain.proof import explained, is_proven, located
 from shared.explain.report import Explanation, Located, Stage, Trap, VerdictName
 from shared.explain.search import Search
@@ -81,7 +75,11 @@ class _Explainer:
             self._solve_all(seed)
             self._prove(seed)
             later = self._steps_in_a_row(steps)
-            traps, places = self._traps(), [*self._located(), *later]
+            traps = self._traps()
+            for stage, tried in self.unnamed.items():
+                best = self.found[KINDS[stage].track][0]
+                places.append(located(self._groups(stage), self.comparison, best, tried))
+            places += later
         except PortError as raised:
             error = str(raised)
         notes = [*self.seen.notes, *self.ended, *([error] if error else [])]
@@ -161,11 +159,9 @@ class _Explainer:
         return [group for group in self.seen.groups if group.stage == stage]
 
     def _is_float32(self) -> bool:
-        return any(
-            not row.agrees and computes_in_float32(self.port, self.probes[0], row.name)
-            for row in self.rows
-            if row.name in KINDS and KINDS[row.name].track == "forward"
-        )
+        forward = [name for name, kind in KINDS.items() if kind.track == "forward"]
+        differing = (row.name for row in self.rows if row.name in forward and not row.agrees)
+        return any(computes_in_float32(self.port, self.probes[0], name) for name in differing)
 
     # --- what explains it -----------------------------------------------------------------------
 
@@ -176,7 +172,7 @@ class _Explainer:
         for stage in alone:
             self._solve(stage)
         self.port.unknown = {network_of(stage) for stage in self.unnamed if stage not in ALONE}
-        forget_steps()
+        observations.forget_steps()
         self.found["step"] = self._united()
         # Several updates of a network need the gradients explained first.
         late = [stage for stage in STEP_STAGES if "Adam" in stage and self._is_late(stage)]
@@ -188,7 +184,9 @@ class _Explainer:
         network = network_of(stage)
         counter = f"{network}_optimizer/step"
         moved = [p.after[counter] - p.arrays[counter] for p in self.probes if counter in p.after]
-        return is_chained(self.spec, CANONICAL, network) or any(by != 1 for by in moved)
+        return observations.is_chained(self.spec, CANONICAL, network) or any(
+            by != 1 for by in moved
+        )
 
     def _united(self) -> list[Sides]:
         """Return conventions with the changes of one of each track, then each track's alone."""
@@ -258,7 +256,8 @@ class _Explainer:
         error = PortError("")
         for size in (prime, 3 * self.spec.batch_size):  # some ports halve their batches
             try:
-                drawn = held_out_probe(self.spec, seed, clear_under, size)
+                spec = self.spec.replace(batch_size=size)
+                drawn = draw_probe("held out", spec, seed, clear_under)
                 probe, into = self.port.with_step(drawn), Observations()
                 for stage in KINDS:
                     self.port.observe(probe, stage, into)
@@ -298,12 +297,6 @@ class _Explainer:
             named["dtype"] = Trap({"dtype": "float32"}, self.first.relative, place)
         whole = [trap.change.items() for trap in named.values()]
         return [t for t in named.values() if not any(t.change.items() < other for other in whole)]
-
-    def _located(self) -> list[Located]:
-        return [
-            located(self._groups(stage), self.comparison, self.found[KINDS[stage].track][0], tried)
-            for stage, tried in self.unnamed.items()
-        ]
 
     def _alternatives(self) -> list[str]:
         """Return what these probes cannot distinguish from what is found."""

@@ -7,17 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from shared.explain import observations
 from shared.explain.catalogue import CANONICAL
-from shared.explain.observations import (
-    ADAM_STAGE,
-    ALONE,
-    OUTPUTS,
-    Group,
-    forward_inputs,
-    gradient_stages,
-    loss_stages,
-    state_stages,
-)
+from shared.explain.observations import ADAM_STAGE, ALONE, OUTPUTS, Group, forward_inputs
 from shared.explain.probes import Probe
 from shared.explain.stages import KINDS
 from shared.interface import Array, Arrays, Implementation, OptionalMethods
@@ -136,7 +128,9 @@ class Port:
         lacks_export = self.lacking("export_state")
         after = {} if lacks_export else self.exported(probe.spec, state)
         known = replace(probe, after=after, port=self)
-        self.steps[known] = loss_stages(_widened(metrics, "losses")) | state_stages(after)
+        self.steps[known] = observations.loss_stages(
+            _widened(metrics, "losses")
+        ) | observations.state_stages(after)
         return known
 
     def output(
@@ -161,7 +155,7 @@ class Port:
 
     def _all_gradients(self, probe: Probe) -> dict[str, Arrays]:
         gradients = self.call("gradients", self.state_of(probe), *self.inputs(probe))
-        return gradient_stages(_widened(gradients, "gradients"))
+        return observations.gradient_stages(_widened(gradients, "gradients"))
 
     def exported(self, spec: SystemSpec, state: Any) -> Arrays:
         """Return the arrays of a state; those that the system has not are a PortError."""

@@ -58,21 +58,13 @@ def make_probes(
     no weights: its pre-activations are exactly 0.
     """
     return (
-        _first_clear("mid-training", spec, seed, clear_under),
-        _first_clear("small gradients", spec, seed, clear_under),
+        draw_probe("mid-training", spec, seed, clear_under),
+        draw_probe("small gradients", spec, seed, clear_under),
     )
 
 
-def held_out_probe(
-    spec: SystemSpec, seed: int, clear_under: Sequence[Conventions], batch_size: int
-) -> Probe:
-    """Return the probe on which names are proven: other weights, data, batch size and counters."""
-    return _first_clear("held out", spec.replace(batch_size=batch_size), seed, clear_under)
-
-
-def _first_clear(
-    name: str, spec: SystemSpec, seed: int, clear_under: Sequence[Conventions]
-) -> Probe:
+def draw_probe(name: str, spec: SystemSpec, seed: int, clear_under: Sequence[Conventions]) -> Probe:
+    """Return one of `make_probes`, or "held out": of other weights, data and counters."""
     first = 1000 * seed + 500 * (name == "held out")
     for number in range(first, first + 300):
         arrays, real_images, latents = representative_inputs(spec, number, "explain")

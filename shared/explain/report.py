@@ -158,11 +158,10 @@ def print_stage(rows: Sequence[Stage], console: Console) -> None:
 def print_verdict(explanation: Explanation, console: Console) -> None:
     """Print the first array that differs, and what is named, located, right and not seen."""
     e = explanation
-    seen = [stage for stage in e.stages if stage.difference is not None]
+    largest = max((s.difference for s in e.stages if s.difference is not None), default=0.0)
     has_element = e.first is not None and not math.isnan(e.first.largest)
-    console.print(
-        render("explanation.j2", e=e, seen=seen, has_element=has_element), highlight=False
-    )
+    text = render("explanation.j2", e=e, largest=largest, has_element=has_element)
+    console.print(text, highlight=False)
 
 
 def render(template: str, **values: Any) -> str:

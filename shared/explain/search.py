@@ -7,7 +7,7 @@ Where no single change helps, pairs are tried. What it costs is counted, not tim
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -152,81 +152,70 @@ class Search:
             return
         group = self._group_of(base)
         for name in self.comparison.differing(group, base)[:2]:
-            if self.work > 0 and (fitted := Fit(self, base, fields, group, name).solve()):
+            if self.work > 0 and (fitted := self._fit(base, fields, group, name)):
                 yield fitted
 
+    def _fit(self, base: Sides, fields: tuple[str, ...], group: Group, name: str) -> Sides | None:
+        """Return `base` with the roundest numbers that reproduce an array, None without any."""
+        kinds = [FITTED[field] for field in fields]
 
-@dataclass(frozen=True)
-class Fit:
-    """Numbers `fields` of `base` that are fitted to the array `name` of a group.
+        def sides_of(values: Iterable[float]) -> Sides:
+            return with_change(base, dict(zip(fields, values, strict=True)), self.side) or base
 
-    A point `theta` of a fit has a number for each field, or its logarithm.
+        def numbers(theta: Array) -> list[float]:
+            pairs = zip(kinds, theta, strict=True)
+            return [float(np.exp(t) if kind.logarithmic else t) for kind, t in pairs]
+
+        def array_at(theta: Array) -> Array | None:
+            self.spend()
+            return reference_arrays(group.stage, group.probe, sides_of(numbers(theta))).get(name)
+
+        def agrees(values: list[float]) -> bool:
+            found = self.comparison.differences(group, sides_of(values))
+            return found.get(name, math.inf) <= self.comparison.allowed(group.stage)
+
+        start = base.generator if self.side == "generator" else base.discriminator
+        theta = np.array([kind.start(start, group.probe.spec) for kind in kinds])
+        largest = np.array([kind.largest_step for kind in kinds])
+        points = _gauss_newton(array_at, theta, group.arrays[name], largest)
+        fitted = next(filter(agrees, map(numbers, points)), None)
+        if fitted is None:
+            return None
+        for place, value in enumerate(fitted):
+            rounder = (_replaced(fitted, place, float(f"{value:.{n}e}")) for n in range(4))
+            fitted = next(filter(agrees, rounder), fitted)
+        return sides_of(fitted)
+
+
+def _replaced(values: list[float], place: int, value: float) -> list[float]:
+    return [*values[:place], value, *values[place + 1 :]]
+
+
+def _gauss_newton(
+    array_at: Callable[[Array], Array | None], theta: Array, wanted: Array, largest: Array
+) -> Iterator[Array]:
+    """Yield points nearer and nearer to one that reproduces an array; none where they diverge.
+
+    A point has a number for each field, or its logarithm; `largest` are the largest steps.
     """
-
-    search: Search
-    base: Sides
-    fields: tuple[str, ...]
-    group: Group
-    name: str
-
-    def solve(self) -> Sides | None:
-        """Return `base` with the roundest numbers that reproduce the array, None without any."""
-        spec, received, sizes = self.group.probe.spec, self.group.arrays[self.name], []
-        start = self.base.generator if self.search.side == "generator" else self.base.discriminator
-        theta = np.array([FITTED[name].start(start, spec) for name in self.fields])
-        for number in range(FIT_STEPS):
-            here = self._array(theta)
-            if here is None or here.shape != received.shape:
-                return None
-            sizes.append(float(np.linalg.norm(received - here)))
-            if number >= 4 and sizes[-1] > 0.5 * sizes[-4]:
-                return None  # no solution: a right fit converges quadratically
-            if number and self._agrees(fitted := self._values(theta)):
-                return self._sides(self._rounded(fitted))
-            step = self._gauss_newton(theta, received - here)
-            if step is None:
-                return None
-            theta = theta + step
-        return None
-
-    def _values(self, theta: Array) -> Change:
-        points = zip(self.fields, map(float, theta), strict=True)
-        return {n: float(np.exp(t)) if FITTED[n].logarithmic else t for n, t in points}
-
-    def _sides(self, values: Change) -> Sides:
-        sides = with_change(self.base, values, self.search.side)
-        assert sides is not None  # `Search._fits` has asked
-        return sides
-
-    def _array(self, theta: Array) -> Array | None:
-        """Return the reference's array at a point; None if it is not finite."""
-        self.search.spend()
-        sides = self._sides(self._values(theta))
-        array = reference_arrays(self.group.stage, self.group.probe, sides).get(self.name)
-        return array if array is not None and np.isfinite(array).all() else None
-
-    def _agrees(self, values: Change) -> bool:
-        comparison = self.search.comparison
-        found = comparison.differences(self.group, self._sides(values))
-        return found.get(self.name, math.inf) <= comparison.allowed(self.group.stage)
-
-    def _gauss_newton(self, theta: Array, residual: Array) -> Array | None:
+    sizes: list[float] = []
+    for _ in range(FIT_STEPS):
+        here = array_at(theta)
+        if here is None or here.shape != wanted.shape or not np.isfinite(here).all():
+            return
+        sizes.append(float(np.linalg.norm(wanted - here)))
+        if len(sizes) > 4 and sizes[-1] > 0.5 * sizes[-4]:
+            return  # no solution: a right fit converges quadratically
+        if len(sizes) > 1:
+            yield theta
         columns = []
         for shift in np.diag(FIT_PART * np.maximum(1e-2, np.abs(theta))):
-            ahead, behind = self._array(theta + shift), self._array(theta - shift)
+            ahead, behind = array_at(theta + shift), array_at(theta - shift)
             if ahead is None or behind is None:
-                return None
+                return
             columns.append(((ahead - behind) / (2.0 * shift.sum())).ravel())
         jacobian = np.stack(columns, axis=1)
         if not np.isfinite(jacobian).all() or not jacobian.any(axis=0).all():
-            return None  # a field that this array does not depend on
-        step = np.linalg.lstsq(jacobian, residual.ravel(), rcond=None)[0]
-        largest = np.array([FITTED[name].largest_step for name in self.fields])
-        return np.clip(step, -largest, largest)
-
-    def _rounded(self, fitted: Change) -> Change:
-        """Return the same with the roundest numbers that agree as well."""
-        for name, value in fitted.items():
-            rounder = (fitted | {name: float(f"{value:.{n}e}")} for n in range(4))
-            fitted = next(filter(self._agrees, rounder), fitted)
-        return fitted
+            return  # a field that this array does not depend on
+        step = np.linalg.lstsq(jacobian, (wanted - here).ravel(), rcond=None)[0]
+        theta = theta + np.clip(step, -largest, largest)

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -106,24 +107,21 @@ def align_all(matched: Iterable[Pair]) -> dict[Key, Pair]:
     bias that differs counts as agreeing where it is rounding beside the kernel of its layer, since
     a batch normalisation may take it away.
     """
-    known: dict[str, Pair] = {}
+    known: dict[tuple[Any, ...], Arrangement | None] = {}
     found = {}
     for pair in map(_align, matched):
         name = re.sub("/(gradient|m|v)$", "", pair.one.name)
+        alike = name, pair.one.array.shape, pair.two.array.shape
         if pair.fits:
-            known.setdefault(name, pair)
-        elif name in known and pair.misplaced is None and _shapes(known[name]) == _shapes(pair):
-            pair = replace(pair, order=known[name].order, notes=())
+            known.setdefault(alike, pair.order)
+        elif alike in known and pair.misplaced is None:
+            pair = replace(pair, order=known[alike], notes=())
         found[pair.key] = replace(pair, agrees=pair.fits)
     for key, pair in found.items():
         if not pair.agrees and _is_rounding_beside_its_kernel(pair, found):
             notes = (*pair.notes, "rounding beside its kernel's")
             found[key] = replace(pair, agrees=True, notes=notes)
     return found
-
-
-def _shapes(pair: Pair) -> tuple[tuple[int, ...], ...]:
-    return pair.one.array.shape, pair.two.array.shape
 
 
 def _is_rounding_beside_its_kernel(pair: Pair, found: Mapping[Key, Pair]) -> bool:
@@ -139,17 +137,17 @@ def _is_rounding_beside_its_kernel(pair: Pair, found: Mapping[Key, Pair]) -> boo
 def _align(pair: Pair) -> Pair:
     a, b = pair.one, pair.two
     notes = [f"recorded as {d}" for d in dict.fromkeys((a.dtype, b.dtype)) if d in HALF_PRECISIONS]
-    order, misplaced = None, None
     if pair.has_the_same_letters:
         order, misplaced = _declared(pair)
+        if order or misplaced:
+            return replace(pair, order=order, misplaced=misplaced, notes=tuple(notes))
     elif a.layout and b.layout and a.array.ndim == b.array.ndim:
         notes.append(f"layouts {a.layout} and {b.layout} differ in letters; went by the values")
-    if order is None and misplaced is None:
-        order, more = _by_value(pair)
-        notes += more
-        if order is not None and _is_bgr(pair, order):
-            order, misplaced = replace(order, flipped=()), order
-    return replace(pair, order=order, misplaced=misplaced, notes=tuple(notes))
+    order, more = _by_value(pair)
+    pair = replace(pair, notes=(*notes, *more))
+    if order is not None and _is_bgr(pair, order):
+        return replace(pair, order=replace(order, flipped=()), misplaced=order)
+    return replace(pair, order=order)
 
 
 def _declared(pair: Pair) -> tuple[Arrangement | None, Arrangement | None]:
@@ -211,8 +209,6 @@ def _is_uniform(array: Array) -> bool:
 
 def _exact(pair: Pair) -> Iterator[Arrangement]:
     x, y = pair.one.array, pair.two.array
-    if x.size != y.size:
-        return
     # No element may differ by more than the whole tensor may: a few distinguish most orders.
     limit = pair.bound * np.linalg.norm(np.asarray(x, np.float64))
     places = np.random.default_rng(0).integers(0, x.size, min(x.size, 256))
