@@ -14,6 +14,7 @@ from shared.explain.report import Stage
 from shared.explain.stages import INITIAL_STAGE
 from shared.fixtures.make_network import representative_inputs
 from shared.reference.comparison import relative_l2
+from shared.reference.differences import drifting_arrays
 from shared.reference.network import forward
 from shared.spec import Conventions, SystemSpec, state_shapes
 from shared.spec.streams import initial_state, stream
@@ -23,6 +24,8 @@ SPREAD_DRAWS = 20  # of which the spread of a mean square is measured
 # never: 1 in 10⁶ for each array.
 SURPRISE = 5.0
 INPUT_DRAWS = 50
+# Of the same arithmetic, which a GPU may do in another order: outputs; what a step moves.
+SAME_OUTPUT, SAME_STEP = 1e-5, 1e-3
 NUDGE = 1e-13
 
 
@@ -160,7 +163,55 @@ def habits(port: Port, probe: Probe) -> list[str]:
                 "gradients() gives other numbers when it is called twice from the same state: "
                 "the step draws its own random numbers (latents, dropout)"
             )
+    return notes + _hidden_state(port, probe)
+
+
+def _hidden_state(port: Port, probe: Probe) -> list[str]:
+    """Return what an implementation keeps beside the state that it exports after a step.
+
+    A state that is given what another one exports must go on as that one does. Gradients that are
+    not set to zero, a schedule with its own counter and averaged weights do not show in one step.
+    """
+    if port.lacking("train_step"):
+        return []
+    inputs, (z, real) = port.inputs(probe), map(port.cast, probe.one_batch)
+    trained = port.state_of(probe)
+    port.call("train_step", trained, *inputs)
+    kept = replace(probe, arrays=port.exported(probe.spec, trained))
+    if len(kept.arrays) < len(probe.arrays):
+        return []
+    others, notes = [port.state_of(kept), port.state_of(kept)], []
+    for method, x in (("generate", z), ("discriminate", real)):
+        if not port.lacking(method):
+            own, given = (port.call(method, state, x) for state in (trained, others[0]))
+            if not relative_l2(own, given) <= SAME_OUTPUT:
+                notes.append(
+                    f"after a step {method}() does not compute with what export_state() returns, "
+                    "but with other weights or statistics (an average, a copy from before)"
+                )
+    after = []
+    for state in (trained, *others):
+        port.call("train_step", state, *inputs)
+        after.append(port.exported(probe.spec, state))
+    if _moved_otherwise(probe.spec, kept.arrays, after[1], after[2]):
+        notes.append(
+            "train_step() gives other numbers when it is called twice from the same state: it "
+            "draws random numbers of its own (dropout, noise), or counts outside the state"
+        )
+    elif _moved_otherwise(probe.spec, kept.arrays, after[0], after[1]):
+        notes.append(
+            "a second train_step() depends on something that export_state() does not return: "
+            "gradients that are not set to zero, a schedule's own counter, labels that alternate"
+        )
     return notes
+
+
+def _moved_otherwise(spec: SystemSpec, before: Arrays, first: Arrays, second: Arrays) -> bool:
+    """Whether an array is moved in two ways from where both were; not one that rounding moves."""
+    drifting = tuple(name.replace("/", "_optimizer/", 1) for name in drifting_arrays(spec))
+    names = (n for n in before if not n.startswith((*drifting, *drifting_arrays(spec))))
+    moved = ((first[n], second[n], first[n] - before[n]) for n in names)
+    return any(not relative_l2(*arrays) <= SAME_STEP for arrays in moved)
 
 
 def _changed(before: Arrays, after: Arrays) -> str:

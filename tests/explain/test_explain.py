@@ -256,6 +256,23 @@ def test_latents_of_its_own() -> None:
     assert any("its own random numbers" in note for note in explanation.notes)
 
 
+@pytest.mark.parametrize(
+    ("port", "note"),
+    [
+        ("KeepsGradients", "a second train_step() depends on something that export_state() does"),
+        ("AverageWithoutStatistics", "after a step generate() does not compute with what export"),
+        ("TorchPort", None),
+    ],
+)
+def test_what_a_port_keeps_beside_its_state_is_noted(port: str, note: str | None) -> None:
+    pytest.importorskip("torch")
+    from tests.wild import adapters
+
+    found = explain(getattr(adapters, port)(), narrow("conv28"), steps=1)
+    assert found.verdict == ("unexplained" if note else "rounding")
+    assert [text[: len(note or "")] for text in found.notes] == ([note] if note else [])
+
+
 def test_a_mistake_in_no_catalogue_is_unexplained_and_located() -> None:
     explanation = explain(ScaledGradient(), narrow("mlp28"))
     assert explanation.verdict == "unexplained"

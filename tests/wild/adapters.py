@@ -1,5 +1,6 @@
 """Ports with the mistakes of public reports, each a few lines of `tests.wild.port.TorchPort`."""
 
+import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
@@ -100,6 +101,36 @@ class ClipsGradients(TorchPort):
         super().update(state, network)
 
 
+class KeepsGradients(TorchPort):
+    def descend(self, state: State, network: NetworkName, loss: Tensor) -> None:
+        if network == "generator":
+            state.optimizers[network].zero_grad()
+        loss.backward()
+        self.update(state, network)
+
+
+class AverageWithoutStatistics(TorchPort):
+    """Paints with averaged weights, beside which the running statistics are those of the start."""
+
+    def __init__(self) -> None:
+        self.averages: list[tuple[State, dict[str, Tensor]]] = []
+
+    def average(self, state: State) -> dict[str, Tensor]:
+        return next((own for of, own in self.averages if of is state), {})
+
+    def update(self, state: State, network: NetworkName) -> None:
+        if not self.average(state):
+            start = {n: t.detach().clone() for n, t in state.tensors.items()}
+            self.averages.append((state, start))
+        super().update(state, network)
+        for name in state.parameters("generator"):
+            self.average(state)[name].lerp_(state.tensors[name].detach(), 0.5)
+
+    def generate(self, state: State, latents: Array, *, training: bool = False) -> Array:
+        averaged = dataclasses.replace(state, tensors=state.tensors | self.average(state))
+        return super().generate(averaged, latents, training=training)
+
+
 SEEN = (
     AdapterCase("none: a helper of one's own", "right", HelperCalledAdam),
     AdapterCase(
@@ -162,6 +193,18 @@ SEEN = (
     ),
     AdapterCase(
         "neosr-project/neosr#9", "gradients clipped by their norm", ClipsGradients, is_known=False
+    ),
+    AdapterCase(
+        "Lightning-AI/pytorch-lightning#591",
+        "D's gradients of G's loss are not set to zero",
+        KeepsGradients,
+        is_known=False,
+    ),
+    AdapterCase(
+        "FlyreelAI/sesemi#36",
+        "an average of the weights without the statistics",
+        AverageWithoutStatistics,
+        is_known=False,
     ),
 )
 
