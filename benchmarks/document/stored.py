@@ -19,10 +19,6 @@ MAXIMUM_WINDOWS = 2_500
 """Most windows of all rows, five of each: the bootstrap draws two thousand times as many."""
 
 
-class DocumentError(InputError):
-    """A file that is no document of `run.py --json`."""
-
-
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write a document in one piece: a reader sees the old file or the whole new one."""
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
@@ -30,9 +26,9 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Return a document of `run.py --json`; DocumentError, which names the file, for all else."""
+    """Return a document of `run.py --json`; InputError, which names the file, for all else."""
     expected = f"a file of run.py --json, schema version {SCHEMA_VERSION}"
-    with refused_as(DocumentError, path, expected, "measure it anew with run.py --json"):
+    with refused_as(InputError, path, expected, "measure it anew with run.py --json"):
         document: dict[str, Any] = read_json(path, MAXIMUM_BYTES)
         version = document.get("schema_version")
         if version != SCHEMA_VERSION:

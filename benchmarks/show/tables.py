@@ -121,29 +121,21 @@ def failures(document: dict[str, Any]) -> list[str]:
 
 def rate_lines(document: dict[str, Any]) -> list[str]:
     """Return the rates that were measured: matrix products, memory, loading and communication."""
-    lines = [
-        f"GEMM peak: {peak['gflops_per_second']:.0f} GFLOP/s, {peak['method']}, "
-        f"{peak['precision']}, threads {peak['threads']}"
-        for peak in document["peaks"]
-    ] or ["GEMM peak: not measured"]
-    lines += [
-        f"memory bandwidth: {found['gbytes_per_second']:.1f} GB/s, {found['method']}, "
-        f"threads {found['threads']}"
-        for found in document.get("bandwidths", ())
-    ] or ["memory bandwidth: not measured"]
-    if found := document["loading"]:
-        lines.append(
-            f"loading: {found['decoded_per_second']:.0f} JPEG files of {found['width']} x "
-            f"{found['height']} decoded per second, {found['batched_per_second']:.0f} images in "
-            "batches per second"
-        )
-    for summary in document["summary"]:
-        results = summary["results"] or {}
+    peak = "GEMM peak: {gflops_per_second:.0f} GFLOP/s, {method}, {precision}, threads {threads}"
+    bandwidth = "memory bandwidth: {gbytes_per_second:.1f} GB/s, {method}, threads {threads}"
+    loading = (
+        "loading: {decoded_per_second:.0f} JPEG files of {width} x {height} decoded per second, "
+        "{batched_per_second:.0f} images in batches per second"
+    )
+    lines = [peak.format(**found) for found in document["peaks"]] or ["GEMM peak: not measured"]
+    moved = [bandwidth.format(**found) for found in document.get("bandwidths", ())]
+    lines += moved or ["memory bandwidth: not measured"]
+    lines += [loading.format(**document["loading"])] if document["loading"] else []
+    for configuration, results in measured(document):
         if alone := results.get("communication_ms"):
-            lines.append(
-                f"{summary['label']}: communication {100 * alone / results['step_ms']['p50']:.1f} "
-                f"% of a step ({short(alone)} ms, measured alone)"
-            )
+            percent = 100 * alone / results["step_ms"]["p50"]
+            words = f"{percent:.1f} % of a step ({short(alone)} ms, measured alone)"
+            lines.append(f"{configuration['label']}: communication {words}")
     return lines
 
 
@@ -173,9 +165,6 @@ def limit_lines(document: dict[str, Any]) -> list[str]:
             cautions.append(ABOVE_PEAK)
     # Once for all frameworks.
     return list(dict.fromkeys([*lines, *sorted(cautions)]))
-
-
-# --- the answer in a line: who is fastest, by how much, and whether that is certain ---------------
 
 
 def short(value: float) -> str:

@@ -25,13 +25,8 @@ def read_document(path: Path) -> Any:
     loads = {".toml": tomllib.loads, ".json": json.loads}.get(path.suffix)
     if loads is None:
         raise InputError(f"{path}: received a file named *{path.suffix}, expected .toml or .json")
-    try:
+    with refused_as(InputError, path, "a document in TOML or JSON"):
         return loads(_text(path, MAXIMUM_BYTES))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    # RecursionError: nested too deep.
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def read_json(path: Path, most_bytes: int) -> Any:

@@ -149,8 +149,6 @@ def drawable(values: Array) -> Array:
     return np.abs(values) <= LARGEST
 
 
-# --- settings, flat and as text -----------------------------------------------------------------
-
 SPEC, OPTIONS, ENVIRONMENT, VERSIONS = "system", "options", "environment", "versions"
 LOSS, DATASET = (SPEC, "loss"), (ENVIRONMENT, "dataset")
 ABSENT = "—"

@@ -18,6 +18,7 @@ from benchmarks.plan.costs import exchanges_of_step
 from benchmarks.plan.options import parse
 from benchmarks.show import tables
 from benchmarks.worker import launcher, measure
+from shared.files.errors import InputError
 from shared.spec import SYSTEMS
 from tests import ROOT
 from tests.benchmarks.documents import make_document, validate, write
@@ -126,7 +127,7 @@ def test_a_damaged_number_of_devices_is_one_line(damaged, tmp_path):
     found = make_document([*CPU, "--framework", "jax"], lambda asked, number: [100.0, 100.0])
     found["configurations"][0]["devices"] = damaged
     path = Path(write(tmp_path / "damaged.json", found))
-    with pytest.raises(stored_document.DocumentError, match=r"configurations\[0\]\.devices: "):
+    with pytest.raises(InputError, match=r"configurations\[0\]\.devices: "):
         stored_document.load(path)
 
 
