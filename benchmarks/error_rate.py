@@ -1,9 +1,8 @@
 """How often the benchmark is wrong about a difference: `python -m benchmarks.error_rate --help`.
 
-Runs are simulated, and what they give goes through the functions that decide in run.py and in
-compare.py. The noise is that of runs that took place: the logarithm of a rate is the sum of what a
-round has in common, of the luck of a process and of that of a window, each drawn from what the
-stored rows show. So it has their heavy tails, and no distribution is assumed.
+What simulated runs give goes through the functions that decide in run.py and compare.py. The noise
+is that of runs that took place: the logarithm of a rate is the sum of what a round has in common,
+of the luck of a process and of a window, each drawn from stored rows, with their heavy tails.
 """
 
 import argparse

@@ -1,8 +1,7 @@
 """A stock Flax NNX step: nnx.jit, nnx.BatchNorm, nnx.Optimizer, two value_and_grads.
 
-The jitted step holds its modules by `nnx.cached_partial`, as the guide of Flax on performance
-advises: `nnx.jit` alone goes through all of them in Python at every call. G runs twice in a step,
-once to give the discriminator its images and once inside G's own loss, as in most public code.
+The jitted step holds its modules by `nnx.cached_partial`, as Flax' guide on performance advises. G
+runs twice in a step, to give D its images and inside G's own loss, as in most public code.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Medians, quantiles, ratios and bootstrap intervals of timings in rounds of windows.
 
-And whether a difference is certain, which a bootstrap over few rounds cannot say: it knows no ratio
-beyond those that it has seen. The logarithms of what the rounds gave, one number each, have
-Student's interval of 99.5 % (Welch's for two runs): docs/benchmarks.md#how-often-it-is-wrong.
+Whether a difference is certain a bootstrap over few rounds cannot say. The logarithms of what the
+rounds gave, one number each, have Student's interval of 99.5 % (Welch's for two runs):
+docs/benchmarks.md#how-often-it-is-wrong.
 """
 
 import math

@@ -28,9 +28,8 @@ class Configuration:
     """One line of the tables: one way to run the workload.
 
     `implementation` is "ours" or "baseline". `mode` None leaves it to the implementation. `input`
-    is where a step finds its batch: on the device, in the host's memory, or in a loader.
-    `batch_size` and `threads` are those of all `devices` together.
-    `again` marks the second of two equal configurations, which measure the noise.
+    is where a step finds its batch, one of INPUTS. `batch_size` and `threads` are those of all
+    `devices` together. `again` marks the second of two equal ones, which measure the noise.
     """
 
     framework: str

@@ -1,13 +1,11 @@
 """What one training step costs, by the spec: operations, bytes, exchanges between devices.
 
-Two floating-point operations per multiply-add of every conv, conv-transpose and dense layer, the
-taps that fall on padding included. Every framework is rated by this one count, whatever it
-executes; batch normalisation, activations, losses and Adam are left out, as they are everywhere.
-
-The bytes are those of the smallest plan that keeps nothing in a cache: each pass through such a
-layer, forward, by the weights or by the inputs, moves input, output and kernel once, and Adam makes
-seven accesses to a parameter. All else rides along in these passes. Activations and their gradients
-have 2 bytes in bfloat16, else 4; weights, their gradients and the moments always have 4.
+Two floating-point operations per multiply-add of every conv, conv-transpose and dense layer, taps
+on padding included, whatever a framework executes. The bytes are those of the smallest plan that
+keeps nothing in a cache: each pass through such a layer, forward, by the weights or by the inputs,
+moves input, output and kernel once, and Adam makes seven accesses to a parameter. All else is left
+out: docs/benchmarks.md#how-to-read-it. Activations and their gradients have 2 bytes in bfloat16,
+else 4; weights, their gradients and the moments always have 4.
 """
 
 import math

@@ -67,8 +67,7 @@ def parse(arguments: Sequence[str]) -> Plan:
 def choose_device(name: str) -> tuple[str, str]:
     """Return the device for auto, cpu or gpu, and why.
 
-    Decided once for all frameworks, before any is imported: rows of one table are never on
-    different devices. One that does not see the GPU has the status no_device.
+    Decided once for all frameworks: rows of one table are never on different devices.
     """
     if name == "auto":
         driver = host.gpu_driver()

@@ -1,8 +1,7 @@
 """What is timed of a workload, and whether a time holds the work that it should hold.
 
-A GPU, and JAX on a CPU too, returns from a step before the step is done. Two things can then be
-wrong with a time: the end of it did not wait (`check_complete`), or steps were skipped, cached or
-piled up (`check_linear`). A missing wait alone is also linear in the steps: it takes the first.
+A GPU, and JAX on a CPU too, returns from a step before it is done. So the end of a time may not
+have waited (`check_complete`), or steps were skipped, cached or piled up (`check_linear`).
 """
 
 import math

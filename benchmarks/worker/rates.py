@@ -48,9 +48,9 @@ def best_rate(
 ) -> float:
     """Return the best sustained rate of what `once` does, in 1e9 a second.
 
-    `wait` waits for all of it, `amount` is that of once: operations or bytes. Sustained: as often
-    in a row as takes `least_seconds`, because a burst ends before a GPU has slowed its clock down.
-    The best of some, not the median: a peak is what the machine can do when nobody disturbs it.
+    `wait` waits for all of it, `amount` is that of once: operations or bytes. Sustained: for at
+    least `least_seconds`, as a GPU slows its clock down. The best, not the median: a peak is what
+    the machine can do undisturbed.
     """
 
     def seconds(count: int) -> float:

@@ -58,8 +58,7 @@ class Workload:
 def load(framework: str) -> Any:
     """Return a framework's functions, a module; MissingFrameworkError where it is not installed.
 
-    - configure(request): apply what must come before anything else. Raises ValueError where the
-      framework sees no such device.
+    - configure(request): apply what must come first; ValueError where there is no such device.
     - create(spec, seed, request, batch=None): a Workload on this batch, or on those of the request.
     - OPERATIONS: "matmul" and "convolution", a 4x4 one (NHWC, HWIO, stride 2, padding 1), of what
       `put` returns; NumPy takes the result.

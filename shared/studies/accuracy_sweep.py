@@ -51,8 +51,7 @@ def sweep_scores(loss: str = "bce", dtype: str = "float32") -> Array:
         scores = [np.geomspace(1e-11, 0.5, 400), 1 - np.geomspace(2.0**-24, 0.5, 400)]
         scores.append(np.linspace(0.0, 1.0, 251)[1:-1])
     else:
-        scores = [np.linspace(-80.0, 80.0, 801), small, -small, np.array([16.75, 17.0])]
-        scores.append(-scores[-1])
+        scores = [np.linspace(-80.0, 80.0, 801), small, -small, np.array([16.75, 17, -16.75, -17])]
     if loss == "lsgan":
         scores += [1 + small[small < 1], 1 - small[small < 1]]
     rounded = np.concatenate(scores)
