@@ -18,8 +18,8 @@ from shared.run.tensorboard import TAGS
 COMMON_TEMPLATES = "shared.report"
 QUALITY = "swd"
 
-MOST_GRIDS = 60  # of one run
-MOST_BYTES = 30_000_000  # of all grids of a page together, as PNG; base64 adds a third
+MOST_GRIDS = 60  # of all runs of a page together
+LARGEST_SIDE = 1200  # pixels; a page shows a grid at half of it, sharp on a fine screen too
 
 
 def make_page(runs: Sequence[Run], command: str) -> str:
@@ -28,7 +28,7 @@ def make_page(runs: Sequence[Run], command: str) -> str:
     differing = {(setting.group, setting.name) for setting in settings if setting.differs}
     shown: list[dict[str, Any]] = []
     for number, run in enumerate(runs):
-        grids, notes = choose_grids(run, MOST_BYTES / len(runs))
+        grids, notes = choose_grids(run, MOST_GRIDS // len(runs))
         colour, dashes = plots.run_style(number)
         shown.append({"run": run, "colour": colour, "dashes": dashes, "grids": grids})
         shown[-1]["notes"] = [*run.notes, *notes]
@@ -75,7 +75,7 @@ def _first_best_last(quality: Array) -> dict[str, str]:
 
 
 class Grid(NamedTuple):
-    """One grid that goes into the page, its PNG file as it is; width and height in pixels."""
+    """One grid that goes into the page, as WebP; width and height in pixels."""
 
     step: int
     content: bytes
@@ -83,25 +83,26 @@ class Grid(NamedTuple):
     height: int
 
 
-def choose_grids(run: Run, most_bytes: float) -> tuple[list[Grid], list[str]]:
-    """Read as many grids as fit, evenly chosen, the last among them; notes on those left out."""
+def choose_grids(run: Run, most: int) -> tuple[list[Grid], list[str]]:
+    """Read at most so many grids, evenly chosen, the last among them; notes on those left out."""
     grids, notes = [], []
-    sizes = [path.stat().st_size for path in run.grids.values()]
-    count = min(len(sizes), MOST_GRIDS)
-    while count > 1 and sum(sizes[index] for index in evenly(len(sizes), count)) > most_bytes:
-        count -= 1
-    if count < len(sizes):
-        notes.append(
-            f"{count} of {len(sizes):,} sample grids are shown, evenly chosen; "
-            f"all are in {run.path}/samples."
-        )
     files = list(run.grids.items())
-    for step, path in (files[index] for index in evenly(len(files), count)):
+    chosen = evenly(len(files), min(len(files), max(most, 1)))
+    if len(chosen) < len(files):
+        notes.append(
+            f"{len(chosen)} of {len(files):,} sample grids are shown, evenly chosen; "
+            f"all are in {run.name}/samples."
+        )
+    for step, path in (files[index] for index in chosen):
         try:
-            content = path.read_bytes()
-            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            with Image.open(path, formats=["PNG"]) as image:
                 image.verify()
-                grids.append(Grid(step, content, *image.size))
+            with Image.open(path, formats=["PNG"]) as image:
+                image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+                buffer = io.BytesIO()
+                # A sixth of a PNG, with the chroma that quality 80 would blur.
+                image.save(buffer, "WEBP", quality=90, use_sharp_yuv=True)
+                grids.append(Grid(step, buffer.getvalue(), *image.size))
         # What Pillow raises for a damaged PNG.
         except (OSError, SyntaxError, ValueError) as error:
             reason = " ".join(str(error).split()).replace(str(path), "the file")
@@ -125,7 +126,7 @@ def render(template: str, package: str = COMMON_TEMPLATES, **values: Any) -> str
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.filters["thousands"] = "{:,}".format
-    environment.filters["png_source"] = lambda png: (
-        "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    environment.filters["source"] = lambda image, kind: (
+        f"data:image/{kind};base64," + base64.b64encode(image).decode("ascii")
     )
     return environment.get_template(template).render(values)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -173,6 +174,13 @@ class Setting:
         chosen = self.group in (SPEC, OPTIONS) and self.name not in ("out", "resume")
         return chosen or (self.group, self.name) == DATASET
 
+    @property
+    def in_brief(self) -> list[str]:
+        """The values, of absolute paths only that by which they differ."""
+        paths = [value for value in self.values if os.path.isabs(value)]
+        common = os.path.commonpath([os.path.dirname(path) for path in paths] or ["/"])
+        return [os.path.relpath(v, common) if v in paths else v for v in self.values]
+
 
 def compare_settings(runs: Sequence[Run]) -> list[Setting]:
     """Return every setting that any of the runs recorded, group by group."""
@@ -193,6 +201,7 @@ def effective_settings(run: Run) -> dict[tuple[str, str], str]:
     texts: dict[tuple[str, str], list[str]] = {}
     for group, content in groups:
         for name, value in flattened(content).items():
+            value = "default" if value is None else value
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             history = texts.setdefault((group, name), [])
             history += [text] if history[-1:] != [text] else []
