@@ -90,17 +90,17 @@ def _drawn(spec: SystemSpec, seed: int = 0, dtypes: tuple[str, ...] = _DTYPES) -
 def network_problems() -> Iterator[Problem]:
     """Yield the problems of every start point."""
     for name, point in start_points().items():
-        yield from _problems(name, point, only_steps=name not in SYSTEMS)
+        yield from _problems(name, point)
 
 
 def problems_of(spec: SystemSpec) -> list[Problem]:
     """Return the problems of one system, in float64: its kinks are not looked at."""
-    return list(_problems(spec.name, _drawn(spec, dtypes=("float64",)), only_steps=False))
+    return list(_problems(spec.name, _drawn(spec, dtypes=("float64",))))
 
 
-def _problems(name: str, point: StartPoint, *, only_steps: bool) -> Iterator[Problem]:
+def _problems(name: str, point: StartPoint) -> Iterator[Problem]:
     for dtype in point.dtypes:
-        if not only_steps:
+        if name == point.spec.name:  # another name is of another step of the same networks
             yield _created(name, point, dtype)
             for mode, network in itertools.product(_MODES, NETWORKS):
                 yield _forward(name, point, dtype, mode, network)

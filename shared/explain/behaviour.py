@@ -109,12 +109,10 @@ def many_steps(
         if len(before) < len(state_shapes(probe.spec)):
             return replace(stage, reason="export_state() does not return the whole state"), None
         plain = replace(probe, arrays=before, after={})
-        here = _next_probe(plain, number, port.dtype, sides.discriminator)
-        here = port.step(state, here)
+        here = port.step(state, _next_probe(plain, number, port.dtype, sides.discriminator))
         shown = port.steps[here]
         for name in (name for name in stages if name in shown):
-            group = Group(name, here, shown[name])
-            found, divergence = comparison.compare(group, sides)
+            found, divergence = comparison.compare(Group(name, here, shown[name]), sides)
             largest = max([largest, *((difference, array) for array, difference in found.items())])
             if divergence is not None:
                 return Stage(stage.name, here.name, *largest, agrees=False), divergence
@@ -148,9 +146,7 @@ def habits(port: Port, probe: Probe) -> list[str]:
             notes.append("Adam's moments are 0 after import_state(): they are not restored")
     z, real = map(port.cast, probe.one_batch)
     inputs = {"generate": (z,), "discriminate": (real,), "gradients": port.inputs(probe)}
-    for method in inputs:
-        if port.lacking(method):
-            continue
+    for method in (method for method in inputs if not port.lacking(method)):
         port.call(method, state, *inputs[method])
         if changed := _changed(before, port.exported(probe.spec, state)):
             return [*notes, f"{method}() changes the state: {changed}"]

@@ -22,16 +22,6 @@ Change = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Fix:
-    """The anchor of a row of docs/porting.md, and what each framework's user writes."""
-
-    row: str
-    pytorch: str
-    tf: str
-    jax: str
-
-
-@dataclass(frozen=True)
 class Fitted:
     """How a number is fitted: on a logarithmic scale or not, and how far one step may go.
 
@@ -58,10 +48,11 @@ TOGETHER: dict[str, Change] = _CATALOGUE.pop("together")
 """Several fields that are one mistake, by its name."""
 PARTS: dict[str, list[str]] = _CATALOGUE.pop("parts")
 """The fields that show in a network's outputs, in its running statistics, in a loss, and so on."""
-FIXES = {
-    name: Fix(entry["row"], *(entry.get(key) or entry["all"] for key in ("pytorch", "tf", "jax")))
+FIXES: dict[str, dict[str, str]] = {
+    name: {key: entry.get(key) or entry["all"] for key in ("row", "pytorch", "tf", "jax")}
     for name, entry in _CATALOGUE.items()
 }
+"""The row of docs/porting.md of every convention, and what each framework's user writes."""
 KNOWN_NUMBERS: dict[str, list[float]] = {
     name: entry["known"] for name, entry in _CATALOGUE.items() if "known" in entry
 }

@@ -168,8 +168,7 @@ class _Explainer:
     def _solve_tracks(self) -> None:
         self.found = {track: [START] for track in TRACKS}
         self.unnamed, self.unjudged, self.ended = {}, {}, []
-        alone = [stage for stage in KINDS if stage not in STEP_STAGES]
-        for stage in alone:
+        for stage in (stage for stage in KINDS if stage not in STEP_STAGES):
             self._solve(stage)
         self.port.unknown = {network_of(stage) for stage in self.unnamed if stage not in ALONE}
         observations.forget_steps()
@@ -184,9 +183,8 @@ class _Explainer:
         network = network_of(stage)
         counter = f"{network}_optimizer/step"
         moved = [p.after[counter] - p.arrays[counter] for p in self.probes if counter in p.after]
-        return observations.is_chained(self.spec, CANONICAL, network) or any(
-            by != 1 for by in moved
-        )
+        is_chained = observations.is_chained(self.spec, CANONICAL, network)
+        return is_chained or any(by != 1 for by in moved)
 
     def _united(self) -> list[Sides]:
         """Return conventions with the changes of one of each track, then each track's alone."""
@@ -227,12 +225,10 @@ class _Explainer:
 
     # --- what proves it -------------------------------------------------------------------------
 
-    def _judged(self, track: str) -> list[str]:
-        return [
-            stage
-            for stage, kind in KINDS.items()
-            if kind.track == track and stage not in self.unnamed | self.unjudged
-        ]
+    def _judged(self, track: str, groups: Sequence[Group]) -> list[Group]:
+        of_track = {stage for stage, kind in KINDS.items() if kind.track == track}
+        judged = of_track - self.unnamed.keys() - self.unjudged.keys()
+        return [group for group in groups if group.stage in judged]
 
     def _prove(self, seed: int) -> None:
         """Keep what reproduces a probe that the search has not seen; the rest is unnamed."""
@@ -240,8 +236,7 @@ class _Explainer:
             return
         held = self._held_out(seed)
         for track, found in self.found.items():
-            judged = self._judged(track)
-            groups = [group for group in held if group.stage in judged]
+            groups = self._judged(track, held)
             proven = [sides for sides in found if is_proven(groups, self.comparison, sides)]
             self.found[track] = proven or found
             if not proven:
@@ -268,8 +263,8 @@ class _Explainer:
 
     def _steps_in_a_row(self, steps: int) -> list[Located]:
         """Compare some steps, which nothing has been looked for in; return where they differ."""
-        clock, judged = time.monotonic(), self._judged("step")
-        best = self.found["step"][0]
+        clock, best = time.monotonic(), self.found["step"][0]
+        judged = list(dict.fromkeys(g.stage for g in self._judged("step", self.seen.groups)))
         row, first = many_steps(self.port, self.probes[0], best, judged, steps, self.comparison)
         self._add([row], clock)
         self.first = self.first or first
@@ -287,8 +282,7 @@ class _Explainer:
         if self.seen.initializer != "spec":
             named["initializer"] = self._trap({"initializer": self.seen.initializer}, plain)
         for track, found in self.found.items():
-            judged = self._judged(track)
-            groups = [group for group in self.seen.groups if group.stage in judged]
+            groups = self._judged(track, self.seen.groups)
             for change, network in explained(groups, self.comparison, found[0]):
                 trap = replace(self._trap(change, plain), network=network)
                 named.setdefault(trap.title, trap)

@@ -171,18 +171,14 @@ def _own_updates(stage: str, probe: Probe, c: Conventions, settings: AdamSpec) -
             shown = after[first], after.get(second, v)
             parameter = moved_parameter(parameter, *shown, before + times, settings, c)
         found |= {second: v, name: parameter}
-    if stage.startswith("updated"):
-        return {name: a for name, a in found.items() if "_optimizer/" not in name}
-    return {name: a for name, a in found.items() if "_optimizer/" in name}
+    of_optimizer = not stage.startswith("updated")
+    return {name: a for name, a in found.items() if ("_optimizer/" in name) == of_optimizer}
 
 
 def forward_inputs(stage: str, probe: Probe) -> tuple[NetworkName, Array, bool]:
     """Return network, input and training mode of a stage of the forward passes."""
-    z, real = probe.one_batch
-    training = stage.endswith("batch statistics")
-    if stage.startswith("generator"):
-        return "generator", z, training
-    return "discriminator", real, training
+    network, (z, real) = network_of(stage), probe.one_batch
+    return network, z if network == "generator" else real, stage.endswith("batch statistics")
 
 
 def gradient_stages(gradients: Arrays) -> dict[str, Arrays]:

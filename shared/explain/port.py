@@ -12,7 +12,7 @@ from shared.explain.catalogue import CANONICAL
 from shared.explain.observations import ADAM_STAGE, ALONE, OUTPUTS, Group, forward_inputs
 from shared.explain.probes import Probe
 from shared.explain.stages import KINDS
-from shared.interface import Array, Arrays, Implementation, OptionalMethods
+from shared.interface import Array, Arrays, Implementation, OptionalMethods, check_arrays
 from shared.spec import NetworkName, SystemSpec, state_shapes
 
 _METHODS = {"generator": "generate", "discriminator": "discriminate"}
@@ -111,7 +111,12 @@ class Port:
         if stage in ALONE:
             return _widened(ALONE[stage](probe.spec, self), stage)
         if KINDS[stage].track == "forward":
-            return self._pass(stage, self._state(probe), probe)
+            network, inputs, training = forward_inputs(stage, probe)
+            state, x, found = self._state(probe), self.cast(inputs), {}
+            if not self.lacking("activations"):
+                found = self.call("activations", state, network, x, training=training)
+            output = self.call(_METHODS[network], state, x, training=training)
+            return _widened(found, stage) | _widened({OUTPUTS[network]: output}, stage)
         if stage.startswith("gradients"):
             return self._gradients(probe)[stage]
         return self.steps.get(probe, {}).get(stage, {})
@@ -128,9 +133,8 @@ class Port:
         lacks_export = self.lacking("export_state")
         after = {} if lacks_export else self.exported(probe.spec, state)
         known = replace(probe, after=after, port=self)
-        self.steps[known] = observations.loss_stages(
-            _widened(metrics, "losses")
-        ) | observations.state_stages(after)
+        losses = observations.loss_stages(_widened(metrics, "losses"))
+        self.steps[known] = losses | observations.state_stages(after)
         return known
 
     def output(
@@ -145,14 +149,6 @@ class Port:
             self._outputs[key] = np.asarray(found).astype(np.float64)
         return self._outputs[key]
 
-    def _pass(self, stage: str, state: Any, probe: Probe) -> Arrays:
-        network, inputs, training = forward_inputs(stage, probe)
-        x, found = self.cast(inputs), {}
-        if not self.lacking("activations"):
-            found = self.call("activations", state, network, x, training=training)
-        output = self.call(_METHODS[network], state, x, training=training)
-        return _widened(found, stage) | _widened({OUTPUTS[network]: output}, stage)
-
     def _all_gradients(self, probe: Probe) -> dict[str, Arrays]:
         gradients = self.call("gradients", self.state_of(probe), *self.inputs(probe))
         return observations.gradient_stages(_widened(gradients, "gradients"))
@@ -160,16 +156,12 @@ class Port:
     def exported(self, spec: SystemSpec, state: Any) -> Arrays:
         """Return the arrays of a state; those that the system has not are a PortError."""
         arrays = _widened(self.call("export_state", state), "the exported state")
-        expected = state_shapes(spec)
-        for name, array in arrays.items():
-            if name not in expected:
-                raise PortError(f"export_state() returned {name}, which {spec.name} has not")
-            if array.shape != expected[name]:
-                raise PortError(
-                    f"export_state() returned {name} of shape {array.shape}, "
-                    f"expected {expected[name]}"
-                )
-        return {name: arrays[name] for name in expected if name in arrays}
+        expected = {name: n for name, n in state_shapes(spec).items() if name in arrays}
+        try:
+            check_arrays(arrays, expected, "what export_state() returned")
+        except ValueError as error:
+            raise PortError(str(error)) from error
+        return {name: arrays[name] for name in expected}
 
 
 def _widened(arrays: Any, what: str) -> Arrays:

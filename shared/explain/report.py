@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 from rich.markup import escape
 
-from shared.explain.catalogue import FIXES, Change, Fix, title_of
+from shared.explain.catalogue import FIXES, Change, title_of
 from shared.explain.distance import Divergence, json_data
 
 VerdictName = Literal["rounding", "known trap", "unexplained"]
@@ -67,7 +67,7 @@ class Trap:
         return title_of(self.change) + alone
 
     @property
-    def fix(self) -> Fix:
+    def fix(self) -> dict[str, str]:
         """Row of docs/porting.md and what to write instead."""
         return FIXES[next(iter(self.change))]
 
@@ -114,7 +114,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON data; nan and infinities become text."""
-        traps = [vars(trap) | {"title": trap.title, **vars(trap.fix)} for trap in self.traps]
+        traps = [vars(trap) | {"title": trap.title, **trap.fix} for trap in self.traps]
         parts = {
             "named": self.named,
             "agrees": self.agreeing,

@@ -223,7 +223,7 @@ def test_a_small_difference_is_not_float32() -> None:
 def test_float32_inside_a_float64_run() -> None:
     explanation = explain(Float32Inside(), narrow("mlp28"), steps=1)
     assert explanation.fields == {"dtype": "float32"}
-    assert explanation.traps[0].fix.row == "keras-layer-dtype"
+    assert explanation.traps[0].fix["row"] == "keras-layer-dtype"
 
 
 def test_initial_weights_of_another_spread_are_noted_after_few_draws(
@@ -325,7 +325,7 @@ def test_nothing_to_compare() -> None:
 
 def test_every_field_has_a_fix_and_its_row() -> None:
     assert {field.name for field in dataclasses.fields(Conventions)} | {"dtype"} == set(FIXES)
-    assert {fix.row for fix in FIXES.values()} <= set(rows())
+    assert {fix["row"] for fix in FIXES.values()} <= set(rows())
 
 
 def test_every_number_is_fitted_but_the_counter() -> None:

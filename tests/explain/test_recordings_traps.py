@@ -61,7 +61,7 @@ def test_a_planted_trap_is_named(tmp_path: Path, field: str, dtype: str, side: s
     assert len(named) == 1, format_report(report)
     value = named[0].first if side == "first" else named[0].second
     assert value == str(TRAPS[field])
-    assert named[0].anchor == FIXES[field].row
+    assert named[0].anchor == FIXES[field]["row"]
     assert fields(report) == {field}, format_report(report)
 
 
@@ -211,5 +211,5 @@ def test_every_row_that_is_named_is_on_the_porting_page() -> None:
     source = "".join(p.read_text() for p in (root / "shared/explain/recordings").glob("*.py"))
     named = {field for field in FIXES if f'"{field}"' in source} | {"generator_learning_rate"}
     assert named > TRAPS.keys()
-    for row in {FIXES[field].row for field in named} | {"generator-objective", "reshape-order"}:
+    for row in {FIXES[field]["row"] for field in named} | {"generator-objective", "reshape-order"}:
         assert f'id="{row}"' in page, row

@@ -63,7 +63,7 @@ class Evidence:
 
     def __init__(self, pairs: Mapping[Key, Pair], single: Iterable[Iterable[Recorded]]) -> None:
         self.pairs = pairs
-        self.disagreeing = [key for key, pair in pairs.items() if not pair.agrees]
+        self.disagreeing = {key: pair for key, pair in pairs.items() if not pair.agrees}
         self.sides: tuple[dict[Key, Array], dict[Key, Array]] = (
             {k: np.asarray(p.one.array, np.float64) for k, p in pairs.items()},
             {k: np.asarray(p.array, np.float64) for k, p in pairs.items() if p.array is not None},
@@ -106,7 +106,7 @@ def named_trap(
 ) -> Trap:
     """Return a trap; what has no field of Conventions is named in the two values."""
     if field in FIXES:
-        return Trap(field, FIXES[field].row, str(first), str(second), where, certain)
+        return Trap(field, FIXES[field]["row"], str(first), str(second), where, certain)
     return Trap(None, _ROWS.get(field), f"{field} {first}", f"{field} {second}", where, certain)
 
 

@@ -101,8 +101,8 @@ def factor_traps(evidence: Evidence) -> Iterator[Trap]:
     """Yield the known readings of every disagreement that is one factor in all numbers."""
     batches, counts = _sizes(evidence)
     ours, theirs = evidence.sides
-    for step, name in evidence.disagreeing:
-        bound, is_state = evidence.pairs[step, name].bound, name.rsplit("/", 1)[-1] in _STATE
+    for (step, name), pair in evidence.disagreeing.items():
+        bound, is_state = pair.bound, name.rsplit("/", 1)[-1] in _STATE
         if is_state or (step, name) not in theirs or bound > _COARSEST_BOUND:
             continue
         factor = multiple(ours[step, name], theirs[step, name])
