@@ -14,6 +14,7 @@ import numpy as np
 from shared.interface import Array
 
 RESAMPLES = 2000
+ENDS = 0.025, 0.975  # of 95 %
 LEAST_CHANGE = 0.03  # less is no difference, however certain
 # Quantiles of 99.75 % of Student's distribution with 1, 2, … 30 degrees of freedom.
 STUDENT = (
@@ -67,7 +68,8 @@ def bootstrap_interval(rounds: Rounds, seed: int) -> tuple[float, float]:
     process share its luck (memory layout, neighbours), so they are worth less than two rounds.
     Raises ValueError without a round, or for a round without a value.
     """
-    return _interval(_resampled(rounds, np.random.default_rng(seed)))
+    low, high = quantiles(_resampled(rounds, np.random.default_rng(seed)), ENDS)
+    return low, high
 
 
 def paired_ratio(
@@ -85,8 +87,8 @@ def paired_ratio(
     draw = np.random.default_rng(seed)
     chosen = draw.integers(len(common), size=(RESAMPLES, len(common)))
     above, below = (_drawn(side, chosen, draw) for side in sides)
-    interval = _interval(np.median(above / below, axis=1))
-    return Ratio(float(np.median(per_round)), *interval, per_round)
+    low, high = quantiles(np.median(above / below, axis=1), ENDS)
+    return Ratio(float(np.median(per_round)), low, high, per_round)
 
 
 def unpaired_ratio(numerator: Rounds, denominator: Rounds, seed: int) -> Ratio:
@@ -94,7 +96,8 @@ def unpaired_ratio(numerator: Rounds, denominator: Rounds, seed: int) -> Ratio:
     draw = np.random.default_rng(seed)
     above, below = (_resampled(rounds, draw) for rounds in (numerator, denominator))
     value = median_of_rounds(numerator) / median_of_rounds(denominator)
-    return Ratio(value, *_interval(above / below))
+    low, high = quantiles(above / below, ENDS)
+    return Ratio(value, low, high)
 
 
 def ratios_of_rounds(numerator: Rounds, denominator: Rounds) -> tuple[float, ...]:
@@ -148,11 +151,6 @@ def outliers(values: Sequence[float]) -> list[int]:
     reach, found = FAR_OUT * (third - first), np.asarray(values)
     is_far = (found < first - reach) | (found > third + reach)
     return np.flatnonzero(is_far & (np.abs(found / median - 1) > 0.05)).tolist()
-
-
-def _interval(resamples: Array) -> tuple[float, float]:
-    low, high = quantiles(resamples, (0.025, 0.975))
-    return low, high
 
 
 def _resampled(rounds: Rounds, draw: np.random.Generator) -> Array:

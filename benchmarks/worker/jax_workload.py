@@ -61,21 +61,16 @@ def read_back(state: TrainState | Modules) -> dict[str, Any]:
     arrays = state.arrays() if isinstance(state, Modules) else state.arrays
     leaf = next(array for array in jax.tree.leaves(arrays) if array.ndim > 1)
     place = next(iter(leaf.devices()))
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     flags = ("jax_default_matmul_precision", "jax_enable_x64")
     return {
         "platform": "cpu" if place.platform == "cpu" else "gpu",
         "device": place.device_kind,
         "dtype": str(leaf.dtype),
-        "threads": _xla_threads(),
+        "threads": threads.count("tf_XLAEigen") or None,  # of XLA's pool; None beside Linux
         "layout": "channels_last",  # XLA lays arrays out as it likes; this is its input
         "flags": {name: str(jax.config.values[name]) for name in flags},
     }
-
-
-def _xla_threads() -> int | None:
-    """Return how many threads XLA's pool has, which the kernel knows; None beside Linux."""
-    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-    return names.count("tf_XLAEigen") or None
 
 
 def forget_peak(request: Request) -> None:

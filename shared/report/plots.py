@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from shared.interface import Array
-from shared.report.runs import Run, drawable
+from shared.report.runs import Run, drawn
 from shared.run.pictures import moving_average
 
 STYLES = (
@@ -61,7 +61,7 @@ def loss_lines(runs: Sequence[Run], metric: str) -> list[Line]:
     """Return every value of a loss, pale, and over it the moving average, for each run."""
     raw, averages = [], []
     for number, run in enumerate(runs):
-        steps, values = run.losses["step"], _drawn(run.losses[metric])
+        steps, values = run.losses["step"], drawn(run.losses[metric])
         window = averaging_window(len(values))
         if window > 1:
             raw.append(Line(number, steps, values, is_raw=True))
@@ -72,15 +72,8 @@ def loss_lines(runs: Sequence[Run], metric: str) -> list[Line]:
 
 def quality_lines(runs: Sequence[Run], column: str) -> list[Line]:
     """Return one column of quality.csv for each run that has a finite value of it."""
-    return [
-        Line(number, run.quality["step"], _drawn(run.quality[column]))
-        for number, run in enumerate(runs)
-        if drawable(run.quality[column]).any()
-    ]
-
-
-def _drawn(values: Array) -> Array:
-    return np.where(drawable(values), values, np.nan)
+    lines = [Line(i, run.quality["step"], drawn(run.quality[column])) for i, run in enumerate(runs)]
+    return [line for line in lines if np.isfinite(line.values).any()]
 
 
 def _limits(lines: Sequence[Line]) -> tuple[float, float] | None:

@@ -87,7 +87,7 @@ def read_run(path: Path, name: str) -> Run:
     quality, quality_notes = read_table(folder.quality, QUALITY_COLUMNS)
     grids = numbered(folder.samples)
     for column, tag in TAGS.items():
-        bad = losses[~drawable(losses[column])]
+        bad = losses[np.isnan(drawn(losses[column]))]
         if len(bad):
             value = f"{bad[column][0]:g}".replace("nan", "NaN")
             loss_notes.append(
@@ -145,9 +145,9 @@ def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Array, list[str]]:
     return np.array(rows, kind), notes
 
 
-def drawable(values: Array) -> Array:
-    """Return, as bool of the same shape, which values a plot can show."""
-    return np.abs(values) <= LARGEST
+def drawn(values: Array) -> Array:
+    """Return values with NaN for those that a plot cannot show."""
+    return np.where(np.abs(values) <= LARGEST, values, np.nan)
 
 
 SPEC, OPTIONS, ENVIRONMENT, VERSIONS = "system", "options", "environment", "versions"
