@@ -50,17 +50,14 @@ class TensorFlowImplementation(FrameworkAdapter):
             return found[name]
 
         model = state.network(network)
-        statistics = [tf.identity(variable.value) for variable in model.non_trainable_variables]
         layers = {n: layer for n, layer in vars(model).items() if isinstance(layer, keras.Layer)}
         for name, layer in layers.items():
             layer.call = partial(keep, name, layer.call)
         try:
-            model(inputs, training=training)
+            train._forward(state, network, inputs, training)
         finally:
             for layer in layers.values():
                 del layer.call  # the class' own method comes back
-            for variable, value in zip(model.non_trainable_variables, statistics, strict=True):
-                variable.assign(value)
         return found
 
     def gradients(self, state: TrainState, real_images: Array, latents: Array) -> Arrays:

@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,11 +129,6 @@ def is_safetensors(path: Path) -> bool:
     with open(path, "rb") as file:
         start = file.read(9)
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
-
-
-def read_files(paths: Sequence[Path]) -> NativeContents:
-    """Return what files hold together, such as netG.pth and netD.pth; raises what `joined` does."""
-    return joined({path: kind_of(path).read(path) for path in paths})
 
 
 def joined(sources: Mapping[Path, NativeContents]) -> NativeContents:

@@ -64,7 +64,9 @@ def discriminator_half(
         difference = scores - label
         values = conventions.lsgan_scale * np.square(difference)
         gradient = 2.0 * conventions.lsgan_scale * difference
-    return _reduce(values, gradient, conventions)
+    if conventions.loss_reduction == "sum":
+        return float(values.sum()), gradient
+    return float(values.mean()), gradient / values.size
 
 
 def generator_loss(loss: str, scores: Array, conventions: Conventions) -> tuple[float, Array]:
@@ -109,9 +111,3 @@ def _bce_on_probabilities(probabilities: Array, label: float, clipping: str) -> 
     with np.errstate(divide="ignore", invalid="ignore"):
         gradient = (p - label) / denominator
     return values, np.where(p == probabilities, gradient, 0.0)
-
-
-def _reduce(values: Array, gradient: Array, conventions: Conventions) -> tuple[float, Array]:
-    if conventions.loss_reduction == "sum":
-        return float(values.sum()), gradient
-    return float(values.mean()), gradient / values.size

@@ -172,8 +172,10 @@ _BACKWARD: dict[str, Callable[..., Any]] = {
 def _backward_layer(layer: Layer, saved: Saved, dy: Array) -> tuple[Array, Arrays]:
     """Return the gradients of the input and, by name, of what may be trained."""
     if layer.kind == "batch_norm":
-        dx, dscale, dbias = _batch_norm_backward(saved, dy)
-        return dx, {"scale": dscale, "bias": dbias}
+        parts = zip(saved, np.array_split(dy, len(saved)), strict=True)
+        found = [functions.batch_norm_backward(kept, part) for kept, part in parts]
+        dx, dscale, dbias = zip(*found, strict=True)
+        return np.concatenate(dx), {"scale": np.sum(dscale, axis=0), "bias": np.sum(dbias, axis=0)}
     if layer.kind == "dense":
         dx, dkernel, dbias = functions.dense_backward(saved, dy)
         return dx, {"kernel": dkernel, "bias": dbias}
@@ -226,13 +228,6 @@ def _batch_norm(
     for i, name in enumerate(("mean", "var")):
         statistics[f"{prefix}/{name}"] = np.mean([part[i] for part in moved], axis=0)
     return np.concatenate(outputs), kept
-
-
-def _batch_norm_backward(saved: list[Saved], dy: Array) -> tuple[Array, Array, Array]:
-    """Return the gradients of x, scale and bias over the parts that were normalised alone."""
-    parts = zip(saved, np.array_split(dy, len(saved)), strict=True)
-    dx, dscale, dbias = zip(*(functions.batch_norm_backward(s, d) for s, d in parts), strict=True)
-    return np.concatenate(dx), np.sum(dscale, axis=0), np.sum(dbias, axis=0)
 
 
 def add(first: Arrays, second: Arrays) -> Arrays:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.files.checkpoint import check_shapes
-from shared.formats.file_kinds import read_files
+from shared.formats.file_kinds import joined, kind_of
 from shared.formats.native_contents import NativeContents, part_shapes
 from shared.interface import Arrays
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec
@@ -26,7 +26,8 @@ class InitialWeights:
     @classmethod
     def read(cls, paths: Sequence[Path]) -> InitialWeights:
         """Read one file or several; raises CheckpointError for what cannot be read or joined."""
-        return cls(tuple(paths), read_files(paths))
+        contents = {path: kind_of(path).read(path) for path in paths}
+        return cls(tuple(paths), joined(contents))
 
     def options(self, system: str | None) -> dict[str, Any]:
         """Return the options, and the latent_dim, that the files determine.

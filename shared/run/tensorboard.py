@@ -14,15 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from shared.interface import MissingFrameworkError
+from shared.interface import METRIC_NAMES, MissingFrameworkError
 
-TAGS = {
-    "discriminator_loss": "d_loss",
-    "discriminator_loss_real": "d_loss_real",
-    "discriminator_loss_fake": "d_loss_fake",
-    "generator_loss": "g_loss",
-}
-"""METRIC_NAMES → what TensorBoard calls them."""
+TAGS = {n: n.replace("discriminator", "d").replace("generator", "g") for n in METRIC_NAMES}
+"""METRIC_NAMES → what TensorBoard calls them: d_loss, d_loss_real, d_loss_fake, g_loss."""
 
 _HEAD = struct.Struct("<QI")
 _CHECKSUM_BYTES = 4
