@@ -54,7 +54,7 @@ class TensorFlowImplementation(FrameworkAdapter):
         for name, layer in layers.items():
             layer.call = partial(keep, name, layer.call)
         try:
-            train._forward(state, network, inputs, training)
+            train._forward(state, network, inputs, training=training)
         finally:
             for layer in layers.values():
                 del layer.call  # the class' own method comes back

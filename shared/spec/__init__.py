@@ -18,25 +18,3 @@ from shared.spec.systems import (
     check_loss,
     get_system,
 )
-
-__all__ = [
-    "LOSS_NAMES",
-    "NETWORKS",
-    "SYSTEMS",
-    "AdamSpec",
-    "Conventions",
-    "GeneratorBatch",
-    "Initializer",
-    "Layer",
-    "LossName",
-    "NetworkName",
-    "OptimizerSpec",
-    "Parameter",
-    "Pixels",
-    "SystemSpec",
-    "check_loss",
-    "flattened_pixels",
-    "get_system",
-    "optimizer_name",
-    "state_shapes",
-]

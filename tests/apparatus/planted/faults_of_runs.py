@@ -160,7 +160,7 @@ RUNS: tuple[Fault, ...] = (
         {},
         {
             "pytorch": (_training("adapter.py", "run(state, inputs, "),),
-            "tf": (_training("adapter.py", "model(inputs, "),),
+            "tf": (_training("adapter.py", "train._forward(state, network, inputs, "),),
             "jax": (Edit("adapter.py", "if not training:", "if False:"),),
         },
     ),
