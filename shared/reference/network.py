@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -66,16 +66,12 @@ def _layers(spec: SystemSpec, network: NetworkName, conventions: Conventions) ->
         kind = conventions.generator_activation
         layers = [dataclasses.replace(x, kind=kind) if x.kind == "relu" else x for x in layers]
     output = getattr(conventions, f"{network}_output")
-    return tuple(layers if output == "as_named" else _with_output(layers, output))
-
-
-def _with_output(layers: list[Layer], output: Literal["none", "tanh", "sigmoid"]) -> list[Layer]:
-    """Return the layers with another activation after the last one that has parameters."""
-    last = max(i for i, layer in enumerate(layers) if layer.parameters)
-    rest = [layer for layer in layers[last + 1 :] if layer.kind not in ("tanh", "sigmoid")]
-    if output == "none":
-        return layers[: last + 1] + rest
-    return [*layers[: last + 1], *rest, Layer(output, output, layers[-1].output_shape)]
+    if output != "as_named":  # another activation after the last layer that has parameters
+        last = max(i for i, layer in enumerate(layers) if layer.parameters)
+        rest = [layer for layer in layers[last + 1 :] if layer.kind not in ("tanh", "sigmoid")]
+        own = [] if output == "none" else [Layer(output, output, layers[-1].output_shape)]
+        layers = [*layers[: last + 1], *rest, *own]
+    return tuple(layers)
 
 
 def backward(network: NetworkName, run: Pass, gradient: Array) -> tuple[Array, Arrays]:

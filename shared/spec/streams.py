@@ -115,12 +115,8 @@ def _draw(parameter: Parameter, initializer: Initializer, draw: np.random.Genera
         case "uniform_fan_in":
             return draw.uniform(-1.0, 1.0, shape) / np.sqrt(parameter.fan_in)
         case "truncated_normal":
-            return mean + scale * _standard_normal_within_two(draw, shape)
+            values = draw.standard_normal(shape)
+            while (outside := np.abs(values) > 2.0).any():
+                values[outside] = draw.standard_normal(int(outside.sum()))
+            return mean + scale * values
     raise ValueError(f"unknown distribution {initializer.distribution!r}")
-
-
-def _standard_normal_within_two(draw: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    values = draw.standard_normal(shape)
-    while (outside := np.abs(values) > 2.0).any():
-        values[outside] = draw.standard_normal(int(outside.sum()))
-    return values
