@@ -11,7 +11,7 @@ from torch import Tensor
 
 from shared.framework_adapter import FrameworkAdapter
 from shared.interface import Array, Arrays
-from shared.spec import AdamSpec, NetworkName, flattened_pixels
+from shared.spec import AdamSpec, NetworkName, Pixels, flattened_pixels
 
 from . import checkpoint, losses, state, train
 from .layers import create_adam
@@ -90,7 +90,7 @@ def _to_tensor(array: Array) -> Tensor:
     return torch.tensor(array)
 
 
-def _in_hwc_order(x: Tensor, pixels: tuple[int, tuple[int, int, int]] | None) -> Tensor:
+def _in_hwc_order(x: Tensor, pixels: Pixels | None) -> Tensor:
     """Return NCHW as NHWC; features in CHW order as HWC: docs/porting.md#reshape-order."""
     if x.ndim == 4:
         return x.permute(0, 2, 3, 1)

@@ -52,13 +52,11 @@ def write_checkpoint(
     CHECKPOINT.write(path, arrays, encode_description(spec, progress))
 
 
-def read_checkpoint(
-    path: str | os.PathLike[str], expected_spec: SystemSpec | None = None
-) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a training state and check all of it but the values, which may be NaN or infinite.
 
     Raises CheckpointError, naming the file, what was found and what was expected: for a damaged or
-    foreign file, another version, arrays that do not fit the spec, and another `expected_spec`.
+    foreign file, another version, and arrays that do not fit the spec.
     """
     path = Path(path)
     metadata, arrays = CHECKPOINT.read(path)
@@ -66,9 +64,6 @@ def read_checkpoint(
     if progress is None:
         raise CheckpointError(f"{path}: expected JSON as 'progress' in the header, found none")
     _check_state(path, arrays, spec)
-    if expected_spec is not None and spec != expected_spec:
-        differences = "; ".join(spec_differences(spec, expected_spec))
-        raise CheckpointError(f"{path} was written for another system: {differences}")
     return Checkpoint(arrays, spec, progress)
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from shared.spec.layers import NETWORKS, Layer, NetworkName
+from shared.spec.layers import NETWORKS, Layer
 from shared.spec.systems import SystemSpec
 
 
@@ -28,7 +28,7 @@ def state_shapes(spec: SystemSpec) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-Pixels = tuple[int, tuple[int, int, int]]
+Pixels = tuple[int, tuple[int, ...]]
 
 
 def flattened_pixels(spec: SystemSpec) -> dict[str, Pixels]:
@@ -39,39 +39,26 @@ def flattened_pixels(spec: SystemSpec) -> dict[str, Pixels]:
     """
     found: dict[str, Pixels] = {}
     for network in NETWORKS:
-        shape: tuple[int, ...] = spec.image_shape
         layers = spec.layers(network)
+        inputs = (spec.image_shape, *(layer.output_shape for layer in layers))
         for i, layer in enumerate(layers):
             if layer.kind == "flatten":
-                height, width, channels = shape
-                names = _names_down_to_dense(network, layers[i + 1 :])
-                found |= dict.fromkeys(names, (0, (height, width, channels)))
+                for below in _up_to_dense(layers[i + 1 :]):
+                    # The bias of a dense layer is of the features that it makes.
+                    own = below.parameters[:1] if below.kind == "dense" else below.parameters
+                    found |= {f"{network}/{below.name}/{p.name}": (0, inputs[i]) for p in own}
             elif layer.kind == "reshape" and i > 0:
-                height, width, channels = layer.output_shape
-                axes = _names_up_to_dense(network, layers[:i])
-                found |= {n: (axis, (height, width, channels)) for n, axis in axes.items()}
-            shape = layer.output_shape
+                for above in _up_to_dense(layers[:i][::-1]):
+                    for p in above.parameters:
+                        pixels = (len(p.shape) - 1, layer.output_shape)
+                        found[f"{network}/{above.name}/{p.name}"] = pixels
     return found
 
 
-def _names_down_to_dense(network: NetworkName, layers: tuple[Layer, ...]) -> list[str]:
-    """Return what acts on flattened features: every parameter up to the next dense kernel."""
-    names: list[str] = []
-    for layer in layers:
-        names += [f"{network}/{layer.name}/{p.name}" for p in layer.parameters]
-        if layer.kind == "dense":
-            return [name for name in names if name != f"{network}/{layer.name}/bias"]
-    return names
-
-
-def _names_up_to_dense(network: NetworkName, layers: tuple[Layer, ...]) -> dict[str, int]:
-    """Return the feature axis of every parameter from the last dense layer on."""
-    first = max((i for i, layer in enumerate(layers) if layer.kind == "dense"), default=0)
-    return {
-        f"{network}/{layer.name}/{p.name}": len(p.shape) - 1
-        for layer in layers[first:]
-        for p in layer.parameters
-    }
+def _up_to_dense(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Return the layers up to the first dense one, with it."""
+    dense = [i for i, layer in enumerate(layers) if layer.kind == "dense"]
+    return layers[: dense[0] + 1] if dense else layers
 
 
 def optimizer_name(parameter_name: str, moment: Literal["m", "v"] | str) -> str:

@@ -50,7 +50,7 @@ def test_round_trip_keeps_every_bit(tmp_path, dtype):
     arrays = make_arrays(dtype)
     arrays[KERNEL][0, 0, 0, 0], arrays[KERNEL][0, 0, 0, 1] = np.nan, -0.0
     write_checkpoint(tmp_path / "a.safetensors", arrays, SPEC, progress=PROGRESS)
-    checkpoint = read_checkpoint(tmp_path / "a.safetensors", SPEC)
+    checkpoint = read_checkpoint(tmp_path / "a.safetensors")
     assert checkpoint.spec == SPEC
     assert checkpoint.progress == PROGRESS
     assert set(checkpoint.arrays) == set(arrays)
@@ -221,11 +221,10 @@ def test_another_system_is_told_field_by_field(tmp_path):
     path = tmp_path / "a.safetensors"
     write_checkpoint(path, make_arrays(), SPEC, progress=PROGRESS)
     asked = SPEC.replace(width=16, generator_optimizer=AdamSpec(learning_rate=1e-3))
-    with pytest.raises(CheckpointError, match="width: 1 in the checkpoint, 16 asked for") as caught:
-        read_checkpoint(path, asked)
-    expected = "generator_optimizer.learning_rate: 0.0002 in the checkpoint, 0.001 asked for"
-    assert expected in str(caught.value)
-    assert "loss" not in str(caught.value)
+    assert spec_differences(read_checkpoint(path).spec, asked) == [
+        "width: 1 in the checkpoint, 16 asked for",
+        "generator_optimizer.learning_rate: 0.0002 in the checkpoint, 0.001 asked for",
+    ]
 
 
 def test_no_differences_between_equal_specs():

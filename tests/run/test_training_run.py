@@ -36,7 +36,8 @@ def test_whole_run_leaves_the_documented_files(make_options, capsys):
     rows = loss_rows(out)
     assert rows[0] == ["step", *METRIC_NAMES]
     assert [int(row[0]) for row in rows[1:]] == list(range(1, 26))
-    last = read_checkpoint(out / "checkpoints" / checkpoints[-1], options.spec)
+    last = read_checkpoint(out / "checkpoints" / checkpoints[-1])
+    assert last.spec == options.spec
     assert last.progress == {
         "step": 25,
         "seed": 7,
