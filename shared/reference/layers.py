@@ -5,6 +5,7 @@ takes that and the gradient of the output. Convolutions are written as a sum ove
 straight from the definition.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -163,8 +164,8 @@ def batch_norm_backward(saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
 
 
 def running_statistics(
-    running: tuple[Array, Array],
-    batch: tuple[Array, Array],
+    running: Sequence[Array],
+    batch: Sequence[Array],
     count: int,
     momentum: float,
     estimator: str,

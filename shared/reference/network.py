@@ -47,7 +47,8 @@ def forward(
         prefix = f"{network}/{layer.name}"
         p: Arrays = {q.name: arrays[f"{prefix}/{q.name}"] for q in layer.parameters}
         if layer.kind == "batch_norm":
-            x, keep = _batch_norm(x, p, layer, conventions, training, prefix, statistics)
+            x, keep, moved = _batch_norm(x, p, layer, conventions, training)
+            statistics |= {f"{prefix}/{name}": array for name, array in moved.items()}
         else:
             x, keep = _forward_layer(layer, x, p, conventions)
         activations[layer.name] = x
@@ -192,38 +193,26 @@ def _arranged(kernel: Array, arrangement: str) -> Array:
 
 
 def _batch_norm(
-    x: Array,
-    p: Arrays,
-    layer: Layer,
-    conventions: Conventions,
-    training: bool,
-    prefix: str,
-    statistics: Arrays,
-) -> tuple[Array, Saved]:
+    x: Array, p: Arrays, layer: Layer, conventions: Conventions, training: bool
+) -> tuple[Array, Saved, Arrays]:
+    """Return the output, what the backward pass needs, and the statistics that have moved."""
     scale, bias = p.get("scale", 1.0), p.get("bias", 0.0)
     epsilon = _own("batch_norm_epsilon", layer.epsilon, conventions)
     momentum = _own("batch_norm_momentum", layer.momentum, conventions)
     settings = epsilon, conventions.batch_norm_divisor
+    running, estimator = (p["mean"], p["var"]), conventions.batch_norm_running_variance
     if not training:
-        y, saved = functions.batch_norm_inference(x, scale, bias, p["mean"], p["var"], *settings)
-        return y, [saved]
+        y, saved = functions.batch_norm_inference(x, scale, bias, *running, *settings)
+        return y, [saved], {}
     outputs, kept, moved = [], [], []
     for part in np.array_split(x, conventions.batch_norm_replicas):
-        y, saved, mean, variance = functions.batch_norm_forward(part, scale, bias, *settings)
+        y, saved, *own = functions.batch_norm_forward(part, scale, bias, *settings)
         outputs.append(y)
         kept.append(saved)
-        moved.append(
-            functions.running_statistics(
-                (p["mean"], p["var"]),
-                (mean, variance),
-                part.size // part.shape[-1],
-                momentum,
-                conventions.batch_norm_running_variance,
-            )
-        )
-    for i, name in enumerate(("mean", "var")):
-        statistics[f"{prefix}/{name}"] = np.mean([part[i] for part in moved], axis=0)
-    return np.concatenate(outputs), kept
+        count = part.size // part.shape[-1]
+        moved.append(functions.running_statistics(running, own, count, momentum, estimator))
+    mean, variance = (np.mean(parts, axis=0) for parts in zip(*moved, strict=True))
+    return np.concatenate(outputs), kept, {"mean": mean, "var": variance}
 
 
 def add(first: Arrays, second: Arrays) -> Arrays:
