@@ -1,6 +1,5 @@
 """Training state ↔ arrays under canonical names (`shared.spec.state_shapes`)."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -41,8 +40,17 @@ def create_train_state(
     if mesh is not None:
         place = parallel.replicated(mesh)
 
+    def create() -> tuple[nnx.Module, nnx.Module, Adam, Adam]:
+        generator, discriminator = create_models(spec, choose_layers(compute))
+        return (
+            generator,
+            discriminator,
+            create_adam(generator, spec.adam("generator")),
+            create_adam(discriminator, spec.adam("discriminator")),
+        )
+
     # Abstract networks hold shapes alone: no initial weights are drawn to be thrown away.
-    parts = nnx.eval_shape(partial(_create_modules, spec, compute))
+    parts = nnx.eval_shape(create)
     graph, shapes = nnx.split(parts)
     # The learning rates are among the arrays, so that others compile nothing anew.
     compiled_for = spec.replace(generator_optimizer=AdamSpec(), discriminator_optimizer=AdamSpec())
@@ -50,18 +58,6 @@ def create_train_state(
     state = TrainState(spec, compute, place, settings, leaves(parts), mesh)
     import_state(state, initial_state(spec, seed) if arrays is None else arrays)
     return state
-
-
-def _create_modules(
-    spec: SystemSpec, compute: Compute
-) -> tuple[nnx.Module, nnx.Module, Adam, Adam]:
-    generator, discriminator = create_models(spec, choose_layers(compute))
-    return (
-        generator,
-        discriminator,
-        create_adam(generator, spec.adam("generator")),
-        create_adam(discriminator, spec.adam("discriminator")),
-    )
 
 
 def export_state(state: TrainState) -> Arrays:

@@ -59,7 +59,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     foreign file, another version, and arrays that do not fit the spec.
     """
     path = Path(path)
-    metadata, arrays = CHECKPOINT.read(path)
+    arrays, metadata = CHECKPOINT.read(path)
     spec, progress = decode_description(path, metadata)
     if progress is None:
         raise CheckpointError(f"{path}: expected JSON as 'progress' in the header, found none")

@@ -66,7 +66,7 @@ def write_recording(path: Path, framework: str, tensors: Iterable[Recorded]) -> 
 def read_recording(path: str | os.PathLike[str]) -> Recording:
     """Read a recording; a missing, damaged or foreign file raises RecordingError in one line."""
     path = Path(path)
-    metadata, arrays = RECORDING.read(path)
+    arrays, metadata = RECORDING.read(path)
     try:
         entries = json.loads(metadata["tensors"])
         described = {f"{e['step']}/{e['name']}": e for e in entries}

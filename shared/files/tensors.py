@@ -38,8 +38,8 @@ class TensorFormat:
         contiguous = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in arrays.items()}
         write_file_atomically(path, save(contiguous, {**self.fields, **metadata}))
 
-    def read(self, path: Path) -> tuple[dict[str, str], Arrays]:
-        """Return header and arrays; `self.error` for a missing, damaged or foreign file."""
+    def read(self, path: Path) -> tuple[Arrays, dict[str, str]]:
+        """Return arrays and header; `self.error` for a missing, damaged or foreign file."""
         require_file(path, self.noun, self.error)
         try:
             with safe_open(path, framework="numpy") as file:
@@ -51,7 +51,7 @@ class TensorFormat:
                     if (dtype := file.get_slice(name).get_dtype()) not in self.dtypes:
                         expected = ", ".join(self.dtypes)
                         raise self.error(f"{path}: expected {expected}, found {name} as {dtype}")
-                return metadata, {name: file.get_tensor(name) for name in names}
+                return {name: file.get_tensor(name) for name in names}, metadata
         except InputError:
             raise
         # ValueError, OverflowError: a shape such as (2**63, 0), of nothing, that NumPy does not

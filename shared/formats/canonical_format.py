@@ -12,6 +12,8 @@ from shared.reference.network import forward
 from shared.spec import Conventions, state_shapes
 from shared.spec.state_arrays import cast_floats
 
+load = stored.CHECKPOINT.read  # every array by its name, and the texts beside them
+
 
 def write_native(path: Path, contents: NativeContents) -> None:
     """Write a whole training state, or one network without progress: `FileKind.write`."""
@@ -32,12 +34,6 @@ def read_native(path: Path) -> NativeContents:
         return assemble(path, arrays, texts, lambda spec: {n: n for n in state_shapes(spec)})
     checkpoint = stored.read_checkpoint(path)
     return NativeContents(checkpoint.arrays, checkpoint.spec, checkpoint.progress)
-
-
-def load(path: Path) -> tuple[Arrays, dict[str, str]]:
-    """Return every array of a file by its name, and the texts beside them."""
-    texts, arrays = stored.CHECKPOINT.read(path)
-    return arrays, texts
 
 
 def run_native(path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
