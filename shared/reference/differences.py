@@ -13,26 +13,18 @@ import numpy as np
 
 from shared.interface import Arrays
 from shared.reference.comparison import relative_l2
-from shared.spec import NETWORKS, Layer, SystemSpec, optimizer_name
+from shared.spec import NETWORKS, SystemSpec, optimizer_name
 
 
 def cancelled_biases(spec: SystemSpec) -> dict[str, str]:
     """Return every bias that a batch normalisation cancels, with its layer's kernel."""
-    return {
-        f"{network}/{layer.name}/bias": f"{network}/{layer.name}/kernel"
-        for network in NETWORKS
-        for layer, _ in _cancelled(spec.layers(network))
-    }
+    return {f"{layer}/bias": f"{layer}/kernel" for layer, _ in _cancelled(spec)}
 
 
 def drifting_arrays(spec: SystemSpec) -> tuple[str, ...]:
     """Return the arrays of a state that rounding moves: cancelled biases and BN's means of them."""
-    return tuple(
-        f"{network}/{name}"
-        for network in NETWORKS
-        for layer, batch_norm in _cancelled(spec.layers(network))
-        for name in (f"{layer.name}/bias", f"{batch_norm.name}/mean")
-    )
+    pairs = _cancelled(spec)
+    return tuple(name for layer, after in pairs for name in (f"{layer}/bias", f"{after}/mean"))
 
 
 def gradient_differences(spec: SystemSpec, actual: Arrays, expected: Arrays) -> dict[str, float]:
@@ -89,12 +81,14 @@ def drifts(spec: SystemSpec, actual: Arrays, expected: Arrays, steps: int) -> di
 _KEEPS = ("upsample_nearest", "upsample_bilinear", "average_pool", "max_pool", "dropout")
 
 
-def _cancelled(layers: tuple[Layer, ...]) -> list[tuple[Layer, Layer]]:
+def _cancelled(spec: SystemSpec) -> list[tuple[str, str]]:
     """Return the layers with a bias that a batch normalisation takes away again, with that."""
-    relevant = [layer for layer in layers if layer.kind not in _KEEPS]
     return [
-        (layer, after)
-        for layer, after in itertools.pairwise(relevant)
+        (f"{network}/{layer.name}", f"{network}/{after.name}")
+        for network in NETWORKS
+        for layer, after in itertools.pairwise(
+            layer for layer in spec.layers(network) if layer.kind not in _KEEPS
+        )
         if after.kind == "batch_norm" and {"kernel", "bias"} <= {p.name for p in layer.parameters}
     ]
 
