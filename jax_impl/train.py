@@ -15,7 +15,7 @@ from shared.interface import Array
 from shared.run.command import run_training
 from shared.run.console import leave_others
 from shared.run.options import TrainingOptions
-from shared.run.training import TrainingRun, open_run
+from shared.run.training import TrainingRun
 from shared.spec import NetworkName
 
 from . import cluster, parallel
@@ -191,7 +191,7 @@ def train(options: TrainingOptions) -> None:
     with cluster.joined(), jax.enable_x64(options.dtype == "float64"):
         device = str(select_device(options.device))
         versions = {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
-        run = open_run(options, device, versions, cluster.processes())
+        run = TrainingRun(options, device, versions, cluster.processes())
         state = create_train_state(
             options.spec, options.compute, seed=options.seed, arrays=run.initial_arrays
         )

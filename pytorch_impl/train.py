@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from shared.interface import Array
 from shared.run.command import run_training
 from shared.run.options import TrainingOptions
-from shared.run.training import TrainingRun, open_run
+from shared.run.training import TrainingRun
 from shared.spec import NetworkName
 
 from . import cluster, parallel
@@ -184,7 +184,7 @@ def train(options: TrainingOptions) -> None:
     with cluster.joined(options.device, options.wait_limit):
         device = str(select_device(options.device))
         versions = {"torch": torch.__version__}
-        run = open_run(options, device, versions, cluster.processes())
+        run = TrainingRun(options, device, versions, cluster.processes())
         state = create_train_state(
             options.spec, options.compute, seed=options.seed, arrays=run.initial_arrays
         )

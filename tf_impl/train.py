@@ -12,7 +12,7 @@ from shared.interface import Array
 from shared.run.command import run_training
 from shared.run.console import leave_others
 from shared.run.options import TrainingOptions
-from shared.run.training import TrainingRun, open_run
+from shared.run.training import TrainingRun
 from shared.spec import NetworkName
 
 from . import cluster, parallel
@@ -183,7 +183,7 @@ def train(options: TrainingOptions) -> None:
         parallel.prepare_devices(options.device, options.devices)
         versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
         device = select_device(options.device)
-        run = open_run(options, device, versions, cluster.processes())
+        run = TrainingRun(options, device, versions, cluster.processes())
         state = create_train_state(
             options.spec, options.compute, seed=options.seed, arrays=run.initial_arrays
         )

@@ -41,38 +41,19 @@ class Processes:
     any_process: Callable[[bool], bool]
 
 
-def open_run(
-    options: TrainingOptions,
-    device: str,
-    versions: Mapping[str, str],
-    processes: Processes | None = None,
-) -> TrainingRun:
-    """Open a run: check the folder, read the last checkpoint when resuming, load the data.
-
-    `device` is the framework's name of the one that it runs on, `versions` are those of its
-    packages; `processes` is given where several train this run. Nothing is written yet. Raises
-    what `TrainingRun` raises; if one of several processes fails, the others raise ValueError.
-
-    `fit` in every implementation shows its use in a `with`, at whose end a run that was stopped
-    raises StoppedEarly. `record` comes first of all: there Ctrl-C makes a step the last one.
-    """
-    try:
-        run = TrainingRun(options, device, versions, processes)
-    except (ValueError, OSError, ImportError):
-        if processes:
-            processes.any_process(True)
-        raise
-    if processes and processes.any_process(False):
-        raise ValueError("another process of the run could not start; its message says why")
-    return run
-
-
 class TrainingRun:
     """The inputs of every step, from nothing but the options and the data, and all that is written.
 
-    Of several processes, under one path on every host, only the first prints, writes and takes
-    Ctrl-C. `restored`: the arrays to import when resuming, or None; `initial_arrays`: the same, or
-    those of --init-from. `start`: the steps completed before. Raises ValueError for the folder,
+    Making one checks the folder, reads the last checkpoint when resuming and loads the data; it
+    writes nothing yet. `device` is the framework's name of the one that it runs on, `versions` are
+    those of its packages. Of several `processes`, under one path on every host, only the first
+    prints, writes and takes Ctrl-C; if one of them fails, the others raise ValueError.
+
+    `fit` in every implementation shows its use in a `with`, at whose end a run that was stopped
+    raises StoppedEarly. `record` comes first of all: there Ctrl-C makes a step the last one.
+
+    `restored`: the arrays to import when resuming, or None; `initial_arrays`: the same, or those of
+    --init-from. `start`: the steps completed before. Raises ValueError for the folder,
     CheckpointError, DataError for the data, MissingFrameworkError for tensorboard.
     """
 
@@ -83,22 +64,33 @@ class TrainingRun:
         versions: Mapping[str, str],
         processes: Processes | None = None,
     ) -> None:
-        self.options, spec = options, options.spec
-        self._processes = processes
+        self.options, self._processes = options, processes
         self._writes = processes is None or processes.is_first
         self._folder = RunFolder(options.out)
+        self._device, self._versions = device, {**versions, "numpy": np.__version__}
+        try:
+            self._open()
+        except (ValueError, OSError, ImportError):
+            if processes:
+                processes.any_process(True)
+            raise
+        if processes and processes.any_process(False):
+            raise ValueError("another process of the run could not start; its message says why")
+
+    def _open(self) -> None:
+        """Read the inputs, and print what is going to happen."""
+        options, spec = self.options, self.options.spec
         if self._writes and options.tensorboard:
             require_tensorboard()
         if self._writes and not options.resume:
             self._folder.require_free()
         notes = self._read_inputs()
         self._completed, self._final_step = self.start, options.steps - 1
-        self._signals = console.StopSignals(alone=processes is None)
+        self._signals = console.StopSignals(alone=self._processes is None)
         images_per_step = spec.batch_size * spec.discriminator_steps
         self._display = Display(self.start, options.steps, images_per_step)
         if not self._writes:
             return
-        self._device, self._versions = device, {**versions, "numpy": np.__version__}
         self._pending: list[tuple[int, Mapping[str, Any], float]] = []
         self._quality = SampleQuality(self._dataset, spec, SAMPLE_COUNT)
         self._watch = failures.DiscriminatorWatch(spec.loss)
@@ -106,7 +98,7 @@ class TrainingRun:
             notes.append(
                 f"already complete: {self.start} steps are done, --steps asks for {options.steps}"
             )
-        lines = announcement(options, self._dataset, device, self._quality)
+        lines = announcement(options, self._dataset, self._device, self._quality)
         self._display.print(*lines, *notes)
 
     def _read_inputs(self) -> list[str]:

@@ -16,7 +16,7 @@ from PIL import Image
 from shared.interface import METRIC_NAMES
 from shared.run.folder import RunFolder
 from shared.run.options import TrainingOptions
-from shared.run.training import open_run
+from shared.run.training import TrainingRun
 from tests import ROOT
 from tests.report.pages import SPEC, VERSIONS, figures, report, rows_of, write_run
 
@@ -257,7 +257,7 @@ def test_a_run_that_training_wrote(tmp_path: Path) -> None:
         resume=False, device="cpu", dtype="float32", checkpoint_every=9, sample_every=2,
         tensorboard=False,
     )  # fmt: skip
-    with open_run(options, device="cpu:0", versions={"jax": "0.10.2"}) as run:
+    with TrainingRun(options, device="cpu:0", versions={"jax": "0.10.2"}) as run:
         images = np.random.default_rng(1).uniform(*SPEC.image_range, (64, 28, 28, 1))
         run.save_initial_samples(images)
         for step in run.remaining_steps():

@@ -11,7 +11,7 @@ import numpy as np
 
 from shared.interface import METRIC_NAMES
 from shared.run.options import TrainingOptions
-from shared.run.training import open_run
+from shared.run.training import TrainingRun
 from shared.spec import SYSTEMS, streams
 
 SPEC = SYSTEMS["dcgan64"].replace(width=1, latent_dim=3, batch_size=2)
@@ -79,7 +79,7 @@ class FakeState:
 
 def fit(options, during=lambda step, metrics: metrics):
     """The loop of an implementation; `during` may meddle with a step."""
-    run = open_run(options, device="cpu", versions={"fake": "1.0"})
+    run = TrainingRun(options, device="cpu", versions={"fake": "1.0"})
     state = FakeState(options, run.initial_arrays)
     seen = []
     with run:

@@ -10,7 +10,7 @@ from shared.files.checkpoint import read_checkpoint
 from shared.interface import METRIC_NAMES
 from shared.run.command import run_training
 from shared.run.failures import STEPS_IN_A_ROW, DiscriminatorWatch, NonFiniteError, is_out_of_memory
-from shared.run.training import open_run
+from shared.run.training import TrainingRun
 from shared.spec import LOSS_NAMES
 from tests.run.stand_in_run import (
     KERNEL,
@@ -40,7 +40,7 @@ def test_a_loss_that_is_not_finite_says_what_is_left_and_what_to_try(make_option
 
 
 def train_with_broken_state(options, broken_step, meddle):
-    run = open_run(options, device="cpu", versions={})
+    run = TrainingRun(options, device="cpu", versions={})
     state = FakeState(options, run.restored)
     with run:
         for step in run.remaining_steps():
@@ -209,7 +209,7 @@ class FullDisk(io.StringIO):
 
 
 def test_a_table_that_cannot_be_written_is_named(make_options, monkeypatch):
-    run = open_run(make_options(), device="cpu", versions={})
+    run = TrainingRun(make_options(), device="cpu", versions={})
     state = FakeState(make_options(), None)
 
     def train():

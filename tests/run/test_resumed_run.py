@@ -7,7 +7,7 @@ import pytest
 
 from shared.files.checkpoint import CheckpointError, read_checkpoint
 from shared.run.failures import NonFiniteError
-from shared.run.training import open_run
+from shared.run.training import TrainingRun
 from tests.run.stand_in_run import (
     GREY,
     SPEC,
@@ -44,7 +44,7 @@ def test_interrupt_at_the_last_step_is_a_complete_run(make_options):
 
 def test_interrupt_after_the_record_waits_for_the_next_step(make_options):
     options = make_options()
-    run = open_run(options, device="cpu", versions={})
+    run = TrainingRun(options, device="cpu", versions={})
     state = FakeState(options, None)
     saved = []
 

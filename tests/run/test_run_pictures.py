@@ -11,7 +11,7 @@ from shared.data.dataset import load_dataset, to_image_range
 from shared.quality.metrics import sliced_wasserstein_distance
 from shared.quality.sample_quality import SampleQuality
 from shared.run.pictures import image_grid, moving_average, plot_losses, save_png
-from shared.run.training import open_run
+from shared.run.training import TrainingRun
 from shared.spec import SYSTEMS, streams
 from tests.run.stand_in_run import GREY, SPEC, FakeState, fit, stop_at
 
@@ -26,7 +26,7 @@ def quality_rows(out):
 @pytest.mark.parametrize("spec", [SPEC, GREY], ids=["colour", "grey"])
 def test_quality_is_the_distance_of_each_grid(make_options, spec, capsys):
     options = make_options(spec=spec)
-    run = open_run(options, device="cpu", versions={})
+    run = TrainingRun(options, device="cpu", versions={})
     state, images = FakeState(options, None), {}
     with run:
         for step in run.remaining_steps():
@@ -74,7 +74,7 @@ def test_quality_of_real_images_is_lower_than_of_others():
 @pytest.mark.parametrize("value", [0.25, float("nan")])
 def test_samples_without_a_distance_leave_nan_and_do_not_stop_the_run(make_options, value):
     options = make_options(steps=1)
-    run = open_run(options, device="cpu", versions={})
+    run = TrainingRun(options, device="cpu", versions={})
     state = FakeState(options, None)
     with run:
         for step in run.remaining_steps():

@@ -19,7 +19,7 @@ from shared.run.command import run_training
 from shared.run.folder import RunFolder, RunRecords
 from shared.run.options import TrainingOptions
 from shared.run.tensorboard import event_files, read_events
-from shared.run.training import open_run
+from shared.run.training import TrainingRun
 from shared.spec import SYSTEMS, SystemSpec, streams
 from tests import ROOT
 from tests.tiers import SLOW_IN_TF_AND_JAX
@@ -69,7 +69,7 @@ def fit(
         name: array.astype("float32") if array.shape else array
         for name, array in streams.initial_state(spec, 0).items()
     }
-    run = open_run(options, device="cpu", versions={})
+    run = TrainingRun(options, device="cpu", versions={})
     with run:
         if run.restored is None:
             run.save_initial_samples(samples(spec, 0))
@@ -293,7 +293,7 @@ def test_missing_tensorboard_is_one_line(
     out = tmp_path / "run"
 
     def train(options: TrainingOptions) -> None:
-        open_run(options, device="cpu", versions={})
+        TrainingRun(options, device="cpu", versions={})
 
     assert run_training("jax", train, ["--tensorboard", "--out", str(out)]) == 2
     assert capsys.readouterr().err == (

@@ -14,7 +14,7 @@ from shared.interface import METRIC_NAMES
 from shared.run import display as run_display
 from shared.run import training
 from shared.run.pictures import save_png
-from shared.run.training import open_run
+from shared.run.training import TrainingRun
 from shared.spec import streams
 from tests import ROOT
 from tests.run.stand_in_run import GREY, SPEC, fit, loss_rows, names
@@ -82,7 +82,7 @@ def test_losses_are_written_to_the_last_bit(make_options):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_inputs_are_the_shared_streams_in_the_dtype(make_options, dtype):
-    run = open_run(make_options(dtype=dtype), device="cpu", versions={})
+    run = TrainingRun(make_options(dtype=dtype), device="cpu", versions={})
     real_images, latents = run.inputs(3)
     assert real_images.shape == (2, 64, 64, 3)
     assert (real_images.dtype, latents.dtype) == (dtype, dtype)
@@ -95,9 +95,9 @@ def test_inputs_are_the_shared_streams_in_the_dtype(make_options, dtype):
 @pytest.mark.parametrize("generator_batch", ["same_images", "same_latents", "new_latents"])
 def test_inputs_of_several_discriminator_steps(make_options, system, generator_batch):
     spec = system.replace(discriminator_steps=3, generator_batch=generator_batch)
-    run = open_run(make_options(spec=spec), device="cpu", versions={})
+    run = TrainingRun(make_options(spec=spec), device="cpu", versions={})
     single = make_options(spec=system.replace(generator_batch="same_images"))
-    batches = open_run(single, device="cpu", versions={})
+    batches = TrainingRun(single, device="cpu", versions={})
     for step in (4, 0):  # five batches an epoch: step 4 begins in the third
         real_images, latents = run.inputs(step)
         each = [batches.inputs(3 * step + i)[0] for i in range(3)]
@@ -109,15 +109,15 @@ def test_inputs_of_several_discriminator_steps(make_options, system, generator_b
 
 
 def test_announcement_says_what_a_step_is(make_options, capsys):
-    open_run(make_options(), device="cpu", versions={})
+    TrainingRun(make_options(), device="cpu", versions={})
     assert "each step" not in capsys.readouterr().out
     spec = GREY.replace(discriminator_steps=5, generator_batch="new_latents")
-    open_run(make_options(spec=spec), device="cpu", versions={})
+    TrainingRun(make_options(spec=spec), device="cpu", versions={})
     printed = capsys.readouterr().out
     line = "each step      5 discriminator updates on fresh batches, then the generator on images"
     assert f"{line} from new latents\n" in printed
     assert "learning rates generator 0.001, discriminator 0.0002\n" in printed
-    open_run(make_options(spec=GREY), device="cpu", versions={})
+    TrainingRun(make_options(spec=GREY), device="cpu", versions={})
     line = "each step      one discriminator update, then the generator on images made anew"
     assert f"{line} from the same latents\n" in capsys.readouterr().out
 
@@ -150,7 +150,7 @@ def test_skipped_files_are_counted_and_the_first_named(make_options, tmp_path, c
         save_png(folder / f"good_{i}.png", np.full((64, 64, 3), i, np.uint8))
     for i in range(5):
         (folder / f"bad_{i}.png").write_text("no picture")
-    open_run(make_options(data=folder), device="cpu", versions={})
+    TrainingRun(make_options(data=folder), device="cpu", versions={})
     printed = capsys.readouterr().out
     assert "skipped        5 files" in printed
     assert printed.count("bad_") == 3
@@ -171,7 +171,7 @@ def test_folder_that_is_a_file(make_options, tmp_path):
 
 def test_nothing_is_written_before_the_run_is_entered(make_options):
     options = make_options()
-    open_run(options, device="cpu", versions={})
+    TrainingRun(options, device="cpu", versions={})
     assert not options.out.exists()
 
 
