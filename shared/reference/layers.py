@@ -5,7 +5,7 @@ takes that and the gradient of the output. Convolutions are written as a sum ove
 straight from the definition.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,13 +40,12 @@ def unframed(y: Array, padding: Padding) -> Array:
     return framed(y, (-before, -after))
 
 
-def _taps(kernel: Array, stride: int, size: tuple[int, int]) -> Any:
-    """Yield for every kernel tap its (in, out) matrix and the pixels that it touches."""
-    for i in range(kernel.shape[0]):
-        for j in range(kernel.shape[1]):
-            rows = slice(i, i + stride * size[0], stride)
-            columns = slice(j, j + stride * size[1], stride)
-            yield i, j, (slice(None), rows, columns)
+def taps(window: Sequence[int], stride: int, size: Sequence[int]) -> Iterator[Any]:
+    """Yield each place in a window, and the pixels there of all windows, so many each way."""
+    for i, j in np.ndindex(*window[:2]):
+        rows = slice(i, i + stride * size[0], stride)
+        columns = slice(j, j + stride * size[1], stride)
+        yield (i, j), (slice(None), rows, columns)
 
 
 def conv_forward(
@@ -62,8 +61,8 @@ def conv_forward(
     height = (padded.shape[1] - kernel.shape[0]) // stride + 1
     width = (padded.shape[2] - kernel.shape[1]) // stride + 1
     y = np.zeros((x.shape[0], height, width, kernel.shape[3]))
-    for i, j, pixels in _taps(kernel, stride, (height, width)):
-        y += padded[pixels] @ kernel[i, j]
+    for tap, pixels in taps(kernel.shape, stride, (height, width)):
+        y += padded[pixels] @ kernel[tap]
     return y, (padded, kernel, stride, shifted)
 
 
@@ -71,9 +70,9 @@ def conv_backward(saved: Saved, dy: Array) -> tuple[Array, Array]:
     """Return the gradients of x and of the kernel."""
     padded, kernel, stride, padding = saved
     dpadded, dkernel = np.zeros_like(padded), np.zeros_like(kernel)
-    for i, j, pixels in _taps(kernel, stride, dy.shape[1:3]):
-        dpadded[pixels] += dy @ kernel[i, j].T
-        dkernel[i, j] = np.tensordot(padded[pixels], dy, axes=((0, 1, 2), (0, 1, 2)))
+    for tap, pixels in taps(kernel.shape, stride, dy.shape[1:3]):
+        dpadded[pixels] += dy @ kernel[tap].T
+        dkernel[tap] = np.tensordot(padded[pixels], dy, axes=((0, 1, 2), (0, 1, 2)))
     return unframed(dpadded, padding), dkernel
 
 
@@ -89,8 +88,8 @@ def conv_transpose_forward(
     size = x.shape[1:3]
     full_shape = [stride * (size[a] - 1) + kernel.shape[a] for a in (0, 1)]
     full = np.zeros((x.shape[0], *full_shape, kernel.shape[2]))
-    for i, j, pixels in _taps(kernel, stride, size):
-        full[pixels] += x @ kernel[i, j].T
+    for tap, pixels in taps(kernel.shape, stride, size):
+        full[pixels] += x @ kernel[tap].T
     return unframed(full, shifted), (x, kernel, stride, shifted)
 
 
@@ -99,9 +98,9 @@ def conv_transpose_backward(saved: Saved, dy: Array) -> tuple[Array, Array]:
     x, kernel, stride, padding = saved
     dfull = framed(dy, padding)
     dx, dkernel = np.zeros_like(x), np.zeros_like(kernel)
-    for i, j, pixels in _taps(kernel, stride, x.shape[1:3]):
-        dx += dfull[pixels] @ kernel[i, j]
-        dkernel[i, j] = np.tensordot(dfull[pixels], x, axes=((0, 1, 2), (0, 1, 2)))
+    for tap, pixels in taps(kernel.shape, stride, x.shape[1:3]):
+        dx += dfull[pixels] @ kernel[tap]
+        dkernel[tap] = np.tensordot(dfull[pixels], x, axes=((0, 1, 2), (0, 1, 2)))
     return dx, dkernel
 
 

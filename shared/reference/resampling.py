@@ -7,7 +7,7 @@ their backward pass is the transposed matrices. Max pooling is written tap by ta
 import numpy as np
 
 from shared.interface import Array
-from shared.reference.layers import Saved, framed, unframed
+from shared.reference.layers import Saved, framed, taps, unframed
 from shared.spec.layers import Padding
 
 
@@ -63,7 +63,7 @@ def max_pool_forward(x: Array, window: int, stride: int, padding: Padding) -> tu
     """Return the largest number of each window; rows beyond the image are -inf."""
     padded = framed(x, padding, -np.inf)
     count = [(n - window) // stride + 1 for n in padded.shape[1:3]]
-    y = np.max([padded[pixels] for pixels in _windows(window, stride, count)], axis=0)
+    y = np.max([padded[pixels] for _, pixels in taps((window, window), stride, count)], axis=0)
     return y, (padded, y, window, stride, padding)
 
 
@@ -71,14 +71,8 @@ def max_pool_backward(saved: Saved, dy: Array) -> Array:
     """Return the gradient of x; of equal numbers the first in a window, by rows, has it all."""
     padded, y, window, stride, padding = saved
     dpadded, is_left = np.zeros_like(padded), np.ones(y.shape, bool)
-    for pixels in _windows(window, stride, y.shape[1:3]):
+    for _, pixels in taps((window, window), stride, y.shape[1:3]):
         is_it = is_left & (padded[pixels] == y)
         dpadded[pixels] += np.where(is_it, dy, 0.0)
         is_left &= ~is_it
     return unframed(dpadded, padding)
-
-
-def _windows(window: int, stride: int, count: list[int] | tuple[int, ...]) -> list[tuple]:
-    """Return, for every place in a window, the pixels that are there."""
-    slices = [[slice(i, i + stride * number, stride) for i in range(window)] for number in count]
-    return [(slice(None), rows, columns) for rows in slices[0] for columns in slices[1]]
