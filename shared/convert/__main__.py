@@ -58,14 +58,16 @@ def convert(arguments: argparse.Namespace) -> int:
     _require_free(destination, kind, force=arguments.force)
     if arguments.seed is not None:
         check_seed(arguments.seed, "--seed")
-    with shown_progress(f"reading {', '.join(path.name for path in paths)}"):
-        sources = {path: kind_of(path).read(path) for path in paths}
-    for path, read in sources.items():
-        _print_source(path, read)
+    sources = {}
+    with shown_progress("files read", len(paths)) as advance:
+        for path in paths:
+            sources[path] = kind_of(path).read(path)
+            _print_source(path, sources[path])
+            advance(1)
     contents = with_choices(joined(sources), arguments.system, arguments.loss)
     contents = with_fresh(contents, arguments.fresh_optimizers, arguments.seed)
     contents = fitted(contents, kind, arguments.only)
-    shown = shown_progress(f"writing and checking {destination.name}")
+    shown = shown_progress(f"{destination.name}, written and checked", 1)
     with shown, staged(destination.absolute()) as temporary:
         kind.write(temporary, contents)
         verify(sources, contents, kind, temporary)

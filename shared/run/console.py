@@ -16,7 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Column
 
 from shared.files.errors import one_line, printable
@@ -156,39 +163,30 @@ def print_error(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def has_bar(console: Console) -> bool:
-    """Return whether a bar can move there: on a terminal, not in a file, a pipe or a CI."""
+def bar_on(console: Console, clock: Callable[..., ProgressColumn], **options: Any) -> Progress:
+    """Return a bar, disabled where none can move: in a file, a pipe or a CI.
+
+    `clock` makes its last column. Where the line is too long the text is cut, not the numbers.
+    """
     # FORCE_COLOR, which a CI sets, makes rich take a file for a terminal.
-    return console.is_interactive and console.file.isatty() and not os.environ.get("CI")
-
-
-WHOLE = Column(no_wrap=True)
-"""A bar's column of numbers: where the line is too long, the bar gives way."""
-
-
-def text_column(most: int) -> TextColumn:
-    """Return a bar's text, cut to so many characters."""
-    column = Column(no_wrap=True, overflow="ellipsis", max_width=max(most, 1))
-    return TextColumn("{task.description}", markup=False, table_column=column)
+    moves = console.is_interactive and console.file.isatty() and not os.environ.get("CI")
+    whole = Column(no_wrap=True)
+    cut = Column(no_wrap=True, overflow="ellipsis", max_width=max(console.width - 28, 1))
+    text = TextColumn("{task.description}", markup=False, table_column=cut)
+    columns = BarColumn(24), MofNCompleteColumn(table_column=whole), text, clock(table_column=whole)
+    return Progress(*columns, console=console, disable=not moves, **options)
 
 
 @contextlib.contextmanager
-def shown_progress(what: str, total: int | None = None) -> Iterator[Callable[[int], object]]:
+def shown_progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
     """Show on stderr how far a block is that takes longer than two seconds; yields `advance`.
 
-    On a terminal a bar, which vanishes; elsewhere a plain line every ten seconds. `total`: how many
-    parts there are, each reported by `advance(1)`; None if nobody can say.
+    On a terminal a bar, which vanishes; elsewhere a plain line every ten seconds. Of the `total`
+    parts, `advance(n)` reports that n more are done.
     """
-    console, what = Console(stderr=True), printable(what)
-    count = (BarColumn(20), MofNCompleteColumn(table_column=WHOLE)) if total else ()
     # What a block prints to the same terminal belongs above the bar; what goes to a file does not.
-    bar = Progress(
-        *(text_column(console.width - 30), *count, TimeElapsedColumn(WHOLE)),
-        console=console,
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),
-        disable=not has_bar(console),
-    )
+    same = {"transient": True, "redirect_stdout": sys.stdout.isatty()}
+    bar, what = bar_on(Console(stderr=True), TimeElapsedColumn, **same), printable(what)
     task, start, ended = bar.add_task(what, total=total), time.monotonic(), threading.Event()
 
     def show() -> None:
@@ -196,8 +194,8 @@ def shown_progress(what: str, total: int | None = None) -> Iterator[Callable[[in
             return
         bar.start()
         while bar.disable:
-            done = f"{bar.tasks[0].completed:,.0f} of {total:,}, " if total else ""
-            print_error(f"{what}: {done}{time.monotonic() - start:.0f} s")
+            done = f"{bar.tasks[0].completed:,.0f} of {total:,}"
+            print_error(f"{what}: {done}, {time.monotonic() - start:.0f} s")
             if ended.wait(SECONDS_BETWEEN_LINES):
                 return
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import TimeRemainingColumn
 
 from shared.data.dataset import ImageDataset
 from shared.files.errors import printable
 from shared.quality.sample_quality import SampleQuality
-from shared.run.console import SECONDS_BETWEEN_LINES, WHOLE, has_bar, silence, text_column
+from shared.run.console import SECONDS_BETWEEN_LINES, bar_on, silence
 from shared.run.folder import RunFolder, newest_first
 from shared.run.options import TrainingOptions
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec
@@ -34,10 +34,7 @@ class Display:
         self.closed = False
         self._steps, self._images_per_step = steps, images_per_step
         self._quality = ""
-        console = Console()
-        text, left = text_column(console.width - 28), TimeRemainingColumn(table_column=WHOLE)
-        columns = BarColumn(24), MofNCompleteColumn(table_column=WHOLE), text, left
-        self._bar = Progress(*columns, console=console, disable=not has_bar(console))
+        self._bar = bar_on(Console(), TimeRemainingColumn)
         self._completed, self._losses_time, self._line_time = start, 0.0, 0.0
 
     def print(self, *lines: str) -> None:

@@ -109,13 +109,14 @@ def _distance(real: Array, other: Array, seed: int) -> dict[str, Any]:
 
 def _measure_fidelity(pairs: Pairs, weights: Path | None) -> dict[str, Fidelity]:
     measured = {}
-    with tempfile.TemporaryDirectory() as temporary, shown_progress("FID and KID"):
+    with tempfile.TemporaryDirectory() as temporary, shown_progress("FID and KID", 2) as advance:
         for name, images in pairs.items():
             if name != FLOOR:
                 folders = [Path(temporary, name, side) for side in ("real", "generated")]
                 for folder, pixels in zip(folders, images, strict=True):
                     save_images(folder, pixels)
                 measured[name] = fidelity(*folders, weights=weights)
+                advance(1)
     return measured
 
 
