@@ -15,15 +15,8 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TextIO
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Column
 
 from shared.files.errors import one_line, printable
@@ -163,7 +156,9 @@ def print_error(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def bar_on(console: Console, clock: Callable[..., ProgressColumn], **options: Any) -> Progress:
+def bar_on(
+    console: Console, clock: type[progress.ProgressColumn], **options: Any
+) -> progress.Progress:
     """Return a bar, disabled where none can move: in a file, a pipe or a CI.
 
     `clock` makes its last column. Where the line is too long the text is cut, not the numbers.
@@ -172,9 +167,10 @@ def bar_on(console: Console, clock: Callable[..., ProgressColumn], **options: An
     moves = console.is_interactive and console.file.isatty() and not os.environ.get("CI")
     whole = Column(no_wrap=True)
     cut = Column(no_wrap=True, overflow="ellipsis", max_width=max(console.width - 28, 1))
-    text = TextColumn("{task.description}", markup=False, table_column=cut)
-    columns = BarColumn(24), MofNCompleteColumn(table_column=whole), text, clock(table_column=whole)
-    return Progress(*columns, console=console, disable=not moves, **options)
+    text = progress.TextColumn("{task.description}", markup=False, table_column=cut)
+    count = progress.MofNCompleteColumn(table_column=whole)
+    columns = progress.BarColumn(24), count, text, clock(table_column=whole)
+    return progress.Progress(*columns, console=console, disable=not moves, **options)
 
 
 @contextlib.contextmanager
@@ -186,7 +182,7 @@ def shown_progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
     """
     # What a block prints to the same terminal belongs above the bar; what goes to a file does not.
     same = {"transient": True, "redirect_stdout": sys.stdout.isatty()}
-    bar, what = bar_on(Console(stderr=True), TimeElapsedColumn, **same), printable(what)
+    bar, what = bar_on(Console(stderr=True), progress.TimeElapsedColumn, **same), printable(what)
     task, start, ended = bar.add_task(what, total=total), time.monotonic(), threading.Event()
 
     def show() -> None:

@@ -200,14 +200,13 @@ def change_framework(
             f"the change must come between two of the {steps} steps, received {change_at}"
         )
     after, halves, unbroken, changed = range(change_at, steps), {}, {}, {}
-    pairs = list(itertools.permutations(trainers, 2))
-    with shown_progress("runs, unbroken and changed", len(trainers) + len(pairs)) as advance:
+    with shown_progress("runs, unbroken and changed", len(trainers) ** 2) as advance:
         for trainer in trainers:
             state = experiment.start(trainer)
             _, halves[trainer.name] = experiment.train(trainer, state, range(change_at))
             unbroken[trainer.name] = experiment.train(trainer, state, after)
             advance(1)
-        for first, second in pairs:
+        for first, second in itertools.permutations(trainers, 2):
             state = experiment.start(second)
             second.import_state(state, halves[first.name])
             end = experiment.train(second, state, after)
