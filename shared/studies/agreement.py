@@ -5,6 +5,7 @@ and scores, of any gradient, and of any array of the state after one training st
 """
 
 import argparse
+import itertools
 from typing import NamedTuple
 
 from shared.fixtures import load_network_fixture
@@ -12,7 +13,7 @@ from shared.interface import IMPLEMENTATIONS, Implementation, load_implementatio
 from shared.reference.comparison import relative_l2
 from shared.reference.differences import gradient_differences, state_differences
 from shared.reference.step import train_step
-from shared.run.console import command, text_table
+from shared.run.console import command, shown_progress, text_table
 
 DTYPES = ("float64", "float32")
 
@@ -57,12 +58,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     rows = [["implementation", "dtype", "images", "scores", "gradients", "state", "worst array"]]
-    for name in options.implementations:
-        implementation = load_implementation(name)
-        for dtype in DTYPES:
+    cases = list(itertools.product(options.implementations, DTYPES))
+    with shown_progress("implementations and dtypes", len(cases)) as advance:
+        for name, dtype in cases:
+            implementation = load_implementation(name)
             *errors, worst_array = measure(implementation, dtype)
             shown = [f"{error:.1e}" for error in errors]
             rows.append([implementation.name, dtype, *shown, worst_array])
+            advance(1)
     print(text_table(rows, "<"))
 
 

@@ -20,7 +20,7 @@ from shared.files.atomic import require_place
 from shared.interface import Array, Implementation
 from shared.reference import layers
 from shared.reference.adam import adam_update
-from shared.run.console import command, print_error, text_table
+from shared.run.console import command, print_error, shown_progress, text_table
 from shared.spec import LOSS_NAMES, AdamSpec, Conventions
 from shared.spec.streams import stream
 from shared.studies import optimum as known
@@ -244,9 +244,12 @@ def _run(options: argparse.Namespace) -> int:
     divergence = known.jensen_shannon(densities)
     print(f"JSD {divergence:.5f}, -log 4 + 2 JSD = {2.0 * divergence - math.log(4.0):.5f}")
     print(f"labels: real {labels.real:g}, fake {labels.fake:g}; {options.steps} steps", flush=True)
-    pairs = itertools.product(losses, implementations)
     settings = {"steps": options.steps, "seed": options.seed}
-    results = [train(i, loss, densities, labels, **settings) for loss, i in pairs]
+    results = []
+    with shown_progress("discriminators", len(losses) * len(implementations)) as advance:
+        for loss, implementation in itertools.product(losses, implementations):
+            results.append(train(implementation, loss, densities, labels, **settings))
+            advance(1)
     print(table(results))
     if options.plot:
         _plot(results, densities, labels, options.plot)

@@ -31,10 +31,7 @@ PIXEL_RANGE = (0.0, 255.0)
 FLOOR = "real against real"
 
 Pairs = dict[str, tuple[Array, Array]]
-"""Row of the table → what it compares: real images and others, uint8 [n, height, width, channels].
-
-The last is FLOOR, two sets of real images that share none.
-"""
+"""Row → real and other images, uint8 [n, height, width, channels]; FLOOR has real twice."""
 
 
 def recorded_data(folder: Path, step: int) -> Path | None:

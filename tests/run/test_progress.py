@@ -14,7 +14,7 @@ from shared.conformance.__main__ import main as conformance
 from shared.convert.__main__ import main as convert
 from shared.run import console, display
 from shared.run.console import shown_progress
-from shared.studies import evaluate, trajectory
+from shared.studies import equilibrium, evaluate, trajectory
 from tests.studies.evaluated_run import trained_arrays, write_data, write_run
 from tests.studies.test_trajectory import write_port
 
@@ -144,6 +144,11 @@ COMMANDS = {
         trajectory.main,
         lambda path: (*two_ports(path), "--width=1", "--steps=2", "--change-at=1"),
         ("runs, unbroken and changed: 0 of 4",),
+    ),
+    "equilibrium": (
+        equilibrium.main,
+        lambda _: ("reference", "--loss=bce", "--steps=5"),
+        ("discriminators: 0 of 1",),
     ),
     "conformance": (
         conformance,
