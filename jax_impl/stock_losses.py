@@ -9,14 +9,13 @@ import numpy as np
 import optax
 
 from shared.interface import Array
-from shared.studies.accuracy_sweep import OURS, WRITTEN_OUT, Formula, Results, make_formulas
+from shared.studies.accuracy_sweep import WRITTEN_OUT, Formula, Results, make_formulas
 
 from .losses import LOSSES
 
 Function = Callable[[jax.Array, float], jax.Array]  # scores, target → loss of each score
 
 FUNCTIONS: dict[tuple[str, str], Function] = {
-    ("bce", OURS): LOSSES["bce"].each,
     ("bce", "jax.nn.softplus(±x)"): lambda x, y: jax.nn.softplus(-x if y else x),
     ("bce", WRITTEN_OUT): (
         lambda x, y: jax.nn.relu(-x if y else x) + jnp.log1p(jnp.exp(-jnp.abs(x)))
@@ -27,9 +26,7 @@ FUNCTIONS: dict[tuple[str, str], Function] = {
     ("bce", "-log(sigmoid(x)), -log(1 - sigmoid(x))"): (
         lambda x, y: -jnp.log(jax.nn.sigmoid(x) if y else 1 - jax.nn.sigmoid(x))
     ),
-    ("bce_probs", OURS): LOSSES["bce_probs"].each,
     ("bce_probs", "-log(p), -log(1 - p)"): lambda p, y: -jnp.log(p if y else 1 - p),
-    ("lsgan", OURS): LOSSES["lsgan"].each,
     ("lsgan", "optax l2_loss"): lambda x, y: optax.losses.l2_loss(x, jnp.full_like(x, y)),
 }
 
@@ -48,4 +45,4 @@ def _run(compiled: bool, function: Function, x: Array, target: float, dtype: str
 def loss_formulas() -> list[Formula]:
     """Return every formula under every way of running it, in the order of the tables."""
     runs = {"eager": functools.partial(_run, False), "jax.jit": functools.partial(_run, True)}
-    return make_formulas("jax", FUNCTIONS, runs)
+    return make_formulas("jax", LOSSES, FUNCTIONS, runs)

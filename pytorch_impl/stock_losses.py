@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared.interface import Array
-from shared.studies.accuracy_sweep import OURS, WRITTEN_OUT, Formula, Results, make_formulas
+from shared.studies.accuracy_sweep import WRITTEN_OUT, Formula, Results, make_formulas
 
 from .losses import LOSSES
 
@@ -22,16 +22,13 @@ def _module(kind: Any) -> Function:
 _bce = _module(nn.BCELoss)
 _mse = _module(nn.MSELoss)
 FUNCTIONS: dict[tuple[str, str], Function] = {
-    ("bce", OURS): LOSSES["bce"].each,
     ("bce", "F.softplus(±x)"): lambda x, y: F.softplus(-x if y else x),
     ("bce", WRITTEN_OUT): (
         lambda x, y: F.relu(-x if y else x) + torch.log1p(torch.exp(-torch.abs(x)))
     ),
     ("bce", "BCEWithLogitsLoss"): _module(nn.BCEWithLogitsLoss),
     ("bce", "BCELoss(sigmoid(x))"): lambda x, y: _bce(torch.sigmoid(x), y),
-    ("bce_probs", OURS): LOSSES["bce_probs"].each,
     ("bce_probs", "-log(p), -log(1 - p)"): lambda p, y: -torch.log(p if y else 1 - p),
-    ("lsgan", OURS): LOSSES["lsgan"].each,
     ("lsgan", "0.5 * MSELoss"): lambda x, y: 0.5 * _mse(x, y),
 }
 
@@ -45,4 +42,4 @@ def _eager(function: Function, x: Array, target: float, dtype: str) -> Results:
 
 def loss_formulas() -> list[Formula]:
     """Return every formula under every way of running it, in the order of the tables."""
-    return make_formulas("pytorch", FUNCTIONS, {"eager": _eager})
+    return make_formulas("pytorch", LOSSES, FUNCTIONS, {"eager": _eager})

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from shared.interface import Array
-from shared.studies.accuracy_sweep import OURS, WRITTEN_OUT, Formula, Results, make_formulas
+from shared.studies.accuracy_sweep import WRITTEN_OUT, Formula, Results, make_formulas
 
 from .losses import LOSSES
 
@@ -25,7 +25,6 @@ def _keras_loss(name: str, **options: bool) -> Function:
 _cross_entropy = _keras_loss("BinaryCrossentropy")
 _squared = _keras_loss("MeanSquaredError")
 FUNCTIONS: dict[tuple[str, str], Function] = {
-    ("bce", OURS): LOSSES["bce"].each,
     ("bce", "tf.nn.sigmoid_cross_entropy_with_logits"): (
         lambda x, y: tf.nn.sigmoid_cross_entropy_with_logits(y * tf.ones_like(x), x)
     ),
@@ -37,9 +36,7 @@ FUNCTIONS: dict[tuple[str, str], Function] = {
         _keras_loss("BinaryCrossentropy", from_logits=True)
     ),
     ("bce", "BinaryCrossentropy()(sigmoid(x))"): lambda x, y: _cross_entropy(tf.sigmoid(x), y),
-    ("bce_probs", OURS): LOSSES["bce_probs"].each,
     ("bce_probs", "BinaryCrossentropy()"): _cross_entropy,
-    ("lsgan", OURS): LOSSES["lsgan"].each,
     ("lsgan", "0.5 * MeanSquaredError()"): lambda x, y: 0.5 * _squared(x, y),
 }
 
@@ -61,4 +58,4 @@ def _run(compiled: bool, function: Function, x: Array, target: float, dtype: str
 def loss_formulas() -> list[Formula]:
     """Return every formula under every way of running it, in the order of the tables."""
     runs = {"eager": functools.partial(_run, False), "tf.function": functools.partial(_run, True)}
-    return make_formulas("tf", FUNCTIONS, runs)
+    return make_formulas("tf", LOSSES, FUNCTIONS, runs)

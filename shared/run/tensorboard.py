@@ -52,6 +52,7 @@ class EventFile:
         records = import_module("tensorboard.summary.writer.record_writer")
         file = open(folder / f"events.out.tfevents.{number:010d}.gan", "xb")  # noqa: SIM115
         self._writer = records.RecordWriter(file)
+        self.flush, self.close = self._writer.flush, self._writer.close
         self._write(0, time.time(), file_version="brain.Event:2")
         # In the first session too: a reader purges steps from its second START on.
         start = import_module("tensorboard.compat.proto.event_pb2").SessionLog.START
@@ -69,14 +70,6 @@ class EventFile:
         image = {"width": width, "height": height, "colorspace": 1 if colour_type == 0 else 3}
         image["encoded_image_string"] = png
         self._write(completed, wall_time, summary={"value": [{"tag": tag, "image": image}]})
-
-    def flush(self) -> None:
-        """Let a TensorBoard that is watching see everything."""
-        self._writer.flush()
-
-    def close(self) -> None:
-        """End the file."""
-        self._writer.close()
 
     def _write(self, step: int, wall_time: float, **content: Any) -> None:
         event = _event_type()(step=step, wall_time=wall_time, **content)

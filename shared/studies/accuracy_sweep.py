@@ -101,13 +101,15 @@ def _largest(loss: str, dtype: str, every: int, target: float, kind: int, actual
 
 def make_formulas(
     framework: str,
+    losses: Mapping[str, Any],
     functions: Mapping[tuple[str, str], Any],
     runs: Mapping[str, Callable[[Any, Array, float, str], Results]],
 ) -> list[Formula]:
-    """Return every function, keyed by loss and name, under every way of running it."""
+    """Return our losses and every function, by loss and name, under every way of running it."""
+    ours = {(loss, OURS): losses[loss].each for loss in LOSSES}
     return [
         Formula(framework, loss, name, run, functools.partial(evaluate, function))
-        for (loss, name), function in functions.items()
+        for (loss, name), function in (ours | dict(functions)).items()
         for run, evaluate in runs.items()
     ]
 
@@ -125,5 +127,6 @@ def batches_of_one(implementation: Implementation) -> list[Formula]:
             np.array([float(f.generator_fake_gradient[0]) for f in found]),
         )
 
-    functions = {(loss, OURS): loss for loss in LOSSES}
-    return make_formulas(implementation.name, functions, {"batches of one": evaluate})
+    of_loss = {loss: functools.partial(evaluate, loss) for loss in LOSSES}
+    name, run = implementation.name, "batches of one"
+    return [Formula(name, loss, OURS, run, function) for loss, function in of_loss.items()]
