@@ -79,8 +79,7 @@ class PyTorchImplementation(FrameworkAdapter):
         }
         optimizer.step()
         after = optimizer.state[held[0]]
-        tensors = (held[0].detach(), after["exp_avg"], after["exp_avg_sq"])
-        return tensors[0].numpy(), tensors[1].numpy(), tensors[2].numpy()
+        return held[0].detach().numpy(), after["exp_avg"].numpy(), after["exp_avg_sq"].numpy()
 
 
 def _to_tensor(array: Array) -> Tensor:

@@ -113,9 +113,7 @@ def export_gradients(state: TrainState, gradients: dict[NetworkName, list[Tensor
     pixels = flattened_pixels(state.spec)
     for network in NETWORKS:
         module = state.network(network)
-        found: dict[Tensor, Tensor] = dict(
-            zip(module.parameters(), gradients[network], strict=True)
-        )
+        found = dict(zip(module.parameters(), gradients[network], strict=True))
         for name, parameter in state.spec.parameters(network).items():
             if parameter.trainable:
                 arrays[name] = to_canonical(found[_tensor(module, name)], pixels.get(name))

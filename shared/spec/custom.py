@@ -60,11 +60,8 @@ class LayerEntry:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is not at its default as plain JSON data."""
-        given = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
-        }
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        given = {name: value for name, value in vars(self).items() if value != defaults[name]}
         if self.initializer:
             given["initializer"] = dataclasses.asdict(self.initializer)
         return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items()}
