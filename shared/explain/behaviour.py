@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from shared.explain.catalogue import CANONICAL, known_values
+from shared.explain.catalogue import CANONICAL, KNOWN_VALUES
 from shared.explain.distance import INITIAL_BOUND, Comparison, Divergence
 from shared.explain.observations import INITIAL_SEED, Group, Sides, forward_inputs, initial_arrays
 from shared.explain.port import Observations, Port
@@ -35,20 +35,19 @@ def initial_weights(port: Port, spec: SystemSpec, into: Observations) -> None:
     An implementation need not draw from them; then its weights' mean squares are held against the
     spec's.
     """
-    fresh: Arrays = {}
-    if not (reason := port.lacking("create", "export_state")):
-        state = port.call("create", spec, seed=INITIAL_SEED, dtype=port.dtype)
-        fresh, reason = port.exported(spec, state), "it returned none"
-    for name in ("spec", *known_values()["initializer"]) if fresh else ():
+    if reason := port.lacking("create", "export_state"):
+        into.missing[INITIAL_STAGE] = reason
+        return
+    fresh = port.exported(spec, port.call("create", spec, seed=INITIAL_SEED, dtype=port.dtype))
+    for name in ("spec", *KNOWN_VALUES["initializer"]) if fresh else ():
         expected = initial_arrays(spec, name)
         if all(relative_l2(fresh[n], expected[n]) <= INITIAL_BOUND for n in fresh):
             probe = Probe(f"seed {INITIAL_SEED}", spec, {}, np.empty(0), np.empty(0))
             into.groups.append(Group(INITIAL_STAGE, probe, fresh))
             into.initializer = name
             return
-    if fresh:
-        reason = "not drawn from the shared streams"
-        into.notes += _unusual_spread(fresh, spec)
+    into.notes += _unusual_spread(fresh, spec)
+    reason = "not drawn from the shared streams" if fresh else "it returned none"
     into.missing[INITIAL_STAGE] = reason
 
 

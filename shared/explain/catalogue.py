@@ -4,7 +4,6 @@ Numbers and texts are in catalogue.toml; values that are words are those of the 
 """
 
 import dataclasses
-import functools
 import math
 import tomllib
 from collections.abc import Sequence
@@ -59,16 +58,12 @@ KNOWN_NUMBERS: dict[str, list[float]] = {
 LITERAL = {n: math.nextafter(FIELDS[n], math.inf) for n in KNOWN_NUMBERS if FIELDS[n] is not None}
 """A canonical number that is meant: exactly that one stands for what a system has of its own."""
 FITTED = {n: Fitted(n, **entry["fit"]) for n, entry in _CATALOGUE.items() if "fit" in entry}
-
-
-@functools.cache
-def known_values() -> dict[str, list[Any]]:
-    """Return the values other than the canonical one that each field is known to take."""
-    hints = get_type_hints(Conventions)
-    words = {n: get_args(hint) for n, hint in hints.items() if get_origin(hint) is Literal}
-    switches = {n: (not value,) for n, value in FIELDS.items()}
-    found = switches | KNOWN_NUMBERS | words
-    return {field: [v for v in found[field] if v != FIELDS[field]] for field in FIELDS}
+_HINTS = get_type_hints(Conventions).items()
+_WORDS = {name: get_args(hint) for name, hint in _HINTS if get_origin(hint) is Literal}
+_SWITCHES: dict[str, Any] = {name: (not value,) for name, value in FIELDS.items()}
+_VALUES = _SWITCHES | KNOWN_NUMBERS | _WORDS
+KNOWN_VALUES = {n: [x for x in _VALUES[n] if x != value] for n, value in FIELDS.items()}
+"""The values other than the canonical one that each field is known to take."""
 
 
 def changes(spec: SystemSpec, parts: Sequence[str]) -> list[Change]:
@@ -76,7 +71,7 @@ def changes(spec: SystemSpec, parts: Sequence[str]) -> list[Change]:
 
     Of the fields of some parts of a step, the first part first: see `PARTS`.
     """
-    known = [(field, value) for field, values in known_values().items() for value in values]
+    known = [(field, value) for field, values in KNOWN_VALUES.items() for value in values]
     known += [(field, LITERAL[field]) for field in _numbers_of_its_own(spec)]
     singles = [{field: value} for field, value in known if _applies(field, value, spec)]
     return [
@@ -142,9 +137,8 @@ def deviations(*conventions: Conventions) -> list[Change]:
 
 def is_known(change: Change) -> bool:
     """Whether a change is to values of the catalogue, and so none that was fitted."""
-    known = known_values()
     return change in TOGETHER.values() or all(
-        v in known[n] or v == LITERAL.get(n) for n, v in change.items()
+        v in KNOWN_VALUES[n] or v == LITERAL.get(n) for n, v in change.items()
     )
 
 

@@ -131,10 +131,7 @@ def _without_common(actual: Array, expected: Array) -> tuple[Array, Array]:
 def _update_differences(
     probe: Probe, actual: Arrays, expected: Arrays, dtype: str
 ) -> dict[str, float]:
-    """Return the differences against how far the parameter has moved, less its own rounding.
-
-    The reference scale is never below a tenth of the learning rate for each element.
-    """
+    """Return the differences over how far a parameter has moved, less its own rounding."""
     drifting = set(drifting_arrays(probe.spec))
     found = {}
     for name, wanted in expected.items():
@@ -144,6 +141,7 @@ def _update_differences(
             continue
         network = name.split("/", 1)[0]
         rate = getattr(probe.spec, f"{network}_optimizer").learning_rate
+        # Never over less than a tenth of the learning rate for each element.
         least = 0.1 * rate * math.sqrt(wanted.size)
         moved = max(float(np.linalg.norm(wanted - probe.arrays[name])), least)
         rounding = float(np.finfo(dtype).eps * np.linalg.norm(wanted))

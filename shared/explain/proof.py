@@ -8,7 +8,6 @@ from shared.explain.catalogue import FIELDS, Change, deviations, is_known
 from shared.explain.distance import Comparison
 from shared.explain.observations import Group, Sides, reference_arrays
 from shared.explain.report import Located
-from shared.spec import Conventions
 
 LEAST_NUMBERS = 10
 """So many independent numbers a fitted one must explain."""
@@ -27,19 +26,14 @@ def explained(
     With it the network that alone has it, "" where both have or the other one has no use for it.
     """
     for change in deviations(*sides):
-        having = [name for name, c in sides._asdict().items() if change.items() <= vars(c).items()]
-        without = Sides(*(_with(c, change, undone=True) for c in sides))
+        having = {n: c for n, c in sides._asdict().items() if change.items() <= vars(c).items()}
+        undone = {field: FIELDS[field] for field in change}
+        without = sides._replace(**{name: c.replace(**undone) for name, c in having.items()})
         count = _differing(groups, comparison, without)
         if count >= (1 if is_known(change) else LEAST_NUMBERS):
-            both = Sides(*(_with(c, change) for c in sides))
+            both = Sides(*(c.replace(**change) for c in sides))
             is_alone = len(having) == 1 and _differing(groups, comparison, both)
-            yield change, having[0] if is_alone else ""
-
-
-def _with(conventions: Conventions, change: Change, undone: bool = False) -> Conventions:
-    if undone and not change.items() <= vars(conventions).items():
-        return conventions
-    return conventions.replace(**{n: FIELDS[n] if undone else v for n, v in change.items()})
+            yield change, next(iter(having)) if is_alone else ""
 
 
 def _differing(groups: Sequence[Group], comparison: Comparison, sides: Sides) -> int:

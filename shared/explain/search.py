@@ -182,13 +182,10 @@ class Search:
         if fitted is None:
             return None
         for place, value in enumerate(fitted):
-            rounder = (_replaced(fitted, place, float(f"{value:.{n}e}")) for n in range(4))
+            before, after = fitted[:place], fitted[place + 1 :]
+            rounder = ([*before, float(f"{value:.{n}e}"), *after] for n in range(4))
             fitted = next(filter(agrees, rounder), fitted)
         return sides_of(fitted)
-
-
-def _replaced(values: list[float], place: int, value: float) -> list[float]:
-    return [*values[:place], value, *values[place + 1 :]]
 
 
 def _gauss_newton(

@@ -25,8 +25,6 @@ from shared.explain.recordings.tensor_traps import factor_traps, layout_traps, p
 from shared.explain.report import render
 from shared.files.recording import read_recording
 
-_FINDERS = (layout_traps, pass_traps, factor_traps, layer_traps, adam_traps)
-
 
 @dataclass(frozen=True)
 class RecordingReport:
@@ -65,12 +63,13 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
     alone = [[tensor for tensor, _ in side] for side in single]
     evidence = Evidence(matching.align_all(matched), alone)
     pairs = tuple(evidence.pairs.values())
+    finders = layout_traps, pass_traps, factor_traps, layer_traps, adam_traps
     return RecordingReport(
         paths=(str(first), str(second)),
         frameworks=(recordings[0].framework, recordings[1].framework),
         pairs=pairs,
         parting=next((i for i, pair in enumerate(pairs) if not pair.agrees), None),
-        traps=merged(trap for find in _FINDERS for trap in find(evidence)),
+        traps=merged(trap for find in finders for trap in find(evidence)),
         unmatched=(
             *matching.unmatched_texts("first", single[0]),
             *matching.unmatched_texts("second", single[1]),

@@ -153,10 +153,7 @@ def _settings(
 
 
 def _unit_move(u: _Updates, v: Array, times: int, settings: AdamSpec, c: Conventions) -> Array:
-    """Return the reference's change in steps of `times` updates, for a learning rate of 1.
-
-    The last one is made from the recorded m and from `v`. Decoupled decay is left out.
-    """
+    """Return the change for a learning rate of 1; the last update is made from m and from `v`."""
     moved, moments = np.zeros(1), (u.old_m, u.old_v)
     for earlier in range(1 - times, 0):
         number = times * u.number + earlier

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.explain.catalogue import FIELDS, FITTED, FIXES, known_values
+from shared.explain.catalogue import FIELDS, FITTED, FIXES, KNOWN_VALUES
 from shared.explain.recordings.matching import Key
 from shared.explain.recordings.pairs import Pair
 from shared.files.recording import Recorded
@@ -89,7 +89,7 @@ def listed(field: str) -> list[Any]:
     own = FIELDS[field]
     if own is None:
         own = getattr(SYSTEMS["dcgan64"].generator_optimizer, FITTED[field].of_adam)
-    return [own, *known_values()[field]]
+    return [own, *KNOWN_VALUES[field]]
 
 
 def simplest(explanations: set[Explanation]) -> set[Explanation]:
