@@ -112,7 +112,7 @@ class Comparison:
         First, not furthest off: what comes behind it may be off because of it.
         """
         found = self.differences(group, conventions)
-        name = next(iter(self.differing(group, conventions)), None)
+        name = next((n for n, d in found.items() if not d <= self.allowed(group.stage)), None)
         if name is None:
             return found, None
         received = group.arrays[name]

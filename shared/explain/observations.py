@@ -24,7 +24,6 @@ from shared.reference.step import Step, settings_of
 from shared.spec import NETWORKS, AdamSpec, Conventions, NetworkName, SystemSpec, optimizer_name
 from shared.spec.streams import initial_state
 
-LOSS_STAGE = "loss functions"
 ADAM_STAGE = "Adam alone"
 OUTPUTS = {"generator": "images", "discriminator": "scores"}
 INITIAL_SEED = 3
@@ -246,7 +245,7 @@ def adam_arrays(spec: SystemSpec, implementation: Any) -> Arrays:
 
 
 ALONE: dict[str, Callable[[SystemSpec, Any], Arrays]] = {
-    LOSS_STAGE: loss_arrays,
+    "loss functions": loss_arrays,
     ADAM_STAGE: adam_arrays,
 }
 """Stages that need no state of an implementation, each with what asks for it."""
