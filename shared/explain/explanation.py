@@ -56,6 +56,7 @@ class _Explainer:
     def __init__(self, implementation: Any, spec: SystemSpec, dtype: str, report: Report) -> None:
         self.port, self.spec, self.dtype = Port(implementation, dtype), spec, dtype
         self.report = report
+        # By the dtype that was asked for, and by what is known of the implementation.
         self.own = self.comparison = Comparison(dtype, BOUNDS[dtype])
         self.tried = 0
         self.probes: Sequence[Probe] = ()
