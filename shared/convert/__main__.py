@@ -62,15 +62,22 @@ def convert(arguments: argparse.Namespace) -> int:
     with shown_progress("files read", len(paths)) as advance:
         for path in paths:
             sources[path] = kind_of(path).read(path)
-            _print_source(path, sources[path])
             advance(1)
+    for path, read in sources.items():
+        _print_source(path, read)
     contents = with_choices(joined(sources), arguments.system, arguments.loss)
     contents = with_fresh(contents, arguments.fresh_optimizers, arguments.seed)
     contents = fitted(contents, kind, arguments.only)
+    found: list[str] = []
     shown = shown_progress(f"{destination.name}, written and checked", 1)
-    with shown, staged(destination.absolute()) as temporary:
-        kind.write(temporary, contents)
-        verify(sources, contents, kind, temporary)
+    try:
+        with shown, staged(destination.absolute()) as temporary:
+            kind.write(temporary, contents)
+            for line in verify(sources, contents, kind, temporary):
+                found.append(line)
+    finally:
+        for line in found:
+            print(line)
     print(f"wrote {destination}: {', '.join(describe(contents))}")
     return 0
 

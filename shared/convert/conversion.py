@@ -3,7 +3,7 @@
 Each prints a line for everything that it makes up, leaves out or finds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,18 +124,18 @@ class VerificationError(InputError):
 
 def verify(
     sources: Mapping[Path, NativeContents], contents: NativeContents, kind: FileKind, path: Path
-) -> None:
-    """Read a file back, run its networks beside those of the sources, and print both results."""
+) -> Iterator[str]:
+    """Read a file back, run its networks beside those of the sources, and yield both results."""
     written = kind.read(path)
     meant, read = _bits(contents.arrays), _bits(written.arrays)
     if changed := sorted(n for n in meant.keys() | read.keys() if meant.get(n) != read.get(n)):
         raise VerificationError(f"arrays that changed on the way: {', '.join(changed)}")
     if written.progress != contents.progress:
         raise VerificationError(f"the progress changed on the way: {written.progress}")
-    print(f"arrays: {len(written.arrays)} written and read back, every bit the same")
+    yield f"arrays: {len(written.arrays)} written and read back, every bit the same"
     if lost := spec_differences(written.spec, contents.spec):
         fields = ", ".join(difference.split(":")[0] for difference in lost)
-        print(f"left behind: of the spec {fields} (a network alone keeps what its shapes show)")
+        yield f"left behind: of the spec {fields} (a network alone keeps what its shapes show)"
     inputs = verification_inputs(contents)
     outputs = kind.run(path, contents, *inputs)
     for source, held in sources.items():
@@ -145,7 +145,7 @@ def verify(
             difference, largest = require_same_outputs(
                 network, expected[network], outputs[network], contents.dtype
             )
-            print(
+            yield (
                 f"{network}: max difference {difference:.2e} of values up to {largest:.2e} "
                 f"({other.name} beside {kind.name}, {GRID_SIZE} inputs)"
             )

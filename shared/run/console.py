@@ -178,11 +178,11 @@ def shown_progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
     """Show on stderr how far a block is that takes longer than two seconds; yields `advance`.
 
     On a terminal a bar, which vanishes; elsewhere a plain line every ten seconds. Of the `total`
-    parts, `advance(n)` reports that n more are done.
+    parts, `advance(n)` reports that n more are done. The block itself prints nothing.
     """
-    # What a block prints to the same terminal belongs above the bar; what goes to a file does not.
-    same = {"transient": True, "redirect_stdout": sys.stdout.isatty()}
-    bar, what = bar_on(Console(stderr=True), progress.TimeElapsedColumn, **same), printable(what)
+    settings = {"transient": True, "redirect_stdout": False}  # which is the command's result
+    bar = bar_on(Console(stderr=True), progress.TimeElapsedColumn, **settings)
+    what = printable(what)
     task, start, ended = bar.add_task(what, total=total), time.monotonic(), threading.Event()
 
     def show() -> None:

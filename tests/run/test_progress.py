@@ -77,11 +77,13 @@ def test_a_quick_block_says_nothing(capfd):
 
 
 @pytest.mark.parametrize("width", [60, 80])
-def test_a_bar_fits_the_terminal_and_goes_away(impatient, terminal, width):
+def test_a_bar_fits_the_terminal_and_goes_away(impatient, terminal, capfd, width):
     shown = terminal(width)
     with shown_progress(LONG, 20000) as advance:
         advance(15000)
         time.sleep(0.15)
+        print("a result")
+    assert capfd.readouterr().out == "a result\n"
     frames = shown.frames()
     assert frames
     assert all(len(frame) <= width for frame in frames), frames
