@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tests import ROOT
 
-MOST_IN_ALL = 25_400
+MOST_IN_ALL = 24_950
 """Without tests. The aim is 24,000, which was kept until sampling, foreign files, the stages of
 explain and the site came in; it falls with every cut."""
-MOST_IN_KERNEL = 6_150
+MOST_IN_KERNEL = 6_000
 MOST_IN_A_FILE = 400
 CORE = ("losses", "layers", "models", "fast", "state", "train", "checkpoint")
 """What people read side by side; with shared/spec and shared/reference it is the kernel."""
