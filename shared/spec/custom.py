@@ -7,7 +7,6 @@ makes each `Layer` of a list of them, for images and latents of any size.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -84,7 +83,6 @@ def narrowest(entries: Iterable[LayerEntry]) -> int:
     return min(features[:-1], default=1)
 
 
-@functools.lru_cache(64)
 def network_layers(
     entries: tuple[LayerEntry, ...],
     shape: Shape,

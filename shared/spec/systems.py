@@ -7,6 +7,7 @@ nothing about how a framework does it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import sys
 from dataclasses import dataclass
@@ -133,17 +134,7 @@ class SystemSpec:
 
     def layers(self, network: NetworkName) -> tuple[Layer, ...]:
         """Return the layers of one network, in the order in which data passes them."""
-        if network not in NETWORKS:
-            raise ValueError(f"unknown network {network!r}; expected one of {', '.join(NETWORKS)}")
-        generator, discriminator = self._entries()
-        given = generator, ended_for(self.loss, discriminator)
-        ends = ((self.latent_dim,), self.image_shape), (self.image_shape, (1,))
-        part, i = Fraction(self.width, min(map(narrowest, given))), NETWORKS.index(network)
-        most = MAXIMUM_NUMBERS if self.architecture == "custom" else math.inf
-        try:
-            return network_layers(given[i], *ends[i], part, most)
-        except ValueError as error:
-            raise ValueError(f"{network}, {error}") from error
+        return _layers(self, network)
 
     def _entries(self) -> tuple[Entries, Entries]:
         match self.architecture:
@@ -313,3 +304,19 @@ def get_system(name: str) -> SystemSpec:
     if name not in SYSTEMS:
         raise ValueError(f"unknown system {name!r}; expected one of {', '.join(SYSTEMS)}")
     return SYSTEMS[name]
+
+
+@functools.lru_cache(1024)
+def _layers(spec: SystemSpec, network: NetworkName) -> tuple[Layer, ...]:
+    """Return `spec.layers(network)`, which is asked for in every pass."""
+    if network not in NETWORKS:
+        raise ValueError(f"unknown network {network!r}; expected one of {', '.join(NETWORKS)}")
+    generator, discriminator = spec._entries()
+    given = generator, ended_for(spec.loss, discriminator)
+    part, i = Fraction(spec.width, min(map(narrowest, given))), NETWORKS.index(network)
+    shape, expected = (((spec.latent_dim,), spec.image_shape), (spec.image_shape, (1,)))[i]
+    most = MAXIMUM_NUMBERS if spec.architecture == "custom" else math.inf
+    try:
+        return network_layers(given[i], shape, expected, part, most)
+    except ValueError as error:
+        raise ValueError(f"{network}, {error}") from error
