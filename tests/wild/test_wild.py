@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.tiers import one_in
-from tests.wild import adapters, recordings
 from tests.wild.case import AdapterCase, RecordingCase
 
 pytest.importorskip("torch", reason="the ports are written in PyTorch")
+
+from tests.wild import adapters, recordings
 
 
 def check(case: AdapterCase | RecordingCase, folder: Path) -> None:
