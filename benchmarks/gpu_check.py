@@ -1,7 +1,7 @@
 """Many points of one framework on a GPU in minutes: `python benchmarks/gpu_check.py --help`.
 
-It takes the options of run.py, which starts a process for each configuration and round; where a GPU
-is lent for minutes, this times all configurations in this process, each after the same gate. One
+It takes the options of run.py. Where a GPU is lent for minutes, this times all configurations once,
+in this process, each after the same gate; --rounds, --steps and the limits of time do nothing. One
 process has no noise floor, so its figures rank nothing.
 """
 
@@ -43,12 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    plan = parse(arguments)
+    plan = parse(arguments, "benchmarks/gpu_check.py")
     if len(plan.frameworks) > 1:
         raise ValueError(
             f"--framework takes one here, received {' '.join(plan.frameworks)}: JAX keeps most of "
             "the memory of a GPU for itself; start the command once for each"
         )
+    if plan.report is not None or plan.devices != [1]:
+        raise ValueError("--report and --devices are for benchmarks/run.py; leave them out here")
     command = shlex.join(["python", "benchmarks/gpu_check.py", *arguments])
     points: list[dict[str, Any]] = []
     document = header(plan, command) | {"points": points}
@@ -56,7 +58,7 @@ def _run(arguments: Sequence[str]) -> int:
     checked: set[tuple[str, str, str | None]] = set()
     for configuration in plan.configurations:
         points.append(measure(plan, configuration, checked))
-        _show(plan, points[-1])
+        _show(plan, configuration, points[-1])
         if plan.json is not None:  # after each, because a lent machine may go at any time
             write_json(Path(plan.json), document)
     return int(any(point["status"] != "ok" for point in points))
@@ -96,18 +98,17 @@ def measure(
 def _warm_up(workload: workloads.Workload) -> int:
     """Warm the GPU and what chooses its kernels up; returns the steps of a window."""
     until = time.perf_counter() + WARM_UP_SECONDS
-    single: list[float] = []
-    while time.perf_counter() < until or len(single) < 3:
-        single.append(time_steps(workload, 5) / 5)
-    return max(2, round(1e3 * WINDOW_SECONDS / statistics.median(single)))
+    milliseconds = time_steps(workload, 5)
+    while time.perf_counter() < until:
+        milliseconds = time_steps(workload, 5)
+    return max(2, round(5e3 * WINDOW_SECONDS / milliseconds))
 
 
-def _show(plan: Plan, point: dict[str, Any]) -> None:
-    label = plan.labels[point["configuration"]]
+def _show(plan: Plan, asked: Configuration, point: dict[str, Any]) -> None:
+    label = plan.labels[asked.id]
     if point["status"] != "ok":
         print(f"{label[:38]:38} {point['error']}")
         return
-    (asked,) = (c for c in plan.configurations if c.id == point["configuration"])
     ms = statistics.median(window["ms"] / window["steps"] for window in point["windows"])
     tflops = flops_per_image(plan.spec(asked.batch_size)) * asked.batch_size / ms / 1e9
     gigabytes = (point["memory"]["peak_device_bytes"] or 0) / 1e9

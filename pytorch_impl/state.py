@@ -20,8 +20,8 @@ from .layers import Layers, plain_layers
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 MODES = ("eager", "compile", "cudagraph")
 """compile: `torch.compile` of both networks. cudagraph: eager, recorded. On one GPU both record the
-whole step once, a CUDA graph: launching its kernels one by one takes three times as long as they
-do. Without a choice a GPU has cudagraph, everything else eager."""
+whole step once, a CUDA graph: launching its kernels one by one can take three times as long as
+they do. Without a choice a GPU has cudagraph, everything else eager."""
 
 
 @dataclass

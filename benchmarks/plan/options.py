@@ -32,12 +32,12 @@ EPILOG = (
 )
 
 
-def parse(arguments: Sequence[str]) -> Plan:
+def parse(arguments: Sequence[str], command: str = "benchmarks/run.py") -> Plan:
     """Return the plan of a command line; exits as argparse does for --help and bad options.
 
     Raises ValueError for values that do not go together.
     """
-    given = vars(_parser().parse_args(arguments))
+    given = vars(_parser(command).parse_args(arguments))
     system = SYSTEMS[given["system"]]
     device, device_reason = choose_device(given["device"])
     batch_reason = "as asked for" if given["batch_sizes"] else f"default on a {device.upper()}"
@@ -117,9 +117,9 @@ def _check(plan: Plan) -> None:
         raise ValueError(f"--data {plan.data} does not exist; expected {kinds}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(command: str) -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="benchmarks/run.py",
+        prog=command,
         description=(
             "Time one GAN training step of the same system in PyTorch, TensorFlow and JAX. A "
             "framework whose step does not agree with the NumPy reference gets no time."

@@ -189,10 +189,7 @@ def _hidden_state(port: Port, probe: Probe) -> list[str]:
             if not relative_l2(given, again) <= SAME_OUTPUT:
                 notes.append(f"{method}() gives other numbers when it is called twice")
             elif not relative_l2(own, given) <= SAME_OUTPUT:
-                notes.append(
-                    f"after a step {method}() computes with something else than export_state() "
-                    "returns, such as averaged weights or a copy from before"
-                )
+                notes.append(f"{method}() after a step has other arrays than export_state()")
     own, given = after_a_step(trained), after_a_step(restored)
     if _moved_otherwise(probe.spec, kept.arrays, own, given):
         # Rarely, because a framework may compile a step for each state.

@@ -46,3 +46,11 @@ def test_a_step_that_the_gate_refuses_has_no_time(monkeypatch, capsys):
 def test_several_frameworks_are_refused(capsys):
     assert gpu_check.main([*POINTS, "--framework", "jax", "pytorch"]) == 2
     assert "--framework takes one here, received jax pytorch" in capsys.readouterr().err
+
+
+def test_what_it_does_not_do_is_refused_under_its_own_name(capsys):
+    assert gpu_check.main([*POINTS, "--report", "page"]) == 2
+    assert "--report and --devices are for benchmarks/run.py" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        gpu_check.main(["--bach-size", "2"])
+    assert "benchmarks/gpu_check.py: error:" in capsys.readouterr().err

@@ -263,7 +263,7 @@ def test_latents_of_its_own() -> None:
         ("KeepsGradients", "a second train_step() depends on something that export_state() does"),
         (
             "AverageWithoutStatistics",
-            "after a step generate() computes with something else than export_state() returns",
+            "generate() after a step has other arrays than export_state()",
         ),
         ("NoisySamples", "generate() gives other numbers when it is called twice"),
         ("TorchPort", None),
