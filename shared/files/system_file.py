@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator, validators
 from shared.files.documents import check_document, read_document
 from shared.files.errors import InputError
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec
-from shared.spec.custom import WEIGHTED, entries_from, narrowest
+from shared.spec.entries import WEIGHTED, entries_from, narrowest
 from shared.spec.optimizers import optimizer_from_dict, optimizer_to_dict
 
 # JSON's 1.0 is an integer and TOML's nan within every limit, to the library.

@@ -1,4 +1,4 @@
-"""The layers of each architecture: `shared.spec.custom` finds their names, shapes and parameters.
+"""The layers of each architecture: `shared.spec.entries` finds their names, shapes and parameters.
 
 Sources: dcgan64 is Radford et al. 2016, figure 1, and its mirror, with layers more or fewer in both
 networks for other sizes than 64x64; conv28 is the network of the InfoGAN paper's MNIST experiment
@@ -8,7 +8,7 @@ perceptron that tutorials train on MNIST.
 
 from functools import partial
 
-from shared.spec.custom import LayerEntry
+from shared.spec.entries import LayerEntry
 from shared.spec.layers import NORMAL_002_AROUND_ONE, TRUNCATED_NORMAL_002, UNIFORM_FAN_IN
 
 Entries = tuple[LayerEntry, ...]

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from shared.spec.architectures import IMAGE_SIZES, Entries, conv28, dcgan64, mlp28
 from shared.spec.conventions import Conventions
-from shared.spec.custom import MAXIMUM_NUMBERS, ended_for, entries_from, narrowest, network_layers
+from shared.spec.entries import MAXIMUM_NUMBERS, ended_for, entries_from, narrowest, network_layers
 from shared.spec.layers import NETWORKS, Layer, NetworkName, Parameter
 from shared.spec.optimizers import AdamSpec, OptimizerSpec, optimizer_from_dict, optimizer_to_dict
 

@@ -9,7 +9,7 @@ from shared.fixtures.make_network import representative_state
 from shared.reference.differences import cancelled_biases
 from shared.reference.network import backward, forward
 from shared.spec import SYSTEMS, Conventions, NetworkName, SystemSpec
-from shared.spec.custom import entries_from
+from shared.spec.entries import entries_from
 from shared.spec.layers import Layer
 
 GENERATOR = [

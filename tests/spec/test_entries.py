@@ -17,7 +17,7 @@ from shared.spec import (
     SystemSpec,
     flattened_pixels,
 )
-from shared.spec.custom import entries_from, network_layers
+from shared.spec.entries import entries_from, network_layers
 from tests.reference.test_given_networks import DISCRIMINATOR, GENERATOR, given_system
 
 
