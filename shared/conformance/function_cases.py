@@ -9,7 +9,6 @@ are of the size of an update: Adam's own arithmetic is compared, not the roundin
 into a large weight.
 """
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from shared.fixtures.load import LOSS_FIELDS
 from shared.interface import Array, Arrays
 from shared.reference.adam import adam_update
 from shared.spec import AdamSpec, Conventions
+from shared.spec.optimizers import optimizer_to_dict
 from shared.spec.streams import stream
 
 DTYPES = ("float64", "float32")
@@ -90,7 +90,7 @@ def _adam_problem(start: str, settings: AdamSpec, dtype: str) -> Problem:
         answers: Arrays = {}
         for number, gradient in gradients.items():
             inputs = {name: arrays[name] for name in sizes}
-            own = {"gradient": gradient, "step": number, "settings": dataclasses.asdict(settings)}
+            own = {"gradient": gradient, "step": number, "settings": optimizer_to_dict(settings)}
             arrays = session.call("adam", inputs | own)
             answers |= {f"{number}/{name}": arrays[name] for name in sizes}
         return answers

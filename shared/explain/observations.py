@@ -63,6 +63,7 @@ def reference_arrays(stage: str, probe: Probe, conventions: Conventions | Sides)
         return _reference_pass(stage, probe, own)
     settings = settings_of(probe.spec, network_of(stage), own)
     is_shown = "Adam" in KINDS[stage].parts and bool(probe.after)
+    is_shown = is_shown and "v_max" not in settings.kept
     if isinstance(settings, AdamSpec) and is_shown and not is_chained(probe.spec, own, stage):
         return _own_updates(stage, probe, own, settings)
     return _reference_step(probe, conventions).get(stage, {})
@@ -236,7 +237,9 @@ def adam_arrays(spec: SystemSpec, implementation: Any) -> Arrays:
     parameter, gradient = (x.astype(np.float32).astype(np.float64) for x in (parameter, gradient))
     arrays: Arrays = {}
     given = spec.generator_optimizer
-    settings = given if isinstance(given, AdamSpec) else AdamSpec()
+    settings = AdamSpec()
+    if isinstance(given, AdamSpec):
+        settings = AdamSpec(given.learning_rate, given.beta1, given.beta2, given.epsilon)
     for step, m, v in ((1, zeros, zeros), (8, zeros + 2.0**-10, zeros + 2.0**-20)):
         after = implementation.adam(parameter, gradient, m, v, step, settings)
         for name, array in zip(("parameter", "m", "v"), after, strict=True):

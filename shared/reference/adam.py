@@ -4,6 +4,7 @@ import numpy as np
 
 from shared.reference.layers import Array
 from shared.spec import AdamSpec, Conventions
+from shared.spec.optimizers import AdamWSpec
 
 
 def adam_update(
@@ -39,7 +40,9 @@ def moved_parameter(
 ) -> Array:
     """Return the parameter after an update whose moments are already `m` and `v`."""
     update = _direction(m, v, step + c.adam_step_offset, adam_settings(settings, c), c)
-    return parameter - settings.learning_rate * (update + c.adam_decoupled_decay * parameter)
+    own_decay = settings.decay if isinstance(settings, AdamWSpec) else 0.0
+    decay = c.adam_decoupled_decay or own_decay
+    return parameter - settings.rate_at(step) * (update + decay * parameter)
 
 
 def _direction(

@@ -46,7 +46,7 @@ def state_differences(spec: SystemSpec, actual: Arrays, expected: Arrays) -> dic
     moments = {
         optimizer_name(bias, moment): optimizer_name(kernel, moment)
         for bias, kernel in scales.items()
-        for moment in ("m", "v")
+        for moment in getattr(spec, f"{bias.split('/')[0]}_optimizer").kept
     }
     drifting = set(drifting_arrays(spec))
     determined = {name: array for name, array in expected.items() if name not in drifting}

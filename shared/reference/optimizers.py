@@ -2,28 +2,33 @@
 
 import numpy as np
 
-from shared.reference.adam import adam_update
+from shared.interface import Arrays
+from shared.reference.adam import adam_settings, adam_update, moved_parameter
 from shared.reference.layers import Array
 from shared.spec import AdamSpec, Conventions, OptimizerSpec
-from shared.spec.optimizers import RMSPropSpec
+from shared.spec.optimizers import AMSGradSpec, RMSPropSpec
 
 
 def optimizer_update(
     parameter: Array,
     gradient: Array,
-    kept: tuple[Array, Array],
+    kept: tuple[Array, ...],
     step: int,
     settings: OptimizerSpec,
     conventions: Conventions,
-) -> tuple[Array, Array, Array]:
-    """Return the parameter, m and v after update number `step` (the first is 1) of any optimizer.
+) -> tuple[Array, ...]:
+    """Return the parameter and what is kept of it after update number `step` (the first is 1).
 
-    Conventions are Adam's; the decays of weights in them are those of every optimizer.
+    `kept` is m and v, of AMSGrad v_max too; the gradient is clipped already. Conventions are
+    Adam's; the decays of weights in them are those of every optimizer.
     """
+    if isinstance(settings, AMSGradSpec):
+        return _amsgrad_update(parameter, gradient, kept, step, settings, conventions)
+    m, v = kept
     if isinstance(settings, AdamSpec):
-        return adam_update(parameter, gradient, kept, step, settings, conventions)
+        return adam_update(parameter, gradient, (m, v), step, settings, conventions)
     gradient = gradient + conventions.adam_weight_decay * parameter
-    (m, v), direction = kept, gradient
+    direction = gradient
     if isinstance(settings, RMSPropSpec):
         v = settings.decay * v + (1.0 - settings.decay) * np.square(gradient)
         if settings.centred:
@@ -37,4 +42,38 @@ def optimizer_update(
         m = settings.momentum * m + gradient
         direction = gradient + settings.momentum * m if settings.nesterov else m
     decayed = direction + conventions.adam_decoupled_decay * parameter
-    return parameter - settings.learning_rate * decayed, m, v
+    return parameter - settings.rate_at(step) * decayed, m, v
+
+
+def _amsgrad_update(
+    parameter: Array,
+    gradient: Array,
+    kept: tuple[Array, ...],
+    step: int,
+    settings: AMSGradSpec,
+    c: Conventions,
+) -> tuple[Array, ...]:
+    """Return parameter, m, v and v_max: Adam's update with the largest v in place of v."""
+    _, m, v = adam_update(parameter, gradient, (kept[0], kept[1]), step, settings, c)
+    _, beta2, _ = adam_settings(settings, c)
+    correction = 1.0 - beta2**step if settings.corrected_maximum else 1.0
+    largest = np.maximum(kept[2], v / correction)
+    return moved_parameter(parameter, m, largest * correction, step, settings, c), m, v, largest
+
+
+def clipped(gradients: Arrays, settings: OptimizerSpec) -> Arrays:
+    """Return the gradients of a network as its optimizer clips them: see `shared.spec`."""
+    if (most := settings.clip_value) is not None:
+        gradients = {name: np.clip(g, -most, most) for name, g in gradients.items()}
+    if (most := settings.clip_norm_of_each) is not None:
+        parts = (_clipped_norm({name: g}, most, settings) for name, g in gradients.items())
+        gradients = {name: g for part in parts for name, g in part.items()}
+    if (most := settings.clip_norm) is not None:
+        gradients = _clipped_norm(gradients, most, settings)
+    return gradients
+
+
+def _clipped_norm(gradients: Arrays, most: float, settings: OptimizerSpec) -> Arrays:
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in gradients.values()))
+    factor = most / (norm + settings.clip_epsilon) if norm > most else 1.0
+    return {name: factor * g for name, g in gradients.items()}

@@ -8,7 +8,7 @@ import numpy as np
 from shared.reference.layers import Array
 from shared.reference.losses import discriminator_half, generator_loss
 from shared.reference.network import Arrays, Pass, add, backward, forward
-from shared.reference.optimizers import optimizer_update
+from shared.reference.optimizers import clipped, optimizer_update
 from shared.spec import Conventions, NetworkName, OptimizerSpec, SystemSpec, optimizer_name
 
 _STATISTICS = ("/mean", "/var")
@@ -232,14 +232,15 @@ def updated(
     settings = settings_of(spec, network, c)
     times = {"never": 0, "twice": 2}.get(getattr(c, f"{network}_updates"), 1)
     counter = f"{network}_optimizer/step"
+    gradients = clipped(gradients, settings)
     for _ in range(times):
         step = int(arrays[counter]) + 1
         after = dict(arrays) | {counter: np.array(step, np.int64)}
         for name, gradient in gradients.items():
-            names = (name, optimizer_name(name, "m"), optimizer_name(name, "v"))
-            moments = (arrays[names[1]], arrays[names[2]])
-            found = optimizer_update(arrays[name], gradient, moments, step, settings, c)
-            after.update(zip(names, found, strict=True))
+            names = [optimizer_name(name, kept) for kept in settings.kept]
+            kept = tuple(arrays[n] for n in names)
+            found = optimizer_update(arrays[name], gradient, kept, step, settings, c)
+            after.update(zip((name, *names), found, strict=True))
         arrays = after
     return arrays
 

@@ -13,7 +13,7 @@ def state_shapes(spec: SystemSpec) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every array of a training state, in canonical order.
 
     Weights and BN statistics (`generator/<layer>/<parameter>`), both Adams' moments
-    (`generator_optimizer/<layer>/<parameter>/m` and `/v`) and counters
+    (`generator_optimizer/<layer>/<parameter>/m` and `/v`, AMSGrad's `/v_max`) and counters
     (`generator_optimizer/step`, a scalar).
     """
     shapes: dict[str, tuple[int, ...]] = {}
@@ -22,8 +22,8 @@ def state_shapes(spec: SystemSpec) -> dict[str, tuple[int, ...]]:
     for network in NETWORKS:
         for name, parameter in spec.parameters(network).items():
             if parameter.trainable:
-                for moment in ("m", "v"):
-                    shapes[optimizer_name(name, moment)] = parameter.shape
+                for kept in getattr(spec, f"{network}_optimizer").kept:
+                    shapes[optimizer_name(name, kept)] = parameter.shape
         shapes[f"{network}_optimizer/step"] = ()
     return shapes
 
@@ -61,7 +61,7 @@ def _up_to_dense(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     return layers[: dense[0] + 1] if dense else layers
 
 
-def optimizer_name(parameter_name: str, moment: Literal["m", "v"] | str) -> str:
+def optimizer_name(parameter_name: str, moment: Literal["m", "v", "v_max"] | str) -> str:
     """Return the name of a parameter's Adam moment.
 
     >>> optimizer_name("generator/conv_transpose_1/kernel", "m")

@@ -149,8 +149,8 @@ class SystemSpec:
     def adam(self, network: NetworkName) -> AdamSpec:
         """Return the settings of a network's Adam; ValueError where it has another optimizer."""
         optimizer = getattr(self, f"{network}_optimizer")
-        if not isinstance(optimizer, AdamSpec):
-            raise ValueError(f"the {network} has {type(optimizer).__name__}, expected AdamSpec")
+        if optimizer_to_dict(optimizer).keys() != optimizer_to_dict(AdamSpec()).keys():
+            raise ValueError(f"the {network} has {optimizer}, expected AdamSpec and no more")
         return optimizer
 
     def own_conventions(self, conventions: Conventions) -> Conventions:
@@ -215,9 +215,8 @@ class SystemSpec:
 def _stored_rules(spec: SystemSpec, data: dict[str, Any]) -> dict[str, bool]:
     """Return what a stored spec has to be beyond `__post_init__`, and whether it is."""
     sizes = ("channels", "width", "latent_dim", "batch_size", "discriminator_steps")
-    adam = [field.name for field in dataclasses.fields(AdamSpec)]
+    adam = optimizer_to_dict(AdamSpec())
     optimizers = [spec.generator_optimizer, spec.discriminator_optimizer]
-    numbers = [(getattr(type(o), n), v) for o in optimizers for n, v in vars(o).items()]
     return {
         "a printable name": isinstance(spec.name, str) and spec.name.isprintable(),
         f"{', '.join(sizes)} of at most {MAXIMUM_SIZE:,}": all(
@@ -230,10 +229,7 @@ def _stored_rules(spec: SystemSpec, data: dict[str, Any]) -> dict[str, bool]:
             and spec.image_range[0] < spec.image_range[1]
         ),
         f"{', '.join(adam)} in both optimizers, each a finite number": (
-            all(
-                type(value) is bool if type(default) is bool else _is_finite_number(value)
-                for default, value in numbers
-            )
+            all(_is_setting(o, n) for o in optimizers for n in optimizer_to_dict(o) if n != "kind")
         ),
         # They have defaults, which a file does not rely on.
         "no field left out": all(
@@ -241,6 +237,14 @@ def _stored_rules(spec: SystemSpec, data: dict[str, Any]) -> dict[str, bool]:
             for n in NETWORKS
         ),
     }
+
+
+def _is_setting(optimizer: OptimizerSpec, name: str) -> bool:
+    """Whether a field of an optimizer has a value of the type that it has by default."""
+    value, default = getattr(optimizer, name), getattr(type(optimizer), name)
+    if name == "schedule":
+        return all(type(n) is int and _is_finite_number(factor) for n, factor in value)
+    return type(value) is bool if type(default) is bool else _is_finite_number(value)
 
 
 def _is_finite_number(value: Any) -> bool:

@@ -97,6 +97,11 @@ MISTAKES = [
     ("discriminator layers 6 padding", [-1, 0], "layer 7, conv_2: expected a padding of at least"),
     ("discriminator layers 8 features", 2, "discriminator, its last layer makes 2; expected 1"),
     ("discriminator optimizer beta1", 1.0, "discriminator.optimizer.beta1: 1.0 is greater than or"),
+    ("discriminator optimizer decay", 0.1, "discriminator.optimizer: 'decay' is not one of ["),
+    ("discriminator optimizer clip_norm", 0, "optimizer.clip_norm: 0 is less than or equal to"),
+    ("discriminator optimizer schedule", [[5]], "optimizer.schedule[0]: [5] is too short"),
+    ("discriminator optimizer schedule", [[0, 0.5]], "optimizer.schedule[0][0]: 0 is less than"),
+    ("discriminator optimizer schedule", [[9, 0.5], [9, 0.1]], "of updates in a schedule, not [9"),
     (
         "generator layers 4",
         HUGE,
