@@ -36,7 +36,7 @@ from shared.formats.native_contents import (
     NativeContents,
     assemble,
 )
-from shared.formats.state_dicts import order_of_layers, read_adam, recognised
+from shared.formats.state_dicts import order_of_layers, read_adam, recognised, shards_of
 from shared.interface import Array, Arrays
 from shared.spec import (
     NETWORKS,
@@ -234,6 +234,13 @@ def _no_circles(path: Path) -> Iterator[None]:
 
 
 def _load(path: Path) -> dict[str, Any]:
+    """Return what a file holds, or all the files of an index."""
+    shards = shards_of(path)
+    tensors = {name: t for shard in shards or [path] for name, t in _load_file(shard).items()}
+    return {n: tensors[n] for n in sorted(tensors, key=order_of_layers)} if shards else tensors
+
+
+def _load_file(path: Path) -> dict[str, Any]:
     require_file(path, "a file", CheckpointError)
     try:
         _require_unpacked(path)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory
 
 SEED = 20260
 # A read of a framework's file takes tens of milliseconds, its import seconds.
-COUNTS = {"torch": 40, "keras": 20, "orbax": 6, "images": 60, "benchmark": 40}
+COUNTS = {"torch": 40, "keras": 20, "orbax": 6, "tf-checkpoint": 20, "images": 60, "benchmark": 40}
 NUMPY_ONLY = [name for name, reader in READERS.items() if not reader.needs]
 
 

@@ -2,9 +2,18 @@
 
 "generator" and "discriminator" as `Networks` saves them, or one network as the model itself does.
 The spec is JSON text in the attributes. There is no place for our Adam, which is no Keras object.
+
+Read only, by the order and shapes of their layers: other people's models in HDF5, in a `.keras`,
+and in TensorFlow's checkpoints.
 """
 
+import glob
+import io
+import math
+import tempfile
+import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import keras
@@ -13,9 +22,12 @@ import tensorflow as tf
 
 from shared.files.checkpoint import CheckpointError, encode_description
 from shared.files.errors import require_file
+from shared.formats.file_kinds import tensorflow_prefix
+from shared.formats.keras_names import read_foreign
 from shared.formats.native_contents import DESCRIPTION_FIELDS, NativeContents, assemble
+from shared.formats.state_dicts import order_of_layers
 from shared.interface import Arrays
-from shared.spec import NETWORKS, SystemSpec
+from shared.spec import NETWORKS, SYSTEMS, SystemSpec
 from tf_impl.layers import plain_layers
 from tf_impl.models import create_models
 
@@ -62,11 +74,26 @@ def write_native(path: Path, contents: NativeContents) -> None:
 def read_native(path: Path) -> NativeContents:
     """Read a file and check it: `FileKind.read`."""
     # Keras' layouts are the canonical ones: HWIO, HWOI and (in, out).
-    return assemble(path, *load(path), native_names)
+    found, description = load(path)
+    if description or _has_our_names(found):
+        return assemble(path, found, description, native_names)
+    return read_foreign(path, found)
+
+
+def _has_our_names(found: Arrays) -> bool:
+    names = {name for spec in SYSTEMS.values() for name in native_names(spec)}
+    names |= {name.partition("/")[2] for name in names}
+    return 2 * len(names & found.keys()) > len(found)
 
 
 def run_native(path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
     """Load a file as Keras' users do, and run its networks: `FileKind.run`."""
+    found, description = load(path)
+    if not description and not _has_our_names(found):
+        with tempfile.TemporaryDirectory() as folder:  # in the layout of our models
+            own = Path(folder, "own.weights.h5")
+            write_native(own, read_foreign(path, found))
+            return run_native(own, contents, inputs)
     # On the CPU, because a GPU's matrix products round float32 more coarsely.
     with tf.device("/CPU:0"):
         generator, discriminator = create_models(contents.spec, plain_layers(contents.dtype))
@@ -83,34 +110,66 @@ def run_native(path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
 
 
 def load(path: Path) -> tuple[Arrays, dict[str, str]]:
-    """Return every array by its path through the groups, and the attributes."""
-    require_file(path, "a file", CheckpointError)
+    """Return every array by its path in the file, in its order, and the attributes."""
+    prefix = tensorflow_prefix(path)
+    if prefix is None:
+        require_file(path, "a file", CheckpointError)
     try:
-        with h5py.File(path, "r") as file:
+        if prefix is not None:
+            return _of_checkpoint(path, prefix), {}
+        with _opened(path) as opened, h5py.File(opened, "r") as file:
             datasets = _datasets(path, file)
             # A few bytes may stand for gigabytes: packed, or never written and only declared.
-            declared = sum(item.nbytes for item in datasets.values())
-            if declared > path.stat().st_size:
-                raise CheckpointError(
-                    f"{path}: expected arrays as Keras writes them, unpacked; found "
-                    f"{declared:,} bytes declared in a file of {path.stat().st_size:,}"
-                )
+            _require_room(path, sum(item.nbytes for item in datasets.values()), [path])
             attributes = {n: file.attrs[n] for n in DESCRIPTION_FIELDS if n in file.attrs}
             return {name: np.array(item[()]) for name, item in datasets.items()}, attributes
     except CheckpointError:
         raise
-    # h5py raises OSError, ValueError, MemoryError, ... as the damage has it.
+    # h5py and TensorFlow raise OSError, ValueError, MemoryError, ... as the damage has it.
     except Exception as error:
-        raise CheckpointError(f"{path}: expected a complete HDF5 file ({error})") from error
+        kind = "HDF5 file" if prefix is None else "checkpoint of TensorFlow"
+        raise CheckpointError(f"{path}: expected a complete {kind} ({error})") from error
+
+
+def _require_room(path: Path, declared: int, files: list[Path]) -> None:
+    if declared > (size := sum(file.stat().st_size for file in files)):
+        raise CheckpointError(
+            f"{path}: expected arrays as they are written, unpacked; found {declared:,} bytes "
+            f"declared in a file of {size:,}"
+        )
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Return an HDF5 file, which in a `.keras` is a member of a zip archive."""
+    if not zipfile.is_zipfile(path):
+        return open(path, "rb")
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo("model.weights.h5")
+        _require_room(path, member.file_size, [path])
+        return io.BytesIO(archive.read(member))
+
+
+def _of_checkpoint(path: Path, prefix: Path) -> Arrays:
+    """Return every array of numbers in a checkpoint of TensorFlow 1 or 2."""
+    reader = tf.train.load_checkpoint(str(prefix))
+    types, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
+    names = [n for n, kind in types.items() if kind.is_floating or kind.is_integer]
+    declared = sum(types[n].size * math.prod(shapes[n]) for n in names)
+    _require_room(path, declared, [*prefix.parent.glob(f"{glob.escape(prefix.name)}.*")])
+    return {n: np.array(reader.get_tensor(n)) for n in sorted(names, key=order_of_layers)}
 
 
 def _datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Return every dataset by its path; `visititems` takes minutes for 3,000 nested groups."""
-    found: dict[str, h5py.Dataset] = {}
-    waiting: list[tuple[str, h5py.Group]] = [("", file)]
+    """Return every dataset by its path, in the order of the layers.
+
+    `visititems` would take minutes for 3,000 nested groups.
+    """
+    found: dict[tuple, tuple[str, h5py.Dataset]] = {}
+    waiting: list[tuple[str, tuple, h5py.Group]] = [("", (), file)]
     seen = 0
     while waiting:
-        prefix, group = waiting.pop()
+        prefix, place, group = waiting.pop()
+        listed = _listed(group)
         for own_name in group:
             name, seen = f"{prefix}{own_name}", seen + 1
             if seen > MAXIMUM_ITEMS or name.count("/") > MAXIMUM_DEPTH:
@@ -123,10 +182,18 @@ def _datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
             item = None if is_link else group[own_name]
             if is_link or (isinstance(item, h5py.Dataset) and (item.external or item.is_virtual)):
                 raise CheckpointError(f"{path}: expected {name} in the file, found a link")
+            own = (*place, (listed.get(own_name, len(listed)), *order_of_layers(own_name)))
             if isinstance(item, h5py.Group):
-                waiting.append((f"{name}/", item))
+                waiting.append((f"{name}/", own, item))
             elif isinstance(item, h5py.Dataset):
                 if item.shape is None or item.dtype.kind not in "biuf":
                     raise CheckpointError(f"{path}: expected numbers as {name}, found {item.dtype}")
-                found[name] = item
-    return found
+                found[own] = name, item
+    return dict(found[own] for own in sorted(found))
+
+
+def _listed(group: h5py.Group) -> dict[str, int]:
+    """Return the order of a group's members that Keras 1 and 2 keep beside them."""
+    names = [*group.attrs.get("layer_names", ()), *group.attrs.get("weight_names", ())]
+    texts = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+    return {text.partition("/")[0]: i for i, text in reversed([*enumerate(texts)])}

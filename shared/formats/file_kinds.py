@@ -19,6 +19,7 @@ from shared.formats.native_contents import (
     check_contents,
     infer_spec,
 )
+from shared.formats.state_dicts import order_of_layers
 from shared.interface import Array, Arrays, MissingFrameworkError, load_implementation
 from shared.spec import NETWORKS, state_shapes
 
@@ -91,7 +92,23 @@ FILE_KINDS = {
 
 def kind_of(path: Path) -> FileKind:
     """Return the kind of a file that is there by its content, of all else by the name."""
-    return (_kind_of_content(path) if path.is_file() else None) or kind_of_name(path)
+    kind = _kind_of_content(path) if path.is_file() else None
+    if kind is None and tensorflow_prefix(path):
+        return FILE_KINDS["keras"]
+    return kind or kind_of_name(path)
+
+
+def tensorflow_prefix(path: Path) -> Path | None:
+    """Return what the names of a checkpoint of TensorFlow begin with, None where there is none.
+
+    `path`: this prefix itself, its index, a file of its data, or the folder of checkpoints, of
+    which the one with the highest number is taken.
+    """
+    # A SavedModel has its own in the folder variables.
+    found = [*path.glob("*.index"), *path.glob("variables/*.index")] if path.is_dir() else [path]
+    newest = max(map(str, found), key=order_of_layers, default="")
+    prefix = re.sub(r"\.(index|data-\d+-of-\d+)$", "", newest)
+    return Path(prefix) if Path(f"{prefix}.index").is_file() else None
 
 
 def kind_of_name(path: Path) -> FileKind:
@@ -110,16 +127,15 @@ def _kind_of_content(path: Path) -> FileKind | None:
         start = file.read(2**16)
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return FILE_KINDS["keras"]
+    if start.lstrip().startswith(b"{") and b'"weight_map"' in start:
+        return FILE_KINDS["torch"]
     if is_safetensors(path):
         # One without our header has PyTorch's names and layouts, as Hugging Face's have.
         is_ours = f'"format":"{CHECKPOINT.name}"'.encode() in start
         return FILE_KINDS["safetensors" if is_ours else "torch"]
     # A zip archive begins with the name of its first file.
     if start.startswith(b"PK") and re.match(rb".{28}(metadata|config)\.json", start[2:], re.DOTALL):
-        raise InputError(
-            f"{path} is a whole model of Keras; load it there and save its weights with "
-            "model.save_weights('….weights.h5')"
-        )
+        return FILE_KINDS["keras"]  # a whole model
     is_torch = start.startswith((b"\x80\x02", b"\x80\x04")) or b"/data.pkl" in start[:512]
     return FILE_KINDS["torch"] if is_torch else None
 

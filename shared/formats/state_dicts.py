@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared.files.checkpoint import CheckpointError
+from shared.files.documents import MAXIMUM_BYTES, read_json, refused_as
 from shared.formats.native_contents import (
     OPTIMIZERS,
     NamesOf,
@@ -164,6 +165,22 @@ def order_of_layers(name: str) -> list[tuple[int, str]]:
     ]
 
 
+def shards_of(path: Path) -> list[Path]:
+    """Return the files that an index of Hugging Face's lists, which lie beside it; [] for none."""
+    if not path.is_file():
+        return []
+    with open(path, "rb") as file:
+        if not file.read(64).lstrip().startswith(b"{"):
+            return []
+    with refused_as(CheckpointError, path, "a JSON index with a weight_map of file names"):
+        names = set(read_json(path, MAXIMUM_BYTES)["weight_map"].values())
+        if not all(isinstance(name, str) and re.fullmatch(r"[\w.-]+", name) for name in names):
+            raise ValueError("names of other folders")
+        if missing := [name for name in names if not path.with_name(name).is_file()]:
+            raise ValueError(f"{missing[0]}, which is not beside it")
+        return [path.with_name(name) for name in sorted(names)]
+
+
 def recognised(
     path: Path,
     saved: Mapping[str, Any],
@@ -227,7 +244,9 @@ def read_adam(path: Path, part: str, saved: Mapping[str, Any]) -> tuple[AdamSpec
         settings = AdamSpec(float(group["lr"]), float(beta1), float(beta2), float(group["eps"]))
         others = {name: group[name] for name in ("weight_decay", "amsgrad", "maximize")}
         states = dict(saved["state"])
-        is_plain = not any(others.values()) and set(states) <= set(group["params"])
+        # A list, because each row of a tensor would become an object.
+        is_list = isinstance(group["params"], list)
+        is_plain = not any(others.values()) and is_list and set(states) <= set(group["params"])
         if not all(isinstance(state, Mapping) and "step" in state for state in states.values()):
             raise TypeError("the state of a parameter is a mapping with a step")
     # AttributeError, RuntimeError: of what is no mapping, or a tensor where a number should be.

@@ -3,6 +3,7 @@
 The truth is the state_dict that PyTorch itself gave, in the layout of pytorch/examples.
 """
 
+import json
 import re
 import zipfile
 
@@ -137,6 +138,24 @@ def test_safetensors_of_others(torch, pair, tmp_path):
     require_same_as(kind_of(path).read(path), "generator", g.state_dict())
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_shards_of_an_index(torch, pair, tmp_path, capsys, kind):
+    from safetensors.torch import save_file
+
+    state = pair[0][0].state_dict()
+    places = {name: f"model-0000{i % 2}.{kind}" for i, name in enumerate(state)}
+    for file in set(places.values()):
+        own = {name: state[name] for name in state if places[name] == file}
+        (save_file if kind == "safetensors" else torch.save)(own, tmp_path / file)
+    index = tmp_path / f"model.{kind}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    require_same_as(kind_of(index).read(index), "generator", state)
+    for names, message in ((["../a.bin"], "names of other folders"), (["no.bin"], "no.bin, which is not beside")):
+        index.write_text(json.dumps({"weight_map": dict(enumerate(names))}))
+        assert run("--inspect", index) == 2
+        assert message in capsys.readouterr().err
+
+
 def spectral(torch, g, d):
     for layer in d.main:
         if isinstance(layer, torch.nn.Conv2d):
@@ -230,13 +249,9 @@ def test_a_dict_in_itself_and_odd_names(torch, tmp_path, capsys):
 
 
 def test_the_content_says_what_a_file_is(torch, tmp_path, capsys):
-    whole = tmp_path / "model.keras"
-    with zipfile.ZipFile(whole, "w") as archive:
-        archive.writestr("metadata.json", b"{}")
-    assert run(whole, tmp_path / "b.pth") == 2
-    assert (
-        "is a whole model of Keras; load it there and save its weights" in capsys.readouterr().err
-    )
+    with zipfile.ZipFile(tmp_path / "model.bin", "w") as archive:
+        archive.writestr("metadata.json", b"{}")  # as a whole model of Keras begins
+    assert kind_of(tmp_path / "model.bin").name == "keras"
     (tmp_path / "a.bin").write_bytes(b"\x89HDF\r\n\x1a\n and no more")
     assert kind_of(tmp_path / "a.bin").name == "keras"
     (tmp_path / "other.zip").write_bytes(b"PK\x03\x04 nothing of ours")

@@ -11,6 +11,7 @@ from tests.apparatus.fuzz.readers import (
     orbax_folders,
     overrides,
     safetensors_files,
+    tf_checkpoints,
     torch_files,
 )
 
@@ -20,6 +21,7 @@ READERS: dict[str, Reader] = {
         *(images.READER, idx.READER, npz.READER, cifar.READER),
         *(safetensors_files.CHECKPOINT, safetensors_files.RECORDING, safetensors_files.FIXTURE),
         *(torch_files.READER, keras_files.READER, orbax_folders.READER),
+        tf_checkpoints.READER,
         *(json_files.LOSSES, json_files.BENCHMARK, overrides.READER),
     )
 }

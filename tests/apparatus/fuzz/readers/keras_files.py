@@ -12,10 +12,11 @@ from typing import Any
 from shared.files.checkpoint import CheckpointError
 from shared.formats.native_contents import NativeContents, part_shapes
 from shared.spec import NETWORKS
+from tests.apparatus.fuzz.archives import zip_of
 from tests.apparatus.fuzz.json_mutators import mutated_document
 from tests.apparatus.fuzz.places import Files
 from tests.apparatus.fuzz.reader import Reader
-from tests.apparatus.fuzz.readers.torch_files import check_contents, whole_contents
+from tests.apparatus.fuzz.readers.torch_files import SPEC, check_contents, whole_contents
 
 
 @functools.cache
@@ -29,7 +30,35 @@ def _samples() -> list[bytes]:
             arrays = {name: whole.arrays[name] for name in part_shapes(whole.spec, parts)}
             write_native(Path(folder, "a.weights.h5"), NativeContents(arrays, whole.spec))
             made.append(Path(folder, "a.weights.h5").read_bytes())
-    return made
+    foreign = _of_keras_2()
+    return [*made, foreign, zip_of({"metadata.json": b"{}", "model.weights.h5": foreign})]
+
+
+def _of_keras_2() -> bytes:
+    """Return somebody's generator with the names of Keras 2 and the order of its layers."""
+    import h5py
+
+    words = {"kernel": "kernel:0", "bias": "bias:0"}
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = [f"dense_{n}".encode() for n in (1, 2, 3)]
+        for name in part_shapes(SPEC, ("generator",)):
+            _, layer, parameter = name.split("/")
+            group[f"{layer}/{layer}/{words[parameter]}"] = whole_contents().arrays[name]
+    return buffer.getvalue()
+
+
+def other_order(draw: Random) -> bytes:
+    """An odd value as the order of the layers of Keras 2."""
+    import h5py
+    import numpy as np
+
+    buffer = io.BytesIO(_of_keras_2())
+    values = (3, b"x", [b"\xff"], [1.5, 2.5], np.zeros((2, 2)), "text", [b"dense_3", b"nowhere"])
+    with h5py.File(buffer, "a") as file:
+        file["model_weights"].attrs["layer_names"] = draw.choice(values)
+    return buffer.getvalue()
 
 
 def _changed(change: Callable[[Any], None]) -> bytes:
@@ -150,7 +179,7 @@ def many_groups(draw: Random) -> bytes:
 
 
 _FILES = Files(
-    (".weights.h5",),
+    (".weights.h5", ".keras"),
     _samples,
     (
         huge_dataset,
@@ -163,6 +192,7 @@ _FILES = Files(
         other_description,
         other_description,
         many_groups,
+        other_order,
     ),
     share=0.3,
 )

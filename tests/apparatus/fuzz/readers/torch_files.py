@@ -15,6 +15,7 @@ from shared.formats.native_contents import NativeContents, part_shapes
 from shared.spec import SYSTEMS
 from tests.apparatus.fuzz import pickles
 from tests.apparatus.fuzz.archives import zip_of, zip_of_zeros, zip_that_lies
+from tests.apparatus.fuzz.json_mutators import mutated_document
 from tests.apparatus.fuzz.places import Files
 from tests.apparatus.fuzz.reader import Reader
 
@@ -153,6 +154,12 @@ def legacy_that_lies(draw: Random) -> bytes:
     return b"".join(pickle.dumps(part, protocol=2) for part in magic) + draw.randbytes(16)
 
 
+def index_of_shards(draw: Random) -> bytes:
+    """A JSON index, as of Hugging Face, of files that are elsewhere, itself, or nowhere."""
+    name = draw.choice(("a.pth", "../a.pth", "/etc/passwd", "nowhere.bin", "a\0b", ""))
+    return mutated_document(draw, {"metadata": {}, "weight_map": {"main.0.weight": name}})[1]
+
+
 _FILES = Files(
     (".pth", ".pt"),
     _samples,
@@ -169,6 +176,7 @@ _FILES = Files(
         other_instructions,
         legacy_that_lies,
         tar,
+        index_of_shards,
     ),
     share=0.6,
 )

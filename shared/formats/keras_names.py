@@ -1,0 +1,95 @@
+"""Arrays as Keras 1 to 3 and TensorFlow name them, in files of other people's models.
+
+They become a state_dict: "layer.weight", "layer.bias", "layer.running_mean" … Layouts are the
+canonical ones already: HWIO, HWOI and (in, out). Such files order the layers of one kind, but not
+always those of different kinds; so both sides are compared kind by kind.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from shared.files.checkpoint import CheckpointError
+from shared.formats.native_contents import NativeContents, assemble
+from shared.formats.state_dicts import recognised
+from shared.interface import Array
+from shared.spec import NETWORKS, Layer, SystemSpec
+
+_WORDS = {
+    "weight": ("kernel", "w", "weights", "matrix", "gamma", "scale"),
+    "bias": ("bias", "b", "biases", "beta"),
+    "running_mean": ("moving_mean", "running_mean", "mean"),
+    # Keras 1 calls it running_std and keeps the variance there.
+    "running_var": ("moving_variance", "running_std", "running_var", "var"),
+}
+_KNOWN = {word: name for name, words in _WORDS.items() for word in words}
+# Keras 3 numbers a layer's variables in the order of _WORDS.
+_PARAMETER = re.compile(rf"[/_](?:({'|'.join(_KNOWN)})(?::0)?|vars/([0-3]))$", re.IGNORECASE)
+_WRAPPERS = re.compile(r"^((model_weights|layers|_functional|_operations|model|root)/)+")
+_OF_NO_LAYER = re.compile("optimizer|seed_generator|^opt/|adam", re.IGNORECASE)
+_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+_Kind = tuple[tuple[str, int], ...]
+
+
+def read_foreign(path: Path, found: Mapping[str, Array]) -> NativeContents:
+    """Return what arrays of somebody's model are, by the order and the shapes of its layers.
+
+    `found`: by the file's names, in its order. Raises CheckpointError, with the first difference
+    from the nearest system, for networks of none.
+    """
+    arrays, others = _state_dict(found)
+    if not arrays:
+        raise CheckpointError(
+            f"{path}: expected arrays with the names of a layer's (kernel, gamma …), found "
+            f"{', '.join(others[:3]) or 'none'}; load the model where it was saved, and save its "
+            "weights with model.save_weights('….weights.h5')"
+        )
+    parts, notes = recognised(path, arrays, _native_names, lambda _: ())
+    if any(network in parts for network in NETWORKS):
+        parts = {f"{part}/{n}": a for part, own in parts.items() for n, a in own.items()}
+    contents = assemble(path, parts, {}, _native_names)
+    if others:
+        notes.append(f"{len(others)} arrays of no layer ({', '.join(others[:3])} …)")
+    if any(name.endswith("/var") for name in contents.arrays):
+        notes.append(
+            "the epsilon of its BN (here 1e-05, in Keras 0.001 unless the model says other)"
+        )
+    return replace(contents, notes=tuple(notes))
+
+
+def _state_dict(found: Mapping[str, Array]) -> tuple[dict[str, Array], list[str]]:
+    """Return the arrays of layers, kind by kind, and the names of all others."""
+    layers: dict[str, dict[str, Array]] = {}
+    others = []
+    for name, array in found.items():
+        own = name.removesuffix(_SUFFIX)
+        match = None if _OF_NO_LAYER.search(own) else _PARAMETER.search(f"/{own}")
+        if match is None:
+            others.append(name)
+            continue
+        parameter = _KNOWN[match[1].lower()] if match[1] else [*_WORDS][int(match[2])]
+        layer = _WRAPPERS.sub("", f"{own[: max(match.start() - 1, 0)]}/").strip("/")
+        layers.setdefault(layer.replace("/", "."), {})[parameter] = array
+    ordered = sorted(
+        layers.items(), key=lambda item: _kind((n, a.ndim) for n, a in item[1].items())
+    )
+    return {f"{n}.{p}": own[p] for n, own in ordered for p in _WORDS if p in own}, others
+
+
+def _native_names(spec: SystemSpec) -> dict[str, str]:
+    """Return each array's canonical name by ours of a state_dict, kind by kind."""
+    layers = [(n, layer) for n in NETWORKS for layer in spec.layers(n) if layer.parameters]
+
+    def kind(item: tuple[str, Layer]) -> _Kind:
+        return _kind((_KNOWN[p.name], len(p.shape)) for p in item[1].parameters)
+
+    return {
+        f"{network}/{layer.name}.{_KNOWN[p.name]}": f"{network}/{layer.name}/{p.name}"
+        for network, layer in sorted(layers, key=kind)
+        for p in layer.parameters
+    }
+
+
+def _kind(parameters: Iterable[tuple[str, int]]) -> _Kind:
+    return tuple(sorted(parameters))
