@@ -150,7 +150,10 @@ def test_shards_of_an_index(torch, pair, tmp_path, capsys, kind):
     index = tmp_path / f"model.{kind}.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
     require_same_as(kind_of(index).read(index), "generator", state)
-    for names, message in ((["../a.bin"], "names of other folders"), (["no.bin"], "no.bin, which is not beside")):
+    for names, message in (
+        (["../a.bin"], "names of other folders"),
+        (["no.bin"], "no.bin, which is not beside"),
+    ):
         index.write_text(json.dumps({"weight_map": dict(enumerate(names))}))
         assert run("--inspect", index) == 2
         assert message in capsys.readouterr().err
