@@ -35,6 +35,7 @@ from shared.formats.native_contents import (
     OPTIMIZERS,
     NativeContents,
     assemble,
+    require_unpacked,
 )
 from shared.formats.state_dicts import order_of_layers, read_adam, recognised, shards_of
 from shared.interface import Array, Arrays
@@ -235,9 +236,12 @@ def _no_circles(path: Path) -> Iterator[None]:
 
 def _load(path: Path) -> dict[str, Any]:
     """Return what a file holds, or all the files of an index."""
-    shards = shards_of(path)
-    tensors = {name: t for shard in shards or [path] for name, t in _load_file(shard).items()}
-    return {n: tensors[n] for n in sorted(tensors, key=order_of_layers)} if shards else tensors
+    files = shards_of(path) or [path]
+    tensors = {name: tensor for file in files for name, tensor in _load_file(file).items()}
+    if files == [path] and not is_safetensors(path):
+        return tensors
+    # These have lost the order of the layers; that of the numbers in their names is left.
+    return {name: tensors[name] for name in sorted(tensors, key=order_of_layers)}
 
 
 def _load_file(path: Path) -> dict[str, Any]:
@@ -245,9 +249,7 @@ def _load_file(path: Path) -> dict[str, Any]:
     try:
         _require_unpacked(path)
         if is_safetensors(path):
-            # It has lost the order of the layers; that of the numbers in their names is left.
-            tensors = load_file(path)
-            return {name: tensors[name] for name in sorted(tensors, key=order_of_layers)}
+            return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of pickles that it refuses anyway
             saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -268,18 +270,13 @@ def _load_file(path: Path) -> dict[str, Any]:
 
 
 def _require_unpacked(path: Path) -> None:
-    """Raise CheckpointError for packed files, whose megabyte may be a gigabyte, and for tars."""
+    """Raise CheckpointError for packed files and for tars."""
     with contextlib.suppress(tarfile.TarError):
         tarfile.open(path, "r:").close()
         raise CheckpointError(f"{path}: expected a file of torch.save since 0.2, found a tar")
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            declared = sum(part.file_size for part in archive.infolist())
-        if declared > path.stat().st_size:
-            raise CheckpointError(
-                f"{path}: expected a file of torch.save, unpacked; found {declared:,} bytes "
-                f"declared in a file of {path.stat().st_size:,}"
-            )
+            require_unpacked(path, sum(part.file_size for part in archive.infolist()))
 
 
 def _flat(path: Path, saved: Mapping[str, Any]) -> tuple[Arrays, dict[str, AdamSpec]]:

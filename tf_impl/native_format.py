@@ -24,10 +24,15 @@ from shared.files.checkpoint import CheckpointError, encode_description
 from shared.files.errors import require_file
 from shared.formats.file_kinds import tensorflow_prefix
 from shared.formats.keras_names import read_foreign
-from shared.formats.native_contents import DESCRIPTION_FIELDS, NativeContents, assemble
+from shared.formats.native_contents import (
+    DESCRIPTION_FIELDS,
+    NativeContents,
+    assemble,
+    require_unpacked,
+)
 from shared.formats.state_dicts import order_of_layers
 from shared.interface import Arrays
-from shared.spec import NETWORKS, SYSTEMS, SystemSpec
+from shared.spec import NETWORKS, SystemSpec
 from tf_impl.layers import plain_layers
 from tf_impl.models import create_models
 
@@ -75,24 +80,17 @@ def read_native(path: Path) -> NativeContents:
     """Read a file and check it: `FileKind.read`."""
     # Keras' layouts are the canonical ones: HWIO, HWOI and (in, out).
     found, description = load(path)
-    if description or _has_our_names(found):
-        return assemble(path, found, description, native_names)
-    return read_foreign(path, found)
-
-
-def _has_our_names(found: Arrays) -> bool:
-    names = {name for spec in SYSTEMS.values() for name in native_names(spec)}
-    names |= {name.partition("/")[2] for name in names}
-    return 2 * len(names & found.keys()) > len(found)
+    if not description:
+        return read_foreign(path, found)
+    return assemble(path, found, description, native_names)
 
 
 def run_native(path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
     """Load a file as Keras' users do, and run its networks: `FileKind.run`."""
-    found, description = load(path)
-    if not description and not _has_our_names(found):
+    if not load(path)[1]:
         with tempfile.TemporaryDirectory() as folder:  # in the layout of our models
             own = Path(folder, "own.weights.h5")
-            write_native(own, read_foreign(path, found))
+            write_native(own, read_native(path))
             return run_native(own, contents, inputs)
     # On the CPU, because a GPU's matrix products round float32 more coarsely.
     with tf.device("/CPU:0"):
@@ -111,32 +109,22 @@ def run_native(path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
 
 def load(path: Path) -> tuple[Arrays, dict[str, str]]:
     """Return every array by its path in the file, in its order, and the attributes."""
-    prefix = tensorflow_prefix(path)
-    if prefix is None:
-        require_file(path, "a file", CheckpointError)
     try:
-        if prefix is not None:
+        if prefix := tensorflow_prefix(path):
             return _of_checkpoint(path, prefix), {}
+        require_file(path, "a file", CheckpointError)
         with _opened(path) as opened, h5py.File(opened, "r") as file:
             datasets = _datasets(path, file)
             # A few bytes may stand for gigabytes: packed, or never written and only declared.
-            _require_room(path, sum(item.nbytes for item in datasets.values()), [path])
+            require_unpacked(path, sum(item.nbytes for item in datasets.values()))
             attributes = {n: file.attrs[n] for n in DESCRIPTION_FIELDS if n in file.attrs}
             return {name: np.array(item[()]) for name, item in datasets.items()}, attributes
     except CheckpointError:
         raise
     # h5py and TensorFlow raise OSError, ValueError, MemoryError, ... as the damage has it.
     except Exception as error:
-        kind = "HDF5 file" if prefix is None else "checkpoint of TensorFlow"
+        kind = "checkpoint of TensorFlow" if prefix else "HDF5 file"
         raise CheckpointError(f"{path}: expected a complete {kind} ({error})") from error
-
-
-def _require_room(path: Path, declared: int, files: list[Path]) -> None:
-    if declared > (size := sum(file.stat().st_size for file in files)):
-        raise CheckpointError(
-            f"{path}: expected arrays as they are written, unpacked; found {declared:,} bytes "
-            f"declared in a file of {size:,}"
-        )
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -145,7 +133,7 @@ def _opened(path: Path) -> BinaryIO:
         return open(path, "rb")
     with zipfile.ZipFile(path) as archive:
         member = archive.getinfo("model.weights.h5")
-        _require_room(path, member.file_size, [path])
+        require_unpacked(path, member.file_size)
         return io.BytesIO(archive.read(member))
 
 
@@ -155,15 +143,12 @@ def _of_checkpoint(path: Path, prefix: Path) -> Arrays:
     types, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
     names = [n for n, kind in types.items() if kind.is_floating or kind.is_integer]
     declared = sum(types[n].size * math.prod(shapes[n]) for n in names)
-    _require_room(path, declared, [*prefix.parent.glob(f"{glob.escape(prefix.name)}.*")])
+    require_unpacked(path, declared, *prefix.parent.glob(f"{glob.escape(prefix.name)}.*"))
     return {n: np.array(reader.get_tensor(n)) for n in sorted(names, key=order_of_layers)}
 
 
 def _datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Return every dataset by its path, in the order of the layers.
-
-    `visititems` would take minutes for 3,000 nested groups.
-    """
+    """Return every dataset by its path; `visititems` takes minutes for 3,000 nested groups."""
     found: dict[tuple, tuple[str, h5py.Dataset]] = {}
     waiting: list[tuple[str, tuple, h5py.Group]] = [("", (), file)]
     seen = 0

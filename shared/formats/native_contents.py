@@ -96,6 +96,15 @@ def check_contents(
     check_dtypes(path, contents.arrays)
 
 
+def require_unpacked(path: Path, declared: int, *files: Path) -> None:
+    """Raise CheckpointError for more bytes than the files have: a packed one may be gigabytes."""
+    if declared > (size := sum(file.stat().st_size for file in files or [path])):
+        raise CheckpointError(
+            f"{path}: expected arrays as they are saved, unpacked; found {declared:,} bytes "
+            f"declared in a file of {size:,}"
+        )
+
+
 def assemble(
     path: Path,
     found: Mapping[str, Array],
