@@ -40,14 +40,10 @@ def create_train_state(
     if mesh is not None:
         place = parallel.replicated(mesh)
 
-    def create() -> tuple[nnx.Module, nnx.Module, Adam, Adam]:
-        generator, discriminator = create_models(spec, choose_layers(compute))
-        return (
-            generator,
-            discriminator,
-            create_adam(generator, spec.adam("generator")),
-            create_adam(discriminator, spec.adam("discriminator")),
-        )
+    def create() -> tuple[nnx.Module | Adam, ...]:
+        networks = create_models(spec, choose_layers(compute))
+        pairs = zip(NETWORKS, networks, strict=True)
+        return (*networks, *(create_adam(network, spec.adam(name)) for name, network in pairs))
 
     # Abstract networks hold shapes alone: no initial weights are drawn to be thrown away.
     parts = nnx.eval_shape(create)

@@ -19,6 +19,7 @@ from jax_impl.layers import plain_layers
 from jax_impl.models import create_models
 from shared.data.images import GIBIBYTE, MAXIMUM_BYTES
 from shared.files.checkpoint import CheckpointError, encode_description
+from shared.files.errors import refused_as
 from shared.formats.native_contents import NativeContents, assemble
 from shared.interface import Arrays
 from shared.spec import NETWORKS, SystemSpec, optimizer_name
@@ -96,29 +97,25 @@ def load(path: Path) -> tuple[Arrays, dict[str, str]]:
         raise CheckpointError(
             f"{path}: expected a folder of orbax, found {'a file' if path.is_file() else 'nothing'}"
         )
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            metadata = checkpointer.metadata(path)
-            if metadata.item_metadata is None:
-                raise CheckpointError(f"{path}: expected a complete checkpoint of orbax")
-            # Asked for as NumPy's, because JAX without x64 would round float64.
-            tree = metadata.item_metadata.tree
-            _require_memory(path, jax.tree.leaves(tree))
-            target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
-            restored = _without_value(checkpointer.restore(path, target))
-            found = {}
-            for keys, leaf in jax.tree_util.tree_leaves_with_path(restored):
-                name, array = "/".join(str(getattr(k, "key", k)) for k in keys), np.array(leaf)
-                is_counter = name.endswith("_optimizer/count") and array.dtype == np.int32
-                found[name] = array.astype(np.int64) if is_counter else array
-            return found, dict(metadata.custom_metadata or {})
-    except CheckpointError:
-        raise
     # orbax and tensorstore raise ValueError, KeyError, AssertionError, ... as the damage has it.
-    except Exception as error:
-        raise CheckpointError(
-            f"{path}: expected a complete checkpoint of orbax ({error})"
-        ) from error
+    with (
+        refused_as(CheckpointError, path, "a complete checkpoint of orbax", also=(Exception,)),
+        ocp.StandardCheckpointer() as checkpointer,
+    ):
+        metadata = checkpointer.metadata(path)
+        if metadata.item_metadata is None:
+            raise ValueError("one without arrays")
+        # Asked for as NumPy's, because JAX without x64 would round float64.
+        tree = metadata.item_metadata.tree
+        _require_memory(path, jax.tree.leaves(tree))
+        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
+        restored = _without_value(checkpointer.restore(path, target))
+        found = {}
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(restored):
+            name, array = "/".join(str(getattr(k, "key", k)) for k in keys), np.array(leaf)
+            is_counter = name.endswith("_optimizer/count") and array.dtype == np.int32
+            found[name] = array.astype(np.int64) if is_counter else array
+        return found, dict(metadata.custom_metadata or {})
 
 
 def _require_memory(path: Path, leaves: list[Any]) -> None:

@@ -1,5 +1,7 @@
 """Training state ↔ arrays under canonical names (`shared.spec.state_shapes`)."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -38,22 +40,17 @@ def create_train_state(
     """
     compute = check_compute(spec, compute or Compute())
     place = select_device(compute.device)
-    generator, discriminator = create_models(spec, choose_layers(compute))
-    for network in (generator, discriminator):
+    networks = create_models(spec, choose_layers(compute))
+    for network in networks:
         # channels_last is NHWC in memory, the layout that convolutions run fastest in.
         network.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compute.mode == "compile":
             network.compile(dynamic=False)
-    on_gpu = compute.device == "gpu"
-    state = TrainState(
-        spec,
-        compute,
-        place,
-        generator,
-        discriminator,
-        create_adam(generator, spec.adam("generator"), capturable=on_gpu),
-        create_adam(discriminator, spec.adam("discriminator"), capturable=on_gpu),
-    )
+    adams: dict[str, Any] = {
+        f"{name}_optimizer": create_adam(network, spec.adam(name), capturable=place.type == "cuda")
+        for name, network in zip(NETWORKS, networks, strict=True)
+    }
+    state = TrainState(spec, compute, place, *networks, **adams)
     import_state(state, initial_state(spec, seed) if arrays is None else arrays)
     if compute.devices > 1:
         state.replicated = {name: replicate(state.network(name)) for name in NETWORKS}
@@ -112,11 +109,9 @@ def export_gradients(state: TrainState, gradients: dict[NetworkName, list[Tensor
     arrays: Arrays = {}
     pixels = flattened_pixels(state.spec)
     for network in NETWORKS:
-        module = state.network(network)
-        found = dict(zip(module.parameters(), gradients[network], strict=True))
-        for name, parameter in state.spec.parameters(network).items():
-            if parameter.trainable:
-                arrays[name] = to_canonical(found[_tensor(module, name)], pixels.get(name))
+        trained = [n for n, p in state.spec.parameters(network).items() if p.trainable]
+        found = zip(trained, gradients[network], strict=True)
+        arrays |= {name: to_canonical(g, pixels.get(name)) for name, g in found}
     return arrays
 
 

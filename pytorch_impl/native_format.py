@@ -13,7 +13,7 @@ import pickle
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from shared.files.checkpoint import (
     flattened,
     spec_differences,
 )
-from shared.files.errors import require_file
+from shared.files.errors import refused_as, require_file
 from shared.formats.file_kinds import is_safetensors
 from shared.formats.native_contents import (
     DESCRIPTION_FIELDS,
@@ -143,7 +143,7 @@ def read_native(path: Path) -> NativeContents:
 
 def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return everything in a file that has a shape, by dotted names, and what the file holds."""
-    with _no_circles(path):
+    with refused_as(CheckpointError, path, "state_dicts"):  # a dict may be in itself
         saved = _load(path)
         return {n: v for n, v in flattened(saved).items() if isinstance(v, Tensor)}, saved
 
@@ -222,16 +222,8 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     saved = _load(path)
     if any(field in saved for field in DESCRIPTION_FIELDS):
         return saved, []
-    with _no_circles(path):
+    with refused_as(CheckpointError, path, "state_dicts"):  # a dict may be in itself
         return recognised(path, saved, native_names, _batch_counters)
-
-
-@contextlib.contextmanager
-def _no_circles(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except RecursionError as error:
-        raise CheckpointError(f"{path}: expected state_dicts, found a dict in itself") from error
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -246,24 +238,21 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _load_file(path: Path) -> dict[str, Any]:
     require_file(path, "a file", CheckpointError)
-    try:
+    # torch's readers of archives and pickles raise AttributeError, AssertionError, MemoryError, ...
+    with refused_as(CheckpointError, path, "a file of torch.save", also=(Exception,)):
         _require_unpacked(path)
         if is_safetensors(path):
             return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of pickles that it refuses anyway
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: refused, because it holds more than tensors and plain data, which could run "
-            "code when it is unpickled, or is damaged; expected state_dicts: where you trust the "
-            "file, load it and save model.state_dict()"
-        ) from error
-    except CheckpointError:
-        raise
-    # torch's readers of archives and pickles raise AttributeError, AssertionError, MemoryError, ...
-    except Exception as error:
-        raise CheckpointError(f"{path}: expected a file of torch.save, found other data") from error
+        # Of pickles that it refuses anyway.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            try:
+                saved = torch.load(path, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError as error:
+                raise CheckpointError(
+                    f"{path}: refused, because it holds more than tensors and plain data, which "
+                    "could run code when it is unpickled, or is damaged; expected state_dicts: "
+                    "where you trust the file, load it and save model.state_dict()"
+                ) from error
     if not isinstance(saved, Mapping) or not all(isinstance(name, str) for name in saved):
         raise CheckpointError(f"{path}: expected a dict of names, found {type(saved).__name__}")
     return dict(saved)

@@ -1,5 +1,7 @@
 """Training state ↔ arrays under canonical names (`shared.spec.state_shapes`)."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -28,19 +30,14 @@ def create_train_state(
     place = select_device(compute.device)
     strategy = parallel.create_strategy(compute.device, compute.devices)
     with tf.device(place) if strategy is None else strategy.scope():
-        generator, discriminator = create_models(spec, choose_layers(compute))
+        networks = create_models(spec, choose_layers(compute))
         adam = fast.Adam if compute.fast else layers.Adam
         kind = adam if strategy is None else parallel.Adam
-        state = TrainState(
-            spec,
-            compute,
-            place,
-            generator,
-            discriminator,
-            layers.create_adam(generator, spec.adam("generator"), kind),
-            layers.create_adam(discriminator, spec.adam("discriminator"), kind),
-            strategy,
-        )
+        adams: dict[str, Any] = {
+            f"{name}_optimizer": layers.create_adam(network, spec.adam(name), kind)
+            for name, network in zip(NETWORKS, networks, strict=True)
+        }
+        state = TrainState(spec, compute, place, *networks, **adams, strategy=strategy)
     import_state(state, initial_state(spec, seed) if arrays is None else arrays)
     return state
 
@@ -63,11 +60,8 @@ def export_gradients(state: TrainState, gradients: dict[NetworkName, list[Tensor
     """Return the gradients of each network's parameters, in their order, by canonical name."""
     arrays: Arrays = {}
     for network in NETWORKS:
-        variables = state.network(network).trainable_variables
-        found = {id(v): g for v, g in zip(variables, gradients[network], strict=True)}
-        for name, parameter in state.spec.parameters(network).items():
-            if parameter.trainable:
-                arrays[name] = found[id(_variable(state.network(network), name))].numpy()
+        trained = [n for n, p in state.spec.parameters(network).items() if p.trainable]
+        arrays |= {n: g.numpy() for n, g in zip(trained, gradients[network], strict=True)}
     return arrays
 
 
@@ -75,21 +69,16 @@ def _variables(state: TrainState) -> dict[str, keras.Variable]:
     """Return every variable of the state by canonical name."""
     variables: dict[str, keras.Variable] = {}
     for network in NETWORKS:
-        optimizer = state.optimizer(network)
-        trained = state.network(network).trainable_variables
-        positions = {id(variable): i for i, variable in enumerate(trained)}
-        for name, parameter in state.spec.parameters(network).items():
-            variable = _variable(state.network(network), name)
+        model, optimizer = state.network(network), state.optimizer(network)
+        own = [layer for layer in state.spec.layers(network) if layer.parameters]
+        # Keras has the variables of a layer, and their moments, in the order of the spec.
+        held = [variable for layer in own for variable in getattr(model, layer.name).weights]
+        moments = zip(optimizer.first_moments, optimizer.second_moments, strict=True)
+        parameters = state.spec.parameters(network).items()
+        for (name, parameter), variable in zip(parameters, held, strict=True):
             variables[name] = variable
             if parameter.trainable:
-                i = positions[id(variable)]
-                variables[optimizer_name(name, "m")] = optimizer.first_moments[i]
-                variables[optimizer_name(name, "v")] = optimizer.second_moments[i]
+                m, v = next(moments)
+                variables |= {optimizer_name(name, "m"): m, optimizer_name(name, "v"): v}
         variables[f"{network}_optimizer/step"] = optimizer.iterations
     return variables
-
-
-def _variable(model: keras.Model, name: str) -> keras.Variable:
-    """Return a model's own variable for a canonical name."""
-    _, layer, parameter = name.split("/")
-    return getattr(getattr(model, layer), parameter)

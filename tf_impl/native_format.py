@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from shared.files.checkpoint import CheckpointError, encode_description
-from shared.files.errors import require_file
+from shared.files.errors import refused_as, require_file
 from shared.formats.file_kinds import tensorflow_prefix
 from shared.formats.keras_names import read_foreign
 from shared.formats.native_contents import (
@@ -109,8 +109,11 @@ def run_native(path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
 
 def load(path: Path) -> tuple[Arrays, dict[str, str]]:
     """Return every array by its path in the file, in its order, and the attributes."""
-    try:
-        if prefix := tensorflow_prefix(path):
+    prefix = tensorflow_prefix(path)
+    expected = f"a complete {'checkpoint of TensorFlow' if prefix else 'HDF5 file'}"
+    # h5py and TensorFlow raise OSError, ValueError, MemoryError, ... as the damage has it.
+    with refused_as(CheckpointError, path, expected, also=(Exception,)):
+        if prefix:
             return _of_checkpoint(path, prefix), {}
         require_file(path, "a file", CheckpointError)
         with _opened(path) as opened, h5py.File(opened, "r") as file:
@@ -119,12 +122,6 @@ def load(path: Path) -> tuple[Arrays, dict[str, str]]:
             require_unpacked(path, sum(item.nbytes for item in datasets.values()))
             attributes = {n: file.attrs[n] for n in DESCRIPTION_FIELDS if n in file.attrs}
             return {name: np.array(item[()]) for name, item in datasets.items()}, attributes
-    except CheckpointError:
-        raise
-    # h5py and TensorFlow raise OSError, ValueError, MemoryError, ... as the damage has it.
-    except Exception as error:
-        kind = "checkpoint of TensorFlow" if prefix else "HDF5 file"
-        raise CheckpointError(f"{path}: expected a complete {kind} ({error})") from error
 
 
 def _opened(path: Path) -> BinaryIO:

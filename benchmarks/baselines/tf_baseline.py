@@ -7,19 +7,20 @@ in most public TF2 code; its step forms D's gradients on the tape, though they a
 from functools import partial
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from benchmarks.baselines import adam_settings
-from shared.interface import METRIC_NAMES, Arrays
-from shared.spec import NETWORKS, AdamSpec, Conventions, NetworkName, SystemSpec, optimizer_name
+from shared.interface import METRIC_NAMES
+from shared.spec import AdamSpec, Conventions, NetworkName, SystemSpec
 from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
+from tf_impl.checkpoint import export_state, import_state
 from tf_impl.layers import Layers, plain_layers
 from tf_impl.models import create_models
 from tf_impl.state import TrainState, batches_to_devices, select_device, synchronize
 
-__all__ = ["batches_to_devices", "create_train_state", "synchronize", "train_step"]
+__all__ = ["batches_to_devices", "create_train_state", "export_state", "import_state"]
+__all__ += ["synchronize", "train_step"]
 
 CONVENTIONS = Conventions(
     batch_norm_running_variance="biased", adam_epsilon_placement="before_correction"
@@ -41,8 +42,15 @@ def create_train_state(spec: SystemSpec, compute: Compute, *, seed: int = 0) -> 
     return state
 
 
-def _adam(network: keras.Model, own: AdamSpec) -> keras.optimizers.Adam:
-    optimizer = keras.optimizers.Adam(own.learning_rate, own.beta1, own.beta2, own.epsilon)
+class StockAdam(keras.optimizers.Adam):
+    """Keras' own, with the names that `tf_impl.checkpoint` has for its moments."""
+
+    first_moments = property(lambda self: self._momentums)
+    second_moments = property(lambda self: self._velocities)
+
+
+def _adam(network: keras.Model, own: AdamSpec) -> StockAdam:
+    optimizer = StockAdam(own.learning_rate, own.beta1, own.beta2, own.epsilon)
     optimizer.build(network.trainable_variables)
     return optimizer
 
@@ -94,36 +102,3 @@ def _cross_entropy(scores: tf.Tensor, label: float) -> tf.Tensor:
     scores = tf.cast(scores, tf.float32)
     labels = tf.fill(tf.shape(scores), label)
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=scores))
-
-
-def export_state(state: TrainState) -> Arrays:
-    """Return the arrays of the state by canonical name."""
-    return {name: np.array(variable.numpy()) for name, variable in _variables(state).items()}
-
-
-def import_state(state: TrainState, arrays: Arrays) -> None:
-    """Replace the arrays of the state."""
-    for name, variable in _variables(state).items():
-        variable.assign(np.asarray(arrays[name]).astype(variable.dtype))
-
-
-_NAMES = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
-"""Of a batch normalisation: the spec's and Keras'."""
-
-
-def _variables(state: TrainState) -> dict[str, keras.Variable]:
-    """Return every variable of the state by canonical name."""
-    found: dict[str, keras.Variable] = {}
-    for network in NETWORKS:
-        model, optimizer = state.network(network), state.optimizer(network)
-        positions = {id(v): i for i, v in enumerate(model.trainable_variables)}
-        for name, parameter in state.spec.parameters(network).items():
-            _, layer, own = name.split("/")
-            own = _NAMES[own] if layer.startswith("batch_norm") else own
-            found[name] = variable = getattr(getattr(model, layer), own)
-            if parameter.trainable:
-                i = positions[id(variable)]
-                found[optimizer_name(name, "m")] = optimizer._momentums[i]
-                found[optimizer_name(name, "v")] = optimizer._velocities[i]
-        found[f"{network}_optimizer/step"] = optimizer.iterations
-    return found

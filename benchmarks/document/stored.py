@@ -8,8 +8,8 @@ from typing import Any
 import jsonschema
 
 from shared.files.atomic import write_file_atomically
-from shared.files.documents import check_document, read_json, refused_as
-from shared.files.errors import InputError
+from shared.files.documents import check_document, read_json
+from shared.files.errors import InputError, refused_as
 
 SCHEMA_VERSION = 2
 SCHEMA = Path(__file__).with_name("schema.json")

@@ -13,17 +13,23 @@ from typing import IO
 import numpy as np
 
 from shared.data.images import GIBIBYTE, MAXIMUM_BYTES, DataError
+from shared.files.errors import refused_as
 from shared.interface import Array
 
 GZIP_MAGIC, ZIP_MAGIC, _IDX_UINT8 = b"\x1f\x8b", b"PK\x03\x04", b"\x00\x00\x08"
 IDX_STARTS = (GZIP_MAGIC, _IDX_UINT8[:2])
 _DEFLATE = 1032  # most bytes that deflate unpacks of one (zlib.net/zlib_tech.html)
 
-# What zipfile, its decompressors and NumPy's header parser are known to raise on damaged bytes.
-_ARCHIVE_ERRORS = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
-    *(OSError, EOFError, ValueError, TypeError, LookupError, SyntaxError, OverflowError),
-    RuntimeError,  # encrypted, or a compression method that is not known
+# What else the unpackers, zipfile and NumPy's header parser raise on damaged bytes. RuntimeError:
+# encrypted, or a compression method that is not known.
+_OF_GZIP = (EOFError, zlib.error)
+_OF_ZIP = (
+    *_OF_GZIP,
+    zipfile.BadZipFile,
+    struct.error,
+    tokenize.TokenError,
+    SyntaxError,
+    RuntimeError,
 )
 
 
@@ -37,7 +43,7 @@ def read_idx(path: Path) -> Array:
 
     Source: yann.lecun.com/exdb/mnist. Raises DataError, also for a byte too many or too few.
     """
-    try:
+    with refused_as(DataError, path, "a whole IDX file", also=_OF_GZIP):
         with open(path, "rb") as file:
             compressed = file.read(2) == GZIP_MAGIC
         with gzip.open(path) if compressed else open(path, "rb") as stream:
@@ -45,10 +51,6 @@ def read_idx(path: Path) -> Array:
             count = math.prod(shape)
             _check_size(path, count, path.stat().st_size * (_DEFLATE if compressed else 1))
             data = stream.read(count + 1)
-    except EOFError as error:
-        raise DataError(f"{path} is cut off: its gzip stream has no end") from error
-    except (OSError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error or type(error).__name__}") from error
     _check_size(path, count, len(data), exactly=True)
     return np.frombuffer(data, np.uint8).reshape(shape)
 
@@ -58,18 +60,15 @@ def read_npz(path: Path) -> Array:
 
     uint8, or float in [0, 1]. Raises DataError, before the pixels are unpacked where it can.
     """
-    try:
-        # What NumPy says of headers of Python 2, and Python of odd escapes.
-        with zipfile.ZipFile(path) as archive, warnings.catch_warnings(action="ignore"):
-            name = _choose_array(path, archive)
-            n_h_w_c = _check_member(path, archive, name)
-            with archive.open(name) as stream:
-                images = np.lib.format.read_array(stream, allow_pickle=False)
-    except DataError:
-        raise
-    except _ARCHIVE_ERRORS as error:
-        found = error or type(error).__name__
-        raise DataError(f"{path} is damaged or no .npz file: {found}") from error
+    with (
+        refused_as(DataError, path, "a whole .npz file", also=_OF_ZIP),
+        warnings.catch_warnings(action="ignore"),  # headers of Python 2, and odd escapes
+        zipfile.ZipFile(path) as archive,
+    ):
+        name = _choose_array(path, archive)
+        n_h_w_c = _check_member(path, archive, name)
+        with archive.open(name) as stream:
+            images = np.lib.format.read_array(stream, allow_pickle=False)
     if images.dtype != np.uint8:
         with np.errstate(invalid="ignore"):
             low, high = float(images.min()), float(images.max())

@@ -16,7 +16,7 @@ from shared.data import arrays as array_files
 from shared.data import cifar as cifar_files
 from shared.data import images as image_files
 from shared.data.images import GIBIBYTE, IMAGE_SUFFIXES, MAXIMUM_BYTES, DataError
-from shared.files.errors import printable
+from shared.files.errors import printable, refused_as
 from shared.interface import Array
 from shared.spec import SystemSpec
 from shared.spec.streams import batch_order
@@ -187,11 +187,8 @@ def _load_file(path: Path, spec: SystemSpec) -> tuple[Array, tuple[str]]:
         raise DataError(f"{path} {found}; expected {ACCEPTED}")
     if image_files.is_image_file(path):
         raise DataError(f"{path} is a single image; give the folder: {path.parent}")
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    with refused_as(DataError, path, ACCEPTED), open(path, "rb") as file:
+        head = file.read(4)
     if path.suffix.lower() == ".npz" or head == array_files.ZIP_MAGIC:
         images = array_files.read_npz(path)
     elif array_files.is_idx_name(path) or head[:2] in array_files.IDX_STARTS:

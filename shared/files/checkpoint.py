@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.files.errors import InputError
+from shared.files.errors import InputError, refused_as
 from shared.files.tensors import TensorFormat
 from shared.interface import Array, Arrays, check_arrays
 from shared.spec import SystemSpec, state_shapes
@@ -79,10 +79,8 @@ def decode_description(path: Path, description: dict[str, str]) -> tuple[SystemS
     fields = _json_object(path, description, "spec")
     if fields.get("architecture") == "custom":
         raise CheckpointError(f"{path}: a system of a file has no checkpoints")
-    try:
+    with refused_as(CheckpointError, path, "a valid spec in the header"):
         spec = SystemSpec.from_dict(fields)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: the spec in the header is not valid: {error}") from error
     if "progress" not in description:
         return spec, None
     progress = _json_object(path, description, "progress")
@@ -121,16 +119,9 @@ def check_dtypes(path: Path, arrays: Arrays) -> None:
 
 def _json_object(path: Path, metadata: dict[str, str], field: str) -> dict[str, Any]:
     text = metadata.get(field, "")
-    try:
-        value, trouble = json.loads(text), ""
-    # ValueError: a number of too many digits as well; RecursionError: nested too deep.
-    except (ValueError, RecursionError) as error:
-        value, trouble = None, f" ({error})"
-    if not isinstance(value, dict):
-        raise CheckpointError(
-            f"{path}: expected a JSON object as {field!r} in the header, "
-            f"found {text[:40]!r}{trouble}"
-        )
+    with refused_as(CheckpointError, path, f"a JSON object as {field!r} in the header"):
+        if not isinstance(value := json.loads(text), dict):
+            raise ValueError(repr(text[:40]))
     return value
 
 

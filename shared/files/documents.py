@@ -1,20 +1,16 @@
 """Documents, TOML or JSON, from people and from files that may hold anything."""
 
-import contextlib
 import json
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonschema.protocols import Validator
 
-from shared.files.errors import InputError
+from shared.files.errors import InputError, refused_as
 
 MAXIMUM_BYTES = 2**24
 _MOST_OF_A_MISTAKE = 600  # characters
-# The last two: a number as 0x1.0p+9999, JSON nested too deep.
-_OF_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 def read_document(path: Path) -> Any:
@@ -43,21 +39,6 @@ def check_document(document: Any, validator: Validator) -> None:
             half = _MOST_OF_A_MISTAKE // 2
             message = f"{message[:half]} … {message[-half:]}"
         raise ValueError(f"{place or 'the file'}: {message}")
-
-
-@contextlib.contextmanager
-def refused_as(
-    kind: type[InputError], path: Path, expected: str, advice: str = "give another file"
-) -> Iterator[None]:
-    """Turn what a damaged or foreign file makes Python raise into an error that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise kind(f"{path} cannot be read: {error.strerror}; expected {expected}") from error
-    except _OF_DAMAGE as error:
-        found = f"another or damaged file ({type(error).__name__}: {error})"
-        found = str(error) if type(error) is ValueError else found
-        raise kind(f"{path}: expected {expected}, found {found}; {advice}") from error
 
 
 def _text(path: Path, most_bytes: int) -> str:

@@ -1,11 +1,15 @@
 """Errors about untrusted input: one line that any terminal takes, whatever the input says."""
 
+import contextlib
 import os
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 MAXIMUM_MESSAGE = 1000  # most characters of an error: they quote a file, which may be a book
 _CHANGES_OF_DIRECTION = ("LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+# The last two: a number as 0x1.0p+9999, JSON nested too deep.
+_OF_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 class InputError(ValueError):
@@ -13,6 +17,31 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
+
+
+@contextlib.contextmanager
+def refused_as(
+    kind: type[InputError],
+    path: Path,
+    expected: str,
+    advice: str = "give another file",
+    also: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """Turn what a damaged or foreign file makes Python raise into an error that names the file.
+
+    `also`: what else the library that reads it raises. An error of the kind passes as it is.
+    """
+    try:
+        yield
+    except kind:
+        raise
+    except OSError as error:
+        reason = error.strerror or error  # a damaged .gz has no number
+        raise kind(f"{path} cannot be read: {reason}; expected {expected}") from error
+    except _OF_DAMAGE + also as error:
+        found = f"another or damaged file ({type(error).__name__}: {error})"
+        found = str(error) if type(error) is ValueError else found
+        raise kind(f"{path}: expected {expected}, found {found}; {advice}") from error
 
 
 def require_file(path: Path, expected: str, error: type[ValueError]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.files.errors import InputError
+from shared.files.errors import InputError, refused_as
 from shared.files.tensors import TensorFormat
 from shared.interface import Array
 
@@ -67,17 +67,13 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     """Read a recording; a missing, damaged or foreign file raises RecordingError in one line."""
     path = Path(path)
     arrays, metadata = RECORDING.read(path)
-    try:
+    expected = "a list of the tensors that are in the file in its header"
+    with refused_as(RecordingError, path, expected, "record it again"):
         entries = json.loads(metadata["tensors"])
         described = {f"{e['step']}/{e['name']}": e for e in entries}
         valid = all(map(_is_entry, entries)) and metadata["framework"].isprintable()
-    # ValueError: no JSON, or a number of too many digits. RecursionError: nested too deep.
-    except (KeyError, TypeError, ValueError, RecursionError):
-        valid, entries, described = False, [], {}
-    if not valid or described.keys() != arrays.keys() or not 0 < len(entries) == len(arrays):
-        raise RecordingError(
-            f"{path}: the header's list of tensors does not fit the file; record it again"
-        )
+        if not valid or described.keys() != arrays.keys() or not 0 < len(entries) == len(arrays):
+            raise ValueError("another list")
     tensors = tuple(Recorded(array=arrays[key], **e) for key, e in described.items())
     try:
         for tensor in tensors:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from shared.files.atomic import write_file_atomically
-from shared.files.errors import InputError, require_file
+from shared.files.errors import InputError, refused_as, require_file
 from shared.interface import Array, Arrays
 
 
@@ -41,26 +41,20 @@ class TensorFormat:
     def read(self, path: Path) -> tuple[Arrays, dict[str, str]]:
         """Return arrays and header; `self.error` for a missing, damaged or foreign file."""
         require_file(path, self.noun, self.error)
-        try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                self.check(path, metadata)
-                names = list(file.keys())
-                for name in names:
-                    # Asked first, because NumPy has no bfloat16 to read into.
-                    if (dtype := file.get_slice(name).get_dtype()) not in self.dtypes:
-                        expected = ", ".join(self.dtypes)
-                        raise self.error(f"{path}: expected {expected}, found {name} as {dtype}")
-                return {name: file.get_tensor(name) for name in names}, metadata
-        except InputError:
-            raise
-        # ValueError, OverflowError: a shape such as (2**63, 0), of nothing, that NumPy does not
-        # take.
-        except (SafetensorError, OSError, ValueError, OverflowError) as error:
-            raise self.error(
-                f"{path}: expected a complete safetensors file, found {path.stat().st_size} bytes "
-                f"that are cut off or of another kind ({error}); give {self.noun}"
-            ) from error
+        expected, advice = "a complete safetensors file", f"give {self.noun}"
+        with (
+            refused_as(self.error, path, expected, advice, also=(SafetensorError,)),
+            safe_open(path, framework="numpy") as file,
+        ):
+            metadata = file.metadata() or {}
+            self.check(path, metadata)
+            names = list(file.keys())
+            for name in names:
+                # Asked first, because NumPy has no bfloat16 to read into.
+                if (dtype := file.get_slice(name).get_dtype()) not in self.dtypes:
+                    dtypes = ", ".join(self.dtypes)
+                    raise self.error(f"{path}: expected {dtypes}, found {name} as {dtype}")
+            return {name: file.get_tensor(name) for name in names}, metadata
 
     def check(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Raise `self.error` unless a header says that it is of this format and version."""

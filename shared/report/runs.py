@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from shared.files.checkpoint import flattened
-from shared.files.documents import refused_as
-from shared.files.errors import InputError
+from shared.files.errors import InputError, refused_as
 from shared.interface import Array
 from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder, numbered
 from shared.run.tensorboard import TAGS

@@ -16,8 +16,7 @@ from typing import Any
 from shared.data.dataset import ImageDataset, load_dataset
 from shared.files.atomic import require_empty_folder, require_place, write_file_atomically
 from shared.files.checkpoint import Checkpoint
-from shared.files.documents import refused_as
-from shared.files.errors import InputError
+from shared.files.errors import InputError, refused_as
 from shared.interface import Array, Implementation
 from shared.quality.fidelity import Fidelity, fidelity, require_fidelity
 from shared.quality.metrics import FlatImagesError, pyramid_sizes, sliced_wasserstein_distance

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.data import cifar
-from shared.data.cifar import MAXIMUM_INSTRUCTIONS, MAXIMUM_TUPLES, read_batch
+from shared.data.cifar import MAXIMUM_INSTRUCTIONS, read_batch
 from shared.data.dataset import DataError, load_dataset
 from shared.spec import SYSTEMS
 from tests.apparatus.fuzz.readers.cifar import batch_of_python_2
@@ -156,7 +155,7 @@ def test_no_pickle_runs_anything(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     for name, content in malicious(canary).items():
         path = write(tmp_path / "data_batch_1", content)
-        message = "data_batch_1 .* foreign pickle: (the (instruction|name)|pickle|not enough)"
+        message = "data_batch_1: .*(the (instruction|name)|pickle|not enough)"
         with pytest.raises(DataError, match=message):
             load_dataset(path, COLOUR)
         assert not canary.exists(), name
@@ -168,7 +167,7 @@ def test_a_forged_dtype_makes_no_addresses_of_bytes(tmp_path: Path) -> None:
     for kind in (b"O8", b"u8", b"V1", b"f4"):
         content = sample.replace(b"U\x02u1", b"U\x02" + kind)
         assert content != sample
-        with pytest.raises(DataError, match=r"a call of something else than .* bytes \(u1\)"):
+        with pytest.raises(DataError, match=r"an array of something else than bytes \(u1\)"):
             read_batch(write(tmp_path / "data_batch_1", content))
 
 
@@ -176,67 +175,60 @@ ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n"
 NDARRAY, DTYPE = b"cnumpy\nndarray\n", b"cnumpy\ndtype\n"
 MADE = ARRAY + NDARRAY + b"K\x00\x85U\x01b\x87R"  # an array that is to be filled
 U1 = DTYPE + b"U\x02u1K\x00K\x01\x87R"
+DATA = b"}U\x04data"
 TUPLES_OF_TUPLES = b"q\x01h\x01\x86" * 24  # 2**24 of them to hash
+
+
+def array_of(state: bytes) -> bytes:
+    """Return the instructions of a batch whose array is filled with this state."""
+    return DATA + MADE + b"(" + state + b"tbs."
 
 
 @pytest.mark.parametrize(
     ("instructions", "message"),
     [
-        (ARRAY + b"N}U\x08__call__Ns\x86b.", "a state for a function or class"),
-        (ARRAY + b"N}U\x09__class__K\x01s\x86b.", "a state for a function or class"),
-        (NDARRAY + b"}U\x01xK\x01sb.", "a state for a function or class"),
-        (DTYPE + b"}U\x01xK\x01sb.", "a state for a function or class"),
-        (NDARRAY + b")R.", "not callable"),
+        (DATA + ARRAY + b"N}U\x08__call__Ns\x86bs.", "found .*not enough values"),
+        (DATA + ARRAY + b"N}U\x09__class__K\x01s\x86bs.", "found .*not enough values"),
+        (DATA + NDARRAY + b"}U\x01xK\x01sbs.", "found .*not enough values"),
+        (b"}N}X\x0b\0\0\0__setitem__" + NDARRAY + b"s\x86bK\x01Ns.", "read-only"),
+        (DATA + b"]N}X\x06\0\0\0append" + NDARRAY + b"s\x86bs.", "read-only"),
+        (DATA + NDARRAY + b")Rs.", "found .*cannot unpack"),
         (NDARRAY + b")\x81.", "the instruction NEWOBJ"),
         (b"(" + NDARRAY + b"K\x01o.", "the instruction OBJ"),
         (b"(K\x01inumpy\nndarray\n.", "the instruction INST"),
         (b"\x82\x01.", "the instruction EXT1"),
         (b"\x84\xff\xff\xff\x7f.", "the instruction EXT4"),
         (b"U\x01xQ.", "the instruction BINPERSID"),
-        (ARRAY + b"}R.", "foreign pickle"),
-        (DTYPE + b")R.", r"bytes \(u1\)"),
-        (DTYPE + DTYPE + b"\x85R.", r"bytes \(u1\)"),
-        (MADE + b"(K\x01K\x01\x85U\x02u1\x89U\x01xtb.", r"bytes \(u1\)"),
-        (MADE + b"(K\x01K\x01\x85" + U1 + b"\x88U\x01xtb.", "C order"),
-        (MADE + b"(K\x01J\xff\xff\xff\x7f\x85" + U1 + b"\x89U\x01xtb.", "cannot reshape"),
-        (
-            MADE + b"(K\x01\x8a\x08" + b"\xff" * 7 + b"\x7f\x85" + U1 + b"\x89U\x00tb.",
-            "foreign pickle",
-        ),
-        (MADE + b"(K\x01NK\x01" + U1 + b"\x89U\x01xtb.", "foreign pickle"),
-        (MADE + b"(K\x01K\x01\x85" + U1 + b"\x89K\x05tb.", "foreign pickle"),
-        (MADE + MADE + b"b.", "foreign pickle"),
-        (b"}U\x04data" + MADE + b"s.", "holds no array called data"),
-        (b"\x93.", "foreign pickle"),
-        (b"K\x01K\x02\x93.", "foreign pickle"),
-        (b"}N" + TUPLES_OF_TUPLES + b"Ns.", "a tuple, or nothing, that is used again"),
-        (b"}NNb" + b"\x85NbNbq\x01h\x01\x86" * 24 + b"Ns.", "used again|foreign pickle"),
-        (b"})" + b"\x85" * MAXIMUM_TUPLES + b"Ns.", "instructions or 1,000 tuples"),
-        (b"}\x8a\x09" + b"\xff" * 8 + b"\x7fNs.", "a number of more than 64 bits"),
-        (b"]q\x00h\x00a\x85q\x01}h\x00Ns.", "foreign pickle: unhashable"),
-        (b"h\x07.", "a tuple, or nothing, that is used again"),
+        (b"U\x01x)R.", "not callable"),
+        (ARRAY + b"K\x01R.", "found another or damaged"),
+        (b"cnumpy\nndarray.tofile\n.", "the name 'numpy ndarray.tofile'"),
+        (array_of(b"K\x01K\x01\x85U\x02u1\x89U\x01x"), r"bytes \(u1\)"),
+        (array_of(b"K\x01K\x01\x85" + DTYPE + b"\x89U\x01x"), r"bytes \(u1\)"),
+        (array_of(b"K\x01K\x01\x85" + U1 + b"\x88U\x01x"), "C order"),
+        (array_of(b"K\x01J\xff\xff\xff\x7f\x85" + U1 + b"\x89U\x01x"), "cannot reshape"),
+        (array_of(b"K\x01\x8a\x08" + b"\xff" * 7 + b"\x7f\x85" + U1 + b"\x89U\x00"), "found"),
+        (array_of(b"K\x01\x8a\x09" + b"\xff" * 8 + b"\x7f\x85" + U1 + b"\x89U\x00"), "found"),
+        (array_of(b"K\x01NK\x01" + U1 + b"\x89U\x01x"), "found too many values"),
+        (array_of(b"K\x01K\x01\x85" + U1 + b"\x89K\x05"), "found another or damaged"),
+        (array_of(b"K\x01" + MADE + U1 + b"\x89U\x01x"), "found another or damaged"),
+        (DATA + MADE + MADE + b"bs.", "found another or damaged"),
+        (DATA + MADE + b"s.", "found .*cannot unpack"),
+        (b"\x93.", "found another or damaged"),
+        (b"K\x01K\x02\x93.", "found another or damaged"),
+        (b"}N" + TUPLES_OF_TUPLES + b"Ns.", "a key of type tuple"),
+        (b"}(N" + TUPLES_OF_TUPLES + b"Nu.", "a key of type tuple"),
+        (b"}" + MADE + b"Ns.", "a key of type _StandIn"),
+        (b"]q\x00h\x00a\x85q\x01}h\x00Ns.", "a key of type list"),
+        (b"h\x07.", "found another or damaged"),
     ],
 )
 def test_a_hostile_pickle_is_refused(tmp_path: Path, instructions: bytes, message: str) -> None:
     """Each uses a name that is admitted, or none, to reach something else."""
-    before = {name: type(stand_in) for name, stand_in in cifar._STAND_INS.items()}
     path = write(tmp_path / "data_batch_1", b"\x80\x02" + instructions)
     began = time.process_time()
     with pytest.raises(DataError, match=message):
         read_batch(path)
     assert time.process_time() - began < 5
-    assert {name: type(stand_in) for name, stand_in in cifar._STAND_INS.items()} == before
-    assert not any(vars(stand_in) for stand_in in cifar._STAND_INS.values())
-
-
-def test_the_keys_that_are_slowest_to_look_up(tmp_path: Path) -> None:
-    """The most keys that the instructions allow, with equal low bits."""
-    keys = [(i << 40).to_bytes(8, "little") for i in range(MAXIMUM_INSTRUCTIONS // 3 - 3)]
-    content = b"\x80\x02}" + b"".join(b"\x8a\x08" + key + b"Ns" for key in keys) + b"."
-    began = time.process_time()
-    with pytest.raises(DataError, match="holds no array called data"):
-        read_batch(write(tmp_path / "data_batch_1", content))
-    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize(
@@ -262,7 +254,7 @@ def test_a_few_bytes_ask_for_nothing(tmp_path: Path, content: bytes) -> None:
     tracemalloc.start()
     began = time.process_time()
     try:
-        with pytest.raises(DataError, match="data_batch_1 holds"):
+        with pytest.raises(DataError, match="data_batch_1: expected"):
             read_batch(path)
         assert tracemalloc.get_traced_memory()[1] < 400 * 2**20
     finally:
@@ -273,13 +265,13 @@ def test_a_few_bytes_ask_for_nothing(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({b"data": np.zeros((2, 3071), np.uint8)}, r"holds data of shape \(2, 3071\)"),
-        ({b"data": np.zeros((0, 3072), np.uint8)}, r"holds data of shape \(0, 3072\)"),
-        ({b"data": [1, 2]}, "holds no array called data"),
-        ({b"labels": [1, 2]}, "holds no array called data"),
-        ([1], "holds no array called data"),
-        ({b"data": np.zeros((2, 3072))}, "something else than NumPy's array of bytes"),
-        ({b"data": [np.zeros((2, 3072), np.uint8)]}, "holds no array called data"),
+        ({b"data": np.zeros((2, 3071), np.uint8)}, r"found data of shape \(2, 3071\)"),
+        ({b"data": np.zeros((0, 3072), np.uint8)}, r"found data of shape \(0, 3072\)"),
+        ({b"data": [1, 2]}, "found no array called data"),
+        ({b"labels": [1, 2]}, "found no array called data"),
+        ([1], "found no array called data"),
+        ({b"data": np.zeros((2, 3072))}, "something else than bytes"),
+        ({b"data": [np.zeros((2, 3072), np.uint8)]}, "found no array called data"),
         ({1, 2}, "the instruction EMPTY_SET|the name"),
     ],
 )

@@ -75,7 +75,7 @@ def test_bad_idx_is_an_error(tmp_path, content, message, compressed):
 def test_a_truncated_gz_is_an_error(tmp_path, cut):
     path = tmp_path / "a-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(idx(NOISE[..., 0]))[:cut])
-    with pytest.raises(DataError, match=r"a-idx3-ubyte\.gz is cut off: its gzip stream has no end"):
+    with pytest.raises(DataError, match=r"a-idx3-ubyte\.gz: expected a whole IDX file, .*EOFError"):
         load_dataset(path, COLOUR)
 
 

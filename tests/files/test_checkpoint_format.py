@@ -130,10 +130,10 @@ def test_missing_file_and_folder(tmp_path):
 def test_truncated_file(tmp_path, size):
     path = tmp_path / "a.safetensors"
     write_checkpoint(path, make_arrays(), SPEC, progress=PROGRESS)
-    content = path.read_bytes()[:size]
-    path.write_bytes(content)
-    message = rf"a\.safetensors: expected a complete .* found {len(content)} bytes"
-    with pytest.raises(CheckpointError, match=message):
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(
+        CheckpointError, match=r"a\.safetensors: expected a complete .*damaged file"
+    ):
         read_checkpoint(path)
 
 
@@ -150,10 +150,10 @@ def test_file_of_another_kind(tmp_path):
         ({"format": None}, "expected the format 'gan-across-frameworks', found none"),
         ({"format": "pt"}, "expected the format 'gan-across-frameworks', found 'pt'"),
         ({"format_version": "2"}, "expected the format_version '1', found '2'"),
-        ({"spec": None}, "expected a JSON object as 'spec' in the header, found ''"),
-        ({"spec": "{"}, "expected a JSON object as 'spec' in the header, found '{'"),
+        ({"spec": None}, "expected a JSON object as 'spec' in the header, found "),
+        ({"spec": "{"}, "expected a JSON object as 'spec' in the header, found .*JSONDecodeError"),
         ({"spec": "[]"}, "expected a JSON object as 'spec' in the header, found '\\[\\]'"),
-        ({"spec": "{}"}, "the spec in the header is not valid: a spec needs the fields"),
+        ({"spec": "{}"}, "expected a valid spec in the header, found a spec needs the fields"),
         ({"progress": "3"}, "expected a JSON object as 'progress' in the header, found '3'"),
         ({"progress": "{}"}, "expected the number of completed steps .* found None"),
         ({"progress": '{"step": -1}'}, "expected the number of completed steps .* found -1"),

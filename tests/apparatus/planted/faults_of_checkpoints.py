@@ -45,10 +45,8 @@ CHECKPOINTS: tuple[Fault, ...] = (
             "tf": (
                 Edit(
                     "checkpoint.py",
-                    'variables[optimizer_name(name, "m")] = optimizer.first_moments[i]\n'
-                    '                variables[optimizer_name(name, "v")]',
-                    'variables[optimizer_name(name, "v")] = optimizer.first_moments[i]\n'
-                    '                variables[optimizer_name(name, "m")]',
+                    "m, v = next(moments)",
+                    "v, m = next(moments)",
                 ),
             ),
             "jax": (
