@@ -6,7 +6,6 @@ The values are those of the NumPy reference. Bad input is exit code 2.
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,14 +60,14 @@ def loss_curve(loss: str, role: str, scores: Array) -> Curve:
     if role not in ROLES:
         raise ValueError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
     c = Conventions()
-    of_one_score: Callable[[Array], tuple[float, Array]] = {
-        "real": lambda x: discriminator_half(loss, x, c.real_label, c),
-        "fake": lambda x: discriminator_half(loss, x, c.fake_label, c),
-        "generator": lambda x: generator_loss(loss, x, c),
-    }[role]
+    label = {"real": c.real_label, "fake": c.fake_label}.get(role)
     inputs, saved = sigmoid_forward(scores) if loss == "bce_probs" else (scores, None)
     # Batches of one: the reference returns the mean of a batch.
-    values, gradients = zip(*map(of_one_score, inputs[:, None]), strict=True)
+    found = (
+        generator_loss(loss, x, c) if label is None else discriminator_half(loss, x, label, c)
+        for x in inputs[:, None]
+    )
+    values, gradients = zip(*found, strict=True)
     gradient = np.concatenate(gradients)
     return Curve(np.array(values), gradient if saved is None else sigmoid_backward(saved, gradient))
 

@@ -9,10 +9,9 @@ def _setting(name: str, value: str) -> Edits:
 
 
 def _rate(network: str, value: str) -> Edits:
-    settings = f'spec.adam("{network}")'
-    call = f"create_adam({network}, {settings}"
-    changed = f"create_adam({network}, type({settings})(learning_rate={value})"
-    created = (Edit("checkpoint.py", call, changed),)
+    settings = "spec.adam(name)"
+    changed = f'{settings} if name != "{network}" else type({settings})(learning_rate={value})'
+    created = (Edit("checkpoint.py", settings, changed),)
     own = "np.array(settings.learning_rate)"
     imported = f'{own} if network != "{network}" else np.array({value})'
     return {"pytorch": created, "tf": created, "jax": (Edit("checkpoint.py", own, imported),)}

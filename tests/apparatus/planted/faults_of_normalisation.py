@@ -189,17 +189,17 @@ _NOT_OF_GENERATOR: Edits = {
     "pytorch": (
         Edit(
             "checkpoint.py",
-            "    for network in (generator, discriminator):\n",
-            '    for layer in generator.modules():\n        if hasattr(layer, "momentum"):\n'
-            "            layer.momentum = 0.0\n    for network in (generator, discriminator):\n",
+            "    for network in networks:\n",
+            '    for layer in networks[0].modules():\n        if hasattr(layer, "momentum"):\n'
+            "            layer.momentum = 0.0\n    for network in networks:\n",
         ),
     ),
     "tf": (
         Edit(
             "checkpoint.py",
-            "        state = TrainState(\n",
-            '        for layer in generator.layers:\n            if hasattr(layer, "momentum"):\n'
-            "                layer.momentum = 0.0\n        state = TrainState(\n",
+            "        state = TrainState(spec",
+            '        for layer in networks[0].layers:\n            if hasattr(layer, "momentum"):\n'
+            "                layer.momentum = 0.0\n        state = TrainState(spec",
         ),
     ),
     "jax": _FORGET_THE_GENERATORS,
