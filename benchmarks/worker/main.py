@@ -28,7 +28,7 @@ def run(request: Request) -> dict[str, Any]:
         _fill(request, recorder)
         row["status"] = "ok"
     except Exception as error:  # noqa: BLE001 - a row is always written
-        row["status"], row["error"] = _diagnosis(error, recorder.phase_name)
+        row["status"], row["error"] = _diagnosis(error, recorder.phase_name, request)
         # No number leaves a row that failed, so that none can be quoted.
         row |= {"warm_up": None, "windows": [], "latency_ms": []}
         row |= {"peak_gflops_per_second": None, "bandwidth_gbytes_per_second": None}
@@ -36,10 +36,17 @@ def run(request: Request) -> dict[str, Any]:
     return row
 
 
-def _diagnosis(error: Exception, phase: str) -> tuple[str, str]:
+def _diagnosis(error: Exception, phase: str, request: Request) -> tuple[str, str]:
     """Return the status of a row that ends with an error, and its message."""
     if isinstance(error, RowError):
         return error.status, str(error)
+    if phase == "import" and isinstance(error, MissingFrameworkError):
+        return "missing_framework", str(error)
+    if phase == "import" and isinstance(error, ModuleNotFoundError):  # a package beside it
+        advice = f"pip install -c constraints.txt -e '.[{request.configuration.framework}]'"
+        return "missing_framework", f"{error}; install it with: {advice}"
+    if phase == "import" and isinstance(error, ValueError):
+        return "no_device", str(error)
     text = f"{type(error).__name__}: {error}"
     status = "compile_error" if phase == "compile_first_step" else "error"
     if isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY):
@@ -72,7 +79,8 @@ def empty_row(request: Request) -> dict[str, Any]:
 def _fill(request: Request, recorder: Recorder) -> None:
     row = recorder.row
     with recorder.phase("import"):
-        framework = _import(request)
+        framework = workloads.load(request.configuration.framework)
+        framework.configure(request)
         row["versions"] = host.package_versions(request.configuration.framework)
     with recorder.phase("check"):
         check_numerics(request, framework, row["checks"])
@@ -97,21 +105,6 @@ def _fill(request: Request, recorder: Recorder) -> None:
     if request.measures_rates:
         with recorder.phase("peak"):  # last, because its arrays are no part of a step's memory
             row |= rates.framework_rates(framework, request)
-
-
-def _import(request: Request) -> Any:
-    """Return the functions of the framework, imported and configured."""
-    try:
-        framework = workloads.load(request.configuration.framework)
-        framework.configure(request)
-    except MissingFrameworkError as error:
-        raise RowError("missing_framework", str(error)) from error
-    except ModuleNotFoundError as error:  # the framework is there, a package beside it is not
-        advice = f"pip install -c constraints.txt -e '.[{request.configuration.framework}]'"
-        raise RowError("missing_framework", f"{error}; install it with: {advice}") from error
-    except ValueError as error:
-        raise RowError("no_device", str(error)) from error
-    return framework
 
 
 def check_numerics(request: Request, framework: Any, checks: dict[str, Any]) -> None:

@@ -22,15 +22,8 @@ _DEFLATE = 1032  # most bytes that deflate unpacks of one (zlib.net/zlib_tech.ht
 
 # What else the unpackers, zipfile and NumPy's header parser raise on damaged bytes. RuntimeError:
 # encrypted, or a compression method that is not known.
-_OF_GZIP = (EOFError, zlib.error)
-_OF_ZIP = (
-    *_OF_GZIP,
-    zipfile.BadZipFile,
-    struct.error,
-    tokenize.TokenError,
-    SyntaxError,
-    RuntimeError,
-)
+_GZIP = (EOFError, zlib.error)
+_ZIP = (*_GZIP, zipfile.BadZipFile, struct.error, tokenize.TokenError, SyntaxError, RuntimeError)
 
 
 def is_idx_name(path: Path) -> bool:
@@ -43,7 +36,7 @@ def read_idx(path: Path) -> Array:
 
     Source: yann.lecun.com/exdb/mnist. Raises DataError, also for a byte too many or too few.
     """
-    with refused_as(DataError, path, "a whole IDX file", also=_OF_GZIP):
+    with refused_as(DataError, path, "a whole IDX file", also=_GZIP):
         with open(path, "rb") as file:
             compressed = file.read(2) == GZIP_MAGIC
         with gzip.open(path) if compressed else open(path, "rb") as stream:
@@ -61,7 +54,7 @@ def read_npz(path: Path) -> Array:
     uint8, or float in [0, 1]. Raises DataError, before the pixels are unpacked where it can.
     """
     with (
-        refused_as(DataError, path, "a whole .npz file", also=_OF_ZIP),
+        refused_as(DataError, path, "a whole .npz file", also=_ZIP),
         warnings.catch_warnings(action="ignore"),  # headers of Python 2, and odd escapes
         zipfile.ZipFile(path) as archive,
     ):

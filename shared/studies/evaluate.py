@@ -19,7 +19,7 @@ from shared.files.checkpoint import Checkpoint
 from shared.files.errors import InputError, refused_as
 from shared.interface import Array, Implementation
 from shared.quality.fidelity import Fidelity, fidelity, require_fidelity
-from shared.quality.metrics import FlatImagesError, pyramid_sizes, sliced_wasserstein_distance
+from shared.quality.metrics import pyramid_sizes, sliced_wasserstein_distance
 from shared.run.console import command, shown_progress, text_table
 from shared.run.folder import RunFolder
 from shared.run.generator import Generator, choose_implementation, open_checkpoint
@@ -92,12 +92,10 @@ def measure(pairs: Pairs, seed: int) -> dict[str, dict[str, Any]]:
 
 
 def _distance(real: Array, other: Array, seed: int) -> dict[str, Any]:
-    if len(real) < 2:
-        return {"problem": f"{len(real)} images a side; expected at least 2: give more data"}
     try:
         distance = sliced_wasserstein_distance(real, other, PIXEL_RANGE, seed=seed)
-    except FlatImagesError as error:
-        # A generator that has collapsed has no distance, but the other rows do.
+    except ValueError as error:
+        # One image a side, or a generator that has collapsed, has none; but the other rows do.
         return {"problem": str(error)}
     by_size = {str(size): value for size, value in distance.by_size.items()}
     return {"by_size": by_size, "average": distance.average}
