@@ -4,6 +4,7 @@ import ast
 import functools
 import itertools
 import re
+import textwrap
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +42,16 @@ def definitions(path: str) -> dict[str, Definition]:
         name: Definition(start, tuple(text.split("\n")))
         for (name, start), text in zip(starts.items(), texts, strict=True)
     }
+
+
+def source_of(path: str, place: str) -> list[str]:
+    """Return the lines of a function, a class, or a `Class.method`, which lose their indent."""
+    name, _, method = place.partition(".")
+    lines = list(definitions(path)[name].lines)
+    if not method:
+        return lines
+    (node,) = (n for n in ast.walk(ast.parse("\n".join(lines))) if getattr(n, "name", "") == method)
+    return textwrap.dedent("\n".join(lines[node.lineno - 1 : node.end_lineno])).split("\n")
 
 
 def merged_names(files: list[dict[str, Definition]]) -> list[str]:

@@ -12,7 +12,16 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 from sphinx.util.docutils import SphinxDirective
 
-from docs.site.alignment import COLUMNS, ROOT, Definition, Row, align, definitions, merged_names
+from docs.site.alignment import (
+    COLUMNS,
+    ROOT,
+    Definition,
+    Row,
+    align,
+    definitions,
+    merged_names,
+    source_of,
+)
 
 TABLES = tomllib.loads(Path(__file__).with_name("traps.toml").read_text("utf-8"))
 MARK = re.compile(r"(?P<module>\w+)\.(?P<name>\w+)(?:\[(?P<column>\w+)\])?: (?P<line>.+)")
@@ -22,8 +31,6 @@ _TRAP = re.compile(
     re.MULTILINE,
 )
 _TEST = "tests/docs/test_porting.py::test_the_naive_port_is_caught_and_ours_is_right[{}]"
-# Names, brackets and blanks have the colour of the text; without their tags a page is a third less.
-_PLAIN = re.compile(r'<span class="(?:n|p|w)">([^<]*)</span>')
 
 
 @functools.cache
@@ -52,8 +59,9 @@ def aligned(module: str, name: str) -> tuple[dict[str, Definition], list[Row]]:
 def reference_of(module: str, name: str) -> list[str]:
     """Return the lines that the reference has in a function's place."""
     lines: list[str] = []
-    for file, function in TABLES["reference"].get(f"{module}.{name}", ()):
-        lines += [*definitions(f"shared/reference/{file}.py")[function].lines, ""]
+    for file, place in TABLES["reference"].get(f"{module}.{name}", ()):
+        own = source_of(f"shared/reference/{file}.py", place)
+        lines += [f"# shared/reference/{file}.py", *own, ""]
     return lines[:-1]
 
 
@@ -102,7 +110,7 @@ def _cells(module: str, name: str, column: str, definition: Definition) -> list[
 
 def _highlighted(lines: list[str]) -> list[str]:
     code = highlight("\n".join(lines), PythonLexer(stripnl=False), HtmlFormatter(nowrap=True))
-    return _PLAIN.sub(r"\1", code).rstrip("\n").split("\n")
+    return code.rstrip("\n").split("\n")
 
 
 class Columns(SphinxDirective):
