@@ -23,7 +23,7 @@ from shared.studies.trajectory import (
     training_images,
 )
 from tests.conftest import installed_implementations
-from tests.studies.curves import require_within
+from tests.studies.curves import optimized_steps, require_within
 
 SPEC = SYSTEMS["dcgan64"].replace(width=4, batch_size=4)
 PAIRS = tuple(itertools.permutations(IMPLEMENTATIONS, 2))
@@ -39,7 +39,8 @@ def experiment(steps: int, images: str = "noise") -> Experiment:
 @pytest.fixture(scope="module")
 def changed() -> Curves:
     """Every ordered pair's difference from the unbroken runs, which are made once."""
-    return change_framework(installed_implementations(at_least=2), experiment(100), 50)
+    with optimized_steps():
+        return change_framework(installed_implementations(at_least=2), experiment(100), 50)
 
 
 @pytest.mark.slow

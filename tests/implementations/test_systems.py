@@ -30,7 +30,7 @@ from shared.studies.trajectory import (
 )
 from tests.conftest import installed_implementations
 from tests.implementations.test_models import FORWARD, GRADIENTS, METRICS, STATE
-from tests.studies.curves import require_within
+from tests.studies.curves import optimized_steps, require_within
 from tests.tiers import EAGER_TENSORFLOW, SLOW_IN_TF_AND_JAX, one_in, quick_first
 
 pytestmark = EAGER_TENSORFLOW
@@ -348,22 +348,25 @@ def experiment(
 def test_a_hundred_steps(name: str) -> None:
     kind = WithoutMoments if name == "conv28" else Experiment
     run = experiment(name, "noise", 100, kind)
-    require_within(compare(installed_implementations(at_least=2), run), BOUNDS["float64"])
+    with optimized_steps():
+        require_within(compare(installed_implementations(at_least=2), run), BOUNDS["float64"])
 
 
 @pytest.mark.slow
 def test_every_step_of_conv28_on_digits() -> None:
     trainers = installed_implementations(at_least=2)
-    require_within(compare(trainers, experiment("conv28", "digits", 100), restart=True), ONE_STEP)
+    run = experiment("conv28", "digits", 100)
+    with optimized_steps():
+        require_within(compare(trainers, run, restart=True), ONE_STEP)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_change_of_framework_half_way(name: str) -> None:
     """Every ordered pair, against the unbroken runs of both."""
-    changed = change_framework(
-        installed_implementations(at_least=2), experiment(name, "noise", 40), 20
-    )
+    trainers = installed_implementations(at_least=2)
+    with optimized_steps():
+        changed = change_framework(trainers, experiment(name, "noise", 40), 20)
     require_within(changed, BOUNDS["float64"])
 
 

@@ -26,7 +26,7 @@ from shared.studies.trajectory import (
     training_images,
 )
 from tests.conftest import installed_implementations
-from tests.studies.curves import require_within
+from tests.studies.curves import optimized_steps, require_within
 from tests.tiers import one_in
 
 SYSTEM = {"bce": "dcgan64", "lsgan": "dcgan64-lsgan"}
@@ -58,7 +58,8 @@ def test_two_hundred_steps(trainers: list[Implementation], loss: str) -> None:
 
     Measured 2e-14 and 1e-13 (bce), 6e-14 and 3e-13 (lsgan).
     """
-    curves = compare(trainers, experiment(loss, "noise", 200))
+    with optimized_steps():
+        curves = compare(trainers, experiment(loss, "noise", 200))
     assert all(len(curve) == 200 for curve in curves.values())
     require_within(curves, BOUNDS["float64"])
 
@@ -66,7 +67,8 @@ def test_two_hundred_steps(trainers: list[Implementation], loss: str) -> None:
 @pytest.mark.slow
 def test_every_step_of_a_chaotic_run(trainers: list[Implementation]) -> None:
     """On digits bce multiplies any rounding error by 1.25 a step; no single step adds much."""
-    curves = compare(trainers, experiment("bce", "digits", 200), restart=True)
+    with optimized_steps():
+        curves = compare(trainers, experiment("bce", "digits", 200), restart=True)
     require_within(curves, ONE_STEP)
 
 
