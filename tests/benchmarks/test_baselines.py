@@ -63,8 +63,9 @@ def test_without_them_it_is_not(made: tuple) -> None:
     assert max(state_differences(problem.spec, arrays, expected.arrays).values()) > 1e-4
 
 
-def test_another_system_is_refused(made: tuple) -> None:
-    baseline = made[0]
+@pytest.mark.parametrize("framework", INSTALLED)
+def test_another_system_is_refused(framework: str) -> None:
+    baseline = importlib.import_module(f"benchmarks.baselines.{framework}_baseline")
     with pytest.raises(ValueError, match=r"the baseline trains dcgan64 with bce, received mlp28"):
         baseline.create_train_state(SYSTEMS["mlp28"], Compute())
 

@@ -28,7 +28,7 @@ CLASSES = {
     "tf": ("tf_impl", "TensorFlowImplementation"),
     "jax": ("jax_impl", "JaxImplementation"),
 }
-STEPS = (1, 20)  # after which the states are compared
+STEPS = (1, 4)  # after which the states are compared
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,16 @@ def _narrow(name: str, width: int, **changes: Any) -> SystemSpec:
 DCGAN = _narrow("dcgan64", 4)
 CASES = (
     Case("dcgan64", DCGAN),
-    Case("dcgan64-lsgan", _narrow("dcgan64-lsgan", 3), last=1),
-    Case("conv28", _narrow("conv28", 4)),
+    Case(
+        "lsgan, two updates",
+        _narrow("dcgan64-lsgan", 3, discriminator_steps=2, generator_batch="same_images"),
+        last=1,
+    ),
+    Case(
+        "conv28, new latents",
+        _narrow("conv28", 4, discriminator_steps=2, generator_batch="new_latents"),
+    ),
     Case("mlp28", _narrow("mlp28", 8)),
-    Case(
-        "two-updates", DCGAN.replace(discriminator_steps=2, generator_batch="same_images"), last=1
-    ),
-    Case(
-        "new-latents", DCGAN.replace(discriminator_steps=2, generator_batch="new_latents"), last=1
-    ),
     # Of images with which no pre-activation of the discriminator is within rounding of a kink.
     Case("float32", DCGAN, dtype="float32", last=1, seed=1),
     Case("per-replica", DCGAN, batch_norm="per-replica"),
@@ -128,6 +129,10 @@ def _run(options: argparse.Namespace, writes: bool) -> None:
         if case.name not in options.cases:
             continue
         for devices in options.devices:
+            if options.framework == "tf":
+                # Every replica is traced anew: the longest part, and two devices show a wrong trace.
+                tensorflow = importlib.import_module("tensorflow")
+                tensorflow.config.run_functions_eagerly(devices > 2 or case.last == 1)
             chosen = implementation(options.framework, devices, case.batch_norm)
             for step, arrays in states(case, chosen):
                 if writes:

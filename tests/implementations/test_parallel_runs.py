@@ -1,5 +1,6 @@
 """Training commands on several devices: resumed on other numbers of them, and when one fails."""
 
+import importlib
 import os
 import re
 import signal
@@ -56,25 +57,30 @@ def test_a_run_goes_on_with_another_number_of_devices_in_another_framework(tmp_p
 
 
 @pytest.mark.parametrize("framework", IMPLEMENTATIONS)
-def test_what_cannot_be_divided_is_said_in_one_line(framework, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--devices", "3"),
+            "error: --batch-size 8 cannot be divided among --devices 3; use a multiple of 3$",
+        ),
+        (
+            ("--device", "gpu", "--devices", "8"),
+            r"--devices 8 was asked for, but \w+ sees \d GPUs?; use --devices \d.*"
+            "or --device cpu$",
+        ),
+    ],
+    ids=["a batch that cannot be divided", "more GPUs than there are"],
+)
+def test_devices_that_cannot_be_are_said_in_one_line(framework, options, message, tmp_path, capsys):
     require(framework)
-    result = run(framework, tmp_path / "run", "--devices", "3")
-    assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].endswith(
-        "error: --batch-size 8 cannot be divided among --devices 3; use a multiple of 3"
-    )
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("framework", IMPLEMENTATIONS)
-def test_more_gpus_than_there_are_is_said_in_one_line(framework, tmp_path):
-    require(framework)
-    result = run(framework, tmp_path / "run", "--device", "gpu", "--devices", "8")
-    assert result.returncode == 2
-    last = result.stderr.splitlines()[-1]
-    assert re.search(r"--devices 8 was asked for, but \w+ sees \d GPUs?; use --devices \d", last)
-    assert last.endswith("or --device cpu")
-    assert "Traceback" not in result.stderr
+    out = tmp_path / "run"
+    main = importlib.import_module(f"{framework}_impl.train").main
+    assert main([*SMALL, *options, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error.splitlines()[-1])
+    assert "Traceback" not in error
+    assert not out.exists()
 
 
 def begin(out: Path, *options: str) -> subprocess.Popen[str]:
@@ -161,23 +167,21 @@ def test_the_devices_end_with_the_command_that_started_them(tmp_path):
     assert code == -signal.SIGKILL
 
 
-def test_an_interrupt_leaves_a_checkpoint_to_go_on_from(tmp_path):
+def test_a_second_run_is_refused_and_an_interrupt_leaves_a_checkpoint(tmp_path):
     require("pytorch")
     process = begin(tmp_path)
-    process.send_signal(signal.SIGINT)
-    code, errors = end_of(process, tmp_path, 30.0)
-    assert code == 130
-    assert "go on with --resume" in errors.splitlines()[-1]
-
-
-def test_two_runs_cannot_train_into_one_folder(tmp_path):
-    require("pytorch")
-    process = begin(tmp_path)
+    first = processes_of(tmp_path)
     try:
+        for number in first:  # which would compute all the while
+            os.kill(number, signal.SIGSTOP)
         second = run("pytorch", tmp_path, *ENDLESS, "--devices", "2", "--resume")
         assert second.returncode == 2
         assert "another process is training into --out" in second.stderr.splitlines()[-1]
         assert process.poll() is None
     finally:
+        for number in first:
+            os.kill(number, signal.SIGCONT)
         process.send_signal(signal.SIGINT)
-        end_of(process, tmp_path, 30.0)
+        code, errors = end_of(process, tmp_path, 30.0)
+    assert code == 130
+    assert "go on with --resume" in errors.splitlines()[-1]

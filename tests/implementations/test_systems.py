@@ -59,14 +59,14 @@ STATE_BOUNDS = {
     "mlp28": STATE,
     "dcgan64": STATE,
 }
-BATCHES = ("same_images", "same_latents", "new_latents")
 
-
-# Each system, number of updates and source of the generator's batch, not every combination.
+# Every pair of system, one or several updates, and the generator's batch, not every combination.
 QUICK_STEPS = [("mlp28", 3, "same_images"), ("mlp28", 1, "new_latents")]
 MORE_STEPS = [
-    *itertools.product(["conv28"], [1, 2], BATCHES),
-    *itertools.product(["mlp28"], [1, 3], BATCHES),
+    ("conv28", 1, "same_images"),
+    ("conv28", 2, "same_latents"),
+    ("conv28", 2, "new_latents"),
+    ("mlp28", 3, "same_latents"),
     ("dcgan64", 1, "same_latents"),
     ("dcgan64", 2, "same_images"),
     ("dcgan64", 2, "new_latents"),
@@ -165,17 +165,18 @@ def test_gradients(implementation: Implementation, system: str, dtype: str) -> N
 
 
 QUICK_LOSSES = [("conv28", "bce", "float64"), ("mlp28", "bce_probs", "float32")]
-LOSSES_AND_DTYPES = [
-    *itertools.product(["bce", "bce_probs"], ["float64", "float32"]),
-    ("minimax", "float64"),
-    ("lsgan", "float64"),
+# Every pair of system, loss and dtype; float32 of the two losses that compute differently in it.
+MORE_LOSSES = [
+    ("conv28", "bce", "float32"),
+    ("conv28", "bce_probs", "float64"),
+    ("mlp28", "bce", "float64"),
+    *itertools.product(SMALL, ["minimax", "lsgan"], ["float64"]),
 ]
-SYSTEM_LOSSES = [(system, *rest) for system in SMALL for rest in LOSSES_AND_DTYPES]
 
 
 @pytest.mark.parametrize(
     ("system", "loss", "dtype"),
-    quick_first(QUICK_LOSSES, SYSTEM_LOSSES),
+    quick_first(QUICK_LOSSES, MORE_LOSSES),
 )
 def test_one_step_moves_every_tensor_as_the_reference(
     implementation: Implementation, system: str, loss: str, dtype: str

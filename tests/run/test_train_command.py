@@ -103,7 +103,7 @@ def test_the_same_seed_starts_the_same_run_in_every_framework(
     ids=["conv28, k = 3", "dcgan64", "mlp28"],
 )
 def test_a_resumed_run_is_the_unbroken_run(train: Train, tmp_path: Path, system: list[str]) -> None:
-    options = ("--width", "4", "--batch-size", "4", "--seed", "3", "--dtype", "float64", *system)
+    options = ("--width", "2", "--batch-size", "2", "--seed", "3", "--dtype", "float64", *system)
     assert train(*options, "--steps", "4", "--out", tmp_path / "whole") == 0
     assert train(*options, "--steps", "2", "--out", tmp_path / "halves") == 0
     assert train(*options, "--steps", "4", "--out", tmp_path / "halves", "--resume") == 0
