@@ -87,7 +87,8 @@ def test_the_reference_under_another_convention_is_named(field: str, value: obje
 )
 def test_a_number_in_no_catalogue_is_fitted(field: str, value: float) -> None:
     assert value not in KNOWN_NUMBERS[field]
-    explanation = explain(ReferenceImplementation(Conventions(**{field: value})), narrow(), steps=1)
+    port = ReferenceImplementation(Conventions(**{field: value}))
+    explanation = explain(port, narrow("conv28"), steps=1)
     assert set(explanation.fields) == {field}
     assert explanation.fields[field] == pytest.approx(value, rel=1e-6)
 

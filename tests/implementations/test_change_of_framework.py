@@ -40,12 +40,12 @@ def experiment(steps: int, images: str = "noise") -> Experiment:
 def changed() -> Curves:
     """Every ordered pair's difference from the unbroken runs, which are made once."""
     with optimized_steps():
-        return change_framework(installed_implementations(at_least=2), experiment(100), 50)
+        return change_framework(installed_implementations(at_least=2), experiment(40), 20)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=[" then ".join(pair) for pair in PAIRS])
-def test_fifty_steps_in_one_and_fifty_in_another(changed: Curves, first: str, second: str) -> None:
+def test_twenty_steps_in_one_and_twenty_in_another(changed: Curves, first: str, second: str) -> None:
     if (first, second) not in changed:
         pytest.skip(f"{first} or {second} is not installed")
     require_within({(first, second): changed[first, second]}, BOUND)
