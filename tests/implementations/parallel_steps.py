@@ -130,7 +130,7 @@ def _run(options: argparse.Namespace, writes: bool) -> None:
             continue
         for devices in options.devices:
             if options.framework == "tf":
-                # Every replica is traced anew: the longest part, and two devices show a wrong trace.
+                # Every replica is traced anew, which takes longest; two show a wrong trace.
                 tensorflow = importlib.import_module("tensorflow")
                 tensorflow.config.run_functions_eagerly(devices > 2 or case.last == 1)
             chosen = implementation(options.framework, devices, case.batch_norm)

@@ -45,7 +45,9 @@ def changed() -> Curves:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=[" then ".join(pair) for pair in PAIRS])
-def test_twenty_steps_in_one_and_twenty_in_another(changed: Curves, first: str, second: str) -> None:
+def test_twenty_steps_in_one_and_twenty_in_another(
+    changed: Curves, first: str, second: str
+) -> None:
     if (first, second) not in changed:
         pytest.skip(f"{first} or {second} is not installed")
     require_within({(first, second): changed[first, second]}, BOUND)

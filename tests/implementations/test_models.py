@@ -11,7 +11,7 @@ from shared.reference.comparison import MismatchError, relative_l2, require_clos
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions, SystemSpec, state_shapes
 from shared.spec.streams import initial_state, latents
-from tests.tiers import EAGER_TENSORFLOW, one_in, quick_first
+from tests.tiers import EAGER_TENSORFLOW, SLOW_IN_TF_AND_JAX, one_in, quick_first
 
 pytestmark = EAGER_TENSORFLOW
 
