@@ -101,7 +101,7 @@ def command(
             prog=program, description=description, allow_abbrev=False, **parser_options
         )
         add_options(parser)
-        options = parser.parse_intermixed_args(arguments)
+        options = parser.parse_args(arguments)
         return run_command(program, lambda: work(options), debug=getattr(options, "debug", False))
 
     return main
