@@ -30,6 +30,12 @@ class ChildTimeoutError(ChildEndedError):
     """A program gave no answer in time."""
 
 
+def require_posix() -> None:
+    """Raise InputError where no group of processes can be killed, as on Windows."""
+    if not hasattr(os, "killpg"):
+        raise InputError("starting other programs needs a POSIX system, such as Linux or macOS")
+
+
 class ChildProcess:
     """A program that answers on stdout; stderr goes to a file. Its group ends with the block.
 
@@ -43,8 +49,7 @@ class ChildProcess:
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> None:
-        if os.name != "posix":
-            raise InputError("starting other programs needs a POSIX system, such as Linux or macOS")
+        require_posix()
         self._errors: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         self._received = bytearray()
         try:

@@ -38,6 +38,19 @@ pytestmark = pytest.mark.skipif(not INSTALLED, reason="no framework is installed
 needs_no_gpu = pytest.mark.skipif(host.gpu_driver() is not None, reason="there is a GPU here")
 
 
+def test_without_groups_of_processes_it_says_so(monkeypatch, capsys):
+    """As on Windows, which also lacks what the description of the machine asks for."""
+    for name in ("killpg", "sysconf", "getloadavg"):
+        monkeypatch.delattr(os, name)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert run.main(["--framework", "pytorch"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "benchmarks/run.py: error: starting other programs needs a POSIX system"
+    )
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize("variable", ["TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"])
 def test_a_worker_compiles_into_a_folder_of_its_own(monkeypatch, variable):
     use_worker(monkeypatch, f"import os, sys; sys.exit(os.environ[{variable!r}])")
