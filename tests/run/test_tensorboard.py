@@ -45,7 +45,7 @@ def fit(
     out: Path,
     *,
     steps: int,
-    spec: SystemSpec = SYSTEM["colour"],
+    spec: SystemSpec = SYSTEM["grey"],
     resume: bool = False,
     crash_at: int | None = None,
     tensorboard: bool = True,
