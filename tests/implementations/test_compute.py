@@ -67,7 +67,8 @@ def test_a_state_of_given_arrays_draws_no_weights(
         assert np.array_equal(array, arrays[name]), name
 
 
-@pytest.mark.parametrize("system", [pytest.param("dcgan64", marks=SLOW_IN_TF_AND_JAX), "conv28"])
+@SLOW_IN_TF_AND_JAX
+@pytest.mark.parametrize("system", ["dcgan64", "conv28"])
 def test_plain_code_and_fast_code_are_the_same_step(
     implementation: Implementation, system: str
 ) -> None:
