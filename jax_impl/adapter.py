@@ -16,7 +16,7 @@ from shared.spec import AdamSpec, NetworkName
 
 from . import checkpoint, losses, state, train
 from .layers import create_adam
-from .state import Leaves, Settings, TrainState, batches_to_devices
+from .state import Leaves, Modules, Settings, TrainState, batches_to_devices
 from .stock_losses import loss_formulas
 
 
@@ -54,7 +54,7 @@ class JaxImplementation(FrameworkAdapter):
             found[name] = layer(x)
             return found[name]
 
-        module = state.settings.merge(state.arrays).network(network)
+        module = self.modules(state).network(network)
         if not training:
             module.eval()
         for name, layer in list(vars(module).items()):
@@ -62,6 +62,19 @@ class JaxImplementation(FrameworkAdapter):
                 setattr(module, name, partial(keep, name, layer))
         module(inputs)
         return found
+
+    def modules(self, state: TrainState) -> Modules:
+        """Return what holds both networks and their optimizers."""
+        return state.settings.merge(state.arrays)
+
+    def own_step(
+        self, state: TrainState, real_images: Tensor, latents: Tensor
+    ) -> dict[str, Tensor]:
+        """Make the step that was given on modules made of the arrays, which they then replace."""
+        modules = self.modules(state)
+        metrics = super().own_step(modules, real_images, latents)
+        state.arrays = modules.arrays()
+        return metrics
 
     def gradients(self, state: TrainState, real_images: Array, latents: Array) -> Arrays:
         """Return one step's gradients of both networks by parameter name; nothing changes."""

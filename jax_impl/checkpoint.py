@@ -69,7 +69,7 @@ def import_state(state: TrainState, arrays: Arrays) -> None:
     check_arrays(arrays, state_shapes(state.spec), "the state")
     modules = state.settings.merge(state.arrays)
     for network in NETWORKS:
-        settings, own = state.spec.adam(network), f"{network}_optimizer"
+        settings, own = getattr(state.spec, f"{network}_optimizer"), f"{network}_optimizer"
         arrays = arrays | {
             f"{own}/learning_rate": np.array(settings.learning_rate),
             f"{own}/updates": arrays[f"{own}/step"],
@@ -84,10 +84,12 @@ def import_state(state: TrainState, arrays: Arrays) -> None:
 def export_gradients(state: TrainState, gradients: dict[NetworkName, nnx.State]) -> Arrays:
     """Return the gradients of each network's parameters, in their order, by canonical name."""
     arrays: Arrays = {}
+    modules = state.settings.merge(state.arrays)
     for network in NETWORKS:
+        module = modules.network(network)
         for name, parameter in state.spec.parameters(network).items():
             if parameter.trainable:
-                arrays[name] = np.array(_variable(gradients[network], name)[...])
+                arrays[name] = np.array(_variable(module, name, gradients[network])[...])
     return arrays
 
 
@@ -95,22 +97,35 @@ def _variables(state: Modules) -> dict[str, nnx.Variable]:
     """Return every variable of the state by canonical name."""
     variables: dict[str, nnx.Variable] = {}
     for network in NETWORKS:
-        optimizer = state.optimizer(network)
-        moments = optimizer.opt_state
+        module, optimizer = state.network(network), state.optimizer(network)
+        moments = _moments(optimizer.opt_state)
         for name, parameter in state.spec.parameters(network).items():
-            variables[name] = _variable(state.network(network), name)
+            variables[name] = _variable(module, name, module)
             if parameter.trainable:
-                variables[optimizer_name(name, "m")] = _variable(moments.mu, name)
-                variables[optimizer_name(name, "v")] = _variable(moments.nu, name)
+                variables[optimizer_name(name, "m")] = _variable(module, name, moments.mu)
+                variables[optimizer_name(name, "v")] = _variable(module, name, moments.nu)
         variables[f"{network}_optimizer/step"] = moments.count
         variables[f"{network}_optimizer/updates"] = optimizer.step  # Flax' count beside Optax'
-        variables[f"{network}_optimizer/learning_rate"] = optimizer.learning_rate
+        if isinstance(optimizer, Adam):
+            variables[f"{network}_optimizer/learning_rate"] = optimizer.learning_rate
     return variables
 
 
-def _variable(held: Any, name: str) -> nnx.Variable:
-    """Return a network's own variable for a canonical name, or a moment or a gradient of it."""
+def _moments(state: Any) -> Any:
+    """Return the part of Optax' state that has Adam's moments; ValueError where none has."""
+    parts = [state]
+    while parts:
+        part = parts.pop()
+        if hasattr(part, "mu"):
+            return part
+        parts += part if isinstance(part, tuple) else ()
+    raise ValueError("expected an optimizer with optax.adam, adamw or scale_by_adam")
+
+
+def _variable(network: nnx.Module, name: str, held: Any) -> nnx.Variable:
+    """Return the variable of a canonical name in the network, its moments or its gradients."""
     _, layer, parameter = name.split("/")
-    if isinstance(held, nnx.Module):
-        return getattr(getattr(held, layer), parameter)
-    return held[layer][parameter]
+    for part in (*dict(getattr(network, "paths", ())).get(layer, (layer,)), parameter):
+        is_attribute = isinstance(held, nnx.Module) and isinstance(part, str)
+        held = getattr(held, part) if is_attribute else held[part]
+    return held

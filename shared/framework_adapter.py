@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shared.interface import METRIC_NAMES, Array, Arrays, LossValues, State, split_labels
-from shared.spec import NetworkName, SystemSpec, check_loss
+from shared.spec import NETWORKS, NetworkName, SystemSpec, check_loss
 from shared.spec.compute import Compute
 
 
@@ -45,6 +45,10 @@ class FrameworkAdapter:
 
     `checkpoint`, `losses`, `train` and `places` (where arrays lie: state.py) are modules of its
     package. The keywords are those of `Compute`; batches are those of all devices together.
+
+    Anybody's own `step` is called with the generator, the discriminator, their optimizers, real
+    images and latents, as its framework has them. It makes one training step of them, and returns
+    the losses of the discriminator on real and on fake images and that of the generator.
     """
 
     checkpoint: ModuleType
@@ -54,8 +58,12 @@ class FrameworkAdapter:
     train: ModuleType
     places: ModuleType
 
-    def __init__(self, device: str = "cpu", **compute: Any) -> None:
-        self.compute = Compute(device=device, **compute)
+    def __init__(
+        self, device: str = "cpu", *, step: Callable[..., Any] | None = None, **compute: Any
+    ) -> None:
+        self.compute, self.step = Compute(device=device, **compute), step
+        if step:  # whose gradients nobody sees
+            vars(self)["gradients"] = None
 
     def computing_in(self, dtype: str | np.dtype) -> AbstractContextManager:
         """Enter what a framework needs to compute in a dtype."""
@@ -114,9 +122,25 @@ class FrameworkAdapter:
         """Make one training step and return its losses; the state moves."""
         with self.computing_in(state.compute.dtype):
             batches = self.places.batches_to_devices(state, real_images, latents)
-            metrics = self.train.train_step(state, *batches)
+            step = self.own_step if self.step else self.train.train_step
+            metrics = step(state, *batches)
             # In this order: what a jitted function returns is in alphabetical order.
             return {name: float(metrics[name]) for name in METRIC_NAMES}
+
+    def modules(self, state: State) -> Any:
+        """Return what holds both networks and their optimizers."""
+        return state
+
+    def own_step(self, modules: Any, real_images: Any, latents: Any) -> dict[str, Any]:
+        """Make the step that was given, of our networks or of those that `ModulePair` was given."""
+        networks = [getattr(modules, name) for name in NETWORKS]
+        optimizers = [getattr(modules, f"{name}_optimizer") for name in NETWORKS]
+        if hasattr(networks[0], "given"):
+            latents, real_images = networks[0].given(latents), networks[1].given(real_images)
+            networks = [network.network for network in networks]
+        assert self.step
+        real, fake, generator = self.step(*networks, *optimizers, real_images, latents)
+        return dict(zip(METRIC_NAMES, (real + fake, real, fake, generator), strict=True))
 
     def export_state(self, state: State) -> Arrays:
         """Return weights, BN statistics, Adam moments and counters by canonical name."""

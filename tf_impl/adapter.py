@@ -62,13 +62,12 @@ class TensorFlowImplementation(FrameworkAdapter):
 
     def gradients(self, state: TrainState, real_images: Array, latents: Array) -> Arrays:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
-        scratch = checkpoint.create_train_state(
-            state.spec, state.compute, arrays=checkpoint.export_state(state)
-        )
-        step = partial(train.compute_step, scratch)
-        batches = batches_to_devices(scratch, real_images, latents)
-        _, gradients = run_on_replicas(scratch.strategy, step, *batches)
-        return checkpoint.export_gradients(scratch, gradients)
+        before = checkpoint.export_state(state)
+        step = partial(train.compute_step, state)
+        batches = batches_to_devices(state, real_images, latents)
+        _, gradients = run_on_replicas(state.strategy, step, *batches)
+        checkpoint.import_state(state, before)
+        return checkpoint.export_gradients(state, gradients)
 
     def adam(
         self, parameter: Array, gradient: Array, m: Array, v: Array, step: int, settings: AdamSpec

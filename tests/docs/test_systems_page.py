@@ -1,9 +1,11 @@
-"""The file and the adapter of docs/systems.md, run as they stand there."""
+"""The file, the adapters and the step of docs/systems.md, run as they stand there."""
 
 import re
 import sys
 import types
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,9 @@ from shared.conformance.network_cases import problems_of
 from shared.conformance.serve import Server
 from shared.conformance.verdicts import counts, decide
 from shared.files.system_file import read_system
+from shared.spec import SYSTEMS, SystemSpec
 from tests import ROOT
+from tests.implementations import modules_of_others as others
 
 PAGE = (ROOT / "docs" / "systems.md").read_text("utf-8")
 # The networks of the page's file; SAME of 5x5 is one row more at the end than at the start.
@@ -47,26 +51,50 @@ class Discriminator(nn.Module):
 """
 
 
-def block(language: str) -> str:
-    """Return the page's only block of code in a language."""
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    return found
+def blocks(language: str) -> list[str]:
+    """Return the page's blocks of code in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def verdicts(implementation: Any, spec: SystemSpec) -> set[str]:
+    """Return the verdicts of every case but those of fresh weights."""
+    found = counts(decide(problems_of(spec)[1:], Server(implementation), {}))
+    return {verdict for verdict, count in found.items() if count}
 
 
 def test_the_adapter_of_the_page_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
-    (tmp_path / "my_gan.toml").write_text(block("toml"))
+    (tmp_path / "my_gan.toml").write_text(blocks("toml")[0])
     spec = read_system(tmp_path / "my_gan.toml").replace(batch_size=2)
+    spec = spec.replace(discriminator_optimizer=spec.generator_optimizer)
     module = types.ModuleType("my_gan")
     exec(NETWORKS, vars(module))
     monkeypatch.setitem(sys.modules, "my_gan", module)
     names: dict = {}
-    exec(block("python"), names)
-    problems = [p for p in problems_of(spec) if p.cases[0].id.split("/")[2] != "unmoved"]
-    found = counts(decide(problems[1:], Server(names["implementation"]), {}))  # but for `create`
-    assert {verdict: n for verdict, n in found.items() if n} == {"pass": sum(found.values())}
+    exec(blocks("python")[0], names)
+    assert verdicts(names["implementation"], spec) == {"pass"}
 
 
-def test_the_adapter_of_the_page_has_its_lines() -> None:
-    code = [line for line in block("python").splitlines() if line and "import" not in line]
-    assert len(code) <= 15
+def test_the_step_of_the_page_agrees() -> None:
+    pytest.importorskip("torch")
+    names: dict = {}
+    exec(blocks("python")[-1], names)
+    spec = SYSTEMS["mlp28"].replace(width=4, latent_dim=5, batch_size=3, loss="bce")
+    assert verdicts(names["implementation"], spec) == {"pass", "skipped"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "framework"), [(1, "tf"), (2, "jax")])
+def test_the_other_adapters_of_the_page_are_read(number: int, framework: str) -> None:
+    others.implementation(framework)
+    generator, discriminator, *_ = others.PARTS[framework]()
+    libraries = ["keras"] if framework == "tf" else ["optax", "flax.nnx"]
+    names = {name.split(".")[-1]: import_module(name) for name in libraries}
+    names |= {"generator": generator, "discriminator": discriminator}
+    exec(blocks("python")[number].replace("(100,)", "(6,)"), names)
+    assert "latent_dim = 6" in names["implementation"].system_file()
+
+
+def test_what_the_page_has_to_be_written_is_fifteen_lines_at_most() -> None:
+    for code in blocks("python"):
+        assert len([x for x in code.splitlines() if x and "import" not in x]) <= 15

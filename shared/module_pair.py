@@ -1,0 +1,176 @@
+"""What the `ModulePair` of each framework shares: anybody's modules as the layers of a system."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from shared.framework_adapter import FrameworkAdapter
+from shared.interface import Array, Arrays, State
+from shared.spec import NETWORKS, NetworkName, SystemSpec, flattened_pixels
+from shared.spec.entries import entries_from
+
+Shape = tuple[int, ...]
+
+
+@dataclass
+class Call:
+    """A layer that a network has called; `kind` and `fields` are those of a system file.
+
+    `weights` are a framework's tensors by canonical name, `shapes` theirs in canonical layout.
+    Input and output are NHWC or [batch, features].
+    """
+
+    kind: str
+    fields: dict[str, Any]
+    weights: dict[str, Any]
+    x: Array
+    y: Array
+    shapes: dict[str, Shape] = field(default_factory=dict)
+
+
+class PairAdapter(FrameworkAdapter):
+    """Two modules and, where given, an Adam of each and a step (see `FrameworkAdapter`).
+
+    `latent_shape` is that of the generator's input without the batch, such as (100, 1, 1). A
+    framework has `copied`, which returns copies of all in a dtype with networks that are called as
+    ours are; `calls` of such a network, with its output; and `state_of` those copies.
+    """
+
+    copied: Callable[[str], Sequence[Any]]
+    calls: Callable[..., tuple[list[Call], Array]]
+    state_of: Callable[..., State]
+    conventions: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(
+        self,
+        generator: Any,
+        discriminator: Any,
+        generator_optimizer: Any = None,
+        discriminator_optimizer: Any = None,
+        *,
+        latent_shape: Shape,
+        step: Callable[..., Any] | None = None,
+    ) -> None:
+        super().__init__(step=step)
+        self.parts = generator, discriminator, generator_optimizer, discriminator_optimizer
+        self.latent_shape = latent_shape
+        if generator_optimizer or discriminator_optimizer:
+            vars(self)["adam"] = None  # which is ours
+
+    def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> State:
+        """Return a training state of copies of the modules with their own weights.
+
+        Raises ValueError that names the first layer in which they are not the system's.
+        """
+        with self.computing_in(dtype):
+            parts, x = self.copied(dtype), np.zeros((2, spec.latent_dim), dtype)
+            for name, network in zip(NETWORKS, parts, strict=False):
+                calls, x = self.calls(network, x)
+                network.name_layers({n: c.weights for n, c in _named(spec, name, calls).items()})
+            return self.state_of(spec, dtype, *parts)
+
+    def activations(
+        self, state: State, network: NetworkName, inputs: Array, *, training: bool = False
+    ) -> Arrays:
+        """Return what each layer with weights makes of the inputs, but features of pixels."""
+        with self.computing_in(state.compute.dtype):
+            calls, _ = self.calls(getattr(self.modules(state), network), inputs, training)
+        found, pixels = _named(state.spec, network, calls), flattened_pixels(state.spec)
+        return {n: call.y for n, call in found.items() if f"{network}/{n}/bias" not in pixels}
+
+    def system_file(self) -> str:
+        """Return what can be read off the modules as a system file, to be corrected.
+
+        Activations are known by what they make of numbers, whichever way they are written.
+        """
+        latent_dim = math.prod(self.latent_shape)
+        x = np.random.default_rng(0).standard_normal((2, latent_dim))
+        layers, images = {}, x
+        with self.computing_in("float64"):
+            for name, network in zip(NETWORKS, self.copied("float64"), strict=False):
+                calls, y = self.calls(network, x)
+                layers[name], x = _entries(calls, x, y), y
+                images = y if y.ndim == 4 else images
+        squashed = {n: {"kind": "sigmoid"} in entries[-2:] for n, entries in layers.items()}
+        lines = [
+            "# Read off two modules: correct it. Optimizers, initial weights and the step are not.",
+            'name = "mine"',
+            f"image_size = {images.shape[1]}",
+            f"channels = {images.shape[3]}",
+            f"latent_dim = {latent_dim}",
+            f"image_range = [{0 if squashed['generator'] else -1}, 1]",
+            f'loss = "{"bce_probs" if squashed["discriminator"] else "bce"}"',
+        ]
+        if self.conventions:
+            lines.append(f"conventions = {_inline(self.conventions)}")
+        for name, entries in layers.items():
+            shown = [e if isinstance(e, str) else f"{_inline(e)}," for e in entries]
+            lines += ["", f"[{name}]", "layers = [", *(f"  {line}" for line in shown), "]"]
+        return "\n".join(lines) + "\n"
+
+
+def _named(spec: SystemSpec, network: NetworkName, calls: Sequence[Call]) -> dict[str, Call]:
+    """Return the calls that have weights by the names of the system's layers."""
+    layers = [layer for layer in spec.layers(network) if layer.parameters]
+    own = [call for call in calls if call.weights]
+    wanted = [_text(x.kind, {p.name: p.shape for p in x.parameters}) for x in layers]
+    received = [_text(call.kind, call.shapes) for call in own]
+    for i in range(max(len(wanted), len(received))):
+        both = [texts[i] if i < len(texts) else "nothing" for texts in (wanted, received)]
+        if both[0] != both[1]:
+            name = layers[i].name if i < len(layers) else "after the last layer"
+            raise ValueError(
+                f"{network}, {name}: the system has {both[0]}, the module calls {both[1]}; "
+                "correct one of the two"
+            )
+    return {layer.name: call for layer, call in zip(layers, own, strict=True)}
+
+
+def _text(kind: str, shapes: Mapping[str, Shape]) -> str:
+    sizes = (f"{name} {'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items()))
+    return f"{kind} ({', '.join(sizes)})"
+
+
+def _entries(calls: Sequence[Call], x: Array, y: Array) -> list[dict[str, Any] | str]:
+    """Return the layers of a network from its calls, its input and its output."""
+    found: list[dict[str, Any] | str] = []
+    for call in calls:
+        found += _between(x, call.x)
+        (entry,) = entries_from([{"kind": call.kind} | call.fields])
+        found.append(entry.to_dict())
+        x = call.y
+    return found + _between(x, y)
+
+
+def _between(y: Array, x: Array) -> list[dict[str, Any] | str]:
+    """Return the layers without weights that make `x` of `y`, a line of TOML where unknown."""
+    shape: list[Any] = [{"kind": "flatten"}] if y.ndim == 4 and x.ndim < 4 else []
+    if y.ndim == 2 and x.ndim == 4:
+        shape = [{"kind": "reshape", "size": x.shape[1]}]
+    # Activations keep the order of numbers, so that of pixels in a flattened image is no matter.
+    before, after = np.sort(y, axis=None), np.sort(x, axis=None)
+    if before.shape != after.shape:
+        return [f"# {y.shape} becomes {x.shape}: say how"]
+    if np.allclose(before, after, rtol=1e-9, atol=0):
+        return shape
+    slope = float(after[0] / before[0])
+    candidates = {
+        "relu": np.maximum(before, 0),
+        "tanh": np.tanh(before),
+        "sigmoid": 1 / (1 + np.exp(-before)),
+        "leaky_relu": np.where(before > 0, before, slope * before),
+    }
+    for kind, expected in candidates.items():
+        if np.allclose(after, expected, 1e-6, 1e-12):
+            own = {"slope": round(slope, 6)} if kind == "leaky_relu" else {}
+            return [*shape, {"kind": kind, **own}]
+    return [*shape, "# here the module computes something: say what"]
+
+
+def _inline(table: Mapping[str, Any]) -> str:
+    """Return a table in one line of TOML, whose values JSON writes alike."""
+    return f"{{ {', '.join(f'{name} = {json.dumps(value)}' for name, value in table.items())} }}"

@@ -1,0 +1,140 @@
+"""Anybody's modules in three frameworks: read off, asked for everything, with an own step."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from shared.conformance.network_cases import problems_of
+from shared.conformance.serve import Server
+from shared.conformance.verdicts import counts, decide
+from shared.explain import explain
+from shared.files.documents import read_document
+from shared.files.system_file import read_system
+from shared.interface import IMPLEMENTATIONS
+from shared.spec import SYSTEMS, SystemSpec
+from tests.implementations import modules_of_others as others
+from tests.tiers import SLOW_IN_TF_AND_JAX
+
+# What the modules have; numbers that float32 holds, which Keras rounds its settings to.
+ADAM = {"learning_rate": 2.0**-10, "beta1": 0.5, "beta2": 0.875, "epsilon": 2.0**-20}
+NORM = {"kind": "batch_norm", "epsilon": 1e-3, "momentum": 0.25}
+SAME = {"kind": "conv", "features": 8, "padding": "same"}
+GENERATOR = [
+    {"kind": "dense", "features": 128},
+    {"kind": "reshape", "size": 4},
+    NORM,
+    {"kind": "relu"},
+    {"kind": "conv_transpose", "features": 3, "size": 4, "stride": 2, "padding": "same"},
+    {"kind": "tanh"},
+]
+DISCRIMINATOR = [
+    SAME | {"size": 4, "stride": 2},
+    {"kind": "leaky_relu", "slope": 0.25},
+    SAME | {"size": 3, "stride": 1, "bias": False},
+    NORM,
+    {"kind": "flatten"},
+    {"kind": "leaky_relu", "slope": 0.25},
+    {"kind": "dense", "features": 1},
+]
+FRAMEWORKS = [pytest.param(name, marks=SLOW_IN_TF_AND_JAX) for name in IMPLEMENTATIONS]
+
+
+def system(pair: Any, path: Path) -> SystemSpec:
+    """Return the system that a pair says, with its optimizers."""
+    (path / "read.toml").write_text(pair.system_file())
+    document = read_document(path / "read.toml")
+    for network in ("generator", "discriminator"):
+        document[network]["optimizer"] = ADAM
+    (path / "mine.toml").write_text(tomli_w.dumps(document))
+    return read_system(path / "mine.toml").replace(batch_size=3)
+
+
+def verdicts(implementation: Any, spec: SystemSpec) -> set[str]:
+    """Return the verdicts of every case but those of fresh weights."""
+    found = counts(decide(problems_of(spec)[1:], Server(implementation), {}))
+    return {verdict for verdict, count in found.items() if count}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_pair_is_read_and_has_every_method(framework: str, tmp_path: Path) -> None:
+    pair = others.pair(framework)
+    spec = system(pair, tmp_path)
+    document = read_document(tmp_path / "read.toml")
+    padded = {"same": 1} if framework == "pytorch" else {}
+    for network, expected in (("generator", GENERATOR), ("discriminator", DISCRIMINATOR)):
+        wanted = [e | {n: padded.get(e[n], e[n]) for n in e if n == "padding"} for e in expected]
+        assert document[network]["layers"] == wanted
+    assert (spec.image_shape, spec.latent_dim, spec.loss) == ((8, 8, 3), 6, "bce")
+    assert verdicts(pair, spec) == {"pass"}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_step_of_their_own_on_their_networks(framework: str, tmp_path: Path) -> None:
+    pair = others.pair(framework, step=others.STEPS[framework])
+    assert verdicts(pair, system(pair, tmp_path)) == {"pass", "skipped"}  # its gradients
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_step_of_their_own_on_our_networks(framework: str) -> None:
+    ours = others.implementation(framework)(step=others.STEPS[framework])
+    spec = SYSTEMS["mlp28"].replace(width=4, latent_dim=5, batch_size=3, loss="bce")
+    assert verdicts(ours, spec) == {"pass", "skipped"}
+
+
+def leaking(step: Callable) -> Callable:
+    """Return PyTorch's step with the images of D's update attached, and no gradient dropped."""
+    return lambda *given: step(*given, attached=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"epsilon": 1e-5}, "batch norm epsilon: 1e-05 instead of the spec's, in the discrim"),
+        ({"beta1": 0.9}, "adam beta1: 0.9 instead of the spec's"),
+        ({"step": leaking(others.torch_step)}, "detach fake: False instead of True"),
+        ({}, ""),
+        ({"step": others.torch_step}, ""),
+    ],
+)
+def test_a_pairs_mistake_is_named(changes: dict, named: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    spec = system(others.pair("pytorch"), tmp_path)
+    found = explain(others.pair("pytorch", **changes), spec, steps=1)
+    assert found.verdict == ("known trap" if named else "rounding")
+    assert named in "; ".join(trap.title for trap in found.traps)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (
+            ("generator", 0),
+            r"generator, dense_1: the system has dense \(bias 64, kernel 6x64\)",
+        ),
+        (
+            ("discriminator", 2),
+            r"conv_2: .* 3x3x8x4\), the module calls conv \(kernel 3x3x8x8",
+        ),
+    ],
+)
+def test_another_architecture_is_a_line(place: tuple, message: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pair = others.pair("pytorch")
+    system(pair, tmp_path)
+    document = read_document(tmp_path / "mine.toml")
+    network, number = place
+    document[network]["layers"][number]["features"] //= 2
+    (tmp_path / "mine.toml").write_text(tomli_w.dumps(document))
+    with pytest.raises(ValueError, match=message):
+        pair.create(read_system(tmp_path / "mine.toml"))
+
+
+def test_what_is_no_layer_is_said(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pair = others.pair("pytorch", last=lambda x: torch.sin(x).repeat_interleave(2, 1))
+    text = pair.system_file()
+    assert "# (2, 8, 8, 3) becomes (2, 8, 8, 6): say how" in text
+    assert "say what" in others.pair("pytorch", last=torch.sin).system_file()

@@ -1,0 +1,155 @@
+"""Anybody's pair of Keras models behind `shared.interface.Implementation`: docs/systems.md."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+from keras import layers
+from tensorflow import Tensor
+
+from shared.interface import Array
+from shared.module_pair import Call, PairAdapter
+from shared.spec import NETWORKS, SystemSpec
+from shared.spec.compute import Compute
+
+from .adapter import TensorFlowImplementation
+from .layers import create_adam
+from .state import TrainState
+
+
+class Network(keras.Model):
+    """A network as ours are: latents are [batch, latent_dim], scores [batch].
+
+    Its layers' variables are attributes under the names of the system.
+    """
+
+    def __init__(self, network: keras.Model, latent_shape: tuple[int, ...] = ()) -> None:
+        super().__init__(autocast=False)
+        self.network, self.latent_shape = network, latent_shape
+        self.built = True
+
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
+        """Return images, or scores."""
+        y = self.network(self.given(x), training=training)
+        return y if self.latent_shape else tf.reshape(y, [-1])
+
+    def given(self, x: Tensor) -> Tensor:
+        """Return an input as the network itself takes it."""
+        return tf.reshape(x, [-1, *self.latent_shape]) if self.latent_shape else x
+
+    def name_layers(self, weights: Mapping[str, Mapping[str, keras.Variable]]) -> None:
+        """Give the layers the system's names."""
+        for name, own in weights.items():
+            setattr(self, name, SimpleNamespace(**own))
+
+
+class ModulePair(PairAdapter, TensorFlowImplementation):
+    """Two Sequential or functional models, and Keras' Adam or AdamW of each where given."""
+
+    conventions: ClassVar = {
+        "batch_norm_running_variance": "biased",
+        "adam_epsilon_placement": "before_correction",
+    }
+
+    def copied(self, dtype: str) -> Sequence[Any]:
+        """Return models and optimizers of the same settings and weights."""
+
+        def clone(layer: keras.Layer) -> keras.Layer:
+            return type(layer).from_config(layer.get_config() | {"dtype": dtype})
+
+        before = keras.config.floatx()
+        keras.config.set_floatx(dtype)  # of what a model casts its inputs to; of a learning rate
+        networks = []
+        for model in self.parts[:2]:
+            inputs = keras.Input(batch_shape=model.inputs[0].shape, dtype=dtype)
+            networks.append(keras.models.clone_model(model, inputs, clone))
+        adams = [adam and type(adam).from_config(adam.get_config()) for adam in self.parts[2:]]
+        keras.config.set_floatx(before)
+        for network, given in zip(networks, self.parts, strict=False):
+            network.set_weights(given.get_weights())
+        return Network(networks[0], self.latent_shape), Network(networks[1]), *adams
+
+    def calls(self, network: keras.Model, x: Array, training: bool = False) -> tuple[list, Array]:
+        """Return the layers that a network calls on latents or images, and its output."""
+        found: list[Call] = []
+
+        def keep(layer: keras.Layer, call: Callable[..., Tensor], x: Tensor, **own: Any) -> Tensor:
+            activation = getattr(layer, "activation", None)
+            if activation:  # is a layer of its own to us
+                layer.activation = None
+            y = call(x, **own)
+            kind, fields, weights = _read(layer)
+            shapes = {key: tuple(variable.shape) for key, variable in weights.items()}
+            found.append(Call(kind, fields, weights, x.numpy(), y.numpy(), shapes))
+            if activation:
+                layer.activation = activation
+            return activation(y) if activation else y
+
+        parts = network._flatten_layers(include_self=False, recursive=True)
+        known = [layer for layer in parts if isinstance(layer, _KNOWN)]
+        statistics = network.get_weights()
+        for layer in known:
+            layer.call = partial(keep, layer, layer.call)
+        try:
+            output = network(tf.constant(x), training=training)
+        finally:
+            for layer in known:
+                del layer.call  # the class' own method comes back
+        network.set_weights(statistics)
+        return found, output.numpy()
+
+    def state_of(self, spec: SystemSpec, dtype: str, *parts: Any) -> TrainState:
+        """Return a state of copied parts, with their own weights and Adam as it starts."""
+        networks, adams = parts[:2], []
+        for adam, network, name in zip(parts[2:], networks, NETWORKS, strict=True):
+            adams.append(adam or create_adam(network, spec.adam(name)))
+            if adam:
+                adam.build(network.trainable_variables)
+                adam.first_moments, adam.second_moments = adam._momentums, adam._velocities
+        return TrainState(spec, Compute(dtype, fast=False), "/CPU:0", *networks, *adams)
+
+
+_KNOWN = (
+    layers.Conv2D,
+    layers.Conv2DTranspose,
+    layers.Dense,
+    layers.BatchNormalization,
+    layers.UpSampling2D,
+    layers.MaxPooling2D,
+    layers.AveragePooling2D,
+    layers.GlobalAveragePooling2D,
+    layers.ZeroPadding2D,
+)
+
+
+def _read(m: Any) -> tuple[str, dict[str, Any], dict[str, keras.Variable]]:
+    """Return a layer as a system file has it, and its variables by canonical name."""
+    padding = "same" if getattr(m, "padding", "") == "same" else 0
+    match m:
+        case layers.Conv2D() | layers.Conv2DTranspose():
+            kind = "conv" if isinstance(m, layers.Conv2D) else "conv_transpose"
+            sizes = {"size": m.kernel_size[0], "stride": m.strides[0], "padding": padding}
+            fields = {"features": m.filters, **sizes, "bias": m.use_bias}
+        case layers.Dense():
+            kind, fields = "dense", {"features": m.units, "bias": m.use_bias}
+        case layers.BatchNormalization():
+            fields = {"epsilon": m.epsilon, "momentum": round(1 - m.momentum, 12)}
+            fields |= {"scale": m.scale, "bias": m.center}
+            own = {"mean": m.moving_mean, "var": m.moving_variance}
+            own |= {"scale": m.gamma} if m.scale else {}
+            return "batch_norm", fields, own | ({"bias": m.beta} if m.center else {})
+        case layers.UpSampling2D():
+            return f"upsample_{m.interpolation}", {"size": m.size[0]}, {}
+        case layers.MaxPooling2D() | layers.AveragePooling2D():
+            kind = "max_pool" if isinstance(m, layers.MaxPooling2D) else "average_pool"
+            return kind, {"size": m.pool_size[0], "stride": m.strides[0], "padding": padding}, {}
+        case layers.GlobalAveragePooling2D():
+            return "global_average_pool", {}, {}
+        case layers.ZeroPadding2D():
+            return "zero_pad", {"padding": tuple(m.padding[0])}, {}
+        case _:
+            raise TypeError(type(m))
+    return kind, fields, {"kernel": m.kernel} | ({"bias": m.bias} if m.use_bias else {})
