@@ -32,12 +32,9 @@ class Network(nnx.Module):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return images, or scores."""
-        y = self.network(self.given(x))
-        return y if self.latent_shape else y.reshape(-1)
-
-    def given(self, x: Tensor) -> Tensor:
-        """Return an input as the network itself takes it."""
-        return x.reshape(-1, *self.latent_shape) if self.latent_shape else x
+        if self.latent_shape:
+            return self.network(x.reshape(-1, *self.latent_shape))
+        return self.network(x).reshape(-1)
 
     def name_layers(self, weights: Mapping[str, Mapping[str, nnx.Variable]]) -> None:
         """Give the layers the system's names."""
