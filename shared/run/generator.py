@@ -41,7 +41,7 @@ class Generator:
         """Return [count, latent_dim] from one latent to another, each as normal as they are."""
         weights = np.linspace(0.0, 1.0, count)[:, None]
         mixed = (1.0 - weights) * first + weights * last
-        if self.spec.latent_distribution == "uniform":
+        if self.spec.latent_distribution != "normal":
             return mixed
         return mixed / np.hypot(1.0 - weights, weights)  # a mean of two is too close to zero
 

@@ -29,6 +29,7 @@ from shared.spec.layers import (
 Shape = tuple[int, ...]
 ELEMENTWISE = ("relu", "leaky_relu", "tanh", "sigmoid", "dropout")
 WEIGHTED = ("conv", "conv_transpose", "dense")
+_INITIALIZERS = ("initializer", "bias_initializer")
 MAXIMUM_NUMBERS = 2**31
 """Most numbers in one parameter or in one image's activations: more would fill the memory."""
 
@@ -56,13 +57,13 @@ class LayerEntry:
     rate: float = 0.0
     aligned_corners: bool = False
     initializer: Initializer | None = None
+    bias_initializer: Initializer | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is not at its default as plain JSON data."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         given = {name: value for name, value in vars(self).items() if value != defaults[name]}
-        if self.initializer:
-            given["initializer"] = dataclasses.asdict(self.initializer)
+        given |= {n: dataclasses.asdict(given[n]) for n in _INITIALIZERS if n in given}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items()}
 
 
@@ -71,8 +72,7 @@ def entries_from(data: Iterable[dict[str, Any]]) -> tuple[LayerEntry, ...]:
     entries = []
     for fields in data:
         given: dict[str, Any] = fields | {n: tuple(v) for n, v in fields.items() if type(v) is list}
-        if "initializer" in given:
-            given["initializer"] = Initializer(**given["initializer"])
+        given |= {n: Initializer(**given[n]) for n in _INITIALIZERS if n in given}
         entries.append(LayerEntry(**given))
     return tuple(entries)
 
@@ -142,7 +142,7 @@ def _shaped(e: LayerEntry, shape: Shape) -> Layer:
     if e.kind == "batch_norm":
         features = shape[-1:]
         scale = Parameter("scale", features, e.initializer or ONES, fan_in=1)
-        bias = Parameter("bias", features, ZEROS, fan_in=1)
+        bias = Parameter("bias", features, e.bias_initializer or ZEROS, fan_in=1)
         mean = Parameter("mean", features, ZEROS, fan_in=1, trainable=False)
         variance = Parameter("var", features, ONES, fan_in=1, trainable=False)
         return Layer(e.name, e.kind, shape, (scale, bias, mean, variance))
@@ -171,7 +171,10 @@ def _weights(e: LayerEntry, shape: Shape, fan_in: int) -> tuple[Parameter, Param
     """Return kernel and bias, which starts as a kernel of PyTorch's default does, else at 0."""
     initializer = e.initializer or NORMAL_002
     of_bias = initializer if initializer == UNIFORM_FAN_IN else ZEROS
-    bias = Parameter("bias", (e.features,), of_bias, fan_in)
+    if initializer.distribution == "glorot_uniform":  # Glorot & Bengio 2010, equation 16
+        half_width = (6.0 / (math.prod(shape[:-2]) * sum(shape[-2:]))) ** 0.5
+        initializer = Initializer("uniform", 0.0, half_width)
+    bias = Parameter("bias", (e.features,), e.bias_initializer or of_bias, fan_in)
     return Parameter("kernel", shape, initializer, fan_in), bias
 
 

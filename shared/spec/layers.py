@@ -46,10 +46,12 @@ class Initializer:
 
     normal: N(mean, scale²). truncated_normal: the same, redrawn beyond 2·scale from the mean.
     uniform: U(mean ± scale). uniform_fan_in: U(±1/√fan_in), `torch.nn.Linear`'s default.
-    constant: the mean.
+    constant: the mean. glorot_uniform, Keras' default, is the uniform one of a kernel's sizes.
     """
 
-    distribution: Literal["normal", "truncated_normal", "uniform", "uniform_fan_in", "constant"]
+    distribution: Literal[
+        "normal", "truncated_normal", "uniform", "uniform_fan_in", "constant", "glorot_uniform"
+    ]
     mean: float = 0.0
     scale: float = 0.0
 

@@ -45,12 +45,12 @@ def latents(
 ) -> np.ndarray:
     """Return the latents of one step, float64 [batch, latent_dim].
 
-    N(0, 1) or U(-1, 1), as the spec says. A fixed latent grid has a `purpose` of its own.
+    N(0, 1), U(-1, 1) or U(0, 1), as the spec says. A fixed latent grid has a `purpose` of its own.
     """
     draw = stream(seed, purpose, step)
     shape = (batch_size, spec.latent_dim)
-    if spec.latent_distribution == "uniform":
-        return draw.uniform(-1.0, 1.0, shape)
+    if spec.latent_distribution.startswith("uniform"):
+        return draw.uniform(0.0 if spec.latent_distribution == "uniform_0_1" else -1.0, 1.0, shape)
     return draw.standard_normal(shape)
 
 

@@ -69,7 +69,7 @@ class SystemSpec:
     channels: int
     width: int
     latent_dim: int
-    latent_distribution: Literal["normal", "uniform"]
+    latent_distribution: Literal["normal", "uniform", "uniform_0_1"]
     image_range: tuple[float, float]
     discriminator_head: Literal["conv", "linear"]
     loss: LossName
@@ -222,7 +222,9 @@ def _stored_rules(spec: SystemSpec, data: dict[str, Any]) -> dict[str, bool]:
         f"{', '.join(sizes)} of at most {MAXIMUM_SIZE:,}": all(
             getattr(spec, name) <= MAXIMUM_SIZE for name in sizes
         ),
-        "latent_distribution normal or uniform": spec.latent_distribution in ("normal", "uniform"),
+        "latent_distribution normal, uniform or uniform_0_1": (
+            spec.latent_distribution in ("normal", "uniform", "uniform_0_1")
+        ),
         "image_range of two numbers, the lower one first": (
             len(spec.image_range) == 2
             and all(map(_is_finite_number, spec.image_range))

@@ -5,6 +5,7 @@ import copy
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tomli_w
 from hypothesis import given, settings
@@ -14,8 +15,9 @@ from shared.files import system_file
 from shared.files.checkpoint import CheckpointError, decode_description, encode_description
 from shared.files.errors import InputError
 from shared.files.system_file import find_system, read_system
-from shared.spec import SYSTEMS, AdamSpec
+from shared.spec import SYSTEMS, AdamSpec, Conventions
 from shared.spec.layers import NORMAL_002, UNIFORM_FAN_IN, Initializer
+from shared.spec.streams import initial_state, latents
 from tests.reference.test_given_networks import DISCRIMINATOR, GENERATOR
 
 DOCUMENT = {
@@ -73,6 +75,24 @@ def test_a_networks_initializer_is_that_of_its_weights(tmp_path: Path) -> None:
     assert (dense, up) == (UNIFORM_FAN_IN, Initializer("normal", 0.0, 0.5))
     assert spec.parameters("generator")["generator/conv_3/bias"].initializer == UNIFORM_FAN_IN
     assert spec.parameters("discriminator")["discriminator/conv_1/kernel"].initializer == NORMAL_002
+
+
+def test_keras_initial_weights_a_biass_own_and_latents(tmp_path: Path) -> None:
+    own = {"distribution": "normal", "mean": 1.0, "scale": 0.5}
+    document = changed("generator initializer", {"distribution": "glorot_uniform"})
+    document["generator"]["layers"][8]["bias_initializer"] = own
+    document["latent_distribution"] = "uniform_0_1"
+    document["conventions"] = {"batch_norm_mode": "running"}
+    spec = read_system(written(tmp_path / "mine.toml", document))
+    of_keras = initial_state(spec, 3, Conventions(initializer="keras_default"))
+    fresh, kernels = initial_state(spec, 3), 0
+    for name in (n for n in spec.parameters("generator") if n.endswith("/kernel")):
+        np.testing.assert_array_equal(fresh[name], of_keras[name])
+        kernels += 1
+    assert kernels == 4
+    assert spec.parameters("generator")["generator/conv_3/bias"].initializer == Initializer(**own)
+    drawn = latents(spec, 0, 0, 1000)
+    assert 0.0 <= drawn.min() < 0.01 < 0.99 < drawn.max() <= 1.0
 
 
 HUGE = {"kind": "conv_transpose", "features": 2**20, "size": 256}
