@@ -45,6 +45,8 @@ class Fitted:
 _CATALOGUE = tomllib.loads(Path(__file__).with_name("catalogue.toml").read_text("utf-8"))
 TOGETHER: dict[str, Change] = _CATALOGUE.pop("together")
 """Several fields that are one mistake, by its name."""
+DEFAULTS: dict[str, Change] = _CATALOGUE.pop("defaults")
+"""What frameworks do when they are left alone."""
 PARTS: dict[str, list[str]] = _CATALOGUE.pop("parts")
 """The fields that show in a network's outputs, in its running statistics, in a loss, and so on."""
 FIXES: dict[str, dict[str, str]] = {
@@ -74,10 +76,11 @@ def changes(spec: SystemSpec, parts: Sequence[str]) -> list[Change]:
     known = [(field, value) for field, values in KNOWN_VALUES.items() for value in values]
     known += [(field, LITERAL[field]) for field in _numbers_of_its_own(spec)]
     singles = [{field: value} for field, value in known if _applies(field, value, spec)]
+    possible = [*TOGETHER.values(), *singles]  # first what frameworks do when left alone
     return [
         change
         for part in parts
-        for change in [*singles, *TOGETHER.values()]
+        for change in possible
         if {part_of(field) for field in change} == {part}
     ]
 
@@ -142,9 +145,11 @@ def is_known(change: Change) -> bool:
     )
 
 
-def cost_of(sides: Sequence[Conventions]) -> float:
-    """Return how much a set of changes asks one to believe: 1 each, more for a fitted number."""
-    return sum(1.0 if is_known(change) else 1.5 for change in deviations(*sides))
+def cost_of(sides: Sequence[Conventions], known: Sequence[Conventions] = (CANONICAL,)) -> float:
+    """Return what changes beside known ones cost: 1 each made or undone, more where fitted."""
+    ours, theirs = deviations(*sides), deviations(*known)
+    apart = [c for c in ours if c not in theirs] + [c for c in theirs if c not in ours]
+    return sum(1.0 if is_known(change) else 1.5 for change in apart)
 
 
 def title_of(change: Change) -> str:

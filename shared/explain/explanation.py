@@ -17,9 +17,9 @@ from shared.explain.port import Observations, Port, PortError
 from shared.explain.probes import Probe, draw_probe, make_probes
 from shared.explain.proof import explained, is_proven, located
 from shared.explain.report import Explanation, Located, Stage, Trap, VerdictName
-from shared.explain.search import Search
+from shared.explain.search import Search, with_change
 from shared.explain.stages import INITIAL_STAGE, KINDS, STAGES, STEP_STAGES, TRACKS, network_of
-from shared.spec import NETWORKS, SystemSpec
+from shared.spec import NETWORKS, NetworkName, SystemSpec
 
 # In float32 a probe that is clear of every kink for the reference may not be for a wrong port. What
 # agrees so far is near enough to find its mistake, and then probes clear of ITS kinks.
@@ -66,7 +66,8 @@ class _Explainer:
         self.found = {track: [START] for track in TRACKS}
         self.unnamed: dict[str, int] = {}  # stage → how many sets of conventions do not explain it
         self.unjudged: dict[str, str] = {}  # stage → why nothing can be said of it
-        self.ended: list[str] = []
+        self.ended: dict[str, str] = {}
+        self.searched: dict[str, Sides] = {}  # from where it was searched for each unnamed stage
 
     def run(self, seed: int, steps: int) -> Explanation:
         started, error = time.monotonic(), ""
@@ -83,7 +84,7 @@ class _Explainer:
             places += later
         except PortError as raised:
             error = str(raised)
-        notes = [*self.seen.notes, *self.ended, *([error] if error else [])]
+        notes = [*self.seen.notes, *self.ended.values(), *([error] if error else [])]
         is_open = places or error or ((notes or self.first) and not traps)
         verdict: VerdictName = "unexplained" if is_open else "known trap" if traps else "rounding"
         return Explanation(
@@ -144,8 +145,8 @@ class _Explainer:
         for group in self._groups(stage):
             found, first = self.own.compare(group, START)
             worst = max(found, key=lambda name: found[name], default="")
-            row = Stage(stage, group.probe.name, found.get(worst), worst, agrees=first is None)
-            rows.append(row)
+            place = stage, group.probe.name, found.get(worst), worst
+            rows.append(Stage(*place, agrees=first is None))
             self.first = self.first or first
         if not rows and stage in self.seen.missing:
             rows = [Stage(stage, reason=self.seen.missing[stage])]
@@ -168,24 +169,33 @@ class _Explainer:
 
     def _solve_tracks(self) -> None:
         self.found = {track: [START] for track in TRACKS}
-        self.unnamed, self.unjudged, self.ended = {}, {}, []
+        self.unnamed, self.unjudged, self.ended, self.searched = {}, {}, {}, {}
         for stage in (stage for stage in KINDS if stage not in STEP_STAGES):
             self._solve(stage)
         self.port.unknown = {network_of(stage) for stage in self.unnamed if stage not in ALONE}
         observations.forget_steps()
-        self.found["step"] = self._united()
+        self.found["step"] = united = self._united()
+        if self.spec.discriminator_steps == 1 and self._updates("discriminator") == {2.0}:
+            ways = [c for c in changes(self.spec, ["updates"]) if "discriminator_updates" in c]
+            twice = (with_change(united[0], c, "both") for c in ways if "never" not in c.values())
+            self.found["step"] = [*filter(None, twice), *united]
         # Several updates of a network need the gradients explained first.
-        late = [stage for stage in STEP_STAGES if "Adam" in stage and self._is_late(stage)]
-        late += [stage for stage in STEP_STAGES if stage.startswith("updated") and late]
-        for stage in dict.fromkeys([*(s for s in STEP_STAGES if s not in late), *late]):
+        late = [s for s in STEP_STAGES if self._is_late(s) and s.startswith(("Adam", "updated"))]
+        late += [stage for stage in STEP_STAGES if stage.startswith("BN") and late]
+        for stage in sorted(STEP_STAGES, key=late.__contains__):
             self._solve(stage)
+        for stage in [s for s in STEP_STAGES if s in self.unnamed or s in self.unjudged]:
+            if self.searched.get(stage) != self.found["step"][0]:
+                self._solve(stage)  # which what was found since may explain
+
+    def _updates(self, network: NetworkName) -> set[float]:
+        """Return by how much the counter of a network's updates moved in the steps."""
+        name = f"{network}_optimizer/step"
+        return {float(p.after[name] - p.arrays[name]) for p in self.probes if name in p.after}
 
     def _is_late(self, stage: str) -> bool:
-        network = network_of(stage)
-        counter = f"{network}_optimizer/step"
-        moved = [p.after[counter] - p.arrays[counter] for p in self.probes if counter in p.after]
-        is_chained = observations.is_chained(self.spec, CANONICAL, network)
-        return is_chained or any(by != 1 for by in moved)
+        is_chained = observations.is_chained(self.spec, CANONICAL, stage)
+        return is_chained or not self._updates(network_of(stage)) <= {1.0}
 
     def _united(self) -> list[Sides]:
         """Return conventions with the changes of one of each track, then each track's alone."""
@@ -199,6 +209,8 @@ class _Explainer:
     def _solve(self, stage: str) -> None:
         """Explain a stage by what is found already, or by that and a change; or note that none."""
         kind, groups = KINDS[stage], self._groups(stage)
+        for said in (self.unnamed, self.unjudged, self.ended):
+            said.pop(stage, None)
         if not groups:
             return
         if unknown := [name for name in kind.needs if name in self.unnamed]:
@@ -215,21 +227,22 @@ class _Explainer:
         found = found or search.solve(starts[:4])
         self.tried += len(search.tried)
         if not found:
-            self.unnamed[stage] = len(search.tried)
+            self.unnamed[stage], self.searched[stage] = len(search.tried), starts[0]
             if search.work <= 0:
                 sets = len(search.tried)
-                self.ended.append(f"{stage}: the search was ended after {sets} sets of conventions")
+                self.ended[stage] = (
+                    f"{stage}: the search was ended after {sets} sets of conventions"
+                )
             return
-        if kind.track == "forward" and network == NETWORKS[1]:  # the other is likely to be alike
-            found = [*found, *(Sides(s.discriminator, s.discriminator) for s in found)]
+        if kind.alone and (network == NETWORKS[1] or self._is_late(NETWORKS[1])):
+            found += [Sides(_joined(s), _joined(s[::-1])) for s in found]  # likely to be alike
         self.found[kind.track] = list(dict.fromkeys(found))
 
     # --- what proves it -------------------------------------------------------------------------
 
     def _judged(self, track: str, groups: Sequence[Group]) -> list[Group]:
-        of_track = {stage for stage, kind in KINDS.items() if kind.track == track}
-        judged = of_track - self.unnamed.keys() - self.unjudged.keys()
-        return [group for group in groups if group.stage in judged]
+        judged = KINDS.keys() - self.unnamed.keys() - self.unjudged.keys()
+        return [g for g in groups if g.stage in judged and KINDS[g.stage].track == track]
 
     def _prove(self, seed: int) -> None:
         """Keep what reproduces a probe that the search has not seen; the rest is unnamed."""
@@ -248,9 +261,9 @@ class _Explainer:
         clear_under = [found[0].discriminator for found in self.found.values()]
         is_exact = self.comparison.bound == BOUNDS["float64"]
         clear_under = [] if is_exact else [CANONICAL, *clear_under]
-        prime = next(size for size in PRIME_BATCHES if size != self.spec.batch_size)
-        error = PortError("")
-        for size in (prime, 3 * self.spec.batch_size):  # some ports halve their batches
+        own, error = self.spec.batch_size, PortError("")
+        prime = next(size for size in PRIME_BATCHES if size != own)
+        for size in (prime, 3 * own, own):  # some ports halve their batches, or have one size
             try:
                 spec = self.spec.replace(batch_size=size)
                 drawn = draw_probe("held out", spec, seed, clear_under)

@@ -7,6 +7,7 @@ only when it is asked for.
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -28,6 +29,8 @@ ADAM_STAGE = "Adam alone"
 OUTPUTS = {"generator": "images", "discriminator": "scores"}
 INITIAL_SEED = 3
 MOST_KEPT = 200  # passes and steps, each some hundred kilobytes
+COMPUTED: Counter[str] = Counter()
+"""How many passes of networks, there and back, the reference has made: what a search costs."""
 PASS_FIELDS = (*PARTS["network"], *PARTS["statistics"], "leaky_relu_gradient_at_zero")
 """What a pass and its way back depend on."""
 
@@ -66,7 +69,11 @@ def reference_arrays(stage: str, probe: Probe, conventions: Conventions | Sides)
     is_shown = is_shown and "v_max" not in settings.kept
     if isinstance(settings, AdamSpec) and is_shown and not is_chained(probe.spec, own, stage):
         return _own_updates(stage, probe, own, settings)
-    return _reference_step(probe, conventions).get(stage, {})
+    is_known = stage.startswith(("BN", "losses")) and bool(probe.after)
+    is_forward = is_known and not any(
+        is_chained(probe.spec, c, n) for n, c in conventions._asdict().items()
+    )
+    return _reference_step(probe, conventions, is_forward).get(stage, {})
 
 
 def is_chained(spec: SystemSpec, c: Conventions, name: str) -> bool:
@@ -84,6 +91,7 @@ def initial_arrays(spec: SystemSpec, initializer: str) -> Arrays:
 
 @functools.lru_cache(MOST_KEPT)
 def _reference_pass(stage: str, probe: Probe, conventions: Conventions) -> Arrays:
+    COMPUTED["passes"] += 1
     network, x, training = forward_inputs(stage, probe)
     run = forward(probe.spec, network, probe.arrays, x, conventions, training=training)
     return run.activations | {OUTPUTS[network]: run.output}
@@ -94,9 +102,9 @@ class _OwnStep(Step):
 
     passes: ClassVar[dict[tuple[Any, ...], tuple[Pass, Any]]] = {}
 
-    def __init__(self, probe: Probe, sides: Sides) -> None:
+    def __init__(self, probe: Probe, sides: Sides, is_forward: bool) -> None:
         super().__init__(probe.spec, sides.discriminator, sides.generator)
-        self.probe = probe
+        self.probe, self.is_forward = probe, is_forward
         self.computed: Arrays = {}
 
     def forward(self, network: NetworkName, arrays: Arrays, x: Array, training: bool) -> Pass:
@@ -106,6 +114,7 @@ class _OwnStep(Step):
         settings = tuple(getattr(self.of[network], name) for name in PASS_FIELDS)
         key = network, id(self.probe), training, place, settings, *map(id, own)
         if key not in self.passes:
+            COMPUTED["passes"] += 1
             run = super().forward(network, arrays, x, training)
             if self.probe.port is not None and network in self.probe.port.unknown:
                 known = self.probe.port.output(self.probe, network, arrays, x, training)
@@ -114,6 +123,13 @@ class _OwnStep(Step):
                 self.passes.clear()
             self.passes[key] = run, (own, x, self.probe)  # which keeps their addresses theirs
         return self.passes[key][0]
+
+    def backward(self, network: NetworkName, run: Pass, gradient: Array) -> tuple[Array, Arrays]:
+        """Differentiate a pass, or return no gradients where nothing is asked that needs them."""
+        if self.is_forward:
+            return gradient, {}
+        COMPUTED["passes"] += 1
+        return super().backward(network, run, gradient)
 
     def update(
         self, network: NetworkName, arrays: Arrays, gradients: Arrays, is_last: bool
@@ -125,8 +141,8 @@ class _OwnStep(Step):
 
 
 @functools.lru_cache(MOST_KEPT)
-def _reference_step(probe: Probe, sides: Sides) -> dict[str, Arrays]:
-    step = _OwnStep(probe, sides)
+def _reference_step(probe: Probe, sides: Sides, is_forward: bool) -> dict[str, Arrays]:
+    step = _OwnStep(probe, sides, is_forward)
     result = step.run(probe.arrays, probe.real_images, probe.latents)
     statistics = {n: a for n, a in result.arrays.items() if n.endswith(("/mean", "/var"))}
     states = state_stages(result.arrays | step.computed | statistics)

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 from rich.markup import escape
 
-from shared.explain.catalogue import FIXES, Change, title_of
+from shared.explain.catalogue import DEFAULTS, FIXES, Change, title_of
 from shared.explain.distance import Divergence, json_data
 
 VerdictName = Literal["rounding", "known trap", "unexplained"]
@@ -117,6 +117,7 @@ class Explanation:
         traps = [vars(trap) | {"title": trap.title, **trap.fix} for trap in self.traps]
         parts = {
             "named": self.named,
+            "left_alone": self.left_alone,
             "agrees": self.agreeing,
             "not_seen": [f"{stage}: {reason}" for stage, reason in self.missing.items()],
         }
@@ -126,6 +127,12 @@ class Explanation:
     def named(self) -> list[str]:
         """The mistakes that have a name, in words."""
         return [trap.title for trap in self.traps]
+
+    @property
+    def left_alone(self) -> list[str]:
+        """The frameworks of whose defaults three or more are named, with their fields."""
+        of = {n: [f for f, v in self.fields.items() if d.get(f) == v] for n, d in DEFAULTS.items()}
+        return [f"defaults of {n}: {', '.join(same)}" for n, same in of.items() if len(same) >= 3]
 
     @property
     def headline(self) -> str:

@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from shared.explain.catalogue import FIELDS, FITTED, Change, cost_of
+from shared.explain.catalogue import FIELDS, FITTED, Change, cost_of, part_of
 from shared.explain.distance import Comparison
-from shared.explain.observations import Group, Sides, reference_arrays
+from shared.explain.observations import COMPUTED, Group, Sides, reference_arrays
 from shared.explain.stages import KINDS
 from shared.interface import Array
 
@@ -23,8 +23,7 @@ BEAM = 6
 MOST_CHANGES = 3
 FIT_STEPS = 12
 FIT_PART = 1e-4  # the derivative is taken over this part of a number
-MOST_WORK = 2500
-_DEAR = 4  # times as dear is a stage of a step
+MOST_WORK = 9000
 
 Side = Literal["generator", "discriminator", "both"]
 Score = tuple[int, int]
@@ -47,20 +46,22 @@ class Search:
     comparison: Comparison
     changes: Sequence[Change]
     side: Side
-    work: int = field(default_factory=lambda: MOST_WORK)
+    evaluated: int = 0
+    started: int = field(default_factory=lambda: COMPUTED["passes"])
     tried: dict[Sides, Score] = field(default_factory=dict)
 
     @property
     def fitted_fields(self) -> list[str]:
         """The numbers among the fields that can show."""
-        return [name for name in FITTED if any(name in change for change in self.changes)]
+        names = (name for change in self.changes for name in change if name in FITTED)
+        return list(dict.fromkeys(names))
 
     def score(self, sides: Sides) -> Score:
         """Return how far the reference under these conventions agrees."""
         if sides not in self.tried:
             self.tried[sides] = len(self.groups), 0
             for number, group in enumerate(self.groups):
-                self.spend()
+                self.evaluated += 1
                 found = self.comparison.differences(group, sides)
                 agree = sum(d <= self.comparison.allowed(group.stage) for d in found.values())
                 if agree < len(found):
@@ -68,37 +69,43 @@ class Search:
                     break
         return self.tried[sides]
 
-    def spend(self) -> None:
-        """Count one stage that the reference computes."""
-        self.work -= _DEAR if "step" in KINDS[self.groups[0].stage].parts else 1
+    @property
+    def work(self) -> int:
+        """How much may still be computed: a stage counts 1, and each pass of a network 3 more."""
+        return MOST_WORK - self.evaluated - 3 * (COMPUTED["passes"] - self.started)
 
     def agreeing(self, several: Iterable[Sides]) -> list[Sides]:
         """Return those under which every array agrees."""
         return [sides for sides in several if self.score(sides)[0] == len(self.groups)]
 
     def solve(self, starts: Iterable[Sides]) -> list[Sides]:
-        """Return the simplest conventions that reproduce everything; empty where none are found.
-
-        Several where they cannot be distinguished, the simplest first.
-        """
-        level = list(dict.fromkeys(starts))
-        for _ in range(MOST_CHANGES + 1):
-            if solved := self.agreeing(level):
-                return sorted(solved, key=cost_of)
-            if self.work <= 0:
-                break
-            level = self._expand(level)
+        """Return conventions that reproduce everything, the nearest to the first start first."""
+        starts = list(dict.fromkeys(starts))
+        # What makes more arrays agree may lead astray: then once more, by several changes at once.
+        for is_thorough in (False, True):
+            level = starts
+            for _ in range(MOST_CHANGES + 1):
+                if solved := self.agreeing(level):
+                    return sorted(solved, key=lambda sides: cost_of(sides, starts[0]))
+                if self.work <= (0 if is_thorough else MOST_WORK // 2):
+                    break
+                level = self._expand(level, is_thorough)
         return []
 
-    def _expand(self, level: list[Sides]) -> list[Sides]:
-        """Return what agrees further: by known values, then fitted ones, then two at once."""
+    def _expand(self, level: list[Sides], is_thorough: bool) -> list[Sides]:
+        """Return what agrees further, by known values and then by fitted ones or by several."""
         better: dict[Sides, None] = {}
-        for ways in (self._neighbours, self._fitted, self._pairs):
-            for base in level if ways != self._pairs else level[:2]:
-                better |= dict.fromkeys(self._better(base, ways(base)))
+        for ways in (self._neighbours, self._several if is_thorough else self._fitted):
+            # So many numbers do not agree by chance, as those of a loss may: the first one is it.
+            most = 1 if ways == self._several and "losses" not in self.groups[0].stage else None
+            for base in level[:2] if is_thorough else level:
+                found = dict.fromkeys(itertools.islice(self._better(base, ways(base)), most))
+                better |= found
+                if found and most:
+                    break
             if solved := self.agreeing(better):
                 return solved
-            if better and ways == self._fitted:
+            if better and not is_thorough:
                 break
         ranked = sorted(better, key=lambda sides: (self.score(sides), -cost_of(sides)))
         return ranked[::-1][:BEAM]
@@ -112,26 +119,40 @@ class Search:
                 return
 
     def _neighbours(self, base: Sides) -> Iterator[Sides]:
-        others = (with_change(base, change, self.side) for change in self.changes)
-        yield from filter(None, others)
+        """Yield one known change, then several of a loss, which cost next to nothing."""
+        yield from self._with(base, ([change] for change in self.changes))
+        of_loss = [c for c in self.changes if all(part_of(name) == "loss" for name in c)]
+        felt = [change for change in of_loss if self._is_felt(base, change)]
+        for count in (2, 3):
+            yield from self._with(base, itertools.combinations(felt, count))
 
     def _fitted(self, base: Sides) -> Iterator[Sides]:
+        """Yield one fitted number, of a network only where its passes are the stage."""
+        is_forward = KINDS[self.groups[0].stage].track == "forward"
         for name in self.fitted_fields:
-            yield from self._fits(base, (name,))
+            if is_forward or part_of(name) != "network":
+                yield from self._fits(base, (name,))
 
-    def _pairs(self, base: Sides) -> Iterator[Sides]:
-        """Yield two changes at once, of those that change the group at which `base` diverges."""
+    def _several(self, base: Sides) -> Iterator[Sides]:
+        """Yield two changes that are felt where `base` diverges, the stage's first parts first."""
         felt = [change for change in self.changes if self._is_felt(base, change)]
-        for first, second in itertools.combinations(felt, 2):
-            one = with_change(base, first, self.side)
-            if one is not None and (other := with_change(one, second, self.side)):
-                yield other
+        pairs = ((felt[i], felt[j]) for j in range(len(felt)) for i in range(j))
+        yield from self._with(base, pairs)
         names = [name for name in self.fitted_fields if any(name in change for change in felt)]
         for change, name in itertools.product(felt, names):
             if name not in change and (one := with_change(base, change, self.side)):
                 yield from self._fits(one, (name,))
         for two in itertools.combinations(names, 2):
             yield from self._fits(base, two)
+
+    def _with(self, base: Sides, several: Iterable[Iterable[Change]]) -> Iterator[Sides]:
+        """Yield `base` with the changes of each of several sets, where they can be combined."""
+        for changes in several:
+            other: Sides | None = base
+            for change in changes:
+                other = other and with_change(other, change, self.side)
+            if other is not None:
+                yield other
 
     def _is_felt(self, base: Sides, change: Change) -> bool:
         other, group = with_change(base, change, self.side), self._group_of(base)
@@ -167,7 +188,7 @@ class Search:
             return [float(np.exp(t) if kind.logarithmic else t) for kind, t in pairs]
 
         def array_at(theta: Array) -> Array | None:
-            self.spend()
+            self.evaluated += 1
             return reference_arrays(group.stage, group.probe, sides_of(numbers(theta))).get(name)
 
         def agrees(values: list[float]) -> bool:

@@ -28,12 +28,14 @@ from tests.explain.wrong_ports import (
     GeneratorAlone,
     HelperCalledAdam,
     LossesAlone,
+    OfOneBatchSize,
     OwnActivation,
     OwnBetaInD,
     OwnLatents,
     OwnWeights,
     Raises,
     ScaledGradient,
+    WithoutLoss,
     WrongAtStepThree,
 )
 from tests.reference.test_conventions import CASES
@@ -319,6 +321,34 @@ def test_a_search_that_was_ended_is_reported(
     explanation = explain(port, narrow("mlp28"))
     assert (explanation.verdict == "unexplained") == is_reported
     assert any("the search was ended after" in note for note in explanation.notes) == is_reported
+
+
+def test_half_a_sum_over_the_batch_is_not_twice_the_mean() -> None:
+    wrong = {"loss_reduction": "sum", "discriminator_loss_scale": 0.5}
+    assert explain(WithoutLoss(Conventions(**wrong)), narrow("mlp28"), steps=1).fields == wrong
+
+
+def test_a_port_of_one_batch_size() -> None:
+    port = OfOneBatchSize(Conventions(real_label=0.9))
+    assert explain(port, narrow("mlp28"), steps=1).fields == {"real_label": 0.9}
+
+
+def test_three_mistakes_in_one_stage() -> None:
+    wrong = {"loss_reduction": "sum", "real_label": 0.9, "discriminator_loss_scale": 0.5}
+    assert explain(WithoutLoss(Conventions(**wrong)), narrow("mlp28"), steps=1).fields == wrong
+
+
+def test_betas_that_are_exchanged_are_one_mistake() -> None:
+    found = explain(AdamAlone(adam_beta1=0.999, adam_beta2=0.5), narrow("mlp28"))
+    assert found.named == ["Adam's betas exchanged: 0.999 and 0.5"]
+
+
+def test_what_is_left_to_a_framework_is_one_finding() -> None:
+    keras = AdamAlone(adam_beta1=0.9, adam_epsilon=1e-7, adam_epsilon_placement="before_correction")
+    found = explain(keras, narrow("mlp28"))
+    together = "defaults of Keras: adam_epsilon, adam_epsilon_placement, adam_beta1"
+    assert found.left_alone == found.to_dict()["left_alone"] == [together]
+    assert not explain(AdamAlone(adam_beta1=0.9), narrow("mlp28")).left_alone
 
 
 def test_a_later_step_that_diverges() -> None:

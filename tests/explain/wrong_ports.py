@@ -257,3 +257,20 @@ class WrongAtStepThree(ReferenceImplementation):
 
 
 implementation = LossesAlone(real_label=0.9)
+
+
+class WithoutLoss(ReferenceImplementation):
+    """Shows its losses in a step alone."""
+
+    loss = None  # type: ignore[assignment]
+
+
+class OfOneBatchSize(WithoutLoss):
+    """Its step takes batches of 4 alone."""
+
+    def train_step(
+        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, float]:
+        if len(real_images) != 4:
+            raise ValueError(f"expected 4 images, received {len(real_images)}")
+        return super().train_step(state, real_images, latents)

@@ -1,4 +1,4 @@
-"""What explain says of public reports' mistakes: `python -m tests.wild`, a line each."""
+"""What explain says of public reports' mistakes and loops: `python -m tests.wild`, a line each."""
 
 import argparse
 import sys
@@ -6,19 +6,23 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.wild import adapters, recordings
+from tests.wild import adapters, loops, recordings
 
-PARTS = {"seen": "SEEN", "held back": "HELD_BACK"}
+PARTS = {
+    "seen": (*adapters.SEEN, *recordings.SEEN),
+    "held back": (*adapters.HELD_BACK, *recordings.HELD_BACK),
+    "loops": loops.LOOPS,
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.wild", description=__doc__)
-    parser.add_argument("--part", choices=list(PARTS), help="(default: both)")
+    parser.add_argument("--part", choices=list(PARTS), help="(default: all)")
     part = parser.parse_args().part
     misnamed = 0
     for name in [part] if part else PARTS:
         counts: Counter[str] = Counter()
-        for case in (*getattr(adapters, PARTS[name]), *getattr(recordings, PARTS[name])):
+        for case in PARTS[name]:
             with tempfile.TemporaryDirectory() as folder:
                 outcome, said = case.outcome(Path(folder))
             counts[outcome] += 1

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from shared.explain import explain
 from shared.explain.recordings import explain_recordings
-from shared.spec import SYSTEMS
+from shared.spec import SYSTEMS, SystemSpec
 
 Outcome = Literal["named", "located", "missed", "misnamed"]
 
@@ -23,12 +23,13 @@ class AdapterCase:
     mistake: str
     port: type
     fields: dict[str, Any] = field(default_factory=dict)
-    system: str = "conv28"
+    system: str | SystemSpec = "conv28"
     is_known: bool = True
 
     def outcome(self, folder: Path) -> tuple[Outcome, str]:
         """Explain the port; return what became of it, and what was said."""
-        spec = SYSTEMS[self.system].replace(width=2, latent_dim=6, batch_size=4)
+        given = SYSTEMS[self.system] if isinstance(self.system, str) else self.system
+        spec = given.replace(width=2, latent_dim=6, batch_size=4)
         found = explain(self.port(), spec, steps=2)
         said = "; ".join([*found.named, *(f"in {p.stage}" for p in found.located), *found.notes])
         if not found.fields.items() <= self.fields.items():

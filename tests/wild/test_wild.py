@@ -9,7 +9,7 @@ from tests.wild.case import AdapterCase, RecordingCase
 
 pytest.importorskip("torch", reason="the ports are written in PyTorch")
 
-from tests.wild import adapters, recordings
+from tests.wild import adapters, loops, recordings
 
 
 def check(case: AdapterCase | RecordingCase, folder: Path) -> None:
@@ -18,7 +18,9 @@ def check(case: AdapterCase | RecordingCase, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", one_in(7, [*adapters.SEEN, *adapters.HELD_BACK]), ids=lambda case: case.report
+    "case",
+    one_in(7, [*adapters.SEEN, *adapters.HELD_BACK]) + one_in(9, loops.LOOPS),
+    ids=lambda case: case.report,
 )
 def test_a_port(case: AdapterCase, tmp_path: Path) -> None:
     check(case, tmp_path)
