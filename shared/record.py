@@ -18,6 +18,8 @@ import numpy as np
 from shared.files import recording
 from shared.files.recording import Recorded, RecordingError
 from shared.interface import Array
+from shared.watched.frameworks import watched
+from shared.watched.network import WatchedNetwork
 
 __all__ = ["Recorder", "RecordingError"]
 
@@ -38,6 +40,7 @@ class Recorder:
         self.path = Path(path)
         self.framework = framework
         self._step = 0
+        self._watched: list[WatchedNetwork] = []
         self._tensors: dict[tuple[int, str], Recorded] = {}
         if not self.path.parent.is_dir():
             raise RecordingError(
@@ -63,12 +66,33 @@ class Recorder:
         recording.check_layout(name, layout, array.shape)
         self._tensors[self._step, name] = Recorded(name, self._step, dtype, layout, array)
 
+    def watch(self, name: str, network: Any, optimizer: Any = None) -> None:
+        """Record a network of PyTorch, Keras or Flax NNX by itself; give no name to any tensor.
+
+        Its state is recorded when a step ends; within a step each layer's inputs and outputs, and
+        the gradients that the optimizer is given. In Flax that is an `nnx.Optimizer`. Call it
+        before the loop and before anything is compiled, and `record.step()` before each step.
+        """
+        self._watched.append(watched(name, network, optimizer, self._store))
+
+    def _store(self, name: str, value: Any, layout: str | None) -> None:
+        """Record what was met: the second of a name in a step is name/2."""
+        number, free = 1, name
+        while (self._step, free) in self._tensors:
+            number += 1
+            free = f"{name}/{number}"
+        self(free, value, layout=layout)
+
     def step(self) -> None:
         """Begin the next step: names recorded from here on may repeat earlier ones."""
+        for network in self._watched:
+            network.record_state()
         self._step += 1
 
     def close(self) -> None:
         """Write the file; raises RecordingError if nothing was recorded, OSError from the disk."""
+        for network in self._watched:
+            network.record_state()
         if not self._tensors:
             raise RecordingError(f"{self.path}: nothing was recorded, nothing written")
         recording.write_recording(self.path, self.framework, self._tensors.values())
@@ -77,8 +101,12 @@ class Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close()
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            for network in self._watched:
+                network.end()
 
 
 def _to_numpy(name: str, value: Any) -> tuple[Array, str]:

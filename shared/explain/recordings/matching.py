@@ -29,6 +29,16 @@ Key = tuple[int, str]
 """A pair's step and its first tensor's name."""
 
 
+def parameter_of(name: str) -> str:
+    """Return the name of what a tensor is, or is the gradient or a moment of."""
+    return re.sub("/(gradient|m|v)$", "", name)
+
+
+def is_of_kernel(name: str) -> bool:
+    """Whether a tensor is a kernel, its gradient or its moment: they lie in one order."""
+    return parameter_of(name).rsplit("/", 1)[-1] in KERNELS
+
+
 def with_settled_dtypes(recording: Recording) -> tuple[Recorded, ...]:
     """Return the tensors; a Python number gets the coarsest dtype of its whole recording."""
     held = {t.dtype for t in recording.tensors}
@@ -110,8 +120,7 @@ def align_all(matched: Iterable[Pair]) -> dict[Key, Pair]:
     known: dict[tuple[Any, ...], Arrangement | None] = {}
     found = {}
     for pair in map(_align, matched):
-        name = re.sub("/(gradient|m|v)$", "", pair.one.name)
-        alike = name, pair.one.array.shape, pair.two.array.shape
+        alike = parameter_of(pair.one.name), pair.one.array.shape, pair.two.array.shape
         if pair.fits:
             known.setdefault(alike, pair.order)
         elif alike in known and pair.misplaced is None:
@@ -165,7 +174,7 @@ def _declared(pair: Pair) -> tuple[Arrangement | None, Arrangement | None]:
 
 def _is_bgr(pair: Pair, order: Arrangement) -> bool:
     """Whether an arrangement turns the channels of images round: no matter of layout, but wrong."""
-    return bool(order.flipped) and pair.one.name.rsplit("/", 1)[-1] not in KERNELS
+    return bool(order.flipped) and not is_of_kernel(pair.one.name)
 
 
 def _by_value(pair: Pair) -> tuple[Arrangement | None, list[str]]:

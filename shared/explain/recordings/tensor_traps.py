@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from shared.explain.catalogue import FIXES, KNOWN_NUMBERS
 from shared.explain.recordings.arrangement import Arrangement, orders_of_features
 from shared.explain.recordings.evidence import Evidence, Trap, multiple, named_trap
-from shared.explain.recordings.matching import KERNELS
+from shared.explain.recordings.matching import KERNELS, is_of_kernel
 from shared.explain.recordings.pairs import Pair
 from shared.reference.comparison import relative_l2
 
@@ -37,7 +37,7 @@ def layout_traps(evidence: Evidence) -> Iterator[Trap]:
         if chosen is None or not (pair.fits or pair.misplaced):
             continue
         kernel = "conv_transpose_kernel" if "transpose" in name.lower() else "conv_kernel"
-        is_kernel = name.rsplit("/", 1)[-1] in KERNELS
+        is_kernel = is_of_kernel(name)
         if chosen.in_memory and not is_kernel and pair.one.array.ndim == 4:
             orders = ("chw", "hwc") if (pair.two.layout or "").endswith("C") else ("hwc", "chw")
             trap = named_trap("flatten_order", *orders, where)
