@@ -18,8 +18,7 @@ import numpy as np
 from shared.files import recording
 from shared.files.recording import Recorded, RecordingError
 from shared.interface import Array
-from shared.watched.frameworks import watched
-from shared.watched.network import WatchedNetwork
+from shared.watched import WatchedNetwork, watched
 
 __all__ = ["Recorder", "RecordingError"]
 

@@ -1,0 +1,296 @@
+"""What `Recorder.watch` records of a network: the network is asked, nobody names a tensor.
+
+A layer is called by its kind and its number among those of the network, in the order in which the
+network holds them, and its arrays as everywhere here: generator/conv_transpose_1/kernel. So two
+ports of a network have the same names. What has no weights is seen in the input of the layer
+behind it. No framework is imported: who has a network of it has imported it.
+"""
+
+import re
+import sys
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from shared.files.recording import RecordingError
+
+Store = Callable[[str, Any, str | None], None]
+"""Takes a name, a tensor and its layout."""
+Gradients = Iterable[tuple[Any, Any]]
+"""Parameters and their gradients."""
+KINDS = {
+    "Conv2d": "conv",
+    "Conv2D": "conv",
+    "Conv": "conv",
+    "ConvTranspose2d": "conv_transpose",
+    "Conv2DTranspose": "conv_transpose",
+    "ConvTranspose": "conv_transpose",
+    "Linear": "dense",
+    "Dense": "dense",
+    "_BatchNorm": "batch_norm",
+    "BatchNormalization": "batch_norm",
+    "BatchNorm": "batch_norm",
+}
+"""A framework's class of a layer → what it is called here."""
+NAMES = {
+    "gamma": "scale",
+    "beta": "bias",
+    "running_mean": "mean",
+    "moving_mean": "mean",
+    "running_var": "var",
+    "moving_variance": "var",
+}
+"""A framework's name of an array → ours."""
+
+
+class WatchedNetwork(ABC):
+    """A network whose passes and updates are recorded until `end`, and its state when asked.
+
+    `kernels` are the layouts of kernels by the kind of the layer, `images` that of images, `update`
+    the method of an optimizer that is given the gradients.
+    """
+
+    kernels: Mapping[str, str]
+    images: str
+    update: str
+
+    def __init__(self, name: str, network: Any, optimizer: Any, store: Store) -> None:
+        self.store, self.optimizer = store, optimizer
+        self.arrays: dict[str, tuple[Any, str | None]] = {}
+        self._ends: list[Callable[[], Any]] = []
+        counts: Counter[str] = Counter()
+        for layer in list(self.layers(network)):
+            if arrays := dict(self.arrays_of(layer)):
+                kind = _kind_of(layer)
+                counts[kind] += 1
+                place = f"{name}/{kind}_{counts[kind]}"
+                self._add(place, kind, arrays)
+                self._watch_passes(layer, place)
+        if not self.arrays:
+            raise RecordingError(
+                f"{name!r}: a {type(network).__name__} without weights; expected a network whose "
+                "layers exist: call it once before it is watched"
+            )
+        self._watch_passes(network, name)
+        if optimizer is not None:
+            self.watch_updates()
+
+    def record_state(self) -> None:
+        """Record every parameter, statistic and moment."""
+        for name, (array, layout) in self.arrays.items():
+            self.store(name, array, layout)
+            for moment, value in self.moments(array).items():
+                self.store(f"{name}/{moment}", value, layout)
+
+    def end(self) -> None:
+        """Leave the network and its optimizer as they were."""
+        for end in reversed(self._ends):
+            end()
+
+    def _add(self, place: str, kind: str, arrays: Mapping[str, Any]) -> None:
+        weight = "scale" if kind == "batch_norm" else "kernel"
+        for own, array in arrays.items():
+            ours = weight if own == "weight" else NAMES.get(own, own)
+            layout = self.kernels.get(kind) if ours == "kernel" else None
+            self.arrays[f"{place}/{ours}"] = array, layout
+
+    def _watch_passes(self, layer: Any, place: str) -> None:
+        def record(call: Callable, *given: Any, **named: Any) -> Any:
+            returned = call(*given, **named)
+            for part, value in (("input", next(iter(given), None)), ("output", returned)):
+                if hasattr(value, "shape"):
+                    layout = {2: "NF", 4: self.images}.get(len(value.shape))
+                    self.defer(f"{place}/{part}", value, layout)
+            return returned
+
+        self._replace(layer, "__call__", record)
+
+    def watch_updates(self) -> None:
+        """Record the gradients that the optimizer is given."""
+
+        def record(update: Callable, *given: Any, **named: Any) -> Any:
+            self.record_gradients(self.gradients(*given))
+            return update(*given, **named)
+
+        self._replace(self.optimizer, self.update, record)
+
+    def _replace(self, held: Any, name: str, record: Callable) -> None:
+        """Give an object a class of its own, one method of which goes through `record`.
+
+        Within `nnx.jit` the object is another one, but of the same class.
+        """
+        kind = type(held)
+
+        def method(held: Any, *given: Any, **named: Any) -> Any:
+            return record(partial(getattr(kind, name), held), *given, **named)
+
+        held.__class__ = type(kind.__name__, (kind,), {name: method})
+        self._ends.append(partial(setattr, held, "__class__", kind))
+
+    def record_gradients(self, gradients: Gradients) -> None:
+        """Record the gradients of what is watched."""
+        names = {id(array): (name, layout) for name, (array, layout) in self.arrays.items()}
+        for parameter, gradient in gradients:
+            if gradient is not None and id(parameter) in names:
+                name, layout = names[id(parameter)]
+                self.defer(f"{name}/gradient", gradient, layout)
+
+    @abstractmethod
+    def layers(self, network: Any) -> Iterable[Any]:
+        """Return the network and all layers in it, in the order in which it holds them."""
+
+    @abstractmethod
+    def arrays_of(self, layer: Any) -> Iterable[tuple[str, Any]]:
+        """Return the arrays that a layer itself holds, by the framework's names."""
+
+    def gradients(self, *given: Any) -> Gradients:
+        """Return the parameters and gradients of what `update` is given."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def moments(self, array: Any) -> Mapping[str, Any]:
+        """Return Adam's `m` and `v` of a parameter, nothing before its first update."""
+
+    def defer(self, name: str, value: Any, layout: str | None) -> None:
+        """Record a value when it is known: at once, or when what is compiled runs."""
+        self.store(name, value, layout)
+
+
+class _PyTorchNetwork(WatchedNetwork):
+    kernels = {"conv": "OIHW", "conv_transpose": "IOHW", "dense": "OI"}  # noqa: RUF012
+    images = "NCHW"
+
+    def layers(self, network: Any) -> Iterable[Any]:
+        return network.modules()
+
+    def arrays_of(self, layer: Any) -> Iterable[tuple[str, Any]]:
+        yield from layer.named_parameters(recurse=False)
+        buffers = layer.named_buffers(recurse=False)
+        yield from ((name, held) for name, held in buffers if name != "num_batches_tracked")
+
+    def watch_updates(self) -> None:
+        # Its own hook: a schedule of the learning rate replaces `step` too.
+        held = self.optimizer.register_step_pre_hook(
+            lambda *_: self.record_gradients(
+                (array, array.grad) for array, _ in self.arrays.values()
+            )
+        )
+        self._ends.append(held.remove)
+
+    def moments(self, array: Any) -> Mapping[str, Any]:
+        state = {} if self.optimizer is None else self.optimizer.state.get(array, {})
+        names = {"m": "exp_avg", "v": "exp_avg_sq"}
+        return {ours: state[own] for ours, own in names.items() if own in state}
+
+
+class _KerasNetwork(WatchedNetwork):
+    kernels = {"conv": "HWIO", "conv_transpose": "HWOI", "dense": "IO"}  # noqa: RUF012
+    images, update = "NHWC", "apply"
+
+    def layers(self, network: Any) -> Iterable[Any]:
+        return network._flatten_layers()
+
+    def arrays_of(self, layer: Any) -> Iterable[tuple[str, Any]]:
+        inner = layer._flatten_layers(include_self=False)
+        others = {id(array) for other in inner for array in other.weights}
+        return ((array.name, array) for array in layer.weights if id(array) not in others)
+
+    def gradients(self, *given: Any) -> Gradients:
+        gradients, *variables = given
+        return zip(*(variables or [self.optimizer._trainable_variables]), gradients, strict=True)
+
+    def moments(self, array: Any) -> Mapping[str, Any]:
+        if self.optimizer is None or self.optimizer.iterations == 0:
+            return {}
+        held = {variable.path: variable for variable in self.optimizer.variables}
+        path = f"{self.optimizer.name}/{array.path.replace('/', '_')}"
+        names = {"m": f"{path}_momentum", "v": f"{path}_velocity"}
+        return {ours: held[own] for ours, own in names.items() if own in held}
+
+    def defer(self, name: str, value: Any, layout: str | None) -> None:
+        # While a model is built there are shapes alone.
+        if not sys.modules["keras"].utils.is_keras_tensor(value):
+            run = sys.modules["tensorflow"].py_function
+            run(lambda known: self.store(name, known.numpy(), layout), [value], [])
+
+
+class _FlaxNetwork(WatchedNetwork):
+    kernels = {"conv": "HWIO", "conv_transpose": "HWIO", "dense": "IO"}  # noqa: RUF012
+    images, update = "NHWC", "update"
+
+    def layers(self, network: Any) -> Iterable[Any]:
+        self._jax, self._nnx = sys.modules["jax"], sys.modules["flax.nnx"]
+        # A gradient and a moment are found by the path of their parameter.
+        self._held = dict(self._nnx.iter_graph(network))
+        return self._layers(network)
+
+    def _layers(self, network: Any) -> Iterator[Any]:
+        yield network
+        for value in vars(network).values():
+            if isinstance(value, self._nnx.Module):
+                yield from self._layers(value)
+
+    def arrays_of(self, layer: Any) -> Iterable[tuple[str, Any]]:
+        held = ((name, v) for name, v in vars(layer).items() if isinstance(v, self._nnx.Variable))
+        return ((name, array) for name, array in held if array.get_value() is not None)
+
+    def gradients(self, *given: Any) -> Gradients:
+        _, gradients = given
+        return self._by_parameter(gradients)
+
+    def _by_parameter(self, state: Any) -> Gradients:
+        flat = self._nnx.to_flat_state(state)
+        return ((self._held.get(path), value.get_value()) for path, value in flat)
+
+    def moments(self, array: Any) -> Mapping[str, Any]:
+        leaves, state = self._jax.tree.leaves, getattr(self.optimizer, "opt_state", ())
+        for adam in leaves(state, is_leaf=lambda held: hasattr(held, "mu")):
+            if hasattr(adam, "mu") and any(leaves(adam.count)):
+                pairs = {"m": self._by_parameter(adam.mu), "v": self._by_parameter(adam.nu)}
+                return {n: value for n, all_ in pairs.items() for p, value in all_ if p is array}
+        return {}
+
+    def record_state(self) -> None:
+        self._jax.effects_barrier()
+        super().record_state()
+
+    def defer(self, name: str, value: Any, layout: str | None) -> None:
+        record = self._jax.debug.callback
+        record(lambda known: self.store(name, known, layout), value, ordered=True)
+
+
+NETWORKS: dict[str, tuple[str, type[WatchedNetwork]]] = {
+    "torch": ("Module", _PyTorchNetwork),
+    "keras": ("Layer", _KerasNetwork),
+    "flax": ("Module", _FlaxNetwork),
+}
+"""A framework's package → its class of all networks, and who watches them."""
+
+
+def watched(name: str, network: Any, optimizer: Any, store: Store) -> WatchedNetwork:
+    """Watch a network of PyTorch, Keras or Flax NNX; anything else is a RecordingError."""
+    for framework, (base, kind) in NETWORKS.items():
+        if _is_a(network, framework, base):
+            if optimizer is None or _is_a(optimizer, framework, "Optimizer"):
+                return kind(name, network, optimizer, store)
+            raise RecordingError(
+                f"{name!r}: received a {type(optimizer).__name__} as the optimizer; expected an "
+                f"Optimizer of {framework}; leave it out and record its state by name"
+            )
+    raise RecordingError(
+        f"{name!r}: received a {type(network).__name__}; expected a torch.nn.Module, a keras.Layer "
+        "or an nnx.Module of Flax; record the tensors of anything else by name"
+    )
+
+
+def _is_a(value: Any, package: str, name: str) -> bool:
+    bases = type(value).__mro__
+    return any((b.__module__.split(".")[0], b.__name__) == (package, name) for b in bases)
+
+
+def _kind_of(layer: Any) -> str:
+    names = [base.__name__ for base in type(layer).__mro__]
+    own = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", names[0]).lower()
+    return next((KINDS[name] for name in names if name in KINDS), own)

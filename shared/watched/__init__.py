@@ -1,1 +1,0 @@
-"""Networks that are recorded by themselves."""
