@@ -99,7 +99,7 @@ class WatchedNetwork(ABC):
     def _watch_passes(self, layer: Any, place: str) -> None:
         def record(call: Callable, *given: Any, **named: Any) -> Any:
             returned = call(*given, **named)
-            for part, value in (("input", next(iter(given), None)), ("output", returned)):
+            for part, value in (*zip(["input"], given, strict=False), ("output", returned)):
                 if hasattr(value, "shape"):
                     layout = {2: "NF", 4: self.images}.get(len(value.shape))
                     self.defer(f"{place}/{part}", value, layout)
