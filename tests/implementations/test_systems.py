@@ -134,14 +134,10 @@ def test_forward(implementation: Implementation, system: str, training: bool, dt
     spec = narrow(system)
     arrays, real, z = clear_of_kinks(spec)
     state = loaded(implementation, spec, arrays, dtype)
-    c = Conventions()
+    c, mode = Conventions(), {"training": True} if training else {}  # not unless asked
     for network, x, received in (
-        ("generator", z, implementation.generate(state, z.astype(dtype), training=training)),
-        (
-            "discriminator",
-            real,
-            implementation.discriminate(state, real.astype(dtype), training=training),
-        ),
+        ("generator", z, implementation.generate(state, z.astype(dtype), **mode)),
+        ("discriminator", real, implementation.discriminate(state, real.astype(dtype), **mode)),
     ):
         expected = forward(spec, network, arrays, x, c, training=training).output
         require_same_kind(network, received, expected.shape, dtype)
