@@ -176,6 +176,8 @@ def _datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
 
 def _listed(group: h5py.Group) -> dict[str, int]:
     """Return the order of a group's members that Keras 1 and 2 keep beside them."""
-    names = [*group.attrs.get("layer_names", ()), *group.attrs.get("weight_names", ())]
-    texts = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+    kept = [name for name in ("layer_names", "weight_names") if name in group.attrs]
+    # HDF5 may loop for ever over texts of any length in a damaged file.
+    fixed = [name for name in kept if group.attrs.get_id(name).dtype.kind == "S"]
+    texts = [text.decode() for name in fixed for text in np.ravel(group.attrs[name])]
     return {text.partition("/")[0]: i for i, text in reversed([*enumerate(texts)])}

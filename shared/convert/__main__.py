@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shared.convert.conversion import describe, fitted, verify, with_choices, with_fresh
 from shared.files.atomic import staged
+from shared.files.checkpoint import CheckpointError
 from shared.files.errors import InputError
 from shared.formats.file_kinds import FILE_KINDS, FileKind, joined, kind_of, kind_of_name
 from shared.formats.native_contents import NativeContents
@@ -40,7 +41,14 @@ def inspect(path: Path) -> int:
     print(f"{path}: {len(arrays)} arrays, as {kind.name} has them")
     sizes = {name: " x ".join(map(str, array.shape)) or "-" for name, array in arrays.items()}
     print(text_table([[f"  {n}", sizes[n], str(a.dtype)] for n, a in arrays.items()], "<"))
-    contents = kind.read(path)
+    try:
+        contents = kind.read(path)
+    except CheckpointError:
+        print(
+            "next: write down its system (docs/systems.md), and hold your code against that: "
+            "python -m shared.explain ADAPTER --system FILE.toml"
+        )
+        raise
     _print_source(path, contents)
     sample = f"python -m shared.sample {path} --grid, " if "generator" in contents.networks else ""
     print(f"next: {sample}python -m pytorch_impl.train --init-from {path}")

@@ -207,6 +207,7 @@ def test_what_has_no_place_is_named(torch, pair, tmp_path, capsys, make, message
     first, kernel = shown.out.splitlines()[:2]
     assert first.startswith(f"{path}: ")
     assert first.endswith(" arrays, as torch has them")
+    assert shown.out.splitlines()[-1].startswith("next: write down its system (docs/systems.md)")
     assert "weight" in kernel or "bias" in kernel
     assert run(path, tmp_path / "x.orbax") == 2
     assert f"--inspect {path}` lists the layers" in capsys.readouterr().err
@@ -217,6 +218,7 @@ def test_layers_of_128_pixels_with_other_widths_are_one_line(torch, pair, tmp_pa
     torch.save(larger(torch, g, d, more=1), tmp_path / "g.pth")
     assert run("--inspect", tmp_path / "g.pth") == 2
     error = capsys.readouterr().err
+    assert "what it holds, nearest to dcgan64 of width" in error
     assert "wrong shape: generator/main.0.weight (5, 24, 4, 4) instead of (5, 16" in error
     assert error.count("\n") == 1
 
