@@ -258,16 +258,14 @@ class _Explainer:
                 self.unnamed |= {group.stage: len(found) for group in wrong}
 
     def _held_out(self, seed: int) -> list[Group]:
-        clear_under = [found[0].discriminator for found in self.found.values()]
-        is_exact = self.comparison.bound == BOUNDS["float64"]
-        clear_under = [] if is_exact else [CANONICAL, *clear_under]
+        best = [CANONICAL, *(found[0].discriminator for found in self.found.values())]
+        clear_under = [] if self.comparison.bound == BOUNDS["float64"] else best
         own, error = self.spec.batch_size, PortError("")
         prime = next(size for size in PRIME_BATCHES if size != own)
         for size in (prime, 3 * own, own):  # some ports halve their batches, or have one size
             try:
-                spec = self.spec.replace(batch_size=size)
-                drawn = draw_probe("held out", spec, seed, clear_under)
-                probe, into = self.port.with_step(drawn), Observations()
+                given = self.spec.replace(batch_size=size), seed, clear_under
+                probe, into = self.port.with_step(draw_probe("held out", *given)), Observations()
                 for stage in KINDS:
                     self.port.observe(probe, stage, into)
                 return into.groups
