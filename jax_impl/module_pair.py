@@ -12,7 +12,7 @@ from jax import Array as Tensor
 
 from shared.interface import Array
 from shared.module_pair import Call, PairAdapter
-from shared.spec import NETWORKS, SystemSpec
+from shared.spec import SystemSpec
 from shared.spec.compute import Compute
 
 from .adapter import JaxImplementation
@@ -46,6 +46,7 @@ class Network(nnx.Module):
 class ModulePair(PairAdapter, JaxImplementation):
     """Two `nnx.Module`s, and an `nnx.Optimizer` with Optax' Adam or AdamW of each where given."""
 
+    create_adam = staticmethod(create_adam)
     conventions: ClassVar = {"batch_norm_running_variance": "biased"}
 
     def copied(self, dtype: str) -> Sequence[Any]:
@@ -97,14 +98,8 @@ class ModulePair(PairAdapter, JaxImplementation):
 
     def state_of(self, spec: SystemSpec, dtype: str, *parts: Any) -> TrainState:
         """Return a state of copied parts, with their own weights and Adam as it starts."""
-        networks, given = parts[:2], parts[2:]
-        adams = [
-            adam or create_adam(network, spec.adam(name))
-            for adam, network, name in zip(given, networks, NETWORKS, strict=True)
-        ]
-        for network in networks:
+        for network in parts[:2]:
             network.train()
-        parts = (*networks, *adams)
         graph, shapes = nnx.split(parts)
         compute = Compute(dtype, fast=False)
         settings = Settings(spec, compute, graph, jax.tree.structure(shapes), None)

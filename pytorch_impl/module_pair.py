@@ -3,14 +3,14 @@
 import copy
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from shared.interface import Array
 from shared.module_pair import Call, PairAdapter
-from shared.spec import NETWORKS, SystemSpec
+from shared.spec import SystemSpec
 from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
 
@@ -48,6 +48,8 @@ class Network(nn.Module):
 class ModulePair(PairAdapter, PyTorchImplementation):
     """Two `nn.Module`s, and the Adam or AdamW of each where given."""
 
+    create_adam = staticmethod(create_adam)
+
     def copied(self, dtype: str) -> Sequence[Any]:
         """Return copies of all, made together: an optimizer holds a network's parameters."""
         generator, discriminator, *optimizers = copy.deepcopy(self.parts)
@@ -78,32 +80,17 @@ class ModulePair(PairAdapter, PyTorchImplementation):
 
     def state_of(self, spec: SystemSpec, dtype: str, *parts: Any) -> TrainState:
         """Return a state of copied parts, with their own weights and Adam as it starts."""
-        networks, given = parts[:2], parts[2:]
+        networks = parts[:2]
         own = [copy.deepcopy(network.state_dict()) for network in networks]
-        adams = [
-            adam or create_adam(network, spec.adam(name))
-            for adam, network, name in zip(given, networks, NETWORKS, strict=True)
-        ]
         compute, place = Compute(dtype, fast=False), torch.device("cpu")
-        state = TrainState(spec, compute, place, *networks, *adams)
+        state = TrainState(spec, compute, place, *parts)
         import_state(state, initial_state(spec, 0))
         for network, weights in zip(networks, own, strict=True):
             network.load_state_dict(weights)
         return state
 
 
-_KNOWN = (
-    nn.Conv2d,
-    nn.ConvTranspose2d,
-    nn.Linear,
-    nn.BatchNorm2d,
-    nn.BatchNorm1d,
-    nn.Upsample,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.ZeroPad2d,
-)
+_KNOWN = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d, nn.Upsample)
 
 
 def _read(m: Any) -> tuple[str, dict[str, Any], dict[str, Tensor | None]]:
@@ -126,20 +113,9 @@ def _read(m: Any) -> tuple[str, dict[str, Any], dict[str, Tensor | None]]:
             fields = {"epsilon": m.eps, "momentum": m.momentum, "scale": m.affine, "bias": m.affine}
             moving = {"mean": m.running_mean, "var": m.running_var}
             return "batch_norm", fields, {"scale": m.weight, "bias": m.bias, **moving}
-        case nn.Upsample():
-            fields = {
-                "size": int(cast(float, m.scale_factor)),
-                "aligned_corners": bool(m.align_corners),
-            }
+        case _:
+            fields = {"size": int(m.scale_factor), "aligned_corners": bool(m.align_corners)}
             return f"upsample_{m.mode}", fields, {}
-        case nn.MaxPool2d() | nn.AvgPool2d():
-            kind = "max_pool" if isinstance(m, nn.MaxPool2d) else "average_pool"
-            return kind, {"size": m.kernel_size, "stride": m.stride, "padding": m.padding}, {}
-        case nn.AdaptiveAvgPool2d():
-            return "global_average_pool", {}, {}
-        case nn.ZeroPad2d():
-            return "zero_pad", {"padding": m.padding[:2]}, {}
-    raise TypeError(type(m))
 
 
 def _to_numpy(x: Tensor) -> Array:

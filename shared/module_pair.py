@@ -42,6 +42,7 @@ class PairAdapter(FrameworkAdapter):
 
     copied: Callable[[str], Sequence[Any]]
     calls: Callable[..., tuple[list[Call], Array]]
+    create_adam: Callable[..., Any]
     state_of: Callable[..., State]
     conventions: ClassVar[Mapping[str, str]] = {}
 
@@ -71,7 +72,11 @@ class PairAdapter(FrameworkAdapter):
             for name, network in zip(NETWORKS, parts, strict=False):
                 calls, x = self.calls(network, x)
                 network.name_layers({n: c.weights for n, c in _named(spec, name, calls).items()})
-            return self.state_of(spec, dtype, *parts)
+            adams = [
+                own or self.create_adam(network, spec.adam(name))
+                for name, network, own in zip(NETWORKS, parts, parts[2:], strict=False)
+            ]
+            return self.state_of(spec, dtype, *parts[:2], *adams)
 
     def activations(
         self, state: State, network: NetworkName, inputs: Array, *, training: bool = False

@@ -12,7 +12,7 @@ from tensorflow import Tensor
 
 from shared.interface import Array
 from shared.module_pair import Call, PairAdapter
-from shared.spec import NETWORKS, SystemSpec
+from shared.spec import SystemSpec
 from shared.spec.compute import Compute
 
 from .adapter import TensorFlowImplementation
@@ -42,13 +42,15 @@ class Network(keras.Model):
 
     def name_layers(self, weights: Mapping[str, Mapping[str, keras.Variable]]) -> None:
         """Give the layers the system's names."""
+        order = ("kernel", "scale", "bias", "mean", "var")
         for name, own in weights.items():
-            setattr(self, name, SimpleNamespace(**own))
+            setattr(self, name, SimpleNamespace(weights=[own[n] for n in order if n in own]))
 
 
 class ModulePair(PairAdapter, TensorFlowImplementation):
     """Two Sequential or functional models, and Keras' Adam or AdamW of each where given."""
 
+    create_adam = staticmethod(create_adam)
     conventions: ClassVar = {
         "batch_norm_running_variance": "biased",
         "adam_epsilon_placement": "before_correction",
@@ -103,26 +105,16 @@ class ModulePair(PairAdapter, TensorFlowImplementation):
 
     def state_of(self, spec: SystemSpec, dtype: str, *parts: Any) -> TrainState:
         """Return a state of copied parts, with their own weights and Adam as it starts."""
-        networks, adams = parts[:2], []
-        for adam, network, name in zip(parts[2:], networks, NETWORKS, strict=True):
-            adams.append(adam or create_adam(network, spec.adam(name)))
-            if adam:
+        networks, adams = parts[:2], parts[2:]
+        for adam, network in zip(adams, networks, strict=True):
+            if not hasattr(adam, "first_moments"):  # it is none of ours
                 adam.build(network.trainable_variables)
                 adam.first_moments, adam.second_moments = adam._momentums, adam._velocities
         return TrainState(spec, Compute(dtype, fast=False), "/CPU:0", *networks, *adams)
 
 
-_KNOWN = (
-    layers.Conv2D,
-    layers.Conv2DTranspose,
-    layers.Dense,
-    layers.BatchNormalization,
-    layers.UpSampling2D,
-    layers.MaxPooling2D,
-    layers.AveragePooling2D,
-    layers.GlobalAveragePooling2D,
-    layers.ZeroPadding2D,
-)
+_CONVOLUTIONS = (layers.Conv2D, layers.Conv2DTranspose)
+_KNOWN = (*_CONVOLUTIONS, layers.Dense, layers.BatchNormalization, layers.UpSampling2D)
 
 
 def _read(m: Any) -> tuple[str, dict[str, Any], dict[str, keras.Variable]]:
@@ -130,7 +122,7 @@ def _read(m: Any) -> tuple[str, dict[str, Any], dict[str, keras.Variable]]:
     padding = "same" if getattr(m, "padding", "") == "same" else 0
     match m:
         case layers.Conv2D() | layers.Conv2DTranspose():
-            kind = "conv" if isinstance(m, layers.Conv2D) else "conv_transpose"
+            kind = "conv_transpose" if isinstance(m, layers.Conv2DTranspose) else "conv"
             sizes = {"size": m.kernel_size[0], "stride": m.strides[0], "padding": padding}
             fields = {"features": m.filters, **sizes, "bias": m.use_bias}
         case layers.Dense():
@@ -141,15 +133,6 @@ def _read(m: Any) -> tuple[str, dict[str, Any], dict[str, keras.Variable]]:
             own = {"mean": m.moving_mean, "var": m.moving_variance}
             own |= {"scale": m.gamma} if m.scale else {}
             return "batch_norm", fields, own | ({"bias": m.beta} if m.center else {})
-        case layers.UpSampling2D():
-            return f"upsample_{m.interpolation}", {"size": m.size[0]}, {}
-        case layers.MaxPooling2D() | layers.AveragePooling2D():
-            kind = "max_pool" if isinstance(m, layers.MaxPooling2D) else "average_pool"
-            return kind, {"size": m.pool_size[0], "stride": m.strides[0], "padding": padding}, {}
-        case layers.GlobalAveragePooling2D():
-            return "global_average_pool", {}, {}
-        case layers.ZeroPadding2D():
-            return "zero_pad", {"padding": tuple(m.padding[0])}, {}
         case _:
-            raise TypeError(type(m))
+            return f"upsample_{m.interpolation}", {"size": m.size[0]}, {}
     return kind, fields, {"kernel": m.kernel} | ({"bias": m.bias} if m.use_bias else {})

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tomli_w
 
@@ -13,6 +14,7 @@ from shared.conformance.verdicts import counts, decide
 from shared.explain import explain
 from shared.files.documents import read_document
 from shared.files.system_file import read_system
+from shared.fixtures.make_network import representative_inputs
 from shared.interface import IMPLEMENTATIONS
 from shared.spec import SYSTEMS, SystemSpec
 from tests.implementations import modules_of_others as others
@@ -138,3 +140,16 @@ def test_what_is_no_layer_is_said(tmp_path: Path) -> None:
     text = pair.system_file()
     assert "# (2, 8, 8, 3) becomes (2, 8, 8, 6): say how" in text
     assert "say what" in others.pair("pytorch", last=torch.sin).system_file()
+
+
+def test_a_state_is_of_copies_with_the_modules_own_weights(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pair = others.pair("pytorch")
+    spec, kernel = system(pair, tmp_path), "discriminator/conv_1/kernel"
+    own = pair.parts[1][0].weight.detach().numpy().transpose(2, 3, 1, 0).copy()
+    state = pair.create(spec, seed=5)
+    np.testing.assert_array_equal(pair.export_state(state)[kernel], own)
+    _, real, z = representative_inputs(spec, 0, "own")
+    pair.train_step(state, real, z)
+    assert not np.array_equal(pair.export_state(state)[kernel], own)
+    np.testing.assert_array_equal(pair.export_state(pair.create(spec))[kernel], own)
