@@ -96,6 +96,16 @@ def test_other_initializers_can_be_produced(initializer: str, expected_std: floa
     assert (arrays["generator/batch_norm_1/scale"] == 1).all()
 
 
+def test_biases_as_pytorch_draws_them() -> None:
+    spec = SYSTEMS["mlp28"]
+    arrays = initial_state(spec, 0, Conventions(initializer="torch_default"))
+    for name, fan_in in (("generator/dense_1/bias", 100), ("discriminator/dense_1/bias", 784)):
+        # U(±1/√fan_in): of 128 draws or more the largest is near the bound.
+        assert 0.9 < np.abs(arrays[name]).max() * fan_in**0.5 < 1.0
+    arrays = initial_state(spec, 0, Conventions(initializer="keras_default"))
+    assert not arrays["generator/dense_1/bias"].any()
+
+
 @pytest.mark.parametrize("seed", [-1, 2**63, 1.5, True, "7"])
 def test_a_seed_that_cannot_be_is_refused(seed: object) -> None:
     with pytest.raises(ValueError, match="seed must be"):
