@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 from tensorflow import Tensor
@@ -55,6 +56,15 @@ class ModulePair(PairAdapter, TensorFlowImplementation):
         "batch_norm_running_variance": "biased",
         "adam_epsilon_placement": "before_correction",
     }
+
+    def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> TrainState:
+        """Return a state of copies; ValueError for numbers that Keras rounds to float32."""
+        layers = [layer for model in self.parts[:2] for layer in model._flatten_layers()]
+        numbers = [getattr(layer, "negative_slope", 0.0) for layer in layers]
+        numbers += [beta for adam in self.parts[2:] if adam for beta in (adam.beta_1, adam.beta_2)]
+        if dtype == "float64" and (rounded := [n for n in numbers if float(np.float32(n)) != n]):
+            raise ValueError(f"Keras holds {rounded[0]:g} in float32; expected dtype float32")
+        return super().create(spec, seed=seed, dtype=dtype)
 
     def copied(self, dtype: str) -> Sequence[Any]:
         """Return models and optimizers of the same settings and weights."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from shared.spec import NETWORKS, AdamSpec, Conventions, NetworkName, SystemSpec
 
 CANONICAL = Conventions()
@@ -74,7 +76,7 @@ def changes(spec: SystemSpec, parts: Sequence[str]) -> list[Change]:
     Of the fields of some parts of a step, the first part first: see `PARTS`.
     """
     known = [(field, value) for field, values in KNOWN_VALUES.items() for value in values]
-    known += [(field, LITERAL[field]) for field in _numbers_of_its_own(spec)]
+    known += [(field, LITERAL[field]) for field in numbers_of_its_own(spec)]
     singles = [{field: value} for field, value in known if _applies(field, value, spec)]
     possible = [*TOGETHER.values(), *singles]  # first what frameworks do when left alone
     return [
@@ -85,7 +87,7 @@ def changes(spec: SystemSpec, parts: Sequence[str]) -> list[Change]:
     ]
 
 
-def _numbers_of_its_own(spec: SystemSpec) -> list[str]:
+def numbers_of_its_own(spec: SystemSpec) -> list[str]:
     """Return the fields whose number the system of a file says itself, for a layer or for all."""
     layers = [layer for network in NETWORKS for layer in spec.layers(network)]
     fields = ("leaky_relu_slope", "batch_norm_epsilon", "batch_norm_momentum")
@@ -152,7 +154,7 @@ def cost_of(sides: Sequence[Conventions], known: Sequence[Conventions] = (CANONI
     return sum(1.0 if is_known(change) else 1.5 for change in apart)
 
 
-def title_of(change: Change) -> str:
+def title_of(change: Change, spec: SystemSpec) -> str:
     """Return a change in words."""
     for name, values in TOGETHER.items():
         if change == values:
@@ -160,10 +162,19 @@ def title_of(change: Change) -> str:
     ((field, value),) = change.items()
     if field == "dtype":
         return f"it computes in {value}"
-    canonical = FIELDS[field]
-    is_literal = isinstance(value, float) and math.isclose(value, canonical or math.inf)
-    wanted = "the spec's" if canonical in (None, "as_named") or is_literal else _words(canonical)
-    return f"{field.replace('_', ' ')}: {_words(value)} instead of {wanted}"
+    words, canonical = field.replace("_", " "), FIELDS[field]
+    if isinstance(value, float) and _is_rounded(value):
+        return f"{words}: {_words(value)}, rounded to float32"
+    is_its_own = canonical in (None, "as_named") or field in numbers_of_its_own(spec)
+    wanted = "the spec's" if is_its_own else _words(canonical)
+    return f"{words}: {_words(value)} instead of {wanted}"
+
+
+def _is_rounded(value: float) -> bool:
+    """Whether a number is a short one as float32 holds it."""
+    short = float(f"{value:.6g}")
+    rounded = float(np.float32(short))
+    return abs(value - rounded) < 1e-2 * abs(rounded - short)
 
 
 def _words(value: Any) -> str:

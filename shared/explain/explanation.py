@@ -296,11 +296,13 @@ class _Explainer:
         for track, found in self.found.items():
             groups = self._judged(track, self.seen.groups)
             for change, network in explained(groups, self.comparison, found[0]):
-                trap = replace(self._trap(change, plain), network=network)
+                trap = self._trap(change, plain, network)
                 named.setdefault(trap.title, trap)
         if self.comparison != self.own and self.first:
             place = f"{self.first.array} ({self.first.stage})"
-            named["dtype"] = Trap({"dtype": "float32"}, self.first.relative, place)
+            of_all: Change = {"dtype": "float32"}
+            title = title_of(of_all, self.spec)
+            named["dtype"] = Trap(of_all, title, self.first.relative, place)
         whole = [trap.change.items() for trap in named.values()]
         return [t for t in named.values() if not any(t.change.items() < other for other in whole)]
 
@@ -312,10 +314,10 @@ class _Explainer:
             for sides in found[1:]:
                 other = deviations(*sides)
                 if cost_of(sides) <= cost_of(found[0]) and any(c not in first for c in other):
-                    texts.append("; ".join(map(title_of, other)))
+                    texts.append("; ".join(title_of(change, self.spec) for change in other))
         return texts
 
-    def _trap(self, change: Change, probes: Sequence[Probe]) -> Trap:
+    def _trap(self, change: Change, probes: Sequence[Probe], network: str = "") -> Trap:
         """Return a trap with the largest difference that it makes alone in any stage."""
         wrong = CANONICAL.replace(**change)
         cost, where = 0.0, ""
@@ -325,7 +327,8 @@ class _Explainer:
                 if difference > cost and not name.endswith("/step"):
                     place = stage if stage == INITIAL_STAGE else f"{stage}, {probe.name}"
                     cost, where = difference, f"{name} ({place})"
-        return Trap(change, cost, where)
+        alone = f", in the {network} alone" if network else ""
+        return Trap(change, title_of(change, self.spec) + alone, cost, where, network)
 
 
 def _joined(several: Sequence[Any]) -> Any:

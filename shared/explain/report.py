@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 from rich.markup import escape
 
-from shared.explain.catalogue import DEFAULTS, FIXES, Change, title_of
+from shared.explain.catalogue import DEFAULTS, FIXES, Change
 from shared.explain.distance import Divergence, json_data
 
 VerdictName = Literal["rounding", "known trap", "unexplained"]
@@ -51,20 +51,15 @@ class Located:
 class Trap:
     """A mistake with its name: the fields of `Conventions`, what it costs, and how to fix it.
 
-    `cost` is the largest relative difference of any array that it makes alone, at `cost_array`.
-    `network` is the one that alone has it, "" where that says nothing.
+    `title` is the mistake in words, `cost` the largest relative difference of any array that it
+    makes alone, at `cost_array`. `network` alone has it; "" where that says nothing.
     """
 
     change: Change
+    title: str
     cost: float
     cost_array: str
     network: str = ""
-
-    @property
-    def title(self) -> str:
-        """The mistake in words."""
-        alone = f", in the {self.network} alone" if self.network else ""
-        return title_of(self.change) + alone
 
     @property
     def fix(self) -> dict[str, str]:
@@ -114,7 +109,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON data; nan and infinities become text."""
-        traps = [vars(trap) | {"title": trap.title, **trap.fix} for trap in self.traps]
+        traps = [vars(trap) | trap.fix for trap in self.traps]
         parts = {
             "named": self.named,
             "left_alone": self.left_alone,

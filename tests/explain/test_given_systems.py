@@ -55,6 +55,17 @@ def test_the_usual_number_where_the_system_has_another(
     assert found.traps[0].title == title
 
 
+def test_numbers_beside_those_of_a_file() -> None:
+    """The file's slope is what a port has otherwise; Keras' is the same, rounded to float32."""
+    spec = given_system(batch_size=4)
+    for slope, words in ((0.23, "0.23 instead of the spec's"), (0.3, "0.3, rounded to float32")):
+        rounded = float(np.float32(slope)) if slope == 0.3 else slope
+        port = ReferenceImplementation(Conventions(leaky_relu_slope=rounded))
+        found = explain(port, spec, steps=1)
+        assert [trap.title for trap in found.traps] == [f"leaky relu slope: {words}"]
+        assert found.fields["leaky_relu_slope"] == pytest.approx(rounded, rel=1e-9)
+
+
 def test_a_file_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = str(written(tmp_path / "mine.toml", DOCUMENT))
     options = ["--system", file, "--loss", "lsgan", "--learning-rate", "0.01"]

@@ -130,14 +130,7 @@ RUNS: tuple[Fault, ...] = (
         {},
         {
             "pytorch": (Edit("adapter.py", "copy.deepcopy(state)", "state"),),
-            "tf": (
-                Edit(
-                    "adapter.py",
-                    "        step = partial(train.compute_step, scratch)\n",
-                    "        scratch = state\n"
-                    "        step = partial(train.compute_step, scratch)\n",
-                ),
-            ),
+            "tf": (Edit("adapter.py", "        checkpoint.import_state(state, before)\n", ""),),
             "jax": (
                 Edit(
                     "adapter.py",
