@@ -50,9 +50,9 @@ CHECKPOINTS: tuple[Fault, ...] = (
                 ),
             ),
             "jax": (
-                Edit("checkpoint.py", "moments.mu, name", "moments.other, name"),
-                Edit("checkpoint.py", "moments.nu, name", "moments.mu, name"),
-                Edit("checkpoint.py", "moments.other, name", "moments.nu, name"),
+                Edit("checkpoint.py", "name, moments.mu)", "name, moments.other)"),
+                Edit("checkpoint.py", "name, moments.nu)", "name, moments.mu)"),
+                Edit("checkpoint.py", "name, moments.other)", "name, moments.nu)"),
             ),
         },
     ),
