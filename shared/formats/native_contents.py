@@ -138,8 +138,8 @@ def assemble(
         names[name]: tuple(shape[i] for i in np.argsort(_order(axes, len(shape))))
         for name, shape in expected.items()
     }
-    nearest = f"{HELD}, nearest to {spec.name} of width {spec.width},"
-    check_shapes(path, found, native_shapes | dict.fromkeys(scalars, ()), nearest)
+    nearest = "" if stored_spec else f", nearest to {spec.name} of width {spec.width},"
+    check_shapes(path, found, native_shapes | dict.fromkeys(scalars, ()), f"{HELD}{nearest}")
     _check_parts(path, parts)
     arrays = {name: found[names[name]] for name in expected}
     check_dtypes(path, arrays)

@@ -128,7 +128,7 @@ def test_json_that_python_cannot_take(tmp_path: Path, field: str, text: str) -> 
         ({"width": 2**40}, "width.* of at most 1,048,576"),
         ({"image_range": "ab"}, "image_range of two numbers"),
         ({"image_range": [1.0, -1.0]}, "image_range of two numbers"),
-        ({"latent_distribution": "cauchy"}, "latent_distribution normal or uniform"),
+        ({"latent_distribution": "cauchy"}, "latent_distribution normal, uniform or uniform_0_1"),
         ({"name": "\x1b[31mred\n"}, "a printable name"),
         ({"name": 3}, "a printable name"),
         ({"generator_optimizer": {}}, "no field left out"),
