@@ -20,20 +20,6 @@ Store = Callable[[str, Any, str | None], None]
 """Takes a name, a tensor and its layout."""
 Gradients = Iterable[tuple[Any, Any]]
 """Parameters and their gradients."""
-KINDS = {
-    "Conv2d": "conv",
-    "Conv2D": "conv",
-    "Conv": "conv",
-    "ConvTranspose2d": "conv_transpose",
-    "Conv2DTranspose": "conv_transpose",
-    "ConvTranspose": "conv_transpose",
-    "Linear": "dense",
-    "Dense": "dense",
-    "_BatchNorm": "batch_norm",
-    "BatchNormalization": "batch_norm",
-    "BatchNorm": "batch_norm",
-}
-"""A framework's class of a layer → what it is called here."""
 NAMES = {
     "gamma": "scale",
     "beta": "bias",
@@ -291,6 +277,11 @@ def _is_a(value: Any, package: str, name: str) -> bool:
 
 
 def _kind_of(layer: Any) -> str:
+    """Return what a layer is called: "conv" of torch's Conv2d, Keras' Conv2D and Flax' Conv."""
     names = [base.__name__ for base in type(layer).__mro__]
-    own = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", names[0]).lower()
-    return next((KINDS[name] for name in names if name in KINDS), own)
+    for name in names:
+        if name in ("Linear", "Dense") or "BatchNorm" in name:
+            return "batch_norm" if "BatchNorm" in name else "dense"
+        if re.fullmatch("Conv(2[dD])?|Conv(2D)?Transpose(2d)?", name):
+            return "conv_transpose" if "Transpose" in name else "conv"
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", names[0]).lower()
