@@ -153,3 +153,13 @@ def test_a_state_is_of_copies_with_the_modules_own_weights(tmp_path: Path) -> No
     pair.train_step(state, real, z)
     assert not np.array_equal(pair.export_state(state)[kernel], own)
     np.testing.assert_array_equal(pair.export_state(pair.create(spec))[kernel], own)
+
+
+def test_keras_in_float64_is_refused_where_it_would_round() -> None:
+    keras = pytest.importorskip("keras")
+    layers = [keras.Input((3,)), keras.layers.LeakyReLU(0.3), keras.layers.Dense(1)]
+    from tf_impl.module_pair import ModulePair
+
+    pair = ModulePair(*[keras.Sequential(layers)] * 2, latent_shape=(3,))
+    with pytest.raises(ValueError, match=r"Keras holds 0\.3 in float32; expected dtype float32"):
+        pair.create(SYSTEMS["mlp28"], dtype="float64")
