@@ -95,13 +95,17 @@ class Search:
     def _expand(self, level: list[Sides], is_thorough: bool) -> list[Sides]:
         """Return what agrees further, by known values and then by fitted ones or by several."""
         better: dict[Sides, None] = {}
+        stage = self.groups[0].stage
+        # Numbers of a loss agree by chance, others seldom; and a pass of a network costs much.
+        few = BEAM if KINDS[stage].alone else 1
         for ways in (self._neighbours, self._several if is_thorough else self._fitted):
-            # So many numbers do not agree by chance, as those of a loss may: the first one is it.
-            most = 1 if ways == self._several and "losses" not in self.groups[0].stage else None
+            most = few if ways == self._several and "losses" not in stage else None
             for base in level[:2] if is_thorough else level:
-                found = dict.fromkeys(itertools.islice(self._better(base, ways(base)), most))
-                better |= found
-                if found and most:
+                for other in itertools.islice(self._better(base, ways(base)), most):
+                    better[other] = None
+                    if most and self.agreeing([other]):
+                        return [other]
+                if better and most:
                     break
             if solved := self.agreeing(better):
                 return solved
