@@ -19,7 +19,6 @@ from shared.files.recording import RecordingError
 Store = Callable[[str, Any, str | None], None]
 """Takes a name, a tensor and its layout."""
 Gradients = Iterable[tuple[Any, Any]]
-"""Parameters and their gradients."""
 NAMES = {
     "gamma": "scale",
     "beta": "bias",
@@ -278,10 +277,9 @@ def _is_a(value: Any, package: str, name: str) -> bool:
 
 def _kind_of(layer: Any) -> str:
     """Return what a layer is called: "conv" of torch's Conv2d, Keras' Conv2D and Flax' Conv."""
-    names = [base.__name__ for base in type(layer).__mro__]
-    for name in names:
+    for name in (base.__name__ for base in type(layer).__mro__):
         if name in ("Linear", "Dense") or "BatchNorm" in name:
             return "batch_norm" if "BatchNorm" in name else "dense"
         if re.fullmatch("Conv(2[dD])?|Conv(2D)?Transpose(2d)?", name):
             return "conv_transpose" if "Transpose" in name else "conv"
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", names[0]).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(layer).__name__).lower()

@@ -72,14 +72,16 @@ class ModulePair(PairAdapter, TensorFlowImplementation):
         def clone(layer: keras.Layer) -> keras.Layer:
             return type(layer).from_config(layer.get_config() | {"dtype": dtype})
 
-        before = keras.config.floatx()
-        keras.config.set_floatx(dtype)  # of what a model casts its inputs to; of a learning rate
+        before = keras.config.dtype_policy(), keras.config.floatx()
+        keras.config.set_dtype_policy(dtype)  # of what a model casts its inputs to
+        keras.config.set_floatx(dtype)  # of a learning rate
         networks = []
         for model in self.parts[:2]:
             inputs = keras.Input(batch_shape=model.inputs[0].shape, dtype=dtype)
             networks.append(keras.models.clone_model(model, inputs, clone))
         adams = [adam and type(adam).from_config(adam.get_config()) for adam in self.parts[2:]]
-        keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(before[0])
+        keras.config.set_floatx(before[1])
         for network, given in zip(networks, self.parts, strict=False):
             network.set_weights(given.get_weights())
         return Network(networks[0], self.latent_shape), Network(networks[1]), *adams

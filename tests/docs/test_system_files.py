@@ -202,9 +202,11 @@ def test_an_example_in_keras(name: str, network: NetworkName) -> None:
         gradients = {n: g.numpy() for n, g in zip(p, found, strict=True)}
         return tf.reshape(y, dy.shape).numpy(), gradients
 
-    before = keras.config.floatx()
+    before = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_dtype_policy("float64")
     keras.config.set_floatx("float64")
     try:
         check(example(name, 2), network, differentiated)
     finally:
-        keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(before[0])
+        keras.config.set_floatx(before[1])

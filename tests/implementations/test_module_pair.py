@@ -163,3 +163,6 @@ def test_keras_in_float64_is_refused_where_it_would_round() -> None:
     pair = ModulePair(*[keras.Sequential(layers)] * 2, latent_shape=(3,))
     with pytest.raises(ValueError, match=r"Keras holds 0\.3 in float32; expected dtype float32"):
         pair.create(SYSTEMS["mlp28"], dtype="float64")
+    # What a pair does in float64 leaves the user's own layers alone.
+    pair.copied("float64")
+    assert keras.layers.Dense(1).dtype == keras.config.floatx() == "float32"
