@@ -163,11 +163,11 @@ def title_of(change: Change, spec: SystemSpec) -> str:
     if field == "dtype":
         return f"it computes in {value}"
     words, canonical = field.replace("_", " "), FIELDS[field]
-    if isinstance(value, float) and _is_rounded(value):
-        return f"{words}: {_words(value)}, rounded to float32"
+    is_rounded = isinstance(value, float) and _is_rounded(value)
+    rounded = ", rounded to float32," if is_rounded else ""
     is_its_own = canonical in (None, "as_named") or field in numbers_of_its_own(spec)
     wanted = "the spec's" if is_its_own else _words(canonical)
-    return f"{words}: {_words(value)} instead of {wanted}"
+    return f"{words}: {_words(value)}{rounded} instead of {wanted}"
 
 
 def _is_rounded(value: float) -> bool:

@@ -58,7 +58,10 @@ def test_the_usual_number_where_the_system_has_another(
 def test_numbers_beside_those_of_a_file() -> None:
     """The file's slope is what a port has otherwise; Keras' is the same, rounded to float32."""
     spec = given_system(batch_size=4)
-    for slope, words in ((0.23, "0.23 instead of the spec's"), (0.3, "0.3, rounded to float32")):
+    for slope, words in (
+        (0.23, "0.23 instead of the spec's"),
+        (0.3, "0.3, rounded to float32, instead of the spec's"),
+    ):
         rounded = float(np.float32(slope)) if slope == 0.3 else slope
         port = ReferenceImplementation(Conventions(leaky_relu_slope=rounded))
         found = explain(port, spec, steps=1)
