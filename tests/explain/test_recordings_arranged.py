@@ -107,6 +107,17 @@ def test_a_kernel_turned_round_is_found_and_no_trap_where_the_outputs_agree(tmp_
     assert fields(pair_of(tmp_path, {"w/kernel": kernel, "y": output}, wrong)) == {"conv_kernel"}
 
 
+def test_gradient_and_moments_lie_as_their_kernel_does(tmp_path: Path) -> None:
+    """Flax stores the kernel of a transposed convolution turned round, with all that is its own."""
+    names = ("w/kernel", "w/kernel/gradient", "w/kernel/m", "w/kernel/v")
+    first = {name: normal(4, 4, 3, 2, seed=seed) for seed, name in enumerate(names)}
+    second = {name: array[::-1, ::-1].transpose(3, 2, 0, 1) for name, array in first.items()}
+    layouts = {"first": dict.fromkeys(names, "HWIO"), "second": dict.fromkeys(names, "OIHW")}
+    report = pair_of(tmp_path, first, second, **layouts)
+    assert all(pair.agrees for pair in report.pairs)
+    assert report.traps == ()
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_rows_in_chw_order_are_found_in_a_dense_kernel(tmp_path: Path, axis: int) -> None:
     hwc = normal(4, 4, 8, 3)
