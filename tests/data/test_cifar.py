@@ -151,84 +151,42 @@ def test_the_pickles_are_malicious(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
+NONE = r"data_batch_1: expected .*, found no array of bytes \(u1\) called data"
+
+
 def test_no_pickle_runs_anything(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     for name, content in malicious(canary).items():
         path = write(tmp_path / "data_batch_1", content)
-        message = "data_batch_1: .*(the (instruction|name)|pickle|not enough)"
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(DataError, match=NONE):
             load_dataset(path, COLOUR)
         assert not canary.exists(), name
+    beside = {"x": Payload(os.system, f"touch {canary}"), "data": ROWS}
+    images = read_batch(write(tmp_path / "data_batch_1", pickle.dumps(beside, protocol=4)))
+    assert images[2, 19, 7, 1] == ROWS[2, 1024 + 32 * 19 + 7]
+    assert not canary.exists()
 
 
-def test_a_forged_dtype_makes_no_addresses_of_bytes(tmp_path: Path) -> None:
-    """NumPy's own array of objects, if its dtype says that it holds none, reads any address."""
-    sample = batch_of_python_2(ROWS)
-    for kind in (b"O8", b"u8", b"V1", b"f4"):
-        content = sample.replace(b"U\x02u1", b"U\x02" + kind)
-        assert content != sample
-        with pytest.raises(DataError, match=r"an array of something else than bytes \(u1\)"):
-            read_batch(write(tmp_path / "data_batch_1", content))
-
-
-ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n"
-NDARRAY, DTYPE = b"cnumpy\nndarray\n", b"cnumpy\ndtype\n"
-MADE = ARRAY + NDARRAY + b"K\x00\x85U\x01b\x87R"  # an array that is to be filled
-U1 = DTYPE + b"U\x02u1K\x00K\x01\x87R"
-DATA = b"}U\x04data"
-TUPLES_OF_TUPLES = b"q\x01h\x01\x86" * 24  # 2**24 of them to hash
-
-
-def array_of(state: bytes) -> bytes:
-    """Return the instructions of a batch whose array is filled with this state."""
-    return DATA + MADE + b"(" + state + b"tbs."
+SAMPLE = batch_of_python_2(ROWS)
 
 
 @pytest.mark.parametrize(
-    ("instructions", "message"),
+    ("known", "forged"),
     [
-        (DATA + ARRAY + b"N}U\x08__call__Ns\x86bs.", "found .*not enough values"),
-        (DATA + ARRAY + b"N}U\x09__class__K\x01s\x86bs.", "found .*not enough values"),
-        (DATA + NDARRAY + b"}U\x01xK\x01sbs.", "found .*not enough values"),
-        (b"}N}X\x0b\0\0\0__setitem__" + NDARRAY + b"s\x86bK\x01Ns.", "read-only"),
-        (DATA + b"]N}X\x06\0\0\0append" + NDARRAY + b"s\x86bs.", "read-only"),
-        (DATA + NDARRAY + b")Rs.", "found .*cannot unpack"),
-        (NDARRAY + b")\x81.", "the instruction NEWOBJ"),
-        (b"(" + NDARRAY + b"K\x01o.", "the instruction OBJ"),
-        (b"(K\x01inumpy\nndarray\n.", "the instruction INST"),
-        (b"\x82\x01.", "the instruction EXT1"),
-        (b"\x84\xff\xff\xff\x7f.", "the instruction EXT4"),
-        (b"U\x01xQ.", "the instruction BINPERSID"),
-        (b"U\x01x)R.", "not callable"),
-        (ARRAY + b"K\x01R.", "found another or damaged"),
-        (b"cnumpy\nndarray.tofile\n.", "the name 'numpy ndarray.tofile'"),
-        (array_of(b"K\x01K\x01\x85U\x02u1\x89U\x01x"), r"bytes \(u1\)"),
-        (array_of(b"K\x01K\x01\x85" + DTYPE + b"\x89U\x01x"), r"bytes \(u1\)"),
-        (array_of(b"K\x01K\x01\x85" + U1 + b"\x88U\x01x"), "C order"),
-        (array_of(b"K\x01J\xff\xff\xff\x7f\x85" + U1 + b"\x89U\x01x"), "cannot reshape"),
-        (array_of(b"K\x01\x8a\x08" + b"\xff" * 7 + b"\x7f\x85" + U1 + b"\x89U\x00"), "found"),
-        (array_of(b"K\x01\x8a\x09" + b"\xff" * 8 + b"\x7f\x85" + U1 + b"\x89U\x00"), "found"),
-        (array_of(b"K\x01NK\x01" + U1 + b"\x89U\x01x"), "found too many values"),
-        (array_of(b"K\x01K\x01\x85" + U1 + b"\x89K\x05"), "found another or damaged"),
-        (array_of(b"K\x01" + MADE + U1 + b"\x89U\x01x"), "found another or damaged"),
-        (DATA + MADE + MADE + b"bs.", "found another or damaged"),
-        (DATA + MADE + b"s.", "found .*cannot unpack"),
-        (b"\x93.", "found another or damaged"),
-        (b"K\x01K\x02\x93.", "found another or damaged"),
-        (b"}N" + TUPLES_OF_TUPLES + b"Ns.", "a key of type tuple"),
-        (b"}(N" + TUPLES_OF_TUPLES + b"Nu.", "a key of type tuple"),
-        (b"}" + MADE + b"Ns.", "a key of type _StandIn"),
-        (b"]q\x00h\x00a\x85q\x01}h\x00Ns.", "a key of type list"),
-        (b"h\x07.", "found another or damaged"),
+        *((b"U\x02u1", b"U\x02" + kind) for kind in (b"O8", b"u8", b"V1", b"f4")),
+        (b"tb\x89T", b"tb\x88T"),  # Fortran's order
+        (b"K\x05M\x00\x0c", b"K\x04M\x00\x0c"),  # 4 rows, and the bytes of 5
+        (b"K\x05M\x00\x0c", b"K\x0aM\x00\x06"),
+        (b"K\x05M\x00\x0c", b"K\x05J\xff\xff\xff\x7f"),
+        (b"K\x05M\x00\x0c", b"K\x05\x8a\x08" + b"\xff" * 7 + b"\x7f"),
+        (b"U\x04data", b"U\x04daat"),
     ],
 )
-def test_a_hostile_pickle_is_refused(tmp_path: Path, instructions: bytes, message: str) -> None:
-    """Each uses a name that is admitted, or none, to reach something else."""
-    path = write(tmp_path / "data_batch_1", b"\x80\x02" + instructions)
-    began = time.process_time()
-    with pytest.raises(DataError, match=message):
-        read_batch(path)
-    assert time.process_time() - began < 5
+def test_a_forged_array_is_refused(tmp_path: Path, known: bytes, forged: bytes) -> None:
+    content = SAMPLE.replace(known, forged)
+    assert content != SAMPLE
+    with pytest.raises(DataError, match=NONE):
+        read_batch(write(tmp_path / "data_batch_1", content))
 
 
 @pytest.mark.parametrize(
@@ -238,6 +196,7 @@ def test_a_hostile_pickle_is_refused(tmp_path: Path, instructions: bytes, messag
         b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x.",
         b"\x80\x05\x96" + struct.pack("<Q", 2**38) + b"x.",
         b"\x80\x02})" + b"\x85" * 100_000 + b"Ns.",  # hashed, it would end Python's C stack
+        b"\x80\x02}N" + b"q\x01h\x01\x86" * 24 + b"Ns.",  # 2**24 tuples to hash
         b"\x80\x02N" + b"r" + struct.pack("<I", MAXIMUM_INSTRUCTIONS) + b".",
         b"\x80\x02" + b"]" * (MAXIMUM_INSTRUCTIONS + 1),
         b"\x80\x02" + b"N" * 200_000 + b"(t" * 200_000 + b"(",
@@ -247,7 +206,17 @@ def test_a_hostile_pickle_is_refused(tmp_path: Path, instructions: bytes, messag
         b"\x80\x02h\x05.",
         b"",
     ],
-    ids=["memo", "bytes", "bytearray", "nested key", "memo of many", "many", "quadratic", *"abcde"],
+    ids=[
+        "memo",
+        "bytes",
+        "bytearray",
+        "nested key",
+        "hash",
+        "memo of many",
+        "many",
+        "quadratic",
+        *"abcde",
+    ],
 )
 def test_a_few_bytes_ask_for_nothing(tmp_path: Path, content: bytes) -> None:
     path = write(tmp_path / "data_batch_1", content)
@@ -263,19 +232,22 @@ def test_a_few_bytes_ask_for_nothing(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
+    "value",
     [
-        ({b"data": np.zeros((2, 3071), np.uint8)}, r"found data of shape \(2, 3071\)"),
-        ({b"data": np.zeros((0, 3072), np.uint8)}, r"found data of shape \(0, 3072\)"),
-        ({b"data": [1, 2]}, "found no array called data"),
-        ({b"labels": [1, 2]}, "found no array called data"),
-        ([1], "found no array called data"),
-        ({b"data": np.zeros((2, 3072))}, "something else than bytes"),
-        ({b"data": [np.zeros((2, 3072), np.uint8)]}, "found no array called data"),
-        ({1, 2}, "the instruction EMPTY_SET|the name"),
+        {b"data": np.zeros((2, 3071), np.uint8)},
+        {b"data": np.zeros((0, 3072), np.uint8)},
+        {b"data": np.zeros(3072, np.uint8)},
+        {b"data": np.zeros((2, 3072))},
+        {b"data": np.zeros((2, 3072), np.uint8, order="F")},
+        {b"data": [1, 2]},
+        {b"data": "x" * 3072},
+        {b"labels": [1, 2]},
+        {b"other": np.zeros((2, 3072), np.uint8)},
+        [1],
+        {1, 2},
     ],
 )
-def test_another_value_is_an_error(tmp_path: Path, value: object, message: str) -> None:
+def test_another_value_is_an_error(tmp_path: Path, value: object) -> None:
     path = write(tmp_path / "data_batch_1", pickle.dumps(value, protocol=4))
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=NONE):
         read_batch(path)
