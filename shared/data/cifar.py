@@ -57,7 +57,7 @@ def _pixels(content: bytes) -> Array:
     end = min((i for i, text in texts.items() if i > key and len(text) >= ROW), default=key)
     # NumPy pickles version, shape, dtype and its state, whether in Fortran's order, and the bytes.
     match values[max(end - 12, 0) : end + 1]:
-        case [1, count, row, "u1", 0, 1, 3, "|", -1, -1, 0, False, data]:
+        case [1, count, row, "u1", 0, 1, 3, "|", -1, -1, 0, False, str() | bytes() as data]:
             pixels = data.encode("latin-1") if isinstance(data, str) else data
             if row == ROW and len(pixels) == count * ROW:
                 return np.frombuffer(pixels, np.uint8).reshape(count, ROW)

@@ -176,7 +176,7 @@ class RunFolder:
 
 
 class RunRecords:
-    """losses.csv, quality.csv and an event file, if asked for, cut after `completed` steps.
+    """losses.csv and quality.csv, cut after `completed` steps, and an event file, if asked for.
 
     `earlier_seconds`: how long the run had taken. `last_quality`: the last of quality.csv, or None.
     """

@@ -5,11 +5,9 @@ TensorFlow (four seconds), tensorboardX PyTorch. Values are as `torch.utils.tens
 """
 
 import importlib.util
-import itertools
-import os
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,6 @@ from shared.interface import METRIC_NAMES, MissingFrameworkError
 
 TAGS = {n: n.replace("discriminator", "d").replace("generator", "g") for n in METRIC_NAMES}
 """METRIC_NAMES → what TensorBoard calls them: d_loss, d_loss_real, d_loss_fake, g_loss."""
-
-_HEAD = struct.Struct("<QI")
-_CHECKSUM_BYTES = 4
 
 
 def require_tensorboard() -> None:
@@ -33,19 +28,13 @@ def require_tensorboard() -> None:
 
 
 class EventFile:
-    """One session's event file in the folder of a run; earlier ones are cut after `completed`.
+    """One session's event file in the folder of a run: its steps come after `completed`.
 
-    A new file all the same: a TensorBoard that is watching the folder reads a file only forwards,
-    and drops what it has of the repeated steps when it meets the new file's START.
+    TensorBoard drops what it has of the repeated steps when it meets a file's START.
     """
 
     def __init__(self, folder: Path, completed: int) -> None:
-        earlier = event_files(folder)
-        for path in earlier:
-            # Leaves the first steps' events, which come before all others, because a checkpoint is
-            # saved after the losses of its steps.
-            whole = itertools.takewhile(lambda r: r[0].step <= completed, read_events(path))
-            os.truncate(path, max((end for _, end in whole), default=0))
+        earlier = folder.glob("events.out.tfevents.*.gan")
         # TensorBoard reads the files of a folder in the order of their names.
         number = 1 + max((int(path.name.split(".")[3]) for path in earlier), default=0)
         # Imported by name: the package is optional and, like protobuf, carries no types.
@@ -74,30 +63,6 @@ class EventFile:
     def _write(self, step: int, wall_time: float, **content: Any) -> None:
         event = _event_type()(step=step, wall_time=wall_time, **content)
         self._writer.write(event.SerializeToString())
-
-
-def event_files(folder: Path) -> list[Path]:
-    """Return the event files of a run's folder, in the order in which they were written."""
-    return sorted(folder.glob("events.out.tfevents.*.gan"))
-
-
-def read_events(path: Path) -> Iterator[tuple[Any, int]]:
-    """Yield every event of a file and the offset of its end; a damaged one ends the file."""
-    # A record: its length, a checksum of that, the event, a checksum of that, which tensorboard's
-    # own reader verifies byte by byte in Python: too slow for pictures.
-    checksum = import_module("tensorboard.compat.tensorflow_stub.pywrap_tensorflow").masked_crc32c
-    decode_error = import_module("google.protobuf.message").DecodeError
-    content, start = path.read_bytes(), 0
-    while start + _HEAD.size <= len(content):
-        length, found = _HEAD.unpack_from(content, start)
-        end = start + _HEAD.size + length + _CHECKSUM_BYTES
-        if end > len(content) or checksum(content[start : start + 8]) != found:
-            return
-        try:
-            yield _event_type().FromString(content[start + _HEAD.size : end - _CHECKSUM_BYTES]), end
-        except decode_error:
-            return
-        start = end
 
 
 def _event_type() -> Any:
