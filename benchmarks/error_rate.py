@@ -15,11 +15,10 @@ import numpy as np
 
 from benchmarks.document import intervals
 from benchmarks.document.stored import load
-from benchmarks.plan.options import positive, whole
 from benchmarks.worker.measure import THROUGHPUT_WINDOWS
 from shared.interface import Array
 from shared.run.console import command
-from shared.spec.streams import MAXIMUM_SEED
+from shared.run.number_types import positive, seed_number, whole
 
 RESULTS = sorted((Path(__file__).parent / "results").glob("cpu-*.json"))
 
@@ -91,7 +90,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=whole(2, 1000), nargs="+", default=[5, 10, 20, 40], metavar="N")
     text = "part of the speed that is lost (default: %(default)s)"
     add("--slowdown", type=positive, default=0.1, metavar="PART", help=text)
-    add("--seed", type=whole(0, MAXIMUM_SEED), default=0, metavar="S")
+    add("--seed", type=seed_number, default=0, metavar="S")
     text = "where the noise comes from (default: benchmarks/results/cpu-*.json)"
     add("files", type=Path, nargs="*", default=RESULTS, metavar="FILE.json", help=text)
 

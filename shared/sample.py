@@ -15,8 +15,8 @@ from pathlib import Path
 from shared.files.atomic import require_empty_folder
 from shared.run.console import AS_WRITTEN, command, shown_progress
 from shared.run.generator import EXAMPLE, load_generator
+from shared.run.number_types import seed_number, whole
 from shared.run.pictures import save_images, save_png, tiles
-from shared.spec.streams import check_seed
 
 __all__ = ["load_generator"]
 
@@ -27,11 +27,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     source = "folder of a run, or a file of networks (default: a generator of Fashion-MNIST)"
     add("source", nargs="?", type=Path, default=EXAMPLE, metavar="RUN_OR_FILE", help=source)
-    add("--count", type=int, default=64, metavar="N", help="images (default: %(default)s)")
+    count, images = whole(1, MAXIMUM_COUNT), "images (default: %(default)s)"
+    add("--count", type=count, default=64, metavar="N", help=images)
     add("--grid", action="store_true", help="all in one picture, in rows of 8")
-    interpolate = "N steps on the way from image number A of the seed to number B"
-    add("--interpolate", type=int, nargs=2, metavar=("A", "B"), help=interpolate)
-    add("--seed", type=int, default=0, metavar="S", help="of the latents (default: %(default)s)")
+    way = "N steps on the way from image number A of the seed to number B"
+    number = whole(0, MAXIMUM_COUNT)
+    add("--interpolate", type=number, nargs=2, metavar=("A", "B"), help=way)
+    seed = "of the latents (default: %(default)s)"
+    add("--seed", type=seed_number, default=0, metavar="S", help=seed)
     out = "folder for the PNG files (default: %(default)s)"
     add("--out", type=Path, default=Path("samples"), metavar="DIR", help=out)
     framework = "pytorch, tf, jax, reference (default: the one that wrote it, else any installed)"
@@ -42,14 +45,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     ends = options.interpolate
-    least = 2 if ends else 1
-    if not least <= options.count <= MAXIMUM_COUNT:
-        raise ValueError(
-            f"--count must be from {least} to {MAXIMUM_COUNT:,}, received {options.count}"
-        )
-    if ends and not all(0 <= number < MAXIMUM_COUNT for number in ends):
-        raise ValueError(f"--interpolate takes two numbers of images from 0, received {ends}")
-    check_seed(options.seed, "--seed")
     require_empty_folder(options.out, "--out")
     generator = load_generator(options.source, options.framework, options.step)
     spec = generator.spec

@@ -3,18 +3,17 @@
 import argparse
 import dataclasses
 import itertools
-import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.plan import host
 from benchmarks.plan.configuration import GATE_BATCH_SIZE, INPUTS, MODES, PRECISIONS, Plan
 from shared.interface import IMPLEMENTATIONS, canonical_name
 from shared.run.console import OneLineParser
+from shared.run.number_types import positive, seed_number, whole
 from shared.spec import LOSS_NAMES, SYSTEMS
 from shared.spec.compute import check_replicas
-from shared.spec.streams import MAXIMUM_SEED
 
 # One step of three frameworks takes about a quarter of a second on two cores at this batch.
 CPU_BATCH_SIZE = 16
@@ -170,7 +169,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     text = "processes per configuration, at most; fewer if time runs out (default: %(default)s)"
     add("--rounds", type=whole(1), default=ROUNDS, metavar="N", help=text)
     text = "of the order, the weights and the inputs (default: %(default)s)"
-    add("--seed", type=whole(0, MAXIMUM_SEED), default=0, metavar="S", help=text)
+    add("--seed", type=seed_number, default=0, metavar="S", help=text)
     text = "steps per timed window (default: about a second's worth)"
     add("--steps", type=whole(1), metavar="N", help=text)
 
@@ -186,26 +185,3 @@ def _parser(command: str) -> argparse.ArgumentParser:
     text = "write a page with tables and plots there: DIR/index.html"
     add("--report", metavar="DIR", help=text)
     return parser
-
-
-def whole(least: int, most: float = math.inf, why: str = "") -> Callable[[str], int]:
-    """Return what makes a whole number within limits of an option's text."""
-
-    def parse_whole(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, received {value}")
-        if value > most:
-            raise argparse.ArgumentTypeError(f"must be at most {most}{why}; received {value}")
-        return value
-
-    parse_whole.__name__ = "whole number"  # what argparse calls it where int() refuses the text
-    return parse_whole
-
-
-def positive(text: str) -> float:
-    """Return the number of an option that has to be positive and finite."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a positive number, received {text}")
-    return value

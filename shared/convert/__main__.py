@@ -14,8 +14,8 @@ from shared.files.errors import InputError
 from shared.formats.file_kinds import FILE_KINDS, FileKind, joined, kind_of, kind_of_name
 from shared.formats.native_contents import NativeContents
 from shared.run.console import command, shown_progress, text_table
+from shared.run.number_types import seed_number
 from shared.spec import LOSS_NAMES, NETWORKS, SYSTEMS
-from shared.spec.streams import check_seed
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     fresh = "start both Adams at zero where SRC has none; the run then starts at step 0"
     add("--fresh-optimizers", action="store_true", help=fresh)
     seed = "of the run that goes on from a SRC without progress, whose step is then Adam's"
-    add("--seed", type=int, metavar="S", help=seed)
+    add("--seed", type=seed_number, metavar="S", help=seed)
     add("--debug", action="store_true", help="add the traceback to an error")
 
 
@@ -64,8 +64,6 @@ def convert(arguments: argparse.Namespace) -> int:
     *paths, destination = arguments.paths
     kind = FILE_KINDS[arguments.to] if arguments.to else kind_of_name(destination)
     _require_free(destination, kind, force=arguments.force)
-    if arguments.seed is not None:
-        check_seed(arguments.seed, "--seed")
     sources = {}
     with shown_progress("files read", len(paths)) as advance:
         for path in paths:

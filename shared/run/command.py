@@ -5,7 +5,6 @@ What is not given is such that training takes less than two minutes on two CPU c
 
 import argparse
 import itertools
-import math
 import os
 import re
 import sys
@@ -124,11 +123,6 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
         "generator_batch": system.generator_batch.replace("_", "-"),
         **{name: value for name, value in given.items() if value is not None},
     }
-    if values["d_steps"] < 1:
-        raise ValueError(f"--d-steps must be at least 1, received {values['d_steps']}")
-    rate = given["learning_rate"]
-    if rate is not None and not 0 < rate < math.inf:
-        raise ValueError(f"--learning-rate must be positive and finite, received {rate}")
     spec = system.replace(
         **{name: values[name] for name in ("loss", "width", "batch_size")},
         discriminator_steps=values["d_steps"],
@@ -140,6 +134,7 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
     # Unscaled, a generator of width 16 needs 600 steps before it can paint a black background, and
     # its discriminator has won by then.
     adams = {name: adam for name, adam in vars(system).items() if name.endswith("_optimizer")}
+    rate = given["learning_rate"]
     rates = {n: rate or a.learning_rate * system.width / spec.width for n, a in adams.items()}
     spec = spec.replace(**{n: replace(a, learning_rate=rates[n]) for n, a in adams.items()})
     values |= {"system": spec.name, "out": _run_folder(implementation, given)}

@@ -1,7 +1,6 @@
 """The options of every command line, `--config FILE` and config.toml of training, in one table."""
 
 import argparse
-import math
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +9,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from shared.run.console import OneLineParser, text_table
 from shared.run.initial_weights import InitialWeights
+from shared.run.number_types import positive, seed_number, whole
 from shared.spec import LOSS_NAMES, SYSTEMS, GeneratorBatch, SystemSpec
 from shared.spec.compute import BATCH_NORMS, PRECISIONS, BatchNormKind, Compute, check_replicas
-from shared.spec.streams import check_seed
 
 GENERATOR_BATCHES = {name.replace("_", "-"): name for name in get_args(GeneratorBatch)}
 WAIT_LIMIT = 300.0  # seconds: more than any first step of a compiler takes here
@@ -45,10 +44,9 @@ class TrainingOptions:
     """What to train and how; `spec` is final, in its loss, width, batch size and order of a step.
 
     `data` is a path, or None for Fashion-MNIST. `checkpoint_every` and `sample_every` count steps,
-    `wait_limit` seconds; `devices`, `batch_norm` and `mode` are
-    those of `shared.spec.compute`, `precision` is a key of its PRECISIONS. `initial`
-    is what --init-from stands for, `config` what config.toml holds, empty for no such file. Raises
-    ValueError for a number out of range.
+    `wait_limit` seconds; `devices`, `batch_norm` and `mode` are those of `shared.spec.compute`,
+    `precision` is a key of its PRECISIONS. `initial` is what --init-from stands for, `config` what
+    config.toml holds, empty for no such file. ValueError for devices that do not suit the batch.
     """
 
     implementation: str
@@ -74,23 +72,6 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         check_replicas(self.spec, self.devices, self.batch_norm)
-        if not 0 < self.wait_limit < math.inf:
-            raise ValueError(f"--wait-limit must be positive seconds, received {self.wait_limit}")
-        for name in ("steps", "checkpoint_every", "sample_every"):
-            if getattr(self, name) < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} must be at least 1, received {getattr(self, name)}")
-        if self.keep_checkpoints < 0:
-            raise ValueError(
-                "--keep-checkpoints must be at least 1, or all (or 0) to keep every one, "
-                f"received {self.keep_checkpoints}"
-            )
-        if self.spec.batch_size < 2:
-            raise ValueError(
-                "--batch-size must be at least 2, because batch normalisation needs a variance; "
-                f"received {self.spec.batch_size}"
-            )
-        check_seed(self.seed, "--seed")
 
     @property
     def compute(self) -> Compute:
@@ -115,16 +96,10 @@ class Option(NamedTuple):
 
 
 def _checkpoints_to_keep(text: str) -> int:
-    if text == "all":
-        return ALL_CHECKPOINTS
-    try:
-        return int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number or all, received {text!r}"
-        ) from error
+    return ALL_CHECKPOINTS if text == "all" else whole(0)(text)
 
 
+_checkpoints_to_keep.__name__ = "whole number, or all,"  # what argparse calls it
 _BY_SYSTEM = "(default: by system, see below)"
 _OWN_SIZES = ", ".join(
     f"{name} {SYSTEMS[name].width} and {SYSTEMS[name].batch_size}" for name in QUICK_RUNS
@@ -141,28 +116,28 @@ OPTIONS: dict[str, dict[Option, str]] = {
         Option("image-size", int, "PIXELS"): "height and width of images: 32, 64, 128 "
         "or 256 for the two dcgan64, 28 for the others (default: the system's own)",
         Option("channels", int, choices=(1, 3)): "1: grey; 3: colour (default: the system's own)",
-        Option("width", int, "W"): "size of the narrowest hidden layer, of which the others are "
-        f"multiples {_BY_SYSTEM}",
-        Option("batch-size", int, "B"): f"images per update, at least 2 {_BY_SYSTEM}",
+        Option("width", whole(1), "W"): "size of the narrowest hidden layer, of which the others "
+        f"are multiples {_BY_SYSTEM}",
+        Option("batch-size", whole(2), "B"): f"images per update, at least 2 {_BY_SYSTEM}",
         Option("full", bool): f"default to the system's own width and batch size ({_OWN_SIZES})",
         Option("init-from", Path, "FILE", nargs="+"): "start from the weights in a file, or in one "
         "of each network: whatever `python -m shared.convert` reads. Both Adams start at zero; "
         "what no file holds comes from the seed, and --width from the files",
-        Option("steps", int, "N"): "training steps in all, those before a --resume included "
+        Option("steps", whole(1), "N"): "training steps in all, those before a --resume included "
         f"{_BY_SYSTEM}",
-        Option("learning-rate", float, "LR"): "of both networks (default: the system's own times "
-        "its width over --width, because Adam's steps have one size and fewer channels add up to "
-        "less)",
-        Option("d-steps", int, "K"): "discriminator updates per generator update, each with fresh "
-        "images and latents, as in Goodfellow et al. 2014, Algorithm 1 (default: the system's "
-        "own, 1 in all of them)",
+        Option("learning-rate", positive, "LR"): "of both networks (default: the system's own "
+        "times its width over --width, because Adam's steps have one size and fewer channels add "
+        "up to less)",
+        Option("d-steps", whole(1), "K"): "discriminator updates per generator update, each with "
+        "fresh images and latents, as in Goodfellow et al. 2014, Algorithm 1 (default: the "
+        "system's own, 1 in all of them)",
         Option("generator-batch", choices=tuple(GENERATOR_BATCHES)): "what the generator learns "
         "from. same-images: the fakes that the discriminator has just seen; same-latents: images "
         "made anew from their latents, after the discriminator has changed; new-latents: images "
         "from latents of its own, as in Goodfellow et al. 2014, Algorithm 1 (default: the "
         "system's own, whatever --d-steps is: same-latents for conv28, same-images for the others)",
-        Option("seed", int, "S", 0): "of the weights, the latents and the order of the images "
-        "(default: %(default)s)",
+        Option("seed", seed_number, "S", 0): "of the weights, the latents and the order of the "
+        "images (default: %(default)s)",
     },
     "the run": {
         Option("out", Path, "DIR"): "folder of the run (default: runs/IMPLEMENTATION-SYSTEM-LOSS, "
@@ -171,10 +146,10 @@ OPTIONS: dict[str, dict[Option, str]] = {
         "wrote it, with the options in its config.toml; what is given here wins: --steps may grow",
         Option("config", Path, "FILE"): "take options from a TOML file, such as the config.toml in "
         "the folder of every run: batch-size = 16, full = true; the command line wins",
-        Option("sample-every", int, "N"): "steps between two samples; the last step always makes "
-        f"one {_BY_SYSTEM}",
-        Option("checkpoint-every", int, "N"): "steps between two checkpoints; the last step always "
+        Option("sample-every", whole(1), "N"): "steps between two samples; the last step always "
         f"makes one {_BY_SYSTEM}",
+        Option("checkpoint-every", whole(1), "N"): "steps between two checkpoints; the last step "
+        f"always makes one {_BY_SYSTEM}",
         Option("keep-checkpoints", _checkpoints_to_keep, "N"): "how many of the newest checkpoints "
         f"to keep, or all (default: {KEEP_CHECKPOINTS})",
         Option("tensorboard", bool): "also write losses, samples and their quality for TensorBoard "
@@ -198,8 +173,8 @@ OPTIONS: dict[str, dict[Option, str]] = {
         Option("batch-norm", default="global", choices=BATCH_NORMS): "with several devices: "
         "normalise by the statistics of the global batch, or each device by those of its own part "
         "(default: %(default)s)",
-        Option("wait-limit", float, "SECONDS", WAIT_LIMIT): "with several processes: give up when "
-        "another one has not answered for so long (default: %(default)g)",
+        Option("wait-limit", positive, "SECONDS", WAIT_LIMIT): "with several processes: give up "
+        "when another one has not answered for so long (default: %(default)g)",
         Option("debug", bool): "show the traceback of an error",
     },
 }

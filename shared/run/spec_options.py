@@ -2,11 +2,11 @@
 
 import argparse
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
 from shared.files.system_file import find_system
+from shared.run.number_types import positive
 from shared.run.options import GENERATOR_BATCHES
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec
 
@@ -31,7 +31,7 @@ def add_spec_options(parser: argparse.ArgumentParser, system: str | None, batch_
     text = "what the generator learns from (default: the system's)"
     add("--generator-batch", choices=tuple(GENERATOR_BATCHES), help=text)
     text = "of both networks (default: the system's)"
-    add("--learning-rate", type=float, metavar="LR", help=text)
+    add("--learning-rate", type=positive, metavar="LR", help=text)
 
 
 def chosen_spec(options: argparse.Namespace, narrow: Callable[[str], dict[str, int]]) -> SystemSpec:
@@ -46,8 +46,6 @@ def chosen_spec(options: argparse.Namespace, narrow: Callable[[str], dict[str, i
     chosen["discriminator_steps"] = options.d_steps
     chosen["generator_batch"] = GENERATOR_BATCHES.get(options.generator_batch)
     if (rate := options.learning_rate) is not None:
-        if not 0.0 < rate < math.inf:
-            raise ValueError(f"--learning-rate must be a positive number, received {rate}")
         for field in ("generator_optimizer", "discriminator_optimizer"):
             optimizer = getattr(system, field)
             chosen[field] = dataclasses.replace(optimizer, learning_rate=rate)

@@ -21,6 +21,7 @@ from shared.interface import Array, Implementation
 from shared.reference import layers
 from shared.reference.adam import adam_update
 from shared.run.console import command, print_error, shown_progress, text_table
+from shared.run.number_types import seed_number, whole
 from shared.spec import LOSS_NAMES, AdamSpec, Conventions
 from shared.spec.streams import stream
 from shared.studies import optimum as known
@@ -207,8 +208,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     named = f"{names} (default: the reference and every one whose framework is installed)"
     add("implementations", nargs="*", metavar="IMPLEMENTATION", help=named)
     add("--loss", choices=LOSS_NAMES, help="default: all four")
-    for name, value in (("real-label", 1.0), ("fake-label", 0.0), ("steps", STEPS), ("seed", 0)):
-        add(f"--{name}", type=type(value), default=value, help=default)
+    add("--real-label", type=float, default=1.0, help=default)
+    add("--fake-label", type=float, default=0.0, help=default)
+    add("--steps", type=whole(1), default=STEPS, help=default)
+    add("--seed", type=seed_number, default=0, help=default)
     add("--same", action="store_true", help="equal densities: D* is constant")
     add("--plot", type=Path, metavar="PNG", help="draw D against the optimum")
 
@@ -233,9 +236,6 @@ def _run(options: argparse.Namespace) -> int:
     # Before a framework is imported: options that make no run.
     for loss in losses:
         labels.check(loss)
-        LineDiscriminator(loss, options.seed)  # refuses a seed that the streams do not have
-    if options.steps < 1:
-        raise ValueError(f"steps must be at least 1, received {options.steps}")
     require_place(options.plot)
     interface.use_cpu()  # the numbers are few
     implementations = load_implementations(options.implementations)

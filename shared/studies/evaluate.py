@@ -23,8 +23,9 @@ from shared.quality.metrics import pyramid_sizes, sliced_wasserstein_distance
 from shared.run.console import command, shown_progress, text_table
 from shared.run.folder import RunFolder
 from shared.run.generator import Generator, choose_implementation, open_checkpoint
+from shared.run.number_types import seed_number, whole
 from shared.run.pictures import save_images
-from shared.spec.streams import check_seed, stream
+from shared.spec.streams import stream
 
 PIXEL_RANGE = (0.0, 255.0)
 FLOOR = "real against real"
@@ -138,12 +139,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--step", type=int, metavar="K", help="the checkpoint after K steps (default: the last)")
     samples = "images on each side; figures of different N cannot be compared"
     samples = f"{samples} (default: %(default)s, or as many as the data hold)"
-    add("--samples", type=int, default=1024, metavar="N", help=samples)
+    add("--samples", type=whole(2), default=1024, metavar="N", help=samples)
     framework = "the one that wrote the checkpoint, else any that is installed"
     framework = f"pytorch, tf, jax or a dotted module path (default: {framework})"
     add("--framework", default="auto", metavar="NAME", help=framework)
     seed = "of latents, choice of real images, patches and directions (default: %(default)s)"
-    add("--seed", type=int, default=0, metavar="S", help=seed)
+    add("--seed", type=seed_number, default=0, metavar="S", help=seed)
     add("--json", type=Path, metavar="FILE", help="write every figure")
     add("--save-samples", type=Path, metavar="DIR", help="write the samples as PNG files")
     add("--fid", action="store_true", help="also FID and KID; needs pip install -e '.[fid]'")
@@ -153,9 +154,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Raise ValueError for what would fail only after minutes of work."""
-    if options.samples < 2:
-        raise ValueError(f"--samples must be at least 2, received {options.samples}")
-    check_seed(options.seed, "--seed")
     if options.feature_weights and not options.fid:
         raise ValueError("--feature-weights is received without --fid; expected both or neither")
     require_place(options.json)

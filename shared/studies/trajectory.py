@@ -20,6 +20,7 @@ from shared.files.atomic import require_place
 from shared.interface import METRIC_NAMES, Array, Arrays, Implementation, State
 from shared.reference.differences import drifts, state_differences
 from shared.run.console import command, shown_progress, text_table
+from shared.run.number_types import seed_number, whole
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec, state_shapes
 from shared.spec.streams import latents, stream
 from shared.studies.other_process import load_trainer
@@ -95,10 +96,6 @@ class Experiment:
     def __init__(
         self, spec: SystemSpec, images: Array, *, steps: int, seed: int = 0, dtype: str
     ) -> None:
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, received {steps}")
-        if spec.batch_size < 2:
-            raise ValueError(f"the batch size must be at least 2, received {spec.batch_size}")
         self.spec, self.steps, self.seed, self.dtype = spec, steps, seed, dtype
         self._batches = Batches(images, spec, seed, dtype)
 
@@ -269,8 +266,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("implementations", nargs="*", default=all_of_them, metavar="IMPLEMENTATION", help=named)
     add("--system", choices=SYSTEMS, default="dcgan64")
     add("--loss", choices=LOSS_NAMES, help="default: the system's own")
-    for name, default in (("steps", 200), ("width", 8), ("batch-size", 8), ("seed", 0)):
-        add(f"--{name}", type=int, default=default, help="default: %(default)s")
+    numbers = {"steps": (whole(1), 200), "width": (whole(1), 8), "batch-size": (whole(2), 8)}
+    for name, (kind, default) in (numbers | {"seed": (seed_number, 0)}).items():
+        add(f"--{name}", type=kind, default=default, help="default: %(default)s")
     add("--dtype", choices=tuple(BOUNDS), default="float64")
     images = (
         "noise keeps the two networks in balance; on digits bce is chaotic at these learning "

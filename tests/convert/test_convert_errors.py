@@ -9,6 +9,7 @@ from shared.convert.conversion import NETWORK_BOUND, VerificationError, require_
 from shared.formats import file_kinds
 from shared.interface import MissingFrameworkError
 from shared.spec import NETWORKS, Pixels, SystemSpec
+from tests import exit_code
 from tests.convert.converted_files import COLOUR, checkpoint, needs, run, weights
 
 # --- errors ----------------------------------------------------------------------------------
@@ -28,7 +29,7 @@ from tests.convert.converted_files import COLOUR, checkpoint, needs, run, weight
         (["SRC", "folder", "--force"], "is a folder that orbax has not made; it is not replaced"),
         (["SRC", "b.pth", "--fresh-optimizers"], "SRC has its own generator_optimizer"),
         (["SRC", "b.pth", "--seed", "1"], "SRC has its own progress; leave it out"),
-        (["SRC", "b.pth", "--seed", "-1"], "--seed must be between 0 and"),
+        (["SRC", "b.pth", "--seed", "-1"], "--seed: must be at least 0"),
         (["SRC", "SRC2", "b.pth"], "more than one file holds discriminator, discriminator_opt"),
         (["SRC", "b.pth", "--loss", "lsgan"], "SRC stores another spec than --system and --loss"),
         (["SRC", "b.pth", "--system", "dcgan64-lsgan"], "discriminator_head: conv in the check"),
@@ -43,7 +44,7 @@ def test_errors_are_one_line(tmp_path, capsys, monkeypatch, arguments, message) 
     Path("folder").mkdir()
     before = sorted(p.name for p in tmp_path.iterdir())
     named = [f"{a}.safetensors" if a.startswith("SRC") else a for a in arguments]
-    assert run(*named) == 2
+    assert exit_code(run, *named) == 2
     error = capsys.readouterr().err
     assert error.startswith("python -m shared.convert: error: ")
     assert message in error

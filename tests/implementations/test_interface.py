@@ -158,7 +158,7 @@ def test_tensorflow_says_nothing_unless_asked(debug: list[str], is_quiet: bool) 
         timeout=120,
     )
     assert done.returncode == 2
-    error = "python -m tf_impl.train: error: --steps must be at least 1, received 0\n"
+    error = "python -m tf_impl.train: error: argument --steps: must be at least 1, received 0\n"
     assert (done.stderr == error) == is_quiet
     assert done.stderr.endswith(error)
 

@@ -13,6 +13,7 @@ from shared.run.generator import Generator
 from shared.sample import load_generator
 from shared.spec import SYSTEMS, Conventions
 from shared.spec.streams import latents
+from tests import exit_code
 from tests.studies.evaluated_run import trained_arrays, write_run
 
 SPEC = SYSTEMS["mlp28"].replace(width=4, batch_size=4)
@@ -119,10 +120,10 @@ def test_the_command_writes_pictures(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--count", 0), "--count must be from 1 to 1,000,000, received 0"),
-        (("--count", 1, "--interpolate", 0, 1), "--count must be from 2"),
-        (("--interpolate", -1, 1), "--interpolate takes two numbers of images from 0"),
-        (("--seed", -1), "--seed must be between 0"),
+        (("--count", 0), "--count: must be at least 1, received 0"),
+        (("--count", 10**7), "--count: must be at most 1000000; received 10000000"),
+        (("--interpolate", -1, 1), "--interpolate: must be at least 0, received -1"),
+        (("--seed", -1), "--seed: must be at least 0"),
         (("--step", 8), "--step 8: "),
         (("--out", "."), "--out . is taken; expected an empty folder"),
         (("--framework", "pytroch"), "unknown implementation 'pytroch'"),
@@ -130,7 +131,7 @@ def test_the_command_writes_pictures(run, tmp_path, capsys):
 )
 def test_bad_input_is_one_line(run, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
-    assert command(run, *arguments) == 2
+    assert exit_code(command, run, *arguments) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -18,6 +18,7 @@ from shared.run.pictures import image_grid
 from shared.run.training import SAMPLE_COUNT
 from shared.spec import SystemSpec
 from shared.spec.streams import latents
+from tests import exit_code
 from tests.conftest import installed_implementations
 from tests.tiers import EAGER_TENSORFLOW, SLOW_IN_TF_AND_JAX, one_in
 
@@ -196,10 +197,10 @@ def write_wrong_npz(folder: Path) -> Path:
         (lambda d: ["--data", write_truncated_idx(d)], "images-idx3-ubyte.gz"),
         (lambda d: ["--data", write_wrong_npz(d)], "wrong.npz"),
         (lambda d: ["--batch-size", "5000"], "5000"),
-        (lambda d: ["--d-steps", "0"], "--d-steps must be at least 1, received 0"),
-        (lambda d: ["--steps", "0"], "--steps must be at least 1"),
-        (lambda d: ["--seed", "-3"], "--seed must be between 0"),
-        (lambda d: ["--width", "0"], "width must be"),
+        (lambda d: ["--d-steps", "0"], "--d-steps: must be at least 1, received 0"),
+        (lambda d: ["--steps", "0"], "--steps: must be at least 1"),
+        (lambda d: ["--seed", "-3"], "--seed: must be at least 0"),
+        (lambda d: ["--width", "0"], "--width: must be"),
         (lambda d: ["--resume"], "checkpoint"),
     ],
     ids=[
@@ -226,7 +227,7 @@ def test_bad_input_is_one_clear_line(
     data = tmp_path / "data"
     data.mkdir()
     out = tmp_path / "out"
-    assert train(*SMALL, "--out", out, *arguments(data)) == 2
+    assert exit_code(train, *SMALL, "--out", out, *arguments(data)) == 2
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "Traceback" not in error

@@ -33,6 +33,7 @@ from shared.studies.optimum import (
     least_loss,
     optimum,
 )
+from tests import exit_code
 from tests.conftest import require_framework
 from tests.tiers import SLOW_IN_TF_AND_JAX, one_in
 
@@ -328,8 +329,8 @@ def test_the_command_knows_what_is_not_optimal(capsys: pytest.CaptureFixture[str
     ("options", "message"),
     [
         (["nobody"], "unknown implementation 'nobody'"),
-        (["--steps", "0"], "steps must be at least 1, received 0"),
-        (["--seed", "-1"], "seed must be between 0"),
+        (["--steps", "0"], "--steps: must be at least 1, received 0"),
+        (["--seed", "-1"], "--seed: must be at least 0"),
         (["--loss", "bce", "--real-label", "1.5"], "must be between 0 and 1, received 1.5"),
         (["--loss", "lsgan", "--fake-label", "nan"], "must be a finite number, received nan"),
         (["--plot", "no/such/folder.png"], "there is no folder no/such; make it"),
@@ -339,7 +340,7 @@ def test_bad_input_is_one_line(
     options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = [] if options == ["nobody"] else ["reference"]
-    assert equilibrium.main([*names, *options]) == 2
+    assert exit_code(equilibrium.main, [*names, *options]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -13,6 +13,7 @@ from shared.interface import MissingFrameworkError
 from shared.run import generator
 from shared.run.folder import RunFolder
 from shared.studies import evaluate
+from tests import exit_code
 from tests.conftest import installed_implementations
 from tests.studies.evaluated_run import SPEC, figures, trained_arrays, write_data, write_run
 
@@ -106,8 +107,8 @@ def taken(folder: Path) -> Path:
         (lambda d: [d / "nothing"], "nothing is no run with a checkpoint"),
         (lambda d: [d], "holds none; expected the folder that was --out in training"),
         (lambda d: [d / "run", "--step", 5], "--step 5: .* expected one of 7"),
-        (lambda d: [d / "run", "--samples", 1], "--samples must be at least 2, received 1"),
-        (lambda d: [d / "run", "--seed", -1], "--seed must be between 0 and"),
+        (lambda d: [d / "run", "--samples", 1], "--samples: must be at least 2, received 1"),
+        (lambda d: [d / "run", "--seed", -1], "--seed: must be at least 0"),
         (lambda d: [d / "run", "--framework", "theano"], "unknown implementation 'theano'"),
         (lambda d: [d / "run", "--data", d / "gone"], "gone does not exist"),
         (lambda d: [d / "lost"], "the run's data .*lost.npz is not there, .*: give --data"),
@@ -137,7 +138,7 @@ def test_bad_input_is_one_line(
     cut.write_bytes(cut.read_bytes()[:1000])
     foreign = RunFolder(write_run(tmp_path / "foreign")).checkpoint(7)
     write_checkpoint(foreign, trained_arrays(), SPEC, progress={"step": 7})
-    assert evaluate.main([str(a) for a in arguments(tmp_path)]) == 2
+    assert exit_code(evaluate.main, [str(a) for a in arguments(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("python -m shared.evaluate: error: ")
     assert len(error.splitlines()) == 1

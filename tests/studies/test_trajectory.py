@@ -25,6 +25,7 @@ from shared.studies.trajectory import (
     first_divergence,
     training_images,
 )
+from tests import exit_code
 from tests.conftest import installed_implementations
 from tests.studies.curves import optimized_steps, require_within
 from tests.tiers import one_in
@@ -264,8 +265,8 @@ def write_port(path: Path, deviation: str) -> None:
         (["reference", "nothing"], "unknown implementation 'nothing'"),
         (["reference", "jax@threads=2"], "expected pytorch@threads=N or tf@threads=N"),
         (["reference", "pytorch@threads=0"], "a whole number from 1"),
-        (["reference", "--steps", "0"], "steps must be at least 1"),
-        (["reference", "--batch-size", "1"], "batch size must be at least 2"),
+        (["reference", "--steps", "0"], "--steps: must be at least 1"),
+        (["reference", "--batch-size", "1"], "--batch-size: must be at least 2"),
         (["reference", "--change-at", "2"], "between two of the 2 steps"),
         (["reference", "--plot", "no/such/folder.png"], "there is no folder no/such; make it"),
         (["reference", "--json", "tests"], "tests is a folder; name a file in it"),
@@ -277,7 +278,7 @@ def write_port(path: Path, deviation: str) -> None:
 def test_bad_input_is_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture
 ) -> None:
-    assert trajectory.main([*TINY, *arguments]) == 2
+    assert exit_code(trajectory.main, [*TINY, *arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "\n" not in error
