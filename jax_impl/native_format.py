@@ -5,6 +5,7 @@ A tree of "generator" and "discriminator" (each what nnx.update takes), and of t
 spec and the progress are JSON text in the checkpoint's custom metadata.
 """
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -33,21 +34,24 @@ def native_names(spec: SystemSpec) -> dict[str, str]:
     for network in NETWORKS:
         part = f"{network}_optimizer"
         names[f"{part}/count"] = f"{part}/step"
-        for name, parameter in spec.parameters(network).items():
-            names[name] = name
-            if parameter.trainable:
-                for moment, field in _MOMENTS.items():
-                    own = f"{part}/{field}/{name.removeprefix(f'{network}/')}"
-                    names[own] = optimizer_name(name, moment)
+        for layer in spec.layers(network):
+            own = spec.name_in("orbax", network, layer, layer.name)
+            for parameter in layer.parameters:
+                name = f"{network}/{layer.name}/{parameter.name}"
+                names[f"{network}/{own}/{parameter.name}"] = name
+                for moment, field in _MOMENTS.items() if parameter.trainable else ():
+                    of_moment = f"{part}/{field}/{own}/{parameter.name}"
+                    names[of_moment] = optimizer_name(name, moment)
     return names
 
 
 def write_native(path: Path, contents: NativeContents) -> None:
     """Write contents that fit: `FileKind.write`."""
+    own = _turned(contents)
     arrays = {
-        tuple(native.split("/")): np.array(contents.arrays[name], order="C")
+        tuple(native.split("/")): np.array(own[name], order="C")
         for native, name in native_names(contents.spec).items()
-        if name in contents.arrays
+        if name in own
     }
     tree = traverse_util.unflatten_dict(arrays)
     if contents.is_one_network:
@@ -61,7 +65,22 @@ def write_native(path: Path, contents: NativeContents) -> None:
 def read_native(path: Path) -> NativeContents:
     """Read a file and check it: `FileKind.read`."""
     # Flax' layouts are the canonical ones: HWIO, HWOI (as layers.py keeps it) and (in, out).
-    return assemble(path.absolute(), *load(path.absolute()), native_names)
+    found = load(path.absolute())
+    contents = assemble(path.absolute(), *found, native_names, swapped=_turned_names)
+    return dataclasses.replace(contents, arrays=_turned(contents))
+
+
+def _turned_names(spec: SystemSpec) -> set[str]:
+    """Return kernels, with their moments, that nnx.ConvTranspose has turned round by default."""
+    layers = [(n, x) for n in NETWORKS for x in spec.layers(n) if x.kind == "conv_transpose"]
+    kernels = [f"{n}/{x.name}/kernel" for n, x in layers if spec.architecture == "custom"]
+    return {*kernels, *(optimizer_name(name, m) for name in kernels for m in _MOMENTS)}
+
+
+def _turned(contents: NativeContents) -> Arrays:
+    names = _turned_names(contents.spec)
+    arrays = contents.arrays.items()
+    return {n: np.flip(a, (0, 1)).swapaxes(2, 3) if n in names else a for n, a in arrays}
 
 
 def run_native(path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:

@@ -55,11 +55,12 @@ _CANONICAL_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}  # OIHW → HWIO, (out, in) → (
 _MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 
 
-def _main(spec: SystemSpec, network: NetworkName) -> list[tuple[int, Layer]]:
-    """Return the layers with their indices in the nn.Sequential called main."""
+def _main(spec: SystemSpec, network: NetworkName) -> list[tuple[str, Layer]]:
+    """Return the layers with their names in an nn.Sequential called main, or the system's own."""
     # The example's latents have the shape [batch, latent_dim, 1, 1] from the start.
     layers = spec.layers(network)
-    return list(enumerate(layers[1:] if layers[0].kind == "reshape" else layers))
+    numbered = enumerate(layers[1:] if layers[0].kind == "reshape" else layers)
+    return [(spec.name_in("torch", network, x, f"main.{i}"), x) for i, x in numbered]
 
 
 def native_names(spec: SystemSpec) -> dict[str, str]:
@@ -71,10 +72,10 @@ def native_names(spec: SystemSpec) -> dict[str, str]:
     for network in NETWORKS:
         optimizer = f"{network}_optimizer"
         names[f"{optimizer}/step"] = f"{optimizer}/step"
-        for i, layer in _main(spec, network):
+        for own, layer in _main(spec, network):
             for parameter in layer.parameters:
                 name = f"{network}/{layer.name}/{parameter.name}"
-                names[f"{network}/main.{i}.{NAMES[parameter.name]}"] = name
+                names[f"{network}/{own}.{NAMES[parameter.name]}"] = name
         trained = [n for n, p in spec.parameters(network).items() if p.trainable]
         for i, name in enumerate(trained):
             for moment, key in _MOMENTS.items():
@@ -84,9 +85,9 @@ def native_names(spec: SystemSpec) -> dict[str, str]:
 
 def _batch_counters(spec: SystemSpec) -> list[str]:
     return [
-        f"{network}/main.{i}.num_batches_tracked"
+        f"{network}/{name}.num_batches_tracked"
         for network in NETWORKS
-        for i, layer in _main(spec, network)
+        for name, layer in _main(spec, network)
         if layer.kind == "batch_norm"
     ]
 

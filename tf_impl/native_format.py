@@ -57,9 +57,10 @@ def native_names(spec: SystemSpec) -> dict[str, str]:
     """Return each array's canonical name by its path: "generator/conv_transpose_1/vars/0"."""
     # Keras numbers a layer's variables, first those that are trained, in the order of creation.
     return {
-        f"{network}/{layer.name}/vars/{i}": f"{network}/{layer.name}/{parameter.name}"
+        f"{network}/{own}/vars/{i}": f"{network}/{layer.name}/{parameter.name}"
         for network in NETWORKS
         for layer in spec.layers(network)
+        for own in [spec.name_in("keras", network, layer, layer.name)]
         for i, parameter in enumerate(layer.parameters)
     }
 

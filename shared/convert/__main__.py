@@ -5,14 +5,16 @@ Nothing is dropped or made up without a line that names it; DST appears only aft
 
 import argparse
 import sys
+from contextvars import copy_context
 from pathlib import Path
 
 from shared.convert.conversion import describe, fitted, verify, with_choices, with_fresh
 from shared.files.atomic import staged
 from shared.files.checkpoint import CheckpointError
 from shared.files.errors import InputError
+from shared.files.system_file import find_system
 from shared.formats.file_kinds import FILE_KINDS, FileKind, joined, kind_of, kind_of_name
-from shared.formats.native_contents import NativeContents
+from shared.formats.native_contents import ASKED, NativeContents
 from shared.run.console import command, shown_progress, text_table
 from shared.run.number_types import seed_number
 from shared.spec import LOSS_NAMES, NETWORKS, SYSTEMS
@@ -25,7 +27,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--to", choices=FILE_KINDS, help="kind of DST (default: by its name)")
     add("--force", action="store_true", help="replace DST if it exists")
     add("--only", choices=NETWORKS, help="write this network's weights alone")
-    add("--system", choices=SYSTEMS, help="of a SRC that does not store its spec")
+    text = f"of a SRC that does not store its spec: {', '.join(SYSTEMS)}, or docs/systems.md's file"
+    add("--system", metavar="SYSTEM|FILE", help=text)
     add("--loss", choices=LOSS_NAMES, help="of a SRC that does not store its spec")
     fresh = "start both Adams at zero where SRC has none; the run then starts at step 0"
     add("--fresh-optimizers", action="store_true", help=fresh)
@@ -50,6 +53,9 @@ def inspect(path: Path) -> int:
         )
         raise
     _print_source(path, contents)
+    if ASKED.get():
+        print(f"next: python -m shared.convert {path} DST --system FILE")
+        return 0
     sample = f"python -m shared.sample {path} --grid, " if "generator" in contents.networks else ""
     print(f"next: {sample}python -m pytorch_impl.train --init-from {path}")
     return 0
@@ -57,6 +63,8 @@ def inspect(path: Path) -> int:
 
 def convert(arguments: argparse.Namespace) -> int:
     """Do and print what the options ask for; where it raises, DST is as it was before."""
+    system = find_system(arguments.system) if arguments.system else None
+    ASKED.set(system if system and system.architecture == "custom" else None)
     if arguments.inspect:
         return inspect(arguments.inspect)
     if len(arguments.paths) < 2:
@@ -71,7 +79,7 @@ def convert(arguments: argparse.Namespace) -> int:
             advance(1)
     for path, read in sources.items():
         _print_source(path, read)
-    contents = with_choices(joined(sources), arguments.system, arguments.loss)
+    contents = with_choices(joined(sources), system, arguments.loss)
     contents = with_fresh(contents, arguments.fresh_optimizers, arguments.seed)
     contents = fitted(contents, kind, arguments.only)
     found: list[str] = []
@@ -107,6 +115,7 @@ def _require_free(destination: Path, kind: FileKind, *, force: bool) -> None:
 def _print_source(path: Path, contents: NativeContents) -> None:
     spec = contents.spec
     origin = "stored spec" if contents.spec_is_stored else "spec read off the shapes"
+    origin = "spec of --system" if spec.architecture == "custom" else origin
     sizes = f"width {spec.width}, latent_dim {spec.latent_dim}, image_size {spec.image_size}"
     held = f"{', '.join(describe(contents))} in {contents.dtype}, {origin}: {spec.name}"
     print(f"{path}: {held}, {sizes}, channels {spec.channels}, loss {spec.loss}")
@@ -119,7 +128,7 @@ main = command(
     "Convert networks between .safetensors (this project's checkpoints), .pth (PyTorch), "
     ".weights.h5 (Keras) and .orbax (Flax).",
     _add_options,
-    convert,
+    lambda options: copy_context().run(convert, options),
     epilog="Two SRC are joined, such as pytorch/examples' netG_epoch_24.pth and netD_epoch_24.pth. "
     "A .safetensors holds a whole training state; from files without Adam's moments it is made "
     "with --fresh-optimizers.",

@@ -15,19 +15,20 @@ from shared.formats import native_contents as native
 from shared.formats.file_kinds import FileKind, kind_of
 from shared.formats.native_contents import OPTIMIZERS, PROGRESS, NativeContents
 from shared.interface import Array
-from shared.spec import SYSTEMS
+from shared.spec import SystemSpec
 from shared.spec.streams import latents, stream
 
 
-def with_choices(contents: NativeContents, system: str | None, loss: str | None) -> NativeContents:
+def with_choices(
+    contents: NativeContents, chosen: SystemSpec | None, loss: str | None
+) -> NativeContents:
     """Return the contents with --system and --loss; a stored spec must be the same."""
     spec = contents.spec
-    if system and system != spec.name:
-        chosen = SYSTEMS[system]
+    if chosen and chosen.name != spec.name:
         if chosen.architecture != spec.architecture:
             raise CheckpointError(
-                f"SRC holds networks of {spec.architecture}, --system {system} asks for those of "
-                f"{chosen.architecture}"
+                f"SRC holds networks of {spec.architecture}, --system {chosen.name} asks for those "
+                f"of {chosen.architecture}"
             )
         spec = spec.replace(
             name=chosen.name, loss=chosen.loss, discriminator_head=chosen.discriminator_head
@@ -84,6 +85,8 @@ def _with_zero_optimizers(contents: NativeContents) -> NativeContents:
 
 def fitted(contents: NativeContents, kind: FileKind, only: str | None) -> NativeContents:
     """Return what the kind can carry, and print what it cannot; what it needs must be there."""
+    if kind.needs_everything and contents.spec.architecture == "custom":
+        raise InputError("a system of a file has no checkpoints: write a file of a framework")
     carried = (only,) if only else kind.carried
     reason = f"--only {only}" if only else f"{kind.name} has no place for it"
     if left := [name for name in describe(contents) if name.split(" ")[0] not in carried]:
@@ -136,6 +139,9 @@ def verify(
     if lost := spec_differences(written.spec, contents.spec):
         fields = ", ".join(difference.split(":")[0] for difference in lost)
         yield f"left behind: of the spec {fields} (a network alone keeps what its shapes show)"
+    if contents.spec.architecture == "custom":
+        yield "networks: not run, because they are yours; hold the port against shared.explain"
+        return
     inputs = verification_inputs(contents)
     outputs = kind.run(path, contents, *inputs)
     for source, held in sources.items():

@@ -10,6 +10,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator, validators
 
+from shared.files.checkpoint import flattened
 from shared.files.documents import check_document, read_document
 from shared.files.errors import InputError
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec
@@ -60,7 +61,13 @@ def _system(document: dict[str, Any]) -> SystemSpec:
     data = {name: field["default"] for name, field in fields if "default" in field}
     data |= {name: value for name, value in document.items() if name not in NETWORKS}
     data |= {"architecture": "custom", "width": width, "discriminator_head": "linear"}
-    return SystemSpec.from_dict(data | optimizers | layers)
+    data["names"] = flattened(document.get("names", {}))
+    spec = SystemSpec.from_dict(data | optimizers | layers)
+    known = {f"{n}.{layer.name}" for n in NETWORKS for layer in spec.layers(n) if layer.parameters}
+    if unknown := [name for name in data["names"] if name.partition(".")[2] not in known]:
+        expected = ", ".join(sorted(known))
+        raise ValueError(f"names.{unknown[0]} is no layer with weights; expected {expected}")
+    return spec
 
 
 def _with_initializer(network: dict[str, Any]) -> list[dict[str, Any]]:

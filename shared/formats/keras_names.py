@@ -51,7 +51,8 @@ def read_foreign(path: Path, found: Mapping[str, Array]) -> NativeContents:
     contents = assemble(path, parts, {}, _native_names)
     if others:
         notes.append(f"{len(others)} arrays of no layer ({', '.join(others[:3])} …)")
-    if any(name.endswith("/var") for name in contents.arrays):
+    is_ours = contents.spec.architecture != "custom"
+    if is_ours and any(name.endswith("/var") for name in contents.arrays):
         notes.append(
             "the epsilon of its BN (here 1e-05, in Keras 0.001 unless the model says other)"
         )
@@ -69,8 +70,7 @@ def _state_dict(found: Mapping[str, Array]) -> tuple[dict[str, Array], list[str]
             others.append(name)
             continue
         parameter = _KNOWN[match[1].lower()] if match[1] else [*_WORDS][int(match[2])]
-        layer = _WRAPPERS.sub("", f"{own[: max(match.start() - 1, 0)]}/").strip("/")
-        layers.setdefault(layer.replace("/", "."), {})[parameter] = array
+        layers.setdefault(_layer_name(own[: max(match.start() - 1, 0)]), {})[parameter] = array
     ordered = sorted(
         layers.items(), key=lambda item: _kind((n, a.ndim) for n, a in item[1].items())
     )
@@ -85,10 +85,16 @@ def _native_names(spec: SystemSpec) -> dict[str, str]:
         return _kind((_KNOWN[p.name], len(p.shape)) for p in item[1].parameters)
 
     return {
-        f"{network}/{layer.name}.{_KNOWN[p.name]}": f"{network}/{layer.name}/{p.name}"
+        f"{network}/{_layer_name(own)}.{_KNOWN[p.name]}": f"{network}/{layer.name}/{p.name}"
         for network, layer in sorted(layers, key=kind)
+        for own in [spec.name_in("keras", network, layer, layer.name)]
         for p in layer.parameters
     }
+
+
+def _layer_name(path: str) -> str:
+    """Return the name of the layer whose arrays have a path in a file."""
+    return _WRAPPERS.sub("", f"{path}/").strip("/").replace("/", ".")
 
 
 def _kind(parameters: Iterable[tuple[str, int]]) -> _Kind:

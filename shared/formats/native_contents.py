@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -113,13 +114,15 @@ def assemble(
     *,
     axes: Mapping[int, Shape] = MappingProxyType({}),
     scalars_of: Callable[[SystemSpec], Iterable[str]] = lambda _: (),
+    swapped: Callable[[SystemSpec], Collection[str]] = lambda _: (),
 ) -> NativeContents:
     """Return what a file holds, by canonical name; its arrays stay in the file's own layout.
 
     `found`: arrays by the file's own names, one network alone without its name in front. `axes`: by
     number of axes, the order that makes an array canonical. `scalars_of`: names that belong to no
-    training state. A spec that `description` does not hold is read off the names and shapes. Raises
-    CheckpointError, naming the file, for every array too much, missing or misshapen.
+    training state. `swapped`: kernels whose last two axes are exchanged. A spec that `description`
+    does not hold is ASKED, or read off the names and shapes. Raises CheckpointError, naming the
+    file, for every array too much, missing or misshapen.
     """
     texts = {name: str(description[name]) for name in DESCRIPTION_FIELDS if name in description}
     stored_spec, progress = decode_description(path, texts) if texts else (None, None)
@@ -131,14 +134,17 @@ def assemble(
     spec = stored_spec or infer_spec(shapes, names_of)
     parts = parts_of(found)
     # Shapes alone: what a stored spec declares may be larger than the memory.
-    expected = part_shapes(spec, parts)
+    expected, exchanged = part_shapes(spec, parts), swapped(spec)
+    expected = {n: (*s[:2], s[3], s[2]) if n in exchanged else s for n, s in expected.items()}
     names = {name: native for native, name in names_of(spec).items() if name in expected}
     scalars = [name for name in scalars_of(spec) if name.split("/", 1)[0] in parts]
     native_shapes = {
         names[name]: tuple(shape[i] for i in np.argsort(_order(axes, len(shape))))
         for name, shape in expected.items()
     }
-    nearest = "" if stored_spec else f", nearest to {spec.name} of width {spec.width},"
+    nearest = (
+        "" if stored_spec or ASKED.get() else f", nearest to {spec.name} of width {spec.width},"
+    )
     check_shapes(path, found, native_shapes | dict.fromkeys(scalars, ()), f"{HELD}{nearest}")
     _check_parts(path, parts)
     arrays = {name: found[names[name]] for name in expected}
@@ -160,8 +166,14 @@ def _check_parts(path: Path, parts: Collection[str]) -> None:
 # --- which system it is ----------------------------------------------------------------------
 
 
+ASKED: ContextVar[SystemSpec | None] = ContextVar("ASKED", default=None)
+"""The system of a file whose networks are read; None for ours, whichever it may be."""
+
+
 def systems_of_every_size() -> list[SystemSpec]:
     """Return every system with each size of image that it can have, its own size first."""
+    if asked := ASKED.get():
+        return [asked]
     own = list(SYSTEMS.values())
     sizes = ((system, size) for system in own for size in IMAGE_SIZES[system.architecture])
     return own + [s.replace(image_size=size) for s, size in sizes if size != s.image_size]
@@ -201,6 +213,8 @@ def _with_sizes(
     spec: SystemSpec, found: Mapping[str, Shape], names: Mapping[str, str]
 ) -> SystemSpec:
     """Return a spec with the latent_dim, width and channels that most axes of the arrays show."""
+    if spec is ASKED.get():
+        return spec
     shapes = {names[native]: shape for native, shape in found.items() if native in names}
     expected, sizes = state_shapes(spec), {}
     for size in ("latent_dim", "width", "channels"):

@@ -24,7 +24,7 @@ GeneratorBatch = Literal["same_images", "same_latents", "new_latents"]
 LossName = Literal["bce", "bce_probs", "minimax", "lsgan"]
 LOSS_NAMES: tuple[LossName, ...] = ("bce", "bce_probs", "minimax", "lsgan")
 _CANONICAL = Conventions()
-_CUSTOM_FIELDS = ("generator_layers", "discriminator_layers", "conventions")
+_CUSTOM_FIELDS = ("generator_layers", "discriminator_layers", "conventions", "names")
 
 
 MAXIMUM_SIZE = 2**20
@@ -60,7 +60,8 @@ class SystemSpec:
 
     The architecture "custom" has its layers in `generator_layers` and `discriminator_layers`;
     another `width` changes the features of all hidden ones in proportion. `conventions` are those
-    that it has of its own, as pairs of a field of `Conventions` and its value.
+    that it has of its own, as pairs of a field of `Conventions` and its value. `names` are those
+    of layers in files of a framework: pairs such as ("torch.generator.dense_1", "main.0").
     """
 
     name: str
@@ -81,6 +82,7 @@ class SystemSpec:
     generator_layers: Entries = ()
     discriminator_layers: Entries = ()
     conventions: tuple[tuple[str, Any], ...] = ()
+    names: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         sizes = "image_size channels width latent_dim batch_size discriminator_steps"
@@ -159,6 +161,10 @@ class SystemSpec:
         own = {name: value for name, value in self.conventions if given[name] == usual[name]}
         return conventions.replace(**own) if own else conventions
 
+    def name_in(self, kind: str, network: NetworkName, layer: Layer, usual: str) -> str:
+        """Return what a layer is called in a kind of file: as `names` have it, or as is usual."""
+        return dict(self.names).get(f"{kind}.{network}.{layer.name}", usual)
+
     def parameters(self, network: NetworkName) -> dict[str, Parameter]:
         """Return every parameter and BN statistic by its canonical name, in layer order."""
         return {
@@ -178,7 +184,7 @@ class SystemSpec:
             data[f"{network}_optimizer"] = optimizer_to_dict(getattr(self, f"{network}_optimizer"))
             entries = getattr(self, f"{network}_layers")
             data[f"{network}_layers"] = [entry.to_dict() for entry in entries]
-        data["conventions"] = dict(self.conventions)
+        data |= {"conventions": dict(self.conventions), "names": dict(self.names)}
         left_out = () if self.architecture == "custom" else _CUSTOM_FIELDS
         return {name: value for name, value in data.items() if name not in left_out}
 
@@ -203,7 +209,8 @@ class SystemSpec:
                 if is_custom:
                     given[f"{network}_layers"] = entries_from(data[f"{network}_layers"])
             if is_custom:
-                given["conventions"] = tuple(sorted(data["conventions"].items()))
+                for pairs in ("conventions", "names"):
+                    given[pairs] = tuple(sorted(data[pairs].items()))
             spec = cls(**given)
         except (AttributeError, TypeError) as error:
             raise ValueError(f"a field of the spec has the wrong type: {error}") from error
