@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -175,8 +176,11 @@ class Step:
         c = self.conventions
         if c.discriminator_batches == "merged":
             return self._merged_discriminator_gradients(arrays, real, fake)
-        arrays, value_real, of_real, _ = self._half(arrays, "real", real, fake)
-        arrays, value_fake, of_fake, image_gradient = self._half(arrays, "fake", real, fake)
+        halves: dict[str, Any] = {}
+        for half in sorted(("real", "fake"), reverse=c.discriminator_batches != "fake_first"):
+            arrays, *halves[half] = self._half(arrays, half, real, fake)
+        value_real, of_real, _ = halves["real"]
+        value_fake, of_fake, image_gradient = halves["fake"]
         alone = {"real_only": of_real, "fake_only": of_fake}
         total = alone.get(c.discriminator_halves) or add(of_real, of_fake)
         return arrays, _DiscriminatorHalves(value_real, value_fake, total, image_gradient)

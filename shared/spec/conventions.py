@@ -34,8 +34,9 @@ class Conventions:
     batch_norm_replicas: int = 1
     """How many parts of a batch are normalised by their own statistics, as on so many devices; the
     running statistics then move by the mean of the parts'."""
-    discriminator_batches: Literal["separate", "merged"] = "separate"
-    """Real and fake images as two batches (two sets of BN statistics) or one."""
+    discriminator_batches: Literal["separate", "fake_first", "merged"] = "separate"
+    """Real and then fake images as two batches (two sets of BN statistics), fake ones first, or
+    both as one."""
 
     # Activations, kernels, layout
     leaky_relu_slope: float = 0.2

@@ -24,6 +24,7 @@ from shared.spec.layers import (
     Padding,
     Parameter,
     sides,
+    sized,
 )
 
 Shape = tuple[int, ...]
@@ -171,11 +172,8 @@ def _weights(e: LayerEntry, shape: Shape, fan_in: int) -> tuple[Parameter, Param
     """Return kernel and bias, which starts as a kernel of PyTorch's default does, else at 0."""
     initializer = e.initializer or NORMAL_002
     of_bias = initializer if initializer == UNIFORM_FAN_IN else ZEROS
-    if initializer.distribution == "glorot_uniform":  # Glorot & Bengio 2010, equation 16
-        half_width = (6.0 / (math.prod(shape[:-2]) * sum(shape[-2:]))) ** 0.5
-        initializer = Initializer("uniform", 0.0, half_width)
     bias = Parameter("bias", (e.features,), e.bias_initializer or of_bias, fan_in)
-    return Parameter("kernel", shape, initializer, fan_in), bias
+    return Parameter("kernel", shape, sized(initializer, shape, fan_in), fan_in), bias
 
 
 def _stride(e: LayerEntry) -> int:

@@ -4,6 +4,7 @@ Shapes are NHWC; conv kernels are HWIO, conv-transpose kernels HWOI, dense kerne
 in-features in HWC order.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,14 +47,31 @@ class Initializer:
 
     normal: N(mean, scale²). truncated_normal: the same, redrawn beyond 2·scale from the mean.
     uniform: U(mean ± scale). uniform_fan_in: U(±1/√fan_in), `torch.nn.Linear`'s default.
-    constant: the mean. glorot_uniform, Keras' default, is the uniform one of a kernel's sizes.
+    constant: the mean. glorot_uniform and lecun_normal, Keras' and Flax' defaults: see `sized`.
     """
 
     distribution: Literal[
-        "normal", "truncated_normal", "uniform", "uniform_fan_in", "constant", "glorot_uniform"
+        "normal",
+        "truncated_normal",
+        "uniform",
+        "uniform_fan_in",
+        "constant",
+        "glorot_uniform",
+        "lecun_normal",
     ]
     mean: float = 0.0
     scale: float = 0.0
+
+
+def sized(initializer: Initializer, shape: tuple[int, ...], fan_in: int) -> Initializer:
+    """Return the initializer of a kernel with its sizes in numbers, where they decide its scale."""
+    match initializer.distribution:
+        case "glorot_uniform":  # Glorot & Bengio 2010, equation 16
+            half_width = (6.0 / (math.prod(shape[:-2]) * sum(shape[-2:]))) ** 0.5
+            return Initializer("uniform", 0.0, half_width)
+        case "lecun_normal":  # of a normal cut at two deviations, which shrinks it by 0.8796
+            return Initializer("truncated_normal", 0.0, fan_in**-0.5 / 0.87962566103423978)
+    return initializer
 
 
 ZEROS = Initializer("constant", 0.0)

@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 
 from shared.spec.conventions import Conventions
-from shared.spec.layers import NETWORKS, ZEROS, Initializer, Layer, Parameter
+from shared.spec.layers import NETWORKS, ZEROS, Initializer, Layer, Parameter, sized
 from shared.spec.state_arrays import state_shapes
 from shared.spec.systems import SystemSpec
 
@@ -91,16 +91,12 @@ def _initializer(layer: Layer, parameter: Parameter, conventions: Conventions) -
         # U(±1/√fan_in), where PyTorch takes a conv-transpose's OUT features for its fan-in.
         fan_in = math.prod(layer.parameters[0].shape[:-1])
         return Initializer("uniform", 0.0, fan_in**-0.5) if is_torch else ZEROS
-    receptive_field = math.prod(parameter.shape[:-2])
     if conventions.initializer == "torch_default":
         # As above: in HWOI, the last axis but one holds the OUT features.
-        half_width = (receptive_field * parameter.shape[-2]) ** -0.5
-        return Initializer("uniform", 0.0, half_width)
-    if conventions.initializer == "keras_default":  # Glorot & Bengio 2010, equation 16
-        half_width = (6.0 / (receptive_field * sum(parameter.shape[-2:]))) ** 0.5
-        return Initializer("uniform", 0.0, half_width)
-    # LeCun normal, drawn from a normal cut at two standard deviations (which shrinks it by 0.8796).
-    return Initializer("truncated_normal", 0.0, parameter.fan_in**-0.5 / 0.87962566103423978)
+        return Initializer("uniform", 0.0, math.prod(parameter.shape[:-1]) ** -0.5)
+    is_keras = conventions.initializer == "keras_default"
+    usual = Initializer("glorot_uniform" if is_keras else "lecun_normal")
+    return sized(usual, parameter.shape, parameter.fan_in)
 
 
 def _draw(parameter: Parameter, initializer: Initializer, draw: np.random.Generator) -> np.ndarray:

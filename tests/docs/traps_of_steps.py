@@ -256,6 +256,7 @@ CONVENTION_TRAPS = [
     by_convention("batch-norm-momentum", batch_norm_momentum=0.9),
     by_convention("batch-norm-variance", batch_norm_running_variance="biased"),
     by_convention("batch-norm-batches", discriminator_batches="merged"),
+    by_convention("batch-norm-order", discriminator_batches="fake_first"),
     by_convention("batch-norm-frozen", batch_norm_mode="running_in_generator_step"),
     by_convention("batch-norm-replicas", batch_norm_replicas=2),
     Trap("batch-norm-eval", eval_forgotten, right_inference),

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,17 +78,22 @@ def test_a_networks_initializer_is_that_of_its_weights(tmp_path: Path) -> None:
     assert spec.parameters("discriminator")["discriminator/conv_1/kernel"].initializer == NORMAL_002
 
 
-def test_keras_initial_weights_a_biass_own_and_latents(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("law", "default"), [("glorot_uniform", "keras_default"), ("lecun_normal", "flax_default")]
+)
+def test_a_frameworks_initial_weights_a_biass_own_and_latents(
+    tmp_path: Path, law: str, default: Any
+) -> None:
     own = {"distribution": "normal", "mean": 1.0, "scale": 0.5}
-    document = changed("generator initializer", {"distribution": "glorot_uniform"})
+    document = changed("generator initializer", {"distribution": law})
     document["generator"]["layers"][8]["bias_initializer"] = own
     document["latent_distribution"] = "uniform_0_1"
     document["conventions"] = {"batch_norm_mode": "running"}
     spec = read_system(written(tmp_path / "mine.toml", document))
-    of_keras = initial_state(spec, 3, Conventions(initializer="keras_default"))
+    of_default = initial_state(spec, 3, Conventions(initializer=default))
     fresh, kernels = initial_state(spec, 3), 0
     for name in (n for n in spec.parameters("generator") if n.endswith("/kernel")):
-        np.testing.assert_array_equal(fresh[name], of_keras[name])
+        np.testing.assert_array_equal(fresh[name], of_default[name])
         kernels += 1
     assert kernels == 4
     assert spec.parameters("generator")["generator/conv_3/bias"].initializer == Initializer(**own)

@@ -24,7 +24,7 @@ DEVIATIONS: dict[str, list] = {
     "batch_norm_divisor": ["variance"],
     "batch_norm_statistics": ["not_in_generator_step", "not_of_generator", "never"],
     "batch_norm_replicas": [2],
-    "discriminator_batches": ["merged"],
+    "discriminator_batches": ["merged", "fake_first"],
     "leaky_relu_slope": [0.01, 0.3],
     "leaky_relu_gradient_at_zero": ["one"],
     "generator_activation": ["leaky_relu"],

@@ -57,6 +57,26 @@ _MERGED: Edits = {
     ),
 }
 
+_FAKE_FIRST: Edits = {
+    "pytorch": (
+        Edit(
+            "train.py",
+            "real_scores, fake_scores = in_one_pass(network, scores, real_images, fake_images)",
+            "fake_scores, real_scores = in_one_pass(network, scores, fake_images, real_images)",
+        ),
+    ),
+    **dict.fromkeys(
+        ("tf", "jax"),
+        (
+            Edit(
+                "train.py",
+                _TWO_PASSES,
+                "fake_scores, real_scores = scores(fake_images), scores(real_images)",
+            ),
+        ),
+    ),
+}
+
 _EVALUATE = "    state.generator.eval()\n    state.discriminator.eval()\n"
 _RUNNING: Edits = {
     "pytorch": (
@@ -239,4 +259,5 @@ NORMALISATION = (
     Fault("two_replicas", {"batch_norm_replicas": 2}, _TWO_REPLICAS),
     Fault("statistics_never_move", {"batch_norm_statistics": "never"}, _NEVER),
     Fault("batches_merged", {"discriminator_batches": "merged"}, _MERGED),
+    Fault("fake_batch_first", {"discriminator_batches": "fake_first"}, _FAKE_FIRST),
 )
