@@ -17,7 +17,9 @@ import numpy as np
 
 from shared.files import recording
 from shared.files.recording import Recorded, RecordingError
+from shared.files.system_file import find_system
 from shared.interface import Array
+from shared.spec import NETWORKS, NetworkName, SystemSpec
 from shared.watched import WatchedNetwork, watched
 
 __all__ = ["Recorder", "RecordingError"]
@@ -32,11 +34,15 @@ class Recorder:
     The file is complete or not there: a block that raises leaves what was at `path` before. Values
     are copied at once, so a tensor may be changed in place afterwards. Raises RecordingError for a
     name given twice in a step, for what is no tensor of numbers, and at the end where nothing was
-    recorded.
+    recorded. `system` names the loop's, one of ours or a file of docs/systems.md, to which watched
+    networks are then held.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, framework: str = "unknown") -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, framework: str = "unknown", system: str | None = None
+    ) -> None:
         self.path = Path(path)
+        self.system = find_system(system) if system else None
         self.framework = framework
         self._step = 0
         self._watched: list[WatchedNetwork] = []
@@ -73,6 +79,8 @@ class Recorder:
         before the loop and before anything is compiled, and `record.step()` before each step.
         """
         self._watched.append(watched(name, network, optimizer, self._store))
+        if self.system and name in NETWORKS:
+            _hold(self.system, name, self._watched[-1].arrays)
 
     def _store(self, name: str, value: Any, layout: str | None) -> None:
         """Record what was met: the second of a name in a step is name/2."""
@@ -94,7 +102,7 @@ class Recorder:
             network.record_state()
         if not self._tensors:
             raise RecordingError(f"{self.path}: nothing was recorded, nothing written")
-        recording.write_recording(self.path, self.framework, self._tensors.values())
+        recording.write_recording(self.path, self.framework, self._tensors.values(), self.system)
 
     def __enter__(self) -> Self:
         return self
@@ -106,6 +114,23 @@ class Recorder:
         finally:
             for network in self._watched:
                 network.end()
+
+
+def _hold(system: SystemSpec, network: NetworkName, arrays: dict[str, Any]) -> None:
+    """Raise RecordingError for the first array that a system and a network do not share."""
+    found = {name: tuple(array.shape) for name, (array, _) in arrays.items()}
+    wanted: dict[str, Any] = {}
+    kinds: list[str] = []
+    for layer in (layer for layer in system.layers(network) if layer.parameters):
+        kinds.append(layer.kind)
+        place = f"{network}/{layer.kind}_{kinds.count(layer.kind)}"
+        wanted |= {f"{place}/{p.name}": p.shape for p in layer.parameters}
+    for name in wanted | found:
+        both = [shapes.get(name, "none") for shapes in (wanted, found)]
+        if sorted(both[0]) != sorted(both[1]):  # a framework has its own order of axes
+            raise RecordingError(
+                f"{name}: {system.name} has {both[0]}, the network {both[1]}; correct one of them"
+            )
 
 
 def _to_numpy(name: str, value: Any) -> tuple[Array, str]:

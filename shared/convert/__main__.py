@@ -53,11 +53,11 @@ def inspect(path: Path) -> int:
         )
         raise
     _print_source(path, contents)
-    if ASKED.get():
-        print(f"next: python -m shared.convert {path} DST --system FILE")
-        return 0
     sample = f"python -m shared.sample {path} --grid, " if "generator" in contents.networks else ""
-    print(f"next: {sample}python -m pytorch_impl.train --init-from {path}")
+    trained = f"{sample}python -m pytorch_impl.train --init-from {path}"
+    print(
+        f"next: {f'python -m shared.convert {path} DST --system FILE' if ASKED.get() else trained}"
+    )
     return 0
 
 

@@ -68,10 +68,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def encode_description(spec: SystemSpec, progress: dict[str, Any] | None) -> dict[str, str]:
-    """Return format, version, spec and progress as the text that goes beside the arrays.
-
-    There is none for a system of a file, which is given again with the file.
-    """
+    """Return format, version, spec and progress as text beside the arrays; of a file's nothing."""
     if spec.architecture == "custom":
         return {}
     description = CHECKPOINT.fields | {"spec": json.dumps(spec.to_dict())}

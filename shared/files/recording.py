@@ -10,6 +10,7 @@ from typing import Any
 from shared.files.errors import InputError, refused_as
 from shared.files.tensors import TensorFormat
 from shared.interface import Array
+from shared.spec import SystemSpec
 
 PYTHON_NUMBER = "python"
 """The dtype of a Python number, which has the precision of whatever it was computed from."""
@@ -53,13 +54,17 @@ class Recording:
     path: Path
     framework: str
     tensors: tuple[Recorded, ...]
+    system: SystemSpec | None = None
 
 
-def write_recording(path: Path, framework: str, tensors: Iterable[Recorded]) -> None:
+def write_recording(
+    path: Path, framework: str, tensors: Iterable[Recorded], system: SystemSpec | None = None
+) -> None:
     """Write a whole recording or nothing; raises OSError from the disk."""
     tensors = list(tensors)
     entries = [{field: getattr(tensor, field) for field in _ENTRY} for tensor in tensors]
     metadata = {"framework": framework, "tensors": json.dumps(entries)}
+    metadata |= {"system": json.dumps(system.to_dict())} if system else {}
     RECORDING.write(path, {t.key: t.array for t in tensors}, metadata)
 
 
@@ -71,6 +76,8 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     with refused_as(RecordingError, path, expected, "record it again"):
         entries = json.loads(metadata["tensors"])
         described = {f"{e['step']}/{e['name']}": e for e in entries}
+        text = metadata.get("system")
+        system = SystemSpec.from_dict(json.loads(text)) if text is not None else None
         valid = all(map(_is_entry, entries)) and metadata["framework"].isprintable()
         if not valid or described.keys() != arrays.keys() or not 0 < len(entries) == len(arrays):
             raise ValueError("another list")
@@ -80,7 +87,7 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
             check_layout(tensor.name, tensor.layout, tensor.array.shape)
     except RecordingError as error:
         raise RecordingError(f"{path}: {error}") from error
-    return Recording(path, metadata["framework"], tensors)
+    return Recording(path, metadata["framework"], tensors, system)
 
 
 def _is_entry(entry: dict[str, Any]) -> bool:

@@ -51,8 +51,7 @@ def read_foreign(path: Path, found: Mapping[str, Array]) -> NativeContents:
     contents = assemble(path, parts, {}, _native_names)
     if others:
         notes.append(f"{len(others)} arrays of no layer ({', '.join(others[:3])} …)")
-    is_ours = contents.spec.architecture != "custom"
-    if is_ours and any(name.endswith("/var") for name in contents.arrays):
+    if contents.spec.architecture != "custom" and any(n.endswith("/var") for n in contents.arrays):
         notes.append(
             "the epsilon of its BN (here 1e-05, in Keras 0.001 unless the model says other)"
         )

@@ -142,9 +142,7 @@ def assemble(
         names[name]: tuple(shape[i] for i in np.argsort(_order(axes, len(shape))))
         for name, shape in expected.items()
     }
-    nearest = (
-        "" if stored_spec or ASKED.get() else f", nearest to {spec.name} of width {spec.width},"
-    )
+    nearest = "" if stored_spec else f", nearest to {spec.name} of width {spec.width},"
     check_shapes(path, found, native_shapes | dict.fromkeys(scalars, ()), f"{HELD}{nearest}")
     _check_parts(path, parts)
     arrays = {name: found[names[name]] for name in expected}
@@ -213,11 +211,9 @@ def _with_sizes(
     spec: SystemSpec, found: Mapping[str, Shape], names: Mapping[str, str]
 ) -> SystemSpec:
     """Return a spec with the latent_dim, width and channels that most axes of the arrays show."""
-    if spec is ASKED.get():
-        return spec
     shapes = {names[native]: shape for native, shape in found.items() if native in names}
     expected, sizes = state_shapes(spec), {}
-    for size in ("latent_dim", "width", "channels"):
+    for size in () if ASKED.get() else ("latent_dim", "width", "channels"):
         wider = state_shapes(spec.replace(**{size: getattr(spec, size) + 1}))
         shown = [
             length // (wide - own)

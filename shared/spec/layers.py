@@ -50,15 +50,10 @@ class Initializer:
     constant: the mean. glorot_uniform and lecun_normal, Keras' and Flax' defaults: see `sized`.
     """
 
-    distribution: Literal[
-        "normal",
-        "truncated_normal",
-        "uniform",
-        "uniform_fan_in",
-        "constant",
-        "glorot_uniform",
-        "lecun_normal",
-    ]
+    distribution: (
+        Literal["constant", "normal", "truncated_normal", "uniform", "uniform_fan_in"]
+        | Literal["glorot_uniform", "lecun_normal"]
+    )
     mean: float = 0.0
     scale: float = 0.0
 

@@ -24,6 +24,7 @@ from shared.explain.recordings.pairs import Pair
 from shared.explain.recordings.tensor_traps import factor_traps, layout_traps, pass_traps
 from shared.explain.report import render
 from shared.files.recording import read_recording
+from shared.spec import SystemSpec
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class RecordingReport:
     """What two recordings have in common and where they diverge.
 
     `parting` is the index in `pairs` of the first that differs, None where all agree. `unmatched`
-    names what only one of them holds or what could not be matched without guessing.
+    names what only one of them holds or what could not be matched without guessing; before it, in
+    what their systems differ.
     """
 
     paths: tuple[str, str]
@@ -71,10 +73,17 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
         parting=next((i for i, pair in enumerate(pairs) if not pair.agrees), None),
         traps=merged(trap for find in finders for trap in find(evidence)),
         unmatched=(
+            *_other_systems(*(recording.system for recording in recordings)),
             *matching.unmatched_texts("first", single[0]),
             *matching.unmatched_texts("second", single[1]),
         ),
     )
+
+
+def _other_systems(*systems: SystemSpec | None) -> list[str]:
+    first, second = (system.to_dict() if system else {} for system in systems)
+    fields = [n for n, value in first.items() if value != second.get(n, value)]
+    return [f"their systems differ in {', '.join(fields)}"] if fields else []
 
 
 def format_report(report: RecordingReport) -> str:
