@@ -48,7 +48,7 @@ def test_networks_are_those_of_the_file_or_the_first_other_array_is_named(
         watched(twice)
     with pytest.raises(RecordingError, match=r"conv_2/bias: mine has \(8,\), the network none; "):
         watched([*DISCRIMINATOR[:2], DISCRIMINATOR[2] | {"bias": True}, *DISCRIMINATOR[3:]])
-    with pytest.raises(RecordingError, match="batch_norm_1/(scale|mean): mine has none, the n"):
+    with pytest.raises(RecordingError, match=r"batch_norm_1/(scale|mean): mine has none, the n"):
         watched([*GENERATOR[:2], *GENERATOR[3:]], "generator")
     assert not (tmp_path / "none").exists()
 
