@@ -44,24 +44,12 @@ class JaxImplementation(FrameworkAdapter):
         value, gradients = by_all(*map(jnp.asarray, scores))
         return value, *gradients
 
-    def layers(
-        self, state: TrainState, network: NetworkName, inputs: Tensor, training: bool
-    ) -> dict[str, Tensor]:
-        """Return the output of each layer with parameters by name: NHWC, or [batch, features]."""
-        found: dict[str, Tensor] = {}
-
-        def keep(name: str, layer: nnx.Module, x: Tensor) -> Tensor:
-            found[name] = layer(x)
-            return found[name]
-
-        module = self.modules(state).network(network)
+    def forward(self, modules: Modules, network: NetworkName, x: Tensor, training: bool) -> Tensor:
+        """Run a network where nothing is compiled; the state does not change."""
+        module = modules.network(network)
         if not training:
             module.eval()
-        for name, layer in list(vars(module).items()):
-            if isinstance(layer, nnx.Module):
-                setattr(module, name, partial(keep, name, layer))
-        module(inputs)
-        return found
+        return module(x)
 
     def modules(self, state: TrainState) -> Modules:
         """Return what holds both networks and their optimizers."""

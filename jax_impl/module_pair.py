@@ -1,17 +1,15 @@
 """Anybody's pair of NNX modules behind `shared.interface.Implementation`: docs/systems.md."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
-from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array as Tensor
 
 from shared.interface import Array
-from shared.module_pair import Call, PairAdapter
+from shared.module_pair import PairAdapter
 from shared.spec import SystemSpec
 from shared.spec.compute import Compute
 
@@ -36,17 +34,11 @@ class Network(nnx.Module):
             return self.network(x.reshape(-1, *self.latent_shape))
         return self.network(x).reshape(-1)
 
-    def name_layers(self, weights: Mapping[str, Mapping[str, nnx.Variable]]) -> None:
-        """Give the layers the system's names."""
-        modules = list(nnx.iter_modules(self))
-        paths = {id(own): path for path, module in modules for own in vars(module).values()}
-        self.paths = tuple((n, paths[id(next(iter(w.values())))]) for n, w in weights.items())
-
 
 class ModulePair(PairAdapter, JaxImplementation):
     """Two `nnx.Module`s, and an `nnx.Optimizer` with Optax' Adam or AdamW of each where given."""
 
-    create_adam = staticmethod(create_adam)
+    package, create_adam = "flax", staticmethod(create_adam)
     conventions: ClassVar = {"batch_norm_running_variance": "biased"}
 
     def copied(self, dtype: str) -> Sequence[Any]:
@@ -65,36 +57,37 @@ class ModulePair(PairAdapter, JaxImplementation):
         given = zip(networks, self.parts[2:], strict=True)
         return *networks, *(own and nnx.Optimizer(n, own.tx, wrt=nnx.Param) for n, own in given)
 
-    def calls(self, network: Network, x: Array, training: bool = False) -> tuple[list, Array]:
-        """Return the layers that a network calls on latents or images, and its output."""
-        found: list[Call] = []
-
-        def keeping(call: Any) -> Any:
-            def keep(layer: nnx.Module, x: Tensor, *options: Any, **named: Any) -> Tensor:
-                y = call(layer, x, *options, **named)
-                kind, fields = _read(layer)
-                names = ("kernel", "scale", "bias", "mean", "var")
-                weights = {n: w for n in names if (w := getattr(layer, n, None)) is not None}
-                shapes = {n: w.shape for n, w in weights.items()}
-                found.append(Call(kind, fields, weights, np.array(x), np.array(y), shapes))
-                return y
-
-            return keep
-
+    def run(self, network: Network, x: Array, training: bool) -> Tensor:
+        """Return what a network makes of latents or images; it stays as it is."""
         statistics = jax.tree.map(jnp.copy, nnx.state(network))
         network.train() if training else network.eval()
-        kinds = (nnx.Conv, nnx.ConvTranspose, nnx.Linear, nnx.BatchNorm)
-        patches = [patch.object(kind, "__call__", keeping(kind.__call__)) for kind in kinds]
-        for each in patches:
-            each.start()
-        try:
-            output = network(jnp.asarray(x))
-        finally:
-            for each in patches:
-                each.stop()
+        output = network(jnp.asarray(x))
         network.train()
         nnx.update(network, statistics)
-        return found, np.array(output)
+        return output
+
+    def read(self, m: Any) -> dict[str, Any] | None:
+        """Return what a system file says of a layer beside its kind and arrays, None of others."""
+        match m:
+            case nnx.Linear():
+                return {}
+            case nnx.Conv() | nnx.ConvTranspose():
+                padding = m.padding
+                if isinstance(padding, str):
+                    padding = "same" if padding == "SAME" else 0
+                elif not isinstance(padding, int):
+                    padding = padding[0]
+                strides: Any = m.strides
+                stride = strides if isinstance(strides, int) else strides[0]
+                return {"stride": stride or 1, "padding": padding}
+            case nnx.BatchNorm():
+                return {"epsilon": m.epsilon, "momentum": round(1 - m.momentum, 12)}
+        return None
+
+    def name_layers(self, network: Network, layers: dict[str, nnx.Module]) -> None:
+        """Give layers the system's names."""
+        paths = {id(module): path for path, module in nnx.iter_modules(network)}
+        network.paths = tuple((name, paths[id(layer)]) for name, layer in layers.items())
 
     def state_of(self, spec: SystemSpec, dtype: str, *parts: Any) -> TrainState:
         """Return a state of copied parts, with their own weights and Adam as it starts."""
@@ -104,21 +97,3 @@ class ModulePair(PairAdapter, JaxImplementation):
         compute = Compute(dtype, fast=False)
         settings = Settings(spec, compute, graph, jax.tree.structure(shapes), None)
         return TrainState(spec, compute, select_device("cpu"), settings, leaves(parts))
-
-
-def _read(m: Any) -> tuple[str, dict[str, Any]]:
-    """Return a layer as a system file has it."""
-    if isinstance(m, nnx.BatchNorm):
-        fields = {"epsilon": m.epsilon, "momentum": round(1 - m.momentum, 12)}
-        return "batch_norm", fields | {"scale": m.use_scale, "bias": m.use_bias}
-    fields = {"features": m.out_features, "bias": m.use_bias}
-    if isinstance(m, nnx.Linear):
-        return "dense", fields
-    padding = m.padding
-    if isinstance(padding, str):
-        padding = "same" if padding == "SAME" else 0
-    elif not isinstance(padding, int):
-        padding = padding[0]
-    stride = m.strides if isinstance(m.strides, int) else m.strides[0]
-    sizes = {"size": m.kernel_size[0], "stride": stride or 1, "padding": padding}
-    return "conv" if isinstance(m, nnx.Conv) else "conv_transpose", fields | sizes

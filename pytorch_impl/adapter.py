@@ -2,8 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +9,7 @@ from torch import Tensor
 
 from shared.framework_adapter import FrameworkAdapter
 from shared.interface import Array, Arrays
-from shared.spec import AdamSpec, NetworkName, Pixels, flattened_pixels
+from shared.spec import AdamSpec, Pixels
 
 from . import checkpoint, losses, state, train
 from .layers import create_adam
@@ -38,25 +36,14 @@ class PyTorchImplementation(FrameworkAdapter):
         value = loss(*tensors)
         return value.detach(), *torch.autograd.grad(value, tensors)
 
-    def layers(
-        self, state: TrainState, network: NetworkName, inputs: Tensor, training: bool
-    ) -> dict[str, Tensor]:
-        """Return the output of each layer with parameters by name: NHWC, or [batch, features]."""
-        found: dict[str, Tensor] = {}
-
-        def keep(name: str, _module: torch.nn.Module, _inputs: Any, output: Tensor) -> None:
-            found[name] = output.clone()  # the activation that follows works in place
-
-        modules = state.network(network).named_children()
-        handles = [m.register_forward_hook(partial(keep, name)) for name, m in modules]
-        run = train.generate if network == "generator" else train.discriminate
-        try:
-            run(state, inputs, training=training)
-        finally:
-            for handle in handles:
-                handle.remove()
-        pixels = flattened_pixels(state.spec)
-        return {n: _in_hwc_order(x, pixels.get(f"{network}/{n}/bias")) for n, x in found.items()}
+    def output_to_numpy(self, output: Tensor, pixels: Pixels | None = None) -> Array:
+        """Return a copy of NCHW as NHWC, of features in CHW order as HWC."""
+        if output.ndim == 4:
+            output = output.permute(0, 2, 3, 1)
+        elif pixels:  # docs/porting.md#reshape-order
+            height, width, channels = pixels[1]
+            output = output.unflatten(1, (channels, height, width)).permute(0, 2, 3, 1).flatten(1)
+        return self.to_numpy(output.clone())  # an activation may work in place
 
     def gradients(self, state: TrainState, real_images: Array, latents: Array) -> Arrays:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
@@ -87,16 +74,6 @@ def _to_tensor(array: Array) -> Tensor:
     if array.dtype.name == "bfloat16":
         return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
     return torch.tensor(array)
-
-
-def _in_hwc_order(x: Tensor, pixels: Pixels | None) -> Tensor:
-    """Return NCHW as NHWC; features in CHW order as HWC: docs/porting.md#reshape-order."""
-    if x.ndim == 4:
-        return x.permute(0, 2, 3, 1)
-    if pixels is None:
-        return x
-    height, width, channels = pixels[1]
-    return x.unflatten(1, (channels, height, width)).permute(0, 2, 3, 1).flatten(1)
 
 
 implementation = PyTorchImplementation()

@@ -1,7 +1,7 @@
 """What the three frameworks share: what networks are made of, and adapters, NumPy in, NumPy out."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
@@ -9,8 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shared.framework_layers import intercepted
 from shared.interface import METRIC_NAMES, Array, Arrays, LossValues, State, split_labels
-from shared.spec import NETWORKS, NetworkName, SystemSpec, check_loss
+from shared.spec import (
+    NETWORKS,
+    NetworkName,
+    Pixels,
+    SystemSpec,
+    check_loss,
+    flattened_pixels,
+)
 from shared.spec.compute import Compute
 
 
@@ -54,7 +62,6 @@ class FrameworkAdapter:
     checkpoint: ModuleType
     losses: ModuleType
     value_and_gradients: Callable[..., tuple[Any, ...]]
-    layers: Callable[..., dict[str, Any]]
     train: ModuleType
     places: ModuleType
 
@@ -113,10 +120,29 @@ class FrameworkAdapter:
     ) -> Arrays:
         """Return what each layer makes of the inputs, by its name; the state does not change."""
         kind = "latents" if network == "generator" else "images"
-        with self.computing_in(state.compute.dtype):
+        found, pixels = {}, flattened_pixels(state.spec)
+
+        def keep(name: str, call: Callable[..., Any], *given: Any, **options: Any) -> Any:
+            y = call(*given, **options)
+            found[name] = self.output_to_numpy(y, pixels.get(f"{network}/{name}/bias"))
+            return y
+
+        with self.computing_in(state.compute.dtype), ExitStack() as stack:
             values = getattr(self.places, f"{kind}_to_device")(state, inputs)
-            found = self.layers(state, network, values, training)
-            return {name: self.to_numpy(x) for name, x in found.items()}
+            modules = self.modules(state)
+            for layer in (x for x in state.spec.layers(network) if x.parameters):
+                held = getattr(modules.network(network), layer.name)
+                stack.enter_context(intercepted(held, partial(keep, layer.name)))
+            self.forward(modules, network, values, training)
+        return found
+
+    def forward(self, modules: Any, network: NetworkName, x: Any, training: bool) -> Any:
+        """Run a network where nothing is compiled; the state does not change."""
+        return self.train._forward(modules, network, x, training)
+
+    def output_to_numpy(self, output: Any, pixels: Pixels | None = None) -> Array:
+        """Return a copy of what a layer made as NHWC, or as features in HWC order."""
+        return self.to_numpy(output)
 
     def train_step(self, state: State, real_images: Array, latents: Array) -> dict[str, float]:
         """Make one training step and return its losses; the state moves."""

@@ -3,33 +3,37 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from shared.framework_adapter import FrameworkAdapter
+from shared.framework_layers import canonical_arrays, intercepted, kind_of
 from shared.interface import Array, Arrays, State
 from shared.spec import NETWORKS, NetworkName, SystemSpec, flattened_pixels
 from shared.spec.entries import entries_from
+from shared.watched import NETWORKS as WATCHED
 
 Shape = tuple[int, ...]
 
 
 @dataclass
 class Call:
-    """A layer that a network has called; `kind` and `fields` are those of a system file.
+    """A layer that a network has called.
 
-    `weights` are a framework's tensors by canonical name, `shapes` theirs in canonical layout.
-    Input and output are NHWC or [batch, features].
+    `fields`: what a system file says of it beside its kind and its arrays, whose canonical names
+    and `shapes` follow. Input and output are NHWC or [batch, features].
     """
 
+    layer: Any
     kind: str
     fields: dict[str, Any]
-    weights: dict[str, Any]
+    shapes: dict[str, Shape]
     x: Array
     y: Array
-    shapes: dict[str, Shape] = field(default_factory=dict)
 
 
 class PairAdapter(FrameworkAdapter):
@@ -37,11 +41,16 @@ class PairAdapter(FrameworkAdapter):
 
     `latent_shape` is that of the generator's input without the batch, such as (100, 1, 1). A
     framework has `copied`, which returns copies of all in a dtype with networks that are called as
-    ours are; `calls` of such a network, with its output; and `state_of` those copies.
+    ours are; `run`, what such a network makes of an array, which leaves it as it is; `read`, the
+    `fields` of a `Call`, None for an unknown layer; `name_layers`, which gives those of a network
+    the system's names; and `state_of` those copies.
     """
 
     copied: Callable[[str], Sequence[Any]]
-    calls: Callable[..., tuple[list[Call], Array]]
+    run: Callable[..., Any]
+    read: Callable[[Any], dict[str, Any] | None]
+    name_layers: Callable[[Any, dict[str, Any]], None]
+    package: str
     create_adam: Callable[..., Any]
     state_of: Callable[..., State]
     conventions: ClassVar[Mapping[str, str]] = {}
@@ -71,12 +80,44 @@ class PairAdapter(FrameworkAdapter):
             parts, x = self.copied(dtype), np.zeros((2, spec.latent_dim), dtype)
             for name, network in zip(NETWORKS, parts, strict=False):
                 calls, x = self.calls(network, x)
-                network.name_layers({n: c.weights for n, c in _named(spec, name, calls).items()})
+                named = _named(spec, name, calls).items()
+                self.name_layers(network, {own: call.layer for own, call in named})
             adams = [
                 own or self.create_adam(network, spec.adam(name))
                 for name, network, own in zip(NETWORKS, parts, parts[2:], strict=False)
             ]
             return self.state_of(spec, dtype, *parts[:2], *adams)
+
+    def calls(self, network: Any, x: Array, training: bool = False) -> tuple[list[Call], Array]:
+        """Return the layers that a network calls on latents or images, and its output."""
+        found: list[Call] = []
+        _, watching = WATCHED[self.package]
+
+        def keep(layer: Any, call: Callable[..., Any], x: Any, *given: Any, **named: Any) -> Any:
+            activation = getattr(layer, "activation", None)
+            if activation:  # Keras', which is a layer of its own to us
+                layer.activation = None
+            y = call(x, *given, **named)
+            kind = kind_of(layer)
+            weights = canonical_arrays(kind, watching.arrays_of(layer))
+            shapes = {name: self.canonical_shape(array) for name, array in weights.items()}
+            fields = self.read(layer) or {}
+            given_and_made = self.output_to_numpy(x), self.output_to_numpy(y)
+            found.append(Call(layer, kind, fields, shapes, *given_and_made))
+            if activation:
+                layer.activation = activation
+            return activation(y) if activation else y
+
+        with ExitStack() as stack:
+            for layer in list(watching.layers(network)):
+                if self.read(layer) is not None:
+                    stack.enter_context(intercepted(layer, partial(keep, layer)))
+            output = self.run(network, x, training)
+        return found, self.output_to_numpy(output)
+
+    def canonical_shape(self, array: Any) -> Shape:
+        """Return the shape of a framework's array in the canonical layout."""
+        return tuple(array.shape)
 
     def activations(
         self, state: State, network: NetworkName, inputs: Array, *, training: bool = False
@@ -121,7 +162,7 @@ class PairAdapter(FrameworkAdapter):
 def _named(spec: SystemSpec, network: NetworkName, calls: Sequence[Call]) -> dict[str, Call]:
     """Return the calls that have weights by the names of the system's layers."""
     layers = [layer for layer in spec.layers(network) if layer.parameters]
-    own = [call for call in calls if call.weights]
+    own = [call for call in calls if call.shapes]
     wanted = [_text(x.kind, {p.name: p.shape for p in x.parameters}) for x in layers]
     received = [_text(call.kind, call.shapes) for call in own]
     for i in range(max(len(wanted), len(received))):
@@ -145,7 +186,14 @@ def _entries(calls: Sequence[Call], x: Array, y: Array) -> list[dict[str, Any] |
     found: list[dict[str, Any] | str] = []
     for call in calls:
         found += _between(x, call.x)
-        (entry,) = entries_from([{"kind": call.kind} | call.fields])
+        fields: dict[str, Any] = {"kind": call.kind}
+        if kernel := call.shapes.get("kernel"):
+            features = kernel[-2 if call.kind == "conv_transpose" else -1]
+            fields |= {"features": features, "size": kernel[0] if len(kernel) == 4 else 0}
+            fields["bias"] = "bias" in call.shapes
+        elif call.kind == "batch_norm":
+            fields |= {name: name in call.shapes for name in ("scale", "bias")}
+        (entry,) = entries_from([fields | call.fields])
         found.append(entry.to_dict())
         x = call.y
     return found + _between(x, y)

@@ -113,7 +113,7 @@ class Recorder:
                 self.close()
         finally:
             for network in self._watched:
-                network.end()
+                network.interceptions.close()
 
 
 def _hold(system: SystemSpec, network: NetworkName, arrays: dict[str, Any]) -> None:

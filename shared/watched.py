@@ -6,32 +6,25 @@ ports of a network have the same names. What has no weights is seen in the input
 behind it. No framework is imported: who has a network of it has imported it.
 """
 
-import re
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from shared.files.recording import RecordingError
+from shared.framework_layers import canonical_arrays, intercepted, kind_of
 
 Store = Callable[[str, Any, str | None], None]
 """Takes a name, a tensor and its layout."""
 Gradients = Iterable[tuple[Any, Any]]
-NAMES = {
-    "gamma": "scale",
-    "beta": "bias",
-    "running_mean": "mean",
-    "moving_mean": "mean",
-    "running_var": "var",
-    "moving_variance": "var",
-}
-"""A framework's name of an array → ours."""
 
 
 class WatchedNetwork(ABC):
-    """A network whose passes and updates are recorded until `end`, and its state when asked.
+    """A network whose passes and updates are recorded, and its state when asked.
+
+    When `interceptions` are closed, the network and its optimizer are as they were.
 
     `kernels` are the layouts of kernels by the kind of the layer, `images` that of images, `update`
     the method of an optimizer that is given the gradients.
@@ -44,14 +37,16 @@ class WatchedNetwork(ABC):
     def __init__(self, name: str, network: Any, optimizer: Any, store: Store) -> None:
         self.store, self.optimizer = store, optimizer
         self.arrays: dict[str, tuple[Any, str | None]] = {}
-        self._ends: list[Callable[[], Any]] = []
+        self.interceptions = ExitStack()
         counts: Counter[str] = Counter()
         for layer in list(self.layers(network)):
-            if arrays := dict(self.arrays_of(layer)):
-                kind = _kind_of(layer)
+            kind = kind_of(layer)
+            if arrays := canonical_arrays(kind, self.arrays_of(layer)):
                 counts[kind] += 1
                 place = f"{name}/{kind}_{counts[kind]}"
-                self._add(place, kind, arrays)
+                for own, array in arrays.items():
+                    layout = self.kernels.get(kind) if own == "kernel" else None
+                    self.arrays[f"{place}/{own}"] = array, layout
                 self._watch_passes(layer, place)
         if not self.arrays:
             raise RecordingError(
@@ -69,18 +64,6 @@ class WatchedNetwork(ABC):
             for moment, value in self.moments(array).items():
                 self.store(f"{name}/{moment}", value, layout)
 
-    def end(self) -> None:
-        """Leave the network and its optimizer as they were."""
-        for end in reversed(self._ends):
-            end()
-
-    def _add(self, place: str, kind: str, arrays: Mapping[str, Any]) -> None:
-        weight = "scale" if kind == "batch_norm" else "kernel"
-        for own, array in arrays.items():
-            ours = weight if own == "weight" else NAMES.get(own, own)
-            layout = self.kernels.get(kind) if ours == "kernel" else None
-            self.arrays[f"{place}/{ours}"] = array, layout
-
     def _watch_passes(self, layer: Any, place: str) -> None:
         def record(call: Callable, *given: Any, **named: Any) -> Any:
             returned = call(*given, **named)
@@ -90,7 +73,7 @@ class WatchedNetwork(ABC):
                     self.defer(f"{place}/{part}", value, layout)
             return returned
 
-        self._replace(layer, "__call__", record)
+        self.interceptions.enter_context(intercepted(layer, record))
 
     def watch_updates(self) -> None:
         """Record the gradients that the optimizer is given."""
@@ -99,20 +82,7 @@ class WatchedNetwork(ABC):
             self.record_gradients(self.gradients(*given))
             return update(*given, **named)
 
-        self._replace(self.optimizer, self.update, record)
-
-    def _replace(self, held: Any, name: str, record: Callable) -> None:
-        """Give an object a class of its own, one method of which goes through `record`.
-
-        Within `nnx.jit` the object is another one, but of the same class.
-        """
-        kind = type(held)
-
-        def method(held: Any, *given: Any, **named: Any) -> Any:
-            return record(partial(getattr(kind, name), held), *given, **named)
-
-        held.__class__ = type(kind.__name__, (kind,), {name: method})
-        self._ends.append(partial(setattr, held, "__class__", kind))
+        self.interceptions.enter_context(intercepted(self.optimizer, record, self.update))
 
     def record_gradients(self, gradients: Gradients) -> None:
         """Record the gradients of what is watched."""
@@ -122,12 +92,14 @@ class WatchedNetwork(ABC):
                 name, layout = names[id(parameter)]
                 self.defer(f"{name}/gradient", gradient, layout)
 
+    @staticmethod
     @abstractmethod
-    def layers(self, network: Any) -> Iterable[Any]:
+    def layers(network: Any) -> Iterable[Any]:
         """Return the network and all layers in it, in the order in which it holds them."""
 
+    @staticmethod
     @abstractmethod
-    def arrays_of(self, layer: Any) -> Iterable[tuple[str, Any]]:
+    def arrays_of(layer: Any) -> Iterable[tuple[str, Any]]:
         """Return the arrays that a layer itself holds, by the framework's names."""
 
     def gradients(self, *given: Any) -> Gradients:
@@ -147,10 +119,12 @@ class _PyTorchNetwork(WatchedNetwork):
     kernels = {"conv": "OIHW", "conv_transpose": "IOHW", "dense": "OI"}  # noqa: RUF012
     images = "NCHW"
 
-    def layers(self, network: Any) -> Iterable[Any]:
+    @staticmethod
+    def layers(network: Any) -> Iterable[Any]:
         return network.modules()
 
-    def arrays_of(self, layer: Any) -> Iterable[tuple[str, Any]]:
+    @staticmethod
+    def arrays_of(layer: Any) -> Iterable[tuple[str, Any]]:
         yield from layer.named_parameters(recurse=False)
         buffers = layer.named_buffers(recurse=False)
         yield from ((name, held) for name, held in buffers if name != "num_batches_tracked")
@@ -162,7 +136,7 @@ class _PyTorchNetwork(WatchedNetwork):
                 (array, array.grad) for array, _ in self.arrays.values()
             )
         )
-        self._ends.append(held.remove)
+        self.interceptions.callback(held.remove)
 
     def moments(self, array: Any) -> Mapping[str, Any]:
         state = {} if self.optimizer is None else self.optimizer.state.get(array, {})
@@ -174,10 +148,12 @@ class _KerasNetwork(WatchedNetwork):
     kernels = {"conv": "HWIO", "conv_transpose": "HWOI", "dense": "IO"}  # noqa: RUF012
     images, update = "NHWC", "apply"
 
-    def layers(self, network: Any) -> Iterable[Any]:
+    @staticmethod
+    def layers(network: Any) -> Iterable[Any]:
         return network._flatten_layers()
 
-    def arrays_of(self, layer: Any) -> Iterable[tuple[str, Any]]:
+    @staticmethod
+    def arrays_of(layer: Any) -> Iterable[tuple[str, Any]]:
         inner = layer._flatten_layers(include_self=False)
         others = {id(array) for other in inner for array in other.weights}
         return ((array.name, array) for array in layer.weights if id(array) not in others)
@@ -205,20 +181,23 @@ class _FlaxNetwork(WatchedNetwork):
     kernels = {"conv": "HWIO", "conv_transpose": "HWIO", "dense": "IO"}  # noqa: RUF012
     images, update = "NHWC", "update"
 
-    def layers(self, network: Any) -> Iterable[Any]:
+    def __init__(self, name: str, network: Any, optimizer: Any, store: Store) -> None:
         self._jax, self._nnx = sys.modules["jax"], sys.modules["flax.nnx"]
         # A gradient and a moment are found by the path of their parameter.
         self._held = dict(self._nnx.iter_graph(network))
-        return self._layers(network)
+        super().__init__(name, network, optimizer, store)
 
-    def _layers(self, network: Any) -> Iterator[Any]:
+    @staticmethod
+    def layers(network: Any) -> Iterable[Any]:
         yield network
         for value in vars(network).values():
-            if isinstance(value, self._nnx.Module):
-                yield from self._layers(value)
+            if isinstance(value, sys.modules["flax.nnx"].Module):
+                yield from _FlaxNetwork.layers(value)
 
-    def arrays_of(self, layer: Any) -> Iterable[tuple[str, Any]]:
-        held = ((name, v) for name, v in vars(layer).items() if isinstance(v, self._nnx.Variable))
+    @staticmethod
+    def arrays_of(layer: Any) -> Iterable[tuple[str, Any]]:
+        kind = sys.modules["flax.nnx"].Variable
+        held = ((name, value) for name, value in vars(layer).items() if isinstance(value, kind))
         return ((name, array) for name, array in held if array.get_value() is not None)
 
     def gradients(self, *given: Any) -> Gradients:
@@ -273,13 +252,3 @@ def watched(name: str, network: Any, optimizer: Any, store: Store) -> WatchedNet
 def _is_a(value: Any, package: str, name: str) -> bool:
     bases = type(value).__mro__
     return any((b.__module__.split(".")[0], b.__name__) == (package, name) for b in bases)
-
-
-def _kind_of(layer: Any) -> str:
-    """Return what a layer is called: "conv" of torch's Conv2d, Keras' Conv2D and Flax' Conv."""
-    for name in (base.__name__ for base in type(layer).__mro__):
-        if name in ("Linear", "Dense") or "BatchNorm" in name:
-            return "batch_norm" if "BatchNorm" in name else "dense"
-        if re.fullmatch("Conv(2[dD])?|Conv(2D)?Transpose(2d)?", name):
-            return "conv_transpose" if "Transpose" in name else "conv"
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(layer).__name__).lower()

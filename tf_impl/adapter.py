@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +10,7 @@ from tensorflow import Tensor
 
 from shared.framework_adapter import FrameworkAdapter
 from shared.interface import Array, Arrays
-from shared.spec import AdamSpec, NetworkName
+from shared.spec import AdamSpec
 
 from . import checkpoint, losses, state, train
 from .layers import create_adam
@@ -38,27 +37,6 @@ class TensorFlowImplementation(FrameworkAdapter):
             tape.watch(tensors)
             value = loss(*tensors)
         return value, *tape.gradient(value, tensors)
-
-    def layers(
-        self, state: TrainState, network: NetworkName, inputs: Tensor, training: bool
-    ) -> dict[str, Tensor]:
-        """Return the output of each layer with parameters by name: NHWC, or [batch, features]."""
-        found: dict[str, Tensor] = {}
-
-        def keep(name: str, call: Callable[..., Tensor], x: Tensor, **options: Any) -> Tensor:
-            found[name] = call(x, **options)
-            return found[name]
-
-        model = state.network(network)
-        layers = {n: layer for n, layer in vars(model).items() if isinstance(layer, keras.Layer)}
-        for name, layer in layers.items():
-            layer.call = partial(keep, name, layer.call)
-        try:
-            train._forward(state, network, inputs, training=training)
-        finally:
-            for layer in layers.values():
-                del layer.call  # the class' own method comes back
-        return found
 
     def gradients(self, state: TrainState, real_images: Array, latents: Array) -> Arrays:
         """Return one step's gradients of both networks by parameter name; nothing changes."""

@@ -1,8 +1,6 @@
 """Anybody's pair of Keras models behind `shared.interface.Implementation`: docs/systems.md."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from types import SimpleNamespace
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -12,7 +10,7 @@ from keras import layers
 from tensorflow import Tensor
 
 from shared.interface import Array
-from shared.module_pair import Call, PairAdapter
+from shared.module_pair import PairAdapter
 from shared.spec import SystemSpec
 from shared.spec.compute import Compute
 
@@ -22,10 +20,7 @@ from .state import TrainState
 
 
 class Network(keras.Model):
-    """A network as ours are: latents are [batch, latent_dim], scores [batch].
-
-    Its layers' variables are attributes under the names of the system.
-    """
+    """A network as ours are: latents are [batch, latent_dim], scores [batch]."""
 
     def __init__(self, network: keras.Model, latent_shape: tuple[int, ...] = ()) -> None:
         super().__init__(autocast=False)
@@ -41,17 +36,11 @@ class Network(keras.Model):
         """Return an input as the network itself takes it."""
         return tf.reshape(x, [-1, *self.latent_shape]) if self.latent_shape else x
 
-    def name_layers(self, weights: Mapping[str, Mapping[str, keras.Variable]]) -> None:
-        """Give the layers the system's names."""
-        order = ("kernel", "scale", "bias", "mean", "var")
-        for name, own in weights.items():
-            setattr(self, name, SimpleNamespace(weights=[own[n] for n in order if n in own]))
-
 
 class ModulePair(PairAdapter, TensorFlowImplementation):
     """Two Sequential or functional models, and Keras' Adam or AdamW of each where given."""
 
-    create_adam = staticmethod(create_adam)
+    package, create_adam = "keras", staticmethod(create_adam)
     conventions: ClassVar = {
         "batch_norm_running_variance": "biased",
         "adam_epsilon_placement": "before_correction",
@@ -86,34 +75,30 @@ class ModulePair(PairAdapter, TensorFlowImplementation):
             network.set_weights(given.get_weights())
         return Network(networks[0], self.latent_shape), Network(networks[1]), *adams
 
-    def calls(self, network: keras.Model, x: Array, training: bool = False) -> tuple[list, Array]:
-        """Return the layers that a network calls on latents or images, and its output."""
-        found: list[Call] = []
-
-        def keep(layer: keras.Layer, call: Callable[..., Tensor], x: Tensor, **own: Any) -> Tensor:
-            activation = getattr(layer, "activation", None)
-            if activation:  # is a layer of its own to us
-                layer.activation = None
-            y = call(x, **own)
-            kind, fields, weights = _read(layer)
-            shapes = {key: tuple(variable.shape) for key, variable in weights.items()}
-            found.append(Call(kind, fields, weights, x.numpy(), y.numpy(), shapes))
-            if activation:
-                layer.activation = activation
-            return activation(y) if activation else y
-
-        parts = network._flatten_layers(include_self=False, recursive=True)
-        known = [layer for layer in parts if isinstance(layer, _KNOWN)]
+    def run(self, network: keras.Model, x: Array, training: bool) -> Tensor:
+        """Return what a network makes of latents or images; it stays as it is."""
         statistics = network.get_weights()
-        for layer in known:
-            layer.call = partial(keep, layer, layer.call)
-        try:
-            output = network(tf.constant(x), training=training)
-        finally:
-            for layer in known:
-                del layer.call  # the class' own method comes back
+        output = network(tf.constant(x), training=training)
         network.set_weights(statistics)
-        return found, output.numpy()
+        return output
+
+    def read(self, m: Any) -> dict[str, Any] | None:
+        """Return what a system file says of a layer beside its kind and arrays, None of others."""
+        match m:
+            case layers.Dense():
+                return {}
+            case layers.Conv2D() | layers.Conv2DTranspose():
+                padding = "same" if m.padding == "same" else 0
+                return {"stride": m.strides[0], "padding": padding}
+            case layers.BatchNormalization():
+                return {"epsilon": m.epsilon, "momentum": round(1 - m.momentum, 12)}
+            case layers.UpSampling2D():
+                return {"kind": f"upsample_{m.interpolation}", "size": m.size[0]}
+        return None
+
+    def name_layers(self, network: Network, layers: dict[str, keras.Layer]) -> None:
+        """Give layers the system's names."""
+        network.__dict__.update(layers)
 
     def state_of(self, spec: SystemSpec, dtype: str, *parts: Any) -> TrainState:
         """Return a state of copied parts, with their own weights and Adam as it starts."""
@@ -123,28 +108,3 @@ class ModulePair(PairAdapter, TensorFlowImplementation):
                 adam.build(network.trainable_variables)
                 adam.first_moments, adam.second_moments = adam._momentums, adam._velocities
         return TrainState(spec, Compute(dtype, fast=False), "/CPU:0", *networks, *adams)
-
-
-_CONVOLUTIONS = (layers.Conv2D, layers.Conv2DTranspose)
-_KNOWN = (*_CONVOLUTIONS, layers.Dense, layers.BatchNormalization, layers.UpSampling2D)
-
-
-def _read(m: Any) -> tuple[str, dict[str, Any], dict[str, keras.Variable]]:
-    """Return a layer as a system file has it, and its variables by canonical name."""
-    padding = "same" if getattr(m, "padding", "") == "same" else 0
-    match m:
-        case layers.Conv2D() | layers.Conv2DTranspose():
-            kind = "conv_transpose" if isinstance(m, layers.Conv2DTranspose) else "conv"
-            sizes = {"size": m.kernel_size[0], "stride": m.strides[0], "padding": padding}
-            fields = {"features": m.filters, **sizes, "bias": m.use_bias}
-        case layers.Dense():
-            kind, fields = "dense", {"features": m.units, "bias": m.use_bias}
-        case layers.BatchNormalization():
-            fields = {"epsilon": m.epsilon, "momentum": round(1 - m.momentum, 12)}
-            fields |= {"scale": m.scale, "bias": m.center}
-            own = {"mean": m.moving_mean, "var": m.moving_variance}
-            own |= {"scale": m.gamma} if m.scale else {}
-            return "batch_norm", fields, own | ({"bias": m.beta} if m.center else {})
-        case _:
-            return f"upsample_{m.interpolation}", {"size": m.size[0]}, {}
-    return kind, fields, {"kernel": m.kernel} | ({"bias": m.bias} if m.use_bias else {})

@@ -13,19 +13,12 @@ from pathlib import Path
 from shared.files.checkpoint import CheckpointError
 from shared.formats.native_contents import NativeContents, assemble
 from shared.formats.state_dicts import recognised
+from shared.framework_layers import KNOWN, WORDS
 from shared.interface import Array
 from shared.spec import NETWORKS, Layer, SystemSpec
 
-_WORDS = {
-    "weight": ("kernel", "w", "weights", "matrix", "gamma", "scale"),
-    "bias": ("bias", "b", "biases", "beta"),
-    "running_mean": ("moving_mean", "running_mean", "mean"),
-    # Keras 1 calls it running_std and keeps the variance there.
-    "running_var": ("moving_variance", "running_std", "running_var", "var"),
-}
-_KNOWN = {word: name for name, words in _WORDS.items() for word in words}
-# Keras 3 numbers a layer's variables in the order of _WORDS.
-_PARAMETER = re.compile(rf"[/_](?:({'|'.join(_KNOWN)})(?::0)?|vars/([0-3]))$", re.IGNORECASE)
+# Keras 3 numbers a layer's variables in the order of WORDS.
+_PARAMETER = re.compile(rf"[/_](?:({'|'.join(KNOWN)})(?::0)?|vars/([0-3]))$", re.IGNORECASE)
 _WRAPPERS = re.compile(r"^((model_weights|layers|_functional|_operations|model|root)/)+")
 _OF_NO_LAYER = re.compile("optimizer|seed_generator|^opt/|adam", re.IGNORECASE)
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -68,12 +61,12 @@ def _state_dict(found: Mapping[str, Array]) -> tuple[dict[str, Array], list[str]
         if match is None:
             others.append(name)
             continue
-        parameter = _KNOWN[match[1].lower()] if match[1] else [*_WORDS][int(match[2])]
+        parameter = KNOWN[match[1].lower()] if match[1] else [*WORDS][int(match[2])]
         layers.setdefault(_layer_name(own[: max(match.start() - 1, 0)]), {})[parameter] = array
     ordered = sorted(
         layers.items(), key=lambda item: _kind((n, a.ndim) for n, a in item[1].items())
     )
-    return {f"{n}.{p}": own[p] for n, own in ordered for p in _WORDS if p in own}, others
+    return {f"{n}.{p}": own[p] for n, own in ordered for p in WORDS if p in own}, others
 
 
 def _native_names(spec: SystemSpec) -> dict[str, str]:
@@ -81,10 +74,10 @@ def _native_names(spec: SystemSpec) -> dict[str, str]:
     layers = [(n, layer) for n in NETWORKS for layer in spec.layers(n) if layer.parameters]
 
     def kind(item: tuple[str, Layer]) -> _Kind:
-        return _kind((_KNOWN[p.name], len(p.shape)) for p in item[1].parameters)
+        return _kind((KNOWN[p.name], len(p.shape)) for p in item[1].parameters)
 
     return {
-        f"{network}/{_layer_name(own)}.{_KNOWN[p.name]}": f"{network}/{layer.name}/{p.name}"
+        f"{network}/{_layer_name(own)}.{KNOWN[p.name]}": f"{network}/{layer.name}/{p.name}"
         for network, layer in sorted(layers, key=kind)
         for own in [spec.name_in("keras", network, layer, layer.name)]
         for p in layer.parameters

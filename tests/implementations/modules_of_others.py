@@ -36,9 +36,10 @@ def torch_parts(
     class Generator(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.project = nn.Linear(6, 128)
-            self.norm = nn.BatchNorm2d(8, 1e-3, 0.25)
+            # Not in the order in which they are called.
             self.up = nn.Sequential(nn.ConvTranspose2d(8, 3, 4, 2, 1))
+            self.norm = nn.BatchNorm2d(8, 1e-3, 0.25)
+            self.project = nn.Linear(6, 128)
 
         def forward(self, z: torch.Tensor) -> torch.Tensor:
             x = F.relu(self.norm(self.project(z).view(-1, 8, 4, 4)))

@@ -1,0 +1,57 @@
+"""Layers of PyTorch, Keras and Flax as they are met: their kinds, their arrays, their calls.
+
+No framework is imported: who has a layer of it has imported it.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+WORDS = {
+    "weight": ("kernel", "w", "weights", "matrix", "gamma", "scale"),
+    "bias": ("bias", "b", "biases", "beta"),
+    "running_mean": ("moving_mean", "running_mean", "mean"),
+    # Keras 1 calls it running_std and keeps the variance there.
+    "running_var": ("moving_variance", "running_std", "running_var", "var"),
+}
+"""PyTorch's name of an array of a layer → what it is called elsewhere."""
+KNOWN = {word: name for name, words in WORDS.items() for word in words}
+
+
+def canonical_arrays(kind: str, held: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a layer's arrays by our names, given by its framework's; others keep theirs."""
+    weight = "scale" if kind == "batch_norm" else "kernel"
+    known = ((KNOWN.get(name, name), array) for name, array in held)
+    return {weight if n == "weight" else n.removeprefix("running_"): array for n, array in known}
+
+
+def kind_of(layer: Any) -> str:
+    """Return what a layer is called: "conv" of torch's Conv2d, Keras' Conv2D and Flax' Conv."""
+    for name in (base.__name__ for base in type(layer).__mro__):
+        if name in ("Linear", "Dense") or "BatchNorm" in name:
+            return "batch_norm" if "BatchNorm" in name else "dense"
+        if re.fullmatch("Conv(2[dD])?|Conv(2D)?Transpose(2d)?", name):
+            return "conv_transpose" if "Transpose" in name else "conv"
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(layer).__name__).lower()
+
+
+@contextmanager
+def intercepted(held: Any, record: Callable[..., Any], method: str = "__call__") -> Iterator[None]:
+    """Let `record(call, *given, **named)` stand for an object's method, which it is given, in this.
+
+    The object has a class of its own: within `nnx.jit` it is another one, but of the same class.
+    """
+    kind = type(held)
+
+    def recorded(held: Any, *given: Any, **named: Any) -> Any:
+        return record(partial(getattr(kind, method), held), *given, **named)
+
+    own = type(kind.__name__, (kind,), {method: recorded})
+    held.__class__ = own
+    try:
+        yield
+    finally:
+        held.__class__ = kind
+        delattr(own, method)  # JAX keeps every class, and it would keep what was recorded
