@@ -22,7 +22,7 @@ class PyTorchImplementation(FrameworkAdapter):
 
     name = "pytorch"
     checkpoint, losses, train, places = checkpoint, losses, train, state
-    loss_formulas = staticmethod(loss_formulas)
+    loss_formulas, forward = staticmethod(loss_formulas), staticmethod(train._forward)
 
     def to_numpy(self, tensor: Tensor) -> Array:
         """Return a tensor as an array; one of bfloat16 as ml_dtypes', bit by bit."""

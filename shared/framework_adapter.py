@@ -52,7 +52,8 @@ class FrameworkAdapter:
     """`shared.interface.Implementation` less what each framework does in its own way.
 
     `checkpoint`, `losses`, `train` and `places` (where arrays lie: state.py) are modules of its
-    package. The keywords are those of `Compute`; batches are those of all devices together.
+    package. `forward` runs a network where nothing is compiled; the state does not change. The
+    keywords are those of `Compute`; batches are those of all devices together.
 
     Anybody's own `step` is called with the generator, the discriminator, their optimizers, real
     images and latents, as its framework has them. It makes one training step of them, and returns
@@ -62,6 +63,7 @@ class FrameworkAdapter:
     checkpoint: ModuleType
     losses: ModuleType
     value_and_gradients: Callable[..., tuple[Any, ...]]
+    forward: Callable[..., Any]
     train: ModuleType
     places: ModuleType
 
@@ -135,10 +137,6 @@ class FrameworkAdapter:
                 stack.enter_context(intercepted(held, partial(keep, layer.name)))
             self.forward(modules, network, values, training)
         return found
-
-    def forward(self, modules: Any, network: NetworkName, x: Any, training: bool) -> Any:
-        """Run a network where nothing is compiled; the state does not change."""
-        return self.train._forward(modules, network, x, training)
 
     def output_to_numpy(self, output: Any, pixels: Pixels | None = None) -> Array:
         """Return a copy of what a layer made as NHWC, or as features in HWC order."""

@@ -24,7 +24,7 @@ class TensorFlowImplementation(FrameworkAdapter):
 
     name = "tf"
     checkpoint, losses, train, places = checkpoint, losses, train, state
-    loss_formulas = staticmethod(loss_formulas)
+    loss_formulas, forward = staticmethod(loss_formulas), staticmethod(train._forward)
 
     def to_numpy(self, tensor: Tensor) -> Array:
         """Return a tensor as an array; NumPy itself cannot ask one of bfloat16 for a copy."""

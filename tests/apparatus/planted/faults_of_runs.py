@@ -4,11 +4,7 @@ from tests.apparatus.planted.fault import Edit, Fault, everywhere
 from tests.apparatus.planted.faults_of_checkpoints import CHECKPOINTS
 
 _LOOP = "    for step in run.remaining_steps():\n"
-
-
-def _training(file: str, call: str) -> Edit:
-    """Return the edit that makes a call in training mode, whatever was asked for."""
-    return Edit(file, f"{call}training=training)", f"{call}training=True)")
+_BY_BATCH = "(lambda state, network, x, training: train._forward(state, network, x, True))"
 
 
 def _computes(settings: str) -> Edit:
@@ -152,8 +148,9 @@ RUNS: tuple[Fault, ...] = (
         "activations_by_batch_statistics",
         {},
         {
-            "pytorch": (_training("adapter.py", "run(state, inputs, "),),
-            "tf": (_training("adapter.py", "train._forward(state, network, inputs, "),),
+            **dict.fromkeys(
+                ("pytorch", "tf"), (Edit("adapter.py", "(train._forward)", _BY_BATCH),)
+            ),
             "jax": (Edit("adapter.py", "if not training:", "if False:"),),
         },
     ),
