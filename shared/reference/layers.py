@@ -1,19 +1,19 @@
 """Every layer's forward pass and its hand-written backward pass, float64, NHWC.
 
-A forward function returns the output and what its backward function needs; a backward function
-takes that and the gradient of the output. Convolutions are written as a sum over kernel taps,
-straight from the definition.
+A forward function returns the output and its backward function. Convolutions are written as a sum
+over kernel taps, straight from the definition.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from shared.interface import Array
+from shared.interface import Array, Arrays
 from shared.spec.layers import Padding, sides
 
-Saved = Any
+Backward = Callable[[Array], tuple[Array, Arrays]]
+"""Takes the gradient of the output; returns those of x and, by their names, of parameters."""
 
 PADDING_SHIFT = {"centred": 0, "before": 1, "after": -1}
 
@@ -50,7 +50,7 @@ def taps(window: Sequence[int], stride: int, size: Sequence[int]) -> Iterator[An
 
 def conv_forward(
     x: Array, kernel: Array, stride: int, padding: Padding, alignment: str = "centred"
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Backward]:
     """Cross-correlate x [batch, height, width, in] with an HWIO kernel.
 
     y[n, r, c, o] = Σ x[n, stride·r + i - before, stride·c + j - before, k] · kernel[i, j, k, o],
@@ -63,22 +63,20 @@ def conv_forward(
     y = np.zeros((x.shape[0], height, width, kernel.shape[3]))
     for tap, pixels in taps(kernel.shape, stride, (height, width)):
         y += padded[pixels] @ kernel[tap]
-    return y, (padded, kernel, stride, shifted)
 
+    def backward(dy: Array) -> tuple[Array, Arrays]:
+        dpadded, dkernel = np.zeros_like(padded), np.zeros_like(kernel)
+        for tap, pixels in taps(kernel.shape, stride, (height, width)):
+            dpadded[pixels] += dy @ kernel[tap].T
+            dkernel[tap] = np.tensordot(padded[pixels], dy, axes=((0, 1, 2), (0, 1, 2)))
+        return unframed(dpadded, shifted), {"kernel": dkernel}
 
-def conv_backward(saved: Saved, dy: Array) -> tuple[Array, Array]:
-    """Return the gradients of x and of the kernel."""
-    padded, kernel, stride, padding = saved
-    dpadded, dkernel = np.zeros_like(padded), np.zeros_like(kernel)
-    for tap, pixels in taps(kernel.shape, stride, dy.shape[1:3]):
-        dpadded[pixels] += dy @ kernel[tap].T
-        dkernel[tap] = np.tensordot(padded[pixels], dy, axes=((0, 1, 2), (0, 1, 2)))
-    return unframed(dpadded, padding), dkernel
+    return y, backward
 
 
 def conv_transpose_forward(
     x: Array, kernel: Array, stride: int, padding: Padding, alignment: str = "centred"
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Backward]:
     """Spread x [batch, height, width, in] through an HWOI kernel: the transpose of a conv.
 
     y[n, stride·r + i - before, stride·c + j - before, o] += x[n, r, c, k] · kernel[i, j, o, k],
@@ -90,29 +88,25 @@ def conv_transpose_forward(
     full = np.zeros((x.shape[0], *full_shape, kernel.shape[2]))
     for tap, pixels in taps(kernel.shape, stride, size):
         full[pixels] += x @ kernel[tap].T
-    return unframed(full, shifted), (x, kernel, stride, shifted)
+
+    def backward(dy: Array) -> tuple[Array, Arrays]:
+        dfull = framed(dy, shifted)
+        dx, dkernel = np.zeros_like(x), np.zeros_like(kernel)
+        for tap, pixels in taps(kernel.shape, stride, size):
+            dx += dfull[pixels] @ kernel[tap]
+            dkernel[tap] = np.tensordot(dfull[pixels], x, axes=((0, 1, 2), (0, 1, 2)))
+        return dx, {"kernel": dkernel}
+
+    return unframed(full, shifted), backward
 
 
-def conv_transpose_backward(saved: Saved, dy: Array) -> tuple[Array, Array]:
-    """Return the gradients of x and of the kernel."""
-    x, kernel, stride, padding = saved
-    dfull = framed(dy, padding)
-    dx, dkernel = np.zeros_like(x), np.zeros_like(kernel)
-    for tap, pixels in taps(kernel.shape, stride, x.shape[1:3]):
-        dx += dfull[pixels] @ kernel[tap]
-        dkernel[tap] = np.tensordot(dfull[pixels], x, axes=((0, 1, 2), (0, 1, 2)))
-    return dx, dkernel
-
-
-def dense_forward(x: Array, kernel: Array, bias: Array | float) -> tuple[Array, Saved]:
+def dense_forward(x: Array, kernel: Array, bias: Array | float) -> tuple[Array, Backward]:
     """Return x [batch, in] @ kernel [in, out] + bias [out]."""
-    return x @ kernel + bias, (x, kernel)
 
+    def backward(dy: Array) -> tuple[Array, Arrays]:
+        return dy @ kernel.T, {"kernel": x.T @ dy, "bias": dy.sum(axis=0)}
 
-def dense_backward(saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
-    """Return the gradients of x, of the kernel and of the bias."""
-    x, kernel = saved
-    return dy @ kernel.T, x.T @ dy, dy.sum(axis=0)
+    return x @ kernel + bias, backward
 
 
 def batch_norm_forward(
@@ -121,18 +115,25 @@ def batch_norm_forward(
     bias: Array | float,
     epsilon: float,
     divisor: str = "deviation",
-) -> tuple[Array, Saved, Array, Array]:
+) -> tuple[Array, Backward, Array, Array]:
     """Normalise by the batch's own statistics (Ioffe & Szegedy 2015, Algorithm 1).
 
-    Returns the output, what the backward pass needs, and the batch's mean and BIASED variance.
+    Returns the output, its backward pass, and the batch's mean and BIASED variance.
     """
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axis=axes)
     variance = np.square(x - mean).mean(axis=axes)
-    y, saved = batch_norm_inference(x, scale, bias, mean, variance, epsilon, divisor)
+    normalised, inverse = _normalised(x, mean, variance, epsilon, divisor)
     # d(1/σ²) is twice d(1/σ)'s share, and with another power of σ.
-    share = 2.0 / saved[1] if divisor == "variance" else 1.0
-    return y, (*saved[:3], share), mean, variance
+    share = 2.0 / inverse if divisor == "variance" else 1.0
+
+    def backward(dy: Array) -> tuple[Array, Arrays]:
+        dbias, dscale = dy.sum(axis=axes), (dy * normalised).sum(axis=axes)
+        count = dy.size // dy.shape[-1]
+        dx = scale * inverse * (dy - dbias / count - share * normalised * dscale / count)
+        return dx, {"scale": dscale, "bias": dbias}
+
+    return normalised * scale + bias, backward, mean, variance
 
 
 def batch_norm_inference(
@@ -143,23 +144,24 @@ def batch_norm_inference(
     variance: Array,
     epsilon: float,
     divisor: str = "deviation",
-) -> tuple[Array, Saved]:
-    """Normalise by the running statistics: times 1/σ, or 1/σ² as in the mistake "variance"."""
+) -> tuple[Array, Backward]:
+    """Normalise by the running statistics, which are constants."""
+    normalised, inverse = _normalised(x, mean, variance, epsilon, divisor)
+
+    def backward(dy: Array) -> tuple[Array, Arrays]:
+        axes = tuple(range(dy.ndim - 1))
+        dscale, dbias = (dy * normalised).sum(axis=axes), dy.sum(axis=axes)
+        return dy * scale * inverse, {"scale": dscale, "bias": dbias}
+
+    return normalised * scale + bias, backward
+
+
+def _normalised(
+    x: Array, mean: Array, variance: Array, epsilon: float, divisor: str
+) -> tuple[Array, Array]:
+    """Return x - mean times 1/σ, or 1/σ² as in the mistake "variance", and that factor."""
     inverse = 1.0 / (variance + epsilon if divisor == "variance" else np.sqrt(variance + epsilon))
-    normalised = (x - mean) * inverse
-    return normalised * scale + bias, (normalised, inverse, scale, None)
-
-
-def batch_norm_backward(saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
-    """Return the gradients of x, of the scale and of the bias."""
-    normalised, inverse, scale, share = saved
-    axes = tuple(range(dy.ndim - 1))
-    dbias, dscale = dy.sum(axis=axes), (dy * normalised).sum(axis=axes)
-    if share is None:  # the statistics are constants
-        return dy * scale * inverse, dscale, dbias
-    count = dy.size // dy.shape[-1]
-    dx = scale * inverse * (dy - dbias / count - share * normalised * dscale / count)
-    return dx, dscale, dbias
+    return (x - mean) * inverse, inverse
 
 
 def running_statistics(
@@ -179,39 +181,24 @@ def running_statistics(
     return mean, variance
 
 
-def relu_forward(x: Array) -> tuple[Array, Saved]:
+def relu_forward(x: Array) -> tuple[Array, Backward]:
     """Return max(x, 0); its gradient at 0 is 0."""
-    return np.maximum(x, 0.0), x > 0
-
-
-def relu_backward(saved: Saved, dy: Array) -> Array:
-    """Return the gradient of x."""
-    return np.where(saved, dy, 0.0)
+    return np.maximum(x, 0.0), lambda dy: (np.where(x > 0, dy, 0.0), {})
 
 
 def leaky_relu_forward(
     x: Array, slope: float, gradient_at_zero: str = "slope"
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Backward]:
     """Return x where x > 0, else slope · x (Maas et al. 2013); its gradient at 0 is the slope."""
     at_zero = 1.0 if gradient_at_zero == "one" else slope
     gradient = np.where(x > 0, 1.0, np.where(x < 0, slope, at_zero))
-    return np.where(x > 0, x, slope * x), gradient
+    return np.where(x > 0, x, slope * x), lambda dy: (gradient * dy, {})
 
 
-def leaky_relu_backward(saved: Saved, dy: Array) -> Array:
-    """Return the gradient of x."""
-    return saved * dy
-
-
-def tanh_forward(x: Array) -> tuple[Array, Saved]:
+def tanh_forward(x: Array) -> tuple[Array, Backward]:
     """Return tanh(x)."""
     y = np.tanh(x)
-    return y, y
-
-
-def tanh_backward(saved: Saved, dy: Array) -> Array:
-    """Return the gradient of x."""
-    return dy * (1.0 - np.square(saved))
+    return y, lambda dy: (dy * (1.0 - np.square(y)), {})
 
 
 def sigmoid(x: Array) -> Array:
@@ -220,39 +207,24 @@ def sigmoid(x: Array) -> Array:
     return np.where(x >= 0, 1.0, small) / (1.0 + small)
 
 
-def sigmoid_forward(x: Array) -> tuple[Array, Saved]:
+def sigmoid_forward(x: Array) -> tuple[Array, Backward]:
     """Return the sigmoid of x."""
     y = sigmoid(x)
-    return y, y
+    return y, lambda dy: (dy * y * (1.0 - y), {})
 
 
-def sigmoid_backward(saved: Saved, dy: Array) -> Array:
-    """Return the gradient of x."""
-    return dy * saved * (1.0 - saved)
-
-
-def flatten_forward(x: Array, order: str = "hwc") -> tuple[Array, Saved]:
+def flatten_forward(x: Array, order: str = "hwc") -> tuple[Array, Backward]:
     """Return [batch, features] with features in HWC order ("chw": as PyTorch flattens NCHW)."""
     arranged = x.transpose(0, 3, 1, 2) if order == "chw" and x.ndim == 4 else x
-    return arranged.reshape(x.shape[0], -1), (x.shape, order)
+    y = arranged.reshape(x.shape[0], -1)
+    return y, lambda dy: (reshape_forward(dy, x.shape[1:], order)[0], {})
 
 
-def flatten_backward(saved: Saved, dy: Array) -> Array:
-    """Return the gradient of x."""
-    shape, order = saved
-    return reshape_forward(dy, shape[1:], order)[0]
-
-
-def reshape_forward(x: Array, shape: tuple[int, ...], order: str = "hwc") -> tuple[Array, Saved]:
+def reshape_forward(x: Array, shape: tuple[int, ...], order: str = "hwc") -> tuple[Array, Backward]:
     """Return [batch, *shape] of features in HWC order ("chw": as PyTorch reshapes to NCHW)."""
     if order == "chw" and len(shape) == 3:
         height, width, channels = shape
         y = x.reshape(x.shape[0], channels, height, width).transpose(0, 2, 3, 1)
-        return y, (x.shape, order)
-    return x.reshape(x.shape[0], *shape), (x.shape, order)
-
-
-def reshape_backward(saved: Saved, dy: Array) -> Array:
-    """Return the gradient of x."""
-    shape, order = saved
-    return flatten_forward(dy, order)[0].reshape(shape)
+    else:
+        y = x.reshape(x.shape[0], *shape)
+    return y, lambda dy: (flatten_forward(dy, order)[0].reshape(x.shape), {})

@@ -1,27 +1,29 @@
 """A whole network forward and backward, by walking the layers of the spec."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from shared.interface import Array, Arrays
 from shared.reference import layers as functions
 from shared.reference import resampling
-from shared.reference.layers import Saved
+from shared.reference.layers import Backward
 from shared.spec import Conventions, Layer, NetworkName, SystemSpec
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward pass: `activations` by layer name, `statistics` are BN's moved running ones."""
+    """One forward pass: `activations` by layer name, `statistics` are BN's moved running ones.
+
+    `saved` has the backward pass of each layer.
+    """
 
     output: Array
     activations: Arrays
     statistics: Arrays
-    saved: tuple[tuple[Layer, Saved], ...]
+    saved: tuple[tuple[Layer, Backward], ...]
 
 
 def forward(
@@ -42,17 +44,17 @@ def forward(
     training = training if asked else conventions.batch_norm_passes == "always_batch"
     activations: Arrays = {}
     statistics: Arrays = {}
-    saved: list[tuple[Layer, Saved]] = []
+    saved: list[tuple[Layer, Backward]] = []
     for layer in _layers(spec, network, conventions):
         prefix = f"{network}/{layer.name}"
         p: Arrays = {q.name: arrays[f"{prefix}/{q.name}"] for q in layer.parameters}
         if layer.kind == "batch_norm":
-            x, keep, moved = _batch_norm(x, p, layer, conventions, training)
+            x, backward_layer, moved = _batch_norm(x, p, layer, conventions, training)
             statistics |= {f"{prefix}/{name}": array for name, array in moved.items()}
         else:
-            x, keep = _forward_layer(layer, x, p, conventions)
+            x, backward_layer = _forward_layer(layer, x, p, conventions)
         activations[layer.name] = x
-        saved.append((layer, keep))
+        saved.append((layer, backward_layer))
     output = x[:, 0] if network == "discriminator" else x
     return Pass(output, activations, statistics, tuple(saved))
 
@@ -79,8 +81,8 @@ def backward(network: NetworkName, run: Pass, gradient: Array) -> tuple[Array, A
     """Return the gradient of a pass' input and of every trainable parameter."""
     gradients: Arrays = {}
     dy = gradient[:, None] if network == "discriminator" else gradient
-    for layer, saved in reversed(run.saved):
-        dy, found = _backward_layer(layer, saved, dy)
+    for layer, backward_layer in reversed(run.saved):
+        dy, found = backward_layer(dy)
         for name in (p.name for p in layer.parameters if p.trainable):
             gradients[f"{network}/{layer.name}/{name}"] = found[name]
     return dy, gradients
@@ -88,21 +90,28 @@ def backward(network: NetworkName, run: Pass, gradient: Array) -> tuple[Array, A
 
 def _forward_layer(
     layer: Layer, x: Array, p: Arrays, conventions: Conventions
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Backward]:
     match layer.kind:
         case "conv" | "conv_transpose":
             is_conv = layer.kind == "conv"
             run = functions.conv_forward if is_conv else functions.conv_transpose_forward
             arrangement = conventions.conv_kernel if is_conv else conventions.conv_transpose_kernel
             kernel = _arranged(p["kernel"], arrangement)
-            y, saved = run(x, kernel, layer.stride, layer.padding, conventions.padding_alignment)
-            return y + p.get("bias", 0.0), (saved, arrangement)
+            alignment = conventions.padding_alignment
+            y, without_bias = run(x, kernel, layer.stride, layer.padding, alignment)
+
+            def backward(dy: Array) -> tuple[Array, Arrays]:
+                dx, found = without_bias(dy)
+                dkernel = _arranged(found["kernel"], arrangement)
+                return dx, {"kernel": dkernel, "bias": dy.sum(axis=(0, 1, 2))}
+
+            return y + p.get("bias", 0.0), backward
         case "dense":
             return functions.dense_forward(x, p["kernel"], p.get("bias", 0.0))
         case "relu":
             return functions.relu_forward(x)
         case "reverse_channels":
-            return x[..., ::-1], None
+            return x[..., ::-1], lambda dy: (dy[..., ::-1], {})
         case "leaky_relu":
             slope = _own("leaky_relu_slope", layer.slope, conventions)
             return functions.leaky_relu_forward(x, slope, conventions.leaky_relu_gradient_at_zero)
@@ -122,9 +131,10 @@ def _forward_layer(
         case "global_average_pool":
             return resampling.global_average_pool_forward(x)
         case "zero_pad":
-            return functions.framed(x, layer.padding), layer.padding
+            y = functions.framed(x, layer.padding)
+            return y, lambda dy: (functions.unframed(dy, layer.padding), {})
         case "dropout":  # as in inference: its draws are every framework's own
-            return x, None
+            return x, lambda dy: (dy, {})
     raise ValueError(f"unknown kind of layer {layer.kind!r}")
 
 
@@ -146,40 +156,6 @@ def _own(field: str, of_layer: float | None, conventions: Conventions) -> float:
 
 
 _CANONICAL = Conventions()
-_BACKWARD: dict[str, Callable[..., Any]] = {
-    "conv": functions.conv_backward,
-    "conv_transpose": functions.conv_transpose_backward,
-    "relu": functions.relu_backward,
-    "leaky_relu": functions.leaky_relu_backward,
-    "tanh": functions.tanh_backward,
-    "sigmoid": functions.sigmoid_backward,
-    "flatten": functions.flatten_backward,
-    "reshape": functions.reshape_backward,
-    "reverse_channels": lambda _, dy: dy[..., ::-1],
-    "upsample_nearest": resampling.separable_backward,
-    "upsample_bilinear": resampling.separable_backward,
-    "average_pool": resampling.separable_backward,
-    "max_pool": resampling.max_pool_backward,
-    "global_average_pool": resampling.global_average_pool_backward,
-    "zero_pad": lambda padding, dy: functions.unframed(dy, padding),
-    "dropout": lambda _, dy: dy,
-}
-
-
-def _backward_layer(layer: Layer, saved: Saved, dy: Array) -> tuple[Array, Arrays]:
-    """Return the gradients of the input and, by name, of what may be trained."""
-    if layer.kind == "batch_norm":
-        parts = zip(saved, np.array_split(dy, len(saved)), strict=True)
-        found = [functions.batch_norm_backward(kept, part) for kept, part in parts]
-        dx, dscale, dbias = zip(*found, strict=True)
-        return np.concatenate(dx), {"scale": np.sum(dscale, axis=0), "bias": np.sum(dbias, axis=0)}
-    if layer.kind == "dense":
-        dx, dkernel, dbias = functions.dense_backward(saved, dy)
-        return dx, {"kernel": dkernel, "bias": dbias}
-    if layer.kind in ("conv", "conv_transpose"):
-        dx, dkernel = _BACKWARD[layer.kind](saved[0], dy)
-        return dx, {"kernel": _arranged(dkernel, saved[1]), "bias": dy.sum(axis=(0, 1, 2))}
-    return _BACKWARD[layer.kind](saved, dy), {}
 
 
 def _arranged(kernel: Array, arrangement: str) -> Array:
@@ -194,25 +170,30 @@ def _arranged(kernel: Array, arrangement: str) -> Array:
 
 def _batch_norm(
     x: Array, p: Arrays, layer: Layer, conventions: Conventions, training: bool
-) -> tuple[Array, Saved, Arrays]:
-    """Return the output, what the backward pass needs, and the statistics that have moved."""
+) -> tuple[Array, Backward, Arrays]:
+    """Return the output, its backward pass, and the statistics that have moved."""
     scale, bias = p.get("scale", 1.0), p.get("bias", 0.0)
     epsilon = _own("batch_norm_epsilon", layer.epsilon, conventions)
     momentum = _own("batch_norm_momentum", layer.momentum, conventions)
     settings = epsilon, conventions.batch_norm_divisor
     running, estimator = (p["mean"], p["var"]), conventions.batch_norm_running_variance
     if not training:
-        y, saved = functions.batch_norm_inference(x, scale, bias, *running, *settings)
-        return y, [saved], {}
-    outputs, kept, moved = [], [], []
+        return *functions.batch_norm_inference(x, scale, bias, *running, *settings), {}
+    outputs, backwards, moved = [], [], []
     for part in np.array_split(x, conventions.batch_norm_replicas):
-        y, saved, *own = functions.batch_norm_forward(part, scale, bias, *settings)
+        y, of_part, *own = functions.batch_norm_forward(part, scale, bias, *settings)
         outputs.append(y)
-        kept.append(saved)
+        backwards.append(of_part)
         count = part.size // part.shape[-1]
         moved.append(functions.running_statistics(running, own, count, momentum, estimator))
     mean, variance = (np.mean(parts, axis=0) for parts in zip(*moved, strict=True))
-    return np.concatenate(outputs), kept, {"mean": mean, "var": variance}
+
+    def backward(dy: Array) -> tuple[Array, Arrays]:
+        parts = zip(backwards, np.array_split(dy, len(backwards)), strict=True)
+        dx, found = zip(*(of_part(part) for of_part, part in parts), strict=True)
+        return np.concatenate(dx), functools.reduce(add, found)
+
+    return np.concatenate(outputs), backward, {"mean": mean, "var": variance}
 
 
 def add(first: Arrays, second: Arrays) -> Arrays:

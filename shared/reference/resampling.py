@@ -6,8 +6,8 @@ their backward pass is the transposed matrices. Max pooling is written tap by ta
 
 import numpy as np
 
-from shared.interface import Array
-from shared.reference.layers import Saved, framed, taps, unframed
+from shared.interface import Array, Arrays
+from shared.reference.layers import Backward, framed, taps, unframed
 from shared.spec.layers import Padding
 
 
@@ -36,43 +36,36 @@ def averaging_matrix(size: int, window: int, stride: int) -> Array:
     return inside / window
 
 
-def separable_forward(x: Array, rows: Array, columns: Array) -> tuple[Array, Saved]:
+def separable_forward(x: Array, rows: Array, columns: Array) -> tuple[Array, Backward]:
     """Return y[n, r, s, c] = Σ rows[r, i] · columns[s, j] · x[n, i, j, c]."""
     y = np.einsum("ri,nijc,sj->nrsc", rows, x, columns, optimize=True)
-    return y, (rows, columns)
+    return y, lambda dy: (separable_forward(dy, rows.T, columns.T)[0], {})
 
 
-def separable_backward(saved: Saved, dy: Array) -> Array:
-    """Return the gradient of x."""
-    rows, columns = saved
-    return separable_forward(dy, rows.T, columns.T)[0]
-
-
-def global_average_pool_forward(x: Array) -> tuple[Array, Saved]:
+def global_average_pool_forward(x: Array) -> tuple[Array, Backward]:
     """Return the mean over all pixels, [batch, channels]."""
-    return x.mean(axis=(1, 2)), x.shape
+    shape, pixels = x.shape, x.shape[1] * x.shape[2]
+    y = x.mean(axis=(1, 2))
+    return y, lambda dy: (np.broadcast_to(dy[:, None, None, :], shape) / pixels, {})
 
 
-def global_average_pool_backward(saved: Saved, dy: Array) -> Array:
-    """Return the gradient of x."""
-    _, height, width, _ = saved
-    return np.broadcast_to(dy[:, None, None, :], saved) / (height * width)
+def max_pool_forward(
+    x: Array, window: int, stride: int, padding: Padding
+) -> tuple[Array, Backward]:
+    """Return the largest number of each window; rows beyond the image are -inf.
 
-
-def max_pool_forward(x: Array, window: int, stride: int, padding: Padding) -> tuple[Array, Saved]:
-    """Return the largest number of each window; rows beyond the image are -inf."""
+    Of equal numbers the first in a window, by rows, has all of the gradient.
+    """
     padded = framed(x, padding, -np.inf)
     count = [(n - window) // stride + 1 for n in padded.shape[1:3]]
     y = np.max([padded[pixels] for _, pixels in taps((window, window), stride, count)], axis=0)
-    return y, (padded, y, window, stride, padding)
 
+    def backward(dy: Array) -> tuple[Array, Arrays]:
+        dpadded, is_left = np.zeros_like(padded), np.ones(y.shape, bool)
+        for _, pixels in taps((window, window), stride, count):
+            is_it = is_left & (padded[pixels] == y)
+            dpadded[pixels] += np.where(is_it, dy, 0.0)
+            is_left &= ~is_it
+        return unframed(dpadded, padding), {}
 
-def max_pool_backward(saved: Saved, dy: Array) -> Array:
-    """Return the gradient of x; of equal numbers the first in a window, by rows, has it all."""
-    padded, y, window, stride, padding = saved
-    dpadded, is_left = np.zeros_like(padded), np.ones(y.shape, bool)
-    for _, pixels in taps((window, window), stride, y.shape[1:3]):
-        is_it = is_left & (padded[pixels] == y)
-        dpadded[pixels] += np.where(is_it, dy, 0.0)
-        is_left &= ~is_it
-    return unframed(dpadded, padding)
+    return y, backward

@@ -66,12 +66,11 @@ class LineDiscriminator:
 
     def gradients(self, x: Array, score_gradient: Array) -> list[Array]:
         """Return the gradient of every parameter, given that of the scores at x [batch]."""
-        scores, first, bent, last = self._forward(x)
-        if self.loss == "bce_probs":
-            score_gradient = layers.sigmoid_backward(scores, score_gradient)
-        dhidden, *last_gradients = layers.dense_backward(last, score_gradient[:, None])
-        _, *first_gradients = layers.dense_backward(first, layers.tanh_backward(bent, dhidden))
-        return [*first_gradients, *last_gradients]
+        dy, found = score_gradient[:, None], list[Array]()
+        for backward in reversed(self._forward(x)[1]):
+            dy, own = backward(dy)
+            found = [*own.values(), *found]
+        return found
 
     def update(self, x: Array, score_gradient: Array, learning_rate: float) -> None:
         """Move every parameter by Adam."""
@@ -81,13 +80,15 @@ class LineDiscriminator:
             moved = adam_update(self.parameters[i], gradient, self._moments[i], *rest)
             self.parameters[i], self._moments[i] = moved[0], moved[1:]
 
-    def _forward(self, x: Array) -> tuple:
-        """Return the scores, and what each of the three layers saves for its backward pass."""
+    def _forward(self, x: Array) -> tuple[Array, list[layers.Backward]]:
+        """Return the scores, and the backward pass of each layer."""
         hidden, first = layers.dense_forward(x[:, None], *self.parameters[:2])
         hidden, bent = layers.tanh_forward(hidden)
         y, last = layers.dense_forward(hidden, *self.parameters[2:])
-        scores = layers.sigmoid(y[:, 0]) if self.loss == "bce_probs" else y[:, 0]
-        return scores, first, bent, last
+        if self.loss != "bce_probs":
+            return y[:, 0], [first, bent, last]
+        y, squashed = layers.sigmoid_forward(y)
+        return y[:, 0], [first, bent, last, squashed]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shared.files.atomic import require_place
-from shared.reference.layers import Array, sigmoid_backward, sigmoid_forward
+from shared.reference.layers import Array, sigmoid_forward
 from shared.reference.losses import discriminator_half, generator_loss
 from shared.run.console import command
 from shared.spec import LOSS_NAMES, Conventions, check_loss
@@ -61,7 +61,7 @@ def loss_curve(loss: str, role: str, scores: Array) -> Curve:
         raise ValueError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
     c = Conventions()
     label = {"real": c.real_label, "fake": c.fake_label}.get(role)
-    inputs, saved = sigmoid_forward(scores) if loss == "bce_probs" else (scores, None)
+    inputs, backward = sigmoid_forward(scores) if loss == "bce_probs" else (scores, None)
     # Batches of one: the reference returns the mean of a batch.
     found = (
         generator_loss(loss, x, c) if label is None else discriminator_half(loss, x, label, c)
@@ -69,7 +69,7 @@ def loss_curve(loss: str, role: str, scores: Array) -> Curve:
     )
     values, gradients = zip(*found, strict=True)
     gradient = np.concatenate(gradients)
-    return Curve(np.array(values), gradient if saved is None else sigmoid_backward(saved, gradient))
+    return Curve(np.array(values), backward(gradient)[0] if backward else gradient)
 
 
 def loss_curves(scores: Array) -> dict[tuple[str, str], Curve]:

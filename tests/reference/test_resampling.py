@@ -1,7 +1,5 @@
 """Pooling, upsampling and padding per side, against PyTorch in float64 and finite differences."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,7 @@ def nchw(x: np.ndarray) -> np.ndarray:
 
 
 def upsampled(x: np.ndarray, factor: int, aligned: bool | None) -> tuple[np.ndarray, object]:
-    """Return x and what its backward pass needs; `aligned` None is the nearest pixel."""
+    """Return y and its backward pass; `aligned` None is the nearest pixel."""
     rows, columns = (
         resampling.nearest_matrix(n, factor)
         if aligned is None
@@ -31,7 +29,7 @@ def upsampled(x: np.ndarray, factor: int, aligned: bool | None) -> tuple[np.ndar
 def test_upsampling(mode: str, aligned: bool | None, factor: int) -> None:
     torch = pytest.importorskip("torch")
     x = random(2, 4, 5, 3)
-    y, saved = upsampled(x, factor, aligned)
+    y, backward = upsampled(x, factor, aligned)
     expected = torch.nn.functional.interpolate(
         torch.tensor(nchw(x)), scale_factor=factor, mode=mode, align_corners=aligned
     )
@@ -40,7 +38,7 @@ def test_upsampling(mode: str, aligned: bool | None, factor: int) -> None:
     check_gradients(
         lambda x: upsampled(x, factor, aligned)[0],
         [x],
-        (resampling.separable_backward(saved, dy),),
+        backward(dy),
         dy,
     )
 
@@ -56,14 +54,14 @@ def test_average_pool(window: int, stride: int) -> None:
     torch = pytest.importorskip("torch")
     x = random(2, 7, 6, 3)
     matrices = [resampling.averaging_matrix(n, window, stride) for n in x.shape[1:3]]
-    y, saved = resampling.separable_forward(x, *matrices)
+    y, backward = resampling.separable_forward(x, *matrices)
     expected = torch.nn.functional.avg_pool2d(torch.tensor(nchw(x)), window, stride)
     np.testing.assert_allclose(nchw(y), expected.numpy(), atol=1e-14)
     dy = random(*y.shape, seed=9)
     check_gradients(
         lambda x: resampling.separable_forward(x, *matrices)[0],
         [x],
-        (resampling.separable_backward(saved, dy),),
+        backward(dy),
         dy,
     )
 
@@ -72,7 +70,7 @@ def test_average_pool(window: int, stride: int) -> None:
 def test_max_pool(window: int, stride: int, padding: int | tuple[int, int]) -> None:
     torch = pytest.importorskip("torch")
     x = random(2, 7, 7, 3)
-    y, saved = resampling.max_pool_forward(x, window, stride, padding)
+    y, backward = resampling.max_pool_forward(x, window, stride, padding)
     before, after = padding if isinstance(padding, tuple) else (padding, padding)
     wide = torch.nn.functional.pad(
         torch.tensor(nchw(x)), (before, after, before, after), value=-torch.inf
@@ -83,7 +81,7 @@ def test_max_pool(window: int, stride: int, padding: int | tuple[int, int]) -> N
     check_gradients(
         lambda x: resampling.max_pool_forward(x, window, stride, padding)[0],
         [x],
-        (resampling.max_pool_backward(saved, dy),),
+        backward(dy),
         dy,
     )
 
@@ -92,20 +90,20 @@ def test_of_equal_numbers_the_first_in_a_window_has_the_gradient() -> None:
     torch = pytest.importorskip("torch")
     x = torch.ones(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
     torch.nn.functional.max_pool2d(x, 2).sum().backward()
-    _, saved = resampling.max_pool_forward(np.ones((1, 4, 4, 1)), 2, 2, 0)
-    found = resampling.max_pool_backward(saved, np.ones((1, 2, 2, 1)))
+    _, backward = resampling.max_pool_forward(np.ones((1, 4, 4, 1)), 2, 2, 0)
+    found = backward(np.ones((1, 2, 2, 1)))[0]
     np.testing.assert_array_equal(nchw(found), x.grad.numpy())
 
 
 def test_global_average_pool() -> None:
     x = random(2, 4, 3, 5)
-    y, saved = resampling.global_average_pool_forward(x)
+    y, backward = resampling.global_average_pool_forward(x)
     np.testing.assert_allclose(y, x.reshape(2, 12, 5).mean(axis=1), atol=1e-15)
     dy = random(2, 5, seed=9)
     check_gradients(
         lambda x: resampling.global_average_pool_forward(x)[0],
         [x],
-        (resampling.global_average_pool_backward(saved, dy),),
+        backward(dy),
         dy,
     )
 
@@ -132,13 +130,13 @@ def of_torch_conv_transpose(
 @pytest.mark.parametrize("padding", [(1, 2), (0, 1), (2, 0)])
 def test_conv_of_any_size_and_padding(size: int, padding: tuple[int, int]) -> None:
     x, kernel = random(2, 6, 6, 3), random(size, size, 3, 4)
-    y, saved = layers.conv_forward(x, kernel, 2, padding)
+    y, backward = layers.conv_forward(x, kernel, 2, padding)
     np.testing.assert_allclose(nchw(y), of_torch_conv(x, kernel, padding), atol=1e-13)
     dy = random(*y.shape, seed=9)
     check_gradients(
         lambda x, k: layers.conv_forward(x, k, 2, padding)[0],
         [x, kernel],
-        layers.conv_backward(saved, dy),
+        backward(dy),
         dy,
     )
 
@@ -147,14 +145,14 @@ def test_conv_of_any_size_and_padding(size: int, padding: tuple[int, int]) -> No
 def test_conv_transpose_of_any_size_and_padding(size: int, padding: int | tuple[int, int]) -> None:
     """The padding after, less than before, is PyTorch's output_padding."""
     x, kernel = random(2, 4, 4, 3), random(size, size, 5, 3)
-    y, saved = layers.conv_transpose_forward(x, kernel, 2, padding)
+    y, backward = layers.conv_transpose_forward(x, kernel, 2, padding)
     both = padding if isinstance(padding, tuple) else (padding, padding)
     np.testing.assert_allclose(nchw(y), of_torch_conv_transpose(x, kernel, both), atol=1e-13)
     dy = random(*y.shape, seed=9)
     check_gradients(
         lambda x, k: layers.conv_transpose_forward(x, k, 2, padding)[0],
         [x, kernel],
-        layers.conv_transpose_backward(saved, dy),
+        backward(dy),
         dy,
     )
 
@@ -165,17 +163,13 @@ def test_a_shift_of_the_padding_goes_beyond_the_image(
     padding: tuple[int, int], alignment: str
 ) -> None:
     x, kernel = random(1, 6, 6, 2), random(4, 4, 2, 2)
-    functions: list[tuple[Callable, Callable]] = [
-        (layers.conv_forward, layers.conv_backward),
-        (layers.conv_transpose_forward, layers.conv_transpose_backward),
-    ]
-    for forward, backward in functions:
-        y, saved = forward(x, kernel, 2, padding, alignment)
+    for forward in (layers.conv_forward, layers.conv_transpose_forward):
+        y, backward = forward(x, kernel, 2, padding, alignment)
         assert y.shape == forward(x, kernel, 2, padding)[0].shape
         dy = random(*y.shape, seed=9)
         check_gradients(
             lambda x, k, forward=forward: forward(x, k, 2, padding, alignment)[0],
             [x, kernel],
-            backward(saved, dy),
+            backward(dy),
             dy,
         )
