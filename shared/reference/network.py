@@ -113,7 +113,7 @@ def _forward_layer(
         case "reverse_channels":
             return x[..., ::-1], lambda dy: (dy[..., ::-1], {})
         case "leaky_relu":
-            slope = _own("leaky_relu_slope", layer.slope, conventions)
+            slope = conventions.or_own("leaky_relu_slope", layer.slope)
             return functions.leaky_relu_forward(x, slope, conventions.leaky_relu_gradient_at_zero)
         case "tanh":
             return functions.tanh_forward(x)
@@ -148,16 +148,6 @@ def _resampling_matrix(layer: Layer, size: int) -> Array:
     return resampling.bilinear_matrix(size, layer.size, layer.aligned_corners)
 
 
-def _own(field: str, of_layer: float | None, conventions: Conventions) -> float:
-    """Return a layer's own number, if it has one and the conventions do not have another."""
-    value: float = getattr(conventions, field)
-    is_canonical = value == getattr(_CANONICAL, field)
-    return value if of_layer is None or not is_canonical else of_layer
-
-
-_CANONICAL = Conventions()
-
-
 def _arranged(kernel: Array, arrangement: str) -> Array:
     """Return a kernel as a convention has it; the same again undoes it."""
     match arrangement:
@@ -173,8 +163,8 @@ def _batch_norm(
 ) -> tuple[Array, Backward, Arrays]:
     """Return the output, its backward pass, and the statistics that have moved."""
     scale, bias = p.get("scale", 1.0), p.get("bias", 0.0)
-    epsilon = _own("batch_norm_epsilon", layer.epsilon, conventions)
-    momentum = _own("batch_norm_momentum", layer.momentum, conventions)
+    epsilon = conventions.or_own("batch_norm_epsilon", layer.epsilon)
+    momentum = conventions.or_own("batch_norm_momentum", layer.momentum)
     settings = epsilon, conventions.batch_norm_divisor
     running, estimator = (p["mean"], p["var"]), conventions.batch_norm_running_variance
     if not training:

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from shared.spec.systems import SYSTEMS, SystemSpec
+from shared.spec.systems import SYSTEMS, SystemSpec, check_choice
 
 DTYPES = ("float32", "float64")
 PRECISIONS = {"fp32": "float32", "tf32": "tf32", "bf16": "bfloat16"}
@@ -61,30 +61,24 @@ def resolve(
             f"{spec.name} is a system of a file, which only the reference and adapters of one's "
             f"own compute; expected one of {', '.join(SYSTEMS)}"
         )
-    if compute.dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {compute.dtype!r}; expected one of {', '.join(DTYPES)}")
+    check_choice("dtype", compute.dtype, DTYPES)
     on_gpu = uses_gpu(compute.device, has_gpu)
     _check_precision(compute, spec, on_gpu)
-    if compute.mode not in (None, *modes):
-        raise ValueError(f"unknown mode {compute.mode!r}; expected {' or '.join(modes)}")
     usual = gpu_mode if gpu_mode and on_gpu and compute.devices == 1 else modes[0]
-    return replace(compute, device="gpu" if on_gpu else "cpu", mode=compute.mode or usual)
+    mode = check_choice("mode", compute.mode or usual, modes)
+    return replace(compute, device="gpu" if on_gpu else "cpu", mode=mode)
 
 
 def uses_gpu(device: str, has_gpu: bool) -> bool:
     """Whether "cpu", "gpu" or "auto" is a GPU; a missing one is a ValueError."""
-    if device not in ("auto", "cpu", "gpu"):
-        raise ValueError(f"unknown device {device!r}; expected auto, cpu or gpu")
+    check_choice("device", device, ("auto", "cpu", "gpu"))
     if device == "gpu" and not has_gpu:
         raise ValueError("device gpu was asked for, but this framework sees none; use --device cpu")
     return has_gpu and device != "cpu"
 
 
 def _check_precision(compute: Compute, spec: SystemSpec, on_gpu: bool) -> None:
-    precision = compute.precision
-    if precision not in PRECISIONS.values():
-        expected = ", ".join(PRECISIONS.values())
-        raise ValueError(f"unknown precision {precision!r}; expected {expected}")
+    precision = check_choice("precision", compute.precision, PRECISIONS.values())
     if precision != "float32" and compute.dtype != "float32":
         raise ValueError(
             f"precision {precision} computes with float32 weights, received dtype {compute.dtype}"
@@ -102,9 +96,7 @@ def check_replicas(spec: SystemSpec, devices: int, batch_norm: str) -> None:
     """Raise ValueError unless the system's batches can be trained on so many devices."""
     if devices < 1:
         raise ValueError(f"--devices must be at least 1, received {devices}")
-    if batch_norm not in BATCH_NORMS:
-        expected = " or ".join(BATCH_NORMS)
-        raise ValueError(f"--batch-norm must be {expected}, received {batch_norm!r}")
+    check_choice("--batch-norm", batch_norm, BATCH_NORMS)
     if spec.batch_size % devices:
         raise ValueError(
             f"--batch-size {spec.batch_size} cannot be divided among --devices {devices}; "

@@ -113,6 +113,11 @@ class Conventions:
     # Initial weights
     initializer: Literal["spec", "torch_default", "keras_default", "flax_default"] = "spec"
 
+    def or_own(self, field: str, own: Any) -> Any:
+        """Return a field, or in place of a canonical choice what a system or layer has, if any."""
+        value = getattr(self, field)
+        return value if own is None or value != getattr(Conventions, field) else own
+
     def replace(self, **changes: Any) -> Conventions:
         """Return a copy with some fields changed; an unknown field raises TypeError."""
         return dataclasses.replace(self, **changes)

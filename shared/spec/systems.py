@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, get_args
@@ -23,7 +24,6 @@ from shared.spec.optimizers import AdamSpec, OptimizerSpec, optimizer_from_dict,
 GeneratorBatch = Literal["same_images", "same_latents", "new_latents"]
 LossName = Literal["bce", "bce_probs", "minimax", "lsgan"]
 LOSS_NAMES: tuple[LossName, ...] = ("bce", "bce_probs", "minimax", "lsgan")
-_CANONICAL = Conventions()
 _CUSTOM_FIELDS = ("generator_layers", "discriminator_layers", "conventions", "names")
 
 
@@ -31,17 +31,17 @@ MAXIMUM_SIZE = 2**20
 """Largest width, latent_dim and so on in a file: more would fill the memory."""
 
 
-def _check_choice(field: str, value: Any, choices: tuple[Any, ...]) -> None:
+def check_choice(what: str, value: Any, choices: Iterable[Any]) -> Any:
+    """Return a value; one that is none of the choices raises ValueError that lists them."""
     if value not in choices:
-        expected = " or ".join(map(str, choices))
-        raise ValueError(f"{field} must be {expected}, received {value!r}")
+        expected = ", ".join(map(str, choices))
+        raise ValueError(f"unknown {what} {value!r}; expected one of {expected}")
+    return value
 
 
 def check_loss(name: str) -> str:
     """Return a loss' name; an unknown one raises ValueError that lists the known ones."""
-    if name not in LOSS_NAMES:
-        raise ValueError(f"unknown loss {name!r}; expected one of {', '.join(LOSS_NAMES)}")
-    return name
+    return check_choice("loss", name, LOSS_NAMES)
 
 
 @dataclass(frozen=True)
@@ -93,17 +93,17 @@ class SystemSpec:
                     f"{field} must be a whole number of at least 1, received {value!r}"
                 )
         check_loss(self.loss)
-        _check_choice("architecture", self.architecture, (*IMAGE_SIZES, "custom"))
-        _check_choice("generator_batch", self.generator_batch, get_args(GeneratorBatch))
+        check_choice("architecture", self.architecture, (*IMAGE_SIZES, "custom"))
+        check_choice("generator_batch", self.generator_batch, get_args(GeneratorBatch))
         if self.architecture == "custom":
             self.layers("generator"), self.layers("discriminator")  # or a ValueError
             return
         if any(getattr(self, field) for field in _CUSTOM_FIELDS):
             raise ValueError(f"{self.architecture} has its own layers and conventions")
         heads = ("conv", "linear") if self.architecture == "dcgan64" else ("linear",)
-        _check_choice(f"discriminator_head of {self.architecture}", self.discriminator_head, heads)
+        check_choice(f"discriminator_head of {self.architecture}", self.discriminator_head, heads)
         image_sizes = IMAGE_SIZES[self.architecture]
-        _check_choice(f"image_size of {self.architecture}", self.image_size, image_sizes)
+        check_choice(f"image_size of {self.architecture}", self.image_size, image_sizes)
 
     @property
     def latent_batches(self) -> int:
@@ -157,8 +157,7 @@ class SystemSpec:
 
     def own_conventions(self, conventions: Conventions) -> Conventions:
         """Return conventions with the system's own in place of canonical ones."""
-        given, usual = vars(conventions), vars(_CANONICAL)
-        own = {name: value for name, value in self.conventions if given[name] == usual[name]}
+        own = {name: conventions.or_own(name, value) for name, value in self.conventions}
         return conventions.replace(**own) if own else conventions
 
     def name_in(self, kind: str, network: NetworkName, layer: Layer, usual: str) -> str:
@@ -314,19 +313,16 @@ SYSTEMS: dict[str, SystemSpec] = {
 
 def get_system(name: str) -> SystemSpec:
     """Return a system by name; an unknown name raises ValueError that lists the known ones."""
-    if name not in SYSTEMS:
-        raise ValueError(f"unknown system {name!r}; expected one of {', '.join(SYSTEMS)}")
-    return SYSTEMS[name]
+    return SYSTEMS[check_choice("system", name, SYSTEMS)]
 
 
 @functools.lru_cache(1024)
 def _layers(spec: SystemSpec, network: NetworkName) -> tuple[Layer, ...]:
     """Return `spec.layers(network)`, which is asked for in every pass."""
-    if network not in NETWORKS:
-        raise ValueError(f"unknown network {network!r}; expected one of {', '.join(NETWORKS)}")
+    i = NETWORKS.index(check_choice("network", network, NETWORKS))
     generator, discriminator = spec._entries()
     given = generator, ended_for(spec.loss, discriminator)
-    part, i = Fraction(spec.width, min(map(narrowest, given))), NETWORKS.index(network)
+    part = Fraction(spec.width, min(map(narrowest, given)))
     shape, expected = (((spec.latent_dim,), spec.image_shape), (spec.image_shape, (1,)))[i]
     most = MAXIMUM_NUMBERS if spec.architecture == "custom" else math.inf
     try:

@@ -76,7 +76,10 @@ def test_a_recorded_step_is_the_step() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"precision": "float16"}, "unknown precision 'float16'; expected float32, tf32, bfloat16"),
+        (
+            {"precision": "float16"},
+            "unknown precision 'float16'; expected one of float32, tf32, bfloat16",
+        ),
         ({"precision": "tf32"}, "precision tf32 exists on GPUs only"),
         ({"mode": "fast"}, "unknown mode 'fast'; expected"),
     ],

@@ -32,7 +32,7 @@ def test_rows_that_cannot_be_divided_are_refused():
         (0, "global", "--devices must be at least 1, received 0"),
         (5, "global", "--batch-size 12 cannot be divided among --devices 5; use a multiple of 5"),
         (12, "per-replica", "needs 2 images on each device"),
-        (2, "local", "--batch-norm must be global or per-replica, received 'local'"),
+        (2, "local", "unknown --batch-norm 'local'; expected one of global, per-replica"),
     ],
 )
 def test_what_cannot_be_trained_on_several_devices_is_said(devices, batch_norm, message):

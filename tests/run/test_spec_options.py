@@ -48,7 +48,7 @@ def test_a_file_keeps_its_sizes(tmp_path: Path) -> None:
     ("words", "message"),
     [
         ("--width 0", "width must be a whole number of at least 1, received 0"),
-        ("--image-size 48", "image_size of dcgan64 must be 32 or 64 or 128 or 256, received 48"),
+        ("--image-size 48", "unknown image_size of dcgan64 48; expected one of 32, 64, 128, 256"),
         ("--system conv", "unknown system 'conv'; expected dcgan64, .* or a .toml or .json file"),
     ],
 )

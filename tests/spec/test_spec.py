@@ -95,13 +95,22 @@ def test_unknown_names_are_named_with_the_known_ones() -> None:
         ({"width": 0}, "width must be a whole number of at least 1, received 0"),
         ({"batch_size": 2.5}, "batch_size must be a whole number"),
         ({"latent_dim": True}, "latent_dim must be a whole number"),
-        ({"image_size": 48}, "image_size of dcgan64 must be 32 or 64 or 128 or 256, received 48"),
-        ({"image_size": 1024}, "must be 32 or 64 or 128 or 256, received 1024"),
+        ({"image_size": 48}, "unknown image_size of dcgan64 48; expected one of 32, 64, 128, 256"),
+        ({"image_size": 1024}, "1024; expected one of 32, 64, 128, 256"),
         ({"image_size": 0}, "image_size must be a whole number of at least 1, received 0"),
-        ({"discriminator_head": "dense"}, "must be conv or linear, received 'dense'"),
+        (
+            {"discriminator_head": "dense"},
+            "unknown discriminator_head of dcgan64 'dense'; expected one of conv, linear",
+        ),
         ({"discriminator_steps": 0}, "discriminator_steps must be a whole number of at least 1"),
-        ({"generator_batch": "fresh"}, "generator_batch must be same_images or same_latents or"),
-        ({"architecture": "dcgan65"}, "architecture must be dcgan64 or conv28 or mlp28"),
+        (
+            {"generator_batch": "fresh"},
+            "unknown generator_batch 'fresh'; expected one of same_images, same_latents, ",
+        ),
+        (
+            {"architecture": "dcgan65"},
+            "unknown architecture 'dcgan65'; expected one of dcgan64, conv28, mlp28, ",
+        ),
     ],
 )
 def test_a_spec_that_cannot_be_is_refused(changes: dict, message: str) -> None:
