@@ -1,6 +1,8 @@
 """Whether the benchmark notices times that hold no work, and precisions nobody asked for."""
 
 import dataclasses
+import itertools
+import math
 import threading
 import time
 from functools import cache, partial
@@ -149,12 +151,15 @@ worker.main()
     assert "synchronize does not wait" in row["error"]
 
 
-def measured(monkeypatch, step_seconds, budget):
-    """Return the row of a step that takes so long on a clock of its own."""
-    clock = [0.0]
+def measured(monkeypatch, step_seconds, budget, *, alone_from=math.inf):
+    """Return the row of a step that takes so long on a clock of its own.
+
+    From step number `alone_from` on it has the machine for itself and takes a third of that.
+    """
+    clock, steps = [0.0], itertools.count(1)
 
     def step():
-        clock[0] += step_seconds
+        clock[0] += step_seconds if next(steps) < alone_from else step_seconds / 3
         return {"loss": 1.0}
 
     monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
@@ -177,6 +182,17 @@ def test_a_row_without_time_has_enough_for_an_interval(monkeypatch):
     row = measured(monkeypatch, 2.0, 0.0)
     assert len(row["windows"]) == 3
     assert row["latency_ms"] == [2000.0] * 5
+
+
+def test_a_machine_that_others_leave_before_the_single_steps_is_no_fault(monkeypatch):
+    """Else a framework has no number because somebody else's work ended at that moment."""
+    whole = measured(monkeypatch, 2.0, 0.0)
+    done = sum(window["steps"] for window in whole["warm_up"]["windows"] + whole["windows"])
+    linear, complete = whole["checks"]["linear"], whole["checks"]["complete"]
+    done += 3 * linear["steps"] * len(linear["ms"]) + complete["steps"]
+    row = measured(monkeypatch, 2.0, 0.0, alone_from=done + 1)
+    assert [window["ms"] for window in row["windows"]] == [20_000.0] * 3
+    assert row["latency_ms"] == pytest.approx([2000.0 / 3] * 5)
 
 
 def test_a_single_step_does_not_hold_what_the_synchronisation_dispatches(monkeypatch):
