@@ -12,13 +12,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from shared.conformance.cases import Case, Override, Problem
 from shared.conformance.protocol import RefusedError, RequestFailedError, Session, SessionEndedError
 from shared.files.errors import printable
 from shared.interface import Array
 from shared.reference.comparison import worst_element
+from shared.run.console import text_table
 
 Verdict = Literal[
     "pass", "fail", "errored", "unexpected pass", "divergent as declared", "loosened", "skipped"
@@ -170,11 +170,11 @@ def print_summary(name: str, results: Sequence[Result], console: Console) -> Non
         # What a process wrote may hold escape sequences and lone surrogates.
         console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
-    table = Table("cases", *VERDICTS)
-    for kind in dict.fromkeys(map(_kind, results)):
-        found = counts(result for result in results if _kind(result) == kind)
-        table.add_row(kind, *(str(number or "") for number in found.values()))
-    console.print(table)
+    kinds = dict.fromkeys(map(_kind, results))
+    columns = [counts(r for r in results if _kind(r) == kind).values() for kind in kinds]
+    rows = [[v, *(str(n or "") for n in row)] for v, *row in zip(VERDICTS, *columns, strict=True)]
+    table = text_table([["cases", *kinds], *rows], "<" + ">" * len(kinds))
+    console.print(table, markup=False, highlight=False, soft_wrap=True)
     for verdict in ("skipped", "divergent as declared", "loosened"):
         reasons = Counter(r.message for r in results if r.verdict == verdict)
         for reason, number in reasons.most_common(SHOWN):

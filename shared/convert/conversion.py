@@ -98,8 +98,8 @@ def fitted(contents: NativeContents, kind: FileKind, only: str | None) -> Native
     if kind.needs_everything and missing and not only:
         raise CheckpointError(
             f"a {kind.name} file needs {', '.join(missing)} too; join a second SRC that has a "
-            "missing network, start the optimizers at zero with --fresh-optimizers, or name the "
-            "run's --seed where only progress is missing"
+            "missing network, start the optimizers at zero with --fresh-optimizers, name the run's "
+            "--seed where only progress is missing, or write one network alone with --only"
         )
     if not arrays:
         raise CheckpointError(f"SRC holds nothing of it to write: {', '.join(contents.parts)}")

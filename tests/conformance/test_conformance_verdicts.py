@@ -329,6 +329,25 @@ def test_the_summary_shows_counts_reasons_and_failures() -> None:
     assert "skipped, 1: skipped Segmentation fault" in shown
     assert "\x1b" not in shown
     shown.encode()  # a lone surrogate could not be
+    table = {line[:21].strip(): line.split()[-1] for line in shown.splitlines()[:8]}
+    assert table == {"cases": "kind", **{v: "2" if v == "fail" else "1" for v in VERDICTS}}
+
+
+def test_the_table_of_all_kinds_fits_into_sixty_columns() -> None:
+    """A name of a verdict that is cut cannot be looked up in the documents."""
+    kinds = {case.id.split("/")[0] for case in cases_of(all_problems())}
+    assert len(kinds) == 5
+    results = [
+        Result(case(f"{kind}/x"), verdict, 0.5, 1.0, "")
+        for kind in kinds
+        for verdict in VERDICTS
+        for _ in range(1000)
+    ]
+    text = io.StringIO()
+    print_summary("somebody", results, Console(file=text, width=60))
+    table = text.getvalue().splitlines()[:8]
+    assert [line[:21].strip() for line in table] == ["cases", *VERDICTS]
+    assert max(map(len, table)) <= 60
 
 
 def test_a_summary_of_nothing_says_so() -> None:
