@@ -22,7 +22,6 @@ from benchmarks.plan.host import available_threads
 from benchmarks.plan.options import parse
 from benchmarks.show import tables
 from benchmarks.worker import launcher
-from shared.files.atomic import require_place
 from shared.files.child_process import require_posix
 from shared.files.errors import InputError
 from shared.run.console import StoppedEarly, print_error, run_command, set_handlers
@@ -44,7 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     plan = parse(arguments)
     require_posix()
-    require_place(Path(plan.json) if plan.json else None)
     if plan.report is not None:
         if Path(plan.report).is_file():
             raise InputError(f"--report {plan.report} is a file; expected a folder or a new name")

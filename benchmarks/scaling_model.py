@@ -70,6 +70,7 @@ main = command(
     "What a training step of full width should take on several devices.",
     _add_options,
     _print_table,
+    usage="%(prog)s [options]",
 )
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ html_domain_indices = False
 html_math_renderer = "mathml"
 myst_heading_anchors = 4
 myst_fence_as_directive = ["math"]
+myst_enable_extensions = ["dollarmath"]
 # Anchors that are HTML, as the rows of porting.md are; tests/docs/test_site.py follows every link.
 suppress_warnings = ["myst.xref_missing"]
 default_role = "literal"

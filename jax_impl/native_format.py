@@ -6,6 +6,7 @@ spec and the progress are JSON text in the checkpoint's custom metadata.
 """
 
 import dataclasses
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,7 @@ def load(path: Path) -> tuple[Arrays, dict[str, str]]:
         raise CheckpointError(
             f"{path}: expected a folder of orbax, found {'a file' if path.is_file() else 'nothing'}"
         )
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of what is an error below
     # orbax and tensorstore raise ValueError, KeyError, AssertionError, ... as the damage has it.
     with (
         refused_as(CheckpointError, path, "a complete checkpoint of orbax", also=(Exception,)),
@@ -123,7 +125,7 @@ def load(path: Path) -> tuple[Arrays, dict[str, str]]:
     ):
         metadata = checkpointer.metadata(path)
         if metadata.item_metadata is None:
-            raise ValueError("one without arrays")
+            raise ValueError("a folder without its arrays")
         # Asked for as NumPy's, because JAX without x64 would round float64.
         tree = metadata.item_metadata.tree
         _require_memory(path, jax.tree.leaves(tree))

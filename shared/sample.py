@@ -1,12 +1,13 @@
-"""Images of a trained generator: `python -m shared.sample RUN_OR_FILE`, or in Python
+"""Images of a trained generator: `python -m shared.sample RUN_OR_FILE`. In Python
 
     from shared.sample import load_generator
     generator = load_generator("runs/pytorch-dcgan64-bce")
-    images = generator.sample(16, seed=1)    # uint8 [16, height, width, channels]
+    images = generator.sample(16, seed=1)  # uint8 [16, height, width, channels]
 
-RUN_OR_FILE is the folder of a run, or a file of any kind that `python -m shared.convert` reads;
-without it, a small generator that comes with the project paints.
-Image i depends on the seed and on i alone; frameworks differ by the rounding of float32.
+RUN_OR_FILE is the folder of a run, or a file of any kind that `python -m
+shared.convert` reads; without it, a small generator that comes with the project
+paints. Image i depends on the seed and on i alone; frameworks differ by the
+rounding of float32.
 """
 
 import argparse

@@ -5,10 +5,12 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.plan import host
 from benchmarks.plan.configuration import GATE_BATCH_SIZE, INPUTS, MODES, PRECISIONS, Plan
+from shared.files.atomic import require_place
 from shared.interface import IMPLEMENTATIONS, canonical_name
 from shared.run.console import OneLineParser
 from shared.run.number_types import positive, seed_number, whole
@@ -23,6 +25,10 @@ TIME_BUDGET = 60.0
 WORKER_BUDGET = 10.0
 TIME_LIMIT = 180.0
 
+DESCRIPTION = (
+    "Time one GAN training step of the same system in PyTorch, TensorFlow and JAX. A framework "
+    "whose step does not agree with the NumPy reference gets no time."
+)
 EPILOG = (
     "With no options: all three frameworks, dcgan64 at full width, float32, all cores, in about a "
     "minute and a half on two CPU cores. Options that take several values time every combination. "
@@ -31,12 +37,17 @@ EPILOG = (
 )
 
 
-def parse(arguments: Sequence[str], command: str = "benchmarks/run.py") -> Plan:
+def parse(
+    arguments: Sequence[str],
+    command: str = "benchmarks/run.py",
+    description: str = DESCRIPTION,
+    epilog: str = EPILOG,
+) -> Plan:
     """Return the plan of a command line; exits as argparse does for --help and bad options.
 
-    Raises ValueError for values that do not go together.
+    Raises ValueError for values that do not go together, or a --json that cannot be written.
     """
-    given = vars(_parser(command).parse_args(arguments))
+    given = vars(_parser(command, description, epilog).parse_args(arguments))
     system = SYSTEMS[given["system"]]
     device, device_reason = choose_device(given["device"])
     batch_reason = "as asked for" if given["batch_sizes"] else f"default on a {device.upper()}"
@@ -88,6 +99,7 @@ def _check(plan: Plan) -> None:
                 f"--devices must divide {GATE_BATCH_SIZE}, the batch that is compared with the "
                 f"NumPy reference before anything is timed; received {devices}"
             )
+    require_place(Path(plan.json) if plan.json else None)
     if "tf32" in plan.precisions and plan.device == "cpu":
         raise ValueError(
             "--precision tf32 needs a GPU, as CPUs have no TF32; received --device cpu: "
@@ -116,21 +128,20 @@ def _check(plan: Plan) -> None:
         raise ValueError(f"--data {plan.data} does not exist; expected {kinds}")
 
 
-def _parser(command: str) -> argparse.ArgumentParser:
+def _parser(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog=command,
-        description=(
-            "Time one GAN training step of the same system in PyTorch, TensorFlow and JAX. A "
-            "framework whose step does not agree with the NumPy reference gets no time."
-        ),
-        epilog=EPILOG,
+        usage="%(prog)s [options]",
+        description=description,
+        epilog=epilog,
         allow_abbrev=False,
     )
     several: dict[str, Any] = {"nargs": "+", "metavar": "N"}
+    names: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
     add = parser.add_argument_group("what to time").add_argument
     named: dict[str, Any] = {"choices": (*IMPLEMENTATIONS, "all"), "type": canonical_name}
-    text = "(default: all; one that is missing is an error row)"
-    add("--framework", dest="frameworks", nargs="+", **named, default=["all"], help=text)
+    text = f"{', '.join(IMPLEMENTATIONS)} or all; a missing one is an error row (default: all)"
+    add("--framework", dest="frameworks", **named, default=["all"], help=text, **names)
     add("--system", choices=SYSTEMS, default="dcgan64", help="networks (default: %(default)s)")
     add("--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)")
     text = f"images per step (default: {CPU_BATCH_SIZE} on a CPU, the system's own on a GPU)"
@@ -144,12 +155,13 @@ def _parser(command: str) -> argparse.ArgumentParser:
     add = parser.add_argument_group("where and how").add_argument
     text = "auto: the GPU where there is a driver; never silently the CPU (default: %(default)s)"
     add("--device", choices=("auto", "cpu", "gpu"), default="auto", help=text)
-    named = {"choices": PRECISIONS, "dest": "precisions", "nargs": "+"}
-    text = "of convolutions and matrix products; tf32 needs a GPU (default: fp32)"
-    add("--precision", **named, default=["fp32"], help=text)
+    named = {"choices": PRECISIONS, "dest": "precisions", "default": ["fp32"]}
+    text = "of convolutions and matrix products: fp32, bf16 or, on a GPU, tf32 (default: fp32)"
+    add("--precision", **named, help=text, **names)
     every_mode = tuple(itertools.chain.from_iterable(MODES.values()))
-    text = "how a framework runs a step; each takes its own (default: its best on the device)"
-    add("--mode", dest="modes", nargs="+", choices=every_mode, default=[], help=text)
+    own = "; ".join(f"{' '.join(modes)} in {name}" for name, modes in MODES.items())
+    text = f"how a framework runs a step: {own} (default: its best on the device)"
+    add("--mode", dest="modes", choices=every_mode, default=[], help=text, **names)
     cores = whole(1, host.available_threads(), ", the CPU cores that this process may use")
     add("--threads", type=cores, help="CPU threads (default: all cores)", **several)
     text = "so many GPUs or CPU devices share each batch and the threads (default: 1)"

@@ -97,7 +97,8 @@ def _run(options: argparse.Namespace) -> int:
     return 0 if is_conformant(results) else 1
 
 
-main = command("python -m shared.conformance", __doc__, _add_options, _run)
+USAGE = "%(prog)s [options] [implementation]"
+main = command("python -m shared.conformance", __doc__, _add_options, _run, usage=USAGE)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -22,18 +22,21 @@ from shared.spec import SystemSpec
 from shared.spec.streams import check_seed
 
 DESCRIPTION = """\
-Say whether an implementation's difference from the NumPy reference is a bug, and which one.
+Say whether an implementation's difference from the NumPy reference is a bug,
+and which one.
 
-It is compared stage by stage from the same weights, latents and images: forward passes, losses,
-gradients, batch normalisation's statistics, Adam, ten steps. If a stage differs, the conventions
-are looked for under which the reference reproduces it; what reproduces a third probe too is named.
-Two .safetensors files of shared.record.Recorder are compared with each other instead.
+It is compared stage by stage from the same weights, latents and images: forward
+passes, losses, gradients, batch normalisation's statistics, Adam, ten steps. If
+a stage differs, the conventions are looked for under which the reference
+reproduces it; what reproduces a third probe too is named. Two .safetensors
+files of shared.record.Recorder are compared with each other instead.
 """
 EPILOG = """\
-The verdict is one of rounding (exit code 0), known trap or unexplained (1). Exit code 2: bad input.
+The verdict is one of rounding (exit code 0), known trap or unexplained (1).
+Exit code 2: bad input.
 
   python -m shared.explain jax
-  python -m shared.explain my_package.adapter --system conv28 --json explanation.json
+  python -m shared.explain my_package.adapter --system conv28 --json x.json
   python -m shared.explain their_package.adapter --against my_package.adapter
   python -m shared.explain ours.safetensors theirs.safetensors
 """
@@ -55,7 +58,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _spec(options: argparse.Namespace) -> SystemSpec:
     check_seed(options.seed, "--seed")
     if options.batch_size < 2 or options.batch_size % 2:
-        raise ValueError(f"--batch-size must be even, received {options.batch_size}")
+        raise ValueError(f"--batch-size must be even and at least 2, received {options.batch_size}")
     return chosen_spec(
         options, lambda name: {"width": 8 if name == "mlp28" else 2, "latent_dim": 6}
     )
@@ -137,7 +140,13 @@ def _work(options: argparse.Namespace) -> int:
 
 
 main = command(
-    "python -m shared.explain", DESCRIPTION, _add_options, _work, epilog=EPILOG, **AS_WRITTEN
+    "python -m shared.explain",
+    DESCRIPTION,
+    _add_options,
+    _work,
+    usage="%(prog)s [options] IMPLEMENTATION [THEIRS]",
+    epilog=EPILOG,
+    **AS_WRITTEN,
 )
 
 if __name__ == "__main__":

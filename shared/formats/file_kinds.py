@@ -88,13 +88,21 @@ FILE_KINDS = {
         FileKind("orbax", "jax", (".orbax",), package="orbax"),
     )
 }
+_SUFFIXES = tuple(suffix for kind in FILE_KINDS.values() for suffix in kind.suffixes)
 
 
 def kind_of(path: Path) -> FileKind:
-    """Return the kind of a file that is there by its content, of all else by the name."""
+    """Return the kind of a file that is there by its content, of all else by the name.
+
+    InputError for no kind, for nothing under a name of no kind, and for the folder of a run.
+    """
     kind = _kind_of_content(path) if path.is_file() else None
     if kind is None and tensorflow_prefix(path):
         return FILE_KINDS["keras"]
+    if (path / "checkpoints").is_dir():
+        raise InputError(f"{path} is the folder of a run; name a file in {path / 'checkpoints'}")
+    if not path.exists() and not path.name.endswith(_SUFFIXES):
+        raise InputError(f"{path}: expected a file of networks, found nothing")
     return kind or kind_of_name(path)
 
 
@@ -118,7 +126,7 @@ def kind_of_name(path: Path) -> FileKind:
             return kind
     if path.is_dir():
         return FILE_KINDS["orbax"]
-    endings = ", ".join(suffix for kind in FILE_KINDS.values() for suffix in kind.suffixes)
+    endings = ", ".join(_SUFFIXES)
     raise InputError(f"{path}: the name tells no kind of file; expected one that ends in {endings}")
 
 

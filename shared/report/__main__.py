@@ -12,11 +12,12 @@ from shared.run.console import AS_WRITTEN, command
 
 PROGRAM = "python -m shared.report"
 DESCRIPTION = """\
-Write one HTML page about training runs, side by side: what they are, their samples with a slider
-over time, losses, quality of the samples, and all settings with the differences marked.
+Write one HTML page about training runs, side by side: what they are, their
+samples with a slider over time, losses, quality of the samples, and all
+settings with the differences marked.
 
-The page holds everything itself and fetches nothing. Runs that are still going on are shown as far
-as they are; call it later for more.
+The page holds everything itself and fetches nothing. Runs that are still going
+on are shown as far as they are; call it later for more.
 """
 EPILOG = """\
   python -m shared.report runs/jax-dcgan64-bce

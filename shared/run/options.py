@@ -1,7 +1,6 @@
 """The options of every command line, `--config FILE` and config.toml of training, in one table."""
 
 import argparse
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,8 +186,8 @@ def build_parser(implementation: str, *, exit_on_error: bool = True) -> argparse
         prog=f"python -m {implementation}_impl.train",
         usage="%(prog)s [options]",
         description=(
-            f"Train a GAN in {implementation}. The same options and the same --seed start the same "
-            "run in\npytorch, tf and jax."
+            f"Train a GAN in {implementation}. The same options and the same --seed start the\n"
+            "same run in pytorch, tf and jax."
         ),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -208,21 +207,24 @@ def build_parser(implementation: str, *, exit_on_error: bool = True) -> argparse
 
 def _table_of_defaults() -> str:
     """Return the defaults of every system, one a line."""
-    rows = [["", *(f"--{column.replace('_', '-')}" for column in QuickRun._fields)]]
+    rows = [["", *(column.replace("_", "-") for column in QuickRun._fields)]]
     for name, system in SYSTEMS.items():
         rows.append([name, *map(str, QUICK_RUNS[system.architecture])])
-    return textwrap.indent(text_table(rows, "<"), "  ")
+    return text_table(rows, "<")
 
 
 _EPILOG = f"""\
-With no options: a narrow dcgan64 on 2,000 images of Fashion-MNIST. The defaults take less than two
-minutes on them on two CPU cores, and are the same on every device and for every data set:
+With no options: a narrow dcgan64 on 2,000 images of Fashion-MNIST. The defaults
+take less than two minutes on them on two CPU cores, and are the same on every
+device and for every data set:
 
 {_table_of_defaults()}
 
---full takes the system's own width and batch size instead. What is given explicitly always holds.
+--full takes the system's own width and batch size instead. What is given
+explicitly always holds.
 
-exit codes: 0 complete; 2 bad input, or a disk, memory or training that fails: one line on stderr;
-130 Ctrl-C, 143 SIGTERM, 141 the output was closed: all with a checkpoint to --resume from; 1 a bug
+exit codes: 0 complete; 2 bad input, or a disk, memory or training that fails:
+one line on stderr; 130 Ctrl-C, 143 SIGTERM, 141 the output was closed: all with
+a checkpoint to --resume from; 1 a bug
 
-docs/runs.md: resuming, checkpoints, configuration files, what each message means"""
+docs/runs.md: resuming, checkpoints, configuration files, every message"""

@@ -196,6 +196,8 @@ def change_framework(
         raise ValueError(
             f"the change must come between two of the {steps} steps, received {change_at}"
         )
+    if len({trainer.name for trainer in trainers}) < 2:
+        raise ValueError("nothing to change to: expected two or more different implementations")
     after, halves, unbroken, changed = range(change_at, steps), {}, {}, {}
     with shown_progress("runs, unbroken and changed", len(trainers) ** 2) as advance:
         for trainer in trainers:
@@ -311,4 +313,5 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if any(first_divergence(curve, bounds) for curve in curves.values()) else 0
 
 
-main = command("python -m shared.trajectory", __doc__, _add_options, _run)
+USAGE = "%(prog)s [options] [IMPLEMENTATION ...]"
+main = command("python -m shared.trajectory", __doc__, _add_options, _run, usage=USAGE)

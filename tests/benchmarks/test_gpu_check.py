@@ -43,6 +43,13 @@ def test_a_step_that_the_gate_refuses_has_no_time(monkeypatch, capsys):
     assert "img/s" not in printed.splitlines()[1]
 
 
+def test_a_file_that_cannot_be_written_is_said_before_the_first_point(tmp_path, capsys):
+    assert gpu_check.main([*POINTS, "--json", str(tmp_path / "no" / "x.json")]) == 2
+    captured = capsys.readouterr()
+    assert "there is no folder" in captured.err
+    assert captured.out == ""
+
+
 def test_several_frameworks_are_refused(capsys):
     assert gpu_check.main([*POINTS, "--framework", "jax", "pytorch"]) == 2
     assert "--framework takes one here, received jax pytorch" in capsys.readouterr().err
@@ -51,6 +58,11 @@ def test_several_frameworks_are_refused(capsys):
 def test_what_it_does_not_do_is_refused_under_its_own_name(capsys):
     assert gpu_check.main([*POINTS, "--report", "page"]) == 2
     assert "--report and --devices are for benchmarks/run.py" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        gpu_check.main(["--help"])
+    help_of_it = " ".join(capsys.readouterr().out.split())
+    assert "its figures rank nothing" in help_of_it
+    assert "With no options: all three frameworks" not in help_of_it
     with pytest.raises(SystemExit):
         gpu_check.main(["--bach-size", "2"])
     assert "benchmarks/gpu_check.py: error:" in capsys.readouterr().err

@@ -19,7 +19,10 @@ from tests.convert.converted_files import COLOUR, checkpoint, needs, run, weight
     ("arguments", "message"),
     [
         (["SRC", "b.xyz"], "the name tells no kind of file; expected one that ends in .safetens"),
-        (["b.xyz", "b.pth"], "the name tells no kind of file"),
+        (["b.xyz", "b.pth"], "b.xyz: expected a file of networks, found nothing"),
+        (["notes.txt", "b.pth"], "notes.txt: the name tells no kind of file"),
+        (["run", "b.pth"], "run is the folder of a run; name a file in run/checkpoints"),
+        (["folder", "b.pth"], "expected a complete checkpoint of orbax, found a folder without"),
         (["missing.safetensors", "b.pth"], "expected a checkpoint file, found nothing"),
         (["missing.pth", "b.pth"], "missing.pth: expected a file, found nothing"),
         (["SRC", "b.h5", "--to", "keras"], "the name of a keras file ends in .weights.h5"),
@@ -42,6 +45,8 @@ def test_errors_are_one_line(tmp_path, capsys, monkeypatch, arguments, message) 
     checkpoint(tmp_path).rename("SRC.safetensors")
     checkpoint(tmp_path, "dcgan64-lsgan").rename("SRC2.safetensors")
     Path("folder").mkdir()
+    Path("run/checkpoints").mkdir(parents=True)
+    Path("notes.txt").write_text("no file of networks")
     before = sorted(p.name for p in tmp_path.iterdir())
     named = [f"{a}.safetensors" if a.startswith("SRC") else a for a in arguments]
     assert exit_code(run, *named) == 2

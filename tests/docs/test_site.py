@@ -173,6 +173,15 @@ def test_links_and_anchors_lead_somewhere_and_nothing_is_fetched_from_afar(site:
     assert {site / p.relative_to(ROOT / "docs").with_suffix(".html") for p in documents} <= {*pages}
 
 
+@pytest.mark.slow
+def test_formulas_are_rendered(site: Path) -> None:
+    """A text that still has the source of a formula, such as p_g, was not taken for one."""
+    page = (site / "losses.html").read_text("utf-8")
+    assert page.count("<math") > 50
+    text = re.sub(r"<[^>]+>", "", page)
+    assert re.findall(r"\b[pl]_\w+|\bD\*|\$|\\\w+", text) == []
+
+
 MEASURE = """
 const shown = (row) => [...row.children].filter((c) => c.offsetWidth > 0);
 const tables = [...document.querySelectorAll("table.columns")];

@@ -248,9 +248,14 @@ def test_quality_table_holds_the_values_of_the_file(tmp_path: Path) -> None:
     assert "open" in page.all("details")[0].attributes
 
 
-def test_a_run_that_training_wrote(tmp_path: Path) -> None:
-    """The whole folder is `TrainingRun`'s, so the page follows what that writes."""
-    data = tmp_path / "images.npz"
+def test_a_run_that_training_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole folder is `TrainingRun`'s, so the page follows what that writes.
+
+    Data are recorded where they are: config.toml, from which a run is resumed, has whole paths, and
+    its later sessions would have other data than the first.
+    """
+    monkeypatch.chdir(tmp_path)
+    data = Path("images.npz")
     np.savez(data, images=np.random.default_rng(0).integers(0, 256, (10, 28, 28, 1), np.uint8))
     options = TrainingOptions(
         implementation="jax", spec=SPEC, data=data, steps=3, seed=5, out=tmp_path / "run",
@@ -272,3 +277,5 @@ def test_a_run_that_training_wrote(tmp_path: Path) -> None:
     assert rows["data"] == ["10 images from images.npz"]
     assert [int(i["data-step"]) for i in figures(page)[0].all("img")] == [0, 2, 3]
     assert "—" not in "".join(text for row in rows.values() for text in row)
+    (session,) = RunFolder(options.out).sessions()
+    assert session["options"]["data"] == str(tmp_path / data)

@@ -1,8 +1,11 @@
 """The command line of the three: defaults, options, errors in one line."""
 
+import importlib
+import re
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,38 @@ def test_defaults_of_every_system(parse, system, capsys):
         run_training("jax", print, ["--help"])
     row = [system, *map(str, quick)]
     assert row in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+COMMANDS = (
+    *("benchmarks.compare", "benchmarks.error_rate", "benchmarks.gpu_check", "benchmarks.run"),
+    *("benchmarks.scaling_model", "shared.accuracy", "shared.agreement", "shared.equilibrium"),
+    *("shared.conformance.__main__", "shared.convert.__main__", "shared.explain.__main__"),
+    *("shared.report.__main__", "shared.evaluate", "shared.loss_curves", "shared.sample"),
+    "shared.trajectory",
+)
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "pytorch", "tf", "jax"])
+def test_every_help_fits_into_eighty_columns(name, monkeypatch, capsys):
+    """A terminal breaks a longer line in the middle of a word."""
+    monkeypatch.setenv("COLUMNS", "80")
+    training = partial(run_training, name, print)
+    main = importlib.import_module(name).main if "." in name else training
+    assert exit_code(main, ["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 5
+    assert [line for line in lines if len(line) > 80] == []
+
+
+def test_all_commands_have_their_help_tested():
+    mains = [p for room in ("shared", "benchmarks") for p in (ROOT / room).rglob("*.py")]
+    of_a_command = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in mains
+        if re.search(r"^main = command\(|^def main\(arguments: Seq", path.read_text("utf-8"), re.M)
+    }
+    others = {"shared.conformance.serve", "shared.fixtures.__main__"}  # of ours, not of users
+    assert {name.replace(".studies", "") for name in of_a_command} == {*COMMANDS} | others
 
 
 def test_order_of_a_step(parse):

@@ -268,6 +268,7 @@ def write_port(path: Path, deviation: str) -> None:
         (["reference", "--steps", "0"], "--steps: must be at least 1"),
         (["reference", "--batch-size", "1"], "--batch-size: must be at least 2"),
         (["reference", "--change-at", "2"], "between two of the 2 steps"),
+        (["reference", "--change-at", "1"], "nothing to change to: expected two or more"),
         (["reference", "--plot", "no/such/folder.png"], "there is no folder no/such; make it"),
         (["reference", "--json", "tests"], "tests is a folder; name a file in it"),
         (["reference", "shared.fixtures"], "no object called 'implementation'"),
