@@ -1,8 +1,8 @@
 """Many points of one framework on a GPU in minutes: `python benchmarks/gpu_check.py --help`.
 
 It takes the options of run.py. Where a GPU is lent for minutes, this times all configurations once,
-in this process, each after the same gate; --rounds, --steps and the limits of time do nothing, and
---framework is one. One process has no noise floor, so its figures rank nothing.
+in this process, each after the same gate; --rounds, --steps and the limits of time do nothing. One
+process has no noise floor, so its figures rank nothing.
 """
 
 import sys
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    plan = parse(arguments, "benchmarks/gpu_check.py", *(__doc__ or "").split("\n\n", 1))
+    plan = parse(arguments, "benchmarks/gpu_check.py")
     if len(plan.frameworks) > 1:
         raise ValueError(
             f"--framework takes one here, received {' '.join(plan.frameworks)}: JAX keeps most of "

@@ -1,20 +1,15 @@
-"""Images of a trained generator: `python -m shared.sample RUN_OR_FILE`. In Python
+"""Images of a trained generator: `python -m shared.sample RUN_OR_FILE`.
 
-    from shared.sample import load_generator
-    generator = load_generator("runs/pytorch-dcgan64-bce")
-    images = generator.sample(16, seed=1)  # uint8 [16, height, width, channels]
-
-RUN_OR_FILE is the folder of a run, or a file of any kind that `python -m
-shared.convert` reads; without it, a small generator that comes with the project
-paints. Image i depends on the seed and on i alone; frameworks differ by the
-rounding of float32.
+RUN_OR_FILE is the folder of a run, or a file of any kind that `python -m shared.convert` reads;
+without it, a small generator that comes with the project paints. Image i depends on the seed and on
+i alone; frameworks differ by the rounding of float32. In Python it is `load_generator`.
 """
 
 import argparse
 from pathlib import Path
 
 from shared.files.atomic import require_empty_folder
-from shared.run.console import AS_WRITTEN, command, shown_progress
+from shared.run.console import command, shown_progress
 from shared.run.generator import EXAMPLE, load_generator
 from shared.run.number_types import seed_number, whole
 from shared.run.pictures import save_images, save_png, tiles
@@ -67,7 +62,7 @@ def _run(options: argparse.Namespace) -> None:
     print(f"wrote      {where}: {options.count} images of {size} pixels")
 
 
-main = command("python -m shared.sample", __doc__, _add_options, _run, **AS_WRITTEN)
+main = command("python -m shared.sample", __doc__, _add_options, _run)
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -25,29 +25,21 @@ TIME_BUDGET = 60.0
 WORKER_BUDGET = 10.0
 TIME_LIMIT = 180.0
 
-DESCRIPTION = (
-    "Time one GAN training step of the same system in PyTorch, TensorFlow and JAX. A framework "
-    "whose step does not agree with the NumPy reference gets no time."
-)
 EPILOG = (
-    "With no options: all three frameworks, dcgan64 at full width, float32, all cores, in about a "
-    "minute and a half on two CPU cores. Options that take several values time every combination. "
-    "A framework that is not installed is its own row, with how to install it. Exit code: "
-    "0 if every row is ok, 1 if one is not, 2 for bad input, 130 after Ctrl-C."
+    "With no options run.py times all three frameworks, dcgan64 at full width, float32, all cores, "
+    "in about a minute and a half on two CPU cores. Options that take several values time every "
+    "combination. gpu_check.py times each of one framework once, in one process: it ranks nothing, "
+    "and --rounds, --steps and the limits of time do nothing. Exit code: 0 if every row is ok, 1 "
+    "if one is not, 2 for bad input, 130 after Ctrl-C."
 )
 
 
-def parse(
-    arguments: Sequence[str],
-    command: str = "benchmarks/run.py",
-    description: str = DESCRIPTION,
-    epilog: str = EPILOG,
-) -> Plan:
+def parse(arguments: Sequence[str], command: str = "benchmarks/run.py") -> Plan:
     """Return the plan of a command line; exits as argparse does for --help and bad options.
 
     Raises ValueError for values that do not go together, or a --json that cannot be written.
     """
-    given = vars(_parser(command, description, epilog).parse_args(arguments))
+    given = vars(_parser(command).parse_args(arguments))
     system = SYSTEMS[given["system"]]
     device, device_reason = choose_device(given["device"])
     batch_reason = "as asked for" if given["batch_sizes"] else f"default on a {device.upper()}"
@@ -128,16 +120,19 @@ def _check(plan: Plan) -> None:
         raise ValueError(f"--data {plan.data} does not exist; expected {kinds}")
 
 
-def _parser(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
+def _parser(command: str) -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog=command,
         usage="%(prog)s [options]",
-        description=description,
-        epilog=epilog,
+        description=(
+            "Time one GAN training step of the same system in PyTorch, TensorFlow and JAX. A "
+            "framework whose step does not agree with the NumPy reference gets no time."
+        ),
+        epilog=EPILOG,
         allow_abbrev=False,
     )
     several: dict[str, Any] = {"nargs": "+", "metavar": "N"}
-    names: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
+    names = several | {"metavar": "NAME"}
     add = parser.add_argument_group("what to time").add_argument
     named: dict[str, Any] = {"choices": (*IMPLEMENTATIONS, "all"), "type": canonical_name}
     text = f"{', '.join(IMPLEMENTATIONS)} or all; a missing one is an error row (default: all)"

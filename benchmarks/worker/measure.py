@@ -96,12 +96,10 @@ def measure(workload: Workload, request: Request, recorder: Recorder) -> None:
         attempts = 1
         while statistics.median(row["latency_ms"]) < LATENCY_LEAST * step_ms:
             if attempts == ATTEMPTS:
-                why = "the framework's own barrier does not wait for a step"
-                raise RowError("check_failed", why)
+                raise RowError("check_failed", "the framework's own barrier does not wait")
             # Others may have left the machine since the windows: both again, close together.
-            step_ms = time_steps(workload, steps) / steps
+            step_ms, attempts = time_steps(workload, steps) / steps, attempts + 1
             row["latency_ms"] = _repeated(single, LATENCY_STEPS, until=0.0)
-            attempts += 1
     losses = {name: float(value) for name, value in workload.step().items()}
     if not all(map(math.isfinite, losses.values())):
         raise RowError("nan", f"a loss is not finite after the measurement: {losses}")

@@ -16,20 +16,19 @@ from shared.explain.report import Explanation, print_stage, print_verdict
 from shared.files.atomic import require_place
 from shared.interface import MissingFrameworkError, load_implementation
 from shared.reference.adapter import ReferenceImplementation
-from shared.run.console import AS_WRITTEN, command
+from shared.run.console import command
 from shared.run.spec_options import add_spec_options, chosen_spec
 from shared.spec import SystemSpec
 from shared.spec.streams import check_seed
 
 DESCRIPTION = """\
-Say whether an implementation's difference from the NumPy reference is a bug,
-and which one.
+Say whether a difference from the NumPy reference is a bug, and which one.
 
-It is compared stage by stage from the same weights, latents and images: forward
-passes, losses, gradients, batch normalisation's statistics, Adam, ten steps. If
-a stage differs, the conventions are looked for under which the reference
-reproduces it; what reproduces a third probe too is named. Two .safetensors
-files of shared.record.Recorder are compared with each other instead.
+An implementation is compared with it stage by stage from the same weights,
+latents and images: forward passes, losses, gradients, batch normalisation's
+statistics, Adam, ten steps. If a stage differs, the conventions are looked for
+under which the reference reproduces it; what reproduces a third probe too is
+named. Two recordings of shared.record.Recorder are compared with each other.
 """
 EPILOG = """\
 The verdict is one of rounding (exit code 0), known trap or unexplained (1).
@@ -139,15 +138,9 @@ def _work(options: argparse.Namespace) -> int:
     return 0 if agrees else 1
 
 
-main = command(
-    "python -m shared.explain",
-    DESCRIPTION,
-    _add_options,
-    _work,
-    usage="%(prog)s [options] IMPLEMENTATION [THEIRS]",
-    epilog=EPILOG,
-    **AS_WRITTEN,
-)
+USAGE = "%(prog)s [options] IMPLEMENTATION [THEIRS]"
+TEXTS = {"epilog": EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter}
+main = command("python -m shared.explain", DESCRIPTION, _add_options, _work, usage=USAGE, **TEXTS)
 
 if __name__ == "__main__":
     sys.exit(main())

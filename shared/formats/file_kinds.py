@@ -92,10 +92,7 @@ _SUFFIXES = tuple(suffix for kind in FILE_KINDS.values() for suffix in kind.suff
 
 
 def kind_of(path: Path) -> FileKind:
-    """Return the kind of a file that is there by its content, of all else by the name.
-
-    InputError for no kind, for nothing under a name of no kind, and for the folder of a run.
-    """
+    """Return the kind of a file that is there by its content, of all else by the name."""
     kind = _kind_of_content(path) if path.is_file() else None
     if kind is None and tensorflow_prefix(path):
         return FILE_KINDS["keras"]

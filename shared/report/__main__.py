@@ -1,4 +1,9 @@
-"""The command line: `python -m shared.report --help`."""
+"""Write one HTML page about training runs, side by side: `python -m shared.report runs/*`.
+
+What they are, their samples with a slider over time, losses, quality of the samples, and all
+settings with the differences marked. The page holds everything itself and fetches nothing. Runs
+that are still going on are shown as far as they are; call it later for more.
+"""
 
 import argparse
 import shlex
@@ -8,23 +13,9 @@ from pathlib import Path
 from shared.files.atomic import require_place, write_file_atomically
 from shared.files.errors import printable
 from shared.report.runs import ReportError, read_runs
-from shared.run.console import AS_WRITTEN, command
+from shared.run.console import command
 
 PROGRAM = "python -m shared.report"
-DESCRIPTION = """\
-Write one HTML page about training runs, side by side: what they are, their
-samples with a slider over time, losses, quality of the samples, and all
-settings with the differences marked.
-
-The page holds everything itself and fetches nothing. Runs that are still going
-on are shown as far as they are; call it later for more.
-"""
-EPILOG = """\
-  python -m shared.report runs/jax-dcgan64-bce
-  python -m shared.report runs/* --out frameworks.html
-
-Bad input is one line on stderr and exit code 2.
-"""
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +40,7 @@ def _write_report(options: argparse.Namespace) -> None:
     print(f"wrote {printable(out)}: {len(runs)} {noun}, {len(page) / 1e6:.1f} MB")
 
 
-main = command(PROGRAM, DESCRIPTION, _add_options, _write_report, epilog=EPILOG, **AS_WRITTEN)
+main = command(PROGRAM, __doc__, _add_options, _write_report)
 
 if __name__ == "__main__":
     sys.exit(main())

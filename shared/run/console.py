@@ -83,10 +83,6 @@ def run_command(program: str, work: Callable[[], int | None], *, debug: bool = F
             return EXIT_BAD_INPUT
 
 
-AS_WRITTEN: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-"""An option of `command`: the description keeps its lines."""
-
-
 def command(
     program: str,
     description: str | None,

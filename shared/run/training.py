@@ -169,8 +169,7 @@ class TrainingRun:
             folder.write(folder.config, config_bytes(options.implementation, options.config))
         # One is beside the sessions, the others have files.
         own = {n: v for n, v in vars(options).items() if n not in ("spec", "config", "initial")}
-        # Of any folder: of the one that evaluates the run, or of that in which it is resumed.
-        own["data"] = options.data and options.data.absolute()
+        own["data"] = options.data and options.data.absolute()  # as config.toml has it
         session = {"start": self.start, "options": own, "dataset": self._dataset.description}
         session |= {"device": self._device, "versions": self._versions}
         session |= {"python": platform.python_version(), "platform": platform.platform()}
