@@ -31,8 +31,7 @@ under which the reference reproduces it; what reproduces a third probe too is
 named. Two recordings of shared.record.Recorder are compared with each other.
 """
 EPILOG = """\
-The verdict is one of rounding (exit code 0), known trap or unexplained (1).
-Exit code 2: bad input.
+Verdicts: rounding (exit code 0), known trap, unexplained (1); 2 is bad input.
 
   python -m shared.explain jax
   python -m shared.explain my_package.adapter --system conv28 --json x.json

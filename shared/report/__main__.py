@@ -2,7 +2,7 @@
 
 What they are, their samples with a slider over time, losses, quality of the samples, and all
 settings with the differences marked. The page holds everything itself and fetches nothing. Runs
-that are still going on are shown as far as they are; call it later for more.
+that are still going on are shown as far as they are. Bad input is exit code 2.
 """
 
 import argparse

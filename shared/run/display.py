@@ -74,7 +74,10 @@ class Display:
         rate = images / max(now - self._losses_time, 1e-9)
         self._completed, self._losses_time = completed, now
         losses = f"D {metrics['discriminator_loss']:.3f}  G {metrics['generator_loss']:.3f}"
-        text = "  ".join(filter(None, (losses, self._quality, f"{rate:,.0f} img/s")))
+        quality = (
+            self._quality if completed < self._steps else ""
+        )  # of the last grid, soon replaced
+        text = "  ".join(filter(None, (losses, quality, f"{rate:,.0f} img/s")))
         self._bar.update(self._task, description=text)
         due = now - self._line_time >= SECONDS_BETWEEN_LINES or completed == self._steps
         if due and self._bar.disable:
