@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.show import page, plots, tables
 from tests.benchmarks.documents import make_document
+from tests.browser import measured
 
 ARGUMENTS = ["--framework", "all", "--batch-size", "8", "16", "--baselines", "--aa"]
 VOID = {"meta", "img", "br"}
@@ -80,6 +81,22 @@ def test_page_of_a_run_without_numbers_says_why(tmp_path):
     assert "jax: oom: &lt;b&gt;no&lt;/b&gt; memory" in text
     assert "No verdict" in text
     assert "<img" not in text
+
+
+HEADS = """
+const heads = [...document.querySelectorAll("thead th")];
+const line = parseFloat(getComputedStyle(document.body).lineHeight);
+return {count: heads.length, lines: Math.max(...heads.map((head) => head.offsetHeight)) / line};
+"""
+
+
+@pytest.mark.slow
+def test_no_word_of_a_tables_head_is_broken_at_400_pixels(found, tmp_path):
+    """The longest, "% of GEMM peak", is four words, so that it takes four lines at most."""
+    pages = {"page": page.write(tmp_path, found)}
+    heads = measured(pages, HEADS, 400, tmp_path / "profile")["page"]
+    assert heads["count"] > 10
+    assert heads["lines"] < 5
 
 
 def test_plots_are_pictures_of_a_legible_size(found):
