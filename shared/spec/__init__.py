@@ -16,5 +16,4 @@ from shared.spec.systems import (
     LossName,
     SystemSpec,
     check_loss,
-    get_system,
 )

@@ -311,11 +311,6 @@ SYSTEMS: dict[str, SystemSpec] = {
 }
 
 
-def get_system(name: str) -> SystemSpec:
-    """Return a system by name; an unknown name raises ValueError that lists the known ones."""
-    return SYSTEMS[check_choice("system", name, SYSTEMS)]
-
-
 @functools.lru_cache(1024)
 def _layers(spec: SystemSpec, network: NetworkName) -> tuple[Layer, ...]:
     """Return `spec.layers(network)`, which is asked for in every pass."""
