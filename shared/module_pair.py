@@ -68,8 +68,12 @@ class PairAdapter(FrameworkAdapter):
         super().__init__(step=step)
         self.parts = generator, discriminator, generator_optimizer, discriminator_optimizer
         self.latent_shape = latent_shape
-        if generator_optimizer or discriminator_optimizer:
+        for own in filter(None, self.parts[2:]):
             vars(self)["adam"] = None  # which is ours
+            amsgrad = vars(own).get("amsgrad") or getattr(own, "defaults", {}).get("amsgrad")
+            name = "amsgrad" if amsgrad else type(own).__name__
+            if name not in ("Adam", "AdamW", "Optimizer"):
+                raise ValueError(f"received {name}; expected Adam or AdamW, or None for the file's")
 
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> State:
         """Return a training state of copies of the modules with their own weights.
@@ -79,6 +83,9 @@ class PairAdapter(FrameworkAdapter):
         with self.computing_in(dtype):
             parts, x = self.copied(dtype), np.zeros((2, spec.latent_dim), dtype)
             for name, network in zip(NETWORKS, parts, strict=False):
+                for layer in WATCHED[self.package][1].layers(network):
+                    if kind_of(layer).startswith("dropout"):
+                        layer.p = layer.rate = 0.0
                 calls, x = self.calls(network, x)
                 named = _named(spec, name, calls).items()
                 self.name_layers(network, {own: call.layer for own, call in named})
@@ -101,7 +108,7 @@ class PairAdapter(FrameworkAdapter):
             kind = kind_of(layer)
             weights = canonical_arrays(kind, watching.arrays_of(layer))
             shapes = {name: self.canonical_shape(array) for name, array in weights.items()}
-            fields = self.read(layer) or {}
+            fields = self.fields_of(layer) or {}
             given_and_made = self.output_to_numpy(x), self.output_to_numpy(y)
             found.append(Call(layer, kind, fields, shapes, *given_and_made))
             if activation:
@@ -110,10 +117,23 @@ class PairAdapter(FrameworkAdapter):
 
         with ExitStack() as stack:
             for layer in list(watching.layers(network)):
-                if self.read(layer) is not None:
+                if self.fields_of(layer) is not None:
                     stack.enter_context(intercepted(layer, partial(keep, layer)))
             output = self.run(network, x, training)
         return found, self.output_to_numpy(output)
+
+    def fields_of(self, layer: Any) -> dict[str, Any] | None:
+        """Return what a system file says of a layer beside its arrays, None of an unknown one."""
+        kind = kind_of(layer).removesuffix("2d").replace("pooling", "pool")
+        kind = kind.replace("avg", "average").replace("adaptive", "global")  # PyTorch's names
+        if kind.startswith("dropout"):
+            return {"kind": "dropout", "rate": getattr(layer, "rate", getattr(layer, "p", 0.0))}
+        if kind not in ("average_pool", "max_pool", "global_average_pool"):
+            return self.read(layer)
+        names = ["kernel_size", "pool_size", "stride", "strides", "padding"]
+        held = ((n.split("_")[-1].rstrip("s"), v) for n, v in vars(layer).items() if n in names)
+        plain = {n: v[0] if isinstance(v, tuple) else v for n, v in held}
+        return {"kind": kind} | {n: v for n, v in plain.items() if v not in (0, "valid")}
 
     def canonical_shape(self, array: Any) -> Shape:
         """Return the shape of a framework's array in the canonical layout."""

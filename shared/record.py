@@ -34,8 +34,7 @@ class Recorder:
     The file is complete or not there: a block that raises leaves what was at `path` before. Values
     are copied at once, so a tensor may be changed in place afterwards. Raises RecordingError for a
     name given twice in a step, for what is no tensor of numbers, and at the end where nothing was
-    recorded. `system` names the loop's, one of ours or a file of docs/systems.md, to which watched
-    networks are then held.
+    recorded. `system`: the loop's, ours or a file of docs/systems.md; watched networks must be its.
     """
 
     def __init__(
@@ -120,17 +119,15 @@ def _hold(system: SystemSpec, network: NetworkName, arrays: dict[str, Any]) -> N
     """Raise RecordingError for the first array that a system and a network do not share."""
     found = {name: tuple(array.shape) for name, (array, _) in arrays.items()}
     wanted: dict[str, Any] = {}
-    kinds: list[str] = []
-    for layer in (layer for layer in system.layers(network) if layer.parameters):
-        kinds.append(layer.kind)
-        place = f"{network}/{layer.kind}_{kinds.count(layer.kind)}"
+    layers = [layer for layer in system.layers(network) if layer.parameters]
+    for i, layer in enumerate(layers):
+        place = f"{network}/{layer.kind}_{sum(x.kind == layer.kind for x in layers[: i + 1])}"
         wanted |= {f"{place}/{p.name}": p.shape for p in layer.parameters}
     for name in wanted | found:
         both = [shapes.get(name, "none") for shapes in (wanted, found)]
         if sorted(both[0]) != sorted(both[1]):  # a framework has its own order of axes
-            raise RecordingError(
-                f"{name}: {system.name} has {both[0]}, the network {both[1]}; correct one of them"
-            )
+            text = f"{name}: {system.name} has {both[0]}, the network {both[1]}; correct either"
+            raise RecordingError(text)
 
 
 def _to_numpy(name: str, value: Any) -> tuple[Array, str]:

@@ -22,9 +22,14 @@ def optimizer_update(
     `kept` is m and v, of AMSGrad v_max too; the gradient is clipped already. Conventions are
     Adam's; the decays of weights in them are those of every optimizer.
     """
-    if isinstance(settings, AMSGradSpec):
-        return _amsgrad_update(parameter, gradient, kept, step, settings, conventions)
-    m, v = kept
+    m, v, *largest = kept
+    if isinstance(settings, AMSGradSpec):  # Adam's update with the largest v in place of v
+        _, m, v = adam_update(parameter, gradient, (m, v), step, settings, conventions)
+        _, beta2, _ = adam_settings(settings, conventions)
+        correction = 1.0 - beta2**step if settings.corrected_maximum else 1.0
+        most = np.maximum(largest[0], v / correction)
+        moved = moved_parameter(parameter, m, most * correction, step, settings, conventions)
+        return moved, m, v, most
     if isinstance(settings, AdamSpec):
         return adam_update(parameter, gradient, (m, v), step, settings, conventions)
     gradient = gradient + conventions.adam_weight_decay * parameter
@@ -43,22 +48,6 @@ def optimizer_update(
         direction = gradient + settings.momentum * m if settings.nesterov else m
     decayed = direction + conventions.adam_decoupled_decay * parameter
     return parameter - settings.rate_at(step) * decayed, m, v
-
-
-def _amsgrad_update(
-    parameter: Array,
-    gradient: Array,
-    kept: tuple[Array, ...],
-    step: int,
-    settings: AMSGradSpec,
-    c: Conventions,
-) -> tuple[Array, ...]:
-    """Return parameter, m, v and v_max: Adam's update with the largest v in place of v."""
-    _, m, v = adam_update(parameter, gradient, (kept[0], kept[1]), step, settings, c)
-    _, beta2, _ = adam_settings(settings, c)
-    correction = 1.0 - beta2**step if settings.corrected_maximum else 1.0
-    largest = np.maximum(kept[2], v / correction)
-    return moved_parameter(parameter, m, largest * correction, step, settings, c), m, v, largest
 
 
 def clipped(gradients: Arrays, settings: OptimizerSpec) -> Arrays:

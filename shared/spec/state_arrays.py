@@ -42,7 +42,7 @@ def flattened_pixels(spec: SystemSpec) -> dict[str, Pixels]:
         layers = spec.layers(network)
         inputs = (spec.image_shape, *(layer.output_shape for layer in layers))
         for i, layer in enumerate(layers):
-            if layer.kind == "flatten":
+            if layer.kind == "flatten" and len(inputs[i]) == 3:
                 for below in _up_to_dense(layers[i + 1 :]):
                     # The bias of a dense layer is of the features that it makes.
                     own = below.parameters[:1] if below.kind == "dense" else below.parameters

@@ -133,6 +133,75 @@ def jax_parts() -> tuple[Any, ...]:
     return *networks, *(nnx.Optimizer(n, adam, wrt=nnx.Param) for n in networks)
 
 
+def pooling(framework: str) -> Any:
+    """Return a discriminator with dropout and, where they are modules, pools."""
+    if framework == "pytorch":
+        from torch import nn
+
+        conv = nn.Conv2d(3, 4, 3, 1, 1)
+        nn.init.zeros_(conv.bias)  # which may make every number positive
+        return nn.Sequential(
+            conv,
+            nn.Dropout2d(),
+            nn.AvgPool2d(2),
+            nn.LeakyReLU(0.25),
+            nn.MaxPool2d(2, 1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 1),
+        )
+    if framework == "tf":
+        import keras
+        from keras import layers as L
+
+        return keras.Sequential(
+            [
+                keras.Input((8, 8, 3)),
+                L.Conv2D(4, 3, 1, "same"),
+                L.Dropout(0.5),
+                L.AveragePooling2D(2),
+                L.LeakyReLU(negative_slope=0.25),
+                L.MaxPooling2D(2, 1),
+                L.GlobalAveragePooling2D(),
+                L.Dense(1),
+            ]
+        )
+    from flax import nnx
+
+    class Discriminator(nnx.Module):
+        def __init__(self) -> None:
+            self.conv = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0))
+            self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(1))
+            self.head = nnx.Linear(4, 1, rngs=nnx.Rngs(2))
+
+        def __call__(self, x: Any) -> Any:
+            return self.head(self.dropout(self.conv(x)).mean((1, 2)))
+
+    return Discriminator()
+
+
+def other_optimizers(framework: str, network: Any) -> dict[str, Any]:
+    """Return optimizers that no pair reads, by what they are called."""
+    if framework == "pytorch":
+        import torch
+
+        parameters = list(network.parameters())
+        return {
+            "SGD": torch.optim.SGD(parameters, 0.1, momentum=0.9),
+            "RMSprop": torch.optim.RMSprop(parameters),
+            "amsgrad": torch.optim.Adam(parameters, amsgrad=True),
+        }
+    if framework == "tf":
+        from keras import optimizers
+
+        return {
+            "SGD": optimizers.SGD(0.1, momentum=0.9),
+            "RMSprop": optimizers.RMSprop(),
+            "amsgrad": optimizers.Adam(amsgrad=True),
+        }
+    return {}  # Optax' are functions, which the pair meets when it asks for moments
+
+
 PARTS = {"pytorch": torch_parts, "tf": tf_parts, "jax": jax_parts}
 
 

@@ -73,6 +73,51 @@ def test_a_pair_is_read_and_has_every_method(framework: str, tmp_path: Path) -> 
     assert verdicts(pair, spec) == {"pass"}
 
 
+POOLS = [
+    {"kind": "conv", "features": 4, "size": 3, "stride": 1, "padding": 1},
+    {"kind": "dropout", "rate": 0.5},
+    {"kind": "average_pool", "size": 2, "stride": 2},
+    {"kind": "leaky_relu", "slope": 0.25},
+    {"kind": "max_pool", "size": 2, "stride": 1},
+    {"kind": "global_average_pool"},
+]
+HEAD = {"kind": "dense", "features": 1}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_pools_and_dropout_are_read_and_nothing_is_dropped(
+    framework: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = others.pair(framework)
+    generator, _, adam, of_discriminator = pair.parts
+    if framework != "tf":  # whose Adam is of no network yet
+        of_discriminator = None
+    parts = generator, others.pooling(framework), adam, of_discriminator
+    pair = type(pair)(*parts, latent_shape=(6,))
+    text = pair.system_file()
+    if framework == "jax":  # whose pools are functions
+        unknown = "# (2, 8, 8, 4) becomes (2, 4): say how"
+        assert unknown in text
+        text = text.replace(unknown, '{ kind = "global_average_pool" },')
+    monkeypatch.setattr(pair, "system_file", lambda: text)
+    spec = system(pair, tmp_path)
+    found = read_document(tmp_path / "read.toml")["discriminator"]["layers"]
+    first = POOLS[0] | {"padding": 1 if framework == "pytorch" else "same"}
+    expected = [first, *POOLS[1:]] if framework != "jax" else [first, POOLS[1], POOLS[-1]]
+    expected += [{"kind": "flatten"}] if framework == "pytorch" else []
+    assert found == [*expected, HEAD]
+    assert verdicts(pair, spec.replace(batch_size=2)) == {"pass"}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_other_optimizers_are_refused_in_a_line(framework: str) -> None:
+    generator, discriminator, *_ = others.pair(framework).parts
+    kind = type(others.pair(framework))
+    for name, optimizer in others.other_optimizers(framework, discriminator).items():
+        with pytest.raises(ValueError, match=f"received {name}; expected Adam or AdamW, or None"):
+            kind(generator, discriminator, None, optimizer, latent_shape=(6,))
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_step_of_their_own_on_their_networks(framework: str, tmp_path: Path) -> None:
     pair = others.pair(framework, step=others.STEPS[framework])
