@@ -171,8 +171,9 @@ class PairAdapter(FrameworkAdapter):
             f"image_range = [{0 if squashed['generator'] else -1}, 1]",
             f'loss = "{"bce_probs" if squashed["discriminator"] else "bce"}"',
         ]
-        if self.conventions:
-            lines.append(f"conventions = {_inline(self.conventions)}")
+        own = {n: x for n, x in self.conventions.items() if any(self.parts[2:]) or "adam" not in n}
+        if own:
+            lines.append(f"conventions = {_inline(own)}")
         for name, entries in layers.items():
             shown = [e if isinstance(e, str) else f"{_inline(e)}," for e in entries]
             lines += ["", f"[{name}]", "layers = [", *(f"  {line}" for line in shown), "]"]

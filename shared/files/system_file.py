@@ -65,8 +65,7 @@ def _system(document: dict[str, Any]) -> SystemSpec:
     spec = SystemSpec.from_dict(data | optimizers | layers)
     known = {f"{n}.{layer.name}" for n in NETWORKS for layer in spec.layers(n) if layer.parameters}
     if unknown := [name for name in data["names"] if name.partition(".")[2] not in known]:
-        expected = ", ".join(sorted(known))
-        raise ValueError(f"names.{unknown[0]} is no layer with weights; expected {expected}")
+        raise ValueError(f"names.{unknown[0]} is no layer with weights; expected {sorted(known)}")
     return spec
 
 

@@ -110,6 +110,15 @@ def test_pools_and_dropout_are_read_and_nothing_is_dropped(
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_pair_without_optimizers_has_the_adam_of_its_file(framework: str, tmp_path: Path) -> None:
+    given = others.pair(framework)
+    pair = type(given)(*given.parts[:2], latent_shape=(6,))
+    assert ("adam" in given.system_file()) == (framework == "tf")
+    assert "adam" not in pair.system_file()
+    assert verdicts(pair, system(pair, tmp_path)) == {"pass"}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_other_optimizers_are_refused_in_a_line(framework: str) -> None:
     generator, discriminator, *_ = others.pair(framework).parts
     kind = type(others.pair(framework))
