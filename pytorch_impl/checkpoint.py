@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from shared.framework_layers import IN_PYTORCH
 from shared.interface import Array, Arrays, check_arrays
 from shared.spec import (
     NETWORKS,
@@ -23,10 +24,6 @@ from .layers import create_adam
 from .models import create_models
 from .parallel import average_statistics, replicate
 from .state import TrainState, check_compute, choose_layers, select_device
-
-NAMES = {"kernel": "weight", "bias": "bias", "scale": "weight"}
-NAMES |= {"mean": "running_mean", "var": "running_var"}
-"""PyTorch's name of a parameter of a layer, or of its statistics, by ours."""
 
 
 def create_train_state(
@@ -150,7 +147,7 @@ def to_native(array: Array, pixels: Pixels | None = None) -> Tensor:
 def _tensor(module: nn.Module, name: str) -> Tensor:
     """Return a module's own tensor for a canonical name."""
     _, layer, parameter = name.split("/")
-    return getattr(getattr(module, layer), NAMES[parameter])
+    return getattr(getattr(module, layer), IN_PYTORCH[parameter])
 
 
 @torch.no_grad()

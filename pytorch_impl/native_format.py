@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pytorch_impl.checkpoint import NAMES, to_canonical, to_native
+from pytorch_impl.checkpoint import to_canonical, to_native
 from shared.files.checkpoint import (
     CheckpointError,
     encode_description,
@@ -38,6 +38,7 @@ from shared.formats.native_contents import (
     require_unpacked,
 )
 from shared.formats.state_dicts import order_of_layers, read_adam, recognised, shards_of
+from shared.framework_layers import IN_PYTORCH
 from shared.interface import Array, Arrays
 from shared.spec import (
     NETWORKS,
@@ -75,7 +76,7 @@ def native_names(spec: SystemSpec) -> dict[str, str]:
         for own, layer in _main(spec, network):
             for parameter in layer.parameters:
                 name = f"{network}/{layer.name}/{parameter.name}"
-                names[f"{network}/{own}.{NAMES[parameter.name]}"] = name
+                names[f"{network}/{own}.{IN_PYTORCH[parameter.name]}"] = name
         trained = [n for n, p in spec.parameters(network).items() if p.trainable]
         for i, name in enumerate(trained):
             for moment, key in _MOMENTS.items():

@@ -17,13 +17,14 @@ WORDS = {
     "running_var": ("moving_variance", "running_std", "running_var", "var"),
 }
 """PyTorch's name of an array of a layer → what it is called elsewhere."""
-KNOWN = {word: name for name, words in WORDS.items() for word in words}
+IN_PYTORCH = {word: name for name, words in WORDS.items() for word in words}
+"""The other way round; our own names are among the words."""
 
 
 def canonical_arrays(kind: str, held: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Return a layer's arrays by our names, given by its framework's; others keep theirs."""
     weight = "scale" if kind == "batch_norm" else "kernel"
-    known = ((KNOWN.get(name, name), array) for name, array in held)
+    known = ((IN_PYTORCH.get(name, name), array) for name, array in held)
     return {weight if n == "weight" else n.removeprefix("running_"): array for n, array in known}
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from shared.files.checkpoint import CheckpointError
 from shared.formats.native_contents import NativeContents, assemble
 from shared.formats.state_dicts import recognised
-from shared.framework_layers import KNOWN, WORDS
+from shared.framework_layers import IN_PYTORCH, WORDS
 from shared.interface import Array
 from shared.spec import NETWORKS, Layer, SystemSpec
 
 # Keras 3 numbers a layer's variables in the order of WORDS.
-_PARAMETER = re.compile(rf"[/_](?:({'|'.join(KNOWN)})(?::0)?|vars/([0-3]))$", re.IGNORECASE)
+_PARAMETER = re.compile(rf"[/_](?:({'|'.join(IN_PYTORCH)})(?::0)?|vars/([0-3]))$", re.IGNORECASE)
 _WRAPPERS = re.compile(r"^((model_weights|layers|_functional|_operations|model|root)/)+")
 _OF_NO_LAYER = re.compile("optimizer|seed_generator|^opt/|adam", re.IGNORECASE)
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -61,7 +61,7 @@ def _state_dict(found: Mapping[str, Array]) -> tuple[dict[str, Array], list[str]
         if match is None:
             others.append(name)
             continue
-        parameter = KNOWN[match[1].lower()] if match[1] else [*WORDS][int(match[2])]
+        parameter = IN_PYTORCH[match[1].lower()] if match[1] else [*WORDS][int(match[2])]
         layers.setdefault(_layer_name(own[: max(match.start() - 1, 0)]), {})[parameter] = array
     ordered = sorted(
         layers.items(), key=lambda item: _kind((n, a.ndim) for n, a in item[1].items())
@@ -74,10 +74,10 @@ def _native_names(spec: SystemSpec) -> dict[str, str]:
     layers = [(n, layer) for n in NETWORKS for layer in spec.layers(n) if layer.parameters]
 
     def kind(item: tuple[str, Layer]) -> _Kind:
-        return _kind((KNOWN[p.name], len(p.shape)) for p in item[1].parameters)
+        return _kind((IN_PYTORCH[p.name], len(p.shape)) for p in item[1].parameters)
 
     return {
-        f"{network}/{_layer_name(own)}.{KNOWN[p.name]}": f"{network}/{layer.name}/{p.name}"
+        f"{network}/{_layer_name(own)}.{IN_PYTORCH[p.name]}": f"{network}/{layer.name}/{p.name}"
         for network, layer in sorted(layers, key=kind)
         for own in [spec.name_in("keras", network, layer, layer.name)]
         for p in layer.parameters
