@@ -1,8 +1,8 @@
 """One training step of a GAN, with every gradient kept (Goodfellow et al. 2014, Algorithm 1)."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +13,12 @@ from shared.reference.optimizers import clipped, optimizer_update
 from shared.spec import Conventions, NetworkName, OptimizerSpec, SystemSpec, optimizer_name
 
 _STATISTICS = ("/mean", "/var")
+_PASSES = {
+    "separate": (("real",), ("fake",)),
+    "fake_first": (("fake",), ("real",)),
+    "merged": (("real", "fake"),),
+}
+"""`Conventions.discriminator_batches` → which images are in each pass of D, one after another."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +28,6 @@ class StepResult:
     arrays: Arrays
     metrics: dict[str, float]
     gradients: Arrays
-
-
-@dataclass(frozen=True)
-class _DiscriminatorHalves:
-    value_real: float
-    value_fake: float
-    gradients: Arrays
-    fake_image_gradient: Array
 
 
 def train_step(
@@ -72,9 +70,11 @@ class Step:
         for i, (real, z) in enumerate(zip(real_batches, latent_batches, strict=False)):
             generated, arrays = self._generate(arrays, z)
             before = _discriminator_weights(arrays)
-            arrays, halves = self._update_discriminator(arrays, real, generated.output, i)
+            arrays, losses, own, fake_gradient = self._update_discriminator(
+                arrays, real, generated.output, i
+            )
             if not self.conventions.detach_fake:
-                leaks.append(self.backward("generator", generated, halves.fake_image_gradient)[1])
+                leaks.append(self.backward("generator", generated, fake_gradient)[1])
         if self.spec.generator_batch != "same_images":
             generated, arrays = self._generate(arrays, latent_batches[-1])
         seen = arrays | before if self.conventions.update_order == "simultaneous" else arrays
@@ -88,7 +88,7 @@ class Step:
             generated, arrays = self._generate(arrays, latent_batches[-1])
             value, arrays, gradients = self._generator_gradients(arrays, generated)
             arrays, gradients = self._updated("generator", arrays, gradients)
-        return StepResult(arrays, _metrics(halves, value), halves.gradients | gradients)
+        return StepResult(arrays, _metrics(losses, value), own | gradients)
 
     def forward(self, network: NetworkName, arrays: Arrays, x: Array, training: bool) -> Pass:
         """Run a network: `shared.reference.network.forward`."""
@@ -128,8 +128,8 @@ class Step:
                 generated = seen_before
             else:
                 generated, arrays = self._generate(arrays, z)
-            arrays, halves = self._update_discriminator(arrays, real, generated.output, i)
-        return StepResult(arrays, _metrics(halves, value), halves.gradients | gradients)
+            arrays, losses, own, _ = self._update_discriminator(arrays, real, generated.output, i)
+        return StepResult(arrays, _metrics(losses, value), own | gradients)
 
     def _generate(self, arrays: Arrays, latents: Array) -> tuple[Pass, Arrays]:
         """Return a pass of G and the state with G's BN statistics moved."""
@@ -140,70 +140,46 @@ class Step:
 
     def _update_discriminator(
         self, arrays: Arrays, real: Array, fake: Array, number: int
-    ) -> tuple[Arrays, _DiscriminatorHalves]:
-        """Return the state after update `number` of D, from 0 on, with its losses and gradients."""
+    ) -> tuple[Arrays, dict[str, float], Arrays, Array]:
+        """Return the state after update `number` of D, from 0 on, its losses on real and on fake
+        images, its gradients and that of its loss by the fake images.
+        """
+        c, images = self.conventions, {"real": real, "fake": fake}
         is_last = number == self.spec.discriminator_steps - 1
-        first, _, second = self.conventions.discriminator_updates.partition("_then_")
-        if not second:
-            arrays, halves = self._discriminator_gradients(arrays, real, fake)
-            arrays, total = self._updated("discriminator", arrays, halves.gradients, is_last)
-            return arrays, dataclasses.replace(halves, gradients=total)
-        values, image_gradient = {}, fake
-        for half in (first, second):
-            arrays, values[half], gradients, dx = self._half(arrays, half, real, fake)
-            image_gradient = dx if half == "fake" else image_gradient
-            last = is_last and half == second
-            arrays, total = self._updated("discriminator", arrays, gradients, last)
-        halves = _DiscriminatorHalves(values["real"], values["fake"], total, image_gradient)
-        return arrays, halves
+        first, _, second = c.discriminator_updates.partition("_then_")
+        passes = _PASSES[c.discriminator_batches]
+        updates = [((first,),), ((second,),)] if second else [passes]
+        losses: dict[str, float] = {}
+        for i, passes in enumerate(updates, 1):
+            total: Arrays = {}
+            for halves in passes:
+                arrays, own, gradients, dx = self._discriminator_pass(arrays, halves, images)
+                losses |= own
+                total = add(total, gradients) if total else gradients
+                if "fake" in halves:
+                    fake_gradient = dx[-len(fake) :]
+            last = is_last and i == len(updates)
+            arrays, total = self._updated("discriminator", arrays, total, last)
+        return arrays, losses, total, fake_gradient
 
-    def _half(
-        self, arrays: Arrays, half: str, real: Array, fake: Array
-    ) -> tuple[Arrays, float, Arrays, Array]:
-        """Return the state with moved BN statistics, value, gradients and images' gradient."""
-        c = self.conventions
-        images, label = (real, c.real_label) if half == "real" else (fake, c.fake_label)
-        run = self.forward("discriminator", arrays, images, c.batch_norm_mode != "running")
-        scale = c.discriminator_loss_scale
-        value, score_gradient = discriminator_half(self.spec.loss, run.output, label, c)
-        dx, gradients = self.backward("discriminator", run, scale * score_gradient)
-        return self._moved(arrays, run), scale * value, gradients, dx
-
-    def _discriminator_gradients(
-        self, arrays: Arrays, real: Array, fake: Array
-    ) -> tuple[Arrays, _DiscriminatorHalves]:
-        """Return the state with moved BN statistics, and losses and gradients of both halves."""
-        c = self.conventions
-        if c.discriminator_batches == "merged":
-            return self._merged_discriminator_gradients(arrays, real, fake)
-        halves: dict[str, Any] = {}
-        for half in sorted(("real", "fake"), reverse=c.discriminator_batches != "fake_first"):
-            arrays, *halves[half] = self._half(arrays, half, real, fake)
-        value_real, of_real, _ = halves["real"]
-        value_fake, of_fake, image_gradient = halves["fake"]
-        alone = {"real_only": of_real, "fake_only": of_fake}
-        total = alone.get(c.discriminator_halves) or add(of_real, of_fake)
-        return arrays, _DiscriminatorHalves(value_real, value_fake, total, image_gradient)
-
-    def _merged_discriminator_gradients(
-        self, arrays: Arrays, real: Array, fake: Array
-    ) -> tuple[Arrays, _DiscriminatorHalves]:
-        """The same with real and fake in one batch, which share their BN statistics."""
-        c, loss = self.conventions, self.spec.loss
-        both, scale = np.concatenate([real, fake]), c.discriminator_loss_scale
-        run = self.forward("discriminator", arrays, both, c.batch_norm_mode != "running")
-        halves = run.output[: len(real)], run.output[len(real) :]
-        value_real, gradient_real = discriminator_half(loss, halves[0], c.real_label, c)
-        value_fake, gradient_fake = discriminator_half(loss, halves[1], c.fake_label, c)
-        learns_real = c.discriminator_halves != "fake_only"
-        learns_fake = c.discriminator_halves != "real_only"
-        halves_gradient = [gradient_real * learns_real, gradient_fake * learns_fake]
-        score_gradient = scale * np.concatenate(halves_gradient)
-        image_gradient, gradients = self.backward("discriminator", run, score_gradient)
-        fake_gradient = image_gradient[len(real) :]
-        return self._moved(arrays, run), _DiscriminatorHalves(
-            scale * value_real, scale * value_fake, gradients, fake_gradient
-        )
+    def _discriminator_pass(
+        self, arrays: Arrays, halves: Sequence[str], images: dict[str, Array]
+    ) -> tuple[Arrays, dict[str, float], Arrays, Array]:
+        """Return the state with moved BN statistics, and of halves of D's loss, of which each
+        normalises by the batch of them all, the losses, gradients and gradient by the images.
+        """
+        c, batches = self.conventions, [images[half] for half in halves]
+        x = np.concatenate(batches) if len(batches) > 1 else batches[0]
+        run = self.forward("discriminator", arrays, x, c.batch_norm_mode != "running")
+        losses, gradients = {}, []
+        for half, scores in zip(halves, np.split(run.output, len(halves)), strict=True):
+            label = c.real_label if half == "real" else c.fake_label
+            value, gradient = discriminator_half(self.spec.loss, scores, label, c)
+            losses[half] = c.discriminator_loss_scale * value
+            learns = c.discriminator_halves in ("both", f"{half}_only")
+            gradients.append(c.discriminator_loss_scale * gradient * learns)
+        dx, found = self.backward("discriminator", run, np.concatenate(gradients))
+        return self._moved(arrays, run), losses, found, dx
 
     def _generator_gradients(self, arrays: Arrays, generated: Pass) -> tuple[float, Arrays, Arrays]:
         """Return G's loss, the state with D's BN statistics moved, and G's gradients."""
@@ -269,10 +245,10 @@ def _discriminator_weights(arrays: Arrays) -> Arrays:
     }
 
 
-def _metrics(halves: _DiscriminatorHalves, generator_loss: float) -> dict[str, float]:
+def _metrics(losses: dict[str, float], generator_loss: float) -> dict[str, float]:
     return {
-        "discriminator_loss": halves.value_real + halves.value_fake,
-        "discriminator_loss_real": halves.value_real,
-        "discriminator_loss_fake": halves.value_fake,
+        "discriminator_loss": losses["real"] + losses["fake"],
+        "discriminator_loss_real": losses["real"],
+        "discriminator_loss_fake": losses["fake"],
         "generator_loss": generator_loss,
     }
