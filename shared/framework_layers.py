@@ -40,9 +40,9 @@ def kind_of(layer: Any) -> str:
 
 @contextmanager
 def intercepted(held: Any, record: Callable[..., Any], method: str = "__call__") -> Iterator[None]:
-    """Let `record(call, *given, **named)` stand for an object's method, which it is given, in this.
+    """In this context `record(call, *given, **named)` replaces an object's method, which is `call`.
 
-    The object has a class of its own: within `nnx.jit` it is another one, but of the same class.
+    The object gets a class of its own: within `nnx.jit` it is another object of the same class.
     """
     kind = type(held)
 

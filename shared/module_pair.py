@@ -116,7 +116,7 @@ class PairAdapter(FrameworkAdapter):
             return activation(y) if activation else y
 
         with ExitStack() as stack:
-            for layer in list(watching.layers(network)):
+            for layer in {id(layer): layer for layer in watching.layers(network)}.values():
                 if self.fields_of(layer) is not None:
                     stack.enter_context(intercepted(layer, partial(keep, layer)))
             output = self.run(network, x, training)

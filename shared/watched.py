@@ -39,7 +39,7 @@ class WatchedNetwork(ABC):
         self.arrays: dict[str, tuple[Any, str | None]] = {}
         self.interceptions = ExitStack()
         counts: Counter[str] = Counter()
-        for layer in list(self.layers(network)):
+        for layer in {id(layer): layer for layer in self.layers(network)}.values():
             kind = kind_of(layer)
             if arrays := canonical_arrays(kind, self.arrays_of(layer)):
                 counts[kind] += 1
