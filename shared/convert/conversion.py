@@ -121,10 +121,6 @@ GRID_SIZE = 16
 NETWORK_BOUND = {"float32": 1e-4, "float64": 1e-11}
 
 
-class VerificationError(InputError):
-    """A file that was just written does not hold what was to be written."""
-
-
 def verify(
     sources: Mapping[Path, NativeContents], contents: NativeContents, kind: FileKind, path: Path
 ) -> Iterator[str]:
@@ -132,9 +128,9 @@ def verify(
     written = kind.read(path)
     meant, read = _bits(contents.arrays), _bits(written.arrays)
     if changed := sorted(n for n in meant.keys() | read.keys() if meant.get(n) != read.get(n)):
-        raise VerificationError(f"arrays that changed on the way: {', '.join(changed)}")
+        raise InputError(f"arrays that changed on the way: {', '.join(changed)}")
     if written.progress != contents.progress:
-        raise VerificationError(f"the progress changed on the way: {written.progress}")
+        raise InputError(f"the progress changed on the way: {written.progress}")
     yield f"arrays: {len(written.arrays)} written and read back, every bit the same"
     if lost := spec_differences(written.spec, contents.spec):
         fields = ", ".join(difference.split(":")[0] for difference in lost)
@@ -175,11 +171,11 @@ def require_same_outputs(
         source[~finite], destination[~finite], equal_nan=True
     )
     if not same or not np.isfinite(destination[finite]).all():
-        raise VerificationError(f"the {network}s of SRC and DST differ in shape or in NaN")
+        raise InputError(f"the {network}s of SRC and DST differ in shape or in NaN")
     difference = float(np.max(np.abs(source[finite] - destination[finite]), initial=0.0))
     largest = float(np.max(np.abs(source[finite]), initial=0.0))
     if difference > NETWORK_BOUND[dtype] * largest:
-        raise VerificationError(
+        raise InputError(
             f"the {network}s of SRC and DST differ by up to {difference:.2e} of {largest:.2e}; "
             f"expected at most {NETWORK_BOUND[dtype]:.0e} of it"
         )

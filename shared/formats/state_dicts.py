@@ -238,7 +238,9 @@ def _is_adam_of(network: Mapping[str, Any], saved: Mapping[str, Any]) -> bool:
 
 def read_adam(path: Path, part: str, saved: Mapping[str, Any]) -> tuple[AdamSpec, dict[Any, Any]]:
     """Return the settings of a torch.optim.Adam and the state of each parameter."""
-    try:
+    expected = f"{part} as the state_dict of torch.optim.Adam with one group"
+    # RuntimeError: of a tensor where a number should be.
+    with refused_as(CheckpointError, path, expected, also=(RuntimeError,)):
         (group,) = saved["param_groups"]
         beta1, beta2 = group["betas"]
         settings = AdamSpec(float(group["lr"]), float(beta1), float(beta2), float(group["eps"]))
@@ -249,11 +251,6 @@ def read_adam(path: Path, part: str, saved: Mapping[str, Any]) -> tuple[AdamSpec
         is_plain = not any(others.values()) and is_list and set(states) <= set(group["params"])
         if not all(isinstance(state, Mapping) and "step" in state for state in states.values()):
             raise TypeError("the state of a parameter is a mapping with a step")
-    # AttributeError, RuntimeError: of what is no mapping, or a tensor where a number should be.
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: expected {part} as the state_dict of torch.optim.Adam with one group"
-        ) from error
     if not is_plain:
         raise CheckpointError(f"{path}: expected plain Adam as {part}, found {others}")
     return settings, states

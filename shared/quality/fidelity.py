@@ -14,17 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from shared.files.errors import require_file
+from shared.files.errors import InputError, require_file
 from shared.interface import MissingFrameworkError
 
 FEATURE_EXTRACTOR = "inception-v3-compat"
 """torch-fidelity's name of the Inception network with the weights of the FID paper."""
 KID_SUBSET_SIZE = 1000
 """Pictures that one estimate of KID takes, where there are as many; torch-fidelity's default."""
-
-
-class FidelityError(ValueError):
-    """FID and KID cannot be computed here; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ def require_fidelity(weights: Path | None = None) -> None:
     """Raise an error now, and not after minutes of work, if `fidelity` could not run.
 
     `weights` is the Inception network's file, None torch-fidelity's own, which it downloads once.
-    MissingFrameworkError where torch-fidelity is not installed, FidelityError for the rest.
+    MissingFrameworkError where torch-fidelity is not installed, InputError for the rest.
     """
     library = import_fidelity("torch_fidelity.registry")
     if weights is not None:
@@ -59,13 +55,13 @@ def require_fidelity(weights: Path | None = None) -> None:
                 FEATURE_EXTRACTOR, [layer], feature_extractor_weights_path=weights and str(weights)
             )
     except OSError as error:
-        raise FidelityError(
+        raise InputError(
             f"the weights of {FEATURE_EXTRACTOR} cannot be fetched ({error}); expected a network "
             "connection or a local copy: give it with --feature-weights FILE"
         ) from error
     except (RuntimeError, TypeError, AttributeError) as error:
         source = weights or "what was downloaded"
-        raise FidelityError(
+        raise InputError(
             f"{source} does not hold the weights of {FEATURE_EXTRACTOR} "
             f"({_first_line(error)}); expected torch-fidelity's weights-inception-2015-12-05 file"
         ) from error
@@ -76,7 +72,7 @@ def fidelity(real: Path, generated: Path, *, weights: Path | None = None) -> Fid
     require_fidelity(weights)
     counts = {folder: len(list(folder.glob("*.png"))) for folder in (real, generated)}
     if few := [f"{folder} holds {count}" for folder, count in counts.items() if count < 2]:
-        raise FidelityError(f"expected at least 2 PNG files in each folder; {'; '.join(few)}")
+        raise InputError(f"expected at least 2 PNG files in each folder; {'; '.join(few)}")
     subset = min(KID_SUBSET_SIZE, *counts.values())
     # Not ours to fix, and a caller who makes warnings errors would get none of the figures.
     with warnings.catch_warnings(action="ignore"):
@@ -114,7 +110,7 @@ def import_fidelity(name: str = "torch_fidelity") -> ModuleType:
             return importlib.import_module(name)
     except (ImportError, RuntimeError) as error:
         # A torchvision built for another torch raises RuntimeError.
-        raise FidelityError(
+        raise InputError(
             f"torch-fidelity is installed but cannot be imported ({_first_line(error)}); expected "
             "torch and torchvision of one release and one build (CPU or CUDA): install both from "
             "the same index"
@@ -123,12 +119,12 @@ def import_fidelity(name: str = "torch_fidelity") -> ModuleType:
 
 def _require_plain_weights(path: Path) -> None:
     # torch-fidelity unpickles it without a guard, which runs whatever code the file holds.
-    require_file(path, "a file of weights", FidelityError)
+    require_file(path, "a file of weights", InputError)
     torch = import_fidelity("torch")
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling raises whatever the damage has it
-        raise FidelityError(
+        raise InputError(
             f"{path}: expected a PyTorch file of tensors and nothing else, found "
             f"{path.stat().st_size} bytes that are none ({type(error).__name__}); "
             "give torch-fidelity's weights-inception-2015-12-05 file"

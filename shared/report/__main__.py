@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from shared.files.atomic import require_place, write_file_atomically
-from shared.files.errors import printable
-from shared.report.runs import ReportError, read_runs
+from shared.files.errors import InputError, printable
+from shared.report.runs import read_runs
 from shared.run.console import command
 
 PROGRAM = "python -m shared.report"
@@ -28,7 +28,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _write_report(options: argparse.Namespace) -> None:
     out = options.out
     if out.suffix.lower() not in (".html", ".htm"):
-        raise ReportError(f"--out {out}: expected a name that ends in .html")
+        raise InputError(f"--out {out}: expected a name that ends in .html")
     require_place(out)
     runs = read_runs(options.runs)
     from shared.report.page import make_page  # with matplotlib, which --help can spare

@@ -22,10 +22,6 @@ MOST_STEPS = 2**53  # above it float64 does not hold every whole number
 LARGEST = 1e100  # beyond it nothing is drawn: limits of axes overflow near the end of float64
 
 
-class ReportError(InputError):
-    """What is there is not the folder of a run; the message says how to fix it."""
-
-
 @dataclass(frozen=True)
 class Run:
     """One run, of at least one session; `notes` are sentences on what is missing or odd.
@@ -67,11 +63,11 @@ class Run:
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read folders of runs, each under a name of its own; ReportError for any other, OSError."""
+    """Read folders of runs, each under a name of its own; InputError for any other, OSError."""
     resolved = [path.resolve() for path in paths]
     for index, path in enumerate(resolved):
         if path in resolved[:index]:
-            raise ReportError(f"{paths[index]} is given twice; name every run once")
+            raise InputError(f"{paths[index]} is given twice; name every run once")
     names = [path.name or str(path) for path in resolved]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
@@ -99,13 +95,13 @@ def read_run(path: Path, name: str) -> Run:
 
 def _read_description(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not folder.description.is_file():
-        raise ReportError(
+        raise InputError(
             f"{folder.path}: expected the folder of a run, found no run.json in it; "
             "name the folder that was training's --out"
         )
     expected = "what training writes (spec, and one or more sessions with their options)"
     advice = "name the folder of another run"
-    with refused_as(ReportError, folder.description, expected, advice):
+    with refused_as(InputError, folder.description, expected, advice):
         content = json.loads(folder.description.read_text(encoding="utf-8"))
         sessions = [
             {**s, "options": dict(s["options"]), "versions": dict(s.get("versions", {}))}
@@ -116,7 +112,7 @@ def _read_description(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str,
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Array, list[str]]:
-    """Return a CSV's whole lines as a structured array [rows], and notes; or ReportError."""
+    """Return a CSV's whole lines as a structured array [rows], and notes; or InputError."""
     kind = [(name, np.int64 if name == "step" else np.float64) for name in columns]
     if not path.exists():
         return np.empty(0, kind), [f"There is no {path.name}."]
@@ -124,7 +120,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Array, list[str]]:
     *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
     names = ",".join(columns)
     if lines and lines[0].strip() != names:
-        raise ReportError(f"{path}: expected the columns {names}, received {lines[0]!r:.60}")
+        raise InputError(f"{path}: expected the columns {names}, received {lines[0]!r:.60}")
     rows: list[tuple[float, ...]] = []
     for number, line in enumerate(lines[1:], 2):
         last = rows[-1][0] if rows else -1
@@ -134,7 +130,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Array, list[str]]:
             if len(rows[-1]) != len(columns) or not last < rows[-1][0] < MOST_STEPS:
                 raise ValueError
         except ValueError:
-            raise ReportError(
+            raise InputError(
                 f"{path}, line {number}: expected {len(columns)} numbers ({names}), the step above "
                 f"{last}, received {line!r:.60}; remove the line, or find out whether two runs "
                 "have written to the file"

@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from shared.files.errors import InputError, printable
+from shared.files.errors import InputError, refused_as
 from shared.run import options as table
 from shared.run.console import run_command, suggestion, with_suggestion
 from shared.run.failures import OutOfMemoryError, is_out_of_memory
@@ -26,10 +26,6 @@ from shared.spec import SYSTEMS
 _BY_NAME = {option.name: option for group in table.OPTIONS.values() for option in group}
 _SIZES = ("latent_dim", "image_size", "channels")  # the system's own where nothing says otherwise
 _NOT_IN_CONFIG = ("full", "resume", "config", "debug")  # of the command, and not of the run
-
-
-class ConfigError(InputError):
-    """A configuration file that cannot be read or holds what no option takes: one line."""
 
 
 def run_training(
@@ -67,23 +63,17 @@ def run_training(
 
 
 def _read_config(path: Path, implementation: str) -> list[str]:
-    """Return a file's options, whose keys may have dashes or _, as arguments; or ConfigError."""
-    try:
+    """Return a file's options, whose keys may have dashes or _, as arguments; or InputError."""
+    advice = 'write lines such as batch-size = 16 or loss = "bce"'
+    with refused_as(InputError, path, "TOML", advice):
         read = tomllib.loads(path.read_bytes().decode("utf-8-sig", "surrogateescape"))
-    except OSError as error:
-        raise ConfigError(f"--config {printable(path)} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(
-            f"{printable(path)} is no TOML: {error}; "
-            'expected lines such as batch-size = 16 or loss = "bce"'
-        ) from error
     known = [name for name in _BY_NAME if name != "config"]
     arguments = []
     for key, value in read.items():
         name = key.replace("_", "-")
         if name not in known:
             hint = suggestion(name, known) or f"; known are {', '.join(known)}"
-            raise ConfigError(f"{printable(path)}: unknown option {key!r}{hint}")
+            raise InputError(f"{path}: unknown option {key!r}{hint}")
         if isinstance(value, list) and _BY_NAME[name].nargs:
             arguments += [f"--{name}", *map(_typed, value)]
         elif _BY_NAME[name].type is not bool:
@@ -91,11 +81,11 @@ def _read_config(path: Path, implementation: str) -> list[str]:
         elif isinstance(value, bool):
             arguments.append(f"--{name}" if value else f"--no-{name}")
         else:
-            raise ConfigError(f"{printable(path)}: {key} must be true or false, received {value!r}")
+            raise InputError(f"{path}: {key} must be true or false, received {value!r}")
     try:
         build_parser(implementation, exit_on_error=False).parse_args(arguments)
     except argparse.ArgumentError as error:
-        raise ConfigError(f"{printable(path)}: {with_suggestion(str(error))}") from error
+        raise InputError(f"{path}: {with_suggestion(str(error))}") from error
     return arguments
 
 

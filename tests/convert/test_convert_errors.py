@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.convert.conversion import NETWORK_BOUND, VerificationError, require_same_outputs
+from shared.convert.conversion import NETWORK_BOUND, require_same_outputs
+from shared.files.errors import InputError
 from shared.formats import file_kinds
 from shared.interface import MissingFrameworkError
 from shared.spec import NETWORKS, Pixels, SystemSpec
@@ -204,10 +205,10 @@ def test_the_comparison_of_outputs_catches_what_it_must() -> None:
     values = np.linspace(-1.0, 1.0, 12).reshape(3, 4)
     assert require_same_outputs("generator", values, values.copy(), "float64") == (0.0, 1.0)
     for wrong in (values.T, values * (1 + 1e-10), np.where(values == 1, np.nan, values)):
-        with pytest.raises(VerificationError, match="the generators of SRC and DST differ"):
+        with pytest.raises(InputError, match="the generators of SRC and DST differ"):
             require_same_outputs("generator", values, wrong, "float64")
     broken = np.where(values > 0.9, np.nan, values)
     assert require_same_outputs("generator", broken, broken.copy(), "float64")[0] == 0.0
-    with pytest.raises(VerificationError):
+    with pytest.raises(InputError):
         require_same_outputs("generator", broken, values, "float64")
     assert NETWORK_BOUND["float32"] < 1e-3

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from shared.files.errors import InputError
 from shared.report.__main__ import main
-from shared.report.runs import ReportError, duration, read_run, read_table
+from shared.report.runs import duration, read_run, read_table
 from shared.run.folder import LOSS_COLUMNS
 from tests.report.pages import figures, report, rows_of, write_run
 
@@ -244,7 +245,7 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_another_error_of_reading_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match="found no run"):
+    with pytest.raises(InputError, match="found no run"):
         read_run(tmp_path / "none", "none")
 
 

@@ -116,8 +116,11 @@ def test_all_checkpoints_and_whole_numbers_where_fractions_may_be(parse, tmp_pat
         ("lr = 1.0", "unknown option 'lr'; did you mean learning-rate?"),
         ("loss = 'hinge'", "argument --loss: invalid choice: 'hinge' (choose from 'bce', 'bce_pr"),
         ("[steps]\nn = 3", "argument --steps: invalid whole number value: \"{'n': 3}\""),
-        ("steps = ", "c.toml is no TOML: Invalid value (at end of document); expected lines such"),
-        ("x = " + "[" * 10_000, "c.toml is no TOML"),
+        (
+            "steps = ",
+            "c.toml: expected TOML, found another or damaged file (TOMLDecodeError: Invalid value",
+        ),
+        ("x = " + "[" * 10_000, "c.toml: expected TOML, found"),
         ("seed = -1", "--seed: must be at least 0, received -1"),
     ],
 )
@@ -133,7 +136,7 @@ def test_mistakes_in_a_file_are_one_line(tmp_path, capsys, text, message):
 @pytest.mark.parametrize("name", ["nothing.toml", "."])
 def test_a_file_that_cannot_be_read(tmp_path, capsys, name):
     assert run_training("tf", pytest.fail, ["--config", str(tmp_path / name)]) == 2
-    assert f"--config {tmp_path / name} cannot be read: " in capsys.readouterr().err
+    assert f"{tmp_path / name} cannot be read: " in capsys.readouterr().err
 
 
 def test_text_of_every_kind_comes_back(tmp_path):

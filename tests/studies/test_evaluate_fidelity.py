@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from shared.files.errors import InputError
 from shared.interface import MissingFrameworkError
 from shared.quality import fidelity
-from shared.quality.fidelity import FidelityError
 from shared.studies import evaluate
 from tests.studies.evaluated_run import draw, figures, write_run
 
@@ -24,7 +24,7 @@ def extractor(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Register 16 random projections of 8x8 pixels as a feature extractor of torch-fidelity."""
     try:
         fidelity.import_fidelity()
-    except (FidelityError, MissingFrameworkError) as error:
+    except (InputError, MissingFrameworkError) as error:
         pytest.skip(str(error))
     import torch
     import torch_fidelity
@@ -132,7 +132,7 @@ def test_the_command_prints_fid_and_kid(
 
 def test_a_folder_without_pictures(tmp_path: Path, extractor: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FidelityError, match="at least 2 PNG files in each folder; "):
+    with pytest.raises(InputError, match="at least 2 PNG files in each folder; "):
         fidelity.fidelity(save(tmp_path / "a", seed=1), tmp_path / "empty")
 
 
@@ -226,7 +226,5 @@ def test_a_torchvision_of_another_build(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     monkeypatch.setattr(importlib, "import_module", fail)
-    with pytest.raises(
-        FidelityError, match="nms does not exist\\); expected torch and torchvision"
-    ):
+    with pytest.raises(InputError, match="nms does not exist\\); expected torch and torchvision"):
         fidelity.require_fidelity()
