@@ -21,13 +21,12 @@ from typing import Any
 
 from benchmarks.document.assembly import header
 from benchmarks.document.stored import write_json
-from benchmarks.plan import host
 from benchmarks.plan.configuration import Configuration, Plan, Request
 from benchmarks.plan.costs import flops_per_image
 from benchmarks.plan.options import parse
 from benchmarks.worker import main as worker
-from benchmarks.worker import workloads
-from benchmarks.worker.measure import time_steps
+from benchmarks.worker.measure import Recorder, time_steps
+from benchmarks.worker.workloads import Workload
 from shared.run.console import run_command
 
 WARM_UP_SECONDS = 0.4
@@ -55,53 +54,27 @@ def _run(arguments: Sequence[str]) -> int:
     points: list[dict[str, Any]] = []
     document = header(plan, command) | {"points": points}
     print(COLUMNS)
-    checked: set[tuple[str, str, str | None]] = set()
+    checked: dict[tuple[str, str, str | None], str] = {}
     for configuration in plan.configurations:
-        points.append(measure(plan, configuration, checked))
+        gc.collect()
+        # Of a second round, because the first one also measures the peak of every configuration.
+        request = Request(plan, configuration, 1, plan.time_budget)
+        points.append(worker.run(request, _few_windows, checked))
         _show(plan, configuration, points[-1])
         if plan.json is not None:  # after each, because a lent machine may go at any time
             write_json(Path(plan.json), document)
     return int(any(point["status"] != "ok" for point in points))
 
 
-def measure(
-    plan: Plan, asked: Configuration, checked: set[tuple[str, str, str | None]]
-) -> dict[str, Any]:
-    """Return a configuration's figures; whatever goes wrong is a point with its status and error.
-
-    `checked` has what the gate has seen in this process: implementation, precision and mode.
-    """
-    request = Request(plan, asked, 0, plan.time_budget)
-    point = worker.empty_row(request)
-    try:
-        framework = workloads.load(asked.framework)
-        framework.configure(request)
-        way = (asked.implementation, asked.precision, asked.mode)
-        if way not in checked:
-            worker.check_numerics(request, framework, point["checks"])
-            checked.add(way)
-        gc.collect()
-        framework.forget_peak(request)
-        workload = framework.create(request.spec, plan.seed, request)
-        point["phases_ms"] = {"compile_first_step": time_steps(workload, 1)}
-        steps = _warm_up(workload)
-        times = [time_steps(workload, steps) for _ in range(WINDOWS)]
-        point |= {"windows": [{"steps": steps, "ms": ms} for ms in times], "status": "ok"}
-        point["versions"] = host.package_versions(asked.framework)
-        point["settings"] = workload.effective_settings()
-        point["memory"] = {"peak_device_bytes": workload.peak_device_bytes()}
-    except Exception as error:  # noqa: BLE001 - the next point may work
-        point |= {"status": "error", "error": f"{type(error).__name__}: {error}"}
-    return point
-
-
-def _warm_up(workload: workloads.Workload) -> int:
-    """Warm the GPU and what chooses its kernels up; returns the steps of a window."""
+def _few_windows(workload: Workload, request: Request, recorder: Recorder) -> None:
+    """Fill a row's windows, once the GPU and what chooses its kernels are warm."""
     until = time.perf_counter() + WARM_UP_SECONDS
     milliseconds = time_steps(workload, 5)
     while time.perf_counter() < until:
         milliseconds = time_steps(workload, 5)
-    return max(2, round(5e3 * WINDOW_SECONDS / milliseconds))
+    steps = max(2, round(5e3 * WINDOW_SECONDS / milliseconds))
+    times = [time_steps(workload, steps) for _ in range(WINDOWS)]
+    recorder.row["windows"] = [{"steps": steps, "ms": ms} for ms in times]
 
 
 def _show(plan: Plan, asked: Configuration, point: dict[str, Any]) -> None:

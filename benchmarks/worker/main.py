@@ -7,6 +7,7 @@ of the results, and the only thing on stdout: what a framework prints goes to st
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.plan import host
@@ -15,17 +16,24 @@ from benchmarks.worker import gate, rates, workloads
 from benchmarks.worker.measure import Recorder, communication_ms, measure
 from benchmarks.worker.workloads import RowError, Workload
 from shared.interface import MissingFrameworkError
+from shared.run.failures import is_out_of_memory
 from shared.spec import Conventions
 
-OUT_OF_MEMORY = ("out of memory", "resource_exhausted", "resourceexhausted", "can't allocate")
 
+def run(
+    request: Request,
+    measured: Callable[[Workload, Request, Recorder], None] = measure,
+    checked: dict[tuple[str, str, str | None], str] | None = None,
+) -> dict[str, Any]:
+    """Return the row of a request; whatever goes wrong is a row with its status and error.
 
-def run(request: Request) -> dict[str, Any]:
-    """Return the row of a request; whatever goes wrong is a row with its status and error."""
+    `checked`: the effective precision by implementation, precision and mode of what has passed the
+    gate in this process, which is not checked once more.
+    """
     row = empty_row(request)
     recorder = Recorder(row)
     try:
-        _fill(request, recorder)
+        _fill(request, recorder, measured, {} if checked is None else checked)
         row["status"] = "ok"
     except Exception as error:  # noqa: BLE001 - a row is always written
         row["status"], row["error"] = _diagnosis(error, recorder.phase_name, request)
@@ -47,11 +55,9 @@ def _diagnosis(error: Exception, phase: str, request: Request) -> tuple[str, str
         return "missing_framework", f"{error}; install it with: {advice}"
     if phase == "import" and isinstance(error, ValueError):
         return "no_device", str(error)
-    text = f"{type(error).__name__}: {error}"
     status = "compile_error" if phase == "compile_first_step" else "error"
-    if isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY):
-        status = "oom"
-    return status, f"{phase}: {text}"
+    status = "oom" if is_out_of_memory(error) else status
+    return status, f"{phase}: {type(error).__name__}: {error}"
 
 
 def empty_row(request: Request) -> dict[str, Any]:
@@ -76,14 +82,17 @@ def empty_row(request: Request) -> dict[str, Any]:
     }
 
 
-def _fill(request: Request, recorder: Recorder) -> None:
-    row = recorder.row
+def _fill(request: Request, recorder: Recorder, measured: Any, checked: dict[Any, str]) -> None:
+    row, asked = recorder.row, request.configuration
+    way = asked.implementation, asked.precision, asked.mode
     with recorder.phase("import"):
-        framework = workloads.load(request.configuration.framework)
+        framework = workloads.load(asked.framework)
         framework.configure(request)
-        row["versions"] = host.package_versions(request.configuration.framework)
-    with recorder.phase("check"):
-        check_numerics(request, framework, row["checks"])
+        row["versions"] = host.package_versions(asked.framework)
+    if way not in checked:
+        with recorder.phase("check"):
+            check_numerics(request, framework, row["checks"])
+        checked[way] = row["checks"]["precision"]["effective"]
     framework.forget_peak(request)
     with recorder.phase("init"):
         workload: Workload = framework.create(request.spec, request.plan.seed, request)
@@ -91,8 +100,8 @@ def _fill(request: Request, recorder: Recorder) -> None:
     with recorder.phase("compile_first_step"):
         workload.step()
         workload.synchronize()
-    row["settings"] = _settings(request, workload, row["checks"]["precision"]["effective"])
-    measure(workload, request, recorder)
+    row["settings"] = _settings(request, workload, checked[way])
+    measured(workload, request, recorder)
     if request.plan.device == "gpu":  # now, because its clocks are those of the work
         row["settings"]["flags"] |= host.gpu_state()
     row["memory"] = {
