@@ -16,11 +16,12 @@ import optax
 from flax import nnx
 
 from benchmarks.baselines import adam_settings
+from jax_impl import checkpoint
 from jax_impl.layers import Layers, plain_layers
 from jax_impl.models import create_models
 from jax_impl.state import Modules, select_device
 from shared.interface import METRIC_NAMES, Array, Arrays
-from shared.spec import NETWORKS, AdamSpec, Conventions, SystemSpec, optimizer_name
+from shared.spec import NETWORKS, AdamSpec, Conventions, SystemSpec, state_shapes
 from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
 
@@ -115,31 +116,18 @@ def _cross_entropy(scores: jax.Array, label: float) -> jax.Array:
 
 def export_state(state: Modules) -> Arrays:
     """Return the arrays of the state by canonical name."""
-    return {name: np.array(variable[...]) for name, variable in _variables(state).items()}
+    variables = checkpoint._variables(state)
+    return {name: np.array(variables[name][...]) for name in state_shapes(state.spec)}
 
 
 def import_state(state: Modules, arrays: Arrays) -> None:
     """Replace the arrays of the state."""
-    for name, variable in _variables(state).items():
-        variable[...] = jnp.asarray(arrays[name], variable[...].dtype)
+    for name, variable in checkpoint._variables(state).items():
+        array = arrays[name.replace("/updates", "/step")]  # Flax' count beside Optax'
+        variable[...] = jnp.asarray(array, variable[...].dtype)
     # All of the state, or the second step is compiled anew for what the first one has moved.
     held = (*(state.network(n) for n in NETWORKS), *(state.optimizer(n) for n in NETWORKS))
     nnx.update(held, jax.device_put(nnx.state(held), select_device(state.compute.device)))
-
-
-def _variables(state: Modules) -> dict[str, nnx.Variable]:
-    """Return every variable of the state by canonical name."""
-    found: dict[str, nnx.Variable] = {}
-    for network in NETWORKS:
-        moments = state.optimizer(network).opt_state[0]
-        for name, parameter in state.spec.parameters(network).items():
-            _, layer, own = name.split("/")
-            found[name] = getattr(getattr(state.network(network), layer), own)
-            if parameter.trainable:
-                found[optimizer_name(name, "m")] = moments.mu[layer][own]
-                found[optimizer_name(name, "v")] = moments.nu[layer][own]
-        found[f"{network}_optimizer/step"] = moments.count
-    return found
 
 
 def synchronize(state: Modules) -> float:
