@@ -13,7 +13,7 @@ from shared.files.atomic import staged
 from shared.files.checkpoint import CheckpointError
 from shared.files.errors import InputError
 from shared.files.system_file import find_system
-from shared.formats.file_kinds import FILE_KINDS, FileKind, joined, kind_of, kind_of_name
+from shared.formats.file_kinds import joined, kind_of, kind_of_name
 from shared.formats.native_contents import ASKED, NativeContents
 from shared.run.console import command, shown_progress, text_table
 from shared.run.number_types import seed_number
@@ -24,7 +24,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("paths", nargs="*", type=Path, metavar="SRC", help="files to read, then DST, to write")
     add("--inspect", type=Path, metavar="FILE", help="list a file's layers and what they are")
-    add("--to", choices=FILE_KINDS, help="kind of DST (default: by its name)")
     add("--force", action="store_true", help="replace DST if it exists")
     add("--only", choices=NETWORKS, help="write this network's weights alone")
     text = f"of a SRC that does not store its spec: {', '.join(SYSTEMS)}, or docs/systems.md's file"
@@ -70,8 +69,8 @@ def convert(arguments: argparse.Namespace) -> int:
     if len(arguments.paths) < 2:
         raise InputError(f"expected SRC [SRC ...] DST, received {len(arguments.paths)} names")
     *paths, destination = arguments.paths
-    kind = FILE_KINDS[arguments.to] if arguments.to else kind_of_name(destination)
-    _require_free(destination, kind, force=arguments.force)
+    kind = kind_of_name(destination)
+    _require_free(destination, force=arguments.force)
     sources = {}
     with shown_progress("files read", len(paths)) as advance:
         for path in paths:
@@ -96,12 +95,7 @@ def convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _require_free(destination: Path, kind: FileKind, *, force: bool) -> None:
-    others = [k for k in FILE_KINDS.values() if k != kind and destination.name.endswith(k.suffixes)]
-    # A folder of orbax may have any name but another kind's.
-    if others or (kind.name != "orbax" and not destination.name.endswith(kind.suffixes)):
-        endings = " or ".join(kind.suffixes)
-        raise InputError(f"{destination}: the name of a {kind.name} file ends in {endings}")
+def _require_free(destination: Path, *, force: bool) -> None:
     if not destination.absolute().parent.is_dir():
         raise InputError(f"{destination}: there is no folder {destination.absolute().parent}")
     if not destination.exists():

@@ -66,9 +66,6 @@ def sliced_wasserstein_distance(
     Sums are float64; the patches float32, as in the authors' code, 75 kB for an RGB image. Raises
     FlatImagesError if a channel of a level has no variation, ValueError for other arguments.
     """
-    for name, count in (("patches_per_image", patches_per_image), ("directions", directions)):
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, received {count}")
     _check_pair(real, generated, image_range)
     sizes = pyramid_sizes(real.shape[1])
     by_size = {}
@@ -189,12 +186,6 @@ def sliced_distance(a: Array, b: Array, directions: Array) -> float:
     `a` and `b` are [points, components], `directions` [components, count]. On a line, equally many
     points are matched in their order (Rabin et al. 2011, *Wasserstein barycenter*, section 2).
     """
-    if a.ndim != 2 or a.shape != b.shape or directions.shape[:1] != a.shape[1:]:
-        raise ValueError(
-            f"received points {list(a.shape)} and {list(b.shape)} and directions "
-            f"{list(directions.shape)}; expected [points, components] twice and "
-            "[components, count]"
-        )
     rows = np.ascontiguousarray(directions.T, a.dtype)
     total = 0.0
     # A few at a time: all projections would take three times the memory of the points.

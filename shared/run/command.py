@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.files.errors import InputError, refused_as
+from shared.formats.native_contents import OPTIMIZERS
 from shared.run import options as table
 from shared.run.console import run_command, suggestion, with_suggestion
 from shared.run.failures import OutOfMemoryError, is_out_of_memory
@@ -113,20 +114,15 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
         "generator_batch": system.generator_batch.replace("_", "-"),
         **{name: value for name, value in given.items() if value is not None},
     }
-    spec = system.replace(
-        **{name: values[name] for name in ("loss", "width", "batch_size")},
-        discriminator_steps=values["d_steps"],
-        generator_batch=table.GENERATOR_BATCHES[values["generator_batch"]],
-        **{name: values[name] for name in _SIZES if name in values},
-    )
+    spec = table.respecified(system, values)
     if initial:
         initial.require_fit(spec)
-    # Unscaled, a generator of width 16 needs 600 steps before it can paint a black background, and
-    # its discriminator has won by then.
-    adams = {name: adam for name, adam in vars(system).items() if name.endswith("_optimizer")}
-    rate = given["learning_rate"]
-    rates = {n: rate or a.learning_rate * system.width / spec.width for n, a in adams.items()}
-    spec = spec.replace(**{n: replace(a, learning_rate=rates[n]) for n, a in adams.items()})
+    if given["learning_rate"] is None:
+        # Unscaled, a generator of width 16 needs 600 steps before it can paint a black background,
+        # and its discriminator has won by then.
+        own = {name: getattr(system, name) for name in OPTIMIZERS}
+        rates = {n: adam.learning_rate * system.width / spec.width for n, adam in own.items()}
+        spec = spec.replace(**{n: replace(own[n], learning_rate=r) for n, r in rates.items()})
     values |= {"system": spec.name, "out": _run_folder(implementation, given)}
     # Where no config.toml says what the resumed run was to keep, nothing of it is deleted.
     keep = table.ALL_CHECKPOINTS if given["resume"] else table.KEEP_CHECKPOINTS

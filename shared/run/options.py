@@ -2,10 +2,11 @@
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from shared.formats.native_contents import OPTIMIZERS
 from shared.run.console import OneLineParser, text_table
 from shared.run.initial_weights import InitialWeights
 from shared.run.number_types import positive, seed_number, whole
@@ -78,6 +79,18 @@ class TrainingOptions:
         precision = PRECISIONS[self.precision]
         place = self.device, self.devices, self.batch_norm
         return Compute(self.dtype, precision, self.mode, *place)
+
+
+def respecified(system: SystemSpec, given: Mapping[str, Any]) -> SystemSpec:
+    """Return a system with those of its options that are given, by name, and are not None."""
+    names = ("image_size", "channels", "width", "latent_dim", "batch_size", "loss")
+    fields = {name: given.get(name) for name in names}
+    fields["discriminator_steps"] = given.get("d_steps")
+    fields["generator_batch"] = GENERATOR_BATCHES.get(given.get("generator_batch", ""))
+    if (rate := given.get("learning_rate")) is not None:
+        for name in OPTIMIZERS:
+            fields[name] = replace(getattr(system, name), learning_rate=rate)
+    return system.replace(**{name: value for name, value in fields.items() if value is not None})
 
 
 class Option(NamedTuple):

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shared.data.dataset import to_pixels
 from shared.files.atomic import write_file_atomically
 from shared.files.errors import printable
 from shared.interface import Array
@@ -15,24 +14,8 @@ from shared.interface import Array
 GUTTER = 2  # pixels between the images of a grid and around them
 
 
-def image_grid(images: Array, image_range: tuple[float, float], columns: int = 8) -> Array:
-    """Lay images out in rows on white, a gutter of 2 pixels around each: uint8 [height, width, c].
-
-    images: floats [batch, height, width, 1 or 3]; outside of `image_range` they are cut off, NaN is
-    black, so that a diverged run can be looked at. ValueError for another shape or no column.
-    """
-    if images.ndim != 4 or 0 in images.shape or images.shape[3] not in (1, 3):
-        raise ValueError(
-            "a grid needs images of shape [batch, height, width, 1 or 3], "
-            f"received {list(images.shape)}"
-        )
-    if columns < 1:
-        raise ValueError(f"a grid needs at least one column, received {columns}")
-    return tiles(to_pixels(images, image_range), columns)
-
-
 def tiles(pixels: Array, columns: int = 8) -> Array:
-    """Lay uint8 images out as `image_grid` does."""
+    """Lay uint8 images [n, height, width, channels] out in rows on white, each with a GUTTER."""
     columns = min(columns, len(pixels))
     frame = ((0, -len(pixels) % columns), (GUTTER, 0), (GUTTER, 0), (0, 0))
     cells = np.pad(pixels, frame, constant_values=255)

@@ -1,13 +1,11 @@
 """Options of the commands that take any system: one of the four, or that of a file."""
 
 import argparse
-import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 from shared.files.system_file import find_system
 from shared.run.number_types import positive
-from shared.run.options import GENERATOR_BATCHES
+from shared.run.options import GENERATOR_BATCHES, respecified
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec
 
 
@@ -41,12 +39,5 @@ def chosen_spec(options: argparse.Namespace, narrow: Callable[[str], dict[str, i
     """
     system = find_system(options.system)
     own = {} if system.architecture == "custom" else narrow(system.architecture)
-    fields = ("image_size", "channels", "width", "latent_dim", "batch_size", "loss")
-    chosen: dict[str, Any] = {field: getattr(options, field) for field in fields}
-    chosen["discriminator_steps"] = options.d_steps
-    chosen["generator_batch"] = GENERATOR_BATCHES.get(options.generator_batch)
-    if (rate := options.learning_rate) is not None:
-        for field in ("generator_optimizer", "discriminator_optimizer"):
-            optimizer = getattr(system, field)
-            chosen[field] = dataclasses.replace(optimizer, learning_rate=rate)
-    return system.replace(**own | {n: value for n, value in chosen.items() if value is not None})
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    return respecified(system, own | given)

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from shared.data.dataset import Batches, load_dataset
+from shared.data.dataset import Batches, load_dataset, to_pixels
 from shared.files.checkpoint import write_checkpoint
 from shared.files.errors import printable
 from shared.interface import METRIC_NAMES, Array, Arrays
@@ -24,7 +24,7 @@ from shared.run.display import Display, announcement, results
 from shared.run.failures import NonFiniteError, describe_non_finite, naming_file, what_to_try
 from shared.run.folder import RunFolder, RunRecords, config_bytes, newest_first
 from shared.run.options import TrainingOptions
-from shared.run.pictures import image_grid, plot_losses, save_png
+from shared.run.pictures import plot_losses, save_png, tiles
 from shared.run.tensorboard import require_tensorboard
 from shared.spec.streams import latents
 
@@ -225,7 +225,7 @@ class TrainingRun:
             return
         path = self._folder.sample(step + 1)
         with naming_file(path):
-            save_png(path, image_grid(images, self.options.spec.image_range, columns=8))
+            save_png(path, tiles(to_pixels(images, self.options.spec.image_range)))
         distance = self._quality.distance(images)
         self._records.add_samples(step + 1, path, distance)
         self._display.quality(distance)

@@ -25,7 +25,7 @@ from shared.run.number_types import seed_number, whole
 from shared.spec import LOSS_NAMES, AdamSpec, Conventions
 from shared.spec.streams import stream
 from shared.studies import optimum as known
-from shared.studies.optimum import APART, HARD, SAME, Densities, Labels, stratified
+from shared.studies.optimum import APART, HARD, Densities, Labels, stratified
 
 HIDDEN_UNITS = 32
 TRAINING_NUMBERS = 400  # numbers of either kind that the discriminator is trained on
@@ -176,7 +176,7 @@ def table(results: Sequence[Result]) -> str:
     return text_table(rows, "<<>>>><")
 
 
-def _plot(results: Sequence[Result], densities: Densities, labels: Labels, path: Path) -> None:
+def _plot(results: Sequence[Result], path: Path) -> None:
     from matplotlib.figure import Figure
 
     losses, x = list(dict.fromkeys(r.loss for r in results)), results[0].x
@@ -185,7 +185,7 @@ def _plot(results: Sequence[Result], densities: Densities, labels: Labels, path:
     panels = list(figure.subplots(rows, 2, sharex=True, squeeze=False).flat)
     kinds = {"p_d, real": "tab:green", "p_g, fake": "tab:red"}
     for axes, loss in zip(panels, losses, strict=False):
-        for density, (name, colour) in zip(densities.at(x), kinds.items(), strict=True):
+        for density, (name, colour) in zip(APART.at(x), kinds.items(), strict=True):
             axes.fill_between(x, density, color=colour, alpha=0.15, linewidth=0, label=name)
         shown = [r for r in results if r.loss == loss]
         # The curves lie on one another: each is thinner than the one below it.
@@ -193,7 +193,7 @@ def _plot(results: Sequence[Result], densities: Densities, labels: Labels, path:
         colours = itertools.cycle(("0.8", "tab:orange", "tab:purple", "tab:cyan"))
         for r, width, colour in zip(shown, widths, colours, strict=False):
             axes.plot(x, r.answers, color=colour, linewidth=width, label=r.implementation)
-        best = known.optimum(densities, x, labels)
+        best = known.optimum(APART, x)
         axes.plot(x, best, color="black", linewidth=1.2, linestyle="--", label="optimum D*")
         axes.set(xlabel="x", ylabel="D(x)", title=loss)
         axes.grid(alpha=0.3)
@@ -209,11 +209,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     named = f"{names} (default: the reference and every one whose framework is installed)"
     add("implementations", nargs="*", metavar="IMPLEMENTATION", help=named)
     add("--loss", choices=LOSS_NAMES, help="default: all four")
-    add("--real-label", type=float, default=1.0, help=default)
-    add("--fake-label", type=float, default=0.0, help=default)
     add("--steps", type=whole(1), default=STEPS, help=default)
     add("--seed", type=seed_number, default=0, help=default)
-    add("--same", action="store_true", help="equal densities: D* is constant")
     add("--plot", type=Path, metavar="PNG", help="draw D against the optimum")
 
 
@@ -231,29 +228,24 @@ def load_implementations(names: Sequence[str]) -> list[Implementation]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    densities = SAME if options.same else APART
-    labels = Labels(options.real_label, options.fake_label)
     losses = [options.loss] if options.loss else LOSS_NAMES
-    # Before a framework is imported: options that make no run.
-    for loss in losses:
-        labels.check(loss)
     require_place(options.plot)
     interface.use_cpu()  # the numbers are few
     implementations = load_implementations(options.implementations)
-    for name, p in (("p_d", densities.real), ("p_g", densities.fake)):
+    for name, p in (("p_d", APART.real), ("p_g", APART.fake)):
         print(f"{name}: normal, mean {p.mean:g}, deviation {p.stdev:g}")
-    divergence = known.jensen_shannon(densities)
+    divergence = known.jensen_shannon(APART)
     print(f"JSD {divergence:.5f}, -log 4 + 2 JSD = {2.0 * divergence - math.log(4.0):.5f}")
-    print(f"labels: real {labels.real:g}, fake {labels.fake:g}; {options.steps} steps", flush=True)
-    settings = {"steps": options.steps, "seed": options.seed}
+    print(f"{options.steps} steps", flush=True)
     results = []
     with shown_progress("discriminators", len(losses) * len(implementations)) as advance:
         for loss, implementation in itertools.product(losses, implementations):
-            results.append(train(implementation, loss, densities, labels, **settings))
+            found = train(implementation, loss, steps=options.steps, seed=options.seed)
+            results.append(found)
             advance(1)
     print(table(results))
     if options.plot:
-        _plot(results, densities, labels, options.plot)
+        _plot(results, options.plot)
     return 0 if all(r.is_optimal for r in results) else 1
 
 

@@ -46,17 +46,6 @@ class Labels:
     real: float = 1.0
     fake: float = 0.0
 
-    def check(self, loss: str) -> None:
-        """Raise ValueError for a label that is not finite, or no probability under `loss`."""
-        for name, value in vars(self).items():
-            if not math.isfinite(value):
-                raise ValueError(f"the {name} label must be a finite number, received {value}")
-            if loss != "lsgan" and not 0.0 <= value <= 1.0:
-                raise ValueError(
-                    f"the {name} label of {loss} must be between 0 and 1, received {value}; "
-                    "other labels go with lsgan"
-                )
-
     @property
     def keywords(self) -> dict[str, float]:
         """As an implementation's `loss` takes them."""

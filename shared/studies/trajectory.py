@@ -7,7 +7,6 @@ code is 0 where all stay within the bounds, 1 where two diverge, 2 for bad input
 
 import argparse
 import itertools
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -282,11 +281,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     change = "instead: K steps in one framework, the rest in another, against the unbroken run"
     add("--change-at", type=int, metavar="K", help=change)
     add("--plot", type=Path, metavar="PNG", help="draw the growth curve")
-    add("--json", type=Path, metavar="FILE", help="write every step's differences")
 
 
 def _run(options: argparse.Namespace) -> int:
-    require_place(options.plot, options.json)
+    require_place(options.plot)
     spec = SYSTEMS[options.system].replace(width=options.width, batch_size=options.batch_size)
     spec = spec.replace(loss=options.loss or spec.loss)
     images = training_images(options.images, spec, options.seed)
@@ -307,9 +305,6 @@ def _run(options: argparse.Namespace) -> int:
         print(_growth_report(curves, bounds))
         if options.plot:
             _plot_growth(curves, bounds, title, options.plot)
-    if options.json:
-        pairs = {f"{a} - {b}": [asdict(d) for d in curve] for (a, b), curve in curves.items()}
-        options.json.write_text(json.dumps({"title": title, "pairs": pairs}, indent=1))
     return 1 if any(first_divergence(curve, bounds) for curve in curves.values()) else 0
 
 

@@ -168,7 +168,8 @@ def test_help_names_every_kind(capsys) -> None:
         run("--help")
     assert exit_.value.code == 0
     output = capsys.readouterr().out
-    for text in ("SRC", "DST", "--to", "--force", *FILE_KINDS, "--fresh-optimizers", "netG"):
+    endings = [kind.suffixes[0] for kind in FILE_KINDS.values()]
+    for text in ("SRC", "DST", "--force", *endings, "--fresh-optimizers", "netG"):
         assert text in output
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.data.dataset import load_dataset, to_image_range
+from shared.data.dataset import load_dataset, to_image_range, to_pixels
 from shared.quality.metrics import sliced_wasserstein_distance
 from shared.quality.sample_quality import SampleQuality
-from shared.run.pictures import image_grid, moving_average, plot_losses, save_png
+from shared.run.pictures import moving_average, plot_losses, save_png, tiles
 from shared.run.training import TrainingRun
 from shared.spec import SYSTEMS, streams
 from tests.run.stand_in_run import GREY, SPEC, FakeState, fit, stop_at
@@ -103,7 +103,7 @@ def test_resumed_quality_has_every_step_once(make_options, tmp_path):
 
 def test_grid_places_every_pixel():
     images = np.linspace(-1, 1, 3 * 4 * 5 * 3).reshape(3, 4, 5, 3)
-    grid = image_grid(images, (-1.0, 1.0), columns=2)
+    grid = tiles(to_pixels(images, (-1.0, 1.0)), columns=2)
     assert grid.dtype == np.uint8
     assert grid.shape == (2 + 2 * (4 + 2), 2 + 2 * (5 + 2), 3)
     expected = np.full_like(grid, 255)
@@ -116,20 +116,12 @@ def test_grid_places_every_pixel():
 
 def test_grid_uses_the_range_and_cuts_off_beyond():
     values = np.array([-5.0, 0.0, 0.5, 1.0, 5.0, np.nan]).reshape(1, 1, 6, 1)
-    row = image_grid(values, (0.0, 1.0))[2, 2:-2, 0]
+    row = tiles(to_pixels(values, (0.0, 1.0)))[2, 2:-2, 0]
     assert row.tolist() == [0, 0, 128, 255, 255, 0]
 
 
 def test_grid_of_fewer_images_than_columns_is_as_wide_as_they_are():
-    assert image_grid(np.zeros((3, 4, 4, 1)), (-1.0, 1.0), columns=8).shape == (8, 20, 1)
-
-
-@pytest.mark.parametrize("shape", [(4, 4, 3), (0, 4, 4, 3), (2, 4, 4, 2)])
-def test_grid_refuses_other_shapes(shape):
-    with pytest.raises(ValueError, match=r"images of shape \[batch, height, width, 1 or 3\]"):
-        image_grid(np.zeros(shape), (-1.0, 1.0))
-    with pytest.raises(ValueError, match="at least one column"):
-        image_grid(np.zeros((1, 4, 4, 3)), (-1.0, 1.0), columns=0)
+    assert tiles(np.zeros((3, 4, 4, 1), np.uint8)).shape == (8, 20, 1)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.data.dataset import Batches, load_dataset
+from shared.data.dataset import Batches, load_dataset, to_pixels
 from shared.files.checkpoint import read_checkpoint
 from shared.interface import Implementation
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.differences import state_differences
-from shared.run.pictures import image_grid
+from shared.run.pictures import tiles
 from shared.run.training import SAMPLE_COUNT
 from shared.spec import SystemSpec
 from shared.spec.streams import latents
@@ -165,7 +165,7 @@ def reference_run(
     metrics: dict[str, float] = {}
     for step in range(steps + 1):
         images = reference.generate(state, sample_latents)
-        yield reference.export_state(state), metrics, image_grid(images, spec.image_range)
+        yield reference.export_state(state), metrics, tiles(to_pixels(images, spec.image_range))
         drawn = latents(spec, seed, step, spec.batch_size * spec.latent_batches)
         metrics = reference.train_step(state, batches.images(step), drawn)
 

@@ -321,8 +321,6 @@ def test_the_command_knows_what_is_not_optimal(capsys: pytest.CaptureFixture[str
     options = ["reference", "--loss", "bce", "--steps"]
     assert equilibrium.main([*options, "5"]) == 1
     assert "not optimal" in capsys.readouterr().out
-    assert equilibrium.main([*options, "200", "--same"]) == 0
-    assert "not optimal" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -331,8 +329,6 @@ def test_the_command_knows_what_is_not_optimal(capsys: pytest.CaptureFixture[str
         (["nobody"], "unknown implementation 'nobody'"),
         (["--steps", "0"], "--steps: must be at least 1, received 0"),
         (["--seed", "-1"], "--seed: must be at least 0"),
-        (["--loss", "bce", "--real-label", "1.5"], "must be between 0 and 1, received 1.5"),
-        (["--loss", "lsgan", "--fake-label", "nan"], "must be a finite number, received nan"),
         (["--plot", "no/such/folder.png"], "there is no folder no/such; make it"),
     ],
 )
