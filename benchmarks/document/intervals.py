@@ -42,10 +42,7 @@ def rates_of(row: dict[str, Any], batch_size: int) -> list[float]:
 
 
 def medians(rounds: Rounds) -> Array:
-    """Return each round's median, in the unit of the values: [rounds].
-
-    Raises ValueError without a round, or for a round without a value.
-    """
+    """Return each round's median: [rounds]; ValueError without a round, or a value in one."""
     if not rounds or not all(rounds):
         raise ValueError("statistics need at least one round, and a value in every round")
     return np.array([np.median(values) for values in rounds])
@@ -140,15 +137,12 @@ def _student(mean: float, variance: float, freedom: float) -> tuple[float, float
 
 
 def outliers(values: Sequence[float]) -> list[int]:
-    """Return the positions of values far outside the others, which are flagged and never dropped.
-
-    Far is three interquartile ranges beyond a quartile, and 5 % of the median from it: where all
-    values are equal but for the clock, the range is nothing.
-    """
+    """Return the positions of values far outside the others, which are flagged, never dropped."""
     if len(values) < 4:
         return []
     first, median, third = quantiles(values, (0.25, 0.5, 0.75))
     reach, found = FAR_OUT * (third - first), np.asarray(values)
+    # Also 5 % from the median: where all are equal but for the clock, the range is nothing.
     is_far = (found < first - reach) | (found > third + reach)
     return np.flatnonzero(is_far & (np.abs(found / median - 1) > 0.05)).tolist()
 

@@ -35,10 +35,7 @@ EPILOG = (
 
 
 def parse(arguments: Sequence[str], command: str = "benchmarks/run.py") -> Plan:
-    """Return the plan of a command line; exits as argparse does for --help and bad options.
-
-    Raises ValueError for values that do not go together, or a --json that cannot be written.
-    """
+    """Return the plan of a command line; ValueError for what does not go together, or --json."""
     given = vars(_parser(command).parse_args(arguments))
     system = SYSTEMS[given["system"]]
     device, device_reason = choose_device(given["device"])
@@ -67,10 +64,7 @@ def parse(arguments: Sequence[str], command: str = "benchmarks/run.py") -> Plan:
 
 
 def choose_device(name: str) -> tuple[str, str]:
-    """Return the device for auto, cpu or gpu, and why.
-
-    Decided once for all frameworks: rows of one table are never on different devices.
-    """
+    """Return the device for auto, cpu or gpu, which is one for all frameworks, and why."""
     if name == "auto":
         driver = host.gpu_driver()
         return ("gpu", f"auto: found {driver}") if driver else ("cpu", "auto: no GPU driver here")

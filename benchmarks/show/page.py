@@ -13,10 +13,7 @@ COLUMNS |= {name: tables.HEADINGS[name].replace("\n", " ") for name in _SHARED}
 
 
 def write(folder: Path, document: dict[str, Any]) -> Path:
-    """Write index.html, which holds its images, and the images as PNG beside it.
-
-    Returns the page's path; raises OSError where the folder cannot be written to.
-    """
+    """Write index.html, which holds its images, and these as PNG too; return the page's path."""
     images = plots.draw(document)
     for name, content in images.items():
         (folder / name).write_bytes(content)

@@ -112,10 +112,7 @@ def _milliseconds(work: Callable[[], Any]) -> float:
 
 
 def time_steps(workload: Workload, steps: int) -> float:
-    """Return the milliseconds that `steps` steps and one synchronisation at their end take.
-
-    Raises RowError if the weights are no longer finite.
-    """
+    """Return the milliseconds of steps and of one synchronisation; RowError for bad weights."""
     started = time.perf_counter()
     for _ in range(steps):
         workload.step()

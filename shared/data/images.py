@@ -90,11 +90,7 @@ def decode_files(paths: list[Path], spec: SystemSpec) -> tuple[Array, list[str]]
 
 
 def describe_first(paths: list[Path], spec: SystemSpec) -> str:
-    """Return what becomes of the first picture that can be opened, "" for none.
-
-    >>> describe_first([Path("photos/a.jpg")], SYSTEMS["conv28"])
-    '640x480 colour → 28x28 grey, cropped to the centre (as the first, a.jpg)'
-    """
+    """Return what becomes of the first picture that can be opened, "" for none."""
     for path in filter(Path.is_file, paths):
         with contextlib.suppress(Exception), Image.open(path, formats=_FORMATS) as image:
             channels = 1 if image.mode in ("1", "L", "LA", "I", "I;16", "F") else 3

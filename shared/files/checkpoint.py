@@ -53,11 +53,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a training state and check all of it but the values, which may be NaN or infinite.
-
-    Raises CheckpointError, naming the file, what was found and what was expected: for a damaged or
-    foreign file, another version, and arrays that do not fit the spec.
-    """
+    """Read a training state and check all of it but the values; CheckpointError for any other."""
     path = Path(path)
     arrays, metadata = CHECKPOINT.read(path)
     spec, progress = decode_description(path, metadata)

@@ -14,10 +14,7 @@ _MOST_OF_A_MISTAKE = 600  # characters
 
 
 def read_document(path: Path) -> Any:
-    """Return what a .toml or .json file holds, as plain data.
-
-    Raises InputError, which names the file, for one that cannot be read or is of another kind.
-    """
+    """Return what a .toml or .json file holds, as plain data; InputError, which names the file."""
     loads = {".toml": tomllib.loads, ".json": json.loads}.get(path.suffix)
     if loads is None:
         raise InputError(f"{path}: received a file named *{path.suffix}, expected .toml or .json")

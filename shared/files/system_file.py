@@ -29,10 +29,7 @@ _VALIDATOR = validators.extend(Draft202012Validator, type_checker=_TYPES)(_SCHEM
 
 
 def find_system(name: str) -> SystemSpec:
-    """Return a system by its name, or that of a .toml or .json file.
-
-    Raises ValueError for an unknown name, and InputError for a file that is no system.
-    """
+    """Return a system by its name, or that of a .toml or .json file; ValueError for none."""
     if name.endswith((".toml", ".json")):
         return read_system(Path(name))
     if name not in SYSTEMS:

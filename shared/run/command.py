@@ -18,7 +18,7 @@ from shared.files.errors import InputError, refused_as
 from shared.formats.native_contents import OPTIMIZERS
 from shared.run import options as table
 from shared.run.console import run_command, suggestion, with_suggestion
-from shared.run.failures import OutOfMemoryError, is_out_of_memory
+from shared.run.failures import is_out_of_memory, out_of_memory
 from shared.run.folder import RunFolder, newest_first
 from shared.run.initial_weights import InitialWeights
 from shared.run.options import TrainingOptions, build_parser
@@ -57,7 +57,7 @@ def run_training(
             train(options)
         except Exception as error:
             if is_out_of_memory(error):
-                raise OutOfMemoryError(error, options.spec) from error
+                raise out_of_memory(error, options.spec) from error
             raise
 
     return run_command(parser.prog, start)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.files.errors import printable
+from shared.files.errors import InputError, printable
 from shared.interface import Array
 from shared.spec import SystemSpec
 
@@ -46,17 +46,13 @@ class NonFiniteError(ValueError):
     """A loss, weight, statistic or moment is NaN or infinite; no checkpoint of it is written."""
 
 
-class OutOfMemoryError(ValueError):
-    """Memory ran out: what was tried, what to try next, the start of the framework's own words."""
-
-    def __init__(self, error: BaseException, spec: SystemSpec) -> None:
-        quote = " ".join(str(error).split()) or type(error).__name__
-        if len(quote) > MAXIMUM_QUOTE:
-            quote = f"{quote[: MAXIMUM_QUOTE - 4]} ..."
-        super().__init__(
-            f"out of memory with --batch-size {spec.batch_size} and --width {spec.width}; "
-            f"try a smaller --batch-size or --width ({quote})"
-        )
+def out_of_memory(error: BaseException, spec: SystemSpec) -> InputError:
+    """Return what was tried, what to try next, and the start of the framework's own words."""
+    quote = str(error)[:MAXIMUM_QUOTE] or type(error).__name__
+    return InputError(
+        f"out of memory with --batch-size {spec.batch_size} and --width {spec.width}; "
+        f"try a smaller --batch-size or --width ({quote})"
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

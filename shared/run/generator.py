@@ -46,10 +46,7 @@ class Generator:
         return mixed / np.hypot(1.0 - weights, weights)  # a mean of two is too close to zero
 
     def images(self, drawn: Array, advance: Callable[[int], object] = lambda _: None) -> Array:
-        """Return uint8 images [n, height, width, channels]; ValueError if one is not finite.
-
-        `advance` is called with how many there are, as they come.
-        """
+        """Return uint8 images [n, height, width, channels]; `advance` is told of each batch."""
         batches = []
         for start in range(0, len(drawn), BATCH_SIZE):
             rows = drawn[start : start + BATCH_SIZE].astype(self.dtype)

@@ -7,7 +7,6 @@ The values are those of the NumPy reference. Bad input is exit code 2.
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from shared.files.atomic import require_place
 from shared.reference.layers import Array, sigmoid_forward
 from shared.reference.losses import discriminator_half, generator_loss
 from shared.run.console import command
-from shared.spec import LOSS_NAMES, Conventions, check_loss
+from shared.spec import Conventions
 
 ROLES = {"real": "D on real images", "fake": "D on fake images", "generator": "G"}
 """Whose loss: that of the discriminator on a real image, on a fake one, of the generator."""
@@ -47,18 +46,11 @@ _ARROW = {"arrowstyle": "->", "linewidth": 0.8}
 _BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
 
 
-class Curve(NamedTuple):
-    """The loss of every score and its derivative by that score, float64 [scores]."""
+def loss_curve(loss: str, role: str, scores: Array) -> tuple[Array, Array]:
+    """Return the loss of every score and its derivative by that score, float64 [scores].
 
-    value: Array
-    gradient: Array
-
-
-def loss_curve(loss: str, role: str, scores: Array) -> Curve:
-    """Return a loss by the reference, labels 1, 0, 1; of `bce_probs` at σ(score). ValueError."""
-    check_loss(loss)
-    if role not in ROLES:
-        raise ValueError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
+    By the reference, with labels 1, 0, 1; of `bce_probs` at σ(score).
+    """
     c = Conventions()
     label = {"real": c.real_label, "fake": c.fake_label}.get(role)
     inputs, backward = sigmoid_forward(scores) if loss == "bce_probs" else (scores, None)
@@ -69,15 +61,10 @@ def loss_curve(loss: str, role: str, scores: Array) -> Curve:
     )
     values, gradients = zip(*found, strict=True)
     gradient = np.concatenate(gradients)
-    return Curve(np.array(values), backward(gradient)[0] if backward else gradient)
+    return np.array(values), backward(gradient)[0] if backward else gradient
 
 
-def loss_curves(scores: Array) -> dict[tuple[str, str], Curve]:
-    """Return the curve of every loss and role: what the picture shows."""
-    return {(loss, role): loss_curve(loss, role, scores) for loss in LOSS_NAMES for role in ROLES}
-
-
-def _plot(curves: dict[tuple[str, str], Curve], scores: Array, path: Path) -> None:
+def _plot(scores: Array, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7.2), layout="constrained")
@@ -85,8 +72,8 @@ def _plot(curves: dict[tuple[str, str], Curve], scores: Array, path: Path) -> No
     for (above, below), role in zip(panels.T, ROLES, strict=True):
         for loss, (colour, width, line) in _STYLES.items():
             style = {"color": colour, "linewidth": width, "linestyle": line, "label": loss}
-            above.plot(scores, curves[loss, role].value, **style)
-            below.plot(scores, curves[loss, role].gradient, **style)
+            for axes, curve in zip((above, below), loss_curve(loss, role, scores), strict=True):
+                axes.plot(scores, curve, **style)
         above.set_title(ROLES[role])
         for text, point, place in _NOTES[role]:
             below.annotate(text, point, place, fontsize="small", arrowprops=_ARROW, bbox=_BOX)
@@ -107,8 +94,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     require_place(options.out)
-    scores = np.linspace(-6.0, 6.0, 241)
-    _plot(loss_curves(scores), scores, options.out)
+    _plot(np.linspace(-6.0, 6.0, 241), options.out)
     print(f"wrote {options.out}")
 
 
