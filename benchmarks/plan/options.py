@@ -43,19 +43,19 @@ def parse(arguments: Sequence[str], command: str = "benchmarks/run.py") -> Plan:
     usual_size = CPU_BATCH_SIZE if device == "cpu" else system.batch_size
     frameworks = IMPLEMENTATIONS if "all" in given["frameworks"] else given["frameworks"]
     given |= {
-        "frameworks": list(dict.fromkeys(frameworks)),
+        "frameworks": frameworks,
         "loss": given["loss"] or system.loss,
         "width": given["width"] or system.width,
         "image_size": given["image_size"] or system.image_size,
         "batch_sizes": given["batch_sizes"] or [usual_size],
         "batch_reason": batch_reason,
-        "precisions": [PRECISIONS[name] for name in dict.fromkeys(given["precisions"])],
-        "modes": list(dict.fromkeys(given["modes"])),
+        "precisions": [PRECISIONS[name] for name in given["precisions"]],
         "device": device,
         "device_reason": device_reason,
         "threads": given["threads"] or [host.available_threads()],
     }
-    plan = Plan(**given)
+    several = {n: list(dict.fromkeys(v)) for n, v in given.items() if isinstance(v, list | tuple)}
+    plan = Plan(**given | several)
     _check(plan)
     if plan.time_budget is None:
         needed = WORKER_BUDGET * len(plan.configurations) * plan.rounds
@@ -73,11 +73,6 @@ def choose_device(name: str) -> tuple[str, str]:
 
 def _check(plan: Plan) -> None:
     """Raise ValueError for values that are right alone and wrong together."""
-    for flag, values in (
-        ("batch-size", plan.batch_sizes), ("threads", plan.threads), ("devices", plan.devices),
-    ):  # fmt: skip
-        if len(set(values)) < len(values):
-            raise ValueError(f"--{flag} has a value twice: {' '.join(map(str, values))}")
     for devices, batch_size in itertools.product(plan.devices, plan.batch_sizes):
         check_replicas(plan.spec(batch_size), devices, "global")
         if GATE_BATCH_SIZE % devices:

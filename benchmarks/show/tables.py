@@ -25,18 +25,7 @@ HEADINGS = {
 """Names of `figures` and what stands over them."""
 NARROW = ("median and quartiles", "p50", "compile")
 """What a narrow terminal has, so that framework and status stay whole; --json has the rest."""
-NOT_SETTLED = (
-    "not settled: the last two warm-up windows differ by more than 2 %, so the speed may still "
-    "have been changing"
-)
-ABOVE_PEAK = (
-    "Above 100 %: convolutions ran faster than the matrix products seen, or skipped the taps on "
-    "padding, which the count has"
-)
-ABOVE_ROOFLINE = (
-    "Above 100 % of a memory roofline: its count takes nothing from a cache, where small batches "
-    "may stay"
-)
+ODD_FIGURES = "docs/benchmarks.md#how-to-read-it says what not settled and more than 100 % mean"
 
 
 def make_console(**options: Any) -> Console:
@@ -140,8 +129,8 @@ def rate_lines(document: dict[str, Any]) -> list[str]:
 
 
 def limit_lines(document: dict[str, Any]) -> list[str]:
-    """Return the rooflines, what *not settled* means, and why a percentage may exceed 100."""
-    lines, cautions = [], []
+    """Return the rooflines, and where it says what odd figures mean."""
+    lines, is_odd = [], False
     for configuration, results in measured(document):
         if limits := results.get("roofline"):
             roofline = roofline_of(document, configuration)
@@ -157,14 +146,10 @@ def limit_lines(document: dict[str, Any]) -> list[str]:
                 f"{short(1e-9 * limits['bytes_per_step'])} GB at "
                 f"{short(roofline.bandwidth)} GB/s {short(limits['memory_ms'])} ms"
             )
-            if limits["limit"] == "memory" and results["percent_of_roofline"] > 100:
-                cautions.append(ABOVE_ROOFLINE)
-        if not results["warm_up_settled"]:
-            cautions.append(NOT_SETTLED)
-        if (results["percent_of_gemm_peak"] or 0) > 100:
-            cautions.append(ABOVE_PEAK)
-    # Once for all frameworks.
-    return list(dict.fromkeys([*lines, *sorted(cautions)]))
+        percents = (results["percent_of_gemm_peak"], results.get("percent_of_roofline"))
+        is_odd |= not results["warm_up_settled"] or max(p or 0 for p in percents) > 100
+    hint = [ODD_FIGURES] if is_odd else []
+    return [*dict.fromkeys(lines), *hint]  # once for all frameworks
 
 
 def short(value: float) -> str:

@@ -198,23 +198,17 @@ def sliced_distance(a: Array, b: Array, directions: Array) -> float:
 
 def _check_pair(real: Array, generated: Array, image_range: tuple[float, float]) -> None:
     low, high = image_range
-    if not (np.isfinite([low, high]).all() and low < high):
-        raise ValueError(f"image_range must be finite and ascending, received {image_range}")
     slack = (high - low) * 1e-3
     for what, images in (("real", real), ("generated", generated)):
-        shape, received = list(images.shape), f"received {what} images of"
+        shape = list(images.shape)
         if images.ndim != 4 or shape[1] != shape[2] or shape[3] not in (1, 3):
-            raise ValueError(f"{received} shape {shape}; expected [n, size, size, 1 or 3]")
+            raise ValueError(
+                f"received {what} images of shape {shape}; expected [n, size, size, 1 or 3]"
+            )
         if len(images) < 2:
             raise ValueError(f"received {len(images)} {what} images; expected at least 2")
-        if images.dtype.kind not in "fiu":
-            raise ValueError(f"{received} {images.dtype}; expected integers or floats")
-        if not (finite := np.isfinite(images).all(axis=(1, 2, 3))).all():
-            raise ValueError(
-                f"{np.count_nonzero(~finite)} of {len(images)} {what} images hold NaN or infinity; "
-                "expected finite values: a run that diverged has no distance"
-            )
-        if images.min() < low - slack or images.max() > high + slack:
+        # Also where one is NaN: a run that diverged has no distance.
+        if not (images.min() >= low - slack and images.max() <= high + slack):
             raise ValueError(
                 f"the {what} images lie between {images.min():g} and {images.max():g}; expected "
                 f"the image_range {low:g} to {high:g}: give the range that they have"

@@ -37,7 +37,6 @@ needs_pytorch = pytest.mark.skipif("pytorch" not in INSTALLED, reason="PyTorch i
     ("arguments", "words"),
     [
         (["--devices", "0"], "--devices must be at least 1, received 0"),
-        (["--devices", "2", "2"], "--devices has a value twice: 2 2"),
         (
             ["--devices", "1", "4", "--batch-size", "8", "6"],
             "--batch-size 6 cannot be divided among --devices 4; use a multiple of 4",
