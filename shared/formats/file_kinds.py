@@ -1,7 +1,6 @@
 """The kinds of file that hold networks: their names, which module handles them, several as one."""
 
 import importlib
-import importlib.util
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from shared.formats.native_contents import (
     infer_spec,
 )
 from shared.formats.state_dicts import order_of_layers
-from shared.interface import Array, Arrays, MissingFrameworkError, load_implementation
+from shared.interface import Array, Arrays, MissingFrameworkError
 from shared.spec import NETWORKS, state_shapes
 
 
@@ -28,55 +27,47 @@ from shared.spec import NETWORKS, state_shapes
 class FileKind:
     """One kind of file, of an `implementation`, or None, which is imported when it is needed.
 
-    `carried`: what it has a place for, of EVERYTHING. `package`: what its files need beside the
-    framework. `needs_everything`: a whole training state, or the network of --only.
+    `carried`: what it has a place for, of EVERYTHING. `needs_everything`: a whole training state,
+    or the network of --only.
     """
 
     name: str
     implementation: str | None
     suffixes: tuple[str, ...]
     carried: tuple[str, ...] = EVERYTHING
-    package: str = ""
     needs_everything: bool = False
 
     def read(self, path: Path) -> NativeContents:
         """Read a file and check all of it but the values; CheckpointError, naming the file."""
-        return self._module().read_native(path)
+        return self.module().read_native(path)
 
     def list_arrays(self, path: Path) -> Arrays:
         """Return everything in a file that has a shape, by the file's own names."""
-        return self._module().load(path)[0]
+        return self.module().load(path)[0]
 
     def write(self, path: Path, contents: NativeContents) -> None:
         """Write a file for the framework's users, whole or not; CheckpointError for a misfit."""
         check_contents(path, contents, self.carried)
         with staged(path.absolute()) as temporary:
-            self._module().write_native(temporary, contents)
+            self.module().write_native(temporary, contents)
 
     def run(self, path: Path, contents: NativeContents, latents: Array, images: Array) -> Arrays:
         """Load a file as the framework's users do, around `read`; return its images and scores."""
         inputs = {"generator": latents, "discriminator": images}
-        return self._module().run_native(path, contents, inputs)
+        return self.module().run_native(path, contents, inputs)
 
-    def require_framework(self) -> None:
-        """Raise MissingFrameworkError unless what the kind needs is installed."""
-        if self.implementation is None:
-            return
-        try:
-            load_implementation(self.implementation)
-        except MissingFrameworkError as error:
-            raise MissingFrameworkError(f"files of kind {self.name}: {error}") from error
-        if self.package and importlib.util.find_spec(self.package) is None:
-            raise MissingFrameworkError(
-                f"files of kind {self.name} need {self.package}, which is not installed; "
-                f"install it with: pip install -c constraints.txt -e '.[{self.implementation}]'"
-            )
-
-    def _module(self) -> Any:
+    def module(self) -> Any:
+        """Import what handles the kind; MissingFrameworkError unless what it needs is installed."""
         if self.implementation is None:
             return canonical_format
-        self.require_framework()
-        return importlib.import_module(f"{self.implementation}_impl.native_format")
+        try:
+            return importlib.import_module(f"{self.implementation}_impl.native_format")
+        except ModuleNotFoundError as error:  # h5py, orbax
+            advice = f"pip install -c constraints.txt -e '.[{self.implementation}]'"
+            message = f"files of kind {self.name}: {error}; install it with: {advice}"
+            raise MissingFrameworkError(message) from error
+        except MissingFrameworkError as error:
+            raise MissingFrameworkError(f"files of kind {self.name}: {error}") from error
 
 
 FILE_KINDS = {
@@ -84,8 +75,8 @@ FILE_KINDS = {
     for kind in (
         FileKind("safetensors", None, (".safetensors",), needs_everything=True),
         FileKind("torch", "pytorch", (".pth", ".pt")),
-        FileKind("keras", "tf", (".weights.h5",), carried=NETWORKS, package="h5py"),
-        FileKind("orbax", "jax", (".orbax",), package="orbax"),
+        FileKind("keras", "tf", (".weights.h5",), carried=NETWORKS),
+        FileKind("orbax", "jax", (".orbax",)),
     )
 }
 _SUFFIXES = tuple(suffix for kind in FILE_KINDS.values() for suffix in kind.suffixes)

@@ -21,7 +21,7 @@ SUFFIX = {name: kind.suffixes[0] for name, kind in FILE_KINDS.items()}
 def needs(*kinds: str) -> None:
     for kind in kinds:
         try:
-            FILE_KINDS[kind].require_framework()
+            FILE_KINDS[kind].module()
         except MissingFrameworkError as error:
             pytest.skip(str(error))
 

@@ -1,6 +1,7 @@
 """`python -m shared.convert`: nothing silent, nothing half done."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,13 +127,23 @@ def test_force_replaces_a_file_and_a_folder(tmp_path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_missing_framework_is_named(tmp_path, capsys, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            MissingFrameworkError("pytorch needs torch"),
+            "files of kind torch: pytorch needs torch\n",
+        ),
+        (ModuleNotFoundError("No module named 'x'"), "No module named 'x'; install it with: pip "),
+    ],
+)
+def test_a_missing_package_is_named(tmp_path, capsys, monkeypatch, error, message) -> None:
     def missing(name: str) -> None:
-        raise MissingFrameworkError(f"the implementation {name!r} needs it; pip install it")
+        raise error
 
-    monkeypatch.setattr(file_kinds, "load_implementation", missing)
+    monkeypatch.setattr(file_kinds, "importlib", SimpleNamespace(import_module=missing))
     assert run(checkpoint(tmp_path), tmp_path / "b.pth") == 2
-    assert "files of kind torch: the implementation 'pytorch' needs it" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     # The kind without a framework goes on working.
     assert run(checkpoint(tmp_path), tmp_path / "b.safetensors") == 0
 
