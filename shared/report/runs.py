@@ -1,11 +1,10 @@
 """What the folders of runs hold at this moment, and their settings in words: which differ."""
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from shared.run.tensorboard import TAGS
 from shared.spec import NETWORKS
 
 MOST_STEPS = 2**53  # above it float64 does not hold every whole number
+LONGEST = 100 * 365 * 86_400  # seconds
 LARGEST = 1e100  # beyond it nothing is drawn: limits of axes overflow near the end of float64
 
 
@@ -231,11 +231,7 @@ def headline(run: Run) -> dict[str, str]:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time in words: "16.7 s", "19 min 40 s", "2 h 3 min"; else a dash."""
-    if seconds is None or not math.isfinite(seconds):
+    """Return a time such as "0:19:40"; a dash for none, and for one of more than a century."""
+    if seconds is None or not abs(seconds) < LONGEST:
         return ABSENT
-    if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
-    if round(seconds) < 3600:
-        return "{} min {} s".format(*divmod(round(seconds), 60))
-    return "{} h {} min".format(*divmod(round(seconds / 60), 60))
+    return str(timedelta(seconds=round(seconds)))

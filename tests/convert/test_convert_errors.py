@@ -131,8 +131,8 @@ def test_force_replaces_a_file_and_a_folder(tmp_path) -> None:
     ("error", "message"),
     [
         (
-            MissingFrameworkError("pytorch needs torch"),
-            "files of kind torch: pytorch needs torch\n",
+            MissingFrameworkError("torch is needed"),
+            "files of kind torch: torch is needed\n",
         ),
         (ModuleNotFoundError("No module named 'x'"), "No module named 'x'; install it with: pip "),
     ],

@@ -146,7 +146,7 @@ def test_headline_of_every_run(three: list[Path]) -> None:
     assert rows["learning rates"][0] == f"generator {rates[0]}, discriminator {rates[1]}"
     assert rows["device"] == ["cpu"] * 3
     assert rows["environment"][0] == "Python 3.11.7, Linux"
-    assert rows["duration"] == ["18.0 s"] * 3
+    assert rows["duration"] == ["0:00:18"] * 3
     words = page.of_class("verdict")[0].text
     assert words == (
         "The runs differ in implementation (pytorch, tf, jax). "
