@@ -10,18 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 from shared.interface import Array
 
 RESAMPLES = 2000
 ENDS = 0.025, 0.975  # of 95 %
 LEAST_CHANGE = 0.03  # less is no difference, however certain
-# Quantiles of 99.75 % of Student's distribution with 1, 2, … 30 degrees of freedom.
-STUDENT = (
-    127.321, 14.089, 7.453, 5.598, 4.773, 4.317, 4.029, 3.833, 3.690, 3.581, 3.497, 3.428,
-    3.372, 3.326, 3.286, 3.252, 3.222, 3.197, 3.174, 3.153, 3.135, 3.119, 3.104, 3.091,
-    3.078, 3.067, 3.057, 3.047, 3.038, 3.030,
-)  # fmt: skip
+QUANTILE = 0.9975  # of Student's distribution: an interval of 99.5 %
 FAR_OUT = 3.0  # interquartile ranges beyond a quartile: Tukey's outer fence
 
 Rounds = Sequence[Sequence[float]]
@@ -131,8 +127,7 @@ def judge(value: float, certain: tuple[float, float], least: float = LEAST_CHANG
 
 
 def _student(mean: float, variance: float, freedom: float) -> tuple[float, float]:
-    """Return the interval of exp(mean); degrees of freedom are rounded down, to the safe side."""
-    reach = STUDENT[min(int(freedom), len(STUDENT)) - 1] * math.sqrt(variance)
+    reach = stdtrit(freedom, QUANTILE) * math.sqrt(variance)
     return math.exp(mean - reach), math.exp(mean + reach)
 
 
