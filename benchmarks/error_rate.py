@@ -32,10 +32,7 @@ class Noise(NamedTuple):
 
 
 def fit(documents: Sequence[dict[str, Any]]) -> Noise:
-    """Return the noise of documents; a sample of n numbers is widened for its mean: √(n/(n - 1)).
-
-    Raises ValueError where none has two configurations in the same two rounds.
-    """
+    """Return the noise of documents; ValueError where none has two configurations in two rounds."""
     samples: dict[str, list[Array]] = {"rounds": [], "processes": [], "windows": []}
     for document in documents:
         medians: dict[str, dict[int, float]] = {}
@@ -60,7 +57,7 @@ def fit(documents: Sequence[dict[str, Any]]) -> Noise:
 
 
 def _centred(values: Array, axis: int) -> Array:
-    count = values.shape[axis]
+    count = values.shape[axis]  # a sample of n numbers is widened for its mean: √(n/(n - 1))
     return (values - values.mean(axis=axis, keepdims=True)) * np.sqrt(count / (count - 1))
 
 

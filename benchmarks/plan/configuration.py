@@ -135,11 +135,8 @@ class Plan:
 
     @property
     def order(self) -> list[tuple[Configuration, int]]:
-        """Configuration and round of every worker: rounds one after another, each one shuffled.
-
-        So a machine that slows down during the run slows every configuration down.
-        """
-        every = self.configurations
+        """Configuration and round of every worker: rounds one after another, each one shuffled."""
+        every = self.configurations  # all of which a machine that slows down meanwhile slows down
         return [
             (every[i], number)
             for number in range(self.rounds)
@@ -155,11 +152,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Request:
-    """One worker's task: plain data that crosses a process border as JSON.
-
-    `budget` is in seconds of measuring, which begins when the step is compiled; the little that
-    every row needs (three windows, a few single steps) is measured even after that.
-    """
+    """One worker's task, as JSON; `budget` is in seconds of measuring, once it is compiled."""
 
     plan: Plan
     configuration: Configuration

@@ -23,10 +23,7 @@ _PHASE = re.compile(rf"^{re.escape(PHASE_PREFIX)}(.*)\n?", re.MULTILINE)
 
 
 def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
-    """Return a worker's row; one that dies, hangs or answers nonsense gets a row with the reason.
-
-    `time_limit` is in seconds; the worker's whole process group is killed when it is over.
-    """
+    """Return a worker's row, after `time_limit` seconds at most; of one that fails the reason."""
     command = (*WORKER_COMMAND, request.to_json())
     environment = worker_environment(request.plan.device, request.configuration.threads)
     row, kills = empty_row(request), out_of_memory_kills()

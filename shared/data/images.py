@@ -100,11 +100,7 @@ def describe_first(paths: list[Path], spec: SystemSpec) -> str:
 
 
 def describe_fit(width: int, height: int, channels: int, spec: SystemSpec) -> str:
-    """Return what becomes of an image.
-
-    >>> describe_fit(96, 72, 3, SYSTEMS["dcgan64"])
-    '96x72 colour → 64x64 colour, cropped to the centre'
-    """
+    """Return what becomes of an image: "96x72 colour → 64x64 colour, cropped to the centre"."""
     found, made = ("grey" if c == 1 else "colour" for c in (channels, spec.channels))
     crop = "" if width == height else ", cropped to the centre"
     return f"{width}x{height} {found} → {spec.image_size}x{spec.image_size} {made}{crop}"
