@@ -35,6 +35,7 @@ def test_every_combination_is_a_configuration_with_a_name_of_its_own():
     assert len(ids) == len(set(ids)) == (4 + 3) * 2 * 2 * 2
     assert plan.time_budget == 10 * len(ids) * plan.rounds
     assert plan.modes == ["jit", "xla", "eager", "compile"]
+    assert parse(["--batch-size", "16", "8", "16"]).batch_sizes == [16, 8]
 
 
 def test_auto_is_one_device_for_all_frameworks(monkeypatch):
@@ -75,7 +76,6 @@ def test_batches_that_are_not_on_the_device_are_new_and_named(source):
         ["--device", "tpu"],
         ["--batch-size", "1"],
         ["--batch-size", "many"],
-        ["--batch-size", "8", "8"],
         ["--precision", "fp8"],
         ["--precision", "tf32", "--device", "cpu"],
         ["--mode", "jit", "--framework", "pytorch"],
