@@ -1,4 +1,7 @@
-"""Two results of one benchmark: `python benchmarks/compare.py OLD.json NEW.json`."""
+"""Report of each configuration of two files of run.py whether it became faster, slower, or neither.
+
+Exit code: 0, 1 if something became slower or lost its number, 2 for bad input.
+"""
 
 import argparse
 import sys
@@ -89,13 +92,7 @@ def _rates(document: dict[str, Any]) -> dict[str, list[list[float]]]:
     return found
 
 
-main = command(
-    "benchmarks/compare.py",
-    "Report of each configuration whether it became faster, slower, or neither.",
-    _add_options,
-    _compare,
-    epilog="Exit code: 0, 1 if something became slower or lost its number, 2 for bad input.",
-)
+main = command("benchmarks/compare.py", __doc__, _add_options, _compare)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""How often the benchmark is wrong about a difference: `python -m benchmarks.error_rate --help`.
+"""How often run.py and compare.py are wrong about a difference, or miss one.
 
 What simulated runs give goes through the functions that decide in run.py and compare.py. The noise
 is that of runs that took place: the logarithm of a rate is the sum of what a round has in common,
@@ -112,12 +112,7 @@ def _print_rates(given: argparse.Namespace) -> None:
             )
 
 
-main = command(
-    "python -m benchmarks.error_rate",
-    "Simulate how often run.py and compare.py are wrong about a difference, or miss one.",
-    _add_options,
-    _print_rates,
-)
+main = command("python -m benchmarks.error_rate", __doc__, _add_options, _print_rates)
 
 if __name__ == "__main__":
     sys.exit(main())

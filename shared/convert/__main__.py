@@ -1,6 +1,8 @@
-"""`python -m shared.convert SRC [SRC …] DST`: networks from one framework's file to another's.
-
-Nothing is dropped or made up without a line that names it; DST appears only after `verify`.
+"""Convert networks between .safetensors (this project's checkpoints), .pth (PyTorch), .weights.h5
+(Keras) and .orbax (Flax). Nothing is dropped or made up without a line that names it; DST appears
+only after it was read back. Two SRC are joined, such as pytorch/examples' netG_epoch_24.pth and
+netD_epoch_24.pth. A .safetensors holds a whole training state; from files without Adam's moments it
+is made with --fresh-optimizers.
 """
 
 import argparse
@@ -119,13 +121,9 @@ def _print_source(path: Path, contents: NativeContents) -> None:
 
 main = command(
     "python -m shared.convert",
-    "Convert networks between .safetensors (this project's checkpoints), .pth (PyTorch), "
-    ".weights.h5 (Keras) and .orbax (Flax).",
+    __doc__,
     _add_options,
     lambda options: copy_context().run(convert, options),
-    epilog="Two SRC are joined, such as pytorch/examples' netG_epoch_24.pth and netD_epoch_24.pth. "
-    "A .safetensors holds a whole training state; from files without Adam's moments it is made "
-    "with --fresh-optimizers.",
 )
 
 if __name__ == "__main__":
