@@ -38,14 +38,15 @@ class EventFile:
         # TensorBoard reads the files of a folder in the order of their names.
         number = 1 + max((int(path.name.split(".")[3]) for path in earlier), default=0)
         # Imported by name: the package is optional and, like protobuf, carries no types.
+        self._events = import_module("tensorboard.compat.proto.event_pb2")
         records = import_module("tensorboard.summary.writer.record_writer")
         file = open(folder / f"events.out.tfevents.{number:010d}.gan", "xb")  # noqa: SIM115
         self._writer = records.RecordWriter(file)
         self.flush, self.close = self._writer.flush, self._writer.close
         self._write(0, time.time(), file_version="brain.Event:2")
         # In the first session too: a reader purges steps from its second START on.
-        start = import_module("tensorboard.compat.proto.event_pb2").SessionLog.START
-        self._write(completed + 1, time.time(), session_log={"status": start})
+        start = {"status": self._events.SessionLog.START}
+        self._write(completed + 1, time.time(), session_log=start)
 
     def add_scalars(self, completed: int, values: Mapping[str, float], wall_time: float) -> None:
         """Record values by tag as float32; `wall_time` is in seconds since 1970."""
@@ -61,9 +62,5 @@ class EventFile:
         self._write(completed, wall_time, summary={"value": [{"tag": tag, "image": image}]})
 
     def _write(self, step: int, wall_time: float, **content: Any) -> None:
-        event = _event_type()(step=step, wall_time=wall_time, **content)
+        event = self._events.Event(step=step, wall_time=wall_time, **content)
         self._writer.write(event.SerializeToString())
-
-
-def _event_type() -> Any:
-    return import_module("tensorboard.compat.proto.event_pb2").Event
