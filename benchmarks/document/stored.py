@@ -1,6 +1,5 @@
 """The file of a document: written in one piece, and read although it may be anything."""
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from shared.files.errors import InputError, refused_as
 
 SCHEMA_VERSION = 2
 SCHEMA = Path(__file__).with_name("schema.json")
+VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text("utf-8")))
 MAXIMUM_BYTES = 4 * 2**20
 """Largest file that is read; a run of a day has less than half of it."""
 MAXIMUM_WINDOWS = 2_500
@@ -33,15 +33,9 @@ def load(path: Path) -> dict[str, Any]:
         version = document.get("schema_version")
         if version != SCHEMA_VERSION:
             raise ValueError(f"that it has the schema version {version!r:.80}")
-        check_document(document, validator())
+        check_document(document, VALIDATOR)
         _check_parts(document)
     return document
-
-
-@functools.cache
-def validator() -> jsonschema.Draft202012Validator:
-    """Return the validator of documents."""
-    return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text("utf-8")))
 
 
 def _check_parts(document: dict[str, Any]) -> None:

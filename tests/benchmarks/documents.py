@@ -5,7 +5,7 @@ import json
 import jsonschema
 
 from benchmarks.document import assembly as document
-from benchmarks.document.stored import SCHEMA, validator, write_json
+from benchmarks.document.stored import SCHEMA, VALIDATOR, write_json
 from benchmarks.plan.configuration import Request
 from benchmarks.plan.options import parse
 from benchmarks.worker import main as worker
@@ -15,7 +15,7 @@ PHASES += ("throughput", "latency", "peak")
 
 
 def validate(found):
-    validator().validate(found)
+    VALIDATOR.validate(found)
 
 
 def validate_row(row):
