@@ -41,7 +41,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def inspect(path: Path) -> int:
     """Print the layers of a file, which system they are, and the next command; 2 if of none."""
     kind = kind_of(path)
-    arrays = kind.list_arrays(path)
+    arrays = kind.module().load(path)[0]
     print(f"{path}: {len(arrays)} arrays, as {kind.name} has them")
     sizes = {name: " x ".join(map(str, array.shape)) or "-" for name, array in arrays.items()}
     print(text_table([[f"  {n}", sizes[n], str(a.dtype)] for n, a in arrays.items()], "<"))

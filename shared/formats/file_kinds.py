@@ -41,10 +41,6 @@ class FileKind:
         """Read a file and check all of it but the values; CheckpointError, naming the file."""
         return self.module().read_native(path)
 
-    def list_arrays(self, path: Path) -> Arrays:
-        """Return everything in a file that has a shape, by the file's own names."""
-        return self.module().load(path)[0]
-
     def write(self, path: Path, contents: NativeContents) -> None:
         """Write a file for the framework's users, whole or not; CheckpointError for a misfit."""
         check_contents(path, contents, self.carried)
