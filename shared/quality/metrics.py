@@ -4,9 +4,7 @@ Karras et al. 2018, *Progressive growing of GANs*, section 5: patches of 7x7 pix
 of a Laplacian pyramid, one set of them compared with the other along random directions. Each level
 answers for one scale: the finest for edges and noise, the last for the layout.
 
-Like the authors' code, each set of patches is normalised by its own mean and deviation in each
-channel, so a tint or a contrast that ALL images of a set share is not seen. Unlike it, patch
-positions are the same in both sets, so a set is at a distance of exactly 0 from itself.
+docs/evaluation.md says where it departs from the authors' code, and what it does not see.
 """
 
 from dataclasses import dataclass

@@ -18,8 +18,9 @@ from shared.quality.sample_quality import SampleQuality
 from shared.run.console import SECONDS_BETWEEN_LINES, bar_on, silence
 from shared.run.folder import RunFolder, newest_first
 from shared.run.options import TrainingOptions
-from shared.spec import NETWORKS, SYSTEMS, SystemSpec
+from shared.spec import NETWORKS, SYSTEMS
 
+ONE_UPDATE = "--d-steps 1, --generator-batch same-images"  # what needs no line
 SKIPPED_SHOWN = 3  # files of the data set that were skipped and are named
 
 
@@ -102,6 +103,8 @@ def announcement(
     devices = f"{options.devices}, each with {rows_each} images, {options.batch_norm} batch norm"
     floor = quality.distance_of_real_images()  # how far down the distance can go
     reached = f" (other real ones: {floor:.0f})" if math.isfinite(floor) else ""
+    learns_from = spec.generator_batch.replace("_", "-")
+    each_step = f"--d-steps {spec.discriminator_steps}, --generator-batch {learns_from}"
     products = "" if options.precision == "fp32" else f" with products in {options.precision}"
     compared = f"sliced Wasserstein distance of {quality.count} samples to {quality.count} real"
     return _table(
@@ -111,7 +114,7 @@ def announcement(
         *(("" if i else "images", note) for i, note in enumerate(dataset.notes)),
         *(("" if i else "skipped", line) for i, line in enumerate(skipped)),
         ("training", f"{options.steps} steps of batch {spec.batch_size}, seed {options.seed}"),
-        ("each step", _one_step(spec)),
+        ("each step", "" if each_step == ONE_UPDATE else each_step),
         ("learning rates", ", ".join(f"{name} {rate:g}" for name, rate in rates.items())),
         ("framework", f"{options.implementation}, {options.dtype}{products}, on {device}"),
         ("devices", devices if options.devices > 1 else ""),
@@ -136,17 +139,3 @@ def _in_words(swd: float | None) -> str:
 
 def _table(*rows: tuple[str, object]) -> list[str]:
     return [f"{name:<15}{value}" for name, value in rows if value]
-
-
-def _one_step(spec: SystemSpec) -> str:
-    """Return one step in words, or "" for one update of each network on the same images."""
-    k = spec.discriminator_steps
-    if (k, spec.generator_batch) == (1, "same_images"):
-        return ""
-    first = "one discriminator update" if k == 1 else f"{k} discriminator updates on fresh batches"
-    source = {
-        "same_images": "the last of their fake images",
-        "same_latents": "images made anew from the same latents",
-        "new_latents": "images from new latents",
-    }[spec.generator_batch]
-    return f"{first}, then the generator on {source}"

@@ -1,16 +1,7 @@
 """The folder of a run: which file lies where, what is already there, which checkpoint is last.
 
-    run.json                             spec, and options and versions of every session
-    config.toml                          the options of the last session, for --config
-    losses.csv                           completed steps, METRIC_NAMES, seconds since the start
-    losses.png                           drawn at the end
-    quality.csv                          completed steps, what sample_quality measures
-    events.out.tfevents.*                with --tensorboard, one for every session
-    .lock                                held while a process trains into the folder
-    samples/step_000200.png              the same 64 latents every time
-    checkpoints/step_000200.safetensors  see shared.files.checkpoint
-
-The numbers in file names and in the tables count completed steps, so step index 199 makes 200.
+docs/runs.md says what is in each file. The numbers in their names and in the tables count completed
+steps, so step index 199 makes 200. A process that trains into the folder holds `.lock`.
 """
 
 import contextlib

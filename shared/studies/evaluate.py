@@ -152,17 +152,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--feature-weights", type=Path, metavar="FILE", help=weights)
 
 
-def _check_options(options: argparse.Namespace) -> None:
-    """Raise ValueError for what would fail only after minutes of work."""
+def _run(options: argparse.Namespace) -> None:
+    # First what would fail only after minutes of work.
     if options.feature_weights and not options.fid:
         raise ValueError("--feature-weights is received without --fid; expected both or neither")
     require_place(options.json)
     if options.save_samples:
         require_empty_folder(options.save_samples, "--save-samples")
-
-
-def _run(options: argparse.Namespace) -> None:
-    _check_options(options)
     checkpoint = open_checkpoint(options.run, options.step)
     spec, progress = checkpoint.spec, checkpoint.progress
     sizes = pyramid_sizes(spec.image_size)  # images that are too small fail before any are made
