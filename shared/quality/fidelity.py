@@ -44,11 +44,14 @@ def require_fidelity(weights: Path | None = None) -> None:
     MissingFrameworkError where torch-fidelity is not installed, InputError for the rest.
     """
     library = import_fidelity("torch_fidelity.registry")
-    if weights is not None:
-        _require_plain_weights(weights)
     extractor = library.FEATURE_EXTRACTORS_REGISTRY[FEATURE_EXTRACTOR]
     layer = extractor.get_default_feature_layer_for_metric("fid")
+    if weights is not None:
+        require_file(weights, "a file of weights", InputError)
     try:
+        if weights is not None:
+            # torch-fidelity unpickles it without a guard, which runs whatever code the file holds.
+            import_fidelity("torch").load(weights, map_location="cpu", weights_only=True)
         # torch.hub says on stderr that it downloads, where only errors belong.
         with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(sys.stdout):
             extractor(
@@ -59,11 +62,11 @@ def require_fidelity(weights: Path | None = None) -> None:
             f"the weights of {FEATURE_EXTRACTOR} cannot be fetched ({error}); expected a network "
             "connection or a local copy: give it with --feature-weights FILE"
         ) from error
-    except (RuntimeError, TypeError, AttributeError) as error:
-        source = weights or "what was downloaded"
+    except Exception as error:  # unpickling raises whatever the damage has it
         raise InputError(
-            f"{source} does not hold the weights of {FEATURE_EXTRACTOR} "
-            f"({_first_line(error)}); expected torch-fidelity's weights-inception-2015-12-05 file"
+            f"{weights or 'what was downloaded'} does not hold the weights of {FEATURE_EXTRACTOR} "
+            f"({_first_line(error)}); expected tensors and nothing else: torch-fidelity's "
+            "weights-inception-2015-12-05 file"
         ) from error
 
 
@@ -114,20 +117,6 @@ def import_fidelity(name: str = "torch_fidelity") -> ModuleType:
             f"torch-fidelity is installed but cannot be imported ({_first_line(error)}); expected "
             "torch and torchvision of one release and one build (CPU or CUDA): install both from "
             "the same index"
-        ) from error
-
-
-def _require_plain_weights(path: Path) -> None:
-    # torch-fidelity unpickles it without a guard, which runs whatever code the file holds.
-    require_file(path, "a file of weights", InputError)
-    torch = import_fidelity("torch")
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling raises whatever the damage has it
-        raise InputError(
-            f"{path}: expected a PyTorch file of tensors and nothing else, found "
-            f"{path.stat().st_size} bytes that are none ({type(error).__name__}); "
-            "give torch-fidelity's weights-inception-2015-12-05 file"
         ) from error
 
 

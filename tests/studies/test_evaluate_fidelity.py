@@ -164,8 +164,8 @@ def write_other_weights(folder: Path) -> Path:
     [
         (lambda folder: folder / "gone.pth", "gone.pth: expected a file of weights, found nothing"),
         (lambda folder: folder, "expected a file of weights, found a folder"),
-        (write_text, "weights.pth: expected a PyTorch file of tensors and nothing else, found 10"),
-        (write_code, "weights.pth: expected a PyTorch file of tensors and nothing else"),
+        (write_text, "weights.pth does not hold the weights of inception-v3-compat"),
+        (write_code, "weights.pth does not hold the weights of inception-v3-compat"),
         (write_other_weights, "weights.pth does not hold the weights of inception-v3-compat"),
     ],
 )
