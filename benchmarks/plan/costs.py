@@ -1,11 +1,7 @@
 """What one training step costs, by the spec: operations, bytes, exchanges between devices.
 
-Two floating-point operations per multiply-add of every conv, conv-transpose and dense layer, taps
-on padding included, whatever a framework executes. The bytes are those of the smallest plan that
-keeps nothing in a cache: each pass through such a layer, forward, by the weights or by the inputs,
-moves input, output and kernel once, and Adam makes seven accesses to a parameter. All else is left
-out: docs/benchmarks.md#how-to-read-it. Activations and their gradients have 2 bytes in bfloat16,
-else 4; weights, their gradients and the moments always have 4.
+docs/benchmarks.md#how-to-read-it says what is counted, and what is left out: two floating-point
+operations per multiply-add; the bytes of each pass through a layer with a kernel, and of Adam.
 """
 
 import math

@@ -184,10 +184,9 @@ def precision_of(error: float) -> str:
 
 
 def effective_precision(asked: str, check: Mapping[str, Any], errors: Mapping[str, float]) -> str:
-    """Return the precision of a step by the gate's comparison and by the errors of the probe.
+    """Return the precision of a step by the gate's comparison, where bfloat16 was asked for.
 
-    Where bfloat16 was asked for the step decides. The gate's narrow networks may be too small for a
-    GPU to use TF32 in, so plain operations decide on the others.
+    Else by the probe: the gate's narrow networks may be too small for a GPU to use TF32 in.
     """
     if asked == "bfloat16":
         exact = check["worst_array"]["difference"] <= ARRAY_BOUND

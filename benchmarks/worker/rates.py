@@ -110,8 +110,7 @@ def numpy_rates() -> dict[str, Any]:
 def loading_rates(system: str, image_size: str) -> dict[str, Any]:
     """Return images per second of decoding JPEG files, and of batches of the images in memory.
 
-    The best of three for decoding: the first reads files that were just written, from memory. They
-    are smooth colours with some noise, as hard to decode as photographs.
+    The best of three for decoding. Smooth colours with some noise are as hard as photographs.
     """
     spec = SYSTEMS[system].replace(image_size=int(image_size))
     draw, seconds = np.random.default_rng(0), []

@@ -186,8 +186,7 @@ def infer_spec(shapes: Mapping[str, Shape], names_of: NamesOf) -> SystemSpec:
 def closest_network(shapes: Mapping[str, Shape], names_of: NamesOf) -> NetworkName:
     """Return the network that a bare file's arrays fit best, arguments as for `infer_spec`.
 
-    The names of `names_of` begin with "generator/" or "discriminator/"; those of the file do not.
-    They need not tell: both networks of mlp28 have dense_1 to dense_3.
+    Their names need not tell: both networks of mlp28 have dense_1 to dense_3.
     """
 
     def misfit(network: NetworkName) -> tuple[int, int]:

@@ -25,10 +25,9 @@ KID_SUBSET_SIZE = 1000
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Distances of generated pictures from real ones; less is better, `fid` has no unit.
+    """Distances of generated pictures from real ones; less is better, and `kid` may be below 0.
 
-    `kid` is the mean of 100 estimates, each from `kid_subset_size` pictures of either folder, which
-    may fall below 0, `kid_deviation` their standard deviation.
+    It is the mean of 100 estimates from `kid_subset_size` pictures each, with their deviation.
     """
 
     fid: float

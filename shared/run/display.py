@@ -27,8 +27,7 @@ SKIPPED_SHOWN = 3  # files of the data set that were skipped and are named
 class Display:
     """Steps, real images per second, losses, quality and remaining time of one run.
 
-    On a terminal a bar; in a log, a pipe or a CI a line every ten seconds and at the end. `closed`
-    turns true when stdout cannot be written any more: `head` has gone, or the disk is full.
+    `closed` turns true when stdout cannot be written any more: `head` has gone, the disk is full.
     """
 
     def __init__(self, start: int, steps: int, images_per_step: int) -> None:
