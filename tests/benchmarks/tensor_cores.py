@@ -18,18 +18,18 @@ def cut(rounding, array, bits=BITS):
 def patch_reference(monkeypatch, rounding):
     """Let every convolution and dense layer of the reference round the factors of its products.
 
-    What a forward pass saves for the backward pass is rounded already.
+    What a forward pass keeps for the backward pass is rounded already.
     """
 
-    def forward(function):
-        return lambda x, kernel, *more: function(cut(rounding, x), cut(rounding, kernel), *more)
+    def rounded(function):
+        def forward(x, kernel, *more):
+            y, backward = function(cut(rounding, x), cut(rounding, kernel), *more)
+            return y, lambda dy: backward(cut(rounding, dy))
 
-    def backward(function):
-        return lambda saved, dy: function(saved, cut(rounding, dy))
+        return forward
 
-    for kind in ("conv", "conv_transpose", "dense"):
-        for name, change in ((f"{kind}_forward", forward), (f"{kind}_backward", backward)):
-            own = getattr(layers, name)
-            for module in [m for n, m in sys.modules.items() if n.startswith("shared.reference")]:
-                if getattr(module, name, None) is own:
-                    monkeypatch.setattr(module, name, change(own))
+    for name in ("conv_forward", "conv_transpose_forward", "dense_forward"):
+        own = getattr(layers, name)
+        for module in [m for n, m in sys.modules.items() if n.startswith("shared.reference")]:
+            if getattr(module, name, None) is own:
+                monkeypatch.setattr(module, name, rounded(own))
