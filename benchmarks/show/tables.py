@@ -185,10 +185,7 @@ def group_title(group: dict[str, Any]) -> str:
 
 
 def group_lines(document: dict[str, Any], group: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the summaries of a group in the order of the plan, repetitions included.
-
-    Their labels leave out what the group's title has.
-    """
+    """Return a group's summaries in the plan's order, labelled by what its title has not."""
     members = [c for c in document["configurations"] if c["id"] in group["members"]]
     plain = [{k: v for k, v in c.items() if k not in ("id", "label")} for c in members]
     names = labels([Configuration(**fields) for fields in plain])

@@ -155,10 +155,7 @@ def print_error(line: str) -> None:
 def bar_on(
     console: Console, clock: type[progress.ProgressColumn], **options: Any
 ) -> progress.Progress:
-    """Return a bar, disabled where none can move: in a file, a pipe or a CI.
-
-    `clock` makes its last column. Where the line is too long the text is cut, not the numbers.
-    """
+    """Return a bar whose last column `clock` makes, disabled where none can move."""
     # FORCE_COLOR, which a CI sets, makes rich take a file for a terminal.
     moves = console.is_interactive and console.file.isatty() and not os.environ.get("CI")
     whole = Column(no_wrap=True)

@@ -33,10 +33,7 @@ def add_spec_options(parser: argparse.ArgumentParser, system: str | None, batch_
 
 
 def chosen_spec(options: argparse.Namespace, narrow: Callable[[str], dict[str, int]]) -> SystemSpec:
-    """Return the system that the options choose; `narrow` has sizes for each architecture of ours.
-
-    Raises ValueError for an unknown system and for sizes that do not fit, InputError for a file.
-    """
+    """Return the system of the options, or ValueError; `narrow` has sizes of each architecture."""
     system = find_system(options.system)
     own = {} if system.architecture == "custom" else narrow(system.architecture)
     given = {name: value for name, value in vars(options).items() if value is not None}
