@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,8 @@ def _widest_dtype(implementation: Any, spec: SystemSpec) -> str:
 
 
 def _load(name: str) -> Any:
+    # XLA's optimization takes most of the time of networks this small. Before JAX is imported.
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     try:
         return load_implementation(name)
     except (ValueError, MissingFrameworkError):

@@ -160,8 +160,6 @@ def title_of(change: Change, spec: SystemSpec) -> str:
         if change == values:
             return name
     ((field, value),) = change.items()
-    if field == "dtype":
-        return f"it computes in {value}"
     words, canonical = field.replace("_", " "), FIELDS[field]
     is_rounded = isinstance(value, float) and _is_rounded(value)
     rounded = ", rounded to float32," if is_rounded else ""

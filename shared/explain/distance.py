@@ -63,16 +63,21 @@ def worst_element(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparing with the reference in one dtype; `bound` is that of networks' outputs."""
+    """Comparing with the reference in one dtype; `bound` is that of networks' outputs.
+
+    `rounded` are stages that are compared in float32 whatever the bound of others.
+    """
 
     dtype: str
     bound: float
+    rounded: frozenset[str] = frozenset()
 
     def allowed(self, stage: str) -> float:
         """Return the bound of a stage."""
         if stage == INITIAL_STAGE:
             return INITIAL_BOUND
-        return self.bound * (KINDS[stage].float32 if self.bound > BOUNDS["float64"] else 1.0)
+        bound = BOUNDS["float32"] if stage in self.rounded else self.bound
+        return bound * (KINDS[stage].float32 if bound > BOUNDS["float64"] else 1.0)
 
     def differences(self, group: Group, conventions: Conventions | Sides) -> dict[str, float]:
         """Return the relative difference of every array that both have; inf for another shape.

@@ -2,10 +2,11 @@
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from shared.explain import observations
@@ -165,6 +166,20 @@ class _Explainer:
         differing = (row.name for row in self.rows if row.name in forward and not row.agrees)
         return any(computes_in_float32(self.port, self.probes[0], name) for name in differing)
 
+    def _has_rounded_losses(self, stage: str) -> bool:
+        """Whether a stage is of losses, or comes behind them, and every loss is a float32 number.
+
+        A loss of Keras has the dtype that was the default when it was made, and casts to it.
+        """
+        is_behind = stage.startswith(("loss", "gradients", "Adam's first"))
+        is_behind = is_behind or (stage in STEP_STAGES and self._is_late(stage))
+        if not is_behind or self.comparison.bound != BOUNDS["float64"]:
+            return False
+        shown = [g for s in KINDS if s.startswith("losses") for g in self._groups(s)]
+        shown = self._groups(stage) if stage in ALONE else shown
+        losses = [g.arrays[n] for g in shown for n in g.arrays if n != "discriminator_loss"]
+        return bool(losses) and all(np.array_equal(a, np.float32(a)) for a in losses)
+
     # --- what explains it -----------------------------------------------------------------------
 
     def _solve_tracks(self) -> None:
@@ -221,6 +236,11 @@ class _Explainer:
         possible = changes(self.spec, parts)
         search = Search(groups, self.comparison, possible, network if kind.alone else "both")
         found = search.agreeing(starts)
+        if not found and self._has_rounded_losses(stage):
+            rounded = self.comparison.rounded | {stage}
+            self.comparison = search.comparison = replace(self.comparison, rounded=rounded)
+            search.tried.clear()
+            found = search.agreeing(starts)
         if not found and (unknown := [name for name in kind.follows if name in self.unnamed]):
             self.unjudged[stage] = f"follows from {unknown[0]}"
             return
@@ -297,25 +317,33 @@ class _Explainer:
             groups = self._judged(track, self.seen.groups)
             for change, network in explained(groups, self.comparison, found[0]):
                 trap = self._trap(change, plain, network)
-                named.setdefault(trap.title, trap)
+                others = [o for o in self._rivals(found) if change not in o]
+                instead = [
+                    self._words(c for c in o if c not in deviations(*found[0])) for o in others
+                ]
+                title = "; or ".join([trap.title, *instead])
+                named.setdefault(trap.title, replace(trap, title=title))
         if self.comparison != self.own and self.first:
-            place = f"{self.first.array} ({self.first.stage})"
-            of_all: Change = {"dtype": "float32"}
-            title = title_of(of_all, self.spec)
-            named["dtype"] = Trap(of_all, title, self.first.relative, place)
+            place, part = f"{self.first.array} ({self.first.stage})", ""
+            if self.comparison.bound == self.own.bound:
+                place, part = ", ".join(sorted(self.comparison.rounded)), "its losses "
+            title = f"it computes {part}in float32"
+            named["dtype"] = Trap({"dtype": "float32"}, title, self.first.relative, place)
         whole = [trap.change.items() for trap in named.values()]
         return [t for t in named.values() if not any(t.change.items() < other for other in whole)]
 
     def _alternatives(self) -> list[str]:
         """Return what these probes cannot distinguish from what is found."""
-        texts = []
-        for found in self.found.values():
-            first = deviations(*found[0])
-            for sides in found[1:]:
-                other = deviations(*sides)
-                if cost_of(sides) <= cost_of(found[0]) and any(c not in first for c in other):
-                    texts.append("; ".join(title_of(change, self.spec) for change in other))
-        return texts
+        return [self._words(other) for f in self.found.values() for other in self._rivals(f)]
+
+    def _rivals(self, found: Sequence[Sides]) -> list[list[Change]]:
+        """Return the changes of other explanations that cost no more than the first."""
+        first, most = deviations(*found[0]), cost_of(found[0])
+        others = [deviations(*sides) for sides in found[1:] if cost_of(sides) <= most]
+        return [other for other in others if any(change not in first for change in other)]
+
+    def _words(self, several: Iterable[Change]) -> str:
+        return "; ".join(title_of(change, self.spec) for change in several)
 
     def _trap(self, change: Change, probes: Sequence[Probe], network: str = "") -> Trap:
         """Return a trap with the largest difference that it makes alone in any stage."""

@@ -49,9 +49,11 @@ def _direction(
     m: Array, v: Array, number: int, settings: tuple[float, float, float], c: Conventions
 ) -> Array:
     """Return the direction of an update from its moments."""
-    beta1, beta2, epsilon = settings
+    betas, epsilon = settings[:2], settings[2]
+    if c.adam_correction == "float32":
+        betas = float(np.float32(betas[0])), float(np.float32(betas[1]))
     # 1 - βᵗ through expm1: no cancellation for β near 1.
-    correction1, correction2 = (-np.expm1(number * np.log(beta)) for beta in (beta1, beta2))
+    correction1, correction2 = (-np.expm1(number * np.log(beta)) for beta in betas)
     if not c.adam_bias_correction:
         correction1 = correction2 = 1.0
     match c.adam_epsilon_placement:

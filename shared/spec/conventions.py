@@ -103,6 +103,9 @@ class Conventions:
     """outside: m̂/(√v̂ + ε), Kingma & Ba Algorithm 1. before_correction: their ε-hat form,
     stock Keras. inside_root: m̂/√(v̂ + ε)."""
     adam_bias_correction: bool = True
+    adam_correction: Literal["exact", "float32"] = "exact"
+    """float32: the bias correction takes β₁ᵗ and β₂ᵗ of betas rounded to float32, in a float64 run
+    too, as Keras does; the moments do not."""
     adam_step_offset: int = 0
     """Added to the number of the update, from 1 on, in the bias correction."""
     adam_weight_decay: float = 0.0

@@ -60,6 +60,7 @@ DEVIATIONS: dict[str, list] = {
     "adam_epsilon": [1e-7],
     "adam_epsilon_placement": ["before_correction", "inside_root"],
     "adam_bias_correction": [False],
+    "adam_correction": ["float32"],
     "adam_step_offset": [-1, 1],
     "adam_weight_decay": [1e-2],
     "adam_decoupled_decay": [1e-4],
