@@ -26,17 +26,20 @@ Change = dict[str, Any]
 class Fitted:
     """How a number is fitted: on a logarithmic scale or not, and how far one step may go.
 
-    `of_adam` is the field of AdamSpec that holds the number where `Conventions` has none.
+    `of_adam` is the field of AdamSpec that holds the number where `Conventions` has none; `first`
+    is where a fit begins that does not begin there. The number does nothing without `needs`.
     """
 
     field: str
     largest_step: float = 1.0
     logarithmic: bool = False
     of_adam: str = ""
+    first: float | None = None
+    needs: str = ""
 
     def start(self, base: Conventions, spec: SystemSpec) -> float:
         """Return where a fit begins."""
-        value = getattr(base, self.field)
+        value = getattr(base, self.field) if self.first is None else self.first
         if value is None:
             of_discriminator = self.field.startswith("discriminator")
             adam = spec.discriminator_optimizer if of_discriminator else spec.generator_optimizer
@@ -77,7 +80,12 @@ def changes(spec: SystemSpec, parts: Sequence[str]) -> list[Change]:
     """
     known = [(field, value) for field, values in KNOWN_VALUES.items() for value in values]
     known += [(field, LITERAL[field]) for field in numbers_of_its_own(spec)]
-    singles = [{field: value} for field, value in known if _applies(field, value, spec)]
+    singles = [
+        {field: value} | needed
+        for field, value in known
+        if _applies(field, value, spec)
+        for needed in needed_by(field)
+    ]
     possible = [*TOGETHER.values(), *singles]  # first what frameworks do when left alone
     return [
         change
@@ -85,6 +93,12 @@ def changes(spec: SystemSpec, parts: Sequence[str]) -> list[Change]:
         for change in possible
         if {part_of(field) for field in change} == {part}
     ]
+
+
+def needed_by(field: str) -> list[Change]:
+    """Return the changes of which one must be made for a number of a field to do anything."""
+    needs = FITTED[field].needs if field in FITTED else ""
+    return [{needs: value} for value in KNOWN_VALUES[needs]] if needs else [{}]
 
 
 def numbers_of_its_own(spec: SystemSpec) -> list[str]:
@@ -163,6 +177,8 @@ def title_of(change: Change, spec: SystemSpec) -> str:
     words, canonical = field.replace("_", " "), FIELDS[field]
     is_rounded = isinstance(value, float) and _is_rounded(value)
     rounded = ", rounded to float32," if is_rounded else ""
+    if needed_by(field) != [{}]:
+        return f"{words}: {_words(value)}"
     is_its_own = canonical in (None, "as_named") or field in numbers_of_its_own(spec)
     wanted = "the spec's" if is_its_own else _words(canonical)
     return f"{words}: {_words(value)}{rounded} instead of {wanted}"

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from shared.explain.catalogue import FIELDS, FITTED, Change, cost_of, part_of
+from shared.explain.catalogue import FIELDS, FITTED, Change, cost_of, needed_by, part_of
 from shared.explain.distance import Comparison
 from shared.explain.observations import COMPUTED, Group, Sides, reference_arrays
 from shared.explain.stages import KINDS
@@ -134,8 +134,9 @@ class Search:
         """Yield one fitted number, of a network only where its passes are the stage."""
         is_forward = KINDS[self.groups[0].stage].track == "forward"
         for name in self.fitted_fields:
-            if is_forward or part_of(name) != "network":
-                yield from self._fits(base, (name,))
+            for needed in needed_by(name) if is_forward or part_of(name) != "network" else ():
+                if one := with_change(base, needed, self.side):
+                    yield from self._fits(one, (name,))
 
     def _several(self, base: Sides) -> Iterator[Sides]:
         """Yield two changes that are felt where `base` diverges, the stage's first parts first."""

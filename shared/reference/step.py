@@ -229,7 +229,11 @@ def settings_of(spec: SystemSpec, network: NetworkName, c: Conventions) -> Optim
     """Return the spec's settings of one network's optimizer with the learning rate of `c`."""
     settings: OptimizerSpec = getattr(spec, f"{network}_optimizer")
     rate = getattr(c, f"{network}_learning_rate")
-    return settings if rate is None else dataclasses.replace(settings, learning_rate=rate)
+    changed = {} if rate is None else {"learning_rate": rate}
+    if c.gradient_clipping != "none":
+        bound, _, epsilon = c.gradient_clipping.partition("_and_")
+        changed |= {f"clip_{bound}": c.gradient_clip, "clip_epsilon": 1e-6 if epsilon else 0.0}
+    return dataclasses.replace(settings, **changed)
 
 
 def _part(batch_size: int, part: str) -> slice:

@@ -92,6 +92,10 @@ class Conventions:
     discriminator_gradient_scale: float = 1.0
     """Of the gradients alone, not of the loss: a loss scale that nobody takes out again."""
     generator_gradient_scale: float = 1.0
+    gradient_clipping: Literal["none", "value", "norm", "norm_and_epsilon", "norm_of_each"] = "none"
+    """By the optimizer: `shared.spec.optimizers`; to a norm PyTorch adds an epsilon of 1e-6."""
+    gradient_clip: float = 1.0
+    """The largest value or norm of a clipped gradient."""
 
     # Adam
     generator_learning_rate: float | None = None

@@ -287,6 +287,7 @@ CONVENTION_TRAPS = [
     by_convention("discriminator-step-count", discriminator_step_offset=1),
     by_convention("optimizer-steps", discriminator_updates="real_then_fake"),
     by_convention("gradient-scale", discriminator_gradient_scale=65536.0),
+    by_convention("gradient-clipping", gradient_clipping="norm"),
     by_convention("batch-part", batch_part="first_half"),
     by_convention("discriminator-halves", discriminator_halves="real_only"),
     by_convention("discriminator-labels", real_label=0.0, fake_label=1.0),

@@ -392,3 +392,39 @@ def test_a_wrong_value_counts_as_wrong() -> None:
     assert not same_fields(explanation, {"leaky_relu_slope": 0.31})
     assert not same_fields(explanation, {"leaky_relu_slope": 0.3, "adam_beta1": 0.9})
     assert not same_fields(explanation, {})
+
+
+@pytest.mark.parametrize("d_steps", [1, 2])
+@pytest.mark.parametrize("order", ["simultaneous", "generator_first"])
+def test_orders_that_cannot_be_told_apart_are_said_to_be_so(order: str, d_steps: int) -> None:
+    """Where no statistics move in G's step, both let G learn from the old D; two updates differ."""
+    fields = {"update_order": order, "batch_norm_statistics": "not_in_generator_step"}
+    spec = SYSTEMS["dcgan64"].replace(
+        width=2, latent_dim=6, batch_size=4, discriminator_steps=d_steps
+    )
+    found = explain(ReferenceImplementation(Conventions(**fields)), spec, steps=1)
+    (title,) = (trap.title for trap in found.traps if "update_order" in trap.change)
+    others = {"simultaneous", "generator first"} if d_steps == 1 else {order.replace("_", " ")}
+    assert {o for o in ("simultaneous", "generator first") if o in title} == others
+    assert bool(found.alternatives) == (d_steps == 1)
+    if d_steps > 1:
+        assert found.fields == fields
+
+
+def test_losses_in_float32() -> None:
+    """A loss of Keras that was made in float32 casts scores; the rest of a float64 run does not."""
+
+    class Rounded(ReferenceImplementation):
+        def train_step(self, state: Any, real: Any, z: Any) -> dict[str, float]:
+            losses = super().train_step(state, real, z)
+            return {name: float(np.float32(value)) for name, value in losses.items()}
+
+    slope = {"leaky_relu_slope": 0.2 + 1e-8}  # which float32 would hide
+    found = explain(
+        Rounded(Conventions(**slope)),
+        SYSTEMS["dcgan64"].replace(width=2, latent_dim=6, batch_size=4),
+        steps=1,
+    )
+    assert [t.title for t in found.traps][1:] == ["it computes its losses in float32"]
+    assert found.fields["leaky_relu_slope"] == pytest.approx(0.2 + 1e-8, rel=1e-9)
+    assert not found.located

@@ -53,6 +53,8 @@ DEVIATIONS: dict[str, list] = {
     "generator_updates": ["twice", "never", "two_passes"],
     "discriminator_gradient_scale": [65536.0],
     "generator_gradient_scale": [0.5],
+    "gradient_clipping": ["value", "norm", "norm_and_epsilon", "norm_of_each"],
+    "gradient_clip": [0.1],
     "generator_learning_rate": [1e-3],
     "discriminator_learning_rate": [1e-3],
     "adam_beta1": [0.9],
@@ -91,6 +93,8 @@ def test_every_field_has_a_deviation() -> None:
 @pytest.mark.parametrize(("field", "value"), CASES)
 def test_a_deviation_gives_other_numbers(field: str, value: object) -> None:
     deviating = Conventions().replace(**{field: value})
+    if field == "gradient_clip":
+        deviating = deviating.replace(gradient_clipping="norm")
     if field == "initializer":
         spec = SYSTEMS["dcgan64"].replace(width=2)
         ours, theirs = initial_state(spec, 0), initial_state(spec, 0, deviating)

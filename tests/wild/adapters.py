@@ -192,7 +192,10 @@ SEEN = (
         {"adam_decoupled_decay": 1e-4},
     ),
     AdapterCase(
-        "neosr-project/neosr#9", "gradients clipped by their norm", ClipsGradients, is_known=False
+        "neosr-project/neosr#9",
+        "gradients clipped by their norm",
+        ClipsGradients,
+        {"gradient_clipping": "norm_and_epsilon", "gradient_clip": 1e-3},
     ),
     AdapterCase(
         "Lightning-AI/pytorch-lightning#591",

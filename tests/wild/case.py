@@ -1,5 +1,6 @@
 """What a wild case is: a public report, its mistake made again, and the verdict that is right."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,29 +13,39 @@ from shared.spec import SYSTEMS, SystemSpec
 Outcome = Literal["named", "located", "missed", "misnamed"]
 
 
+def _is_same(found: Any, wanted: Any) -> bool:
+    if isinstance(found, float) and isinstance(wanted, float):
+        return math.isclose(found, wanted, rel_tol=1e-9)
+    return found == wanted
+
+
 @dataclass(frozen=True)
 class AdapterCase:
     """A port with the mistake of a report; `fields` are the conventions that it has otherwise.
+
+    `port` is made without arguments, or is a function of the narrow system.
 
     Without any fields it is right, or, if `is_known` is False, wrong in a way that has no name.
     """
 
     report: str
     mistake: str
-    port: type
+    port: Callable[..., Any]
     fields: dict[str, Any] = field(default_factory=dict)
     system: str | SystemSpec = "conv28"
     is_known: bool = True
+    dtype: str = "float64"
 
     def outcome(self, folder: Path) -> tuple[Outcome, str]:
         """Explain the port; return what became of it, and what was said."""
         given = SYSTEMS[self.system] if isinstance(self.system, str) else self.system
         spec = given.replace(width=2, latent_dim=6, batch_size=4)
-        found = explain(self.port(), spec, steps=2)
+        port = self.port() if isinstance(self.port, type) else self.port(spec)
+        found = explain(port, spec, steps=2, dtype=self.dtype)
         said = "; ".join([*found.named, *(f"in {p.stage}" for p in found.located), *found.notes])
-        if not found.fields.items() <= self.fields.items():
+        if not all(_is_same(value, self.fields.get(f)) for f, value in found.fields.items()):
             return "misnamed", said
-        if self.is_known and found.fields == self.fields and not found.located:
+        if self.is_known and found.fields.keys() == self.fields.keys() and not found.located:
             is_right = self.fields or found.verdict == "rounding"
             return "named" if is_right else "missed", said
         return ("missed" if found.agrees else "located"), said

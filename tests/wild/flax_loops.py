@@ -20,6 +20,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax_impl.module_pair import ModulePair
 from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.spec import NETWORKS, Layer, NetworkName, SystemSpec, optimizer_name
+from tests.wild.case import AdapterCase
+from tests.wild.loops import custom
 
 _CROSS_ENTROPY = optax.sigmoid_binary_cross_entropy
 
@@ -33,7 +35,7 @@ class Linen(nn.Module):
 
     layers: tuple[Layer, ...]
     options: Any
-    activation: Callable = partial(nn.leaky_relu, negative_slope=0.2)
+    slope: float = 0.2
 
     @nn.compact
     def __call__(self, x: Any, train: bool = True) -> Any:
@@ -60,13 +62,13 @@ class Linen(nn.Module):
                         x
                     )
                 case "leaky_relu":
-                    x = self.activation(x)
+                    x = nn.leaky_relu(x, self.slope)
                 case "reshape":
                     x = x.reshape(-1, *own.output_shape)
                 case "flatten":
                     x = x.reshape(x.shape[0], -1)
                 case kind:
-                    x = getattr(jnp, "tanh")(x) if kind == "tanh" else getattr(jax.nn, kind)(x)
+                    x = getattr(nn, kind)(x)
         return x
 
 
@@ -87,7 +89,7 @@ class Loop:
     step: Callable[..., Any]
     batch_norm: tuple[tuple[str, float], ...] = ()
     adam: dict[str, float] = field(default_factory=lambda: {"b1": 0.5})
-    activation: Callable = partial(nn.leaky_relu, negative_slope=0.2)
+    slope: float = 0.2
     transform: Callable = optax.adam
 
     def optimizer(self, spec: SystemSpec, name: NetworkName) -> optax.GradientTransformation:
@@ -104,8 +106,7 @@ class ByHand:
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> State:
         with jax.enable_x64(dtype == "float64"):
             modules = {
-                n: Linen(spec.layers(n), self.loop.batch_norm, self.loop.activation)
-                for n in NETWORKS
+                n: Linen(spec.layers(n), self.loop.batch_norm, self.loop.slope) for n in NETWORKS
             }
             inputs = (
                 jnp.zeros((2, spec.latent_dim), dtype),
@@ -271,7 +272,7 @@ class Nnx(nnx.Module):
     """A network as NNX writes it."""
 
     def __init__(self, layers: tuple[Layer, ...], slope: float, **options: float) -> None:
-        rngs, before, self.slope, self.own = nnx.Rngs(0), 0, slope, layers
+        rngs, self.slope, self.own = nnx.Rngs(0), slope, layers
         made = []
         for own in layers:
             has_bias = any(p.name == "bias" for p in own.parameters)
@@ -336,12 +337,68 @@ def simultaneous(g: Any, d: Any, g_adam: Any, d_adam: Any, real: Any, z: Any) ->
     return *parts, loss
 
 
-def by_pair(spec: SystemSpec, step: Any, slope: float, adam: dict, options: dict) -> ModulePair:
-    networks = [Nnx(spec.layers(name), slope, **options) for name in NETWORKS]
-    adams = []
-    for name, network in zip(NETWORKS, networks, strict=True):
-        rate = getattr(spec, f"{name}_optimizer").learning_rate
-        adams.append(
-            nnx.Optimizer(network, optax.adam(**{"learning_rate": rate} | adam), wrt=nnx.Param)
-        )
-    return ModulePair(*networks, *adams, latent_shape=(spec.latent_dim,), step=step)
+def by_pair(spec: SystemSpec) -> ModulePair:
+    """A pair with a learning rate and a momentum of batch norm of its own."""
+    networks = [Nnx(spec.layers(name), 0.01, momentum=0.8) for name in NETWORKS]
+    adams = [nnx.Optimizer(network, optax.adam(1e-3), wrt=nnx.Param) for network in networks]
+    return ModulePair(*networks, *adams, latent_shape=(spec.latent_dim,), step=simultaneous)
+
+
+def by_hand(loop: Loop) -> type:
+    return type("Port", (ByHand,), {"loop": loop})
+
+
+FLAX = {
+    "batch_norm_momentum": 0.01,
+    "batch_norm_running_variance": "biased",
+    "leaky_relu_gradient_at_zero": "one",
+}
+NOT_THREADED = {"batch_norm_statistics": "not_in_generator_step"}
+
+LOOPS = (
+    AdapterCase(
+        "none: a DCGAN in flax.linen",
+        "Flax' batch norm, D's statistics not threaded through G's step",
+        by_hand(Loop(usual)),
+        FLAX | NOT_THREADED,
+        system="dcgan64",
+    ),
+    AdapterCase(
+        "none: the same with stock defaults and AdamW",
+        "and Flax' slope, Optax' betas and decay",
+        by_hand(Loop(usual, adam={}, slope=0.01, transform=optax.adamw)),
+        FLAX
+        | NOT_THREADED
+        | {"leaky_relu_slope": 0.01, "adam_beta1": 0.9, "adam_decoupled_decay": 1e-4},
+        system="dcgan64",
+    ),
+    AdapterCase(
+        "bkkaggle/jax-gans and giganttheo/GAN-JAX",
+        "G first, on new latents; D's average",
+        by_hand(Loop(generator_first, (("momentum", 0.9), ("epsilon", 1e-4)))),
+        {
+            "batch_norm_epsilon": 1e-4,
+            "batch_norm_running_variance": "biased",
+            "discriminator_loss_scale": 0.5,
+            "update_order": "generator_first",
+        },
+        system=custom(norm_everywhere=True, generator_batch="new_latents"),
+    ),
+    AdapterCase(
+        "none: a DCGAN in NNX",
+        "both networks from the same old ones, Optax' betas, a rate and a momentum of its own",
+        by_pair,
+        {
+            "leaky_relu_slope": 0.01,
+            "batch_norm_momentum": 0.2,
+            "batch_norm_running_variance": "biased",
+            "leaky_relu_gradient_at_zero": "one",
+            "generator_batch": "same_latents",
+            "update_order": "simultaneous",
+            "generator_learning_rate": 1e-3,
+            "discriminator_learning_rate": 1e-3,
+            "adam_beta1": 0.9,
+        },
+        system="dcgan64",
+    ),
+)

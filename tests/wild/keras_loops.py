@@ -7,6 +7,7 @@ writes it without this project's help, and by `ModulePair`.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import keras
@@ -17,7 +18,7 @@ from keras import layers
 from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.spec import NETWORKS, SYSTEMS, Layer, NetworkName, SystemSpec, optimizer_name
 from tests.wild.case import AdapterCase
-from tests.wild.loops import KERAS, KERAS_ADAM, custom
+from tests.wild.loops import KERAS, custom
 from tf_impl.module_pair import ModulePair
 
 _OF_A_LAYER = {
@@ -94,12 +95,7 @@ class State:
 
     def variables(self) -> Iterator[tuple[str, keras.Variable]]:
         for name, model in self.networks.items():
-            own = [x for x in model.layers if x.weights]
-            named = [layer for layer in self.spec.layers(name) if layer.parameters]
-            for layer, keras_layer in zip(named, own, strict=True):
-                for p in layer.parameters:
-                    key = _OF_A_LAYER.get(type(keras_layer), {}).get(p.name, p.name)
-                    yield f"{name}/{layer.name}/{p.name}", getattr(keras_layer, key)
+            yield from self.weights(name)
             paths = {v.path: k for k, v in self.weights(name)}
             adam = self.optimizers[name]
             yield f"{name}_optimizer/step", adam.iterations
@@ -156,8 +152,10 @@ class ByHand:
         parts = *state.networks.values(), *state.optimizers.values()
         with computing_in(state.dtype):
             losses = state.step(*parts, tf.constant(real_images), tf.constant(latents))
-        real, fake, generator = map(float, losses)
-        return dict(zip(METRIC_NAMES, (real + fake, real, fake, generator), strict=True))
+        values = [float(x) for x in losses]
+        if len(values) == 2:  # of D it has one loss
+            return dict(zip(("discriminator_loss", "generator_loss"), values, strict=True))
+        return dict(zip(METRIC_NAMES, (values[0] + values[1], *values), strict=True))
 
 
 def by_pair(loop: Loop, spec: SystemSpec) -> ModulePair:
@@ -212,20 +210,20 @@ def learnopencv(
     return real_loss, fake_loss, g_loss
 
 
-def keras_io(g: Any, d: Any, g_adam: Any, d_adam: Any, real: Any, z: Any) -> tuple[Any, Any, Any]:
+def keras_io(g: Any, d: Any, g_adam: Any, d_adam: Any, real: Any, z: Any) -> tuple[Any, Any]:
     """Fake and real images as one batch, whose labels are 1 for the fake ones; no half."""
     batch = tf.shape(real)[0]
-    combined = tf.concat([g(z), real], axis=0)
+    combined = tf.concat([g(z, training=True), real], axis=0)
     labels = tf.concat([tf.ones((batch, 1)), tf.zeros((batch, 1))], axis=0)
     with tf.GradientTape() as tape:
-        predictions = tf.reshape(d(combined), [-1, 1])
+        predictions = tf.reshape(d(combined, training=True), [-1, 1])
         loss = _LOGITS(labels, predictions)
     _apply(tape, loss, d, d_adam)
     with tf.GradientTape() as tape:
-        predictions = tf.reshape(d(g(z)), [-1, 1])
+        predictions = tf.reshape(d(g(z, training=True), training=True), [-1, 1])
         g_loss = _LOGITS(tf.zeros((batch, 1)), predictions)
     _apply(tape, g_loss, g, g_adam)
-    return loss / 2, loss / 2, g_loss
+    return loss, g_loss
 
 
 def tutorial(g: Any, d: Any, g_adam: Any, d_adam: Any, real: Any, z: Any) -> tuple[Any, Any, Any]:
@@ -240,3 +238,69 @@ def tutorial(g: Any, d: Any, g_adam: Any, d_adam: Any, real: Any, z: Any) -> tup
     _apply(g_tape, g_loss, g, g_adam)
     _apply(d_tape, d_loss, d, d_adam)
     return real_loss, fake_loss, g_loss
+
+
+def by_hand(loop: Loop) -> type:
+    return type("Port", (ByHand,), {"loop": loop})
+
+
+IN_FLOAT64 = {"leaky_relu_slope": float(np.float32(0.2)), "adam_correction": "float32"}
+SIMULTANEOUS = {
+    "batch_norm_statistics": "not_in_generator_step",
+    "update_order": "simultaneous",
+    "generator_learning_rate": 1e-4,
+    "discriminator_learning_rate": 1e-4,
+    "adam_beta1": 0.9,
+}
+
+LOOPS = (
+    AdapterCase(
+        "LynnHo/DCGAN-LSGAN-WGAN-GP-DRAGAN-Tensorflow-2",
+        "Keras' batch norm and Adam, losses in float32",
+        by_hand(Loop(lynnho)),
+        KERAS | IN_FLOAT64 | {"dtype": "float32"},
+        system=custom(biases=True, generator_batch="new_latents"),
+    ),
+    AdapterCase(
+        "spmallick/learnopencv, TensorFlow",
+        "D on real, then on fake, epsilon 0.8, momentum 0.1, Keras' Adam",
+        by_hand(Loop(learnopencv, {"epsilon": 0.8, "momentum": 0.1})),
+        KERAS
+        | IN_FLOAT64
+        | {
+            "batch_norm_epsilon": 0.8,
+            "batch_norm_momentum": 0.9,
+            "generator_batch": "same_latents",
+            "discriminator_updates": "real_then_fake",
+        },
+        system=SYSTEMS["dcgan64"].replace(loss="bce_probs"),
+    ),
+    AdapterCase(
+        "keras-team/keras-io, dcgan_overriding_train_step.py",
+        "one batch under one mean, labels exchanged, Keras' batch norm and Adam",
+        by_hand(Loop(keras_io, adam={"learning_rate": 3e-4})),
+        KERAS
+        | IN_FLOAT64
+        | {
+            "dtype": "float32",
+            "discriminator_batches": "merged",
+            "discriminator_loss_scale": 0.5,
+            "real_label": 0.0,
+            "fake_label": 1.0,
+            "generator_label": 0.0,
+            "generator_batch": "same_latents",
+            "generator_learning_rate": 3e-4,
+            "discriminator_learning_rate": 3e-4,
+            "adam_beta1": 0.9,
+        },
+        system="dcgan64",
+    ),
+    AdapterCase(
+        "tensorflow/docs, dcgan.ipynb",
+        "two tapes over one pass of each network, Keras' batch norm and Adam, a rate of its own",
+        partial(by_pair, Loop(tutorial, adam={"learning_rate": 1e-4})),
+        KERAS | SIMULTANEOUS,
+        system="dcgan64",
+        dtype="float32",
+    ),
+)

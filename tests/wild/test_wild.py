@@ -1,5 +1,6 @@
 """Public reports' mistakes, made again: each is named, or located where nothing names it."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,11 @@ def test_a_port(case: AdapterCase, tmp_path: Path) -> None:
 )
 def test_a_pair_of_recordings(case: RecordingCase, tmp_path: Path) -> None:
     check(case, tmp_path)
+
+
+@pytest.mark.parametrize("framework", ["flax", "keras"])
+def test_a_loop_in_its_own_framework(framework: str, tmp_path: Path) -> None:
+    """One of each: explaining them takes half a minute (all: `python -m tests.wild`)."""
+    pytest.importorskip({"flax": "flax", "keras": "tensorflow"}[framework])
+    own = importlib.import_module(f"tests.wild.{framework}_loops")
+    check(own.LOOPS[-1], tmp_path)

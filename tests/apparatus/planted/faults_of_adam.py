@@ -90,6 +90,21 @@ _NO_CORRECTION: Edits = {
     ),
 }
 
+_FLOAT32_CORRECTION: Edits = {
+    "pytorch": torch_adam(
+        corrections="[1 - torch.tensor(beta).item() ** step for beta in (beta1, beta2)]"
+    ),
+    "tf": tuple(
+        Edit(
+            "layers.py",
+            f"tf.constant(math.log(self.beta{i}), tf.float64)",
+            f"tf.math.log(tf.cast(self.beta{i}, tf.float64))",
+        )
+        for i in (1, 2)
+    ),
+    "jax": (Edit("layers.py", "math.log(beta)", "jnp.log(jnp.float32(beta).astype(m.dtype))"),),
+}
+
 
 def _step_offset(offset: str) -> Edits:
     count = "count.astype(m.dtype)"
@@ -174,6 +189,7 @@ ADAM = (
         start="tiny_gradients",
     ),
     Fault("adam_without_correction", {"adam_bias_correction": False}, _NO_CORRECTION),
+    Fault("adam_correction_float32", {"adam_correction": "float32"}, _FLOAT32_CORRECTION),
     Fault("adam_step_behind", {"adam_step_offset": -1}, _step_offset("- 1")),
     Fault("adam_step_ahead", {"adam_step_offset": 1}, _step_offset("+ 1")),
     Fault("weight_decay_1e-2", {"adam_weight_decay": 1e-2}, _weight_decay("1e-2")),

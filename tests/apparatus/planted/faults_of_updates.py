@@ -85,6 +85,43 @@ def _times(factor: str) -> str:
     return f"    gradients = jax.tree.map(lambda g: {factor} * g, gradients)\n"
 
 
+# What a step returns as its gradients are those before.
+_CLIPPED: Edits = {
+    "pytorch": (
+        Edit(
+            "train.py",
+            _TORCH_STEP,
+            """    loss.backward()
+    own = [p for p in state.network(name).parameters() if p.grad is not None]
+    kept = [p.grad.clone() for p in own]
+    torch.nn.utils.clip_grad_value_(own, 0.05)
+    optimizer.step()
+""",
+        ),
+        Edit(
+            "train.py",
+            "return [p.grad for p in state.network(name).parameters() if p.grad is not None]",
+            "return kept",
+        ),
+    ),
+    "tf": (
+        Edit(
+            "train.py",
+            "apply(gradients)",
+            "apply([tf.clip_by_value(g, -0.05, 0.05) for g in gradients])",
+        ),
+    ),
+    "jax": tuple(
+        Edit(
+            "train.py",
+            step,
+            step.replace(
+                ", gradients)", ", jax.tree.map(lambda g: jnp.clip(g, -0.05, 0.05), gradients))"
+            ),
+        )
+        for step in (_JAX_DISCRIMINATOR, _JAX_GENERATOR)
+    ),
+}
 _LOSS_SCALE = _scaled(
     "discriminator",
     "65536.0",
@@ -174,6 +211,7 @@ UPDATES = (
     Fault("real_then_fake", {"discriminator_updates": "real_then_fake"}, _REAL_THEN_FAKE),
     Fault("loss_scale_left_in", {"discriminator_gradient_scale": 65536.0}, _LOSS_SCALE),
     Fault("generator_gradients_halved", {"generator_gradient_scale": 0.5}, _HALVED),
+    Fault("gradients_clipped", {"gradient_clipping": "value", "gradient_clip": 0.05}, _CLIPPED),
     Fault("adamw_1e-4", {"adam_decoupled_decay": 1e-4}, _decoupled("1e-4")),
     Fault("eval_forgotten", {"batch_norm_passes": "always_batch"}, _EVAL_FORGOTTEN),
     Fault("divided_by_variance", {"batch_norm_divisor": "variance"}, _BY_VARIANCE),
