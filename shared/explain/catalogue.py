@@ -80,12 +80,8 @@ def changes(spec: SystemSpec, parts: Sequence[str]) -> list[Change]:
     """
     known = [(field, value) for field, values in KNOWN_VALUES.items() for value in values]
     known += [(field, LITERAL[field]) for field in numbers_of_its_own(spec)]
-    singles = [
-        {field: value} | needed
-        for field, value in known
-        if _applies(field, value, spec)
-        for needed in needed_by(field)
-    ]
+    known = [(field, value) for field, value in known if _applies(field, value, spec)]
+    singles = [{field: value} | needed for field, value in known for needed in needed_by(field)]
     possible = [*TOGETHER.values(), *singles]  # first what frameworks do when left alone
     return [
         change

@@ -26,6 +26,7 @@ WITHOUT_A_LINE = {
     # No line is what is right.
     "adam-weight-decay",
     "adam-decoupled-decay",
+    "gradient-clipping",
     # Images come as RGB from the readers.
     "channel-order",
     # Layers that systems of a file alone have.
