@@ -317,11 +317,11 @@ class _Explainer:
             groups = self._judged(track, self.seen.groups)
             for change, network in explained(groups, self.comparison, found[0]):
                 trap = self._trap(change, plain, network)
-                others = [o for o in self._rivals(found) if change not in o]
-                instead = [
-                    self._words(c for c in o if c not in deviations(*found[0])) for o in others
-                ]
-                title = "; or ".join([trap.title, *instead])
+                # One network's own is also a value of some fields: the same, in other words.
+                others = [] if network else [o for o in self._rivals(found) if change not in o]
+                first = deviations(*found[0])
+                instead = (self._words(c for c in o if c not in first) for o in others)
+                title = "; or ".join(dict.fromkeys([trap.title, *instead]))
                 named.setdefault(trap.title, replace(trap, title=title))
         if self.comparison != self.own and self.first:
             place, part = f"{self.first.array} ({self.first.stage})", ""
