@@ -14,7 +14,7 @@ import pytest
 from shared.files.checkpoint import read_checkpoint
 from shared.interface import IMPLEMENTATIONS
 from tests import ROOT
-from tests.implementations.test_parallel_runs import BOUND, SMALL, require, run
+from tests.implementations.test_parallel_runs import BOUND, SMALL, require, train_alone
 
 pytestmark = pytest.mark.slow
 PORT = 29517  # of the namespaces' own, so that nothing else can hold it
@@ -112,8 +112,7 @@ def test_two_hosts_train_what_one_device_trains(framework, hosts, tmp_path):
     assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
     assert "devices        2, each with 4 images" in printed[0]
     assert "devices  " not in printed[1]  # the second host follows in silence
-    result = run(framework, alone, *STEPS)
-    assert result.returncode == 0, result.stderr
+    train_alone(framework, alone, *STEPS)
     name = "checkpoints/step_000012.safetensors"
     found, truth = read_checkpoint(out / name).arrays, read_checkpoint(alone / name).arrays
     assert max(np.abs(found[n] - truth[n]).max() for n in truth) <= BOUND

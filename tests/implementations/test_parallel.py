@@ -4,6 +4,7 @@ import functools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,18 +22,15 @@ pytestmark = pytest.mark.slow
 # numbers of at most some units. A wrong statistic or gradient is off by 1e-2.
 BOUND = 1e-12
 FLOAT32_BOUND = 5e-5  # relative L2; measured 3e-6 (TensorFlow 7e-6), as on one device
-ON_TWO = [case.name for case in CASES]
-ON_FOUR = ["dcgan64", "per-replica"]
 
 
-def _command(framework: str, devices: int) -> list[str]:
-    cases = ON_TWO if devices == 2 else ON_FOUR
+def _commands(framework: str, folder: Path) -> list[list[str]]:
     module = ["-m", "tests.implementations.parallel_steps", "--framework", framework]
-    arguments = [*module, "--devices", str(devices), "--cases", *cases, "--out"]
+    arguments = [*module, "--out", str(folder), "--devices"]
     if framework != "pytorch":
-        return [sys.executable, *arguments]
+        return [[sys.executable, *arguments, "2", "4"]]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    return [*torchrun, str(devices), *arguments]
+    return [[*torchrun, devices, *arguments, devices] for devices in ("2", "4")]
 
 
 @pytest.fixture(scope="module", params=IMPLEMENTATIONS)
@@ -44,9 +42,9 @@ def trained(request, tmp_path_factory):
     except MissingFrameworkError as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp(framework)
-    for devices in (2, 4):
+    for command in _commands(framework, folder):
         result = subprocess.run(
-            [*_command(framework, devices), str(folder)],
+            command,
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
@@ -67,7 +65,7 @@ def expected(name: str, devices: int) -> dict[int, dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "devices"), [(name, 2) for name in ON_TWO] + [(name, 4) for name in ON_FOUR]
+    ("name", "devices"), [(case.name, count) for case in CASES for count in case.devices]
 )
 def test_the_state_is_that_of_one_device(trained, name, devices):
     framework, folder = trained
