@@ -5,6 +5,7 @@ errors are left alone: no test of numbers can see them.
 """
 
 import ast
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -151,12 +152,13 @@ class _Changes(ast.NodeVisitor):
             self.visit(node.slice)
 
 
-def changes_of(source: str) -> list[Change]:
+@functools.cache
+def changes_of(source: str) -> tuple[Change, ...]:
     """Return every change of a source, in the order of its lines; each one still parses."""
     visitor = _Changes(source)
     visitor.visit(ast.parse(source))
     found = sorted(visitor.found, key=lambda change: (change.start, change.end, change.new))
-    return list(_parsing(source, found))
+    return tuple(_parsing(source, found))
 
 
 def _parsing(source: str, changes: list[Change]) -> Iterator[Change]:
