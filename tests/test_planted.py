@@ -81,7 +81,7 @@ def test_every_edit_of_every_fault_applies(framework: str) -> None:
 )
 def test_a_fault_is_what_it_is_said_to_be(framework: str, fault: Fault) -> None:
     require_framework(framework)
-    with mutated(framework, [fault]) as implementation:
+    with mutated(framework, [fault], compiled=True) as implementation:
         numbers = measure(implementation, fault.spec, fault.start)
     error, of = truth_error(numbers, fault)
     assert error <= TRUTH_BOUND, of
@@ -130,7 +130,7 @@ def test_an_absent_fault_is_an_error() -> None:
 @pytest.mark.parametrize("framework", IMPLEMENTATIONS)
 def test_an_unchanged_copy_gives_the_same_bits(framework: str) -> None:
     original, plain = require_framework(framework), FAULTS[0]
-    with mutated(framework, []) as copy:
+    with mutated(framework, [], compiled=True) as copy:
         assert type(copy) is not type(original)
         numbers = [measure(i, plain.spec, plain.start) for i in (original, copy)]
     for field in dataclasses.fields(Numbers):

@@ -64,11 +64,14 @@ def _same_value(found: Any, wanted: Any) -> bool:
     return found == wanted
 
 
-def explain_faults(framework: str, faults: Sequence[Fault], dtype: str) -> Outcome:
-    """Plant faults in a framework and return what is named."""
+def explain_faults(
+    framework: str, faults: Sequence[Fault], dtype: str, *, compiled: bool = False
+) -> Outcome:
+    """Plant faults in a framework and return what is named; `compiled` is of JAX, as `mutated`."""
     started = time.monotonic()
     wanted = {field: value for fault in faults for field, value in fault.deviation.items()}
-    with mutated(framework, faults) as implementation, uncompiled(framework):
+    planted = mutated(framework, faults, compiled=compiled)
+    with planted as implementation, uncompiled(framework):
         explanation = explain(implementation, spec_of(faults), dtype=dtype, steps=2)
     gc.collect()
     return _outcome(

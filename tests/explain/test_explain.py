@@ -141,7 +141,7 @@ PLANTED = [
 @pytest.mark.parametrize(("framework", "name", "dtype"), one_in(3, PLANTED))
 def test_a_fault_in_a_frameworks_source_is_named(framework: str, name: str, dtype: str) -> None:
     require_framework(framework)
-    outcome = explain_faults(framework, [get_fault(name)], dtype)
+    outcome = explain_faults(framework, [get_fault(name)], dtype, compiled=True)
     assert outcome.right, outcome
 
 
@@ -274,8 +274,12 @@ def test_latents_of_its_own() -> None:
         ("TorchPort", None),
     ],
 )
-def test_what_a_port_keeps_beside_its_state_is_noted(port: str, note: str | None) -> None:
+def test_what_a_port_keeps_beside_its_state_is_noted(
+    port: str, note: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("torch")
+    # No convention explains noise, however long it is searched for.
+    monkeypatch.setattr("shared.explain.search.MOST_WORK", 300)
     from tests.wild import adapters
     from tests.wild import port as right
 

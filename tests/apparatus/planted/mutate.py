@@ -77,15 +77,18 @@ def unload(implementation: Implementation) -> None:
 
 
 @contextmanager
-def mutated(framework: str, faults: Sequence[Fault]) -> Iterator[Implementation]:
+def mutated(
+    framework: str, faults: Sequence[Fault], *, compiled: bool = False
+) -> Iterator[Implementation]:
     """Hold what `load_mutated` returns for the time of a `with` block.
 
-    In it JAX runs operation by operation: to compile the step of every copy anew takes longer.
+    In it JAX runs operation by operation unless it is `compiled`: of many copies in one process
+    each operation is compiled once, the step of each copy anew.
     """
     implementation = load_mutated(framework, faults)
     try:
-        is_jax = framework == "jax"
-        with importlib.import_module("jax").disable_jit() if is_jax else nullcontext():
+        by_operation = framework == "jax" and not compiled
+        with importlib.import_module("jax").disable_jit() if by_operation else nullcontext():
             yield implementation
     finally:
         unload(implementation)
