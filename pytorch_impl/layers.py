@@ -29,10 +29,11 @@ def conv(
     padding: int,
     *,
     bias: bool = False,
+    kind: type[nn.Conv2d] = nn.Conv2d,
     dtype: torch.dtype,
 ) -> nn.Conv2d:
     """Return a convolution; its kernel is OIHW: docs/porting.md#kernels-and-layouts."""
-    return nn.Conv2d(in_features, out_features, 4, stride, padding, bias=bias, dtype=dtype)
+    return kind(in_features, out_features, 4, stride, padding, bias=bias, dtype=dtype)
 
 
 def conv_transpose(
