@@ -132,7 +132,7 @@ def choose_layers(compute: Compute) -> Layers:
     """Return the layers that networks are made of."""
     dtype = DTYPES[compute.dtype]
     dtypes = (dtype, jnp.bfloat16 if compute.precision == "bfloat16" else dtype)
-    layers = fast.fast_layers(*dtypes) if compute.fast else plain_layers(*dtypes)
+    layers = fast.fast_layers(*dtypes, compute) if compute.fast else plain_layers(*dtypes)
     if compute.batch_norm == "per-replica":
         kind = partial(parallel.PerReplicaBatchNorm, replicas=compute.devices)
         layers = layers._replace(batch_norm=partial(kind, param_dtype=dtype, dtype=dtypes[1]))

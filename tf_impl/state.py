@@ -75,7 +75,7 @@ def set_tf32(allowed: bool) -> None:
 def choose_layers(compute: Compute) -> Layers:
     """Return the layers that networks are made of."""
     dtype = "mixed_bfloat16" if compute.precision == "bfloat16" else compute.dtype
-    layers = fast.fast_layers(dtype) if compute.fast else plain_layers(dtype)
+    layers = fast.fast_layers(dtype, compute) if compute.fast else plain_layers(dtype)
     if compute.devices > 1:
         is_global = compute.batch_norm == "global"
         kind = parallel.GlobalBatchNorm if is_global else parallel.PerReplicaBatchNorm

@@ -11,6 +11,7 @@ import pytest
 from shared.interface import Implementation
 from shared.reference.comparison import MismatchError, require_close
 from shared.reference.layers import batch_norm_forward, batch_norm_inference, running_statistics
+from shared.spec.compute import Compute
 
 FEATURES, STEPS, EPSILON, MOMENTUM = 5, 10, 1e-5, 0.1
 # Relative L2 of outputs and running statistics. Two numbers are the worst case: the output divides
@@ -64,7 +65,7 @@ class KerasLayer:
     def create(cls, dtype: str) -> KerasLayer:
         from tf_impl.fast import fast_layers
 
-        return cls(fast_layers(dtype).batch_norm(FEATURES))
+        return cls(fast_layers(dtype, Compute()).batch_norm(FEATURES))
 
     @classmethod
     def of(cls, layer: Any) -> KerasLayer:

@@ -1,0 +1,116 @@
+"""What is written for speed alone, against the reference's convolutions and their gradients."""
+
+import numpy as np
+import pytest
+
+from shared.reference import layers
+from shared.spec.compute import Compute
+
+BOUND = 1e-13
+"""Of float64 sums of at most 256 products of numbers of order 1, relative to the largest."""
+
+
+def problem(transposed: bool, batch: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return x, a kernel and the output's gradient, and the output and gradients of x and kernel.
+
+    Of a convolution 6 → 4 features, 8x8 → 4x4, or of its transpose.
+    """
+    draw = np.random.default_rng(0).standard_normal
+    small, large, kernel = draw((batch, 4, 4, 4)), draw((batch, 8, 8, 6)), draw((4, 4, 6, 4))
+    if transposed:
+        x, dy, forward = small, large, layers.conv_transpose_forward
+        backward = layers.conv_transpose_backward
+    else:
+        x, dy, forward, backward = large, small, layers.conv_forward, layers.conv_backward
+    y, saved = forward(x, kernel, 2, 1)
+    return [x, kernel, dy], [y, *backward(saved, dy)]
+
+
+def require_close(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        assert np.abs(one - other).max() <= BOUND * np.abs(other).max()
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_convolutions_by_products_in_pytorch(transposed: bool) -> None:
+    torch = pytest.importorskip("torch")
+    from pytorch_impl import fast
+
+    (x, kernel, dy), expected = problem(transposed, batch=3)
+    inputs = [torch.tensor(x).permute(0, 3, 1, 2), torch.tensor(kernel).permute(3, 2, 0, 1)]
+    for one in inputs:
+        one.requires_grad_()
+    y = fast.ByProducts.apply(*inputs, transposed)
+    y.backward(torch.tensor(dy).permute(0, 3, 1, 2))
+    found = [y.detach().permute(0, 2, 3, 1), inputs[0].grad.permute(0, 2, 3, 1)]
+    found.append(inputs[1].grad.permute(2, 3, 1, 0))
+    require_close([one.numpy() for one in found], expected)
+
+
+def test_deep_convolutions_are_products_in_bfloat16_on_a_cpu_alone() -> None:
+    torch = pytest.importorskip("torch")
+    from pytorch_impl import fast
+
+    deep = fast.Conv(256, 8, 4, 2, 1, bias=False)
+    narrow = fast.Conv(255, 8, 4, 2, 1, bias=False)
+
+    def operation(layer: torch.nn.Module, enabled: bool) -> str:
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y = layer(torch.ones(1, layer.in_channels, 4, 4))
+        assert y.dtype == (torch.bfloat16 if enabled else torch.float32)
+        return type(y.grad_fn).__name__
+
+    assert operation(deep, True) == "ByProductsBackward"
+    assert operation(deep, False) == operation(narrow, True) == "ConvolutionBackward0"
+
+
+# 3: one slice; 19: slices of 8, 8 and 3; 33: of 9, 9, 9 and 6.
+@pytest.mark.parametrize("batch", [3, 19, 33])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_convolutions_by_slices_in_jax(transposed: bool, batch: int) -> None:
+    jax = pytest.importorskip("jax")
+    from jax_impl import fast
+
+    (x, kernel, dy), expected = problem(transposed, batch)
+    function = fast.conv_transpose if transposed else fast.conv
+    with jax.enable_x64(True):
+        y, gradients = jax.vjp(lambda x, k: function(x, k, 2, 1, True), x, kernel)
+        require_close([np.array(a) for a in (y, *gradients(dy))], expected)
+        assert len(fast._slices(x, kernel, True)) == {3: 1, 19: 3, 33: 4}[batch]
+        assert len(fast._slices(x, kernel, False)) == 1
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_kernel_gradient_as_a_product_in_tensorflow(transposed: bool) -> None:
+    tf = pytest.importorskip("tensorflow")
+    from tf_impl import fast
+
+    (x, kernel, dy), expected = problem(transposed, batch=3)
+    function = fast.conv_transpose if transposed else fast.conv
+    inputs = [tf.constant(x), tf.constant(kernel)]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        y = function(*inputs)
+    gradients = tape.gradient(y, inputs, output_gradients=tf.constant(dy))
+    require_close([a.numpy() for a in (y, *gradients)], expected)
+
+
+def test_only_deep_kernels_in_bfloat16_on_a_cpu_have_a_product_in_tensorflow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tf = pytest.importorskip("tensorflow")
+    from tf_impl import fast
+
+    products = []
+    original = fast.conv
+    monkeypatch.setattr(fast, "conv", lambda *a: products.append(a[1].dtype) or original(*a))
+    for device, precision, dtype, features in (
+        ("gpu", "bfloat16", "mixed_bfloat16", 256),
+        ("cpu", "float32", "float32", 256),
+        ("cpu", "bfloat16", "mixed_bfloat16", 255),
+        ("cpu", "bfloat16", "mixed_bfloat16", 256),
+    ):
+        layers = fast.fast_layers(dtype, Compute(device=device, precision=precision))
+        layers.conv(features, 8, 2, 1)(tf.ones((1, 4, 4, features)))
+    assert products == [tf.bfloat16]
