@@ -25,13 +25,12 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 def fast_layers(dtype: jnp.dtype, compute_dtype: jnp.dtype, compute: Compute) -> layers.Layers:
     """Return the layers with weights of `dtype`, and products of `compute_dtype`."""
     plain = layers.plain_layers(dtype, compute_dtype)
-    # Of a sharded batch a slice would have to be moved between the devices.
-    by_slices = compute.device == "cpu" and compute.devices == 1
+    kinds: tuple[Any, Any] = (Conv, ConvTranspose)
+    if compute.device == "cpu" and compute.devices == 1:  # else slices move between devices
+        kinds = (SlicedConv, SlicedConvTranspose)
     return plain._replace(
-        conv=partial(plain.conv, kind=SlicedConv if by_slices else Conv),
-        conv_transpose=partial(
-            plain.conv_transpose, kind=SlicedConvTranspose if by_slices else ConvTranspose
-        ),
+        conv=partial(plain.conv, kind=kinds[0]),
+        conv_transpose=partial(plain.conv_transpose, kind=kinds[1]),
     )
 
 

@@ -33,7 +33,7 @@ class Conv(keras.layers.Conv2D):
     def convolution_op(self, inputs: Tensor, kernel: keras.Variable) -> Tensor:
         """Return [batch, height / stride, width / stride, out], or 1x1 from 4x4."""
         if _is_deep(self):
-            return conv(inputs, tf.cast(kernel, inputs.dtype))
+            return by_products(inputs, tf.cast(kernel, inputs.dtype), transposed=False)
         return super().convolution_op(inputs, kernel)
 
 
@@ -44,7 +44,7 @@ class ConvTranspose(keras.layers.Conv2DTranspose):
     def call(self, inputs: Tensor) -> Tensor:
         """Return [batch, stride · height, stride · width, out], or 4x4 from 1x1."""
         if _is_deep(self):
-            return conv_transpose(inputs, tf.cast(self.kernel, inputs.dtype))
+            return by_products(inputs, tf.cast(self.kernel, inputs.dtype), transposed=True)
         return super().call(inputs)
 
 
@@ -56,29 +56,28 @@ def _is_deep(layer: keras.layers.Conv2D | keras.layers.Conv2DTranspose) -> bool:
     return layer.kernel.shape[2] >= MIN_FEATURES and layer.strides == (2, 2)
 
 
-@tf.custom_gradient
-def conv(x: Tensor, kernel: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-    """Slide an HWIO kernel over x [batch, height, width, in], with stride 2 and padding 1."""
+def by_products(x: Tensor, kernel: Tensor, transposed: bool) -> Tensor:
+    """Return x convolved with stride 2 and padding 1, or spread by the transpose of that."""
+    apply, back = (_spread, _convolve) if transposed else (_convolve, _spread)
 
-    def gradient(dy: Tensor) -> tuple[Tensor, Tensor]:
-        dx = tf.nn.conv2d_transpose(dy, kernel, tf.shape(x), 2)
-        return dx, _kernel_gradient(x, dy)
+    @tf.custom_gradient
+    def applied(x: Tensor, kernel: Tensor) -> tuple[Tensor, Callable[..., tuple[Tensor, Tensor]]]:
+        def gradients(dy: Tensor) -> tuple[Tensor, Tensor]:
+            small, large = (x, dy) if transposed else (dy, x)
+            return back(dy, kernel), _kernel_gradient(large, small)
 
-    return tf.nn.conv2d(x, kernel, 2, "SAME"), gradient
+        return apply(x, kernel), gradients
+
+    return applied(x, kernel)
 
 
-@tf.custom_gradient
-def conv_transpose(
-    x: Tensor, kernel: Tensor
-) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-    """Spread x [batch, height, width, in] through an HWOI kernel; the transpose of `conv`."""
+def _convolve(x: Tensor, kernel: Tensor) -> Tensor:
+    return tf.nn.conv2d(x, kernel, 2, "SAME")
 
-    def gradient(dy: Tensor) -> tuple[Tensor, Tensor]:
-        return tf.nn.conv2d(dy, kernel, 2, "SAME"), _kernel_gradient(dy, x)
 
+def _spread(x: Tensor, kernel: Tensor) -> Tensor:
     batch, height, width, _ = tf.unstack(tf.shape(x))
-    size = [batch, 2 * height, 2 * width, kernel.shape[2]]
-    return tf.nn.conv2d_transpose(x, kernel, size, 2), gradient
+    return tf.nn.conv2d_transpose(x, kernel, [batch, 2 * height, 2 * width, kernel.shape[2]], 2)
 
 
 def _kernel_gradient(x: Tensor, dy: Tensor) -> Tensor:

@@ -87,11 +87,10 @@ def test_a_kernel_gradient_as_a_product_in_tensorflow(transposed: bool) -> None:
     from tf_impl import fast
 
     (x, kernel, dy), expected = problem(transposed, batch=3)
-    function = fast.conv_transpose if transposed else fast.conv
     inputs = [tf.constant(x), tf.constant(kernel)]
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        y = function(*inputs)
+        y = fast.by_products(*inputs, transposed)
     gradients = tape.gradient(y, inputs, output_gradients=tf.constant(dy))
     require_close([a.numpy() for a in (y, *gradients)], expected)
 
@@ -103,8 +102,13 @@ def test_only_deep_kernels_in_bfloat16_on_a_cpu_have_a_product_in_tensorflow(
     from tf_impl import fast
 
     products = []
-    original = fast.conv
-    monkeypatch.setattr(fast, "conv", lambda *a: products.append(a[1].dtype) or original(*a))
+    original = fast.by_products
+
+    def counted(x: tf.Tensor, kernel: tf.Tensor, transposed: bool) -> tf.Tensor:
+        products.append(kernel.dtype)
+        return original(x, kernel, transposed)
+
+    monkeypatch.setattr(fast, "by_products", counted)
     for device, precision, dtype, features in (
         ("gpu", "bfloat16", "mixed_bfloat16", 256),
         ("cpu", "float32", "float32", 256),
