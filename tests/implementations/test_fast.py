@@ -17,13 +17,11 @@ def problem(transposed: bool, batch: int) -> tuple[list[np.ndarray], list[np.nda
     """
     draw = np.random.default_rng(0).standard_normal
     small, large, kernel = draw((batch, 4, 4, 4)), draw((batch, 8, 8, 6)), draw((4, 4, 6, 4))
-    if transposed:
-        x, dy, forward = small, large, layers.conv_transpose_forward
-        backward = layers.conv_transpose_backward
-    else:
-        x, dy, forward, backward = large, small, layers.conv_forward, layers.conv_backward
-    y, saved = forward(x, kernel, 2, 1)
-    return [x, kernel, dy], [y, *backward(saved, dy)]
+    x, dy = (small, large) if transposed else (large, small)
+    forward = layers.conv_transpose_forward if transposed else layers.conv_forward
+    y, backward = forward(x, kernel, 2, 1)
+    dx, of_weights = backward(dy)
+    return [x, kernel, dy], [y, dx, of_weights["kernel"]]
 
 
 def require_close(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
