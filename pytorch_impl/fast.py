@@ -59,7 +59,7 @@ MIN_FEATURES = 256
 
 
 def _by_products(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
-    wide = layer.weight.shape[1] >= MIN_FEATURES and layer.stride == (2, 2)
+    wide = layer.weight.shape[1] >= MIN_FEATURES and layer.stride == (2, 2) and layer.bias is None
     return wide and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 

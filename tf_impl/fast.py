@@ -53,7 +53,8 @@ MIN_FEATURES = 256
 
 
 def _is_deep(layer: keras.layers.Conv2D | keras.layers.Conv2DTranspose) -> bool:
-    return layer.kernel.shape[2] >= MIN_FEATURES and layer.strides == (2, 2)
+    wide = layer.kernel.shape[2] >= MIN_FEATURES and layer.strides == (2, 2)
+    return wide and not layer.use_bias
 
 
 def by_products(x: Tensor, kernel: Tensor, transposed: bool) -> Tensor:

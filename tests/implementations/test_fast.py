@@ -52,6 +52,7 @@ def test_deep_convolutions_are_products_in_bfloat16_on_a_cpu_alone() -> None:
 
     deep = fast.Conv(256, 8, 4, 2, 1, bias=False)
     narrow = fast.Conv(255, 8, 4, 2, 1, bias=False)
+    biased = fast.Conv(256, 8, 4, 2, 1)
 
     def operation(layer: torch.nn.Module, enabled: bool) -> str:
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
@@ -60,7 +61,8 @@ def test_deep_convolutions_are_products_in_bfloat16_on_a_cpu_alone() -> None:
         return type(y.grad_fn).__name__
 
     assert operation(deep, True) == "ByProductsBackward"
-    assert operation(deep, False) == operation(narrow, True) == "ConvolutionBackward0"
+    for layer, enabled in ((deep, False), (narrow, True), (biased, True)):
+        assert operation(layer, enabled) == "ConvolutionBackward0"
 
 
 # 3: one slice; 19: slices of 8, 8 and 3; 33: of 9, 9, 9 and 6.
@@ -107,12 +109,13 @@ def test_only_deep_kernels_in_bfloat16_on_a_cpu_have_a_product_in_tensorflow(
         return original(x, kernel, transposed)
 
     monkeypatch.setattr(fast, "by_products", counted)
-    for device, precision, dtype, features in (
-        ("gpu", "bfloat16", "mixed_bfloat16", 256),
-        ("cpu", "float32", "float32", 256),
-        ("cpu", "bfloat16", "mixed_bfloat16", 255),
-        ("cpu", "bfloat16", "mixed_bfloat16", 256),
+    for device, precision, dtype, features, bias in (
+        ("gpu", "bfloat16", "mixed_bfloat16", 256, False),
+        ("cpu", "float32", "float32", 256, False),
+        ("cpu", "bfloat16", "mixed_bfloat16", 255, False),
+        ("cpu", "bfloat16", "mixed_bfloat16", 256, True),
+        ("cpu", "bfloat16", "mixed_bfloat16", 256, False),
     ):
         layers = fast.fast_layers(dtype, Compute(device=device, precision=precision))
-        layers.conv(features, 8, 2, 1)(tf.ones((1, 4, 4, features)))
+        layers.conv(features, 8, 2, 1, bias=bias)(tf.ones((1, 4, 4, features)))
     assert products == [tf.bfloat16]
