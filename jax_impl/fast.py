@@ -25,19 +25,20 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 def fast_layers(dtype: jnp.dtype, compute_dtype: jnp.dtype, compute: Compute) -> layers.Layers:
     """Return the layers with weights of `dtype`, and products of `compute_dtype`."""
     plain = layers.plain_layers(dtype, compute_dtype)
-    kinds: tuple[Any, Any] = (Conv, ConvTranspose)
-    if compute.device == "cpu" and compute.devices == 1:  # else slices move between devices
-        kinds = (SlicedConv, SlicedConvTranspose)
+    # Of a sharded batch a slice would have to be moved between the devices.
+    by_slices = compute.device == "cpu" and compute.devices == 1
     return plain._replace(
-        conv=partial(plain.conv, kind=kinds[0]),
-        conv_transpose=partial(plain.conv_transpose, kind=kinds[1]),
+        conv=partial(plain.conv, kind=partial(Conv, by_slices)),
+        conv_transpose=partial(plain.conv_transpose, kind=partial(ConvTranspose, by_slices)),
     )
 
 
 class Conv(nnx.Conv):
     """As the plain one, with gradients that are fast on a CPU."""
 
-    by_slices = False
+    def __init__(self, by_slices: bool, *sizes: Any, **options: Any) -> None:
+        super().__init__(*sizes, **options)
+        self.by_slices = by_slices
 
     def __call__(self, inputs: Tensor, out_sharding: Any = None) -> Tensor:
         """Return [batch, height / stride, width / stride, out], or 1x1 from 4x4."""
@@ -47,23 +48,13 @@ class Conv(nnx.Conv):
 class ConvTranspose(nnx.ConvTranspose):
     """As the plain one, with gradients that are fast on a CPU."""
 
-    by_slices = False
+    def __init__(self, by_slices: bool, *sizes: Any, **options: Any) -> None:
+        super().__init__(*sizes, **options)
+        self.by_slices = by_slices
 
     def __call__(self, inputs: Tensor, out_sharding: Any = None) -> Tensor:
         """Return [batch, stride · height, stride · width, out], or 4x4 from 1x1."""
         return _applied(self, conv_transpose, inputs)
-
-
-class SlicedConv(Conv):
-    """As `Conv`, a few images at a time, for which a core's cache has room."""
-
-    by_slices = True
-
-
-class SlicedConvTranspose(ConvTranspose):
-    """As `ConvTranspose`, a few images at a time, for which a core's cache has room."""
-
-    by_slices = True
 
 
 def _applied(layer: Any, function: Callable[..., Tensor], x: Tensor) -> Tensor:
@@ -77,7 +68,7 @@ def _applied(layer: Any, function: Callable[..., Tensor], x: Tensor) -> Tensor:
 def conv(x: Tensor, kernel: Tensor, stride: int, padding: int, by_slices: bool) -> Tensor:
     """Slide an HWIO kernel over x [batch, height, width, in]; `padding` is PyTorch's.
 
-    `by_slices`: a few images at a time.
+    `by_slices`: a few images at a time, for which a core's cache has room.
     """
     parts = _slices(x, kernel, by_slices)
     return jnp.concatenate([_conv_of_xla(part, kernel, stride, padding) for part in parts])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -45,7 +46,7 @@ def conv(
     padding: int,
     *,
     bias: bool = False,
-    kind: type[nnx.Conv] = nnx.Conv,
+    kind: Callable[..., nnx.Conv] = nnx.Conv,
     **options: Any,
 ) -> nnx.Conv:
     """Return a convolution; its kernel is HWIO: docs/porting.md#kernels-and-layouts."""
@@ -60,7 +61,7 @@ def conv_transpose(
     padding: int,
     *,
     bias: bool = False,
-    kind: type[nnx.ConvTranspose] = nnx.ConvTranspose,
+    kind: Callable[..., nnx.ConvTranspose] = nnx.ConvTranspose,
     **options: Any,
 ) -> nnx.ConvTranspose:
     """Return a transposed convolution; its kernel is HWOI: docs/porting.md#kernels-and-layouts."""
