@@ -19,78 +19,35 @@ def fast_layers(dtype: str, compute: Compute) -> layers.Layers:
     """Return the layers with weights of `dtype`."""
     plain = layers.plain_layers(dtype)
     if compute.device == "cpu" and compute.precision == "bfloat16":
-        plain = plain._replace(
-            conv=partial(plain.conv, kind=Conv),
-            conv_transpose=partial(plain.conv_transpose, kind=ConvTranspose),
-        )
+        plain = plain._replace(conv=partial(plain.conv, kind=Conv))
     return plain._replace(batch_norm=partial(BatchNorm, dtype=dtype), leaky_relu=leaky_relu)
 
 
 @keras.saving.register_keras_serializable(package=__name__)
 class Conv(keras.layers.Conv2D):
-    """As the plain one; the gradient of a deep one's kernel is a matrix product."""
-
-    def convolution_op(self, inputs: Tensor, kernel: keras.Variable) -> Tensor:
-        """Return [batch, height / stride, width / stride, out], or 1x1 from 4x4."""
-        if _is_deep(self):
-            return by_products(inputs, tf.cast(kernel, inputs.dtype), transposed=False)
-        return super().convolution_op(inputs, kernel)
-
-
-@keras.saving.register_keras_serializable(package=__name__)
-class ConvTranspose(keras.layers.Conv2DTranspose):
-    """As the plain one; the gradient of a deep one's kernel is a matrix product."""
-
-    def call(self, inputs: Tensor) -> Tensor:
-        """Return [batch, stride · height, stride · width, out], or 4x4 from 1x1."""
-        if _is_deep(self):
-            return by_products(inputs, tf.cast(self.kernel, inputs.dtype), transposed=True)
-        return super().call(inputs)
-
-
-MIN_FEATURES = 256
-"""Of fewer, oneDNN's own gradient in bfloat16 is as fast."""
-
-
-def _is_deep(layer: keras.layers.Conv2D | keras.layers.Conv2DTranspose) -> bool:
-    wide = layer.kernel.shape[2] >= MIN_FEATURES and layer.strides == (2, 2)
-    return wide and not layer.use_bias
-
-
-def by_products(x: Tensor, kernel: Tensor, transposed: bool) -> Tensor:
-    """Return x convolved with stride 2 and padding 1, or spread by the transpose of that."""
-    apply, back = (_spread, _convolve) if transposed else (_convolve, _spread)
-
-    @tf.custom_gradient
-    def applied(x: Tensor, kernel: Tensor) -> tuple[Tensor, Callable[..., tuple[Tensor, Tensor]]]:
-        def gradients(dy: Tensor) -> tuple[Tensor, Tensor]:
-            small, large = (x, dy) if transposed else (dy, x)
-            return back(dy, kernel), _kernel_gradient(large, small)
-
-        return apply(x, kernel), gradients
-
-    return applied(x, kernel)
-
-
-def _convolve(x: Tensor, kernel: Tensor) -> Tensor:
-    return tf.nn.conv2d(x, kernel, 2, "SAME")
-
-
-def _spread(x: Tensor, kernel: Tensor) -> Tensor:
-    batch, height, width, _ = tf.unstack(tf.shape(x))
-    return tf.nn.conv2d_transpose(x, kernel, [batch, 2 * height, 2 * width, kernel.shape[2]], 2)
-
-
-def _kernel_gradient(x: Tensor, dy: Tensor) -> Tensor:
-    """Return the gradient of the kernel of x → y.
+    """As the plain one; the gradient of a deep one's kernel is a matrix product.
 
     From 256 to 512 channels oneDNN multiplies bfloat16 matrices 2.5 times as fast as it forms it.
     """
-    features, filters = x.shape[-1], dy.shape[-1]
-    patches = tf.image.extract_patches(x, [1, 4, 4, 1], [1, 2, 2, 1], [1, 1, 1, 1], "SAME")
-    rows = tf.reshape(patches, (-1, 16 * features))
-    product = tf.matmul(rows, tf.reshape(dy, (-1, filters)), transpose_a=True)
-    return tf.reshape(product, (4, 4, features, filters))
+
+    def convolution_op(self, inputs: Tensor, kernel: keras.Variable) -> Tensor:
+        """Return [batch, height / stride, width / stride, out], or 1x1 from 4x4."""
+        if self.strides != (2, 2) or kernel.shape[2] < 256:
+            return super().convolution_op(inputs, kernel)
+        return conv(inputs, tf.cast(kernel, inputs.dtype))
+
+
+@tf.custom_gradient
+def conv(x: Tensor, kernel: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+    """Slide an HWIO kernel over x [batch, height, width, in], with stride 2 and padding 1."""
+
+    def gradients(dy: Tensor) -> tuple[Tensor, Tensor]:
+        patches = tf.image.extract_patches(x, [1, 4, 4, 1], [1, 2, 2, 1], [1, 1, 1, 1], "SAME")
+        rows = (tf.reshape(array, (-1, array.shape[-1])) for array in (patches, dy))
+        of_kernel = tf.reshape(tf.matmul(*rows, transpose_a=True), kernel.shape)
+        return tf.nn.conv2d_transpose(dy, kernel, tf.shape(x), 2), of_kernel
+
+    return tf.nn.conv2d(x, kernel, 2, "SAME"), gradients
 
 
 def leaky_relu(x: Tensor, slope: float = 0.2) -> Tensor:
