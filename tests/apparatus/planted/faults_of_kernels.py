@@ -51,14 +51,11 @@ def _conv_transpose_kernel(torch: str, tf: str, jax: str) -> Edits:
 def _torch_layer(layer: str, *body: str) -> tuple[Edit, ...]:
     lines = "".join(f"        {line}\n" for line in body)
     made = f"class _{layer}(nn.{layer}):\n    def forward(self, x: Tensor) -> Tensor:\n{lines}\n\n"
-    if layer == "Conv2d":
-        file, call, before = "layers.py", "return nn.Conv2d(", "class BatchNorm("
-    else:
-        file, before = "fast.py", "class ConvTranspose("
-        call = f"{before}nn.ConvTranspose2d)"
+    before = f"class {layer.removesuffix('2d')}("
+    call = f"{before}nn.{layer})"
     return (
-        Edit(file, call, call.replace("nn.", "_")),
-        Edit(file, before, f"{made}{before}"),
+        Edit("fast.py", call, call.replace("nn.", "_")),
+        Edit("fast.py", before, f"{made}{before}"),
     )
 
 
@@ -73,8 +70,9 @@ def _keras_conv_transpose(*body: str) -> tuple[Edit, ...]:
 
 def _keras_layer(layer: str, head: str, *body: str) -> tuple[Edit, ...]:
     lines = "".join(f"        {line}\n" for line in body)
+    made = "kind" if layer == "Conv2D" else f"keras.layers.{layer}"
     return (
-        Edit("layers.py", f"layer = keras.layers.{layer}(", f"layer = _{layer}("),
+        Edit("layers.py", f"layer = {made}(", f"layer = _{layer}("),
         Edit(
             "layers.py",
             "def leaky_relu(",
