@@ -12,7 +12,7 @@ from shared.explain.observations import INITIAL_SEED, Group, Sides, forward_inpu
 from shared.explain.port import Observations, Port
 from shared.explain.probes import KINK_MARGIN, Arrays, Probe, kink_margin
 from shared.explain.report import Stage
-from shared.explain.stages import INITIAL_STAGE
+from shared.explain.stages import INITIAL_STAGE, KINDS
 from shared.fixtures.make_network import representative_inputs
 from shared.reference.comparison import relative_l2
 from shared.reference.differences import drifting_arrays
@@ -28,6 +28,7 @@ INPUT_DRAWS = 50
 # Of the same arithmetic, which a GPU may do in another order: outputs; what a step moves.
 SAME_OUTPUT, SAME_STEP = 1e-5, 1e-3
 NUDGE = 1e-13
+TWICE = "gives other numbers when it is called twice"
 
 
 def initial_weights(port: Port, spec: SystemSpec, into: Observations) -> None:
@@ -156,8 +157,8 @@ def habits(port: Port, probe: Probe) -> list[str]:
         )
         if any(not np.allclose(first[n], second[n], rtol=1e-3, atol=0) for n in first):
             notes.append(
-                "gradients() gives other numbers when it is called twice from the same state: "
-                "the step draws its own random numbers (latents, dropout)"
+                f"gradients() {TWICE} from the same state: the step draws its own random numbers "
+                "(latents, dropout)"
             )
     return notes + _hidden_state(port, probe)
 
@@ -187,7 +188,7 @@ def _hidden_state(port: Port, probe: Probe) -> list[str]:
             states = (trained, restored, restored)
             own, given, again = (port.call(method, state, x) for state in states)
             if not relative_l2(given, again) <= SAME_OUTPUT:
-                notes.append(f"{method}() gives other numbers when it is called twice")
+                notes.append(f"{method}() {TWICE}")
             elif not relative_l2(own, given) <= SAME_OUTPUT:
                 notes.append(f"{method}() after a step has other arrays than export_state()")
     own, given = after_a_step(trained), after_a_step(restored)
@@ -196,8 +197,8 @@ def _hidden_state(port: Port, probe: Probe) -> list[str]:
         again = after_a_step(port.state_of(kept))
         if _moved_otherwise(probe.spec, kept.arrays, given, again):
             notes.append(
-                "train_step() gives other numbers when it is called twice from the same state: it "
-                "draws random numbers of its own (dropout, noise), or counts outside the state"
+                f"train_step() {TWICE} from the same state: it draws random numbers of its own "
+                "(dropout, noise), or counts outside the state"
             )
         else:
             notes.append(
@@ -205,6 +206,25 @@ def _hidden_state(port: Port, probe: Probe) -> list[str]:
                 "such as gradients that are not set to zero or a schedule's own counter"
             )
     return notes
+
+
+def random_stages(port: Port, probe: Probe, seen: Observations) -> set[str]:
+    """Return the stages whose numbers are others when an implementation is asked again.
+
+    Not Adam's, which are held against what the same step returned.
+    """
+    asked, again = Port(port.implementation, port.dtype), Observations()
+    plain = asked.with_step(replace(probe, after={}, port=None))
+    for stage in (stage for stage in KINDS if not stage.startswith(("Adam's", "updated"))):
+        asked.observe(plain, stage, again)
+    first = {group.stage: group.arrays for group in seen.groups if group.probe.name == probe.name}
+    unsure = {*drifting_arrays(probe.spec)}
+    return {
+        group.stage
+        for group in again.groups
+        for name, array in group.arrays.items()
+        if name not in unsure and not relative_l2(array, first[group.stage][name]) <= SAME_STEP
+    }
 
 
 def _moved_otherwise(spec: SystemSpec, before: Arrays, first: Arrays, second: Arrays) -> bool:

@@ -10,7 +10,14 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from shared.explain import observations
-from shared.explain.behaviour import computes_in_float32, habits, initial_weights, many_steps
+from shared.explain.behaviour import (
+    TWICE,
+    computes_in_float32,
+    habits,
+    initial_weights,
+    many_steps,
+    random_stages,
+)
 from shared.explain.catalogue import CANONICAL, Change, changes, cost_of, deviations, title_of
 from shared.explain.distance import BOUNDS, Comparison, Divergence
 from shared.explain.observations import ALONE, Group, Sides, reference_arrays
@@ -66,6 +73,7 @@ class _Explainer:
         self.first: Divergence | None = None
         self.found = {track: [START] for track in TRACKS}
         self.unnamed: dict[str, int] = {}  # stage → how many sets of conventions do not explain it
+        self.random: set[str] = set()  # stages that are others when they are asked for again
         self.unjudged: dict[str, str] = {}  # stage → why nothing can be said of it
         self.ended: dict[str, str] = {}
         self.searched: dict[str, Sides] = {}  # from where it was searched for each unnamed stage
@@ -81,7 +89,9 @@ class _Explainer:
             traps = self._traps()
             for stage, tried in self.unnamed.items():
                 best = self.found[KINDS[stage].track][0]
-                places.append(located(self._groups(stage), self.comparison, best, tried))
+                place = located(self._groups(stage), self.comparison, best, tried)
+                hint = "it is another at each call" if stage in self.random else place.suggests
+                places.append(replace(place, suggests=hint))
             places += later
         except PortError as raised:
             error = str(raised)
@@ -138,6 +148,8 @@ class _Explainer:
                 self.port.observe(probe, stage, self.seen)
             self._end_stage(stage, clock)
         self.seen.notes += habits(self.port, self.probes[0])
+        if any(TWICE in note for note in self.seen.notes):
+            self.random = random_stages(self.port, self.probes[0], self.seen)
         if not self.seen.groups:
             raise PortError("there was nothing to compare")
 
@@ -243,6 +255,9 @@ class _Explainer:
             found = search.agreeing(starts)
         if not found and (unknown := [name for name in kind.follows if name in self.unnamed]):
             self.unjudged[stage] = f"follows from {unknown[0]}"
+            return
+        if not found and stage in self.random:  # no conventions explain what is drawn anew
+            self.unnamed[stage] = 0
             return
         found = found or search.solve(starts[:4])
         self.tried += len(search.tried)

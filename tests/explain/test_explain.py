@@ -295,6 +295,27 @@ def test_what_a_port_keeps_beside_its_state_is_noted(
     assert [text[: len(note or "")] for text in said] == ([note] if note else [])
 
 
+def test_dropout_is_not_searched_for_and_hides_nothing_of_adam() -> None:
+    torch = pytest.importorskip("torch")
+    from tests.wild import port as right
+
+    class Dropout(right.TorchPort):
+        def batch_norm(self, x: Any, p: dict[str, Any], training: bool) -> Any:
+            return torch.nn.functional.dropout(super().batch_norm(x, p, training), 0.25, training)
+
+        def optimizer(self, parameters: Any, rate: float) -> Any:
+            return torch.optim.Adam(parameters, rate, (0.9, 0.999))
+
+    found = explain(Dropout(), narrow("conv28"), steps=1)
+    assert found.verdict == "unexplained"
+    assert [trap.change for trap in found.traps] == [{"adam_beta1": 0.9}]
+    drawn = {place.stage for place in found.located if "at each call" in place.suggests}
+    assert {f"{network}, batch statistics" for network in ("generator", "discriminator")} <= drawn
+    # A search of one such stage alone would try more than a thousand.
+    assert found.tried < 300
+    assert [note for note in found.notes if "train_step() gives other numbers" in note]
+
+
 def test_a_mistake_in_no_catalogue_is_unexplained_and_located() -> None:
     explanation = explain(ScaledGradient(), narrow("mlp28"))
     assert explanation.verdict == "unexplained"
