@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks.show import plots, tables
 from shared.report.page import render
+from shared.report.plots import inline_svg, saved
 
 _SHARED = ("p95", "gemm", "roofline", "compile", "memory")
 COLUMNS = {"median": "img/s", "interval": "95 % interval", "p5": "ms p5", "p50": "p50"}
@@ -13,16 +14,16 @@ COLUMNS |= {name: tables.HEADINGS[name].replace("\n", " ") for name in _SHARED}
 
 
 def write(folder: Path, document: dict[str, Any]) -> Path:
-    """Write index.html, which holds its images, and these as PNG too; return the page's path."""
-    images = plots.draw(document)
-    for name, content in images.items():
-        (folder / name).write_bytes(content)
+    """Write index.html, which holds its plots, and these as PNG too; return the page's path."""
+    figures = plots.draw(document)
+    for name, figure in figures.items():
+        (folder / f"{name}.png").write_bytes(saved(figure, "png"))
     rows = document["rows"]
     text = render(
         "benchmark.html",
         "benchmarks.show",
         document=document,
-        images=images,
+        plots={name: inline_svg(name, figure) for name, figure in figures.items()},
         tables=tables,
         headings=["configuration", *COLUMNS.values(), "settings", "status"],
         groups=[

@@ -1,8 +1,9 @@
-"""The plots of a page, as PNG files: throughput, latency, time to the N-th image, ratios."""
+"""The plots of a page: throughput, latency, time to the N-th image, ratios."""
 
 from operator import itemgetter
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocato
 from benchmarks.document.roofline import roofline_of
 from benchmarks.show.tables import measured
 from shared.interface import Array
-from shared.report.plots import new_axes, saved
+from shared.report.plots import PAGE, TEXT, new_axes
 
 # Apart for colour-blind eyes, and in grey.
 COLOURS = {"pytorch": "#c8443c", "tf": "#e09f1f", "jax": "#14708f"}
@@ -25,19 +26,20 @@ Line = tuple[dict[str, Any], dict[str, Any]]
 """A configuration and its results."""
 
 
-def draw(document: dict[str, Any]) -> dict[str, bytes]:
-    """Return the plots as PNG by file name; those that have nothing to show are left out."""
+@matplotlib.rc_context(PAGE)
+def draw(document: dict[str, Any]) -> dict[str, Figure]:
+    """Return the plots by name; those that have nothing to show are left out."""
     lines = measured(document)
     if not lines:
         return {}
     figures = {
-        "throughput.png": _throughput(document, lines),
-        "latency.png": _latency(document, lines),
-        "time_to_image.png": _time_to_image(lines),
+        "throughput": _throughput(document, lines),
+        "latency": _latency(document, lines),
+        "time_to_image": _time_to_image(lines),
     }
     if any(group["ratios"] for group in document["groups"]):
-        figures["ratios.png"] = _ratios(document)
-    return {name: saved(figure, "png") for name, figure in figures.items()}
+        figures["ratios"] = _ratios(document)
+    return figures
 
 
 def _style(configuration: dict[str, Any]) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def _style(configuration: dict[str, Any]) -> dict[str, Any]:
     return {
         "color": colour,
         "marker": MARKERS[configuration["precision"]],
-        "markerfacecolor": colour if ours else "white",
+        "markerfacecolor": colour if ours else "none",
         "linestyle": "-" if ours else "--",
         "alpha": 0.5 if configuration["again"] else 1.0,
     }
@@ -66,7 +68,7 @@ def _log(axes: Axes, name: str) -> None:
 
 def _name_axes(axes: Axes, x: str, y: str) -> None:
     axes.set(xlabel=x, ylabel=y)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _name_rows(axes: Axes, names: list[str]) -> None:
@@ -119,7 +121,7 @@ def _draw_rooflines(
         moved = "" if bandwidth is None else f", {bandwidth:,.3g} GB/s"
         label = f"{precision} roofline, threads {threads}{together},\n{peak:,.0f} GFLOP/s{moved}"
         rates, style = batches / np.array(seconds), ROOFLINES[precision]
-        axes.plot(batches, rates, color="#555555", linewidth=1.1, linestyle=style, label=label)
+        axes.plot(batches, rates, color=TEXT, alpha=0.7, linestyle=style, label=label)
 
 
 def _latency(document: dict[str, Any], lines: list[Line]) -> Figure:
@@ -133,8 +135,8 @@ def _latency(document: dict[str, Any], lines: list[Line]) -> Figure:
         values = samples[configuration["id"]]
         shift = np.linspace(-0.16, 0.16, len(values))
         axes.plot(values, y + shift, ".", color=colour, alpha=0.45, markersize=4)
-        axes.plot([step["p5"], step["p95"]], [y, y], color="#222222", linewidth=1.6)
-        axes.plot(step["p50"], y, "|", color="#222222", markersize=13, markeredgewidth=2)
+        axes.plot([step["p5"], step["p95"]], [y, y], color=TEXT, linewidth=1.6)
+        axes.plot(step["p50"], y, "|", color=TEXT, markersize=13, markeredgewidth=2)
     _name_rows(axes, [configuration["label"] for configuration, _ in lines])
     _log(axes, "x")
     axes.set_xlabel("milliseconds")
@@ -173,8 +175,8 @@ def _ratios(document: dict[str, Any]) -> Figure:
     title += "" if floor is None else f"\ngrey: noise floor, {100 * floor:.1f} %"
     figure, axes = new_axes(title, 9.5, 1.4 + ROW_HEIGHT * len(ratios))
     if floor is not None:
-        axes.axvspan(1 / (1 + floor), 1 + floor, color="#cccccc", alpha=0.6)
-    axes.axvline(1.0, color="#222222", linewidth=1)
+        axes.axvspan(1 / (1 + floor), 1 + floor, color="#888888", alpha=0.3)
+    axes.axvline(1.0, color=TEXT, linewidth=1)
     pairs = [(names[ratio["numerator"]], names[ratio["denominator"]]) for ratio in ratios]
     for y, (ratio, (top, _)) in enumerate(zip(ratios, pairs, strict=True)):
         colour = COLOURS[top["framework"]]

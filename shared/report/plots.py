@@ -27,14 +27,16 @@ STYLES = (
 
 OUTSIDE = 1.0  # percent of the losses at either end that need not be in a plot
 
-_TEXT = "#010203"  # replaced by the page's text colour when the SVG is in the page
-_PANEL = {
+TEXT = "#010203"  # replaced by the page's text colour when the SVG is in the page
+PAGE = {
+    "legend.frameon": False,
     # Long lines lose the points that they do not need: each stays within half a point of its place.
     "path.simplify_threshold": 0.5,
     "svg.fonttype": "none",  # text as text, which takes the font of the page
-    **dict.fromkeys(("text.color", "xtick.color", "ytick.color"), _TEXT),
-    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor"), _TEXT),
+    **dict.fromkeys(("text.color", "xtick.color", "ytick.color"), TEXT),
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor"), TEXT),
 }
+"""Settings of matplotlib under which the figures of pages are made."""
 
 
 class Line(NamedTuple):
@@ -109,7 +111,7 @@ def saved(figure: Figure, kind: str, **options: Any) -> bytes:
 
 def draw_panel(name: str, lines: Sequence[Line]) -> Markup:
     """Return an <svg> titled `name`; run r's line is group `name-r`, raw values `name-r-raw`."""
-    with matplotlib.rc_context({**_PANEL, "svg.hashsalt": name}):
+    with matplotlib.rc_context(PAGE):
         figure, axes = new_axes(name, 4.8, 2.9)
         axes.set_xlabel("training step")
         for line in lines:
@@ -123,6 +125,12 @@ def draw_panel(name: str, lines: Sequence[Line]) -> Markup:
             gid = f"{name}-{line.run}{raw}"
             axes.plot(line.steps, line.values, gid=gid, markersize=2.5, **style)
         axes.set_ylim(_limits(lines))
+    return inline_svg(name, figure)
+
+
+def inline_svg(name: str, figure: Figure) -> Markup:
+    """Return a figure that was made under the settings PAGE as an <svg> titled `name`."""
+    with matplotlib.rc_context({**PAGE, "svg.hashsalt": name}):
         svg = saved(figure, "svg", transparent=True, metadata={"Date": None}).decode("utf-8")
     # The <svg> element alone, so that several can lie in one page.
     svg = svg[svg.index("<svg") :]
@@ -132,4 +140,4 @@ def draw_panel(name: str, lines: Sequence[Line]) -> Markup:
     svg = re.sub(r'<svg[^>]*(viewBox="[^"]*")[^>]*>', label, svg, count=1)
     # matplotlib's own ids (figure_1, axes_1, …) are the same in every figure.
     svg = re.sub(rf'\b(id="|href="#|url\(#)(?!{name}-)', rf"\g<1>{name}-", svg)
-    return Markup(svg.replace(_TEXT, "currentColor"))
+    return Markup(svg.replace(TEXT, "currentColor"))
