@@ -20,6 +20,7 @@ from shared.explain.recordings import matching
 from shared.explain.recordings.adam_traps import adam_traps
 from shared.explain.recordings.evidence import Evidence, Trap, merged
 from shared.explain.recordings.layer_traps import layer_traps
+from shared.explain.recordings.loss_traps import loss_traps
 from shared.explain.recordings.pairs import Pair
 from shared.explain.recordings.tensor_traps import factor_traps, layout_traps, pass_traps
 from shared.explain.report import render
@@ -65,7 +66,7 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
     alone = [[tensor for tensor, _ in side] for side in single]
     evidence = Evidence(matching.align_all(matched), alone)
     pairs = tuple(evidence.pairs.values())
-    finders = layout_traps, pass_traps, factor_traps, layer_traps, adam_traps
+    finders = layout_traps, pass_traps, factor_traps, loss_traps, layer_traps, adam_traps
     return RecordingReport(
         paths=(str(first), str(second)),
         frameworks=(recordings[0].framework, recordings[1].framework),
