@@ -30,10 +30,10 @@ def loss_traps(evidence: Evidence) -> Iterator[Trap]:
     for name in names:
         steps = [step for step, other in evidence.pairs if other == name]
         bound = max(evidence.pairs[step, name].bound for step in steps)
-        found = (simplest(_explanations(side, steps, name, bound)) for side in evidence.sides)
+        one, other = (simplest(_explanations(x, steps, name, bound)) for x in evidence.sides)
         traps = [
             trap
-            for trap in fewest_differences(*found, (name,))
+            for trap in fewest_differences(one, other, (name,))
             if trap.field and str(FIELDS[trap.field]) in (trap.first, trap.second)
         ]
         named = {trap.field for trap in traps}
