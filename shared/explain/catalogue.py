@@ -97,6 +97,12 @@ def needed_by(field: str) -> list[Change]:
     return [{needs: value} for value in KNOWN_VALUES[needs]] if needs else [{}]
 
 
+def linked(field: str) -> list[str]:
+    """Return the fields without which a field does nothing, or does what it does otherwise."""
+    needs = FITTED[field].needs if field in FITTED else ""
+    return [n for n in FIELDS if n == needs or (n in FITTED and FITTED[n].needs == field)]
+
+
 def numbers_of_its_own(spec: SystemSpec) -> list[str]:
     """Return the fields whose number the system of a file says itself, for a layer or for all."""
     layers = [layer for network in NETWORKS for layer in spec.layers(network)]

@@ -18,7 +18,15 @@ from shared.explain.behaviour import (
     many_steps,
     random_stages,
 )
-from shared.explain.catalogue import CANONICAL, Change, changes, cost_of, deviations, title_of
+from shared.explain.catalogue import (
+    CANONICAL,
+    Change,
+    changes,
+    cost_of,
+    deviations,
+    linked,
+    title_of,
+)
 from shared.explain.distance import BOUNDS, Comparison, Divergence
 from shared.explain.observations import ALONE, Group, Sides, reference_arrays
 from shared.explain.port import Observations, Port, PortError
@@ -331,7 +339,9 @@ class _Explainer:
         for track, found in self.found.items():
             groups = self._judged(track, self.seen.groups)
             for change, network in explained(groups, self.comparison, found[0]):
-                trap = self._trap(change, plain, network)
+                has = next(vars(c) for c in found[0] if change.items() <= vars(c).items())
+                beside = {n: has[n] for field in change for n in linked(field)}
+                trap = self._trap(change, plain, network, beside)
                 # One network's own is also a value of some fields: the same, in other words.
                 others = [] if network else [o for o in self._rivals(found) if change not in o]
                 first = deviations(*found[0])
@@ -360,9 +370,18 @@ class _Explainer:
     def _words(self, several: Iterable[Change]) -> str:
         return "; ".join(title_of(change, self.spec) for change in several)
 
-    def _trap(self, change: Change, probes: Sequence[Probe], network: str = "") -> Trap:
-        """Return a trap with the largest difference that it makes alone in any stage."""
-        wrong = CANONICAL.replace(**change)
+    def _trap(
+        self,
+        change: Change,
+        probes: Sequence[Probe],
+        network: str = "",
+        beside: Change | None = None,
+    ) -> Trap:
+        """Return a trap with the largest difference that it makes in any stage.
+
+        Alone, or `beside` changes without which it does nothing.
+        """
+        wrong = CANONICAL.replace(**change | (beside or {}))
         cost, where = 0.0, ""
         for stage, probe in itertools.product(STAGES, probes):
             group = Group(stage, probe, reference_arrays(stage, probe, wrong))

@@ -121,12 +121,14 @@ def _padding(before: int, after: int) -> Edits:
                 "return _applied(self, conv, inputs)",
                 f"pad = ({before}, {after}) if self.strides == 2 else (0, 0)\n"
                 "        x = jnp.pad(inputs, ((0, 0), pad, pad, (0, 0)))\n"
-                "        return _applied(self, lambda x, k, s, p: conv(x, k, s, 0), x)",
+                "        valid = lambda x, k, s, p, *rest: conv(x, k, s, 0, *rest)\n"
+                "        return _applied(self, valid, x)",
             ),
             Edit(
                 "fast.py",
                 "return _applied(self, conv_transpose, inputs)",
-                "y = _applied(self, lambda x, k, s, p: conv_transpose(x, k, s, 0), inputs)\n"
+                "valid = lambda x, k, s, p, *rest: conv_transpose(x, k, s, 0, *rest)\n"
+                "        y = _applied(self, valid, inputs)\n"
                 f"        return y[:, {inside}, {inside}] if self.strides == 2 else y",
             ),
         ),
