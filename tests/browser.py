@@ -44,7 +44,7 @@ def measured(pages: dict[str, Path], script: str, width: int, profile: Path) -> 
     frame.write_text(_FRAMES.format(frames=frames))
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
     options += ["--allow-file-access-from-files", "--enable-logging=stderr", "--dump-dom"]
-    command = [chromium, *options, "--virtual-time-budget=8000", frame.as_uri()]
+    command = [chromium, *options, "--virtual-time-budget=60000", frame.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     for copy in copies.values():
         copy.unlink()
