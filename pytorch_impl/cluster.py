@@ -109,7 +109,8 @@ def joined(device: str, wait_limit: float) -> Iterator[None]:
             raise
         if LAUNCHER in os.environ:  # it will print it, once
             has_waited = "timed out" in str(error).lower()
-            raise SystemExit(EXIT_WAITED if has_waited else EXIT_LOST) from error
+            # An orderly end may abort, by signal 6, over the exchange that is still pending.
+            os._exit(EXIT_WAITED if has_waited else EXIT_LOST)
         raise ConnectionError(
             f"device {process_number()} lost another one, which has died or has not answered for "
             f"{wait_limit:g} s; {GO_ON} ({str(error).splitlines()[0]})"
