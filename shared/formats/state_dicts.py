@@ -135,10 +135,13 @@ def difference(given: Places, best: Nearest) -> str:
     """Return in words in what a state_dict is not the network that it is nearest to."""
     whose = f"the {best.network} of {best.spec.name}"
     names = [name for name, _ in given]
-    if spectral := [n for n in names if re.search(r"weight_(orig|u|v)$|\.parametrizations\.", n)]:
+    spectral = re.compile(r"weight_(orig|u|v)$|\bparametrizations\.")
+    if found := next(filter(spectral.search, names), None):
+        is_new = "parametrizations" in found
+        remove = "parametrize.remove_parametrizations" if is_new else "remove_spectral_norm"
         return (
-            f"spectral norm ({spectral[0]}), which {whose} has not; "
-            "fold it in with torch.nn.utils.remove_spectral_norm and save the state_dict again"
+            f"spectral norm ({found}), which {whose} has not; "
+            f"fold it in with torch.nn.utils.{remove} and save the state_dict again"
         )
     kernels, expected = _kernels(given), _kernels(best.places)
     if len(kernels) != len(expected):

@@ -166,6 +166,10 @@ def spectral(torch, g, d):
     return d.state_dict()
 
 
+def spectral_by_parametrization(torch, g, d):
+    return torch.nn.utils.parametrizations.spectral_norm(d.main[0]).state_dict()
+
+
 def with_biases(torch, g, d):
     layers = [
         torch.nn.ConvTranspose2d(m.in_channels, m.out_channels, 4)
@@ -188,6 +192,10 @@ def larger(torch, g, d, more=3):
     ("make", "message"),
     [
         (spectral, r"spectral norm \(main.0.weight_orig\), which the discriminator of dcgan64"),
+        (
+            spectral_by_parametrization,
+            r"spectral norm \(parametrizations.weight.original\).*remove_parametrizations and save",
+        ),
         (with_biases, r"biases of convolutions \(0.bias …\), which the generator of dcgan64 has"),
         (
             larger,
