@@ -108,9 +108,10 @@ def joined(device: str, wait_limit: float) -> Iterator[None]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         if LAUNCHER in os.environ:  # it will print it, once
-            has_waited = "timed out" in str(error).lower()
-            # An orderly end may abort, by signal 6, over the exchange that is still pending.
-            os._exit(EXIT_WAITED if has_waited else EXIT_LOST)
+            if "timed out" in str(error).lower():
+                # An orderly end may abort, by signal 6, over the exchange that is still pending.
+                os._exit(EXIT_WAITED)
+            raise SystemExit(EXIT_LOST) from error  # the other one has to end first
         raise ConnectionError(
             f"device {process_number()} lost another one, which has died or has not answered for "
             f"{wait_limit:g} s; {GO_ON} ({str(error).splitlines()[0]})"
