@@ -1,6 +1,7 @@
 """Ports for the tests of `shared.explain`: partial ones, and some that no convention explains."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from shared.reference.adam import adam_update
 from shared.reference.adapter import ReferenceImplementation, ReferenceState
 from shared.reference.network import Arrays, Pass
 from shared.reference.step import Step
-from shared.spec import AdamSpec, Conventions, NetworkName, SystemSpec
+from shared.spec import SYSTEMS, AdamSpec, Conventions, NetworkName, SystemSpec
 
 
 class LossesAlone:
@@ -274,3 +275,8 @@ class OfOneBatchSize(WithoutLoss):
         if len(real_images) != 4:
             raise ValueError(f"expected 4 images, received {len(real_images)}")
         return super().train_step(state, real_images, latents)
+
+
+def narrow(system: str = "dcgan64", **changes: Any) -> SystemSpec:
+    width = 8 if system == "mlp28" else 2
+    return SYSTEMS[system].replace(width=width, latent_dim=6, batch_size=4, **changes)

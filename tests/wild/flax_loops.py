@@ -30,6 +30,17 @@ def _padding(own: Layer) -> str:
     return "SAME" if own.padding else "VALID"
 
 
+def _without_weights(own: Layer, x: Any, slope: float) -> Any:
+    match own.kind:
+        case "leaky_relu":
+            return jax.nn.leaky_relu(x, slope)
+        case "reshape":
+            return x.reshape(-1, *own.output_shape)
+        case "flatten":
+            return x.reshape(x.shape[0], -1)
+    return getattr(jax.nn, own.kind)(x)
+
+
 class Linen(nn.Module):
     """A network as flax.linen writes it; a conv-transpose's kernel is its own: turned round."""
 
@@ -61,14 +72,8 @@ class Linen(nn.Module):
                     x = nn.BatchNorm(not train, name=own.name, param_dtype=x.dtype, **own_options)(
                         x
                     )
-                case "leaky_relu":
-                    x = nn.leaky_relu(x, self.slope)
-                case "reshape":
-                    x = x.reshape(-1, *own.output_shape)
-                case "flatten":
-                    x = x.reshape(x.shape[0], -1)
-                case kind:
-                    x = getattr(nn, kind)(x)
+                case _:
+                    x = _without_weights(own, x, self.slope)
         return x
 
 
@@ -299,17 +304,7 @@ class Nnx(nnx.Module):
     def __call__(self, x: Any) -> Any:
         made = iter(self.made)
         for own in self.own:
-            match own.kind:
-                case "leaky_relu":
-                    x = nnx.leaky_relu(x, self.slope)
-                case "reshape":
-                    x = x.reshape(-1, *own.output_shape)
-                case "flatten":
-                    x = x.reshape(x.shape[0], -1)
-                case "relu" | "tanh" | "sigmoid":
-                    x = getattr(nnx, own.kind)(x)
-                case _:
-                    x = next(made)(x)
+            x = next(made)(x) if own.parameters else _without_weights(own, x, self.slope)
         return x
 
 

@@ -18,7 +18,7 @@ from keras import layers
 from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.spec import NETWORKS, SYSTEMS, Layer, NetworkName, SystemSpec, optimizer_name
 from tests.wild.case import AdapterCase
-from tests.wild.loops import KERAS, custom
+from tests.wild.loops import KERAS, KERAS_IO, LEARNOPENCV, custom
 from tf_impl.module_pair import ModulePair
 
 _OF_A_LAYER = {
@@ -265,34 +265,14 @@ LOOPS = (
         "spmallick/learnopencv, TensorFlow",
         "D on real, then on fake, epsilon 0.8, momentum 0.1, Keras' Adam",
         by_hand(Loop(learnopencv, {"epsilon": 0.8, "momentum": 0.1})),
-        KERAS
-        | IN_FLOAT64
-        | {
-            "batch_norm_epsilon": 0.8,
-            "batch_norm_momentum": 0.9,
-            "generator_batch": "same_latents",
-            "discriminator_updates": "real_then_fake",
-        },
+        LEARNOPENCV | IN_FLOAT64,
         system=SYSTEMS["dcgan64"].replace(loss="bce_probs"),
     ),
     AdapterCase(
         "keras-team/keras-io, dcgan_overriding_train_step.py",
         "one batch under one mean, labels exchanged, Keras' batch norm and Adam",
         by_hand(Loop(keras_io, adam={"learning_rate": 3e-4})),
-        KERAS
-        | IN_FLOAT64
-        | {
-            "dtype": "float32",
-            "discriminator_batches": "merged",
-            "discriminator_loss_scale": 0.5,
-            "real_label": 0.0,
-            "fake_label": 1.0,
-            "generator_label": 0.0,
-            "generator_batch": "same_latents",
-            "generator_learning_rate": 3e-4,
-            "discriminator_learning_rate": 3e-4,
-            "adam_beta1": 0.9,
-        },
+        KERAS_IO | IN_FLOAT64 | {"dtype": "float32"},
         system="dcgan64",
     ),
     AdapterCase(

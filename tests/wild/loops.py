@@ -138,6 +138,23 @@ HALF_A_SUM = {
     "generator_learning_rate": 0.005,
     "discriminator_learning_rate": 0.005,
 }
+LEARNOPENCV = KERAS | {
+    "batch_norm_epsilon": 0.8,
+    "batch_norm_momentum": 0.9,
+    "generator_batch": "same_latents",
+    "discriminator_updates": "real_then_fake",
+}
+KERAS_IO = KERAS | {
+    "discriminator_batches": "merged",
+    "discriminator_loss_scale": 0.5,
+    "real_label": 0.0,
+    "fake_label": 1.0,
+    "generator_label": 0.0,
+    "generator_batch": "same_latents",
+    "generator_learning_rate": 3e-4,
+    "discriminator_learning_rate": 3e-4,
+    "adam_beta1": 0.9,
+}
 
 LOOPS = (
     AdapterCase(
@@ -190,31 +207,14 @@ LOOPS = (
         "spmallick/learnopencv, TensorFlow",
         "D on real, then on fake, epsilon 0.8, momentum 0.1, Keras' Adam",
         LearnOpenCV,
-        KERAS
-        | {
-            "batch_norm_epsilon": 0.8,
-            "batch_norm_momentum": 0.9,
-            "generator_batch": "same_latents",
-            "discriminator_updates": "real_then_fake",
-        },
+        LEARNOPENCV,
         system=SYSTEMS["dcgan64"].replace(loss="bce_probs"),
     ),
     AdapterCase(
         "keras-team/keras-io, dcgan_overriding_train_step.py",
         "one batch under one mean, labels exchanged, Keras' batch norm and Adam",
         KerasIO,
-        KERAS
-        | {
-            "discriminator_batches": "merged",
-            "discriminator_loss_scale": 0.5,
-            "real_label": 0.0,
-            "fake_label": 1.0,
-            "generator_label": 0.0,
-            "generator_batch": "same_latents",
-            "generator_learning_rate": 3e-4,
-            "discriminator_learning_rate": 3e-4,
-            "adam_beta1": 0.9,
-        },
+        KERAS_IO,
         system="dcgan64",
     ),
 )
