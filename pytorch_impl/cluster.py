@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -100,18 +101,17 @@ def joined(device: str, wait_limit: float) -> Iterator[None]:
     try:
         dist.init_process_group(backend, timeout=limit)
         yield
-    except (ValueError, OSError) as error:
-        if LAUNCHER in os.environ and dist.get_rank() > 0:  # the first one prints it
-            raise SystemExit(EXIT_BAD_INPUT) from error
+    except (ValueError, OSError):
+        if LAUNCHER in os.environ and dist.get_rank() > 0:
+            _end_after_others(EXIT_BAD_INPUT)  # the first one prints it
         raise
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         if LAUNCHER in os.environ:  # it will print it, once
             if "timed out" in str(error).lower():
-                # An orderly end may abort, by signal 6, over the exchange that is still pending.
                 os._exit(EXIT_WAITED)
-            raise SystemExit(EXIT_LOST) from error  # the other one has to end first
+            _end_after_others(EXIT_LOST)
         raise ConnectionError(
             f"device {process_number()} lost another one, which has died or has not answered for "
             f"{wait_limit:g} s; {GO_ON} ({str(error).splitlines()[0]})"
@@ -119,6 +119,15 @@ def joined(device: str, wait_limit: float) -> Iterator[None]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _end_after_others(code: int) -> NoReturn:
+    """End this process when the one that is the cause has said why, and the launcher stops all.
+
+    An orderly end may abort, by signal 6, over an exchange that is still pending.
+    """
+    time.sleep(5.0)
+    os._exit(code)
 
 
 def _end_with_launcher() -> None:

@@ -15,7 +15,7 @@ def test_the_project_keeps_its_budget():
         ({"shared/run/long.py": 401}, "shared/run/long.py: 401 lines, at most 400"),
         (
             {f"shared/run/{i}.py": 400 for i in range(66)},
-            "all without tests: 26,400 lines, at most 26,099",
+            "all without tests: 26,400 lines, at most 26,108",
         ),
         ({f"shared/spec/{i}.py": 400 for i in range(16)}, "the kernel: 6,400 lines, at most 6,000"),
     ],
