@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.apparatus.line_budget import count_lines, excesses, is_kernel, room_of
+from tests.apparatus.line_budget import MOST_IN_ALL, count_lines, excesses, is_kernel, room_of
 
 
 def test_the_project_keeps_its_budget():
@@ -15,7 +15,7 @@ def test_the_project_keeps_its_budget():
         ({"shared/run/long.py": 401}, "shared/run/long.py: 401 lines, at most 400"),
         (
             {f"shared/run/{i}.py": 400 for i in range(66)},
-            "all without tests: 26,400 lines, at most 26,108",
+            f"all without tests: 26,400 lines, at most {MOST_IN_ALL:,}",
         ),
         ({f"shared/spec/{i}.py": 400 for i in range(16)}, "the kernel: 6,400 lines, at most 6,000"),
     ],
