@@ -76,7 +76,7 @@ def free_memory(memory_in_use: dict[str, int]) -> Iterator[None]:
     After every file it would take a fifth of the time: the collector looks through all that lives.
     """
     yield
-    if resident_bytes() < memory_in_use["bytes"] + 300e6:
+    if resident_bytes() < memory_in_use["bytes"] + 150e6:
         return
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import require_framework
 from tests.tiers import one_in
 from tests.wild.case import AdapterCase, RecordingCase
 
@@ -34,9 +35,9 @@ def test_a_pair_of_recordings(case: RecordingCase, tmp_path: Path) -> None:
     check(case, tmp_path)
 
 
-@pytest.mark.parametrize("framework", ["flax", "keras"])
-def test_a_loop_in_its_own_framework(framework: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("framework", "library"), [("jax", "flax"), ("tf", "keras")])
+def test_a_loop_in_its_own_framework(framework: str, library: str, tmp_path: Path) -> None:
     """One of each: explaining them takes half a minute (all: `python -m tests.wild`)."""
-    pytest.importorskip({"flax": "flax", "keras": "tensorflow"}[framework])
-    own = importlib.import_module(f"tests.wild.{framework}_loops")
+    require_framework(framework)
+    own = importlib.import_module(f"tests.wild.{library}_loops")
     check(own.LOOPS[-1], tmp_path)
