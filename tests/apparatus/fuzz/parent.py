@@ -69,7 +69,9 @@ class Child(KeptProcess):
 
     def _start(self) -> ChildProcess:
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir()
+        inputs, own = self._folder / "inputs", self._folder / "own"  # which a kill leaves behind
+        for folder in (inputs, own):
+            folder.mkdir(parents=True)
         command = [
             sys.executable,
             "-m",
@@ -79,8 +81,8 @@ class Child(KeptProcess):
         ]
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
         self._process = process = ChildProcess(
-            [*command, str(self._folder)],
-            environment=os.environ | quiet | {"KERAS_BACKEND": "tensorflow"},
+            [*command, str(inputs)],
+            environment=os.environ | quiet | {"KERAS_BACKEND": "tensorflow", "TMPDIR": str(own)},
             folder=ROOT,
         )
         try:

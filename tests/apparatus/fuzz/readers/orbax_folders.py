@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from random import Random
@@ -16,30 +17,27 @@ from tests.apparatus.fuzz.readers.torch_files import check_contents, whole_conte
 
 
 @functools.cache
-def _sample() -> dict[Path, bytes]:
-    """Return the files of an intact folder, by their names in it."""
+def _sample() -> Path:
+    """Return an intact folder, which lives as long as the process."""
     from jax_impl.native_format import write_native
 
     whole = whole_contents()
     arrays = {name: whole.arrays[name] for name in part_shapes(whole.spec, ("generator",))}
-    with tempfile.TemporaryDirectory(prefix="fuzz-orbax-") as kept:
-        folder = Path(kept, "a.orbax")
-        write_native(folder, NativeContents(arrays, whole.spec))
-        files = (path for path in folder.rglob("*") if path.is_file())
-        return {path.relative_to(folder): path.read_bytes() for path in files}
+    folder = _KEPT.name
+    write_native(Path(folder, "a.orbax"), NativeContents(arrays, whole.spec))
+    return Path(folder, "a.orbax")
 
 
+_KEPT = tempfile.TemporaryDirectory(prefix="fuzz-orbax-")
 _NO_FOLDER = Files((".orbax",), lambda: [b"no folder"])
 
 
 def make(draw: Random, folder: Path) -> Case:
-    """Write the intact folder and damage one of its files, or two."""
+    """Copy the intact folder and damage one of its files, or two."""
     if draw.random() < 0.04:
         return _NO_FOLDER.make(draw, folder)
     path = path_in(draw, folder, ".orbax")
-    for name, content in _sample().items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(content)
+    shutil.copytree(_sample(), path)
     labels = []
     for _ in range(draw.choice((0, 1, 1, 1, 1, 2))):
         labels.append(_damage(draw, path))
