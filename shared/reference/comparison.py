@@ -1,4 +1,4 @@
-"""Comparing numbers: shape first, then dtype, then the worst element and where it is.
+"""Comparing numbers: by how much they differ, and the worst element and where it is.
 
 Differences are never signed sums or means, in which errors cancel: relative L2 norms, the largest
 absolute difference, or ULP (units in the last place) against an exact truth.
@@ -16,10 +16,6 @@ ExactNumber = Fraction | float  # a float only for inf, -inf and nan
 _BFLOAT16 = (2.0**-7, 2.0**-126)
 
 
-class MismatchError(AssertionError):
-    """Two things that should agree do not; the message says which, where and by how much."""
-
-
 def relative_l2(actual: Array, expected: Array, scale: Array | None = None) -> float:
     """Return ‖actual - expected‖ / ‖scale‖, in float64; 0 where the difference is zero.
 
@@ -33,34 +29,6 @@ def relative_l2(actual: Array, expected: Array, scale: Array | None = None) -> f
     if difference == 0.0:
         return 0.0
     return float(difference / size) if size else float("inf")
-
-
-def require_same_kind(
-    name: str, actual: Array, expected_shape: tuple[int, ...], expected_dtype: np.dtype | str
-) -> None:
-    """Raise MismatchError unless shape and dtype are as expected."""
-    actual = np.asarray(actual)
-    if actual.shape != tuple(expected_shape):
-        raise MismatchError(f"{name}: shape {actual.shape}, expected {tuple(expected_shape)}")
-    if actual.dtype != np.dtype(expected_dtype):
-        raise MismatchError(f"{name}: dtype {actual.dtype}, expected {np.dtype(expected_dtype)}")
-
-
-def require_close(
-    name: str, actual: Array, expected: Array, *, bound: float, dtype: np.dtype | str
-) -> float:
-    """Raise MismatchError unless the relative L2 difference is within `bound`; return it.
-
-    `actual` must have the shape of `expected` and the given dtype.
-    """
-    require_same_kind(name, actual, np.shape(expected), dtype)
-    difference = relative_l2(actual, expected)
-    if not difference <= bound:  # also where the difference is nan
-        raise MismatchError(
-            f"{name}: relative L2 difference {difference:.3g}, bound {bound:.3g}; "
-            f"{worst_element(actual, expected)}"
-        )
-    return difference
 
 
 def worst_element(actual: Array, expected: Array) -> str:

@@ -26,7 +26,8 @@ BOUNDS = {"float64": 1e-11, "float32": 1e-5}
 CODE = """
 import sys
 import numpy as np
-from shared.reference.comparison import require_same_kind, relative_l2
+from shared.reference.comparison import relative_l2
+from tests.comparison import require_same_kind
 from shared.fixtures.make_network import representative_state
 from shared.interface import load_implementation
 from shared.reference.adapter import ReferenceImplementation

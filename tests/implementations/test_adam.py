@@ -7,8 +7,8 @@ import pytest
 
 from shared.interface import Implementation
 from shared.reference.adam import adam_update
-from shared.reference.comparison import MismatchError, require_close, require_same_kind
 from shared.spec import AdamSpec, Conventions
+from tests.comparison import MismatchError, require_close, require_same_kind
 from tests.tiers import SLOW_IN_TF_AND_JAX
 
 STEPS = 1000

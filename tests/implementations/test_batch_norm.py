@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from shared.interface import Implementation
-from shared.reference.comparison import MismatchError, require_close
 from shared.reference.layers import batch_norm_forward, batch_norm_inference, running_statistics
 from shared.spec.compute import Compute
+from tests.comparison import MismatchError, require_close
 
 FEATURES, STEPS, EPSILON, MOMENTUM = 5, 10, 1e-5, 0.1
 # Relative L2 of outputs and running statistics. Two numbers are the worst case: the output divides

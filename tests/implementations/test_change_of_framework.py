@@ -11,7 +11,7 @@ import pytest
 from shared.files.checkpoint import read_checkpoint
 from shared.interface import IMPLEMENTATIONS
 from shared.reference.adapter import ReferenceImplementation
-from shared.reference.comparison import MismatchError, relative_l2
+from shared.reference.comparison import relative_l2
 from shared.spec import SYSTEMS
 from shared.studies.trajectory import (
     BOUNDS,
@@ -22,6 +22,7 @@ from shared.studies.trajectory import (
     change_table,
     training_images,
 )
+from tests.comparison import MismatchError
 from tests.conftest import installed_implementations
 from tests.studies.curves import optimized_steps, require_within
 

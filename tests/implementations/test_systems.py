@@ -8,7 +8,6 @@ import pytest
 from shared.fixtures.make_network import KINK_MARGIN, kink_margin, representative_state
 from shared.interface import METRIC_NAMES, Implementation
 from shared.reference.adapter import ReferenceImplementation
-from shared.reference.comparison import MismatchError, require_same_kind
 from shared.reference.differences import (
     cancelled_biases,
     drifting_arrays,
@@ -28,6 +27,7 @@ from shared.studies.trajectory import (
     compare,
     training_images,
 )
+from tests.comparison import MismatchError, require_same_kind
 from tests.conftest import installed_implementations
 from tests.implementations.test_models import FORWARD, GRADIENTS, METRICS, STATE
 from tests.studies.curves import optimized_steps, require_within

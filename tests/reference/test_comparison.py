@@ -6,14 +6,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from shared.reference.comparison import (
-    MismatchError,
-    relative_l2,
-    require_close,
-    require_same_kind,
-    ulp_error,
-    worst_element,
-)
+from shared.reference.comparison import relative_l2, ulp_error, worst_element
+from tests.comparison import MismatchError, require_close, require_same_kind
 
 
 def test_relative_l2_by_hand() -> None:

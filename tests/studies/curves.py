@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 
 from shared.interface import MissingFrameworkError, load_implementation
-from shared.reference.comparison import MismatchError
 from shared.studies.trajectory import Bounds, Curves, first_divergence
+from tests.comparison import MismatchError
 
 
 def require_within(curves: Curves, bounds: Bounds) -> None:
