@@ -5,10 +5,12 @@ et al. 2014, proposition 1; Mao et al. 2017, equation 5).
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from scipy.special import rel_entr, xlogy
 
 from shared.reference.layers import Array
 
@@ -39,25 +41,9 @@ APART = Densities(NormalDist(-0.5, 0.7), NormalDist(0.8, 1.2))
 SAME = Densities(NormalDist(-0.5, 0.7), NormalDist(-0.5, 0.7))
 
 
-@dataclass(frozen=True)
-class Labels:
-    """The targets of real and of fake numbers; a cross entropy needs them in [0, 1]."""
-
-    real: float = 1.0
-    fake: float = 0.0
-
-    @property
-    def keywords(self) -> dict[str, float]:
-        """As an implementation's `loss` takes them."""
-        return {"real_label": self.real, "fake_label": self.fake}
-
-    @property
-    def span(self) -> float:
-        """The targets' distance, at least 1: least-squares scores and errors grow with it."""
-        return max(1.0, abs(self.real - self.fake))
-
-
-HARD = Labels()
+Labels = Mapping[str, float]
+"""The targets of real and of fake numbers; a cross entropy needs them in [0, 1]."""
+HARD: Labels = {"real_label": 1.0, "fake_label": 0.0}
 
 
 def stratified(density: NormalDist, count: int) -> Array:
@@ -72,7 +58,7 @@ def stratified(density: NormalDist, count: int) -> Array:
 def optimum(densities: Densities, x: Array, labels: Labels = HARD) -> Array:
     """Return D*(x), which minimises every one of the four losses pointwise."""
     real, fake = densities.at(x)
-    return (labels.real * real + labels.fake * fake) / (real + fake)
+    return (labels["real_label"] * real + labels["fake_label"] * fake) / (real + fake)
 
 
 def quadrature_points(densities: Densities) -> Array:
@@ -86,8 +72,7 @@ def jensen_shannon(densities: Densities) -> float:
     x = quadrature_points(densities)
     real, fake = densities.at(x)
     middle = (real + fake) / 2.0
-    terms = real * np.log(real / middle) + fake * np.log(fake / middle)
-    return float(np.trapezoid(terms, x)) / 2.0
+    return float(np.trapezoid(rel_entr(real, middle) + rel_entr(fake, middle), x)) / 2.0
 
 
 def least_loss(loss: str, densities: Densities, labels: Labels = HARD) -> float:
@@ -95,14 +80,11 @@ def least_loss(loss: str, densities: Densities, labels: Labels = HARD) -> float:
 
     For a cross entropy and hard labels it is log 4 - 2 JSD (Goodfellow et al. 2014, theorem 1).
     """
-    x = quadrature_points(densities)
+    x, of_real, of_fake = quadrature_points(densities), labels["real_label"], labels["fake_label"]
     (real, fake), best = densities.at(x), optimum(densities, x, labels)
     if loss == "lsgan":
-        terms = real * (best - labels.real) ** 2 / 2.0 + fake * (best - labels.fake) ** 2 / 2.0
+        terms = real * (best - of_real) ** 2 / 2.0 + fake * (best - of_fake) ** 2 / 2.0
         return float(np.trapezoid(terms, x))
-    # real · label + fake · label, the weight of -log D*; the rest is that of -log(1 - D*).
-    weight = labels.real * real + labels.fake * fake
-    rest = (1.0 - labels.real) * real + (1.0 - labels.fake) * fake
-    total = real + fake
-    logs = [w * np.log(np.where(w > 0.0, w, total) / total) for w in (weight, rest)]
-    return float(np.trapezoid(-logs[0] - logs[1], x))
+    # The weights of -log D* and of -log(1 - D*); where one is 0, so is its term.
+    weights = of_real * real + of_fake * fake, (1.0 - of_real) * real + (1.0 - of_fake) * fake
+    return float(np.trapezoid(-sum(xlogy(w, w / (real + fake)) for w in weights), x))

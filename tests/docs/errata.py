@@ -11,7 +11,7 @@ import numpy as np
 
 from shared.spec import SYSTEMS
 from shared.spec.streams import initial_state
-from shared.studies.optimum import APART, Labels, least_loss, optimum, quadrature_points
+from shared.studies.optimum import APART, HARD, least_loss, optimum, quadrature_points
 
 # Two batches of the probabilities that D gives to fakes: alike, and one hopeless beside one good.
 EVEN, UNEVEN = np.array([0.5, 0.5]), np.array([0.01, 0.95])
@@ -58,10 +58,10 @@ def pearson_divergence() -> float:
     return float(np.trapezoid(np.square(fake - real) / (real + fake), x))
 
 
-def twice_generator_criterion(labels: Labels, generator_label: float) -> float:
+def twice_generator_criterion(labels: tuple[float, float], generator_label: float) -> float:
     """E_d[(D* - c)²] + E_g[(D* - c)²], the left-hand side of Mao et al.'s equation 6."""
     x = quadrature_points(APART)
-    best = optimum(APART, x, labels)
+    best = optimum(APART, x, dict(zip(HARD, labels, strict=True)))
     return float(np.trapezoid(np.add(*APART.at(x)) * np.square(best - generator_label), x))
 
 
@@ -131,8 +131,8 @@ FIGURES: dict[int, dict[str, tuple[Callable[[], float], str]]] = {
     },
     5: {
         "χ²": (pearson_divergence, "0.7202"),
-        "1, -1, 0": (lambda: twice_generator_criterion(Labels(1.0, -1.0), 0.0), "0.7202"),
-        "1, 0, 1": (lambda: twice_generator_criterion(Labels(1.0, 0.0), 1.0), "0.6800"),
+        "1, -1, 0": (lambda: twice_generator_criterion((1.0, -1.0), 0.0), "0.7202"),
+        "1, 0, 1": (lambda: twice_generator_criterion((1.0, 0.0), 1.0), "0.6800"),
     },
     6: {
         "inputs, width 64": (lambda: head_inputs(64), "8192"),

@@ -8,7 +8,7 @@ import pytest
 
 from shared.interface import Implementation
 from shared.spec import SYSTEMS
-from shared.studies.optimum import APART, SAME, Labels, optimum, stratified
+from shared.studies.optimum import APART, SAME, optimum, stratified
 from tests.docs import errata
 from tests.docs.errata_inputs import EXACT, MLP, NEEDS_TORCH, images, logit, started
 
@@ -111,7 +111,7 @@ def test_erratum_05_the_pearson_divergence() -> None:
     """
     divergence = errata.pearson_divergence()
     for real, fake, generator in ((1, -1, 0), (1, 0, 1), (1, 0, 0.5), (0.9, 0.2, 1)):
-        found = errata.twice_generator_criterion(Labels(real, fake), generator)
+        found = errata.twice_generator_criterion((real, fake), generator)
         m, k = (real + fake) / 2.0 - generator, (real - fake) / 2.0
         assert found == pytest.approx(2.0 * m**2 + k**2 * divergence, abs=EXACT)
         fulfils = real - generator == 1 and real - fake == 2
@@ -121,7 +121,7 @@ def test_erratum_05_the_pearson_divergence() -> None:
 def test_erratum_05_the_pull_at_equilibrium(implementation: Implementation) -> None:
     """D* is the mean of the labels there: G rests under the paper's condition, not under ours."""
     for (real, fake, generator), pull in (((1.0, -1.0, 0.0), 0.0), ((1.0, 0.0, 1.0), -0.5)):
-        score = optimum(SAME, np.array([0.3]), Labels(real, fake))
+        score = optimum(SAME, np.array([0.3]), {"real_label": real, "fake_label": fake})
         named = {"real_label": real, "fake_label": fake, "generator_label": generator}
         values = implementation.loss("lsgan", score, score, **named)
         assert float(values.generator_fake_gradient[0]) == pytest.approx(pull, abs=EXACT)

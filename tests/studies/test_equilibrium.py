@@ -18,9 +18,10 @@ from shared.studies import equilibrium
 from shared.studies.equilibrium import (
     MAXIMUM_BOUND,
     MEAN_BOUND,
-    LineDiscriminator,
     Result,
     judge,
+    line_system,
+    started,
     train,
 )
 from shared.studies.optimum import (
@@ -37,7 +38,12 @@ from tests import exit_code
 from tests.conftest import require_framework
 from tests.tiers import SLOW_IN_TF_AND_JAX, one_in
 
-SMOOTHED = Labels(real=0.9)
+
+def labelled(real: float, fake: float = 0.0) -> Labels:
+    return {"real_label": real, "fake_label": fake}
+
+
+SMOOTHED = labelled(0.9)
 CASES = [
     ("bce", APART, HARD),
     ("minimax", APART, HARD),
@@ -47,16 +53,16 @@ CASES = [
 ]
 MORE_CASES = [
     ("bce", APART, SMOOTHED),
-    ("bce_probs", APART, Labels(0.9, 0.2)),
-    ("lsgan", APART, Labels(1.0, -1.0)),
+    ("bce_probs", APART, labelled(0.9, 0.2)),
+    ("lsgan", APART, labelled(1.0, -1.0)),
     ("bce", SAME, SMOOTHED),
     ("lsgan", SAME, HARD),
 ]
 
 
 def case_id(case: object) -> str:
-    if isinstance(case, Labels):
-        return f"{case.real:g}/{case.fake:g}"
+    if isinstance(case, dict):
+        return "/".join(f"{label:g}" for label in case.values())
     return {id(APART): "apart", id(SAME): "same"}.get(id(case), str(case))
 
 
@@ -99,7 +105,8 @@ def test_the_reference_reaches_it_too(loss: str, densities: Densities, labels: L
 def test_no_discriminator_starts_at_its_optimum(
     loss: str, densities: Densities, labels: Labels
 ) -> None:
-    start = judge(reference, LineDiscriminator(loss, 0), densities, labels)
+    spec = line_system(loss)
+    start = judge(reference, spec, started(spec, 0), densities, labels)
     assert start.maximum > MAXIMUM_BOUND
     assert start.mean > MEAN_BOUND
 
@@ -117,7 +124,7 @@ def test_the_bounds_exclude_the_wrong_optima() -> None:
     x = APART.between_quantiles(0.01, 801)
     real, fake = APART.at(x)
     wrong = {
-        "swapped labels": (optimum(APART, x, Labels(0.0, 1.0)), HARD),
+        "swapped labels": (optimum(APART, x, labelled(0.0, 1.0)), HARD),
         "an ignored label": (optimum(APART, x), SMOOTHED),
         "the density": (real, HARD),
         "the ratio": (real / fake, HARD),
@@ -172,10 +179,6 @@ def test_every_part_of_a_result_is_held() -> None:
     assert fine.is_optimal
     for change in ({"maximum": 0.031}, {"mean": 0.0041}, {"value": 1.0011}, {"value": math.nan}):
         assert not dataclasses.replace(fine, **change).is_optimal
-    twice = dataclasses.replace(fine, maximum=0.059, mean=0.0079, value=1.0039, span=2.0)
-    assert twice.is_optimal
-    for change in ({"maximum": 0.061}, {"mean": 0.0081}, {"value": 1.0041}, {"span": 1.9}):
-        assert not dataclasses.replace(twice, **change).is_optimal
 
 
 def test_a_run_is_repeated_by_its_seed() -> None:
@@ -184,35 +187,17 @@ def test_a_run_is_repeated_by_its_seed() -> None:
     assert not np.array_equal(first.answers, other.answers)
 
 
-@pytest.mark.parametrize("loss", LOSS_NAMES)
-def test_the_hand_written_gradients_against_finite_differences(loss: str) -> None:
-    """Measured: 2e-9 of the largest entry, with a step of 1e-6."""
-    network, x = LineDiscriminator(loss, 0), np.linspace(-2.0, 2.0, 7)
-    network.parameters[2] += 0.1 * np.cos(np.arange(32.0))[:, None]
-    weights = np.sin(np.arange(7.0))  # the gradient of Σ weights · scores
-    for parameter, gradient in zip(network.parameters, network.gradients(x, weights), strict=True):
-        assert gradient.shape == parameter.shape
-        for index in np.ndindex(parameter.shape):
-            kept = parameter[index]
-            sums = []
-            for nudge in (1e-6, -1e-6):
-                parameter[index] = kept + nudge
-                sums.append(weights @ network.scores(x))
-            parameter[index] = kept
-            assert (sums[0] - sums[1]) / 2e-6 == pytest.approx(gradient[index], abs=1e-8)
-
-
 # --- the optimum and the divergence, by other means -----------------------------------------------
 
 
-@pytest.mark.parametrize("labels", [HARD, SMOOTHED, Labels(0.8, 0.3)], ids=case_id)
+@pytest.mark.parametrize("labels", [HARD, SMOOTHED, labelled(0.8, 0.3)], ids=case_id)
 @pytest.mark.parametrize("loss", LOSS_NAMES)
 def test_the_optimum_is_the_pointwise_minimum(loss: str, labels: Labels) -> None:
     """By trying 20,001 answers at each of five x; the reference's own loss of one score."""
     answers = np.linspace(0.0, 1.0, 20_001)[1:-1]
     scores = np.log(answers / (1.0 - answers)) if loss in ("bce", "minimax") else answers
     halves = []
-    for label in (labels.real, labels.fake):
+    for label in labels.values():
         # The gradient of the mean, times the batch, is that of one score; its sum is the loss.
         _, gradient = discriminator_half(loss, scores, label, Conventions())
         slope = gradient * scores.size
@@ -238,8 +223,8 @@ def test_the_quadrature_against_scipy() -> None:
 
     assert jensen_shannon(APART) == pytest.approx(scipy_integral(divergence), abs=1e-11)
     overlap = scipy_integral(lambda x: p(x) * q(x) / (p(x) + q(x)) if p(x) + q(x) else 0.0)
-    for labels in (HARD, SMOOTHED, Labels(1.0, -1.0)):
-        expected = (labels.real - labels.fake) ** 2 * overlap / 2.0
+    for labels in (HARD, SMOOTHED, labelled(1.0, -1.0)):
+        expected = (labels["real_label"] - labels["fake_label"]) ** 2 * overlap / 2.0
         assert least_loss("lsgan", APART, labels) == pytest.approx(expected, abs=1e-11)
 
 
