@@ -2,8 +2,8 @@
 
 About a thousand scores per loss and target, value and gradient, against 50-digit arithmetic.
 ULP are units in the last place of the truth in the dtype of the scores. Where a loss near zero
-makes them explode, ε is the same error with a unit never below that of 1. The exit code is 1 where
---check finds other figures, 2 for bad input or a missing framework.
+makes them explode, ε is the same error with a unit never below that of 1. The tables are Markdown.
+The exit code is 2 for bad input or a missing framework.
 """
 
 import argparse
@@ -11,15 +11,13 @@ import contextlib
 import functools
 import importlib.metadata
 import itertools
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from shared.interface import IMPLEMENTATIONS, load_implementation, use_cpu
 from shared.reference.comparison import ExactNumber
-from shared.run.console import command, text_table
+from shared.run.console import command
 from shared.studies import accuracy_sweep as sweep
 from shared.studies.accuracy_sweep import DTYPES, OURS, TARGETS, Formula
 
@@ -33,10 +31,6 @@ VARIABLES = {"bce": "x", "bce_probs": "p", "lsgan": "x"}
 SPECIAL_SCORES = {"bce": (0.0, np.inf, -np.inf, np.nan), "bce_probs": (0.0, 1.0, np.nan)}
 PACKAGES = ("torch", "tensorflow", "keras", "jax", "optax", "numpy")
 BOTH = " and "  # between the ways to run a formula that gave one and the same row
-START, END = "<!-- accuracy: begin -->", "<!-- accuracy: end -->"
-
-# Another processor has other vector instructions: a figure of the docs may be off by this.
-CHECK_ABSOLUTE, CHECK_RELATIVE = 0.5, 0.5
 
 
 @functools.cache
@@ -113,81 +107,31 @@ def _merged(table: Table) -> list[list[str]]:
 
 
 def to_markdown(tables: dict[str, Table]) -> str:
-    """Return the tables as they are in docs/losses.md between the two markers."""
+    """Return the tables as they are in docs/losses.md."""
     versions = []
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{package} {importlib.metadata.version(package)}")
-    lines = [START, "", f"Measured with {', '.join(versions)}."]
+    lines = [f"Measured with {', '.join(versions)}."]
     for title, table in tables.items():
         header, *rows = _merged(table)
         lines += ["", f"### {title}", "", _line(header), _line(["---"] * len(header))]
         lines += map(_line, rows)
-    return "\n".join([*lines, "", END])
+    return "\n".join(lines)
 
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(f'**{c}**' if c == OURS else c for c in cells)} |"
 
 
-def from_markdown(text: str) -> dict[str, Table]:
-    """Return the tables between the markers; a text without them is a ValueError."""
-    if text.count(START) != 1 or text.count(END) != 1:
-        raise ValueError(f"expected the markers {START!r} and {END!r} once each")
-    tables: dict[str, Table] = {}
-    for line in text.split(START)[1].split(END)[0].splitlines():
-        if line.startswith("### "):
-            table: Table = {}
-            tables[line.removeprefix("### ")] = table
-        elif line.startswith("| ") and not line.startswith("| ---"):
-            cells = [cell.strip(" *") for cell in line.strip("|").split(" | ")]
-            framework, formula, runs, *rest = cells
-            table |= {(framework, formula, run): rest for run in runs.split(BOTH)}
-    return tables
-
-
-def differences(documented: dict[str, Table], measured: dict[str, Table]) -> list[str]:
-    """Return where tables of the docs differ from measured ones by more than the stated bound."""
-    wrong = []
-    for title, table in measured.items():
-        other, frameworks = documented.get(title, {}), {framework for framework, *_ in table}
-        for key in [key for key in other | table if key[0] in frameworks]:
-            pairs = itertools.zip_longest(other.get(key, ()), table.get(key, ()), fillvalue="")
-            for old, new in itertools.filterfalse(_agree, pairs):
-                wrong.append(f"{title}: {key}: {old!r} instead of {new!r}")
-    return wrong
-
-
-def _agree(cells: tuple[str, str]) -> bool:
-    """Compare the ULP and ε of two cells, whatever the score where they were found."""
-    pattern = r"^([\d.e+]+|inf) \(|; ([\d.e+]+|inf) ε\)"
-    numbers = [[float(m[1] or m[2]) for m in re.finditer(pattern, cell)] for cell in cells]
-    if not numbers[0] or len(numbers[0]) != len(numbers[1]):
-        return cells[0] == cells[1]
-    return all(
-        a == b or abs(a - b) <= CHECK_ABSOLUTE + CHECK_RELATIVE * max(a, b)
-        for a, b in zip(*numbers, strict=True)
-    )
-
-
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("implementations", nargs="*", default=list(IMPLEMENTATIONS))
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--markdown", action="store_true", help="print the block of docs/losses.md")
-    how.add_argument("--check", type=Path, metavar="FILE", help="compare with the tables of FILE")
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> None:
     use_cpu()  # whose figures they are
-    documented = options.check and from_markdown(options.check.read_text("utf-8"))
-    tables = make_tables([f for name in options.implementations for f in load_formulas(name)])
-    if documented is None:
-        texts = (f"{title}\n\n{text_table(_merged(table), '<')}" for title, table in tables.items())
-        print(to_markdown(tables) if options.markdown else "\n\n".join(texts))
-        return 0
-    wrong = differences(documented, tables)
-    print("\n".join(wrong) or f"{options.check}: the tables are those measured here")
-    return 1 if wrong else 0
+    formulas = [f for name in options.implementations for f in load_formulas(name)]
+    print(to_markdown(make_tables(formulas)))
 
 
 main = command("python -m shared.accuracy", __doc__, _add_options, _run)

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,13 +23,13 @@ from shared.run.console import command, shown_progress, text_table
 from shared.run.number_types import seed_number, whole
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec, state_shapes
 from shared.spec.streams import latents, stream
-from shared.studies.other_process import load_trainer
 
 Pair = tuple[str, str]
 End = tuple[dict[str, float], Arrays]  # the losses of the last step and the state after it
 
 IMAGES = ("noise", "digits")
 NOISE_IMAGES = 512
+ULP = "+ulp"
 TABLE_STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
 
 
@@ -87,6 +88,31 @@ class Difference:
 
 
 Curves = dict[Pair, list[Difference]]
+
+
+class Nudged:
+    """An implementation whose initial weights are moved by one ULP: how far rounding can get."""
+
+    def __init__(self, own: Implementation) -> None:
+        self.own, self.name = own, f"{own.name}{ULP}"
+
+    def create(self, spec: SystemSpec, **options: Any) -> State:
+        """Return a state with every number of a kernel one ULP larger."""
+        state = self.own.create(spec, **options)
+        arrays = self.own.export_state(state)
+        kernels = {n: np.nextafter(a, np.inf) for n, a in arrays.items() if n.endswith("/kernel")}
+        self.own.import_state(state, arrays | kernels)
+        return state
+
+    def __getattr__(self, method: str) -> Any:
+        """Return any other method."""
+        return getattr(self.own, method)
+
+
+def load_trainer(name: str) -> Implementation:
+    """Load an implementation by name, "pytorch+ulp" for one whose initial weights are moved."""
+    own = interface.load_implementation(name.removesuffix(ULP))
+    return cast(Implementation, Nudged(own)) if name.endswith(ULP) else own
 
 
 class Experiment:
@@ -261,8 +287,8 @@ def _plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add, all_of_them = parser.add_argument, interface.IMPLEMENTATIONS
     named = (
-        "pytorch, tf, jax, reference, a dotted module path, or pytorch@threads=2 for a separate "
-        "process with that many threads, tf likewise (default: pytorch tf jax)"
+        "pytorch, tf, jax, reference or a dotted module path; pytorch+ulp for one whose initial "
+        "weights are one unit in the last place larger (default: pytorch tf jax)"
     )
     add("implementations", nargs="*", default=all_of_them, metavar="IMPLEMENTATION", help=named)
     add("--system", choices=SYSTEMS, default="dcgan64")
