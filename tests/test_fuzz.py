@@ -32,10 +32,9 @@ def test_no_untrusted_input_is_a_fault(name: str) -> None:
     assert summary.counts["refused"] > summary.counts[READ] / 10
 
 
-@pytest.mark.parametrize(("name", "index"), [("network-fixture", 1812), ("benchmark", 167)])
-def test_what_a_long_run_found_is_fixed(name: str, index: int) -> None:
-    """With seed 1: a signalling nan, of which NumPy's cast warned, and a list as a row's name."""
-    summary = run_reader(READERS[name], 1, [index], lambda outcome: None)
+def test_what_a_long_run_found_is_fixed() -> None:
+    """With seed 1: a list as a row's name."""
+    summary = run_reader(READERS["benchmark"], 1, [167], lambda outcome: None)
     assert not summary.faults, summary.faults[0].lines
 
 

@@ -1,6 +1,6 @@
 """How far implementations are from the reference: `python -m shared.agreement`.
 
-One row per implementation and dtype: the largest relative L2 error of the narrow fixture's images
+One row per implementation and dtype: the largest relative L2 error of a narrow system's images
 and scores, of any gradient, and of any array of the state after one training step.
 """
 
@@ -8,11 +8,11 @@ import argparse
 import itertools
 from typing import NamedTuple
 
-from shared.fixtures import load_network_fixture
-from shared.interface import IMPLEMENTATIONS, Implementation, load_implementation
+from shared.fixtures.make_network import SEED, SPEC, representative_inputs
+from shared.interface import IMPLEMENTATIONS, Array, Arrays, Implementation, load_implementation
+from shared.reference.adapter import implementation as reference
 from shared.reference.comparison import relative_l2
 from shared.reference.differences import gradient_differences, state_differences
-from shared.reference.step import train_step
 from shared.run.console import command, shown_progress, text_table
 
 DTYPES = ("float64", "float32")
@@ -29,26 +29,35 @@ class Agreement(NamedTuple):
 
 
 def measure(implementation: Implementation, dtype: str) -> Agreement:
-    """Return the errors of one implementation on the narrow fixture."""
-    fixture = load_network_fixture()
-    state = implementation.create(fixture.spec, dtype=dtype)
-    implementation.import_state(state, fixture.arrays)
-    real, z = fixture.real_images.astype(dtype), fixture.latents.astype(dtype)
+    """Return the errors of one implementation from the narrow system's start point."""
+    arrays, real, z = representative_inputs(SPEC, SEED, "representative")
+    made = [
+        _computed(one, kind, arrays, real.astype(kind), z.astype(kind))
+        for one, kind in ((implementation, dtype), (reference, "float64"))
+    ]
+    (images, scores, gradients, state), expected = made
+    of_arrays = state_differences(SPEC, state, expected[3])
+    worst_array = max(of_arrays, key=of_arrays.__getitem__)
+    return Agreement(
+        relative_l2(images, expected[0]),
+        relative_l2(scores, expected[1]),
+        max(gradient_differences(SPEC, gradients, expected[2]).values()),
+        of_arrays[worst_array],
+        worst_array,
+    )
+
+
+def _computed(
+    implementation: Implementation, dtype: str, arrays: Arrays, real: Array, z: Array
+) -> tuple[Array, Array, Arrays, Arrays]:
+    """Return images, scores, both networks' gradients and the state after a step."""
+    state = implementation.create(SPEC, dtype=dtype)
+    implementation.import_state(state, arrays)
     images = implementation.generate(state, z, training=True)
     scores = implementation.discriminate(state, real, training=True)
     gradients = implementation.gradients(state, real, z)
     implementation.train_step(state, real, z)
-    received = implementation.export_state(state)
-    expected = train_step(fixture.spec, fixture.arrays, fixture.real_images, fixture.latents)
-    of_arrays = state_differences(fixture.spec, received, expected.arrays)
-    worst_array = max(of_arrays, key=of_arrays.__getitem__)
-    return Agreement(
-        relative_l2(images, fixture.generator_activations["tanh_5"]),
-        relative_l2(scores, fixture.discriminator_activations["flatten_5"][:, 0]),
-        max(gradient_differences(fixture.spec, gradients, fixture.gradients).values()),
-        of_arrays[worst_array],
-        worst_array,
-    )
+    return images, scores, gradients, implementation.export_state(state)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

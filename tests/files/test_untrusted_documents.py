@@ -4,7 +4,6 @@ Each with its smallest input, which is refused by one printable line that names 
 and without the memory that it asks for.
 """
 
-import copy
 import json
 import os
 import re
@@ -15,8 +14,7 @@ import pytest
 
 from benchmarks import compare
 from benchmarks.document.stored import MAXIMUM_WINDOWS, load
-from shared.fixtures.load import LOSSES_FILE, FixtureError, load_loss_cases, load_network_fixture
-from tests.apparatus.fuzz.readers.safetensors_files import parts, with_header
+from shared.fixtures.load import LOSSES_FILE, FixtureError, load_loss_cases
 from tests.benchmarks.documents import make_document
 from tests.files.refusal import DEEP, DIGITS, damaged, refused
 
@@ -59,31 +57,6 @@ def test_a_loss_fixture_of_another_kind(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
     with refused(FixtureError, r"a\.json: expected a file of"):
         load_loss_cases(tmp_path / "a.json")
-
-
-def test_a_network_fixture_that_is_not_there_or_damaged(tmp_path: Path) -> None:
-    with refused(FixtureError, r"narrow-dcgan64-inputs\.safetensors: .*found nothing"):
-        load_network_fixture(tmp_path)
-    for file in LOSSES_FILE.parent.glob("*.safetensors"):
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    load_network_fixture(tmp_path)
-    path = tmp_path / "narrow-dcgan64-gradients.safetensors"
-    header, data = parts(path.read_bytes())
-    for field, text in {"spec": "{}", "metrics": DEEP, "seed": "x", "kink_margin": "y"}.items():
-        changed = copy.deepcopy(header)
-        changed["__metadata__"][field] = text
-        path.write_bytes(with_header(changed, data))
-        with refused(FixtureError, r"gradients\.safetensors: expected a file"):
-            load_network_fixture(tmp_path)
-    del header["__metadata__"]
-    path.write_bytes(with_header(header, data))
-    with refused(
-        FixtureError, r"gradients\.safetensors: expected the format .*found none; give a file"
-    ):
-        load_network_fixture(tmp_path)
-    path.write_bytes(b"\xff" * 64)
-    with refused(FixtureError, r"gradients\.safetensors: expected a complete .*; give a file"):
-        load_network_fixture(tmp_path)
 
 
 # --- documents of the benchmark --------------------------------------------------------------

@@ -19,7 +19,7 @@ READERS: dict[str, Reader] = {
     reader.name: reader
     for reader in (
         *(images.READER, idx.READER, npz.READER, cifar.READER),
-        *(safetensors_files.CHECKPOINT, safetensors_files.RECORDING, safetensors_files.FIXTURE),
+        *(safetensors_files.CHECKPOINT, safetensors_files.RECORDING),
         *(torch_files.READER, keras_files.READER, orbax_folders.READER),
         tf_checkpoints.READER,
         *(json_files.LOSSES, json_files.BENCHMARK, overrides.READER),

@@ -1,4 +1,4 @@
-"""safetensors: checkpoints, recordings and the network fixture."""
+"""safetensors: checkpoints and recordings."""
 
 import functools
 import json
@@ -13,21 +13,13 @@ import numpy as np
 
 from shared.files.checkpoint import CheckpointError, write_checkpoint
 from shared.files.recording import read_recording
-from shared.fixtures.load import (
-    DIRECTORY,
-    NETWORK_PARTS,
-    NETWORK_PREFIX,
-    FixtureError,
-    load_network_fixture,
-)
 from shared.fixtures.make_network import representative_state
 from shared.formats.canonical_format import read_native
 from shared.record import Recorder, RecordingError
 from shared.spec import SYSTEMS, state_shapes
 from tests.apparatus.fuzz.json_mutators import mutated_document
-from tests.apparatus.fuzz.mutators import mutated
-from tests.apparatus.fuzz.places import Files, case_of
-from tests.apparatus.fuzz.reader import Case, Reader
+from tests.apparatus.fuzz.places import Files
+from tests.apparatus.fuzz.reader import Reader
 
 _SPEC = SYSTEMS["mlp28"].replace(width=1, latent_dim=2, batch_size=2)
 _EDGES = (0, 1, 3, 2**31, 2**53, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -1, 1.5, "4", None)
@@ -160,57 +152,4 @@ RECORDING = Reader(
     read_a_recording,
     (RecordingError,),
     prepare=_RECORDING_FILES.prepared(read_a_recording),
-)
-
-
-# --- the network fixture ---------------------------------------------------------------------
-
-
-@functools.cache
-def _fixture_parts() -> dict[str, bytes]:
-    """Return the fixture's files by part."""
-    names = {part: f"{NETWORK_PREFIX}-{part}.safetensors" for part in NETWORK_PARTS}
-    return {part: (DIRECTORY / name).read_bytes() for part, name in names.items()}
-
-
-def _gradients() -> list[bytes]:
-    return [_fixture_parts()["gradients"]]
-
-
-_FIXTURE_ATTACKS = attacks_on(_gradients, ("spec", "metrics", "seed", "kink_margin"))
-
-
-def make_fixture(draw: Random, folder: Path) -> Case:
-    """Write the folder of the fixture with one of its files damaged."""
-    part = draw.choice((*NETWORK_PARTS, "gradients", "gradients"))
-    changed = folder / f"{NETWORK_PREFIX}-{part}.safetensors"
-    for name in NETWORK_PARTS:
-        (folder / f"{NETWORK_PREFIX}-{name}.safetensors").symlink_to(
-            DIRECTORY / f"{NETWORK_PREFIX}-{name}.safetensors"
-        )
-    changed.unlink()
-    if part == "gradients" and draw.random() < 0.6:
-        attack = draw.choice(_FIXTURE_ATTACKS)
-        label, content = attack.__name__, attack(draw)
-    else:
-        label, content = mutated(draw, [_fixture_parts()[part]])
-    if draw.random() < 0.97:
-        changed.write_bytes(content)
-    case = case_of(folder, f"{part}: {label}")
-    # What does not fit together is laid to the file with the metadata.
-    return Case(case.path, case.label, (changed.name, f"{NETWORK_PREFIX}-gradients.safetensors"))
-
-
-def read_fixture(path: Path) -> None:
-    fixture = load_network_fixture(path)
-    assert {n: a.shape for n, a in fixture.arrays.items()} == state_shapes(fixture.spec)
-    assert all(isinstance(value, float) for value in fixture.metrics.values())
-
-
-FIXTURE = Reader(
-    "network-fixture",
-    make_fixture,
-    read_fixture,
-    (FixtureError,),
-    prepare=lambda: read_fixture(DIRECTORY),
 )
