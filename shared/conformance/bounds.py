@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from shared.interface import Array
 from shared.reference.comparison import relative_l2, ulp_error
@@ -110,17 +111,11 @@ def kolmogorov(actual: Array, truth: Parameter) -> float:
     law = truth.initializer
     if law.distribution == "uniform_fan_in":
         law = Initializer("uniform", 0.0, truth.fan_in**-0.5)
-    drawn = (np.sort(actual.astype(np.float64), axis=None) - law.mean) / law.scale
-    support = {"uniform": 1.0, "truncated_normal": 2.0}.get(law.distribution, math.inf)
+    laws = {"uniform": stats.uniform(-1.0, 2.0), "truncated_normal": stats.truncnorm(-2.0, 2.0)}
+    standard = laws.get(law.distribution, stats.norm())
+    drawn = (actual.astype(np.float64).ravel() - law.mean) / law.scale
     # A float32 number may lie outside by its own rounding.
-    if not np.isfinite(drawn).all() or np.abs(drawn).max() > support + 1e-6:
+    if not np.isfinite(drawn).all() or np.abs(drawn).max() > standard.support()[1] + 1e-6:
         return math.inf
-    if law.distribution == "uniform":
-        expected = np.clip((drawn + 1.0) / 2.0, 0.0, 1.0)
-    else:
-        normal = np.array([0.5 * math.erfc(-x / math.sqrt(2.0)) for x in drawn])
-        outside = 0.5 * math.erfc(support / math.sqrt(2.0))  # below the support, 0 for a normal
-        expected = np.clip((normal - outside) / (1.0 - 2.0 * outside), 0.0, 1.0)
-    steps = np.arange(drawn.size + 1) / drawn.size
-    distance = max((steps[1:] - expected).max(), (expected - steps[:-1]).max())
-    return float(math.sqrt(drawn.size) * distance)
+    found = stats.ks_1samp(drawn, standard.cdf, method="asymp")
+    return math.sqrt(drawn.size) * float(found.statistic)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.conformance.bounds import Bound
-from shared.conformance.protocol import Session
+from shared.conformance.protocol import ChildSession
 from shared.files.documents import read_document
 from shared.files.errors import InputError
 from shared.interface import Array
@@ -54,7 +54,7 @@ class Problem:
     """Requests and the cases that their answers decide; `methods` are those that it needs."""
 
     methods: tuple[str, ...]
-    ask: Callable[[Session], Answers]
+    ask: Callable[[ChildSession], Answers]
     cases: tuple[Case, ...]
 
 

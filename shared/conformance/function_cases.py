@@ -18,7 +18,7 @@ import numpy as np
 
 from shared.conformance import bounds
 from shared.conformance.cases import Answers, Case, Override, Problem
-from shared.conformance.protocol import Session
+from shared.conformance.protocol import ChildSession
 from shared.fixtures import LossCase, load_loss_cases
 from shared.fixtures.load import LOSS_FIELDS
 from shared.interface import Array, Arrays
@@ -42,7 +42,7 @@ def function_problems() -> Iterator[Problem]:
         for field in ("real_scores", "fake_scores"):
             arguments[field] = getattr(case, field).astype(dtype)
 
-        def ask(session: Session, given: dict[str, Any] = arguments) -> Answers:
+        def ask(session: ChildSession, given: dict[str, Any] = arguments) -> Answers:
             return session.call("loss", given)
 
         yield Problem(("loss",), ask, tuple(_loss_case(case, dtype, f) for f in LOSS_FIELDS))
@@ -85,7 +85,7 @@ def _adam_problem(start: str, settings: AdamSpec, dtype: str) -> Problem:
             held[name] = _as_float32(drawn * sizes[name], dtype)
     gradients = {number: _gradient(number, dtype) for number in range(first, first + count)}
 
-    def ask(session: Session) -> Answers:
+    def ask(session: ChildSession) -> Answers:
         arrays: Answers = held
         answers: Arrays = {}
         for number, gradient in gradients.items():

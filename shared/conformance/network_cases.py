@@ -21,9 +21,8 @@ import numpy as np
 
 from shared.conformance import bounds
 from shared.conformance.cases import Answers, Case, Problem
-from shared.conformance.protocol import Session
-from shared.fixtures import load_network_fixture
-from shared.fixtures.make_network import representative_inputs
+from shared.conformance.protocol import ChildSession
+from shared.fixtures import make_network
 from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.reference import differences
 from shared.reference.network import forward
@@ -64,15 +63,13 @@ class StartPoint:
 def start_points() -> dict[str, StartPoint]:
     """Return every start point by the name that its cases have."""
     small = {"width": 4, "channels": 3, "latent_dim": 10, "batch_size": 7}
-    fixture = load_network_fixture()
-    from_fixture = (fixture.spec, fixture.arrays, fixture.real_images, fixture.latents)
     linear = _drawn(SYSTEMS["dcgan64-lsgan"].replace(width=4, latent_dim=10, batch_size=3), 1902)
     # A channel without weights: pre-activations of exactly 0 show the gradient at a kink.
     linear.arrays["discriminator/conv_1/kernel"][..., 0] = 0.0
     mlp28 = SYSTEMS["mlp28"].replace(**small)
     two_steps = mlp28.replace(discriminator_steps=2, generator_batch="new_latents")
     return {
-        "dcgan64": StartPoint(*from_fixture, _DTYPES),
+        "dcgan64": _drawn(make_network.SPEC, make_network.SEED, purpose="representative"),
         "dcgan64-lsgan": linear,
         # Seven images of three channels: conv28 normalises over the batch alone, and one channel
         # would hide a wrong order of features.
@@ -83,8 +80,13 @@ def start_points() -> dict[str, StartPoint]:
     }
 
 
-def _drawn(spec: SystemSpec, seed: int = 0, dtypes: tuple[str, ...] = _DTYPES) -> StartPoint:
-    return StartPoint(spec, *representative_inputs(spec, seed, "conformance"), dtypes)
+def _drawn(
+    spec: SystemSpec,
+    seed: int = 0,
+    dtypes: tuple[str, ...] = _DTYPES,
+    purpose: str = "conformance",
+) -> StartPoint:
+    return StartPoint(spec, *make_network.representative_inputs(spec, seed, purpose), dtypes)
 
 
 def network_problems() -> Iterator[Problem]:
@@ -109,12 +111,12 @@ def _problems(name: str, point: StartPoint) -> Iterator[Problem]:
         yield _step(name, point, dtype)
 
 
-def _create(session: Session, point: StartPoint, dtype: str) -> int:
+def _create(session: ChildSession, point: StartPoint, dtype: str) -> int:
     spec = point.spec.to_dict()
     return session.call("create", {"spec": spec, "seed": 3, "dtype": dtype})["state"]
 
 
-def _load(session: Session, point: StartPoint, dtype: str) -> dict[str, Any]:
+def _load(session: ChildSession, point: StartPoint, dtype: str) -> dict[str, Any]:
     """Return the arguments of a training step: a state at the start point and its inputs."""
     state = _create(session, point, dtype)
     arrays = cast_floats(point.arrays, dtype)
@@ -168,7 +170,7 @@ def _created(name: str, point: StartPoint, dtype: str) -> Problem:
     parameters = point.spec.parameters("generator") | point.spec.parameters("discriminator")
     prefix = f"create/{name}/{dtype}"
 
-    def ask(session: Session) -> Answers:
+    def ask(session: ChildSession) -> Answers:
         state = _create(session, point, dtype)
         received = session.call("export_state", {"state": state})["arrays"]
         used = [n for n in fresh if n not in parameters and np.any(received.get(n, 0))]
@@ -190,7 +192,7 @@ def _forward(name: str, point: StartPoint, dtype: str, mode: str, network: Netwo
     held, method, given, returned = _FORWARD[network]
     training = _MODES[mode]
 
-    def ask(session: Session) -> Answers:
+    def ask(session: ChildSession) -> Answers:
         inputs = _load(session, point, dtype)
         arguments = {"state": inputs["state"], given: inputs[held], "training": training}
         return session.call(method, arguments)
@@ -205,7 +207,7 @@ def _forward(name: str, point: StartPoint, dtype: str, mode: str, network: Netwo
 def _unmoved(name: str, point: StartPoint, dtype: str) -> Problem:
     """Passes by the batch's statistics must leave the state, running statistics included."""
 
-    def ask(session: Session) -> Answers:
+    def ask(session: ChildSession) -> Answers:
         inputs = _load(session, point, dtype)
         state, training = inputs["state"], {"state": inputs["state"], "training": True}
         session.call("generate", training | {"latents": inputs["latents"]})
@@ -221,7 +223,7 @@ def _unmoved(name: str, point: StartPoint, dtype: str) -> Problem:
 
 
 def _gradients(name: str, point: StartPoint, dtype: str) -> Problem:
-    def ask(session: Session) -> Answers:
+    def ask(session: ChildSession) -> Answers:
         inputs = _load(session, point, dtype)
         received = session.call("gradients", inputs)["gradients"]
         return _with_unexpected(received, point.step.gradients)
@@ -233,7 +235,7 @@ def _gradients(name: str, point: StartPoint, dtype: str) -> Problem:
 def _step(name: str, point: StartPoint, dtype: str) -> Problem:
     prefix = f"step/{name}/{dtype}"
 
-    def ask(session: Session) -> Answers:
+    def ask(session: ChildSession) -> Answers:
         inputs = _load(session, point, dtype)
         metrics = session.call("train_step", inputs)["metrics"]
         if "synchronize" in session.methods:

@@ -13,7 +13,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -41,16 +41,6 @@ class RequestFailedError(Exception):
 
 class SessionEndedError(Exception):
     """The implementation's process ended, hung or spoke another language: nothing more comes."""
-
-
-class Session(Protocol):
-    """An implementation that can be asked."""
-
-    name: str
-    methods: tuple[str, ...]
-
-    def call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a result; raises RefusedError, RequestFailedError or SessionEndedError."""
 
 
 def encode(array: object) -> dict[str, Any]:
@@ -134,7 +124,7 @@ class ChildSession(ChildProcess):
             raise
 
     def call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the result of one request."""
+        """Return a result; raises RefusedError, RequestFailedError or SessionEndedError."""
         if self._ended is not None:
             raise SessionEndedError(self._ended)
         self._number += 1
