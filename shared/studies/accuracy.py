@@ -35,10 +35,11 @@ BOTH = " and "  # between the ways to run a formula that gave one and the same r
 
 @functools.cache
 def load_formulas(name: str) -> list[Formula]:
-    """Return an implementation's `loss_formulas()`, or anybody's `loss` in batches of one."""
-    implementation = load_implementation(name)
-    offered = getattr(implementation, "loss_formulas", None)
-    return offered() if offered else sweep.batches_of_one(implementation)
+    """Return an implementation's `loss_formulas()`, its own losses among them."""
+    formulas = getattr(load_implementation(name), "loss_formulas", None)
+    if formulas is None:
+        raise ValueError(f"{name} has no loss_formulas(); expected {', '.join(IMPLEMENTATIONS)}")
+    return formulas()
 
 
 Key = tuple[str, str, str]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.interface import Array, Implementation
+from shared.interface import Array
 from shared.reference.comparison import ExactNumber, ulp_error
 
 LOSSES = ("bce", "bce_probs", "lsgan")  # minimax is made of bce's two targets
@@ -112,21 +112,3 @@ def make_formulas(
         for (loss, name), function in (ours | dict(functions)).items()
         for run, evaluate in runs.items()
     ]
-
-
-def batches_of_one(implementation: Implementation) -> list[Formula]:
-    """Return the losses of any implementation, each score as a batch."""
-
-    def evaluate(loss: str, scores: Array, target: float, dtype: str) -> Results:
-        import ml_dtypes  # noqa: F401 - gives NumPy bfloat16; JAX and TensorFlow bring it along
-
-        arrays = scores.astype(dtype).reshape(-1, 1)
-        found = [implementation.loss(loss, x, x, generator_label=target) for x in arrays]
-        return (
-            np.array([float(f.generator) for f in found]),
-            np.array([float(f.generator_fake_gradient[0]) for f in found]),
-        )
-
-    of_loss = {loss: functools.partial(evaluate, loss) for loss in LOSSES}
-    name, run = implementation.name, "batches of one"
-    return [Formula(name, loss, OURS, run, function) for loss, function in of_loss.items()]

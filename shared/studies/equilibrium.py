@@ -21,7 +21,7 @@ from shared.interface import Array, Arrays, Implementation
 from shared.reference.layers import sigmoid
 from shared.reference.network import Pass, backward, forward
 from shared.reference.step import updated
-from shared.run.console import command, print_error, shown_progress, text_table
+from shared.run.console import command, shown_progress, text_table
 from shared.run.number_types import seed_number, whole
 from shared.spec import LOSS_NAMES, SYSTEMS, AdamSpec, Conventions, SystemSpec
 from shared.spec.entries import LayerEntry
@@ -186,33 +186,20 @@ def _plot(results: Sequence[Result], path: Path) -> None:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add, default = parser.add_argument, "default: %(default)s"
-    names = "reference, pytorch, tf, jax or a dotted module path"
-    named = f"{names} (default: the reference and every one whose framework is installed)"
-    add("implementations", nargs="*", metavar="IMPLEMENTATION", help=named)
+    names = ("reference", *interface.IMPLEMENTATIONS)
+    named = f"{', '.join(names)} (the default: all four) or a dotted module path"
+    add("implementations", nargs="*", default=names, metavar="IMPLEMENTATION", help=named)
     add("--loss", choices=LOSS_NAMES, help="default: all four")
     add("--steps", type=whole(1), default=STEPS, help=default)
     add("--seed", type=seed_number, default=0, help=default)
     add("--plot", type=Path, metavar="PNG", help="draw D against the optimum")
 
 
-def load_implementations(names: Sequence[str]) -> list[Implementation]:
-    """Load implementations by name; of no names, the reference and those that are installed."""
-    if names:
-        return [interface.load_implementation(name) for name in names]
-    found = []
-    for name in ("reference", *interface.IMPLEMENTATIONS):
-        try:
-            found.append(interface.load_implementation(name))
-        except interface.MissingFrameworkError as error:
-            print_error(f"left out: {error}")
-    return found
-
-
 def _run(options: argparse.Namespace) -> int:
     losses = [options.loss] if options.loss else LOSS_NAMES
     require_place(options.plot)
     interface.use_cpu()  # the numbers are few
-    implementations = load_implementations(options.implementations)
+    implementations = [interface.load_implementation(name) for name in options.implementations]
     for name, p in (("p_d", APART.real), ("p_g", APART.fake)):
         print(f"{name}: normal, mean {p.mean:g}, deviation {p.stdev:g}")
     divergence = known.jensen_shannon(APART)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.data.dataset import ImageDataset, load_dataset
-from shared.files.atomic import require_empty_folder, require_place, write_file_atomically
+from shared.files.atomic import require_place, write_file_atomically
 from shared.files.checkpoint import Checkpoint
 from shared.files.errors import InputError, refused_as
 from shared.interface import Array, Implementation
@@ -146,7 +146,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     seed = "of latents, choice of real images, patches and directions (default: %(default)s)"
     add("--seed", type=seed_number, default=0, metavar="S", help=seed)
     add("--json", type=Path, metavar="FILE", help="write every figure")
-    add("--save-samples", type=Path, metavar="DIR", help="write the samples as PNG files")
     add("--fid", action="store_true", help="also FID and KID; needs pip install -e '.[fid]'")
     weights = "Inception weights for --fid (default: torch-fidelity downloads them once)"
     add("--feature-weights", type=Path, metavar="FILE", help=weights)
@@ -157,8 +156,6 @@ def _run(options: argparse.Namespace) -> None:
     if options.feature_weights and not options.fid:
         raise ValueError("--feature-weights is received without --fid; expected both or neither")
     require_place(options.json)
-    if options.save_samples:
-        require_empty_folder(options.save_samples, "--save-samples")
     checkpoint = open_checkpoint(options.run, options.step)
     spec, progress = checkpoint.spec, checkpoint.progress
     sizes = pyramid_sizes(spec.image_size)  # images that are too small fail before any are made
@@ -180,8 +177,6 @@ def _run(options: argparse.Namespace) -> None:
         sides = f"{len(dataset.images)} images a side instead of {options.samples}"
         print(f"note: {sides}, the data hold no more")
     pairs = collect(implementation, checkpoint, dataset, options.samples, options.seed)
-    if options.save_samples:
-        save_images(options.save_samples, pairs[f"after {progress['step']} steps"][1])
     rows = measure(pairs, options.seed)
     print(_distance_table(rows, sizes), flush=True)
     measured = _measure_fidelity(pairs, options.feature_weights) if options.fid else {}

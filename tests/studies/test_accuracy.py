@@ -1,6 +1,7 @@
 """How accurate the losses are, that stock ones fail the same bounds, and the tables of the docs."""
 
 import copy
+import functools
 import os
 
 import numpy as np
@@ -8,16 +9,17 @@ import pytest
 
 from shared.fixtures.load import LOSS_FIELDS
 from shared.fixtures.make_losses import exact_losses
-from shared.interface import Implementation
+from shared.interface import Array, Implementation
 from shared.reference.comparison import ulp_error
 from shared.spec import LOSS_NAMES
 from shared.studies import accuracy
 from shared.studies.accuracy_sweep import (
     DTYPES,
     LOSSES,
+    OURS,
     TARGETS,
     Formula,
-    batches_of_one,
+    Results,
     exact,
     measure,
     sweep_scores,
@@ -59,6 +61,24 @@ def is_within(formula: Formula, dtype: str, every: int = 1) -> bool:
 def test_ours_are_within_the_bounds(implementation: Implementation, loss: str, dtype: str) -> None:
     for formula in formulas(implementation, loss):
         assert is_within(formula, dtype), (formula.run, measure(formula, dtype))
+
+
+def batches_of_one(implementation: Implementation) -> list[Formula]:
+    """Return the losses of any implementation, each score as a batch."""
+
+    def evaluate(loss: str, scores: Array, target: float, dtype: str) -> Results:
+        import ml_dtypes  # noqa: F401 - gives NumPy bfloat16
+
+        arrays = scores.astype(dtype).reshape(-1, 1)
+        found = [implementation.loss(loss, x, x, generator_label=target) for x in arrays]
+        return (
+            np.array([float(f.generator) for f in found]),
+            np.array([float(f.generator_fake_gradient[0]) for f in found]),
+        )
+
+    of_loss = {loss: functools.partial(evaluate, loss) for loss in LOSSES}
+    name, run = implementation.name, "batches of one"
+    return [Formula(name, loss, OURS, run, function) for loss, function in of_loss.items()]
 
 
 @SLOW_IN_TF_AND_JAX

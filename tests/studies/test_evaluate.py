@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from shared import sample
 from shared.interface import Implementation
 from shared.quality.metrics import sliced_wasserstein_distance
 from shared.run.generator import Generator
@@ -148,7 +149,8 @@ def test_perfect_samples_are_as_near_as_real_images(
 def test_the_rows_are_the_metric_of_the_saved_samples(tmp_path: Path, data: Path) -> None:
     run = write_run(tmp_path / "run")
     saved = tmp_path / "new" / "samples"
-    result = figures(tmp_path, run, "--data", data, "--samples", 20, "--save-samples", saved)
+    result = figures(tmp_path, run, "--data", data, "--samples", 20)
+    assert sample.main([str(run), "--count", "20", "--out", str(saved)]) == 0
     files = sorted(saved.iterdir())
     assert [file.name for file in files] == [f"sample_{i:06d}.png" for i in range(20)]
     samples = np.stack([np.asarray(Image.open(file)) for file in files])
@@ -165,11 +167,11 @@ def test_samples_depend_on_seed_and_index_alone(tmp_path: Path, data: Path) -> N
     run = write_run(tmp_path / "run")
     pixels = {}
     for name, options in {
-        "few": ("--samples", 5),
-        "more": ("--samples", 9),
-        "other": ("--samples", 5, "--seed", 1),
+        "few": ("--count", "5"),
+        "more": ("--count", "9"),
+        "other": ("--count", "5", "--seed", "1"),
     }.items():
-        figures(tmp_path, run, "--data", data, *options, "--save-samples", tmp_path / name)
+        assert sample.main([str(run), *options, "--out", str(tmp_path / name)]) == 0
         files = sorted((tmp_path / name).iterdir())
         pixels[name] = np.stack([np.asarray(Image.open(file)) for file in files])
     assert np.array_equal(pixels["few"], pixels["more"][:5])

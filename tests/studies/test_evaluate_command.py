@@ -95,12 +95,6 @@ def test_a_run_whose_training_diverged(tmp_path: Path, data: Path) -> None:
         evaluate.collect(installed_implementations()[0], checkpoint, dataset, 4, 0)
 
 
-def taken(folder: Path) -> Path:
-    (folder / "taken").mkdir()
-    (folder / "taken" / "file").touch()
-    return folder / "taken"
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -112,8 +106,6 @@ def taken(folder: Path) -> Path:
         (lambda d: [d / "run", "--framework", "theano"], "unknown implementation 'theano'"),
         (lambda d: [d / "run", "--data", d / "gone"], "gone does not exist"),
         (lambda d: [d / "lost"], "the run's data .*lost.npz is not there, .*: give --data"),
-        (lambda d: [d / "run", "--save-samples", taken(d)], "taken is taken; expected an empty"),
-        (lambda d: [d / "run", "--save-samples", d / "images.npz"], "images.npz is taken"),
         (
             lambda d: [d / "run", "--json", d / "no" / "file"],
             "there is no folder .*no; make it",
