@@ -22,6 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pytorch_impl.checkpoint import to_canonical, to_native
+from pytorch_impl.layers import plain_layers
+from pytorch_impl.models import create_models
 from shared.files.checkpoint import (
     CheckpointError,
     encode_description,
@@ -167,53 +169,22 @@ def _adam_state_dict(settings: AdamSpec, own: dict[str, Tensor]) -> dict[str, An
 
 
 def run_native(path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
-    """Load a file as PyTorch's users do, and run its networks: `FileKind.run`."""
+    """Load each layer of a file as PyTorch's users do, and run the networks: `FileKind.run`."""
     saved, _ = _read(path)
     results: Arrays = {}
+    models = create_models(contents.spec, plain_layers(getattr(torch, contents.dtype)))
     for network in contents.networks:
-        module = create_native_network(contents.spec, network)
-        module.to(getattr(torch, contents.dtype)).eval()
-        module.load_state_dict(saved.get(network, saved))
+        module, tensors = models[NETWORKS.index(network)], saved.get(network, saved)
+        for name, layer in _main(contents.spec, network):
+            if layer.parameters:
+                own = {n: t for n, t in tensors.items() if n.startswith(f"{name}.")}
+                own = {n.removeprefix(f"{name}."): t for n, t in own.items()}
+                module.get_submodule(layer.name).load_state_dict(own)
         x = torch.from_numpy(inputs[network])
-        if network == "discriminator":
-            x = x.permute(0, 3, 1, 2).contiguous()
-        elif contents.spec.layers("generator")[0].kind == "reshape":
-            x = x[:, :, None, None]
         with torch.no_grad():
-            y = module.get_submodule("main")(x)
-        y = y.permute(0, 2, 3, 1) if network == "generator" else y.reshape(-1)
-        results[network] = y.numpy()
+            y = module.eval()(x.movedim(-1, 1).contiguous() if x.ndim == 4 else x)
+        results[network] = (y.movedim(1, -1) if y.ndim == 4 else y).numpy()
     return results
-
-
-def create_native_network(spec: SystemSpec, network: NetworkName) -> nn.Module:
-    """Return a network whose state_dict has the names of pytorch/examples' DCGAN."""
-    module = nn.Module()
-    module.main = nn.Sequential(*(_module(layer) for _, layer in _main(spec, network)))
-    return module
-
-
-def _module(layer: Layer) -> nn.Module:
-    shape = layer.parameters[0].shape if layer.parameters else ()
-    has_bias = any(p.name == "bias" for p in layer.parameters)
-    match layer.kind:
-        case "conv":
-            return nn.Conv2d(shape[2], shape[3], 4, layer.stride, layer.padding, bias=has_bias)
-        case "conv_transpose":
-            size, stride = (shape[3], shape[2], 4), layer.stride
-            return nn.ConvTranspose2d(*size, stride, layer.padding, bias=has_bias)
-        case "batch_norm":
-            is_image = len(layer.output_shape) == 3
-            return nn.BatchNorm2d(shape[0]) if is_image else nn.BatchNorm1d(shape[0])
-        case "dense":
-            return nn.Linear(shape[0], shape[1])
-        case "leaky_relu":
-            return nn.LeakyReLU(0.2)
-        case "reshape":
-            height, width, channels = layer.output_shape
-            return nn.Unflatten(1, (channels, height, width))
-    plain = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "flatten": nn.Flatten}
-    return plain[layer.kind]()
 
 
 # --- reading ---------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from shared.spec import NETWORKS, SYSTEMS, Conventions, SystemSpec, flattened_pi
 from shared.spec.streams import initial_state, latents
 from tests.conftest import installed_implementations
 from tests.docs.trap import Trap
+from tests.implementations.third_party_networks import conv28_networks
 
 # --- one wrong convention --------------------------------------------------------------------
 
@@ -79,11 +80,12 @@ def reshape_order(forgotten: tuple[str, ...]) -> float:
     """
     torch = importlib.import_module("torch")
     from pytorch_impl.checkpoint import to_native
-    from pytorch_impl.native_format import create_native_network, native_names
+    from pytorch_impl.native_format import native_names
 
     spec, arrays, _, z = starting_point("conv28", "bce")
     pixels = {n: w for n, w in flattened_pixels(spec).items() if n.split("/")[1] not in forgotten}
-    network = create_native_network(spec, "generator").double().eval()
+    generator, _ = conv28_networks(torch, spec.width, spec.latent_dim, spec.channels)
+    network = generator.double().eval()
     held = {
         native.removeprefix("generator/"): to_native(arrays[name], pixels.get(name))
         for native, name in native_names(spec).items()
