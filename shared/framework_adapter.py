@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shared.framework_layers import intercepted
-from shared.interface import METRIC_NAMES, Array, Arrays, LossValues, State, split_labels
+from shared.interface import METRIC_NAMES, Array, Arrays, LossValues, State
 from shared.spec import (
     NETWORKS,
     NetworkName,
@@ -87,7 +87,9 @@ class FrameworkAdapter:
     ) -> LossValues:
         """Return the loss called `loss` and its gradients, in the inputs' dtype."""
         functions = self.losses.LOSSES[check_loss(loss)]
-        discriminator, generator = split_labels(labels)
+        # What neither takes is a TypeError that names it.
+        discriminator = {n: x for n, x in labels.items() if n != "generator_label"}
+        generator = {n: x for n, x in labels.items() if n != "real_label"}
         with self.computing_in(real_scores.dtype):
             d_loss, real_gradient, fake_gradient = self.value_and_gradients(
                 partial(functions.discriminator, **discriminator), real_scores, fake_scores

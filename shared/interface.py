@@ -186,20 +186,6 @@ def load_implementation(name: str) -> Implementation:
     return module.implementation
 
 
-def split_labels(labels: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the labels of the discriminator's loss and those of the generator's.
-
-    Raises ValueError for a label other than real_label, fake_label and generator_label.
-    """
-    known = ("real_label", "fake_label", "generator_label")
-    unknown = [name for name in labels if name not in known]
-    if unknown:
-        raise ValueError(f"unknown labels {unknown}; expected some of {', '.join(known)}")
-    discriminator = {name: labels[name] for name in known[:2] if name in labels}
-    generator = {name: labels[name] for name in known[1:] if name in labels}
-    return discriminator, generator
-
-
 def check_arrays(
     arrays: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]], what: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures and documents of the benchmark: faults that the fuzzer found or was written to find.
+"""Documents of the benchmark: faults that the fuzzer found or was written to find.
 
 Each with its smallest input, which is refused by one printable line that names the file, at once
 and without the memory that it asks for.
@@ -14,52 +14,8 @@ import pytest
 
 from benchmarks import compare
 from benchmarks.document.stored import MAXIMUM_WINDOWS, load
-from shared.fixtures.load import LOSSES_FILE, FixtureError, load_loss_cases
 from tests.benchmarks.documents import make_document
 from tests.files.refusal import DEEP, DIGITS, damaged, refused
-
-# --- fixtures --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("place", "value"),
-    [
-        (("real_scores", 0, "bits"), "0x1p+99999999"),
-        (("real_scores",), []),
-        (("expected", "generator", 0, "decimal"), "1e999999999"),
-        (("expected", "generator", 0, "decimal"), "1/0"),
-        (("expected", "generator", 0), {"special": "infinity"}),
-        (("expected", "generator_fake_gradient"), []),
-        (("labels",), {"real_label": "one"}),
-        (("labels",), {"third": 1.0}),
-        (("tolerance",), None),
-        (("divergences",), [{"fields": ["generator"]}]),
-        (("loss",), "hinge"),
-        (("id",), 7),
-    ],
-)
-def test_a_loss_case_with_an_odd_value(tmp_path: Path, place: tuple, value: object) -> None:
-    document = json.loads(LOSSES_FILE.read_text("utf-8"))
-    document["cases"] = document["cases"][:1]
-    holder = document["cases"][0]
-    for key in place[:-1]:
-        holder = holder[key]
-    (tmp_path / "a.json").write_text(json.dumps(document))
-    assert len(load_loss_cases(tmp_path / "a.json")) == 1
-    holder[place[-1]] = value
-    (tmp_path / "a.json").write_text(json.dumps(document))
-    with refused(FixtureError, r"a\.json: expected a file of `python -m shared\.fixtures"):
-        load_loss_cases(tmp_path / "a.json")
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", "3", DEEP, DIGITS, '{"cases": [3]}', "\xff"])
-def test_a_loss_fixture_of_another_kind(tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
-    with refused(FixtureError, r"a\.json: expected a file of"):
-        load_loss_cases(tmp_path / "a.json")
-
-
-# --- documents of the benchmark --------------------------------------------------------------
 
 
 def document() -> dict[str, Any]:
@@ -125,5 +81,3 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.json")
     with refused(ValueError, r"a\.json: expected a file of run\.py --json, .*, found no file"):
         load(tmp_path / "a.json")
-    with refused(FixtureError, r"a\.json: expected a file"):
-        load_loss_cases(tmp_path / "a.json")

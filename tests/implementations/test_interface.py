@@ -15,7 +15,6 @@ from shared.interface import (
     canonical_name,
     check_arrays,
     load_implementation,
-    split_labels,
 )
 from tests import ROOT
 from tests.tiers import SLOW_IN_TF_AND_JAX
@@ -175,11 +174,3 @@ def test_check_arrays_names_every_problem_at_once() -> None:
     for part in ("missing: c", "unexpected: d", "wrong shape: b (2, 1) instead of (2,)"):
         assert part in str(raised.value)
     check_arrays({"a": np.zeros(2)}, {"a": (2,)}, "the file")
-
-
-def test_split_labels() -> None:
-    labels = {"real_label": 0.9, "fake_label": 0.1, "generator_label": 0.8}
-    assert split_labels(labels) == (
-        {"real_label": 0.9, "fake_label": 0.1},
-        {"fake_label": 0.1, "generator_label": 0.8},
-    )

@@ -22,6 +22,6 @@ READERS: dict[str, Reader] = {
         *(safetensors_files.CHECKPOINT, safetensors_files.RECORDING),
         *(torch_files.READER, keras_files.READER, orbax_folders.READER),
         tf_checkpoints.READER,
-        *(json_files.LOSSES, json_files.BENCHMARK, overrides.READER),
+        *(json_files.BENCHMARK, overrides.READER),
     )
 }

@@ -1,82 +1,19 @@
-"""JSON: the fixture of losses, and the documents that benchmarks/compare.py compares."""
+"""JSON: the documents that benchmarks/compare.py compares."""
 
 import contextlib
 import functools
 import io
 import json
-import math
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from benchmarks import compare
-from shared.fixtures.load import LOSSES_FILE, FixtureError, load_loss_cases
 from shared.run.console import EXIT_BAD_INPUT
 from tests.apparatus.fuzz.json_mutators import mutated_document
 from tests.apparatus.fuzz.places import Files
 from tests.apparatus.fuzz.reader import Case, Reader
 from tests.benchmarks.documents import make_document
-
-
-@functools.cache
-def _losses() -> Any:
-    """Return the fixture's document with three of its cases, one of them with divergences."""
-    document = json.loads(LOSSES_FILE.read_text("utf-8"))
-    divergent = next(case for case in document["cases"] if case["divergences"])
-    return {**document, "cases": [*document["cases"][:2], divergent]}
-
-
-def mutated_losses(draw: Random) -> bytes:
-    return mutated_document(draw, _losses())[1]
-
-
-def huge_numbers(draw: Random) -> bytes:
-    """Numbers in a few letters that would take hours to write out."""
-    document = json.loads(json.dumps(_losses()))
-    case = draw.choice(document["cases"])
-    number = draw.choice((case["real_scores"], case["expected"]["generator"]))[0]
-    number[draw.choice(("decimal", "bits", "special"))] = draw.choice(
-        (
-            "1e999999999",
-            "1e-999999999",
-            "1/0",
-            "0x1p+999999999",
-            "9" * 6000,
-            "1_000",
-            " 1",
-            "١",
-            "inf",
-        )
-    )
-    return json.dumps(document).encode()
-
-
-_LOSS_FILES = Files(
-    (".json",),
-    lambda: [json.dumps(_losses()).encode()],
-    (mutated_losses, mutated_losses, huge_numbers),
-    share=0.8,
-)
-
-
-def read_losses(path: Path) -> None:
-    for case in load_loss_cases(path):
-        assert case.real_scores.dtype == case.fake_scores.dtype == float
-        assert len(case.expected["generator_fake_gradient"]) == len(case.fake_scores)
-        assert not any(math.isfinite(number) for number, _ in case.declared("generator").values())
-        assert isinstance(case.id, str)
-
-
-LOSSES = Reader(
-    "losses",
-    _LOSS_FILES.make,
-    read_losses,
-    (FixtureError,),
-    prepare=_LOSS_FILES.prepared(read_losses),
-)
-
-
-# --- documents of the benchmark --------------------------------------------------------------
 
 
 class OneLineError(ValueError):
