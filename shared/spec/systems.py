@@ -194,25 +194,18 @@ class SystemSpec:
         Raises ValueError for a missing or unknown field, another type, or a size or number that
         nobody can mean.
         """
-        expected = {field.name for field in dataclasses.fields(cls)}
-        is_custom = isinstance(data, dict) and data.get("architecture") == "custom"
-        expected -= set() if is_custom else set(_CUSTOM_FIELDS)
-        if not isinstance(data, dict) or set(data) != expected:
-            received = sorted(data) if isinstance(data, dict) else type(data).__name__
-            raise ValueError(f"a spec needs the fields {sorted(expected)}, received {received}")
-        given = dict(data)
         try:
-            given["image_range"] = tuple(data["image_range"])
+            given = data | {"image_range": tuple(data["image_range"])}
             for network in NETWORKS:
                 given[f"{network}_optimizer"] = optimizer_from_dict(data[f"{network}_optimizer"])
-                if is_custom:
-                    given[f"{network}_layers"] = entries_from(data[f"{network}_layers"])
-            if is_custom:
-                for pairs in ("conventions", "names"):
-                    given[pairs] = tuple(sorted(data[pairs].items()))
+                given[f"{network}_layers"] = entries_from(data.get(f"{network}_layers", ()))
+            for pairs in ("conventions", "names"):
+                given[pairs] = tuple(sorted(data.get(pairs, {}).items()))
             spec = cls(**given)
-        except (AttributeError, TypeError) as error:
-            raise ValueError(f"a field of the spec has the wrong type: {error}") from error
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"a spec has another field ({type(error).__name__}: {error})"
+            ) from error
         if problems := [rule for rule, holds in _stored_rules(spec, data).items() if not holds]:
             raise ValueError(f"expected {'; '.join(problems)}; received {data}")
         return spec
@@ -221,7 +214,7 @@ class SystemSpec:
 def _stored_rules(spec: SystemSpec, data: dict[str, Any]) -> dict[str, bool]:
     """Return what a stored spec has to be beyond `__post_init__`, and whether it is."""
     sizes = ("channels", "width", "latent_dim", "batch_size", "discriminator_steps")
-    adam = optimizer_to_dict(AdamSpec())
+    adam, stored = optimizer_to_dict(AdamSpec()), spec.to_dict()
     optimizers = [spec.generator_optimizer, spec.discriminator_optimizer]
     return {
         "a printable name": isinstance(spec.name, str) and spec.name.isprintable(),
@@ -239,11 +232,9 @@ def _stored_rules(spec: SystemSpec, data: dict[str, Any]) -> dict[str, bool]:
         f"{', '.join(adam)} in both optimizers, each a finite number": (
             all(_is_setting(o, n) for o in optimizers for n in optimizer_to_dict(o) if n != "kind")
         ),
-        # They have defaults, which a file does not rely on.
-        "no field left out": all(
-            data[f"{n}_optimizer"].keys() == spec.to_dict()[f"{n}_optimizer"].keys()
-            for n in NETWORKS
-        ),
+        # Some have defaults, which a file does not rely on.
+        "no field left out or added": data.keys() == stored.keys()
+        and all(data[f"{n}_optimizer"].keys() == stored[f"{n}_optimizer"].keys() for n in NETWORKS),
     }
 
 

@@ -153,7 +153,10 @@ def test_file_of_another_kind(tmp_path):
         ({"spec": None}, "expected a JSON object as 'spec' in the header, found "),
         ({"spec": "{"}, "expected a JSON object as 'spec' in the header, found .*JSONDecodeError"),
         ({"spec": "[]"}, "expected a JSON object as 'spec' in the header, found '\\[\\]'"),
-        ({"spec": "{}"}, "expected a valid spec in the header, found a spec needs the fields"),
+        (
+            {"spec": "{}"},
+            "expected a valid spec in the header, found .*another field .KeyError: 'image_range'",
+        ),
         ({"progress": "3"}, "expected a JSON object as 'progress' in the header, found '3'"),
         ({"progress": "{}"}, "expected the number of completed steps .* found None"),
         ({"progress": '{"step": -1}'}, "expected the number of completed steps .* found -1"),
