@@ -6,51 +6,37 @@ and scores, of any gradient, and of any array of the state after one training st
 
 import argparse
 import itertools
-from typing import NamedTuple
 
 from shared.fixtures.make_network import SEED, SPEC, representative_inputs
-from shared.interface import IMPLEMENTATIONS, Array, Arrays, Implementation, load_implementation
+from shared.interface import IMPLEMENTATIONS, Implementation, load_implementation
 from shared.reference.adapter import implementation as reference
 from shared.reference.comparison import relative_l2
 from shared.reference.differences import gradient_differences, state_differences
 from shared.run.console import command, shown_progress, text_table
 
 DTYPES = ("float64", "float32")
+COLUMNS = ("images", "scores", "gradients", "state")
 
 
-class Agreement(NamedTuple):
-    """Relative L2 errors of one implementation in one dtype, and the worst array of its state."""
-
-    images: float
-    scores: float
-    gradient: float
-    state: float
-    worst_array: str
-
-
-def measure(implementation: Implementation, dtype: str) -> Agreement:
-    """Return the errors of one implementation from the narrow system's start point."""
-    arrays, real, z = representative_inputs(SPEC, SEED, "representative")
-    made = [
-        _computed(one, kind, arrays, real.astype(kind), z.astype(kind))
-        for one, kind in ((implementation, dtype), (reference, "float64"))
-    ]
-    (images, scores, gradients, state), expected = made
+def measure(implementation: Implementation, dtype: str) -> tuple[dict[str, float], str]:
+    """Return an implementation's errors by COLUMNS, and the worst array of its state."""
+    (images, scores, gradients, state), expected = (
+        _computed(one, kind) for one, kind in ((implementation, dtype), (reference, "float64"))
+    )
     of_arrays = state_differences(SPEC, state, expected[3])
-    worst_array = max(of_arrays, key=of_arrays.__getitem__)
-    return Agreement(
+    errors = [
         relative_l2(images, expected[0]),
         relative_l2(scores, expected[1]),
         max(gradient_differences(SPEC, gradients, expected[2]).values()),
-        of_arrays[worst_array],
-        worst_array,
-    )
+        max(of_arrays.values()),
+    ]
+    return dict(zip(COLUMNS, errors, strict=True)), max(of_arrays, key=of_arrays.__getitem__)
 
 
-def _computed(
-    implementation: Implementation, dtype: str, arrays: Arrays, real: Array, z: Array
-) -> tuple[Array, Array, Arrays, Arrays]:
+def _computed(implementation: Implementation, dtype: str) -> tuple:
     """Return images, scores, both networks' gradients and the state after a step."""
+    arrays, *inputs = representative_inputs(SPEC, SEED, "representative")
+    real, z = (array.astype(dtype) for array in inputs)
     state = implementation.create(SPEC, dtype=dtype)
     implementation.import_state(state, arrays)
     images = implementation.generate(state, z, training=True)
@@ -66,13 +52,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    rows = [["implementation", "dtype", "images", "scores", "gradients", "state", "worst array"]]
+    rows = [["implementation", "dtype", *COLUMNS, "worst array"]]
     cases = list(itertools.product(options.implementations, DTYPES))
     with shown_progress("implementations and dtypes", len(cases)) as advance:
         for name, dtype in cases:
             implementation = load_implementation(name)
-            *errors, worst_array = measure(implementation, dtype)
-            shown = [f"{error:.1e}" for error in errors]
+            errors, worst_array = measure(implementation, dtype)
+            shown = [f"{error:.1e}" for error in errors.values()]
             rows.append([implementation.name, dtype, *shown, worst_array])
             advance(1)
     print(text_table(rows, "<"))

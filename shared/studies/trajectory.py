@@ -209,38 +209,6 @@ def first_divergence(curve: Iterable[Difference], bounds: Bounds) -> Difference 
     return next((d for d in curve if not d.within(bounds)), None)
 
 
-def change_framework(
-    trainers: Sequence[Implementation], experiment: Experiment, change_at: int
-) -> Curves:
-    """Train `change_at` steps in one, the rest in another: how far from the unbroken runs?
-
-    Each ordered pair has the larger difference from its two unbroken runs, after the last step.
-    """
-    spec, steps = experiment.spec, experiment.steps
-    if not 0 < change_at < steps:
-        raise ValueError(
-            f"the change must come between two of the {steps} steps, received {change_at}"
-        )
-    if len({trainer.name for trainer in trainers}) < 2:
-        raise ValueError("nothing to change to: expected two or more different implementations")
-    after, halves, unbroken, changed = range(change_at, steps), {}, {}, {}
-    with shown_progress("runs, unbroken and changed", len(trainers) ** 2) as advance:
-        for trainer in trainers:
-            state = experiment.start(trainer)
-            _, halves[trainer.name] = experiment.train(trainer, state, range(change_at))
-            unbroken[trainer.name] = experiment.train(trainer, state, after)
-            advance(1)
-        for first, second in itertools.permutations(trainers, 2):
-            state = experiment.start(second)
-            second.import_state(state, halves[first.name])
-            end = experiment.train(second, state, after)
-            pair = first.name, second.name
-            apart = [difference(spec, steps, end, unbroken[name], since=steps) for name in pair]
-            changed[pair] = [max(apart, key=lambda d: (d.tensor, d.loss))]
-            advance(1)
-    return changed
-
-
 def _growth_report(curves: Curves, bounds: Bounds) -> str:
     length = max(len(curve) for curve in curves.values())
     rows = [["step", *(f"{a} - {b}" for a, b in curves)]]
@@ -254,14 +222,6 @@ def _growth_report(curves: Curves, bounds: Bounds) -> str:
         what = f"diverged at {first}" if first else f"within at every step; furthest at {worst}"
         lines.append(f"{a} - {b}: {what}")
     return "\n".join(lines)
-
-
-def change_table(changed: Curves) -> str:
-    """Return a table of `change_framework`'s differences from the unbroken runs."""
-    rows = [["first", "then", "tensor", "loss", "worst tensor"]]
-    for (first, second), (d,) in changed.items():
-        rows.append([first, second, f"{d.tensor:.1e}", f"{d.loss:.1e}", d.tensor_name])
-    return text_table(rows, "<<>><")
 
 
 def _plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None:
@@ -304,8 +264,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--images", choices=IMAGES, default="noise", help=images)
     add("--against", type=interface.canonical_name, metavar="NAME", help="compare with this")
     add("--restart", action="store_true", help="give all the first one's state after every step")
-    change = "instead: K steps in one framework, the rest in another, against the unbroken run"
-    add("--change-at", type=int, metavar="K", help=change)
     add("--plot", type=Path, metavar="PNG", help="draw the growth curve")
 
 
@@ -314,23 +272,19 @@ def _run(options: argparse.Namespace) -> int:
     spec = SYSTEMS[options.system].replace(width=options.width, batch_size=options.batch_size)
     spec = spec.replace(loss=options.loss or spec.loss)
     images = training_images(options.images, spec, options.seed)
-    steps, change_at, bounds = options.steps, options.change_at, BOUNDS[options.dtype]
-    experiment = Experiment(spec, images, steps=steps, seed=options.seed, dtype=options.dtype)
+    steps, seed, bounds = options.steps, options.seed, BOUNDS[options.dtype]
+    experiment = Experiment(spec, images, steps=steps, seed=seed, dtype=options.dtype)
     trainers = [load_trainer(name) for name in options.implementations]
     sizes = f"width {spec.width}, batch {spec.batch_size}"
     rate = f"learning rate {spec.generator_optimizer.learning_rate:g}"
     inputs = f"{options.images}, {options.dtype}, seed {options.seed}"
     title = f"{spec.name}, loss {spec.loss}, {sizes}, {rate}, {inputs}"
     print(title, flush=True)
-    if change_at is not None:
-        curves = change_framework(trainers, experiment, change_at)
-        print(f"{change_at} steps, then {steps - change_at}\n{change_table(curves)}")
-    else:
-        curves = compare(trainers, experiment, against=options.against, restart=options.restart)
-        print("relative difference of the worst tensor (of the worst loss) after a step")
-        print(_growth_report(curves, bounds))
-        if options.plot:
-            _plot_growth(curves, bounds, title, options.plot)
+    curves = compare(trainers, experiment, against=options.against, restart=options.restart)
+    print("relative difference of the worst tensor (of the worst loss) after a step")
+    print(_growth_report(curves, bounds))
+    if options.plot:
+        _plot_growth(curves, bounds, title, options.plot)
     return 1 if any(first_divergence(curve, bounds) for curve in curves.values()) else 0
 
 

@@ -18,12 +18,11 @@ from shared.studies.trajectory import (
     Curves,
     Difference,
     Experiment,
-    change_framework,
-    change_table,
     training_images,
 )
 from tests.comparison import MismatchError
 from tests.conftest import installed_implementations
+from tests.studies.changes import change_framework, change_table
 from tests.studies.curves import optimized_steps, require_within
 
 SPEC = SYSTEMS["dcgan64"].replace(width=4, batch_size=4)
@@ -70,12 +69,6 @@ def test_a_lost_part_of_the_state_is_caught(lost: str) -> None:
     require_within({("forgetful", "reference"): changed["forgetful", "reference"]}, BOUND)
     with pytest.raises(MismatchError, match="diverged at step 4"):
         require_within({("reference", "forgetful"): changed["reference", "forgetful"]}, BOUND)
-
-
-@pytest.mark.parametrize("change_at", [0, 4, -1])
-def test_a_change_outside_the_run_is_refused(change_at: int) -> None:
-    with pytest.raises(ValueError, match=rf"between two of the 4 steps, received {change_at}"):
-        change_framework([ReferenceImplementation()], experiment(4), change_at)
 
 
 def test_the_table_names_both_and_the_worst_tensor() -> None:

@@ -23,13 +23,13 @@ from shared.studies.trajectory import (
     BOUNDS,
     Bounds,
     Experiment,
-    change_framework,
     compare,
     training_images,
 )
 from tests.comparison import MismatchError, require_same_kind
 from tests.conftest import installed_implementations
 from tests.implementations.test_models import FORWARD, GRADIENTS, METRICS, STATE
+from tests.studies.changes import change_framework
 from tests.studies.curves import optimized_steps, require_within
 from tests.tiers import EAGER_TENSORFLOW, SLOW_IN_TF_AND_JAX, one_in, quick_first
 

@@ -142,11 +142,6 @@ COMMANDS = {
         lambda path: (*two_ports(path), "--width=1", "--steps=2"),
         ("steps of reference, ",),
     ),
-    "trajectory that changes": (
-        trajectory.main,
-        lambda path: (*two_ports(path), "--width=1", "--steps=2", "--change-at=1"),
-        ("runs, unbroken and changed: 0 of 4",),
-    ),
     "equilibrium": (
         equilibrium.main,
         lambda _: ("reference", "--loss=bce", "--steps=5"),

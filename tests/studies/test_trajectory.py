@@ -220,14 +220,6 @@ def test_the_command_prints_plots_and_writes(
     assert "reference - wrong_port: diverged at step 1: " in output
     with Image.open(png) as image:
         assert np.asarray(image.convert("L")).std() > 10
-    assert trajectory.main(["reference", "wrong_port", *TINY, "--change-at", "1"]) == 1
-    shown = capsys.readouterr().out
-    assert "\n1 steps, then 1\n" in shown
-    rows = shown.splitlines()[3:]
-    assert [row.split()[:2] for row in rows] == [
-        ["reference", "wrong_port"],
-        ["wrong_port", "reference"],
-    ]
 
 
 def test_the_command_says_when_all_is_well(
@@ -237,7 +229,6 @@ def test_the_command_says_when_all_is_well(
     monkeypatch.syspath_prepend(tmp_path)
     assert trajectory.main(["reference", "right_port", *TINY]) == 0
     assert "reference - right_port: within at every step; furthest" in capsys.readouterr().out
-    assert trajectory.main(["reference", "right_port", *TINY, "--change-at", "1"]) == 0
 
 
 def write_port(path: Path, deviation: str) -> None:
@@ -258,8 +249,6 @@ def write_port(path: Path, deviation: str) -> None:
         (["reference", "nothing+ulp"], "unknown implementation 'nothing'"),
         (["reference", "--steps", "0"], "--steps: must be at least 1"),
         (["reference", "--batch-size", "1"], "--batch-size: must be at least 2"),
-        (["reference", "--change-at", "2"], "between two of the 2 steps"),
-        (["reference", "--change-at", "1"], "nothing to change to: expected two or more"),
         (["reference", "--plot", "no/such/folder.png"], "there is no folder no/such; make it"),
         (["reference", "--plot", "tests"], "tests is a folder; name a file in it"),
         (["reference", "shared.fixtures"], "no object called 'implementation'"),
