@@ -17,7 +17,6 @@ from shared.spec import AdamSpec, NetworkName
 from . import checkpoint, losses, state, train
 from .layers import create_adam
 from .state import Leaves, Modules, Settings, TrainState, batches_to_devices
-from .stock_losses import loss_formulas
 
 
 @partial(jax.jit, static_argnums=0)
@@ -32,7 +31,6 @@ class JaxImplementation(FrameworkAdapter):
 
     name = "jax"
     checkpoint, losses, train, places = checkpoint, losses, train, state
-    loss_formulas = staticmethod(loss_formulas)
 
     def computing_in(self, dtype: str | np.dtype) -> AbstractContextManager:
         """Enter x64 where float64 is computed; an array that left it would lose its dtype."""

@@ -14,7 +14,6 @@ from shared.spec import AdamSpec, Pixels
 from . import checkpoint, losses, state, train
 from .layers import create_adam
 from .state import TrainState, batches_to_devices
-from .stock_losses import loss_formulas
 
 
 class PyTorchImplementation(FrameworkAdapter):
@@ -22,7 +21,7 @@ class PyTorchImplementation(FrameworkAdapter):
 
     name = "pytorch"
     checkpoint, losses, train, places = checkpoint, losses, train, state
-    loss_formulas, forward = staticmethod(loss_formulas), staticmethod(train._forward)
+    forward = staticmethod(train._forward)
 
     def to_numpy(self, tensor: Tensor) -> Array:
         """Return a tensor as an array; one of bfloat16 as ml_dtypes', bit by bit."""

@@ -16,7 +16,6 @@ from . import checkpoint, losses, state, train
 from .layers import create_adam
 from .parallel import run_on_replicas
 from .state import TrainState, batches_to_devices
-from .stock_losses import loss_formulas
 
 
 class TensorFlowImplementation(FrameworkAdapter):
@@ -24,7 +23,7 @@ class TensorFlowImplementation(FrameworkAdapter):
 
     name = "tf"
     checkpoint, losses, train, places = checkpoint, losses, train, state
-    loss_formulas, forward = staticmethod(loss_formulas), staticmethod(train._forward)
+    forward = staticmethod(train._forward)
 
     def to_numpy(self, tensor: Tensor) -> Array:
         """Return a tensor as an array; NumPy itself cannot ask one of bfloat16 for a copy."""

@@ -1,138 +1,150 @@
-"""The accuracy of the losses, ours and the frameworks' own: `python -m shared.accuracy`.
+"""The accuracy of an implementation's losses, value and gradient: `python -m shared.accuracy`.
 
-About a thousand scores per loss and target, value and gradient, against 50-digit arithmetic.
-ULP are units in the last place of the truth in the dtype of the scores. Where a loss near zero
-makes them explode, ε is the same error with a unit never below that of 1. The tables are Markdown.
-The exit code is 2 for bad input or a missing framework.
+Its `loss` is asked for a hundred scores, one by one, with either target, and held against 50-digit
+arithmetic. ULP are units in the last place of the truth in the dtype of the scores. Where a loss
+near zero makes them explode, ε is the same error with a unit never below that of 1. docs/losses.md
+has the same of the frameworks' own losses. The exit code is 2 for bad input.
 """
 
 import argparse
-import contextlib
 import functools
-import importlib.metadata
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from shared.interface import IMPLEMENTATIONS, load_implementation, use_cpu
-from shared.reference.comparison import ExactNumber
-from shared.run.console import command
-from shared.studies import accuracy_sweep as sweep
-from shared.studies.accuracy_sweep import DTYPES, OURS, TARGETS, Formula
+from shared.interface import IMPLEMENTATIONS, Array, Implementation, load_implementation, use_cpu
+from shared.reference.comparison import ExactNumber, ulp_error
+from shared.run.console import command, shown_progress, text_table
 
-TITLES = {
-    "bce": "bce and minimax, on logits x",
-    "bce_probs": "bce_probs, on probabilities p",
-    "lsgan": "lsgan, on scores x",
-}
-VARIABLES = {"bce": "x", "bce_probs": "p", "lsgan": "x"}
-# Scores of which each loss is also shown by itself, in float32.
-SPECIAL_SCORES = {"bce": (0.0, np.inf, -np.inf, np.nan), "bce_probs": (0.0, 1.0, np.nan)}
-PACKAGES = ("torch", "tensorflow", "keras", "jax", "optax", "numpy")
-BOTH = " and "  # between the ways to run a formula that gave one and the same row
+LOSSES = ("bce", "bce_probs", "lsgan")  # minimax is made of bce's two targets
+DTYPES = ("float32", "float64", "bfloat16")
+TARGETS = (1.0, 0.0)
+EVERY = 10  # a sweep has about a thousand scores; the command takes each tenth
+
+# Beyond this many ULP an error is also taken in ε.
+EXPLODED = 100.0
+
+Results = tuple[Array, Array]  # the loss of each score and its derivative, as float64
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One way to compute a loss. `evaluate(scores, target, dtype)` takes exact scores."""
+
+    framework: str
+    loss: str
+    name: str
+    run: str
+    evaluate: Callable[[Array, float, str], Results]
+
+
+@dataclass(frozen=True)
+class Error:
+    """The largest error over a sweep in ULP and in ε, and the score and target where it is."""
+
+    ulp: float
+    epsilons: float
+    score: float
+    target: float
+
+
+def sweep_scores(loss: str = "bce", dtype: str = "float32") -> Array:
+    """Return numbers of `dtype` as float64: |x| ≤ 80, or probabilities that no clamp changes."""
+    small = np.geomspace(1e-12, 80.0, 125)
+    if loss == "bce_probs":
+        scores = [np.geomspace(1e-11, 0.5, 400), 1 - np.geomspace(2.0**-24, 0.5, 400)]
+        scores.append(np.linspace(0.0, 1.0, 251)[1:-1])
+    else:
+        scores = [np.linspace(-80.0, 80.0, 801), small, -small, np.array([16.75, 17, -16.75, -17])]
+    if loss == "lsgan":
+        scores += [1 + small[small < 1], 1 - small[small < 1]]
+    rounded = np.concatenate(scores)
+    if dtype != "float64":
+        bits = rounded.astype(np.float32).view(np.uint32)
+        if dtype == "bfloat16":  # the upper 16 bits of a float32
+            bits = bits & np.uint32(0xFFFF0000)
+        rounded = bits.view(np.float32).astype(np.float64)
+    rounded = np.unique(rounded)
+    return rounded[rounded < 1] if loss == "bce_probs" else rounded[np.abs(rounded) <= 80.0]
 
 
 @functools.cache
-def load_formulas(name: str) -> list[Formula]:
-    """Return an implementation's `loss_formulas()`, its own losses among them."""
-    formulas = getattr(load_implementation(name), "loss_formulas", None)
-    if formulas is None:
-        raise ValueError(f"{name} has no loss_formulas(); expected {', '.join(IMPLEMENTATIONS)}")
-    return formulas()
+def exact(loss: str, score: float, target: float) -> tuple[ExactNumber, ExactNumber]:
+    """Return the loss of one score and its derivative as exact numbers (50 digits)."""
+    from shared.fixtures.make_losses import exact_loss  # needs mpmath
+
+    return exact_loss(loss, score, target)
 
 
-Key = tuple[str, str, str]
-HEADER: Key = ("framework", "formula", "run")
-Table = dict[Key, list[str]]
-"""The cells of a row by its framework, formula and run; HEADER has the titles."""
+@functools.cache
+def measure(formula: Formula, dtype: str, every: int = 1) -> tuple[Error, Error]:
+    """Return the largest error of the value and of the gradient over every n-th score."""
+    scores = sweep_scores(formula.loss, dtype)[::every]
+    errors: tuple[list[Error], list[Error]] = ([], [])
+    for target in TARGETS:
+        for kind, actual in enumerate(formula.evaluate(scores, target, dtype)):
+            case = (formula.loss, dtype, every, target, kind, actual.tobytes())
+            errors[kind].append(_largest(*case))
+    value, gradient = (max(kind, key=lambda error: error.ulp) for kind in errors)
+    return value, gradient
 
 
-def make_tables(formulas: Sequence[Formula]) -> dict[str, Table]:
-    """Return all tables by title."""
-    tables: dict[str, Table] = {}
-    for loss, title in TITLES.items():
-        rows = [f for f in formulas if f.loss == loss]
-        header = [f"{dtype} {kind}" for dtype in DTYPES for kind in ("value", "gradient")]
-        tables[title] = {HEADER: header}
-        for f in rows:
-            cells = tables[title][f.framework, f.name, f.run] = []
-            for error in itertools.chain(*(sweep.measure(f, dtype) for dtype in DTYPES)):
-                place = f"{VARIABLES[loss]} = {error.score:.4g}, y = {error.target:.0f}"
-                exploded = error.ulp > sweep.EXPLODED
-                place += f"; {error.epsilons:.3g} ε" if exploded else ""
-                cells.append(f"{error.ulp:{'.1e' if exploded else '.2f'}} ({place})")
-        if loss in SPECIAL_SCORES:
-            tables[f"{title}: single scores, value / gradient"] = _special_table(loss, rows)
-    return tables
+# Compiled or not, a formula mostly gives the same bits, of which the error is taken once.
+@functools.cache
+def _largest(loss: str, dtype: str, every: int, target: float, kind: int, actual: bytes) -> Error:
+    scores = sweep_scores(loss, dtype)[::every]
+    truth = [exact(loss, float(x), target)[kind] for x in scores]
+    pairs = list(zip(np.frombuffer(actual), truth, strict=True))
+    ulp = [ulp_error(a, e, dtype) for a, e in pairs]
+    worst = int(np.argmax(ulp))
+    epsilons = ulp[worst]
+    if epsilons > EXPLODED:
+        epsilons = max(ulp_error(a, e, dtype, floor=1.0) for a, e in pairs)
+    return Error(ulp[worst], epsilons, float(scores[worst]), target)
 
 
-def _special_table(loss: str, formulas: Sequence[Formula]) -> Table:
-    *scores, nan = SPECIAL_SCORES[loss]
-    cases = [*itertools.product(TARGETS, scores), (TARGETS[0], nan)]
-    truths = [sweep.exact(loss, x, y) for y, x in cases]
-    table = {
-        HEADER: [f"{VARIABLES[loss]} = {x:g}, y = {y:.0f}" for y, x in cases],
-        ("", "truth", ""): [f"{_short(v)} / {_short(g)}" for v, g in truths],
-    }
-    for f in formulas:
-        table[f.framework, f.name, f.run] = [_special_cell(f, x, y) for y, x in cases]
-    return table
+def batches_of_one(implementation: Implementation, loss: str) -> Formula:
+    """Return a loss of any implementation, each score as a batch."""
+
+    def evaluate(scores: Array, target: float, dtype: str) -> Results:
+        import ml_dtypes  # noqa: F401 - gives NumPy bfloat16; JAX and TensorFlow bring it along
+
+        arrays = scores.astype(dtype).reshape(-1, 1)
+        found = [implementation.loss(loss, x, x, generator_label=target) for x in arrays]
+        return (
+            np.array([float(f.generator) for f in found]),
+            np.array([float(f.generator_fake_gradient[0]) for f in found]),
+        )
+
+    return Formula(implementation.name, loss, "loss", "batches of one", evaluate)
 
 
-def _special_cell(formula: Formula, score: float, target: float) -> str:
-    try:
-        results = formula.evaluate(np.array([score]), target, "float32")
-    except RuntimeError as error:  # torch's of a probability that is none
-        return f"{type(error).__name__} ✗"
-    truth = sweep.exact(formula.loss, score, target)
-    return " / ".join(_judged(float(r[0]), float(t)) for r, t in zip(results, truth, strict=True))
-
-
-def _short(number: ExactNumber) -> str:
-    return f"{float(number) + 0.0:.4g}"  # + 0.0: no negative zero
-
-
-def _judged(actual: float, expected: float) -> str:
-    right = actual == expected or np.isclose(actual, expected, 1e-5, 1e-37, equal_nan=True)
-    return _short(actual) + ("" if right else " ✗")
-
-
-def _merged(table: Table) -> list[list[str]]:
-    """Return rows, with those in one that differ only in how the formula was run."""
-    same = itertools.groupby(table.items(), lambda row: (*row[0][:2], row[1]))
-    return [
-        [framework, formula, BOTH.join(run for (*_, run), _ in rows), *cells]
-        for (framework, formula, cells), rows in same
-    ]
-
-
-def to_markdown(tables: dict[str, Table]) -> str:
-    """Return the tables as they are in docs/losses.md."""
-    versions = []
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-    lines = [f"Measured with {', '.join(versions)}."]
-    for title, table in tables.items():
-        header, *rows = _merged(table)
-        lines += ["", f"### {title}", "", _line(header), _line(["---"] * len(header))]
-        lines += map(_line, rows)
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(f'**{c}**' if c == OURS else c for c in cells)} |"
+def shown(error: Error) -> str:
+    """Return an error with the place where it is."""
+    place = f"score {error.score:.4g}, target {error.target:.0f}"
+    if error.ulp > EXPLODED:
+        return f"{error.ulp:.1e} ({place}; {error.epsilons:.3g} ε)"
+    return f"{error.ulp:.2f} ({place})"
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("implementations", nargs="*", default=list(IMPLEMENTATIONS))
+    named, default = "names or dotted paths", list(IMPLEMENTATIONS)
+    parser.add_argument("implementations", nargs="*", default=default, help=named)
 
 
 def _run(options: argparse.Namespace) -> None:
-    use_cpu()  # whose figures they are
-    formulas = [f for name in options.implementations for f in load_formulas(name)]
-    print(to_markdown(make_tables(formulas)))
+    use_cpu()  # the numbers are few
+    implementations = map(load_implementation, options.implementations)
+    cases = list(itertools.product(implementations, LOSSES, DTYPES))
+    rows = [["implementation", "loss", "dtype", "ULP of the value", "of the gradient"]]
+    with shown_progress("losses", len(cases)) as advance:
+        for implementation, loss, dtype in cases:
+            errors = measure(batches_of_one(implementation, loss), dtype, EVERY)
+            rows.append([implementation.name, loss, dtype, *map(shown, errors)])
+            advance(1)
+    print(text_table(rows, "<"))
 
 
 main = command("python -m shared.accuracy", __doc__, _add_options, _run)

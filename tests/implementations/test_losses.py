@@ -12,7 +12,7 @@ from shared.interface import Implementation
 from shared.reference.adapter import implementation as reference
 from shared.reference.comparison import ulp_error
 from shared.spec import LOSS_NAMES
-from shared.studies.accuracy_sweep import sweep_scores
+from shared.studies.accuracy import sweep_scores
 from tests.tiers import SLOW_IN_TF_AND_JAX
 
 CASES = load_loss_cases()

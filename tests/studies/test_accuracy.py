@@ -1,7 +1,6 @@
 """How accurate the losses are, that stock ones fail the same bounds, and the tables of the docs."""
 
 import copy
-import functools
 import os
 
 import numpy as np
@@ -9,24 +8,24 @@ import pytest
 
 from shared.fixtures.load import LOSS_FIELDS
 from shared.fixtures.make_losses import exact_losses
-from shared.interface import Array, Implementation
+from shared.interface import Implementation
 from shared.reference.comparison import ulp_error
 from shared.spec import LOSS_NAMES
 from shared.studies import accuracy
-from shared.studies.accuracy_sweep import (
+from shared.studies.accuracy import (
     DTYPES,
     LOSSES,
-    OURS,
     TARGETS,
     Formula,
-    Results,
+    batches_of_one,
     exact,
     measure,
     sweep_scores,
 )
 from tests import ROOT
 from tests.implementations.test_losses import numpy_dtype
-from tests.studies.documented_accuracy import END, START, differences, from_markdown
+from tests.studies import accuracy_tables
+from tests.studies.accuracy_tables import END, START, differences, from_markdown
 from tests.tiers import SLOW_IN_TF_AND_JAX, one_in
 
 DOCS = ROOT / "docs" / "losses.md"
@@ -44,7 +43,7 @@ def bounds(loss: str, dtype: str) -> tuple[float, float]:
 
 def formulas(implementation: Implementation, loss: str, name: str = "ours") -> list[Formula]:
     """Return one formula of an implementation's framework under every way to run it."""
-    loaded = accuracy.load_formulas(implementation.name)
+    loaded = accuracy_tables.load_formulas(implementation.name)
     found = [f for f in loaded if f.loss == loss and f.name == name]
     assert len(found) == (1 if implementation.name == "pytorch" else 2)
     return found
@@ -63,30 +62,13 @@ def test_ours_are_within_the_bounds(implementation: Implementation, loss: str, d
         assert is_within(formula, dtype), (formula.run, measure(formula, dtype))
 
 
-def batches_of_one(implementation: Implementation) -> list[Formula]:
-    """Return the losses of any implementation, each score as a batch."""
-
-    def evaluate(loss: str, scores: Array, target: float, dtype: str) -> Results:
-        import ml_dtypes  # noqa: F401 - gives NumPy bfloat16
-
-        arrays = scores.astype(dtype).reshape(-1, 1)
-        found = [implementation.loss(loss, x, x, generator_label=target) for x in arrays]
-        return (
-            np.array([float(f.generator) for f in found]),
-            np.array([float(f.generator_fake_gradient[0]) for f in found]),
-        )
-
-    of_loss = {loss: functools.partial(evaluate, loss) for loss in LOSSES}
-    name, run = implementation.name, "batches of one"
-    return [Formula(name, loss, OURS, run, function) for loss, function in of_loss.items()]
-
-
 @SLOW_IN_TF_AND_JAX
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_batches_of_one_are_within_the_bounds(implementation: Implementation, dtype: str) -> None:
     """Kernels of a framework have another path for the numbers that fill no vector."""
     numpy_dtype(dtype)
-    for formula in batches_of_one(implementation):
+    for loss in LOSSES:
+        formula = batches_of_one(implementation, loss)
         assert is_within(formula, dtype, 25), (formula, measure(formula, dtype, 25))
 
 
@@ -208,15 +190,17 @@ def test_the_scores_of_a_sweep_are_numbers_of_its_dtype(loss: str, dtype: str) -
 
 
 @pytest.fixture(scope="module")
-def tables(implementation: Implementation) -> dict[str, accuracy.Table]:
-    return accuracy.make_tables(accuracy.load_formulas(implementation.name))
+def tables(implementation: Implementation) -> dict[str, accuracy_tables.Table]:
+    return accuracy_tables.make_tables(accuracy_tables.load_formulas(implementation.name))
 
 
 @SLOW_IN_TF_AND_JAX
 @pytest.mark.skipif(
     os.environ.get("GAN_TEST_DEVICE", "cpu") != "cpu", reason="the tables are those of a CPU"
 )
-def test_the_tables_of_the_docs_are_what_is_measured(tables: dict[str, accuracy.Table]) -> None:
+def test_the_tables_of_the_docs_are_what_is_measured(
+    tables: dict[str, accuracy_tables.Table],
+) -> None:
     text = DOCS.read_text("utf-8")
     assert text.count(START) == text.count(END) == 1
     wrong = differences(from_markdown(text), tables)
@@ -225,10 +209,10 @@ def test_the_tables_of_the_docs_are_what_is_measured(tables: dict[str, accuracy.
 
 @SLOW_IN_TF_AND_JAX
 def test_the_comparison_with_the_docs_catches_a_planted_fault(
-    tables: dict[str, accuracy.Table],
+    tables: dict[str, accuracy_tables.Table],
 ) -> None:
-    title = accuracy.TITLES["bce"]
-    assert differences(from_markdown(accuracy.to_markdown(tables)), tables) == []
+    title = accuracy_tables.TITLES["bce"]
+    assert differences(from_markdown(accuracy_tables.to_markdown(tables)), tables) == []
     single_title = f"{title}: single scores, value / gradient"
     key = next(key for key in tables[title] if key[1] == "ours")
     for column, text in ((0, "7.00 (x = 3, y = 1)"), (3, "inf (x = 3, y = 1; inf ε)")):
@@ -243,17 +227,26 @@ def test_the_comparison_with_the_docs_catches_a_planted_fault(
         assert differences(faulty, tables)
 
 
-def test_the_command(
-    implementation: Implementation,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_command_measures_any_implementation(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = formulas(implementation, "lsgan")
-    monkeypatch.setattr(accuracy, "load_formulas", lambda name: ours)
     for name in ("TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # so that they are set back at the end
-    assert accuracy.main([implementation.name]) == 0
-    printed = capsys.readouterr().out
-    assert "float32 gradient" in printed
-    assert "**ours**" in printed
-    assert differences(from_markdown(printed), accuracy.make_tables(ours)) == []
+    monkeypatch.setattr(accuracy, "DTYPES", ("float32", "float64"))
+    assert accuracy.main(["reference"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split()[:3] == ["implementation", "loss", "dtype"]
+    assert [row.split()[:3] for row in rows] == [
+        ["reference", loss, dtype] for loss in LOSSES for dtype in ("float32", "float64")
+    ]
+    of_float32 = [row for row in rows if " float32 " in row]
+    # float64 held against float32's ULP: its own error is a billionth of one.
+    assert all(row.split()[3] == "0.00" for row in of_float32)
+    assert accuracy.main(["no_such_module"]) == 2
+    assert "unknown implementation 'no_such_module'" in capsys.readouterr().err
+
+
+def test_an_exploded_error_is_shown_in_both_units() -> None:
+    assert accuracy.shown(accuracy.Error(1.5, 0.5, 3.0, 1.0)) == "1.50 (score 3, target 1)"
+    far = accuracy.Error(2e7, 0.5, 3.0, 0.0)
+    assert accuracy.shown(far) == "2.0e+07 (score 3, target 0; 0.5 ε)"

@@ -1,4 +1,4 @@
-"""Our losses beside PyTorch's own, called as documented, for `python -m shared.accuracy`."""
+"""Our losses beside PyTorch's own, called as documented: the tables of docs/losses.md."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pytorch_impl.losses import LOSSES
 from shared.interface import Array
-from shared.studies.accuracy_sweep import WRITTEN_OUT, Formula, Results, make_formulas
-
-from .losses import LOSSES
+from shared.studies.accuracy import Formula, Results
+from tests.studies.stock_losses import WRITTEN_OUT, make_formulas
 
 Function = Callable[[Tensor, float], Tensor]  # scores, target → loss of each score
 

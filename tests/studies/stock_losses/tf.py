@@ -1,4 +1,4 @@
-"""Our losses beside TensorFlow's and Keras' own, as documented, for `python -m shared.accuracy`."""
+"""Our losses beside TensorFlow's and Keras' own, as documented: the tables of docs/losses.md."""
 
 import functools
 from collections.abc import Callable
@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from shared.interface import Array
-from shared.studies.accuracy_sweep import WRITTEN_OUT, Formula, Results, make_formulas
-
-from .losses import LOSSES
+from shared.studies.accuracy import Formula, Results
+from tests.studies.stock_losses import WRITTEN_OUT, make_formulas
+from tf_impl.losses import LOSSES
 
 Function = Callable[[tf.Tensor, float], tf.Tensor]  # scores, target → loss of each score
 

@@ -1,4 +1,4 @@
-"""Our losses beside JAX' and Optax' own, called as documented, for `python -m shared.accuracy`."""
+"""Our losses beside JAX' and Optax' own, called as documented: the tables of docs/losses.md."""
 
 import functools
 from collections.abc import Callable
@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jax_impl.losses import LOSSES
 from shared.interface import Array
-from shared.studies.accuracy_sweep import WRITTEN_OUT, Formula, Results, make_formulas
-
-from .losses import LOSSES
+from shared.studies.accuracy import Formula, Results
+from tests.studies.stock_losses import WRITTEN_OUT, make_formulas
 
 Function = Callable[[jax.Array, float], jax.Array]  # scores, target → loss of each score
 
