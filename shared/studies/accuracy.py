@@ -73,7 +73,7 @@ def sweep_scores(loss: str = "bce", dtype: str = "float32") -> Array:
 @functools.cache
 def exact(loss: str, score: float, target: float) -> tuple[ExactNumber, ExactNumber]:
     """Return the loss of one score and its derivative as exact numbers (50 digits)."""
-    from shared.fixtures.make_losses import exact_loss  # needs mpmath
+    from shared.fixtures.exact_losses import exact_loss  # needs mpmath
 
     return exact_loss(loss, score, target)
 
