@@ -27,17 +27,7 @@ EVERY = 10  # a sweep has about a thousand scores; the command takes each tenth
 EXPLODED = 100.0
 
 Results = tuple[Array, Array]  # the loss of each score and its derivative, as float64
-
-
-@dataclass(frozen=True)
-class Formula:
-    """One way to compute a loss. `evaluate(scores, target, dtype)` takes exact scores."""
-
-    framework: str
-    loss: str
-    name: str
-    run: str
-    evaluate: Callable[[Array, float, str], Results]
+Evaluate = Callable[[Array, float, str], Results]  # exact scores, their target, a dtype → results
 
 
 @dataclass(frozen=True)
@@ -79,34 +69,26 @@ def exact(loss: str, score: float, target: float) -> tuple[ExactNumber, ExactNum
 
 
 @functools.cache
-def measure(formula: Formula, dtype: str, every: int = 1) -> tuple[Error, Error]:
+def measure(loss: str, evaluate: Evaluate, dtype: str, every: int = 1) -> tuple[Error, Error]:
     """Return the largest error of the value and of the gradient over every n-th score."""
-    scores = sweep_scores(formula.loss, dtype)[::every]
+    scores = sweep_scores(loss, dtype)[::every]
     errors: tuple[list[Error], list[Error]] = ([], [])
     for target in TARGETS:
-        for kind, actual in enumerate(formula.evaluate(scores, target, dtype)):
-            case = (formula.loss, dtype, every, target, kind, actual.tobytes())
-            errors[kind].append(_largest(*case))
+        for kind, actual in enumerate(evaluate(scores, target, dtype)):
+            truth = [exact(loss, float(x), target)[kind] for x in scores]
+            pairs = list(zip(actual.tolist(), truth, strict=True))
+            ulp = [ulp_error(a, e, dtype) for a, e in pairs]
+            worst = int(np.argmax(ulp))
+            epsilons = ulp[worst]
+            if epsilons > EXPLODED:
+                epsilons = max(ulp_error(a, e, dtype, floor=1.0) for a, e in pairs)
+            errors[kind].append(Error(ulp[worst], epsilons, float(scores[worst]), target))
     value, gradient = (max(kind, key=lambda error: error.ulp) for kind in errors)
     return value, gradient
 
 
-# Compiled or not, a formula mostly gives the same bits, of which the error is taken once.
-@functools.cache
-def _largest(loss: str, dtype: str, every: int, target: float, kind: int, actual: bytes) -> Error:
-    scores = sweep_scores(loss, dtype)[::every]
-    truth = [exact(loss, float(x), target)[kind] for x in scores]
-    pairs = list(zip(np.frombuffer(actual), truth, strict=True))
-    ulp = [ulp_error(a, e, dtype) for a, e in pairs]
-    worst = int(np.argmax(ulp))
-    epsilons = ulp[worst]
-    if epsilons > EXPLODED:
-        epsilons = max(ulp_error(a, e, dtype, floor=1.0) for a, e in pairs)
-    return Error(ulp[worst], epsilons, float(scores[worst]), target)
-
-
-def batches_of_one(implementation: Implementation, loss: str) -> Formula:
-    """Return a loss of any implementation, each score as a batch."""
+def batches_of_one(implementation: Implementation, loss: str) -> Evaluate:
+    """Return what evaluates a loss of any implementation, each score as a batch."""
 
     def evaluate(scores: Array, target: float, dtype: str) -> Results:
         import ml_dtypes  # noqa: F401 - gives NumPy bfloat16; JAX and TensorFlow bring it along
@@ -118,7 +100,7 @@ def batches_of_one(implementation: Implementation, loss: str) -> Formula:
             np.array([float(f.generator_fake_gradient[0]) for f in found]),
         )
 
-    return Formula(implementation.name, loss, "loss", "batches of one", evaluate)
+    return evaluate
 
 
 def shown(error: Error) -> str:
@@ -141,7 +123,7 @@ def _run(options: argparse.Namespace) -> None:
     rows = [["implementation", "loss", "dtype", "ULP of the value", "of the gradient"]]
     with shown_progress("losses", len(cases)) as advance:
         for implementation, loss, dtype in cases:
-            errors = measure(batches_of_one(implementation, loss), dtype, EVERY)
+            errors = measure(loss, batches_of_one(implementation, loss), dtype, EVERY)
             rows.append([implementation.name, loss, dtype, *map(shown, errors)])
             advance(1)
     print(text_table(rows, "<"))

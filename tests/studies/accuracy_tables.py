@@ -16,8 +16,8 @@ import numpy as np
 from shared.interface import IMPLEMENTATIONS, use_cpu
 from shared.reference.comparison import ExactNumber
 from shared.studies import accuracy
-from shared.studies.accuracy import DTYPES, TARGETS, Formula
-from tests.studies.stock_losses import OURS
+from shared.studies.accuracy import DTYPES, TARGETS
+from tests.studies.stock_losses import OURS, Formula
 
 TITLES = {
     "bce": "bce and minimax, on logits x",
@@ -52,7 +52,9 @@ def make_tables(formulas: Sequence[Formula]) -> dict[str, Table]:
         tables[title] = {HEADER: header}
         for f in rows:
             cells = tables[title][f.framework, f.name, f.run] = []
-            for error in itertools.chain(*(accuracy.measure(f, dtype) for dtype in DTYPES)):
+            for error in itertools.chain(
+                *(accuracy.measure(f.loss, f.evaluate, dtype) for dtype in DTYPES)
+            ):
                 place = f"{VARIABLES[loss]} = {error.score:.4g}, y = {error.target:.0f}"
                 exploded = error.ulp > accuracy.EXPLODED
                 place += f"; {error.epsilons:.3g} ε" if exploded else ""

@@ -2,14 +2,26 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from shared.interface import Array
-from shared.studies.accuracy import LOSSES, Formula, Results
+from shared.studies.accuracy import LOSSES, Evaluate, Results
 
 OURS = "ours"
 # What softplus is, without a derivative written for it.
 WRITTEN_OUT = "relu(±x) + log1p(exp(-abs(x)))"
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One way to compute a loss. `evaluate(scores, target, dtype)` takes exact scores."""
+
+    framework: str
+    loss: str
+    name: str
+    run: str
+    evaluate: Evaluate
 
 
 def make_formulas(

@@ -10,8 +10,8 @@ import optax
 
 from jax_impl.losses import LOSSES
 from shared.interface import Array
-from shared.studies.accuracy import Formula, Results
-from tests.studies.stock_losses import WRITTEN_OUT, make_formulas
+from shared.studies.accuracy import Results
+from tests.studies.stock_losses import WRITTEN_OUT, Formula, make_formulas
 
 Function = Callable[[jax.Array, float], jax.Array]  # scores, target → loss of each score
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from pytorch_impl.losses import LOSSES
 from shared.interface import Array
-from shared.studies.accuracy import Formula, Results
-from tests.studies.stock_losses import WRITTEN_OUT, make_formulas
+from shared.studies.accuracy import Results
+from tests.studies.stock_losses import WRITTEN_OUT, Formula, make_formulas
 
 Function = Callable[[Tensor, float], Tensor]  # scores, target → loss of each score
 

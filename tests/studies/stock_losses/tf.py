@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from shared.interface import Array
-from shared.studies.accuracy import Formula, Results
-from tests.studies.stock_losses import WRITTEN_OUT, make_formulas
+from shared.studies.accuracy import Results
+from tests.studies.stock_losses import WRITTEN_OUT, Formula, make_formulas
 from tf_impl.losses import LOSSES
 
 Function = Callable[[tf.Tensor, float], tf.Tensor]  # scores, target → loss of each score
