@@ -1,10 +1,9 @@
-"""How far an answer may be from the truth, why that far, and how its error is measured.
-
-`tests/conformance/test_conformance.py` holds these numbers against those of our own tests.
-"""
+"""How far an answer may be from the truth (bounds.toml), and how its error is measured."""
 
 import math
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
@@ -23,63 +22,19 @@ class Bound:
     derivation: str
 
 
-_ROUNDING = (
-    "Three implementations measured 2e-15 forward, 8e-15 gradients, 2e-14 state in float64; 5e-7, "
-    "2e-6 and 2e-6 in float32. The smallest planted fault, a leaky ReLU whose slope went through "
-    "float32, shows at 1.5e-8; BN's epsilon of 1e-3 at 5e-4. No pre-activation of a float32 case "
-    "is nearer to a kink than 4e-6, so that rounding turns none."
-)
-# Kind → (limit in float64, in float32, unit, derivation).
-_BOUNDS = {
-    "forward": (1e-12, 5e-6, "relative L2", _ROUNDING),
-    "gradients": (1e-12, 1e-5, "relative L2", _ROUNDING),
-    "state": (1e-11, 1e-5, "relative L2", _ROUNDING),
-    "metrics": (
-        1e-12,
-        5e-6,
-        "of max(1, |loss|)",
-        "Absolute below 1, relative above: a score near 0 is a sum of numbers of order 1 and has "
-        "their rounding error, about 1e-6 in float32. Measured 7e-7 and 5e-14.",
-    ),
-    # What rounding moves: a bias that batch normalisation takes away.
-    "drift": (
-        1e-4,
-        2.0,
-        "learning rates",
-        "Its gradient is 0 in exact arithmetic. Adam divides rounding by its own size: float32 "
-        "moves it by up to one learning rate in either direction; float64's rounding of 1e-13 over "
-        "Adam's epsilon was measured as 1e-5 of one.",
-    ),
-    # Ten updates, each number divided by its own size.
-    "adam": (
-        1e-14,
-        1e-6,
-        "relative L2 by magnitude",
-        "Measured over ten updates: 3.6e-15 and 2.0e-7, at every epsilon. Bias correction by "
-        "float32's rounded beta is 6e-6 off, epsilon before the correction 0.42.",
-    ),
-}
-_CONV28_FLOAT32 = Bound(
-    1e-4,
-    "relative L2",
-    "conv28 in float32 normalises dense features over seven images and sums what nearly cancels: "
-    "measured 4.4e-5; eight planted faults move it by more than ten times the bound.",
-)
-EXACT = Bound(0.0, "numbers that differ", "No arithmetic makes it: equal, or wrong.")
-KOLMOGOROV = Bound(
-    3.0,
-    "Kolmogorov's D times the root of n",
-    "Any generator of random numbers will do, so the distribution is compared. Right draws exceed "
-    "3 with probability 2 exp(-18) = 3e-8 an array; one outside the distribution's support fails.",
-)
+_TABLE = tomllib.loads(Path(__file__).with_name("bounds.toml").read_text("utf-8"))
 
 
-def bound_of(kind: str, dtype: str, architecture: str = "") -> Bound:
-    """Return the bound of a kind of array: forward, gradients, state, metrics, drift or adam."""
-    if (architecture, dtype) == ("conv28", "float32") and kind in ("gradients", "state"):
-        return _CONV28_FLOAT32
-    float64, float32, unit, derivation = _BOUNDS[kind]
-    return Bound(float64 if dtype == "float64" else float32, unit, derivation)
+def bound_of(kind: str, dtype: str = "", architecture: str = "") -> Bound:
+    """Return the bound of a kind of array, a table of bounds.toml."""
+    entry, own = _TABLE[kind], f"{architecture}_{dtype}"
+    if own in entry:
+        return Bound(entry[own], entry["unit"], _TABLE["derivations"][own])
+    limit = entry[dtype] if dtype else entry["limit"]
+    return Bound(limit, entry["unit"], _TABLE["derivations"][entry["derivation"]])
+
+
+EXACT, KOLMOGOROV = bound_of("exact"), bound_of("kolmogorov")
 
 
 # The error of an answer against its truth, in the unit of its bound; nan where it has none.
