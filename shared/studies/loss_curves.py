@@ -6,6 +6,7 @@ The values are those of the NumPy reference. Bad input is exit code 2.
 """
 
 import argparse
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -20,28 +21,7 @@ ROLES = {"real": "D on real images", "fake": "D on fake images", "generator": "G
 """Whose loss: that of the discriminator on a real image, on a fake one, of the generator."""
 
 OUT = Path("docs/images/loss_curves.png")
-# (colour, width, line): where losses coincide, the thinner lines show on the thicker.
-_STYLES = {
-    "bce": ("tab:blue", 5.0, "-"),
-    "minimax": ("tab:orange", 2.8, "-"),
-    "bce_probs": ("black", 1.4, ":"),
-    "lsgan": ("tab:red", 2.2, "-"),
-}
-_NOTES = {
-    "real": [
-        ("cross entropy: right and\nconfident, no pull left", (4.6, -0.05), (0.4, -3.7)),
-        ("least squares: right, and\nstill pulled back to 1", (4.4, 3.4), (-5.8, 4.2)),
-    ],
-    "fake": [
-        ("cross entropy: right and\nconfident, no pull left", (-4.6, 0.05), (-5.8, 2.6)),
-        ("least squares: right, and\nstill pulled back to 0", (-3.2, -3.2), (-1.0, -3.7)),
-    ],
-    "generator": [
-        ("minimax: rejected,\nno pull left", (-4.6, -0.05), (-5.8, 2.6)),
-        ("least squares: pulls a fake\nback that D calls real", (4.4, 3.4), (-5.8, 4.4)),
-        ("bce: rejected,\npulled with force 1", (-3.4, -0.97), (0.2, -3.7)),
-    ],
-}
+_DRAWN = tomllib.loads(Path(__file__).with_name("loss_curves.toml").read_text("utf-8"))
 _ARROW = {"arrowstyle": "->", "linewidth": 0.8}
 _BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
 
@@ -70,12 +50,11 @@ def _plot(scores: Array, path: Path) -> None:
     figure = Figure(figsize=(11, 7.2), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True, sharey="row")
     for (above, below), role in zip(panels.T, ROLES, strict=True):
-        for loss, (colour, width, line) in _STYLES.items():
-            style = {"color": colour, "linewidth": width, "linestyle": line, "label": loss}
+        for loss, style in _DRAWN["styles"].items():
             for axes, curve in zip((above, below), loss_curve(loss, role, scores), strict=True):
-                axes.plot(scores, curve, **style)
+                axes.plot(scores, curve, label=loss, **style)
         above.set_title(ROLES[role])
-        for text, point, place in _NOTES[role]:
+        for text, point, place in _DRAWN["notes"][role]:
             below.annotate(text, point, place, fontsize="small", arrowprops=_ARROW, bbox=_BOX)
         for axes in (above, below):
             axes.axhline(0.0, color="black", linewidth=0.8)

@@ -62,7 +62,8 @@ def test_what_the_notes_in_the_picture_say() -> None:
 
 
 def test_the_picture_has_a_style_for_every_loss() -> None:
-    assert set(LOSS_NAMES) == set(loss_curves._STYLES)
+    assert set(LOSS_NAMES) == set(loss_curves._DRAWN["styles"])
+    assert list(ROLES) == list(loss_curves._DRAWN["notes"])
 
 
 def test_the_command_draws_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
