@@ -3,7 +3,8 @@
 Its `loss` is asked for a hundred scores, one by one, with either target, and held against 50-digit
 arithmetic. ULP are units in the last place of the truth in the dtype of the scores. Where a loss
 near zero makes them explode, ε is the same error with a unit never below that of 1. docs/losses.md
-has the same of the frameworks' own losses. The exit code is 2 for bad input.
+has the same of the frameworks' own losses. It needs mpmath: pip install -e '.[test]'. The exit code
+is 2 for bad input.
 """
 
 import argparse
