@@ -17,8 +17,8 @@ PACKAGES = {
 }
 # Of what changes how fast a framework is, alone recorded. Not all of TF_: Terraform's is that too.
 ENVIRONMENT_PREFIXES = (
-    "CUBLAS_", "CUDA_", "CUDNN_", "DNNL_", "JAX_", "KERAS_", "KMP_", "MALLOC_", "MKL_", "NPROC",
-    "NVIDIA_TF32", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TF_CPP_", "TF_CUDNN_",
+    "CUBLAS_", "CUDA_", "CUDNN_", "DNNL_", "GLIBC_", "JAX_", "KERAS_", "KMP_", "MALLOC_", "MKL_",
+    "NPROC", "NVIDIA_TF32", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TF_CPP_", "TF_CUDNN_",
     "TF_DETERMINISTIC_", "TF_ENABLE_", "TF_FORCE_", "TF_GPU_", "TF_NUM_", "TF_USE_", "TF_XLA_",
     "TORCH_", "TORCHINDUCTOR_", "TRITON_", "XLA_",
 )  # fmt: skip

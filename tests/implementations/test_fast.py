@@ -1,5 +1,9 @@
 """What is written for speed alone, against the reference's convolutions and their gradients."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,13 +14,16 @@ BOUND = 1e-13
 """Of float64 sums of at most 33 · 16 = 528 products: 528 · 2^-53 = 6e-14 of the largest."""
 
 
-def problem(transposed: bool, batch: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def problem(
+    transposed: bool, batch: int, decimals: int = 16
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return x, a kernel and the output's gradient, and the output and gradients of x and kernel.
 
     Of a convolution 6 → 4 features, 8x8 → 4x4, or of its transpose.
     """
     draw = np.random.default_rng(0).standard_normal
-    small, large, kernel = draw((batch, 4, 4, 4)), draw((batch, 8, 8, 6)), draw((4, 4, 6, 4))
+    shapes = (batch, 4, 4, 4), (batch, 8, 8, 6), (4, 4, 6, 4)
+    small, large, kernel = (draw(shape).round(decimals) for shape in shapes)
     x, dy = (small, large) if transposed else (large, small)
     forward = layers.conv_transpose_forward if transposed else layers.conv_forward
     y, backward = forward(x, kernel, 2, 1)
@@ -75,10 +82,61 @@ def test_convolutions_by_slices_in_jax(transposed: bool, batch: int) -> None:
     (x, kernel, dy), expected = problem(transposed, batch)
     function = fast.conv_transpose if transposed else fast.conv
     with jax.enable_x64(True):
-        y, gradients = jax.vjp(lambda x, k: function(x, k, 2, 1, True), x, kernel)
+        y, gradients = jax.vjp(lambda x, k: function(x, k, 2, 1, 4), x, kernel)
         require_close([np.array(a) for a in (y, *gradients(dy))], expected)
-        assert len(fast._slices(x, kernel, True)) == {3: 1, 19: 3, 33: 4}[batch]
-        assert len(fast._slices(x, kernel, False)) == 1
+        assert len(fast._slices(x, kernel, 4)) == {3: 1, 19: 3, 33: 4}[batch]
+        assert len(fast._slices(x, kernel, 1)) == 1
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_convolutions_of_bfloat16_by_products_in_jax(
+    transposed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jax = pytest.importorskip("jax")
+    from jax_impl import fast
+
+    monkeypatch.setattr(fast, "MIN_FEATURES", 6)
+    # Whole numbers, and so their sums: bfloat16 holds all of them up to 256.
+    (x, kernel, dy), expected = problem(transposed, batch=19, decimals=0)
+    assert max(np.abs(one).max() for one in expected) <= 256
+    function = fast.conv_transpose if transposed else fast.conv
+    inputs = (jax.numpy.asarray(one, jax.numpy.bfloat16) for one in (x, kernel, dy))
+    found = _with_gradients(function, 4, *inputs)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == jax.numpy.bfloat16
+        assert np.array_equal(np.array(one, float), other)
+
+
+def _with_gradients(function: Callable, slices: int, x: Any, kernel: Any, dy: Any) -> tuple:
+    import jax
+
+    y, gradients = jax.vjp(lambda x, k: function(x, k, 2, 1, slices), x, kernel)
+    return (y, *gradients(dy))
+
+
+# Of the output and both gradients.
+@pytest.mark.parametrize(
+    ("dtype", "features", "slices", "convolutions", "products"),
+    [
+        ("bfloat16", 64, 4, 0, 3),
+        ("bfloat16", 64, 1, 0, 3),  # on several CPU devices
+        ("bfloat16", 63, 4, 3, 0),
+        ("float32", 64, 4, 3, 0),
+        ("bfloat16", 64, 0, 3, 0),  # on a GPU
+        ("float32", 64, 0, 3, 0),
+    ],
+)
+def test_what_is_a_product_in_jax(
+    dtype: str, features: int, slices: int, convolutions: int, products: int
+) -> None:
+    jax = pytest.importorskip("jax")
+    from jax_impl import fast
+
+    shapes = (8, 8, 8, features), (4, 4, features, 2), (8, 4, 4, 2)
+    inputs = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+    steps = str(jax.make_jaxpr(partial(_with_gradients, fast.conv, slices))(*inputs))
+    assert steps.count(" conv_general_dilated[") == convolutions
+    assert steps.count(" dot_general[") == products
 
 
 def test_a_kernel_gradient_as_a_product_in_tensorflow() -> None:
