@@ -82,7 +82,8 @@ def changes(spec: SystemSpec, parts: Sequence[str]) -> list[Change]:
     known += [(field, LITERAL[field]) for field in numbers_of_its_own(spec)]
     known = [(field, value) for field, value in known if _applies(field, value, spec)]
     singles = [{field: value} | needed for field, value in known for needed in needed_by(field)]
-    possible = [*TOGETHER.values(), *singles]  # first what frameworks do when left alone
+    together = [c for c in TOGETHER.values() if all(_applies(n, x, spec) for n, x in c.items())]
+    possible = [*together, *singles]  # first what frameworks do when left alone
     return [
         change
         for part in parts
