@@ -132,9 +132,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
     add("--batch-size", dest="batch_sizes", type=whole(2), help=text, **several)
     text = "channels beside the images (default: the system's)"
     add("--width", type=whole(1), metavar="W", help=text)
-    text = "height and width of images, 32, 64 or 128 for dcgan64 (default: the system's)"
-    largest = whole(1, 128, ", where one float32 step can still be held against the reference")
-    add("--image-size", type=largest, metavar="PIXELS", help=text)
+    text = "height and width of images, 32, 64, 128 or 256 for dcgan64 (default: the system's)"
+    add("--image-size", type=whole(1), metavar="PIXELS", help=text)
 
     add = parser.add_argument_group("where and how").add_argument
     text = "auto: the GPU where there is a driver; never silently the CPU (default: %(default)s)"

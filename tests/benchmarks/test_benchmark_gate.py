@@ -84,7 +84,7 @@ def test_gate_stops_a_tensor_that_is_not_finite_and_names_it(bad):
     json.dumps(check, allow_nan=False)
 
 
-@pytest.mark.parametrize("image_size", [32, 128])
+@pytest.mark.parametrize("image_size", [32, 128, 256])
 def test_gate_of_another_size_stops_a_planted_fault(image_size):
     problem = gate.gate_problem(SYSTEMS["dcgan64"].replace(image_size=image_size))
     assert problem.real_images.shape == (8, image_size, image_size, 3)

@@ -86,7 +86,7 @@ def test_batches_that_are_not_on_the_device_are_new_and_named(source):
         ["--report", "/dev/null/report"],
         ["--width", "0"],
         ["--image-size", "48"],
-        ["--image-size", "256"],
+        ["--image-size", "512"],
         ["--image-size", "64", "--system", "conv28"],
         ["--steps", "0"],
         ["--rounds", "0"],
