@@ -57,6 +57,8 @@ class Step:
         steps = spec.discriminator_steps + c.discriminator_step_offset
         named = c.generator_batch == "as_named"
         generator_batch = spec.generator_batch if named else c.generator_batch
+        if c.batch_norm_mode == "running_for_discriminator" and generator_batch == "same_images":
+            generator_batch = "same_latents"  # which are made anew
         self.given = spec
         self.spec = spec.replace(discriminator_steps=steps, generator_batch=generator_batch)
 
@@ -68,7 +70,7 @@ class Step:
             return self._generator_first(arrays, real_batches, latent_batches)
         leaks: list[Arrays] = []
         for i, (real, z) in enumerate(zip(real_batches, latent_batches, strict=False)):
-            generated, arrays = self._generate(arrays, z)
+            generated, arrays = self._generate(arrays, z, "running_for_discriminator")
             before = _discriminator_weights(arrays)
             arrays, losses, own, fake_gradient = self._update_discriminator(
                 arrays, real, generated.output, i
@@ -127,13 +129,13 @@ class Step:
             if is_last and self.spec.generator_batch == "same_images":
                 generated = seen_before
             else:
-                generated, arrays = self._generate(arrays, z)
+                generated, arrays = self._generate(arrays, z, "running_for_discriminator")
             arrays, losses, own, _ = self._update_discriminator(arrays, real, generated.output, i)
         return StepResult(arrays, _metrics(losses, value), own | gradients)
 
-    def _generate(self, arrays: Arrays, latents: Array) -> tuple[Pass, Arrays]:
-        """Return a pass of G and the state with G's BN statistics moved."""
-        training = self.conventions.batch_norm_mode != "running"
+    def _generate(self, arrays: Arrays, latents: Array, mode: str = "") -> tuple[Pass, Arrays]:
+        """Return a pass of G, by running statistics in a `mode`, and the state with G's moved."""
+        training = self.conventions.batch_norm_mode not in ("running", mode)
         generated = self.forward("generator", arrays, latents, training)
         moves = self.conventions.batch_norm_statistics != "not_of_generator"
         return generated, self._moved(arrays, generated) if moves else arrays
@@ -184,7 +186,7 @@ class Step:
     def _generator_gradients(self, arrays: Arrays, generated: Pass) -> tuple[float, Arrays, Arrays]:
         """Return G's loss, the state with D's BN statistics moved, and G's gradients."""
         c = self.conventions
-        normalise = c.batch_norm_mode == "batch"
+        normalise = c.batch_norm_mode in ("batch", "running_for_discriminator")
         run = self.forward("discriminator", arrays, generated.output, normalise)
         value, score_gradient = generator_loss(self.spec.loss, run.output, self.of["generator"])
         image_gradient, _ = self.backward("discriminator", run, score_gradient)

@@ -22,9 +22,12 @@ class Conventions:
     batch_norm_momentum: float = 0.1
     """Weight of the NEW statistic (PyTorch's meaning; Keras and Flax state 1 - momentum)."""
     batch_norm_running_variance: Literal["unbiased", "biased"] = "unbiased"
-    batch_norm_mode: Literal["batch", "running", "running_in_generator_step"] = "batch"
+    batch_norm_mode: Literal[
+        "batch", "running", "running_in_generator_step", "running_for_discriminator"
+    ] = "batch"
     """Which statistics normalise while training; "running_in_generator_step" is what freezing the
-    discriminator with Keras' `trainable = False` does."""
+    discriminator with Keras' `trainable = False` does, "running_for_discriminator" what `predict`
+    does: D's fake images are made so, and those that G learns from anew."""
     batch_norm_passes: Literal["as_asked", "always_batch", "always_running"] = "as_asked"
     """Which statistics normalise in any pass; "always_batch" is `eval()` forgotten."""
     batch_norm_statistics: Literal[

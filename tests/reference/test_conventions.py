@@ -19,7 +19,7 @@ DEVIATIONS: dict[str, list] = {
     "batch_norm_epsilon": [1e-3],
     "batch_norm_momentum": [0.01, 0.9],
     "batch_norm_running_variance": ["biased"],
-    "batch_norm_mode": ["running", "running_in_generator_step"],
+    "batch_norm_mode": ["running", "running_in_generator_step", "running_for_discriminator"],
     "batch_norm_passes": ["always_batch", "always_running"],
     "batch_norm_divisor": ["variance"],
     "batch_norm_statistics": ["not_in_generator_step", "not_of_generator", "never"],
