@@ -7,6 +7,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Sharding
 
+from shared.framework_layers import kept_by_optax
 from shared.interface import Arrays, check_arrays
 from shared.spec import NETWORKS, AdamSpec, NetworkName, SystemSpec, optimizer_name, state_shapes
 from shared.spec.compute import Compute
@@ -59,7 +60,8 @@ def create_train_state(
 def export_state(state: TrainState) -> Arrays:
     """Return weights, BN statistics, Adam moments and counters by canonical name."""
     variables = _variables(state.settings.merge(state.arrays))
-    arrays = {name: np.array(variables[name][...]) for name in state_shapes(state.spec)}
+    own = [name for name in state_shapes(state.spec) if name in variables]
+    arrays = {name: np.array(variables[name][...]) for name in own}
     steps = {name: a.astype(np.int64) for name, a in arrays.items() if name.endswith("/step")}
     return arrays | steps
 
@@ -98,28 +100,18 @@ def _variables(state: Modules) -> dict[str, nnx.Variable]:
     variables: dict[str, nnx.Variable] = {}
     for network in NETWORKS:
         module, optimizer = state.network(network), state.optimizer(network)
-        moments = _moments(optimizer.opt_state)
+        kept = {"step": optimizer.step} | kept_by_optax(optimizer.opt_state)
         for name, parameter in state.spec.parameters(network).items():
             variables[name] = _variable(module, name, module)
             if parameter.trainable:
-                variables[optimizer_name(name, "m")] = _variable(module, name, moments.mu)
-                variables[optimizer_name(name, "v")] = _variable(module, name, moments.nu)
-        variables[f"{network}_optimizer/step"] = moments.count
+                for moment in kept.keys() - {"step"}:
+                    held = _variable(module, name, kept[moment])
+                    variables[optimizer_name(name, moment)] = held
+        variables[f"{network}_optimizer/step"] = kept["step"]
         variables[f"{network}_optimizer/updates"] = optimizer.step  # Flax' count beside Optax'
         if isinstance(optimizer, Adam):
             variables[f"{network}_optimizer/learning_rate"] = optimizer.learning_rate
     return variables
-
-
-def _moments(state: Any) -> Any:
-    """Return the part of Optax' state that has Adam's moments; ValueError where none has."""
-    parts = [state]
-    while parts:
-        part = parts.pop()
-        if hasattr(part, "mu"):
-            return part
-        parts += part if isinstance(part, tuple) else ()
-    raise ValueError("expected an optimizer with optax.adam, adamw or scale_by_adam")
 
 
 def _variable(network: nnx.Module, name: str, held: Any) -> nnx.Variable:

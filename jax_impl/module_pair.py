@@ -1,6 +1,6 @@
 """Anybody's pair of NNX modules behind `shared.interface.Implementation`: docs/systems.md."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -16,6 +16,10 @@ from shared.spec.compute import Compute
 from .adapter import JaxImplementation
 from .layers import create_adam
 from .state import DTYPES, Settings, TrainState, leaves, select_device
+
+KINDS = {"scale_by_adam": "adam", "scale_by_amsgrad": "amsgrad"}
+KINDS |= {"scale_by_rms": "rmsprop", "scale_by_stddev": "rmsprop"}
+OTHERS = ("scale", "trace", "add_decayed_weights", "clip", "clip_by_global_norm")
 
 
 class Network(nnx.Module):
@@ -36,10 +40,14 @@ class Network(nnx.Module):
 
 
 class ModulePair(PairAdapter, JaxImplementation):
-    """Two `nnx.Module`s, and an `nnx.Optimizer` with Optax' Adam or AdamW of each where given."""
+    """Two `nnx.Module`s, and an `nnx.Optimizer` of each where given."""
 
     package, create_adam = "flax", staticmethod(create_adam)
-    conventions: ClassVar = {"batch_norm_running_variance": "biased"}
+    usual_initializer = "lecun_normal"
+    conventions: ClassVar = {
+        "batch_norm_running_variance": "biased",
+        "leaky_relu_gradient_at_zero": "one",  # of nnx.leaky_relu
+    }
 
     def copied(self, dtype: str) -> Sequence[Any]:
         """Return copies of the networks; a kernel that is turned round becomes a canonical one."""
@@ -84,16 +92,40 @@ class ModulePair(PairAdapter, JaxImplementation):
                 return {"epsilon": m.epsilon, "momentum": round(1 - m.momentum, 12)}
         return None
 
+    def settings(self, optimizer: nnx.Optimizer) -> dict[str, Any]:
+        """Return an optimizer's kind and settings by Optax' names; ValueError for others."""
+        found: dict[str, Any] = {"kind": "sgd", "corrected_maximum": True, "step_size": -1.0}
+        for part, name, value in _closed_over(optimizer.tx.update):
+            if part not in (*KINDS, *OTHERS):
+                raise ValueError(f"received {part}; expected {', '.join((*KINDS, *OTHERS))}")
+            found["momentum" if (part, name) == ("trace", "decay") else name] = value
+            found["kind"] = KINDS.get(part, found["kind"])
+            found["centered"] = found.get("centered") or part == "scale_by_stddev"
+        if found["kind"] == "adam" and "weight_decay" in found:
+            found["kind"] = "adamw"
+        return found | {"learning_rate": -found["step_size"]}
+
     def name_layers(self, network: Network, layers: dict[str, nnx.Module]) -> None:
         """Give layers the system's names."""
         paths = {id(module): path for path, module in nnx.iter_modules(network)}
         network.paths = tuple((name, paths[id(layer)]) for name, layer in layers.items())
 
     def state_of(self, spec: SystemSpec, dtype: str, *parts: Any) -> TrainState:
-        """Return a state of copied parts, with their own weights and Adam as it starts."""
+        """Return a state of copied parts, with their own weights and optimizers as they start."""
         for network in parts[:2]:
             network.train()
         graph, shapes = nnx.split(parts)
         compute = Compute(dtype, fast=False)
         settings = Settings(spec, compute, graph, jax.tree.structure(shapes), None)
         return TrainState(spec, compute, select_device("cpu"), settings, leaves(parts))
+
+
+def _closed_over(function: Callable) -> Iterator[tuple[str, str, Any]]:
+    """Yield the settings that a transformation of Optax holds: whose, their names and values."""
+    names = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    for name, held in ((name, cell.cell_contents) for name, cell in names):
+        for value in held if isinstance(held, tuple) else (held,):
+            if hasattr(value, "__code__"):
+                yield from _closed_over(value)
+            else:
+                yield function.__qualname__.split(".")[0], name, value

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shared.framework_layers import IN_PYTORCH
+from shared.framework_layers import IN_PYTORCH, KEPT
 from shared.interface import Array, Arrays, check_arrays
 from shared.spec import (
     NETWORKS,
@@ -66,12 +66,12 @@ def export_state(state: TrainState) -> Arrays:
             arrays[name] = to_canonical(tensor, pixels.get(name))
             if parameter.trainable:
                 moments = state.optimizer(network).state[tensor]
-                for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq")):
+                for key in moments.keys() & KEPT.keys():
                     value = to_canonical(moments[key], pixels.get(name))
-                    arrays[optimizer_name(name, moment)] = value
+                    arrays[optimizer_name(name, KEPT[key])] = value
                 steps = moments["step"]
         arrays[f"{network}_optimizer/step"] = np.array(int(steps), np.int64)
-    return {name: arrays[name] for name in state_shapes(state.spec)}
+    return {name: arrays[name] for name in state_shapes(state.spec) if name in arrays}
 
 
 def import_state(state: TrainState, arrays: Arrays) -> None:
@@ -87,16 +87,17 @@ def import_state(state: TrainState, arrays: Arrays) -> None:
             if not parameter.trainable:
                 continue
             moments = optimizer.state[tensor]
-            for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq")):
-                moments.setdefault(key, torch.zeros_like(tensor))
-                value = to_native(arrays[optimizer_name(name, moment)], pixels.get(name))
+            if not moments and "betas" in optimizer.defaults:  # Adam before its first update
+                moments |= {key: torch.zeros_like(tensor) for key in ("exp_avg", "exp_avg_sq")}
+            for key in moments.keys() & KEPT.keys():
+                value = to_native(arrays[optimizer_name(name, KEPT[key])], pixels.get(name))
                 _assign(moments[key], value)
             moments.setdefault("step", _counter(optimizer, tensor)).fill_(steps)
 
 
 def _counter(optimizer: torch.optim.Adam, parameter: Tensor) -> Tensor:
     """Return Adam's counter of a parameter, where its own first step would put it."""
-    on_device = optimizer.defaults["capturable"] or optimizer.defaults["fused"]
+    on_device = any(optimizer.defaults.get(name) for name in ("capturable", "fused"))
     place = parameter.device if on_device else torch.device("cpu")
     return torch.zeros((), dtype=torch.float32, device=place)
 

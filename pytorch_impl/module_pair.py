@@ -37,9 +37,10 @@ class Network(nn.Module):
 
 
 class ModulePair(PairAdapter, PyTorchImplementation):
-    """Two `nn.Module`s, and the Adam or AdamW of each where given."""
+    """Two `nn.Module`s, and an optimizer of each where given."""
 
     package, create_adam = "torch", staticmethod(create_adam)
+    usual_initializer = "uniform_fan_in"
 
     def copied(self, dtype: str) -> Sequence[Any]:
         """Return copies of all, made together: an optimizer holds a network's parameters."""
@@ -74,18 +75,33 @@ class ModulePair(PairAdapter, PyTorchImplementation):
                 return {"kind": f"upsample_{m.mode}"} | own
         return None
 
+    def settings(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return an optimizer's kind and settings by PyTorch's names."""
+        given = optimizer.param_groups[0]
+        betas = zip(("beta1", "beta2"), given.get("betas", ()), strict=False)
+        return {"kind": type(optimizer).__name__.lower()} | given | dict(betas)
+
     def name_layers(self, network: Network, layers: dict[str, nn.Module]) -> None:
         """Give layers the system's names and its order, which is then that of gradients."""
         network._modules = {**layers, **network._modules}
 
-    def canonical_shape(self, array: Tensor) -> tuple[int, ...]:
-        """Return the shape of a tensor in the canonical layout."""
-        return to_canonical(array).shape
+    def canonical(self, array: Tensor) -> Array:
+        """Return a tensor in the canonical layout."""
+        return to_canonical(array)
 
     def state_of(self, spec: SystemSpec, dtype: str, *parts: Any) -> TrainState:
-        """Return a state of copied parts, with their own weights and Adam as it starts."""
+        """Return a state of copied parts, with their own weights and optimizers as they start."""
         networks = parts[:2]
         own = [copy.deepcopy(network.state_dict()) for network in networks]
+        for network, optimizer in zip(networks, parts[2:], strict=True):
+            for parameter in network.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()  # so that it has what it keeps
+            optimizer.zero_grad()
+            if isinstance(optimizer, torch.optim.SGD):  # which does not count
+                optimizer.register_step_post_hook(
+                    lambda own, *_: [held["step"].add_(1) for held in own.state.values()]  # type: ignore[arg-type]
+                )
         compute, place = Compute(dtype, fast=False), torch.device("cpu")
         state = TrainState(spec, compute, place, *parts)
         import_state(state, initial_state(spec, 0))

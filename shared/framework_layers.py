@@ -19,6 +19,23 @@ WORDS = {
 """PyTorch's name of an array of a layer → what it is called elsewhere."""
 IN_PYTORCH = {word: name for name, words in WORDS.items() for word in words}
 """The other way round; our own names are among the words."""
+KEPT = {"exp_avg": "m", "grad_avg": "m", "momentum_buffer": "m", "mu": "m", "trace": "m"}
+KEPT |= {"exp_avg_sq": "v", "square_avg": "v", "nu": "v", "max_exp_avg_sq": "v_max"}
+KEPT |= {"nu_max": "v_max", "count": "step", "_momentums": "m", "_average_gradients": "m"}
+KEPT |= {"_velocities": "v", "_velocity_hats": "v_max"}
+"""What an optimizer of PyTorch, Optax or Keras keeps → what `shared.spec.optimizers` calls it."""
+
+
+def kept_by_optax(state: Any) -> dict[str, Any]:
+    """Return what an optimizer of Optax keeps, and its count where it has one, by our names."""
+    found: dict[str, Any] = {}
+    parts = [state]
+    while parts:
+        part = parts.pop()
+        own = getattr(part, "_fields", ())
+        found |= {KEPT[name]: getattr(part, name) for name in own if name in KEPT}
+        parts += part if isinstance(part, tuple) else ()
+    return found
 
 
 def canonical_arrays(kind: str, held: Iterable[tuple[str, Any]]) -> dict[str, Any]:

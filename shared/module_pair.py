@@ -1,5 +1,6 @@
 """What the `ModulePair` of each framework shares: anybody's modules as the layers of a system."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,47 +14,61 @@ import numpy as np
 from shared.framework_adapter import FrameworkAdapter
 from shared.framework_layers import canonical_arrays, intercepted, kind_of
 from shared.interface import Array, Arrays, State
-from shared.spec import NETWORKS, NetworkName, SystemSpec, flattened_pixels
+from shared.spec import NETWORKS, AdamSpec, NetworkName, OptimizerSpec, SystemSpec
 from shared.spec.entries import entries_from
+from shared.spec.layers import NORMAL_002_AROUND_ONE
+from shared.spec.optimizers import OPTIMIZERS, AdamWSpec, optimizer_from_dict, optimizer_to_dict
+from shared.spec.state_arrays import flattened_pixels, state_shapes
 from shared.watched import NETWORKS as WATCHED
 
 Shape = tuple[int, ...]
+_SETTINGS = {"lr": "learning_rate", "alpha": "decay", "rho": "decay", "eps": "epsilon"}
+_SETTINGS |= {"b1": "beta1", "beta_1": "beta1", "b2": "beta2", "beta_2": "beta2"}
+_SETTINGS |= {"centered": "centred", "eps_in_sqrt": "epsilon_inside_root"}
+_SETTINGS |= {"clipvalue": "clip_value", "clipnorm": "clip_norm_of_each"}
+_SETTINGS |= {"global_clipnorm": "clip_norm", "max_norm": "clip_norm", "max_delta": "clip_value"}
+"""What the frameworks call a setting of an optimizer → what a system file calls it."""
+_UNSAID = "weight_decay", "momentum", "nesterov", "dampening", "maximize", "amsgrad", "eps_root"
+"""What an optimizer of a framework may have, and that of a file has not."""
 
 
 @dataclass
 class Call:
     """A layer that a network has called.
 
-    `fields`: what a system file says of it beside its kind and its arrays, whose canonical names
-    and `shapes` follow. Input and output are NHWC or [batch, features].
+    `fields`: what a system file says of it beside its kind and its `arrays`, which are by their
+    canonical names and in their layouts. Input and output are NHWC or [batch, features].
     """
 
     layer: Any
     kind: str
     fields: dict[str, Any]
-    shapes: dict[str, Shape]
+    arrays: Arrays
     x: Array
     y: Array
 
 
 class PairAdapter(FrameworkAdapter):
-    """Two modules and, where given, an Adam of each and a step (see `FrameworkAdapter`).
+    """Two modules and, where given, an optimizer of each and a step (see `FrameworkAdapter`).
 
     `latent_shape` is that of the generator's input without the batch, such as (100, 1, 1). A
     framework has `copied`, which returns copies of all in a dtype with networks that are called as
     ours are; `run`, what such a network makes of an array, which leaves it as it is; `read`, the
-    `fields` of a `Call`, None for an unknown layer; `name_layers`, which gives those of a network
-    the system's names; and `state_of` those copies.
+    `fields` of a `Call`, None for an unknown layer; `settings`, an optimizer's by the framework's
+    names, its `kind` among them; `name_layers`, which gives the layers of a network the system's
+    names; and `state_of` those copies.
     """
 
     copied: Callable[[str], Sequence[Any]]
     run: Callable[..., Any]
     read: Callable[[Any], dict[str, Any] | None]
+    settings: Callable[[Any], dict[str, Any]]
     name_layers: Callable[[Any, dict[str, Any]], None]
     package: str
     create_adam: Callable[..., Any]
     state_of: Callable[..., State]
     conventions: ClassVar[Mapping[str, str]] = {}
+    usual_initializer: str
 
     def __init__(
         self,
@@ -68,18 +83,21 @@ class PairAdapter(FrameworkAdapter):
         super().__init__(step=step)
         self.parts = generator, discriminator, generator_optimizer, discriminator_optimizer
         self.latent_shape = latent_shape
-        for own in filter(None, self.parts[2:]):
+        given = zip(NETWORKS, self.parts[2:], strict=True)
+        self.optimizers = {name: _optimizer(self.settings(own)) for name, own in given if own}
+        if self.optimizers:
             vars(self)["adam"] = None  # which is ours
-            amsgrad = vars(own).get("amsgrad") or getattr(own, "defaults", {}).get("amsgrad")
-            name = "amsgrad" if amsgrad else type(own).__name__
-            if name not in ("Adam", "AdamW", "Optimizer"):
-                raise ValueError(f"received {name}; expected Adam or AdamW, or None for the file's")
 
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> State:
         """Return a training state of copies of the modules with their own weights.
 
-        Raises ValueError that names the first layer in which they are not the system's.
+        Raises ValueError that names the first layer in which they are not the system's, or an
+        optimizer of another kind.
         """
+        for name, (own, _) in self.optimizers.items():
+            wanted = getattr(spec, f"{name}_optimizer")
+            if type(own) is not type(wanted) and {type(own), type(wanted)} != {AdamSpec, AdamWSpec}:
+                raise ValueError(f"{name}: the system has {wanted}, the module {own}; correct one")
         with self.computing_in(dtype):
             parts, x = self.copied(dtype), np.zeros((2, spec.latent_dim), dtype)
             for name, network in zip(NETWORKS, parts, strict=False):
@@ -95,6 +113,16 @@ class PairAdapter(FrameworkAdapter):
             ]
             return self.state_of(spec, dtype, *parts[:2], *adams)
 
+    def export_state(self, state: State) -> Arrays:
+        """Return the whole state; what an optimizer does not keep is as it was imported."""
+        fresh = {n: np.zeros(s, state.compute.dtype) for n, s in state_shapes(state.spec).items()}
+        return fresh | getattr(state, "unused", {}) | super().export_state(state)
+
+    def import_state(self, state: State, arrays: Arrays) -> None:
+        """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
+        super().import_state(state, arrays)
+        state.unused = arrays
+
     def calls(self, network: Any, x: Array, training: bool = False) -> tuple[list[Call], Array]:
         """Return the layers that a network calls on latents or images, and its output."""
         found: list[Call] = []
@@ -107,10 +135,10 @@ class PairAdapter(FrameworkAdapter):
             y = call(x, *given, **named)
             kind = kind_of(layer)
             weights = canonical_arrays(kind, watching.arrays_of(layer))
-            shapes = {name: self.canonical_shape(array) for name, array in weights.items()}
+            arrays = {name: self.canonical(array) for name, array in weights.items()}
             fields = self.fields_of(layer) or {}
             given_and_made = self.output_to_numpy(x), self.output_to_numpy(y)
-            found.append(Call(layer, kind, fields, shapes, *given_and_made))
+            found.append(Call(layer, kind, fields, arrays, *given_and_made))
             if activation:
                 layer.activation = activation
             return activation(y) if activation else y
@@ -135,9 +163,9 @@ class PairAdapter(FrameworkAdapter):
         plain = {n: v[0] if isinstance(v, tuple) else v for n, v in held}
         return {"kind": kind} | {n: v for n, v in plain.items() if v not in (0, "valid")}
 
-    def canonical_shape(self, array: Any) -> Shape:
-        """Return the shape of a framework's array in the canonical layout."""
-        return tuple(array.shape)
+    def canonical(self, array: Any) -> Array:
+        """Return a framework's array in the canonical layout."""
+        return self.to_numpy(array)
 
     def activations(
         self, state: State, network: NetworkName, inputs: Array, *, training: bool = False
@@ -155,15 +183,19 @@ class PairAdapter(FrameworkAdapter):
         """
         latent_dim = math.prod(self.latent_shape)
         x = np.random.default_rng(0).standard_normal((2, latent_dim))
-        layers, images = {}, x
+        layers, images, laws = {}, x, {}
         with self.computing_in("float64"):
             for name, network in zip(NETWORKS, self.copied("float64"), strict=False):
                 calls, y = self.calls(network, x)
                 layers[name], x = _entries(calls, x, y), y
+                spreads = [np.std(c.arrays["kernel"]) for c in calls if "kernel" in c.arrays]
+                is_dcgans = all(0.015 < spread < 0.025 for spread in spreads)
+                laws[name] = 'normal", scale = 0.02' if is_dcgans else f'{self.usual_initializer}"'
                 images = y if y.ndim == 4 else images
         squashed = {n: {"kind": "sigmoid"} in entries[-2:] for n, entries in layers.items()}
         lines = [
-            "# Read off two modules: correct it. Optimizers, initial weights and the step are not.",
+            "# Read off two modules: correct it. The step is not, and of initial weights",
+            f"# whether they are DCGAN's or the usual {self.usual_initializer}.",
             'name = "mine"',
             f"image_size = {images.shape[1]}",
             f"channels = {images.shape[3]}",
@@ -171,21 +203,50 @@ class PairAdapter(FrameworkAdapter):
             f"image_range = [{0 if squashed['generator'] else -1}, 1]",
             f'loss = "{"bce_probs" if squashed["discriminator"] else "bce"}"',
         ]
-        own = {n: x for n, x in self.conventions.items() if any(self.parts[2:]) or "adam" not in n}
+        has_adam = any(isinstance(own, AdamSpec) for own, _ in self.optimizers.values())
+        kinds = str(layers)
+        used = {"adam": has_adam, "batch": "batch_norm" in kinds, "leaky": "leaky_relu" in kinds}
+        own = {n: x for n, x in self.conventions.items() if used[n.partition("_")[0]]}
         if own:
             lines.append(f"conventions = {_inline(own)}")
         for name, entries in layers.items():
             shown = [e if isinstance(e, str) else f"{_inline(e)}," for e in entries]
-            lines += ["", f"[{name}]", "layers = [", *(f"  {line}" for line in shown), "]"]
+            lines += ["", f"[{name}]", f'initializer = {{ distribution = "{laws[name]} }}']
+            if name in self.optimizers:
+                optimizer, unsaid = self.optimizers[name]
+                lines += [f"optimizer = {_inline(optimizer_to_dict(optimizer))}"]
+                lines += [f"# its {n} = {x}: not said, correct it" for n, x in unsaid.items()]
+            lines += ["layers = [", *(f"  {line}" for line in shown), "]"]
         return "\n".join(lines) + "\n"
+
+
+def _optimizer(given: dict[str, Any]) -> tuple[OptimizerSpec, dict[str, Any]]:
+    """Return what a system file says of an optimizer, and what of it no file can say.
+
+    ValueError for an optimizer that a file has none of.
+    """
+    said = {_SETTINGS.get(name, name): value for name, value in given.items() if value is not None}
+    if said["kind"] == "adam" and said.pop("amsgrad", False):
+        said["kind"] = "amsgrad"
+    if said["kind"] == "adamw":
+        said["decay"] = said.pop("weight_decay")
+    if said["kind"] not in OPTIMIZERS:
+        kinds = ", ".join(OPTIMIZERS)
+        raise ValueError(f"received {said['kind']}; expected {kinds}, or None for the file's")
+    if {"clip_norm", "clip_norm_of_each"} & said.keys():
+        said["clip_epsilon"] = 0.0  # in all but PyTorch, whose optimizers do not clip
+    known = {field.name for field in dataclasses.fields(OPTIMIZERS[said["kind"]])} | {"kind"}
+    entry = optimizer_from_dict({name: said[name] for name in said.keys() & known})
+    unsaid = {name: said[name] for name in _UNSAID if name not in known and said.get(name)}
+    return entry, unsaid
 
 
 def _named(spec: SystemSpec, network: NetworkName, calls: Sequence[Call]) -> dict[str, Call]:
     """Return the calls that have weights by the names of the system's layers."""
     layers = [layer for layer in spec.layers(network) if layer.parameters]
-    own = [call for call in calls if call.shapes]
+    own = [call for call in calls if call.arrays]
     wanted = [_text(x.kind, {p.name: p.shape for p in x.parameters}) for x in layers]
-    received = [_text(call.kind, call.shapes) for call in own]
+    received = [_text(call.kind, {n: a.shape for n, a in call.arrays.items()}) for call in own]
     for i in range(max(len(wanted), len(received))):
         both = [texts[i] if i < len(texts) else "nothing" for texts in (wanted, received)]
         if both[0] != both[1]:
@@ -208,12 +269,15 @@ def _entries(calls: Sequence[Call], x: Array, y: Array) -> list[dict[str, Any] |
     for call in calls:
         found += _between(x, call.x)
         fields: dict[str, Any] = {"kind": call.kind}
-        if kernel := call.shapes.get("kernel"):
+        if "kernel" in call.arrays:
+            kernel = call.arrays["kernel"].shape
             features = kernel[-2 if call.kind == "conv_transpose" else -1]
             fields |= {"features": features, "size": kernel[0] if len(kernel) == 4 else 0}
-            fields["bias"] = "bias" in call.shapes
+            fields["bias"] = "bias" in call.arrays
         elif call.kind == "batch_norm":
-            fields |= {name: name in call.shapes for name in ("scale", "bias")}
+            fields |= {name: name in call.arrays for name in ("scale", "bias")}
+            if np.any(call.arrays.get("scale", 1.0) != 1.0):
+                fields["initializer"] = dataclasses.asdict(NORMAL_002_AROUND_ONE)
         (entry,) = entries_from([fields | call.fields])
         found.append(entry.to_dict())
         x = call.y
@@ -247,4 +311,5 @@ def _between(y: Array, x: Array) -> list[dict[str, Any] | str]:
 
 def _inline(table: Mapping[str, Any]) -> str:
     """Return a table in one line of TOML, whose values JSON writes alike."""
-    return f"{{ {', '.join(f'{name} = {json.dumps(value)}' for name, value in table.items())} }}"
+    texts = {n: _inline(x) if isinstance(x, dict) else json.dumps(x) for n, x in table.items()}
+    return f"{{ {', '.join(f'{name} = {text}' for name, text in texts.items())} }}"

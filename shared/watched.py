@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from shared.files.recording import RecordingError
-from shared.framework_layers import canonical_arrays, intercepted, kind_of
+from shared.framework_layers import KEPT, canonical_arrays, intercepted, kept_by_optax, kind_of
 
 Store = Callable[[str, Any, str | None], None]
 """Takes a name, a tensor and its layout."""
@@ -140,8 +140,7 @@ class _PyTorchNetwork(WatchedNetwork):
 
     def moments(self, array: Any) -> Mapping[str, Any]:
         state = {} if self.optimizer is None else self.optimizer.state.get(array, {})
-        names = {"m": "exp_avg", "v": "exp_avg_sq"}
-        return {ours: state[own] for ours, own in names.items() if own in state}
+        return {KEPT[own]: value for own, value in state.items() if own in KEPT}
 
 
 class _KerasNetwork(WatchedNetwork):
@@ -209,12 +208,11 @@ class _FlaxNetwork(WatchedNetwork):
         return ((self._held.get(path), value.get_value()) for path, value in flat)
 
     def moments(self, array: Any) -> Mapping[str, Any]:
-        leaves, state = self._jax.tree.leaves, getattr(self.optimizer, "opt_state", ())
-        for adam in leaves(state, is_leaf=lambda held: hasattr(held, "mu")):
-            if hasattr(adam, "mu") and any(leaves(adam.count)):
-                pairs = {"m": self._by_parameter(adam.mu), "v": self._by_parameter(adam.nu)}
-                return {n: value for n, all_ in pairs.items() for p, value in all_ if p is array}
-        return {}
+        if self.optimizer is None or not int(self.optimizer.step[...]):
+            return {}
+        kept = kept_by_optax(self.optimizer.opt_state).items()
+        pairs = {name: self._by_parameter(tree) for name, tree in kept if name != "step"}
+        return {n: value for n, all_ in pairs.items() for p, value in all_ if p is array}
 
     def record_state(self) -> None:
         self._jax.effects_barrier()

@@ -45,7 +45,8 @@ def create_train_state(
 def export_state(state: TrainState) -> Arrays:
     """Return weights, BN statistics, Adam moments and counters by canonical name."""
     variables = _variables(state)
-    return {name: np.array(variables[name].numpy()) for name in state_shapes(state.spec)}
+    own = [name for name in state_shapes(state.spec) if name in variables]
+    return {name: np.array(variables[name].numpy()) for name in own}
 
 
 def import_state(state: TrainState, arrays: Arrays) -> None:
@@ -73,12 +74,15 @@ def _variables(state: TrainState) -> dict[str, keras.Variable]:
         own = [layer for layer in state.spec.layers(network) if layer.parameters]
         # Keras has the variables of a layer, and their moments, in the order of the spec.
         held = [variable for layer in own for variable in getattr(model, layer.name).weights]
-        moments = zip(optimizer.first_moments, optimizer.second_moments, strict=True)
+        kept = vars(optimizer).get("kept")  # of anybody's
+        if kept is None:
+            kept = {"m": optimizer.first_moments, "v": optimizer.second_moments}
+        moments = zip(*kept.values(), strict=True)
         parameters = state.spec.parameters(network).items()
         for (name, parameter), variable in zip(parameters, held, strict=True):
             variables[name] = variable
             if parameter.trainable:
-                m, v = next(moments)
-                variables |= {optimizer_name(name, "m"): m, optimizer_name(name, "v"): v}
+                names = [optimizer_name(name, m) for m in kept]
+                variables |= zip(names, next(moments, ()), strict=True)
         variables[f"{network}_optimizer/step"] = optimizer.iterations
     return variables

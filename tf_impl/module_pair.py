@@ -1,6 +1,7 @@
 """Anybody's pair of Keras models behind `shared.interface.Implementation`: docs/systems.md."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import keras
@@ -9,13 +10,15 @@ import tensorflow as tf
 from keras import layers
 from tensorflow import Tensor
 
+from shared.framework_layers import KEPT
 from shared.interface import Array
 from shared.module_pair import PairAdapter
 from shared.spec import SystemSpec
 from shared.spec.compute import Compute
+from shared.spec.optimizers import RMSPropSpec
 
 from .adapter import TensorFlowImplementation
-from .layers import create_adam
+from .layers import create_adam, leaky_relu
 from .state import TrainState
 
 
@@ -38,27 +41,34 @@ class Network(keras.Model):
 
 
 class ModulePair(PairAdapter, TensorFlowImplementation):
-    """Two Sequential or functional models, and Keras' Adam or AdamW of each where given."""
+    """Two Sequential or functional models, and an optimizer of each where given."""
 
     package, create_adam = "keras", staticmethod(create_adam)
+    usual_initializer = "glorot_uniform"
     conventions: ClassVar = {
         "batch_norm_running_variance": "biased",
         "adam_epsilon_placement": "before_correction",
+        "adam_correction": "float32",
     }
 
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> TrainState:
-        """Return a state of copies; ValueError for numbers that Keras rounds to float32."""
-        layers = [layer for model in self.parts[:2] for layer in model._flatten_layers()]
-        numbers = [getattr(layer, "negative_slope", 0.0) for layer in layers]
-        numbers += [beta for adam in self.parts[2:] if adam for beta in (adam.beta_1, adam.beta_2)]
-        if dtype == "float64" and (rounded := [n for n in numbers if float(np.float32(n)) != n]):
-            raise ValueError(f"Keras holds {rounded[0]:g} in float32; expected dtype float32")
+        """Return a state of copies; ValueError for what Keras computes in float32 alone."""
+        own = [o for o, _ in self.optimizers.values() if not isinstance(o, RMSPropSpec)]
+        numbers = [getattr(o, name, 0.0) for o in own for name in ("momentum", "decay")]
+        rounded = [f"holds {n:g}" for n in numbers if float(np.float32(n)) != n]
+        held = [layer for model in self.parts[:2] for layer in model._flatten_layers()]
+        if any(getattr(layer, "interpolation", "nearest") != "nearest" for layer in held):
+            rounded.append("resizes images bilinearly")
+        if dtype == "float64" and rounded:
+            raise ValueError(f"Keras {rounded[0]} in float32; expected dtype float32")
         return super().create(spec, seed=seed, dtype=dtype)
 
     def copied(self, dtype: str) -> Sequence[Any]:
         """Return models and optimizers of the same settings and weights."""
 
         def clone(layer: keras.Layer) -> keras.Layer:
+            if isinstance(layer, layers.LeakyReLU):  # whose slope is a float32
+                return layers.Activation(partial(leaky_relu, slope=layer.negative_slope))
             return type(layer).from_config(layer.get_config() | {"dtype": dtype})
 
         before = keras.config.dtype_policy(), keras.config.floatx()
@@ -68,7 +78,7 @@ class ModulePair(PairAdapter, TensorFlowImplementation):
         for model in self.parts[:2]:
             inputs = keras.Input(batch_shape=model.inputs[0].shape, dtype=dtype)
             networks.append(keras.models.clone_model(model, inputs, clone))
-        adams = [adam and type(adam).from_config(adam.get_config()) for adam in self.parts[2:]]
+        adams = [own and type(own).from_config(_config(own)) for own in self.parts[2:]]
         keras.config.set_dtype_policy(before[0])
         keras.config.set_floatx(before[1])
         for network, given in zip(networks, self.parts, strict=False):
@@ -96,15 +106,46 @@ class ModulePair(PairAdapter, TensorFlowImplementation):
                 return {"kind": f"upsample_{m.interpolation}", "size": m.size[0]}
         return None
 
+    def settings(self, optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+        """Return an optimizer's kind and settings by Keras' names."""
+        own = {"kind": type(optimizer).__name__.lower(), "epsilon_inside_root": True}
+        return _config(optimizer) | own
+
     def name_layers(self, network: Network, layers: dict[str, keras.Layer]) -> None:
         """Give layers the system's names."""
         network.__dict__.update(layers)
 
     def state_of(self, spec: SystemSpec, dtype: str, *parts: Any) -> TrainState:
-        """Return a state of copied parts, with their own weights and Adam as it starts."""
-        networks, adams = parts[:2], parts[2:]
-        for adam, network in zip(adams, networks, strict=True):
-            if not hasattr(adam, "first_moments"):  # it is none of ours
-                adam.build(network.trainable_variables)
-                adam.first_moments, adam.second_moments = adam._momentums, adam._velocities
-        return TrainState(spec, Compute(dtype, fast=False), "/CPU:0", *networks, *adams)
+        """Return a state of copied parts, with their own weights and optimizers as they start."""
+        networks, optimizers = parts[:2], parts[2:]
+        for own, network in zip(optimizers, networks, strict=True):
+            own.build(network.trainable_variables)
+            if not hasattr(own, "first_moments"):  # it is none of ours
+                own.kept = {KEPT[name]: x for name, x in vars(own).items() if name in KEPT and x}
+                if velocities := getattr(own, "momentums", []):
+                    rate = float(own.learning_rate)
+                    own.kept = {"m": [_Velocity(held, rate) for held in velocities]}
+        return TrainState(spec, Compute(dtype, fast=False), "/CPU:0", *networks, *optimizers)
+
+
+def _config(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """Return Keras' settings with the learning rate as it was written: it holds a float32."""
+    rate = float(str(np.float32(optimizer.learning_rate)))
+    return optimizer.get_config() | {"learning_rate": rate}
+
+
+class _Velocity:
+    """Keras' velocity of SGD, -rate · ours, as a variable of ours, bit by bit as it was given."""
+
+    def __init__(self, held: keras.Variable, rate: float) -> None:
+        self.held, self.factor, self.dtype = held, -rate, held.dtype
+        self.assign(held.numpy())
+
+    def assign(self, array: Array) -> None:
+        self.given = array
+        self.held.assign(self.factor * array)
+
+    def numpy(self) -> Array:
+        held = self.held.numpy()
+        is_given = np.array_equal(held, (self.factor * self.given).astype(held.dtype))
+        return self.given if is_given else held / self.factor

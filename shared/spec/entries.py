@@ -163,7 +163,9 @@ def _shaped(e: LayerEntry, shape: Shape) -> Layer:
     if e.kind in WEIGHTED:
         # HWIO for conv and HWOI for conv-transpose.
         last_two = (channels, e.features) if e.kind == "conv" else (e.features, channels)
-        weights = _weights(e, (size, size, *last_two), size * size * channels)
+        # PyTorch takes a conv transpose's OUT features for its fan-in, also in its default.
+        inputs = last_two[0] if e.initializer == UNIFORM_FAN_IN else channels
+        weights = _weights(e, (size, size, *last_two), size * size * inputs)
         return Layer(e.name, e.kind, (pixels, pixels, e.features), weights, stride, padding)
     return Layer(e.name, e.kind, (pixels, pixels, channels), (), stride, padding, size)
 

@@ -46,7 +46,7 @@ class Initializer:
     """How a parameter starts.
 
     normal: N(mean, scale²). truncated_normal: the same, redrawn beyond 2·scale from the mean.
-    uniform: U(mean ± scale). uniform_fan_in: U(±1/√fan_in), `torch.nn.Linear`'s default.
+    uniform: U(mean ± scale). uniform_fan_in: U(±1/√fan_in), PyTorch's default.
     constant: the mean. glorot_uniform and lecun_normal, Keras' and Flax' defaults: see `sized`.
     """
 

@@ -61,8 +61,10 @@ def torch_parts(
     if last:
         discriminator = nn.Sequential(nn.LazyConv2d(8, 4, 2, 1), Flat(), nn.LazyLinear(1))
     generator, options = Generator(), {"lr": RATE, "betas": (beta1, 0.875), "eps": EPSILON}
-    discriminator(generator(torch.ones(2, 6)))
+    discriminator(generator(torch.ones(2, 6)))  # which makes what is lazy
     networks = generator, discriminator
+    for norm in (m for n in networks for m in n.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.reset_running_stats()
     for name, own in (*generator.named_parameters(), *discriminator.named_parameters()):
         if "norm" not in name and not name.startswith("3."):
             nn.init.normal_(own, 0.0, 0.02) if own.ndim > 1 else nn.init.zeros_(own)
@@ -180,26 +182,52 @@ def pooling(framework: str) -> Any:
     return Discriminator()
 
 
-def other_optimizers(framework: str, network: Any) -> dict[str, Any]:
-    """Return optimizers that no pair reads, by what they are called."""
+def optimizer(framework: str, name: str, network: Any) -> Any:
+    """Return an optimizer of a network by what `test_module_pair` calls it."""
+    betas = (0.5, 0.9)
     if framework == "pytorch":
-        import torch
+        from torch import optim
 
-        parameters = list(network.parameters())
+        own = list(network.parameters())
+        adam = {"lr": 2e-3, "betas": betas, "eps": EPSILON}
         return {
-            "SGD": torch.optim.SGD(parameters, 0.1, momentum=0.9),
-            "RMSprop": torch.optim.RMSprop(parameters),
-            "amsgrad": torch.optim.Adam(parameters, amsgrad=True),
-        }
+            "sgd": lambda: optim.SGD(own, 0.125),
+            "momentum": lambda: optim.SGD(own, 0.125, 0.875),
+            "nesterov": lambda: optim.SGD(own, 0.125, 0.875, nesterov=True),
+            "rmsprop": lambda: optim.RMSprop(own, 1e-3, 0.9, 1e-6),
+            "centred": lambda: optim.RMSprop(own, 1e-3, 0.9, 1e-6, centered=True),
+            "amsgrad": lambda: optim.Adam(own, **adam, amsgrad=True),
+            "adamw": lambda: optim.AdamW(own, **adam, weight_decay=0.03125),
+            "unknown": lambda: optim.Adagrad(own),
+        }[name]()
     if framework == "tf":
-        from keras import optimizers
+        from keras import optimizers as K
 
         return {
-            "SGD": optimizers.SGD(0.1, momentum=0.9),
-            "RMSprop": optimizers.RMSprop(),
-            "amsgrad": optimizers.Adam(amsgrad=True),
-        }
-    return {}  # Optax' are functions, which the pair meets when it asks for moments
+            "sgd": lambda: K.SGD(0.125),
+            "momentum": lambda: K.SGD(0.125, 0.875),
+            "nesterov": lambda: K.SGD(0.125, 0.875, nesterov=True),
+            "rmsprop": lambda: K.RMSprop(1e-3, 0.9, epsilon=1e-6),
+            "centred": lambda: K.RMSprop(1e-3, 0.9, epsilon=1e-6, centered=True),
+            "amsgrad": lambda: K.Adam(2e-3, *betas, EPSILON, amsgrad=True),
+            "adamw": lambda: K.AdamW(2e-3, 0.03125, *betas, EPSILON),
+            "unknown": K.Adagrad,
+        }[name]()
+    import optax
+    from flax import nnx
+
+    rms = {"decay": 0.9, "eps": 1e-6, "eps_in_sqrt": False}
+    transformation = {
+        "sgd": lambda: optax.sgd(0.125),
+        "momentum": lambda: optax.sgd(0.125, 0.875),
+        "nesterov": lambda: optax.sgd(0.125, 0.875, nesterov=True),
+        "rmsprop": lambda: optax.rmsprop(1e-3, **rms),
+        "centred": lambda: optax.rmsprop(1e-3, **rms, centered=True),
+        "amsgrad": lambda: optax.amsgrad(2e-3, *betas, EPSILON),
+        "adamw": lambda: optax.adamw(2e-3, *betas, EPSILON, weight_decay=0.03125),
+        "unknown": lambda: optax.adagrad(1e-3),
+    }[name]()
+    return nnx.Optimizer(network, transformation, wrt=nnx.Param)
 
 
 PARTS = {"pytorch": torch_parts, "tf": tf_parts, "jax": jax_parts}

@@ -1,5 +1,6 @@
 """Anybody's modules in three frameworks: read off, asked for everything, with an own step."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from shared.files.system_file import read_system
 from shared.fixtures.make_network import representative_inputs
 from shared.interface import IMPLEMENTATIONS
 from shared.spec import SYSTEMS, SystemSpec
+from shared.spec.optimizers import SGDSpec
 from tests.implementations import modules_of_others as others
 from tests.tiers import SLOW_IN_TF_AND_JAX
 
@@ -49,14 +51,14 @@ def system(pair: Any, path: Path) -> SystemSpec:
     (path / "read.toml").write_text(pair.system_file())
     document = read_document(path / "read.toml")
     for network in ("generator", "discriminator"):
-        document[network]["optimizer"] = ADAM
+        document[network].setdefault("optimizer", ADAM)
     (path / "mine.toml").write_text(tomli_w.dumps(document))
     return read_system(path / "mine.toml").replace(batch_size=3)
 
 
-def verdicts(implementation: Any, spec: SystemSpec) -> set[str]:
-    """Return the verdicts of every case but those of fresh weights."""
-    found = counts(decide(problems_of(spec)[1:], Server(implementation), {}))
+def verdicts(implementation: Any, spec: SystemSpec, fresh: bool = False) -> set[str]:
+    """Return the verdicts of every case but, unless asked for, those of fresh weights."""
+    found = counts(decide(problems_of(spec)[not fresh :], Server(implementation), {}))
     return {verdict for verdict, count in found.items() if count}
 
 
@@ -69,8 +71,12 @@ def test_a_pair_is_read_and_has_every_method(framework: str, tmp_path: Path) -> 
     for network, expected in (("generator", GENERATOR), ("discriminator", DISCRIMINATOR)):
         wanted = [e | {n: padded.get(e[n], e[n]) for n in e if n == "padding"} for e in expected]
         assert document[network]["layers"] == wanted
+        assert document[network]["optimizer"] == ADAM
+    laws = {"pytorch": "normal", "tf": "glorot_uniform", "jax": "lecun_normal"}
+    for network in ("generator", "discriminator"):
+        assert document[network]["initializer"]["distribution"] == laws[framework]
     assert (spec.image_shape, spec.latent_dim, spec.loss) == ((8, 8, 3), 6, "bce")
-    assert verdicts(pair, spec) == {"pass"}
+    assert verdicts(pair, spec, fresh=True) == {"pass"}
 
 
 POOLS = [
@@ -118,13 +124,44 @@ def test_a_pair_without_optimizers_has_the_adam_of_its_file(framework: str, tmp_
     assert verdicts(pair, system(pair, tmp_path)) == {"pass"}
 
 
+SGD = {"kind": "sgd", "learning_rate": 0.125}
+RMSPROP = {"kind": "rmsprop", "learning_rate": 0.001, "decay": 0.9, "epsilon": 1e-6}
+AMSGRAD = ADAM | {"kind": "amsgrad", "learning_rate": 0.002, "beta2": 0.9}
+OPTIMIZERS = {
+    "sgd": SGD | {"momentum": 0.0, "nesterov": False},
+    "momentum": SGD | {"momentum": 0.875, "nesterov": False},
+    "nesterov": SGD | {"momentum": 0.875, "nesterov": True},
+    "rmsprop": RMSPROP | {"centred": False},
+    "centred": RMSPROP | {"centred": True},
+    "amsgrad": AMSGRAD,
+    "adamw": AMSGRAD | {"kind": "adamw", "decay": 0.03125},
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_other_optimizers_are_refused_in_a_line(framework: str) -> None:
-    generator, discriminator, *_ = others.pair(framework).parts
-    kind = type(others.pair(framework))
-    for name, optimizer in others.other_optimizers(framework, discriminator).items():
-        with pytest.raises(ValueError, match=f"received {name}; expected Adam or AdamW, or None"):
-            kind(generator, discriminator, None, optimizer, latent_shape=(6,))
+def test_another_optimizer_is_read_and_agrees(framework: str, name: str, tmp_path: Path) -> None:
+    given = others.pair(framework)
+    networks = given.parts[:2]
+    own = [others.optimizer(framework, name, network) for network in networks]
+    pair = type(given)(*networks, *own, latent_shape=(6,))
+    spec = system(pair, tmp_path)
+    expected = dict(OPTIMIZERS[name])
+    if expected["kind"] == "rmsprop":
+        expected["epsilon_inside_root"] = framework == "tf"
+    if expected["kind"] == "amsgrad":
+        expected["corrected_maximum"] = framework == "jax"
+    document = read_document(tmp_path / "read.toml")
+    assert document["generator"]["optimizer"] == document["discriminator"]["optimizer"] == expected
+    assert verdicts(pair, spec) == {"pass"}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_an_optimizer_that_no_file_can_say_is_refused_in_a_line(framework: str) -> None:
+    given = others.pair(framework)
+    optimizer = others.optimizer(framework, "unknown", given.parts[1])
+    with pytest.raises(ValueError, match=r"^received (adagrad|scale_by_rss); expected .*sgd|scale"):
+        type(given)(*given.parts[:3], optimizer, latent_shape=(6,))
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -163,6 +200,21 @@ def test_a_pairs_mistake_is_named(changes: dict, named: str, tmp_path: Path) -> 
     assert named in "; ".join(trap.title for trap in found.traps)
 
 
+def test_another_rate_of_sgd_than_the_files_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    given = others.pair("pytorch")
+    own = [others.optimizer("pytorch", "nesterov", network) for network in given.parts[:2]]
+    pair = type(given)(*given.parts[:2], *own, latent_shape=(6,))
+    spec = system(pair, tmp_path)
+    wanted = dataclasses.replace(spec.discriminator_optimizer, learning_rate=0.5)
+    found = explain(pair, spec.replace(discriminator_optimizer=wanted), steps=1)
+    titles = [trap.title for trap in found.traps]
+    assert (found.verdict, titles) == (
+        "known trap",
+        ["discriminator learning rate: 0.125 instead of the spec's"],
+    )
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [
@@ -188,6 +240,48 @@ def test_another_architecture_is_a_line(place: tuple, message: str, tmp_path: Pa
         pair.create(read_system(tmp_path / "mine.toml"))
 
 
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"momentum": 0.5, "dampening": 0.1}, "# its dampening = 0.1: not said, correct it"),
+        ({"weight_decay": 0.2}, "# its weight_decay = 0.2: not said, correct it"),
+    ],
+)
+def test_what_no_file_can_say_of_an_optimizer_is_a_comment(options: dict, line: str) -> None:
+    torch = pytest.importorskip("torch")
+    given = others.pair("pytorch")
+    own = torch.optim.SGD(given.parts[0].parameters(), 0.1, **options)
+    pair = type(given)(*given.parts[:2], own, latent_shape=(6,))
+    assert pair.system_file().count(line) == 1
+
+
+def test_clipping_by_an_optimizer_is_read() -> None:
+    keras = pytest.importorskip("keras")
+    given = others.pair("tf")
+    names = {
+        "clipnorm": "clip_norm_of_each",
+        "global_clipnorm": "clip_norm",
+        "clipvalue": "clip_value",
+    }
+    for name, field in names.items():
+        adam = keras.optimizers.Adam(2e-4, **{name: 0.5})
+        pair = type(given)(*given.parts[:2], adam, latent_shape=(6,))
+        optimizer, _ = pair.optimizers["generator"]
+        assert (getattr(optimizer, field), optimizer.learning_rate) == (0.5, 2e-4)
+        assert optimizer.clip_epsilon == (1e-6 if name == "clipvalue" else 0.0)
+
+
+def test_another_kind_of_optimizer_than_the_files_is_a_line(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pair = others.pair("pytorch")
+    spec = system(pair, tmp_path).replace(discriminator_optimizer=SGDSpec(0.5))
+    message = (
+        r"^discriminator: the system has SGDSpec\(.*0\.5.*, the module AdamSpec\(.*; correct one$"
+    )
+    with pytest.raises(ValueError, match=message):
+        pair.create(spec)
+
+
 def test_what_is_no_layer_is_said(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pair = others.pair("pytorch", last=lambda x: torch.sin(x).repeat_interleave(2, 1))
@@ -211,12 +305,23 @@ def test_a_state_is_of_copies_with_the_modules_own_weights(tmp_path: Path) -> No
 
 def test_keras_in_float64_is_refused_where_it_would_round() -> None:
     keras = pytest.importorskip("keras")
-    layers = [keras.Input((3,)), keras.layers.LeakyReLU(0.3), keras.layers.Dense(1)]
     from tf_impl.module_pair import ModulePair
 
-    pair = ModulePair(*[keras.Sequential(layers)] * 2, latent_shape=(3,))
-    with pytest.raises(ValueError, match=r"Keras holds 0\.3 in float32; expected dtype float32"):
-        pair.create(SYSTEMS["mlp28"], dtype="float64")
+    image, layers = keras.Input((4, 4, 1)), keras.layers
+    bilinear = keras.Sequential([image, layers.UpSampling2D(interpolation="bilinear")])
+    plain = keras.Sequential([image, layers.LeakyReLU(0.3)])
+    sgd = keras.optimizers.SGD(0.1, momentum=0.9)
+    for network, optimizer, what in (
+        (plain, sgd, r"holds 0\.9"),
+        (bilinear, None, "resizes images"),
+    ):
+        pair = ModulePair(network, plain, optimizer, latent_shape=(4, 4, 1))
+        with pytest.raises(ValueError, match=rf"Keras {what}.* in float32; expected dtype float32"):
+            pair.create(SYSTEMS["mlp28"], dtype="float64")
+    # A slope is exact there, though Keras holds it in float32 too.
+    x = np.full((1, 4, 4, 1), -1.0)
+    with pair.computing_in("float64"):
+        assert np.all(pair.run(pair.copied("float64")[1], x, False).numpy() == -0.3)
     # What a pair does in float64 leaves the user's own layers alone.
     pair.copied("float64")
     assert keras.layers.Dense(1).dtype == keras.config.floatx() == "float32"

@@ -36,23 +36,23 @@ CHECKPOINTS: tuple[Fault, ...] = (
             "pytorch": (
                 Edit(
                     "checkpoint.py",
-                    'for moment, key in (("m", "exp_avg"), ("v", "exp_avg_sq")):\n'
-                    "                moments.setdefault",
-                    'for moment, key in (("v", "exp_avg"), ("m", "exp_avg_sq")):\n'
-                    "                moments.setdefault",
+                    "to_native(arrays[optimizer_name(name, KEPT[key])]",
+                    'to_native(arrays[optimizer_name(name, {"m": "v", "v": "m"}[KEPT[key]])]',
                 ),
             ),
             "tf": (
                 Edit(
                     "checkpoint.py",
-                    "m, v = next(moments)",
-                    "v, m = next(moments)",
+                    "optimizer_name(name, m) for m in kept",
+                    "optimizer_name(name, m) for m in reversed(kept)",
                 ),
             ),
             "jax": (
-                Edit("checkpoint.py", "name, moments.mu)", "name, moments.other)"),
-                Edit("checkpoint.py", "name, moments.nu)", "name, moments.mu)"),
-                Edit("checkpoint.py", "name, moments.other)", "name, moments.nu)"),
+                Edit(
+                    "checkpoint.py",
+                    "optimizer_name(name, moment)] = held",
+                    'optimizer_name(name, {"m": "v", "v": "m"}[moment])] = held',
+                ),
             ),
         },
     ),

@@ -126,7 +126,7 @@ RUNS: tuple[Fault, ...] = (
         {},
         {
             "pytorch": (Edit("adapter.py", "copy.deepcopy(state)", "state"),),
-            "tf": (Edit("adapter.py", "        checkpoint.import_state(state, before)\n", ""),),
+            "tf": (Edit("adapter.py", "        self.import_state(state, before)\n", ""),),
             "jax": (
                 Edit(
                     "adapter.py",
