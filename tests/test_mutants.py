@@ -15,28 +15,30 @@ import pytest
 from shared.interface import IMPLEMENTATIONS
 from tests import ROOT
 from tests.apparatus import mutants
+from tests.apparatus.executed_lines import Executed, read, record
 from tests.apparatus.generic import changes_of
-from tests.apparatus.mutant_cases import GROUPS, KINDS, cases_of, sample_of
-from tests.apparatus.mutant_worker import Worker
+from tests.apparatus.mutant_cases import GROUPS, KINDS, Case, cases_of, sample_of
+from tests.apparatus.mutant_tests import changed_lines, request, stages, statements
+from tests.apparatus.mutant_worker import Request, Worker
 from tests.apparatus.mutants import Row, main, smallest_set
 from tests.apparatus.planted.faults_of_runs import RUNS
 from tests.apparatus.planted.mutate import mutated_sources
 from tests.conftest import require_framework
 
-SAMPLE = 1
-SEEDS = {"pytorch": 0, "tf": 0, "jax": 3}  # of changes that one of the first tests fails on
 QUIET = ["-q", "-n", "0", "-p", "no:cacheprovider"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", IMPLEMENTATIONS)
-def test_a_sample_is_caught(framework: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_is_caught_by_the_tests_of_its_lines(
+    framework: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     require_framework(framework)
-    seed = str(SEEDS[framework])
-    arguments = ["--group", framework, "--sample", str(SAMPLE), "--seed", seed, "--first"]
-    assert main([*arguments, "--kind", "mathematics", "runs"]) == 0, capsys.readouterr().err
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith(f"caught {SAMPLE} of {SAMPLE} changes, 100.0%")
+    chosen = ["--group", framework, "--only", "loss_sum"]
+    assert main([*chosen, "--tests", "tests/implementations/test_losses.py"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{framework:<8} loss_sum: 6 line of " in "\n".join(lines)
+    assert lines[-1] == "caught 1 of 1 changes, 100.0%; 1 tests are enough for that"
 
 
 @pytest.mark.parametrize("framework", IMPLEMENTATIONS)
@@ -61,8 +63,6 @@ def test_every_case_changes_a_file_and_has_tests() -> None:
         for case in cases:
             for path, source in case.sources.items():
                 assert source != (ROOT / path).read_text("utf-8")
-            for arguments in case.stages():
-                assert (ROOT / arguments[-1]).exists()
 
 
 @pytest.mark.slow
@@ -131,6 +131,7 @@ def copy(tmp_path: Path) -> Path:
     for name in ("tests", "tests/apparatus", "pytorch_impl"):
         (tmp_path / name / "__init__.py").touch()
     for name in (
+        "tests/apparatus/executed_lines.py",
         "tests/apparatus/mutant_worker.py",
         "tests/apparatus/kept_process.py",
         "shared/files/child_process.py",
@@ -148,13 +149,20 @@ def copy(tmp_path: Path) -> Path:
     (tmp_path / "tests" / "test_end.py").write_text(
         "import os\n\n\ndef test_end():\n    os._exit(3)\n"
     )
+    (tmp_path / "tests" / "test_hang.py").write_text(
+        "import time\n\n\ndef test_hang():\n    time.sleep(600)\n"
+    )
     return tmp_path
+
+
+def worker_in(copy: Path) -> Worker:
+    return Worker(copy, modules=())
 
 
 def test_a_changed_source_is_seen_and_then_the_right_one_again(copy: Path) -> None:
     source, file = copy / "pytorch_impl" / "sum.py", "tests/test_sum.py"
     right = source.read_text()
-    with Worker(copy) as worker:
+    with worker_in(copy) as worker:
         for text, found in (
             (right, []),
             (right.replace("+", "-"), [f"{file}::test_add", f"{file}::test_more"]),
@@ -164,29 +172,131 @@ def test_a_changed_source_is_seen_and_then_the_right_one_again(copy: Path) -> No
         ):
             shutil.rmtree(source.parent / "__pycache__", ignore_errors=True)
             source.write_text(text)
-            assert worker.failures([*QUIET, file]) == found
+            assert worker.failures(Request([*QUIET, file])) == found
+
+
+def test_tests_run_in_the_given_order_until_enough_have_failed(copy: Path) -> None:
+    (copy / "pytorch_impl" / "sum.py").write_text("def add(a, b):\n    return a - b\n")
+    file = "tests/test_sum.py"
+    order = [f"{file}::{name}" for name in ("test_nothing", "test_more", "test_gone", "test_add")]
+    with worker_in(copy) as worker:
+        for most, found in ((0, [order[1], order[3]]), (1, [order[1]])):
+            assert worker.failures(Request([*QUIET, file], order, most)) == found
 
 
 def test_a_test_that_fails_without_a_change_is_an_error(copy: Path) -> None:
-    with Worker(copy) as worker:
-        worker.require_passing([*QUIET, "tests/test_sum.py::test_add"])
+    executed = Executed({}, {})
+    with worker_in(copy) as worker:
+        mutants.require_passing(worker, ["tests/test_sum.py::test_add"], executed)
+        tests = ["tests/test_sum.py::test_add", "tests/test_none.py::test_none"]
         with pytest.raises(RuntimeError, match="test_none: not passed without a change"):
-            worker.require_passing([*QUIET, "tests/test_sum.py", "tests/test_none.py"])
+            mutants.require_passing(worker, tests, executed)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
-        (["tests/test_end.py"], "the process ended with exit status 3"),
+        (["tests/test_end.py"], "tests/test_end.py::test_end"),
+        (["tests/test_hang.py"], "tests/test_hang.py::test_hang"),
         (["tests/test_sum.py", "-k", "nowhere"], "pytest ended with status 5"),
         (["tests/no_such.py"], "pytest ended with status 4"),
     ],
-    ids=["the process ends", "no test is chosen", "no such file"],
+    ids=["the process ends", "the process hangs", "no test is chosen", "no such file"],
 )
 def test_no_answer_is_no_success(copy: Path, arguments: list[str], found: str) -> None:
-    with Worker(copy) as worker:
-        assert worker.failures([*QUIET, *arguments]) == [found]
+    with worker_in(copy) as worker:
+        assert worker.failures(Request([*QUIET, *arguments], seconds=5.0)) == [found]
+        assert worker.failures(Request([*QUIET, "tests/test_sum.py"])) == []
+
+
+# --- which tests ----------------------------------------------------------------------------------
+
+
+def test_the_lines_of_each_test_and_of_the_processes_that_it_starts(copy: Path) -> None:
+    (copy / "pytorch_impl" / "sum.py").write_text(
+        "def add(a, b):\n    if a:\n        return a + b\n    return b\n"
+    )
+    (copy / "tests" / "test_child.py").write_text(
+        "import subprocess\nimport sys\n\n\n"
+        "def test_child():\n"
+        '    code = "from pytorch_impl.sum import add; add(0, 1)"\n'
+        '    subprocess.run([sys.executable, "-c", code], check=True)\n'
+    )
+    for name in ("sum", "child", "none"):
+        record(copy, copy / "lines", [f"tests/test_{name}.py"])
+    executed, path = read(copy / "lines"), "pytorch_impl/sum.py"
+    in_sum = [f"tests/test_sum.py::test_{name}" for name in ("add", "nothing", "more")]
+    child = "tests/test_child.py::test_child"
+    # Quickest first, and the one that failed without a change not at all.
+    assert executed.tests_of(path, 1 << 2)[-1] == child
+    assert sorted(executed.tests_of(path, 1 << 2)) == sorted([child, *in_sum])
+    assert sorted(executed.tests_of(path, 1 << 3)) == sorted([in_sum[0], in_sum[2]])
+    assert sorted(executed.tests_of(path, 1 << 4)) == sorted([child, in_sum[1]])
+
+
+STATEMENTS = """TWO = 2
+
+
+@cached
+def f(
+    x=3,
+):
+    if (
+        x
+    ):
+        g(
+            5,
+        )
+    # Nothing.
+    return x
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "of"),
+    [
+        (1, range(1, 16)),
+        (2, range(1, 16)),
+        (4, range(8, 16)),
+        (6, range(8, 16)),
+        (9, range(8, 11)),
+        (12, range(11, 14)),
+        (14, range(8, 16)),
+        (15, range(15, 16)),
+    ],
+)
+def test_a_line_stands_for_its_statement(line: int, of: range) -> None:
+    assert statements(STATEMENTS, [line]) == set(of)
+
+
+def test_changed_lines_are_those_of_the_source_before() -> None:
+    before = "a\nb\nc\nd\n"
+    assert changed_lines(before, "a\nB\nc\nd\n") == {2}
+    assert changed_lines(before, "a\nb\nx\nc\nd\n") == {2}
+    assert changed_lines(before, "x\na\nb\nc\nd\n") == {1}
+    assert changed_lines(before, "a\nd\n") == {2, 3}
+
+
+def test_the_tests_of_the_statement_come_first_and_none_that_edits_the_source() -> None:
+    path = "shared/spec/streams.py"
+    source = (ROOT / path).read_text("utf-8")
+    case = Case("shared", "generic", "a", {path: source.replace("return", "return not", 1)})
+    line = 1 << source[: source.index("return")].count("\n") + 1
+    lines = {
+        "tests/test_slow.py::test_a": {path: line},
+        "tests/test_b.py::test_b": {path: line},
+        "tests/test_planted.py::test_c": {path: line},
+        "tests/test_d.py::test_d": {path: 1 << 1},
+        "tests/test_e.py::test_e": {"shared/spec/compute.py": line},
+        "": {path: line},
+    }
+    executed = Executed({"tests/test_slow.py::test_a": 9.0}, lines)
+    assert stages(case, executed) == [
+        ("line", ["tests/test_b.py::test_b", "tests/test_slow.py::test_a"]),
+        ("line", []),
+        ("file", ["tests/test_d.py::test_d"]),
+    ]
+    assert request(["tests/b.py::x", "tests/b.py::y"], executed, 1).arguments[-1] == "tests/b.py"
 
 
 # --- the bookkeeping, with a worker that answers at once ------------------------------------------
@@ -197,37 +307,37 @@ TEST = "tests/test_a.py::test_b"
 class Answering:
     """In a worker's place: it catches all changes but one, and remembers what it was asked."""
 
-    asked: list[list[str]]
+    asked: list[Request]
 
-    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder, self.plain = folder, mutated_sources("pytorch", [])
 
     def __enter__(self) -> Answering:
         return self
 
     def __exit__(self, *of: object) -> None:
-        self.require_plain()
+        assert self.sources() == self.plain
 
-    def failures(self, arguments: list[str]) -> list[str]:
-        self.asked.append(arguments)
+    def sources(self) -> dict[str, str]:
         package = self.folder / "pytorch_impl"
-        sources = {name: (package / name).read_text("utf-8") for name in self.plain}
-        assert sources != self.plain, "nothing is changed"
-        return [] if ".sum()" in sources["losses.py"] else [TEST, "tests/test_a.py::test_c"]
+        return {name: (package / name).read_text("utf-8") for name in self.plain}
 
-    def require_passing(self, arguments: list[str]) -> None:
-        assert arguments
-        self.require_plain()
-
-    def require_plain(self) -> None:
-        for name, source in self.plain.items():
-            assert (self.folder / "pytorch_impl" / name).read_text("utf-8") == source, name
+    def failures(self, request: Request) -> list[str]:
+        if self.sources() == self.plain:  # the end, where no test may fail
+            assert len(request.order) == 1
+            return []
+        self.asked.append(request)
+        return [] if ".sum()" in self.sources()["losses.py"] else [TEST, "tests/test_a.py::test_c"]
 
 
 @pytest.fixture
 def answering(monkeypatch: pytest.MonkeyPatch) -> type[Answering]:
     monkeypatch.setattr(mutants, "Worker", Answering)
     monkeypatch.setattr(Answering, "asked", [], raising=False)
+    every_line = {f"pytorch_impl/{name}": -1 for name in mutated_sources("pytorch", [])}
+    executed = Executed({}, {"tests/test_a.py::test_b": every_line})
+    monkeypatch.setattr(mutants, "record", lambda *of: None)
+    monkeypatch.setattr(mutants, "read", lambda folder: executed)
     return Answering
 
 
@@ -244,12 +354,14 @@ def test_a_survivor_is_reported_unless_it_is_explained(
     said = capsys.readouterr()
     lines = said.out.splitlines()
     assert lines[0].startswith("pytorch  loss_sum: SURVIVED")
-    assert lines[1].startswith("pytorch  beta1_0.9: 2 near")
+    assert lines[1].startswith("pytorch  beta1_0.9: 2 line")
     assert [line.split()[2:] for line in lines[-3:-1]] == [["2", "1", "1", "1"], ["1"] * 3 + ["0"]]
     assert lines[-1] == "caught 2 of 3 changes, 66.7%; 1 tests are enough for that"
     assert said.err == "survived: pytorch loss_sum\n"
-    # Every stage on the survivor, the first alone on the others.
-    assert len(answering.asked) == 5
+    assert len(answering.asked) == 3
+    assert main([*FEW, "--rest"]) == 1
+    assert len(answering.asked) == 3 + 4
+    assert "--rest" in answering.asked[4].arguments
     monkeypatch.setitem(mutants.SURVIVORS, ("pytorch", "loss_sum"), "for this test")
     assert main(FEW) == 0
 
@@ -259,10 +371,10 @@ def test_a_stopped_run_goes_on(answering: type[Answering], tmp_path: Path) -> No
     file = tmp_path / "mutants.json"
     assert main([*FEW, "--json", str(file)]) == 1
     rows = list(mutants.read_rows(file).values())
-    assert [(row.name, row.tier) for row in rows] == [
+    assert [(row.name, row.stage) for row in rows] == [
         ("loss_sum", ""),
-        ("beta1_0.9", "near"),
-        ("seed_ignored", "near"),
+        ("beta1_0.9", "line"),
+        ("seed_ignored", "line"),
     ]
     answering.asked.clear()
     # What survived is tried again, and what was caught with another source.
@@ -270,14 +382,14 @@ def test_a_stopped_run_goes_on(answering: type[Answering], tmp_path: Path) -> No
     others = [dataclasses.replace(row, group="tf") for row in rows]
     file.write_text(json.dumps([dataclasses.asdict(row) for row in (*others, *rows[:2], old)]))
     assert main([*FEW, "--json", str(file)]) == 1
-    assert len(answering.asked) == 4
+    assert len(answering.asked) == 2
     # Other groups' results stay in the file.
     assert list(mutants.read_rows(file).values())[:3] == others
 
 
 def test_the_smallest_set_fails_on_all_that_is_caught() -> None:
     def row(name: str, *tests: str) -> Row:
-        return Row("tf", "generic", name, "", "near" if tests else "", tests, 1.0)
+        return Row("tf", "generic", name, "", "line" if tests else "", tests, 9, 1.0)
 
     rows = [row("1", "a", "b"), row("2", "b", "c"), row("3", "c"), row("4"), row("5", "d")]
     assert smallest_set(rows) == ["c", "d", "b"]

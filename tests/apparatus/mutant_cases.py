@@ -1,4 +1,4 @@
-"""What is changed in the source, and which tests are run on it: the nearest first."""
+"""What is changed in the source: the planted faults, and generic changes that a seed draws."""
 
 import hashlib
 import json
@@ -21,8 +21,6 @@ KINDS: tuple[Kind, ...] = ("mathematics", "runs", "generic")
 GROUPS = (*IMPLEMENTATIONS, "shared")
 """Whose source is changed: a framework's, or that of the reference and the systems."""
 CORE = ("losses", "layers", "models", "state", "train", "checkpoint")
-NEAR = {"shared": ("tests/reference", "tests/spec", "tests/fixtures")}
-OFF = ("-q", "-n", "0", "-p", "no:cacheprovider", "--tb=no", "--ignore=tests/test_mutants.py")
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,6 @@ class Case:
         """What tells the changed source from another."""
         text = json.dumps(dict(self.sources), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def stages(self) -> list[list[str]]:
-        """Return pytest's arguments: the nearest tests, the default tier, the whole suite."""
-        own = ["-k", f"{self.group} or every_framework"] if self.group in IMPLEMENTATIONS else []
-        near = NEAR.get(self.group, ("tests/implementations",))
-        return [[*OFF, *own, *paths] for paths in (near, ("tests",), ("--all", "tests"))]
 
 
 def cases_of(group: str, kind: Kind, count: int, seed: int) -> list[Case]:

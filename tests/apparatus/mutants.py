@@ -1,9 +1,9 @@
 """Do the tests notice? `python -m tests.apparatus.mutants --help`.
 
-A change is made in the source, in a scratch copy of the repository, and the tests are run there:
-the nearest ones, none left out after the first failure, then the default tier, then the whole
-suite, until any fails. What no test fails on has survived: it needs a test, or an explanation in
-SURVIVORS. `--json FILE` keeps the matrix of changes and the tests that failed on them.
+A change is made in the source, in a scratch copy of the repository, and tests are run there until
+some fail: those that execute the changed statement, the quickest first, then those that execute
+the changed file, and with `--rest` the slow ones. What no test fails on has survived: it needs a
+test, or an explanation in SURVIVORS. `--json FILE` keeps the matrix of changes and tests.
 """
 
 import argparse
@@ -19,30 +19,33 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests import ROOT
-from tests.apparatus.mutant_cases import GROUPS, KINDS, OFF, Case, cases_of, sample_of
-from tests.apparatus.mutant_worker import Worker
+from tests.apparatus.executed_lines import Executed, read, record
+from tests.apparatus.mutant_cases import GROUPS, KINDS, Case, cases_of, sample_of
+from tests.apparatus.mutant_tests import request, rest_of, stages
+from tests.apparatus.mutant_worker import AT_MOST, Worker
 
 PROGRAM = "python -m tests.apparatus.mutants"
 COPIED = ("pytorch_impl", "tf_impl", "jax_impl", "shared", "tests", "benchmarks", "docs")
-TIERS = ("near", "default", "whole")
 SURVIVORS: dict[tuple[str, str], str] = {}
 """(group, name) → why no test can fail on it."""
-MANY = 10
 
 
 @dataclass(frozen=True)
 class Row:
-    """A change and the tests that failed on it; `tier` is where they were, "" where none did.
+    """A change and the tests that failed on it.
 
-    `digest` is of the changed source: a result counts for that source alone.
+    `stage` is where they were, "" where none did; `tried` counts the tests of the default tier
+    that were chosen, of which no more ran than were needed; `digest` is of the changed source: a
+    result counts for that source alone.
     """
 
     group: str
     kind: str
     name: str
     digest: str
-    tier: str
+    stage: str
     caught_by: tuple[str, ...]
+    tried: int
     seconds: float
 
 
@@ -73,17 +76,22 @@ class Copy:
             shutil.rmtree((self.folder / path).parent / "__pycache__", ignore_errors=True)
 
 
-def try_case(copy: Copy, worker: Worker, case: Case, first: bool) -> Row:
+def try_case(
+    copy: Copy, worker: Worker, case: Case, executed: Executed, options: argparse.Namespace
+) -> Row:
     """Make a change in the copy, run the tests until some fail, and put the source back."""
-    started, tier, caught_by = time.monotonic(), "", ()
+    started, tried, stage, caught_by = time.monotonic(), 0, "", []
+    at_most = 1 if options.first else AT_MOST
     with copy.changed(case.sources):
-        for name, arguments in zip(TIERS, case.stages(), strict=True):
-            caught_by = tuple(worker.failures([*arguments, *(["-x"] if first else [])]))
-            if caught_by:
-                tier = name
-                break
+        for name, tests in stages(case, executed)[: 1 if options.near else None]:
+            if tests and not caught_by:
+                stage, caught_by = name, worker.failures(request(tests, executed, at_most))
+                tried += len(tests)
+        if options.rest and not caught_by:
+            stage, caught_by = "rest", worker.failures(rest_of(case))
     seconds = round(time.monotonic() - started, 1)
-    return Row(case.group, case.kind, case.name, case.digest, tier, caught_by, seconds)
+    of = (case.group, case.kind, case.name, case.digest)
+    return Row(*of, stage if caught_by else "", tuple(caught_by), tried, seconds)
 
 
 def chosen(options: argparse.Namespace) -> list[Case]:
@@ -102,42 +110,44 @@ def chosen(options: argparse.Namespace) -> list[Case]:
     return cases if options.sample is None else sample_of(cases, options.sample, options.seed)
 
 
-def run(cases: Sequence[Case], file: Path | None, first: bool = False) -> list[Row]:
-    """Try every case, one group after another; those that a file says were caught are known.
+def run(cases: Sequence[Case], options: argparse.Namespace) -> list[Row]:
+    """Try every case; those that the file `json` says were caught are known.
 
-    Raises RuntimeError for a test that fails without a change too.
+    `lines` is a folder of what `executed_lines.record` wrote, or where it shall. Raises
+    RuntimeError for a test that is needed to catch a change and fails without one too.
     """
-    held = read_rows(file)
+    held = read_rows(options.json)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        copy = Copy(Path(folder))
-        for group in dict.fromkeys(case.group for case in cases):
-            own = [case for case in cases if case.group == group]
-            with Worker(copy.folder, _settings(own)) as worker:
-                if not first:  # the end tries the tests that failed alone
-                    worker.require_passing(own[0].stages()[0])
-                for case in own:
-                    if not _is_known(held.get((group, case.name)), case):
-                        held[group, case.name] = try_case(copy, worker, case, first)
-                        _report(held[group, case.name])
-                        _write_rows(file, held)
-                caught = dict.fromkeys(t for c in own for t in held[group, c.name].caught_by)
-                tests = [test for test in caught if test.startswith("tests/")]
-                worker.require_passing([*OFF, *tests] if tests else [])
-    return [held[case.group, case.name] for case in cases]
+        copy = Copy(Path(folder) / "copy")
+        lines = options.lines or Path(folder) / "lines"
+        if not any(lines.glob("*.json")):
+            record(copy.folder, lines, options.tests)
+        executed = read(lines)
+        with Worker(copy.folder) as worker:
+            for case in cases:
+                if not _is_known(held.get((case.group, case.name)), case):
+                    row = try_case(copy, worker, case, executed, options)
+                    held[row.group, row.name] = row
+                    _report(row)
+                    _write_rows(options.json, held)
+            rows = [held[case.group, case.name] for case in cases]
+            require_passing(worker, smallest_set(rows), executed)
+    return rows
 
 
-def _settings(cases: Sequence[Case]) -> dict[str, str]:
-    """Return environment variables: without jit JAX compiles each operation once.
-
-    That takes two minutes, and then spares the ten seconds of compiling every changed step.
-    """
-    is_many = sum(case.group == "jax" for case in cases) > MANY
-    return {"JAX_DISABLE_JIT": "1"} if is_many else {}
+def require_passing(worker: Worker, tests: Sequence[str], executed: Executed) -> None:
+    """Raise RuntimeError for a test that fails without a change: it catches none, then."""
+    named = [test for test in tests if test.startswith("tests/")]
+    failed = worker.failures(request(named, executed, at_most=0)) if named else []
+    if failed:
+        raise RuntimeError(f"{', '.join(failed)}: not passed without a change; fix it first")
 
 
 def _is_known(row: Row | None, case: Case) -> bool:
-    """Whether this very source was caught; what survived is tried again."""
-    return row is not None and bool(row.caught_by) and row.digest == case.digest
+    """Whether this very source was caught, or is explained; other survivors are tried again."""
+    if row is None or row.digest != case.digest:
+        return False
+    return bool(row.caught_by) or (row.group, row.name) in SURVIVORS
 
 
 def read_rows(file: Path | None) -> dict[tuple[str, str], Row]:
@@ -158,8 +168,8 @@ def _write_rows(file: Path | None, held: Mapping[tuple[str, str], Row]) -> None:
 
 
 def _report(row: Row) -> None:
-    found = f"{len(row.caught_by)} {row.tier}" if row.caught_by else "SURVIVED"
-    print(f"{row.group:<8} {row.name}: {found} ({row.seconds:.0f} s)", flush=True)
+    found = f"{len(row.caught_by)} {row.stage}" if row.caught_by else "SURVIVED"
+    print(f"{row.group:<8} {row.name}: {found} of {row.tried} ({row.seconds:.0f} s)", flush=True)
 
 
 def smallest_set(rows: Sequence[Row]) -> list[str]:
@@ -176,12 +186,12 @@ def smallest_set(rows: Sequence[Row]) -> list[str]:
 def _print_table(rows: Sequence[Row]) -> None:
     found: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for row in rows:
-        found[row.group, row.kind][row.tier] += 1
+        found[row.group, row.kind][row.stage] += 1
     print(f"{'':<20} changes  default tier  whole suite  survivors")
     for (group, kind), tiers in found.items():
-        count, default = tiers.total(), tiers["near"] + tiers["default"]
+        count, default = tiers.total(), tiers["line"] + tiers["file"]
         print(f"{group:<8} {kind:<11} {count:7} {default:13} {count - tiers['']:12} {tiers['']:10}")
-    caught = sum(row.tier != "" for row in rows)
+    caught = sum(row.stage != "" for row in rows)
     print(f"caught {caught} of {len(rows)} changes, {caught / len(rows):.1%}; ", end="")
     print(f"{len(smallest_set(rows))} tests are enough for that")
 
@@ -195,6 +205,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--generic", type=int, metavar="N", default=75, help="generic ones of each (default: 75)")
     add("--sample", type=int, metavar="N", help="so many of each group, drawn at random")
     add("--seed", type=int, default=0, metavar="S", help="of what is drawn (default: 0)")
+    add("--lines", type=Path, metavar="FOLDER", help="keep there what each test executes")
+    add("--tests", nargs="+", metavar="PATH", default=["tests"], help="these tests alone")
+    add("--near", action="store_true", help="run the 24 quickest tests of each change alone")
+    add("--rest", action="store_true", help="run the slow tests too, on what survives the others")
     add("--first", action="store_true", help="end each change at the first test that fails")
     add("--json", type=Path, metavar="FILE", help="keep the matrix there, and go on from it")
     return parser
@@ -204,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns 1 if a change has survived unexplained, 2 for an error."""
     options = _parser().parse_args(arguments)
     try:
-        rows = run(chosen(options), options.json, options.first)
+        rows = run(chosen(options), options)
     except (ValueError, RuntimeError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2

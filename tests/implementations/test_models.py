@@ -82,6 +82,24 @@ def test_gradients(implementation: Implementation, fixture: NetworkFixture, dtyp
         assert np.array_equal(after[name], array), f"{name} moved"
 
 
+@pytest.mark.parametrize("dtype", ["float64"])
+def test_gradients_at_pre_activations_of_exactly_zero(
+    implementation: Implementation, fixture: NetworkFixture, dtype: str
+) -> None:
+    """A leaky ReLU's gradient at 0 is its slope, as it is below; no random number shows it."""
+    kernel = np.array(fixture.arrays["discriminator/conv_1/kernel"])
+    kernel[..., 0] = 0.0
+    arrays = {**fixture.arrays, "discriminator/conv_1/kernel": kernel}
+    found = [
+        each.gradients(
+            loaded(each, fixture.spec, arrays, dtype), fixture.real_images, fixture.latents
+        )
+        for each in (implementation, ReferenceImplementation())
+    ]
+    for name, expected in found[1].items():
+        require_close(name, found[0][name], expected, bound=GRADIENTS[dtype], dtype=dtype)
+
+
 # Every pair of system, loss and dtype, not every combination.
 QUICK_STEPS = [("dcgan64", "bce", "float64")]
 MORE_STEPS = [

@@ -117,11 +117,12 @@ def test_a_resumed_run_is_the_unbroken_run(train: Train, tmp_path: Path, system:
         assert np.array_equal(halves[name], array), name
 
 
-@SLOW_IN_TF_AND_JAX
 def test_every_step_of_a_run_is_the_references(train: Train, tmp_path: Path) -> None:
     """Seed, dtype, inputs, losses, samples, checkpoints and going on, each held to NumPy's run."""
     out = tmp_path / "run"
     options = (
+        "--image-size",
+        "32",
         "--width",
         "2",
         "--batch-size",
