@@ -205,7 +205,7 @@ def test_a_test_that_fails_without_a_change_is_an_error(copy: Path) -> None:
 )
 def test_no_answer_is_no_success(copy: Path, arguments: list[str], found: str) -> None:
     with worker_in(copy) as worker:
-        assert worker.failures(Request([*QUIET, *arguments], seconds=5.0)) == [found]
+        assert worker.failures(Request([*QUIET, *arguments], seconds=2.0)) == [found]
         assert worker.failures(Request([*QUIET, "tests/test_sum.py"])) == []
 
 
@@ -222,8 +222,7 @@ def test_the_lines_of_each_test_and_of_the_processes_that_it_starts(copy: Path) 
         '    code = "from pytorch_impl.sum import add; add(0, 1)"\n'
         '    subprocess.run([sys.executable, "-c", code], check=True)\n'
     )
-    for name in ("sum", "child", "none"):
-        record(copy, copy / "lines", [f"tests/test_{name}.py"])
+    record(copy, copy / "lines", [f"tests/test_{name}.py" for name in ("sum", "child", "none")])
     executed, path = read(copy / "lines"), "pytorch_impl/sum.py"
     in_sum = [f"tests/test_sum.py::test_{name}" for name in ("add", "nothing", "more")]
     child = "tests/test_child.py::test_child"
