@@ -32,7 +32,7 @@ AT_MOST = 6
 """Tests that fail after which a run may end: more say little of a change."""
 OK = "success"
 QUIET = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
-PATIENCE = 5.0
+PATIENCE = 2.0
 """Seconds that a run goes on after its first failure."""
 
 
