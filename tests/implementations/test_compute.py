@@ -11,7 +11,7 @@ from shared.interface import Implementation
 from shared.reference.differences import state_differences
 from shared.spec import SYSTEMS, AdamSpec
 from shared.spec.compute import Compute, resolve
-from shared.spec.streams import initial_state
+from shared.spec.streams import initial_state, stream
 from tests.apparatus.planted.probe import inputs, starting_state
 from tests.conftest import installed_implementations
 from tests.tiers import SLOW_IN_TF_AND_JAX, one_in
@@ -90,16 +90,23 @@ def test_activations_are_those_of_every_layer_with_parameters(
 ) -> None:
     spec = SYSTEMS[system].replace(width=2, latent_dim=5, batch_size=2)
     state = implementation.create(spec)
-    given = {
-        "generator": np.zeros((2, 5), np.float32),
-        "discriminator": np.zeros((2, *spec.image_shape), np.float32),
-    }
-    for network, values in given.items():
+    z = stream(0, "latents").normal(size=(2, 5)).astype(np.float32)
+    images = stream(0, "images").uniform(size=(2, *spec.image_shape)).astype(np.float32)
+    makes = {"generator": implementation.generate, "discriminator": implementation.discriminate}
+    for network, values in (("generator", z), ("discriminator", images)):
         found = implementation.activations(state, network, values)
         layers = [layer for layer in spec.layers(network) if layer.parameters]
         assert {name: x.shape[1:] for name, x in found.items()} == {
             layer.name: layer.output_shape for layer in layers
         }
+        # What the network makes of the last one by running statistics, held to the reference.
+        last, output = found[layers[-1].name], makes[network](state, values)
+        ends = {layer.kind for layer in spec.layers(network)[-2:]}
+        if "tanh" in ends:
+            last = np.tanh(last)
+        elif "sigmoid" in ends:
+            last = 1.0 / (1.0 + np.exp(-last))
+        np.testing.assert_allclose(last.reshape(output.shape), output, rtol=0, atol=1e-6)
 
 
 def test_adams_counter_is_where_torch_keeps_it() -> None:
