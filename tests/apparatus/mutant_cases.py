@@ -25,12 +25,16 @@ CORE = ("losses", "layers", "models", "state", "train", "checkpoint")
 
 @dataclass(frozen=True)
 class Case:
-    """A change: of whose source, of what kind, its name, and the changed files by their paths."""
+    """A change: of whose source, of what kind, its name, and the changed files by their paths.
+
+    `place` is a generic change's file, its line's text and what is changed, wherever the line is.
+    """
 
     group: str
     kind: Kind
     name: str
     sources: Mapping[str, str]
+    place: tuple[str, str, str] | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -72,14 +76,15 @@ def _generic(group: str, count: int, seed: int) -> list[Case]:
         source = (ROOT / path).read_text("utf-8")
         for change in changes_of(source):
             old = " ".join(source[change.start : change.end].split())
+            what = f"{old} -> {' '.join(change.new.split())}"
             column = change.start - source.rfind("\n", 0, change.start)
-            name = f"{path}:{change.line}:{column}: {old} -> {' '.join(change.new.split())}"
-            found.append((name, path, source, change))
+            line = source.splitlines()[change.line - 1].strip()
+            name = f"{path}:{change.line}:{column}: {what}"
+            found.append((name, (path, line, what), change.applied_to(source)))
     order = stream(seed, f"generic/{group}").permutation(len(found))
     drawn = [found[i] for i in sorted(order[:count])]
     return [
-        Case(group, "generic", name, {path: change.applied_to(source)})
-        for name, path, source, change in drawn
+        Case(group, "generic", name, {place[0]: changed}, place) for name, place, changed in drawn
     ]
 
 

@@ -21,13 +21,12 @@ from pathlib import Path
 from tests import ROOT
 from tests.apparatus.executed_lines import Executed, read, record
 from tests.apparatus.mutant_cases import GROUPS, KINDS, Case, cases_of, sample_of
+from tests.apparatus.mutant_survivors import SURVIVORS
 from tests.apparatus.mutant_tests import request, rest_of, stages
 from tests.apparatus.mutant_worker import AT_MOST, Worker
 
 PROGRAM = "python -m tests.apparatus.mutants"
 COPIED = ("pytorch_impl", "tf_impl", "jax_impl", "shared", "tests", "benchmarks", "docs")
-SURVIVORS: dict[tuple[str, str], str] = {}
-"""(group, name) → why no test can fail on it."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def _is_known(row: Row | None, case: Case) -> bool:
     """Whether this very source was caught, or is explained; other survivors are tried again."""
     if row is None or row.digest != case.digest:
         return False
-    return bool(row.caught_by) or (row.group, row.name) in SURVIVORS
+    return bool(row.caught_by) or case.place in SURVIVORS
 
 
 def read_rows(file: Path | None) -> dict[tuple[str, str], Row]:
@@ -218,14 +217,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns 1 if a change has survived unexplained, 2 for an error."""
     options = _parser().parse_args(arguments)
     try:
-        rows = run(chosen(options), options)
+        cases = chosen(options)
+        rows = run(cases, options)
     except (ValueError, RuntimeError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
     _print_table(rows)
-    alive = [row for row in rows if not row.caught_by and (row.group, row.name) not in SURVIVORS]
-    for row in alive:
-        print(f"survived: {row.group} {row.name}", file=sys.stderr)
+    survived = [case for case, row in zip(cases, rows, strict=True) if not row.caught_by]
+    alive = [case for case in survived if case.place not in SURVIVORS]
+    print(f"{len(survived) - len(alive)} of {len(survived)} survivors are explained")
+    for case in alive:
+        print(f"survived: {case.group} {case.name}", file=sys.stderr)
     return 1 if alive else 0
 
 
