@@ -109,6 +109,26 @@ def test_activations_are_those_of_every_layer_with_parameters(
         np.testing.assert_allclose(last.reshape(output.shape), output, rtol=0, atol=1e-6)
 
 
+def test_a_network_uses_running_statistics_unless_it_is_told_otherwise(
+    implementation: Implementation,
+) -> None:
+    spec = SYSTEMS["conv28"].replace(width=2, latent_dim=5, batch_size=2)
+    state, train = implementation.create(spec), module(implementation, "train")
+    z = stream(0, "latents").normal(size=(2, 5)).astype(np.float32)
+    images = stream(0, "images").uniform(size=(2, *spec.image_shape)).astype(np.float32)
+    place = module(implementation, "state")
+    given = {"generate": place.latents_to_device(state, z)}
+    given["discriminate"] = place.images_to_device(state, images)
+    for name, values in given.items():
+        function = getattr(train, name)
+        usual, running, batch = (
+            np.asarray(function(state, values, **told))
+            for told in ({}, {"training": False}, {"training": True})
+        )
+        assert np.array_equal(usual, running)
+        assert np.abs(usual - batch).max() > 1e-3
+
+
 def test_adams_counter_is_where_torch_keeps_it() -> None:
     torch = pytest.importorskip("torch")
     from pytorch_impl.checkpoint import _counter

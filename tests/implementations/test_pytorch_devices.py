@@ -1,8 +1,8 @@
 """What PyTorch's implementation asks of GPUs, where PyTorch only says that it has some."""
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from shared.spec import SYSTEMS
@@ -10,7 +10,7 @@ from shared.spec.compute import Compute
 
 torch = pytest.importorskip("torch")
 
-from pytorch_impl import state  # noqa: E402
+from pytorch_impl import checkpoint, parallel, state, train  # noqa: E402
 
 SPEC = SYSTEMS["mlp28"].replace(width=2, latent_dim=5, batch_size=4)
 
@@ -26,21 +26,6 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     yield places
     for place, precision in zip(places, held, strict=True):
         place.fp32_precision = precision
-
-
-@pytest.mark.parametrize(
-    ("compute", "is_recorded"),
-    [
-        (Compute(device="gpu", mode="cudagraph"), True),
-        (Compute(device="gpu", mode="compile"), True),
-        (Compute(device="gpu", mode="eager"), False),
-        (Compute(device="gpu", mode="compile", devices=2), False),
-        (Compute(device="cpu", mode="compile"), False),
-        (Compute(device="cpu", mode="compile", devices=2), False),
-    ],
-)
-def test_the_step_is_recorded_on_one_gpu(compute: Compute, is_recorded: bool) -> None:
-    assert state.TrainState.is_recorded.fget(SimpleNamespace(compute=compute)) is is_recorded
 
 
 def test_a_step_is_a_graph_on_one_gpu_alone(settings: list[object]) -> None:
@@ -81,3 +66,54 @@ def test_each_process_takes_the_gpu_of_its_number(
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     assert state.select_device(device).type == ("cpu" if device == "cpu" else "cuda")
     assert taken == chosen
+
+
+def test_a_step_is_recorded_once_and_then_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded, replayed = [], []
+
+    class Recorded:
+        def __init__(self, *arguments: object) -> None:
+            recorded.append(arguments)
+
+        def __call__(self, *batches: object) -> dict:
+            replayed.append(batches)
+            return {}
+
+    monkeypatch.setattr(train, "CapturedStep", Recorded)
+    held = train.create_train_state(SPEC)
+    held.compute = Compute(device="gpu", mode="cudagraph")
+    batches = [np.zeros(shape, np.float32) for shape in ((4, 28, 28, 1), (4, 5))]
+    for _ in range(3):
+        train.train_step(held, *state.batches_to_devices(held, *batches))
+    assert (len(recorded), len(replayed)) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("batch_norm", "devices", "is_averaged"),
+    [("per-replica", 2, True), ("per-replica", 1, False), ("global", 2, False)],
+)
+def test_running_statistics_of_replicas_are_averaged_where_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, batch_norm: str, devices: int, is_averaged: bool
+) -> None:
+    averaged: list[object] = []
+    for module in (parallel, checkpoint):
+        monkeypatch.setattr(module, "average_statistics", averaged.append)
+    held = train.create_train_state(SPEC)
+    held.compute = Compute(batch_norm=batch_norm, devices=devices)
+    networks = [held.generator, held.discriminator]
+    train.generate(held, state.latents_to_device(held, np.zeros((4, 5), np.float32)))
+    assert averaged == (networks[:1] if is_averaged else [])
+    averaged.clear()
+    checkpoint.export_state(held)
+    assert averaged == (networks if is_averaged else [])
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_both_networks_are_replicated_on_several_devices(
+    monkeypatch: pytest.MonkeyPatch, devices: int
+) -> None:
+    monkeypatch.setattr(parallel, "check_processes", lambda devices: None)
+    monkeypatch.setattr(checkpoint, "replicate", lambda network: [network])
+    held = checkpoint.create_train_state(SPEC, Compute(devices=devices))
+    networks = {"generator": [held.generator], "discriminator": [held.discriminator]}
+    assert held.replicated == (networks if devices > 1 else {})
