@@ -216,21 +216,30 @@ def test_the_lines_of_each_test_and_of_the_processes_that_it_starts(copy: Path) 
     (copy / "pytorch_impl" / "sum.py").write_text(
         "def add(a, b):\n    if a:\n        return a + b\n    return b\n"
     )
+    (copy / "tests" / "test_deep.py").write_text(
+        "import pytest\n\nfrom pytorch_impl.sum import add\n\n\n"
+        "def deep(n):\n    add(0, 1)\n    return deep(n + 1)\n\n\n"
+        "def test_deep():\n    with pytest.raises(RecursionError):\n        deep(0)\n\n\n"
+        "def test_then():\n    add(0, 1)\n"
+    )
     (copy / "tests" / "test_child.py").write_text(
         "import subprocess\nimport sys\n\n\n"
         "def test_child():\n"
         '    code = "from pytorch_impl.sum import add; add(0, 1)"\n'
         '    subprocess.run([sys.executable, "-c", code], check=True)\n'
     )
-    record(copy, copy / "lines", [f"tests/test_{name}.py" for name in ("sum", "child", "none")])
+    names = ("deep", "sum", "child", "none")
+    record(copy, copy / "lines", [f"tests/test_{name}.py" for name in names])
     executed, path = read(copy / "lines"), "pytorch_impl/sum.py"
     in_sum = [f"tests/test_sum.py::test_{name}" for name in ("add", "nothing", "more")]
     child = "tests/test_child.py::test_child"
+    # Tracing that an error has ended begins again with the next test.
+    deep = [f"tests/test_deep.py::test_{name}" for name in ("deep", "then")]
     # Quickest first, and the one that failed without a change not at all.
     assert executed.tests_of(path, 1 << 2)[-1] == child
-    assert sorted(executed.tests_of(path, 1 << 2)) == sorted([child, *in_sum])
+    assert sorted(executed.tests_of(path, 1 << 2)) == sorted([child, *deep, *in_sum])
     assert sorted(executed.tests_of(path, 1 << 3)) == sorted([in_sum[0], in_sum[2]])
-    assert sorted(executed.tests_of(path, 1 << 4)) == sorted([child, in_sum[1]])
+    assert sorted(executed.tests_of(path, 1 << 4)) == sorted([child, *deep, in_sum[1]])
 
 
 STATEMENTS = """TWO = 2
@@ -276,10 +285,10 @@ def test_changed_lines_are_those_of_the_source_before() -> None:
     assert changed_lines(before, "a\nd\n") == {2, 3}
 
 
-def test_the_tests_of_the_statement_come_first_and_none_that_edits_the_source() -> None:
+def test_the_tests_of_the_statement_come_first_and_none_that_edits_it() -> None:
     path = "shared/spec/streams.py"
     source = (ROOT / path).read_text("utf-8")
-    case = Case("shared", "generic", "a", {path: source.replace("return", "return not", 1)})
+    changed = {path: source.replace("return", "return not", 1)}
     line = 1 << source[: source.index("return")].count("\n") + 1
     lines = {
         "tests/test_slow.py::test_a": {path: line},
@@ -290,11 +299,13 @@ def test_the_tests_of_the_statement_come_first_and_none_that_edits_the_source() 
         "": {path: line},
     }
     executed = Executed({"tests/test_slow.py::test_a": 9.0}, lines)
-    assert stages(case, executed) == [
-        ("line", ["tests/test_b.py::test_b", "tests/test_slow.py::test_a"]),
-        ("line", []),
-        ("file", ["tests/test_d.py::test_d"]),
-    ]
+    near, edits = ["tests/test_b.py::test_b", "tests/test_slow.py::test_a"], "tests/test_planted.py"
+    for group, own in (("tf", near), ("shared", [near[0], f"{edits}::test_c", near[1]])):
+        assert stages(Case(group, "generic", "a", changed), executed) == [
+            ("line", own),
+            ("line", []),
+            ("file", ["tests/test_d.py::test_d"]),
+        ]
     assert request(["tests/b.py::x", "tests/b.py::y"], executed, 1).arguments[-1] == "tests/b.py"
 
 

@@ -39,7 +39,6 @@ class Recorder:
         self.failed: set[str] = set()
         self._of_tests: dict[str, dict[str, set[int]]] = {}
         self.begin(test)
-        sys.settrace(self._enter)
         threading.settrace(self._enter)
         self._process = os.getpid()
         atexit.register(self.write)
@@ -47,6 +46,8 @@ class Recorder:
     def begin(self, test: str) -> None:
         """Count what follows for a test."""
         self._current = self._of_tests.setdefault(test, defaultdict(set))
+        # Python ends the tracing at an error in it, as where a test lets memory or recursion end.
+        sys.settrace(self._enter)
 
     def _enter(self, frame: FrameType, event: str, _: Any) -> Any:
         file = frame.f_code.co_filename

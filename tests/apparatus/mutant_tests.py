@@ -16,7 +16,7 @@ BLIND = (
     "tests/test_mutants.py",
     "tests/explain/test_explain.py::test_a_fault_in_a_frameworks_source_is_named",
 )
-"""They edit the source themselves: an edit that does not apply says nothing of the numbers."""
+"""They edit a framework's source: an edit that does not apply says nothing of the numbers."""
 FEW = 24
 """So many tests at first: a file's collection takes longer than most tests."""
 SLOWNESS, START_SECONDS = 10.0, 120.0  # of a change, beyond what its tests took without it
@@ -34,10 +34,15 @@ def stages(case: Case, executed: Executed) -> list[tuple[str, list[str]]]:
         of_lines += executed.tests_of(path, _bits(lines))
         of_files += executed.tests_of(path, -1)
     order = sorted(set(of_files), key=lambda test: (executed.seconds.get(test, 0.0), test))
-    seen = [test for test in order if not test.startswith(BLIND)]
+    seen = [test for test in order if not test.startswith(blind_to(case))]
     near = [test for test in seen if test in set(of_lines)]
     others = [test for test in seen if test not in set(of_lines)]
     return [("line", near[:FEW]), ("line", near[FEW:]), ("file", others)]
+
+
+def blind_to(case: Case) -> tuple[str, ...]:
+    """Return the beginnings of the names of tests whose failure would say nothing of a change."""
+    return BLIND if case.group in IMPLEMENTATIONS else ()
 
 
 def request(tests: Sequence[str], executed: Executed, at_most: int) -> Request:
@@ -50,7 +55,7 @@ def request(tests: Sequence[str], executed: Executed, at_most: int) -> Request:
 def rest_of(case: Case) -> Request:
     """Return the request for what the default tier leaves out, to its first failure."""
     own = ["-k", f"{case.group} or every_framework"] if case.group in IMPLEMENTATIONS else []
-    ignored = [f"--deselect={blind}" for blind in BLIND]
+    ignored = [f"--deselect={blind}" for blind in blind_to(case)]
     return Request([*OFF, *ignored, *own, "-x", "--rest", "tests"])
 
 

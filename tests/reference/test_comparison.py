@@ -77,6 +77,8 @@ def test_ulp_of_numbers_that_are_not_finite() -> None:
 def test_only_near_the_smallest_normal_number_may_a_result_be_flushed() -> None:
     tiny = float(np.finfo(np.float32).tiny)
     assert ulp_error(0.0, Fraction(tiny), "float32") == 0.0
+    assert ulp_error(tiny, Fraction(tiny) * 3, "float32") == 0.0
+    assert ulp_error(0.0, Fraction(tiny) * 5 / 2, "float32") > 1e6
     assert ulp_error(0.0, Fraction(tiny) * 5, "float32") > 1e6
     assert ulp_error(0.0, Fraction(tiny), "float64") > 1e6
 
