@@ -1,5 +1,6 @@
 """The systems as data."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -130,3 +131,15 @@ def test_a_spec_from_a_file_needs_exactly_its_fields() -> None:
 def test_conventions_have_a_default_for_every_field() -> None:
     for field in dataclasses.fields(Conventions):
         assert field.default is not dataclasses.MISSING, field.name
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("dcgan64", [32, 64, 128, 256]), ("conv28", [28]), ("mlp28", [28])],
+)
+def test_each_architecture_makes_images_of_its_sizes(name: str, sizes: list[int]) -> None:
+    made = []
+    for size in (4, 16, 27, *range(28, 131), 255, 256, 257, 512):
+        with contextlib.suppress(ValueError):
+            made.append(SYSTEMS[name].replace(image_size=size).image_size)
+    assert made == sizes
