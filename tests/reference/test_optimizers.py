@@ -7,8 +7,8 @@ import pytest
 
 from shared.fixtures.make_network import representative_inputs
 from shared.reference.optimizers import clipped, optimizer_update
-from shared.reference.step import train_step
-from shared.spec import AdamSpec, Conventions, OptimizerSpec, SystemSpec
+from shared.reference.step import settings_of, train_step
+from shared.spec import SYSTEMS, AdamSpec, Conventions, OptimizerSpec, SystemSpec
 from shared.spec.optimizers import (
     AdamWSpec,
     AMSGradSpec,
@@ -123,6 +123,18 @@ def test_clipping_is_pytorchs(most: float) -> None:
         found = clipped(uneven_gradients(), settings)
         for name, array in expected.items():
             np.testing.assert_allclose(found[name], array, rtol=1e-13)
+
+
+def test_clipping_with_an_epsilon_is_pytorchs_for_every_system() -> None:
+    torch = pytest.importorskip("torch")
+    convention = Conventions(gradient_clipping="norm_and_epsilon", gradient_clip=1e-3)
+    settings = settings_of(SYSTEMS["dcgan64"], "generator", convention)
+    gradient = np.array([1e-3, -2e-3])
+    held = torch.tensor([0.0, 0.0], dtype=torch.float64, requires_grad=True)
+    held.grad = torch.tensor(gradient)
+    torch.nn.utils.clip_grad_norm_([held], 1e-3)
+    found = clipped({"all": gradient}, settings)["all"]
+    np.testing.assert_allclose(found, held.grad.numpy(), rtol=1e-13)
 
 
 @pytest.mark.slow

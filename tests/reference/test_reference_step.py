@@ -7,7 +7,7 @@ from shared.fixtures.make_network import representative_state
 from shared.reference.adam import adam_update
 from shared.reference.losses import loss_values
 from shared.reference.network import forward
-from shared.reference.step import train_step
+from shared.reference.step import Step, train_step
 from shared.spec import SYSTEMS, AdamSpec, Conventions, SystemSpec
 from shared.spec.streams import latents
 
@@ -138,3 +138,24 @@ def test_a_step_leaves_its_inputs_alone() -> None:
     train_step(spec, arrays, real, z)
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize(
+    ("conventions", "updates"),
+    [
+        ({}, [("d", False), ("d", False), ("d", True), ("g", True)]),
+        ({"update_order": "generator_first"}, [("g", True), *2 * [("d", False)], ("d", True)]),
+    ],
+)
+def test_one_update_of_each_network_is_its_last(conventions: dict, updates: list) -> None:
+    spec, arrays, real, z = small(discriminator_steps=3)
+    found = []
+
+    class Watched(Step):
+        def update(self, network, arrays, gradients, is_last):
+            found.append((network[0], is_last))
+            return super().update(network, arrays, gradients, is_last)
+
+    images, draws = np.concatenate(3 * [real]), np.concatenate(3 * [z])
+    Watched(spec, Conventions(**conventions)).run(arrays, images, draws)
+    assert found == updates

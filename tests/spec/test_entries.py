@@ -17,7 +17,7 @@ from shared.spec import (
     SystemSpec,
     flattened_pixels,
 )
-from shared.spec.entries import entries_from, network_layers
+from shared.spec.entries import entries_from, narrowest, network_layers
 from tests.reference.test_given_networks import DISCRIMINATOR, GENERATOR, given_system
 
 
@@ -187,3 +187,9 @@ def test_parameters_of_flattened_pixels(network: NetworkName) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-11)
     number = {"generator": 1, "discriminator": 2}[network]
     assert f"{network}/dense_{number}/kernel" in flattened_pixels(spec)
+
+
+@pytest.mark.parametrize(("features", "narrow"), [((8, 3, 5, 1), 3), ((6, 9, 2), 6), ((7,), 1)])
+def test_the_narrowest_layer_is_a_hidden_one(features: tuple[int, ...], narrow: int) -> None:
+    layers = [{"kind": "dense", "features": count} for count in features]
+    assert narrowest(entries_from([*layers, {"kind": "tanh"}])) == narrow

@@ -128,6 +128,17 @@ def test_a_spec_from_a_file_needs_exactly_its_fields() -> None:
             SystemSpec.from_dict({n: value for n, value in data.items() if n != name})
 
 
+def test_a_schedule_from_a_file_is_of_whole_updates_and_finite_factors() -> None:
+    spec = SYSTEMS["dcgan64"]
+    adam = dataclasses.replace(spec.generator_optimizer, schedule=((5, 0.5),))
+    data = spec.replace(generator_optimizer=adam).to_dict()
+    assert SystemSpec.from_dict(data).generator_optimizer == adam
+    for wrong in ([5.5, 0.5], [5, float("inf")], [5, True]):
+        optimizer = {**data["generator_optimizer"], "schedule": [wrong]}
+        with pytest.raises(ValueError, match="each a finite number"):
+            SystemSpec.from_dict({**data, "generator_optimizer": optimizer})
+
+
 def test_conventions_have_a_default_for_every_field() -> None:
     for field in dataclasses.fields(Conventions):
         assert field.default is not dataclasses.MISSING, field.name
