@@ -33,6 +33,16 @@ def updates(settings: OptimizerSpec, c: Conventions | None = None) -> np.ndarray
     return np.array(found)
 
 
+def test_defaults_are_those_of_the_papers_and_of_keras() -> None:
+    """DCGAN's Adam (Radford et al. 2016, section 4) with its own paper's epsilon; else Keras'."""
+    adam = AdamSpec(learning_rate=2e-4, beta1=0.5, beta2=0.999, epsilon=1e-8)
+    assert AdamSpec() == adam
+    rmsprop = RMSPropSpec(1e-3, 0.9, 1e-7, centred=False, epsilon_inside_root=False)
+    assert RMSPropSpec() == rmsprop
+    assert SGDSpec() == SGDSpec(1e-2, 0.0, nesterov=False)
+    assert (AdamWSpec().decay, AMSGradSpec().corrected_maximum) == (0.01, False)
+
+
 @pytest.mark.parametrize("centred", [False, True])
 def test_rmsprop_is_pytorchs(centred: bool) -> None:
     settings = RMSPropSpec(0.01, 0.95, 1e-8, centred)
