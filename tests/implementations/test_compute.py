@@ -9,7 +9,7 @@ import pytest
 
 from shared.interface import Implementation
 from shared.reference.differences import state_differences
-from shared.spec import SYSTEMS, AdamSpec
+from shared.spec import NETWORKS, SYSTEMS, AdamSpec
 from shared.spec.compute import Compute, resolve
 from shared.spec.streams import initial_state, stream
 from tests.apparatus.planted.probe import inputs, starting_state
@@ -127,6 +127,23 @@ def test_a_network_uses_running_statistics_unless_it_is_told_otherwise(
         )
         assert np.array_equal(usual, running)
         assert np.abs(usual - batch).max() > 1e-3
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_flax_networks_have_the_specs_shapes_before_they_have_weights(
+    system: str, fast: bool
+) -> None:
+    nnx = pytest.importorskip("flax.nnx")
+    from jax_impl import checkpoint, models, state
+
+    spec = SYSTEMS[system].replace(width=3, latent_dim=5)
+    layers = state.choose_layers(Compute(fast=fast))
+    for network, made in zip(
+        NETWORKS, nnx.eval_shape(lambda: models.create_models(spec, layers)), strict=True
+    ):
+        for name, parameter in spec.parameters(network).items():
+            assert checkpoint._variable(made, name, made).shape == parameter.shape, name
 
 
 def test_adams_counter_is_where_torch_keeps_it() -> None:
