@@ -138,10 +138,11 @@ def test_flax_networks_have_the_specs_shapes_before_they_have_weights(
     from jax_impl import checkpoint, models, state
 
     spec = SYSTEMS[system].replace(width=3, latent_dim=5)
-    layers = state.choose_layers(Compute(fast=fast))
-    for network, made in zip(
-        NETWORKS, nnx.eval_shape(lambda: models.create_models(spec, layers)), strict=True
-    ):
+
+    def create() -> tuple:
+        return models.create_models(spec, state.choose_layers(Compute(fast=fast)))
+
+    for network, made in zip(NETWORKS, nnx.eval_shape(create), strict=True):
         for name, parameter in spec.parameters(network).items():
             assert checkpoint._variable(made, name, made).shape == parameter.shape, name
 
