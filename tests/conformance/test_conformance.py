@@ -16,6 +16,7 @@ from shared.conformance.function_cases import EPSILONS, MAGNITUDES
 from shared.conformance.network_cases import StartPoint, start_points
 from shared.conformance.serve import Server
 from shared.conformance.verdicts import Result, counts, decide
+from shared.fixtures import load_network_fixture
 from shared.fixtures.make_network import KINK_MARGIN
 from shared.interface import Implementation
 from shared.reference.adapter import ReferenceImplementation
@@ -25,7 +26,6 @@ from shared.spec import Conventions
 from shared.spec.layers import Initializer, Parameter
 from shared.spec.streams import stream
 from shared.studies.trajectory import BOUNDS
-from tests.fixtures.narrow import load_network_fixture
 from tests.implementations import test_adam, test_models, test_systems
 from tests.reference.test_conventions import CASES as DEVIATIONS
 from tests.tiers import EAGER_TENSORFLOW, one_in

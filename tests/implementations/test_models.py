@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from shared.fixtures import NetworkFixture, load_network_fixture
 from shared.fixtures.make_network import KINK_MARGIN, kink_margin, representative_state
 from shared.interface import METRIC_NAMES, Implementation
 from shared.reference.adapter import ReferenceImplementation
@@ -11,7 +12,6 @@ from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions, SystemSpec, state_shapes
 from shared.spec.streams import initial_state, latents
 from tests.comparison import MismatchError, require_close
-from tests.fixtures.narrow import NetworkFixture, load_network_fixture
 from tests.tiers import EAGER_TENSORFLOW, SLOW_IN_TF_AND_JAX, one_in, quick_first
 
 pytestmark = EAGER_TENSORFLOW

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from shared.fixtures import load_network_fixture
 from shared.spec import SYSTEMS, Conventions, state_shapes
 from shared.spec.streams import batch_order, initial_state, latents, stream
-from tests.fixtures.narrow import load_network_fixture
 
 SPEC = SYSTEMS["dcgan64"].replace(width=8)
 
