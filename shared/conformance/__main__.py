@@ -41,6 +41,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--select", action="append", default=[], metavar="PATTERN", help=select)
     add("--overrides", type=Path, metavar="FILE", help="declared divergences and other bounds")
     add("--json", type=Path, metavar="FILE", help="write every case as JSON")
+    add("--junit", type=Path, metavar="FILE", help="write JUnit XML")
     add_spec_options(parser, None, batch_size=7)
     limit = "for the start and for each request (default: %(default)g)"
     add("--time-limit", type=float, default=TIME_LIMIT, metavar="SECONDS", help=limit)
@@ -67,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
         raise InputError(
             f"--time-limit must be a positive number of seconds, received {options.time_limit:g}"
         )
-    require_place(options.json)
+    require_place(options.json, options.junit)
     problems = _problems(options)
     identifiers = [case.id for case in cases_of(problems)]
     overrides = load_overrides(options.overrides, identifiers) if options.overrides else {}
@@ -91,6 +92,8 @@ def _run(options: argparse.Namespace) -> int:
     print_summary(name, results, Console())
     if options.json:
         verdicts.write_json(options.json, name, results)
+    if options.junit:
+        verdicts.write_junit(options.junit, name, results)
     return 0 if is_conformant(results) else 1
 
 

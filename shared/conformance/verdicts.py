@@ -2,11 +2,13 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
+from xml.etree import ElementTree
 
 import numpy as np
 from rich.console import Console
@@ -145,9 +147,20 @@ def is_conformant(results: Iterable[Result]) -> bool:
     return bool(found - {"skipped"}) and found.isdisjoint(FAILURES)
 
 
-# --- reports: for a terminal, as JSON -----------------------------------------------------------
+# --- reports: for a terminal, as JSON, as JUnit XML ---------------------------------------------
 
 SHOWN = 20
+# Anything else cannot be in an XML 1.0 document, not even escaped.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_JUNIT_TAGS = {
+    "fail": "failure",
+    "unexpected pass": "failure",
+    "errored": "error",
+    "skipped": "skipped",
+    # JUnit has no word for these; they are not passes, so a reader counts them as skipped.
+    "divergent as declared": "skipped",
+    "loosened": "skipped",
+}
 
 
 def headline(name: str, results: Sequence[Result]) -> str:
@@ -211,3 +224,24 @@ def write_json(path: Path, name: str, results: Sequence[Result]) -> None:
         ],
     }
     path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+def write_junit(path: Path, name: str, results: Sequence[Result]) -> None:
+    """Write JUnit XML: one suite, a test case for each case, named by its id."""
+    tags = Counter(_JUNIT_TAGS.get(result.verdict) for result in results)
+    fields = {"failures": "failure", "errors": "error", "skipped": "skipped"}
+    numbers = {"tests": str(len(results))} | {n: str(tags[tag]) for n, tag in fields.items()}
+    root = ElementTree.Element("testsuites", numbers)
+    suite = ElementTree.SubElement(root, "testsuite", {"name": _xml(name)} | numbers)
+    for result in results:
+        attributes = {"classname": f"conformance.{_kind(result)}", "name": _xml(result.case.id)}
+        element = ElementTree.SubElement(suite, "testcase", attributes)
+        if tag := _JUNIT_TAGS.get(result.verdict):
+            message = _xml(f"{result.verdict}: {result.message}")
+            ElementTree.SubElement(element, tag, {"message": message})
+    ElementTree.indent(root, " ")
+    ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)

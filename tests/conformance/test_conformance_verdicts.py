@@ -5,6 +5,7 @@ import json
 import tomllib
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from shared.conformance.verdicts import (
     judge,
     print_summary,
     write_json,
+    write_junit,
 )
 from shared.reference.adapter import ReferenceImplementation
 
@@ -269,7 +271,7 @@ def test_patterns() -> None:
 
 # --- reports ----------------------------------------------------------------------------------
 
-# What a process may say on stderr before it dies.
+# What a process may say on stderr before it dies; XML can hold neither \x00 nor a lone surrogate.
 HOSTILE = 'Segmentation fault \x00\x1b[31m <&"]]> \ud800 é'
 
 
@@ -288,6 +290,29 @@ def test_the_json_report(tmp_path: Path) -> None:
     assert report["cases"][0]["derivation"] == "for a test"
     assert report["cases"][-1]["error"] is None
     assert report["cases"][2]["id"] == "kind/errored"
+
+
+def test_the_junit_report_is_xml(tmp_path: Path) -> None:
+    write_junit(tmp_path / "report.xml", f"somebody {HOSTILE}", one_of_each())
+    suite = ElementTree.parse(tmp_path / "report.xml").getroot().find("testsuite")
+    assert suite is not None
+    numbers = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
+    assert numbers == {"tests": "8", "failures": "3", "errors": "1", "skipped": "3"}
+    tags = {
+        element.get("name"): [child.tag for child in element]
+        for element in suite.findall("testcase")
+    }
+    assert tags == {
+        "kind/pass": [],
+        "kind/fail": ["failure"],
+        "kind/errored": ["error"],
+        "kind/unexpected pass": ["failure"],
+        "kind/divergent as declared": ["skipped"],
+        "kind/loosened": ["skipped"],
+        "kind/skipped": ["skipped"],
+        "kind/inf": ["failure"],
+    }
+    assert '<&"]]>' in suite.findall("testcase")[2][0].get("message", "")
 
 
 def test_the_summary_shows_counts_reasons_and_failures() -> None:
