@@ -12,34 +12,28 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from shared.explain import Explanation, explain
-from shared.explain.catalogue import part_of
-from shared.explain.distance import BOUNDS, Comparison
-from shared.explain.observations import Group, reference_arrays
-from shared.explain.probes import make_probes
-from shared.explain.stages import STAGES
 from shared.interface import IMPLEMENTATIONS, load_implementation
-from shared.spec import SYSTEMS, Conventions, SystemSpec
+from shared.spec import Conventions, SystemSpec
+from tests.apparatus.explain_draws import fives, narrow, pairs, right_runs, same_numbers, tangles
 from tests.apparatus.planted.fault import Fault
 from tests.apparatus.planted.faults import FAULTS
 from tests.apparatus.planted.mutate import mutated
 from tests.apparatus.planted.outside import OUTSIDE
 
-PARTS = ("network", "loss", "step", "statistics", "Adam")
-SYSTEMS_OF_RIGHT_RUNS = ("dcgan64", "dcgan64-lsgan", "conv28", "mlp28")
+SYSTEMS_OF_OUTSIDE_RUNS = ("conv28", "dcgan64", "dcgan64-lsgan")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was planted in which framework, and what was named."""
+    """What was planted in which framework, and what was named; `run` tells equal ones apart."""
 
     framework: str
     dtype: str
@@ -48,6 +42,7 @@ class Outcome:
     named: str
     right: bool
     seconds: float
+    run: str = ""
 
 
 def same_fields(explanation: Explanation, wanted: dict[str, Any]) -> bool:
@@ -64,6 +59,16 @@ def _same_value(found: Any, wanted: Any) -> bool:
     return found == wanted
 
 
+def is_told_apart(explanation: Explanation, spec: SystemSpec, wanted: dict[str, Any]) -> bool:
+    """Return whether what is named is what was planted, or computes the same and says *or*."""
+    if same_fields(explanation, wanted):
+        return True
+    if explanation.located or not any("; or " in name for name in explanation.named):
+        return False
+    both = (Conventions().replace(**fields) for fields in (explanation.fields, wanted))
+    return same_numbers(spec, *both)
+
+
 def explain_faults(
     framework: str, faults: Sequence[Fault], dtype: str, *, compiled: bool = False
 ) -> Outcome:
@@ -74,9 +79,8 @@ def explain_faults(
     with planted as implementation, uncompiled(framework):
         explanation = explain(implementation, spec_of(faults), dtype=dtype, steps=2)
     gc.collect()
-    return _outcome(
-        framework, faults, explanation, same_fields(explanation, wanted), dtype, started
-    )
+    right = is_told_apart(explanation, spec_of(faults), wanted)
+    return _outcome(framework, faults, explanation, right, dtype, started)
 
 
 @contextmanager
@@ -120,101 +124,10 @@ def spec_of(faults: Sequence[Fault]) -> SystemSpec:
     return faults[0].spec
 
 
-def pairs(count: int, seed: int) -> Iterator[tuple[str, tuple[Fault, Fault]]]:
-    """Yield random pairs of faults and a framework; of each pair neither hides the other."""
-    rng = np.random.default_rng(seed)
-    possible = [
-        (a, b)
-        for a, b in itertools.combinations(FAULTS, 2)
-        if a.spec == b.spec and not set(a.deviation) & set(b.deviation)
-    ]
-    order, made = rng.permutation(len(possible)), 0
-    for number in order:
-        framework = IMPLEMENTATIONS[rng.integers(len(IMPLEMENTATIONS))]
-        pair = possible[number]
-        if any(framework in fault.absent for fault in pair) or not _applies(framework, pair):
-            continue
-        if _hides(pair):
-            continue
-        yield framework, pair
-        made += 1
-        if made == count:
-            return
-
-
-def _applies(framework: str, pair: Sequence[Fault]) -> bool:
-    """Return whether all can be planted: not where they change the same line."""
-    from tests.apparatus.planted.mutate import mutated_sources
-
-    try:
-        mutated_sources(framework, pair)
-    except ValueError:
-        return False
-    return True
-
-
-def fives(count: int, seed: int) -> Iterator[tuple[Fault, ...]]:
-    """Yield random mistakes in five parts of a step in PyTorch, of which none hides another."""
-    rng, made = np.random.default_rng(seed), 0
-    groups = [[f for f in FAULTS if _part(f) == p and f.spec == FAULTS[0].spec] for p in PARTS]
-    while made < count:
-        five = tuple(group[rng.integers(len(group))] for group in groups)
-        if _applies("pytorch", five) and not _hides(five):
-            yield five
-            made += 1
-
-
-def _part(fault: Fault) -> str:
-    return part_of(next(iter(fault.deviation)))
-
-
-def _hides(faults: Sequence[Fault]) -> bool:
-    """Return whether several together compute what all but one of them do."""
-    everything = Conventions()
-    for fault in faults:
-        everything = everything.replace(**fault.deviation)
-    if everything.initializer != "spec":
-        return False
-    canonical = vars(Conventions())
-    return any(
-        _same_numbers(
-            fault.spec,
-            everything.replace(**{name: canonical[name] for name in fault.deviation}),
-            everything,
-        )
-        for fault in faults
-    )
-
-
-def _same_numbers(spec: SystemSpec, ours: Conventions, theirs: Conventions) -> bool:
-    comparison = Comparison("float64", BOUNDS["float64"])
-    groups = (
-        Group(stage, probe, reference_arrays(stage, probe, ours))
-        for probe in make_probes(spec, 0, [])
-        for stage in STAGES
-    )
-    return all(comparison.compare(group, theirs)[1] is None for group in groups)
-
-
-def right_runs(count: int) -> Iterator[tuple[str, str, SystemSpec, int]]:
-    """Yield framework, dtype, system and seed of runs in which nothing is wrong."""
-    kinds = itertools.cycle(
-        itertools.product(SYSTEMS_OF_RIGHT_RUNS, ("float64", "float32"), IMPLEMENTATIONS)
-    )
-    for seed, (system, dtype, framework) in zip(range(count), kinds, strict=False):
-        width = 8 if system == "mlp28" else 2
-        yield (
-            framework,
-            dtype,
-            SYSTEMS[system].replace(width=width, latent_dim=6, batch_size=4),
-            seed,
-        )
-
-
 def _report(outcome: Outcome) -> None:
     mark = "right" if outcome.right else "WRONG"
     found = outcome.named or outcome.verdict
-    planted = " + ".join(outcome.planted) or "nothing"
+    planted = " + ".join(outcome.planted) or f"nothing ({outcome.run})"
     print(
         f"{mark} {outcome.framework:<8}{outcome.dtype} {planted}: {found} "
         f"({outcome.seconds:.0f} s)",
@@ -222,60 +135,120 @@ def _report(outcome: Outcome) -> None:
     )
 
 
-def _singles(options: argparse.Namespace) -> list[Outcome]:
-    outcomes = []
-    for fault in FAULTS:
-        if options.only and fault.name not in options.only:
-            continue
-        for framework in options.framework:
-            if framework not in fault.absent:
-                outcomes.append(explain_faults(framework, [fault], options.dtype))
-                _report(outcomes[-1])
-    return outcomes
+class Log:
+    """What was found already, in a file of one JSON object a line: none of it is run again."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path and path.exists() else []
+        read = [json.loads(line) for line in lines]
+        outcomes = [Outcome(**data | {"planted": tuple(data["planted"])}) for data in read]
+        self.known = {(o.framework, o.dtype, o.planted, o.run): o for o in outcomes}
+
+    def outcome(
+        self,
+        framework: str,
+        dtype: str,
+        faults: Sequence[Fault],
+        find: Callable[[], Outcome],
+        run: str = "",
+    ) -> Outcome:
+        """Return the outcome of a run, found now or before, and print it."""
+        key = framework, dtype, tuple(fault.name for fault in faults), run
+        if key not in self.known:
+            self.known[key] = replace(find(), run=run)
+            if self.path:
+                with self.path.open("a") as file:
+                    file.write(json.dumps(asdict(self.known[key])) + "\n")
+        _report(self.known[key])
+        return self.known[key]
+
+    def of_faults(self, framework: str, faults: Sequence[Fault], dtype: str) -> Outcome:
+        """Return the outcome of `explain_faults`."""
+        find = partial(explain_faults, framework, faults, dtype)
+        return self.outcome(framework, dtype, faults, find)
 
 
-def _pairs(options: argparse.Namespace) -> list[Outcome]:
-    outcomes = []
-    for framework, pair in pairs(options.pairs, options.seed):
-        if framework in options.framework:
-            outcomes.append(explain_faults(framework, pair, options.dtype))
-            _report(outcomes[-1])
-    return outcomes
+def _singles(options: argparse.Namespace, log: Log) -> list[Outcome]:
+    return [
+        log.of_faults(framework, [fault], options.dtype)
+        for fault in FAULTS
+        if not options.only or fault.name in options.only
+        for framework in options.framework
+        if framework not in fault.absent
+    ]
 
 
-def _fives(options: argparse.Namespace) -> list[Outcome]:
-    outcomes = []
-    for five in fives(options.fives, options.seed):
-        outcomes.append(explain_faults("pytorch", five, options.dtype))
-        _report(outcomes[-1])
-    return outcomes
+def _pairs(options: argparse.Namespace, log: Log) -> list[Outcome]:
+    return [
+        log.of_faults(framework, pair, options.dtype)
+        for framework, pair in pairs(options.pairs, options.seed)
+        if framework in options.framework
+    ]
 
 
-def _outside(options: argparse.Namespace) -> list[Outcome]:
+def _fives(options: argparse.Namespace, log: Log) -> list[Outcome]:
+    drawn = fives(options.fives, options.seed)
+    return [log.of_faults("pytorch", five, options.dtype) for five in drawn]
+
+
+def _outside(options: argparse.Namespace, log: Log) -> list[Outcome]:
     """Plant mistakes that no convention is: right is to locate them and to name nothing."""
-    outcomes = []
-    for fault in OUTSIDE:
+
+    def find(fault: Fault, spec: SystemSpec, seed: int) -> Outcome:
         started = time.monotonic()
         with mutated("pytorch", [fault]) as implementation:
-            found = explain(implementation, fault.spec, dtype=options.dtype, steps=2)
+            found = explain(implementation, spec, dtype=options.dtype, seed=seed, steps=2)
         right = bool(found.located) and not found.traps
-        outcomes.append(_outcome("pytorch", [fault], found, right, options.dtype, started))
-        _report(outcomes[-1])
+        return _outcome("pytorch", [fault], found, right, options.dtype, started)
+
+    outcomes, runs = [], itertools.product(range(options.outside), OUTSIDE)
+    for seed, fault in runs:
+        system = SYSTEMS_OF_OUTSIDE_RUNS[seed % len(SYSTEMS_OF_OUTSIDE_RUNS)]
+        spec = narrow(system)
+        run = f"{system}, seed {seed}"
+        task = partial(find, fault, spec, seed)
+        outcomes.append(log.outcome("pytorch", options.dtype, [fault], task, run))
     return outcomes
 
 
-def _right(options: argparse.Namespace) -> list[Outcome]:
-    outcomes = []
-    for framework, dtype, spec, seed in right_runs(options.right):
-        if framework not in options.framework:
-            continue
+def _tangles(options: argparse.Namespace, log: Log) -> list[Outcome]:
+    """Plant a mistake that no convention is beside others: right is to name no other one."""
+
+    def find(faults: Sequence[Fault]) -> Outcome:
         started = time.monotonic()
-        explanation = explain(load_implementation(framework), spec, dtype=dtype, seed=seed + 1)
-        accused = explanation.verdict != "rounding"
-        outcomes.append(_outcome(framework, [], explanation, not accused, dtype, started))
-        print(f"{spec.name}, seed {seed}: ", end="")
-        _report(outcomes[-1])
-    return outcomes
+        with mutated("pytorch", faults) as implementation:
+            found = explain(implementation, faults[0].spec, dtype=options.dtype, steps=2)
+        wanted = {field: value for fault in faults for field, value in fault.deviation.items()}
+        right = bool(found.located) and all(
+            field in wanted and _same_value(value, wanted[field])
+            for field, value in found.fields.items()
+        )
+        return _outcome("pytorch", faults, found, right, options.dtype, started)
+
+    return [
+        log.outcome("pytorch", options.dtype, faults, partial(find, faults))
+        for faults in tangles(options.tangles, options.seed)
+    ]
+
+
+def _right(options: argparse.Namespace, log: Log) -> list[Outcome]:
+    def find(framework: str, dtype: str, spec: SystemSpec, seed: int) -> Outcome:
+        started = time.monotonic()
+        found = explain(load_implementation(framework), spec, dtype=dtype, seed=seed + 1)
+        return _outcome(framework, [], found, found.verdict == "rounding", dtype, started)
+
+    return [
+        log.outcome(
+            framework,
+            dtype,
+            [],
+            partial(find, framework, dtype, spec, seed),
+            f"{spec.name}, {seed}",
+        )
+        for framework, dtype, spec, seed in right_runs(options.right)
+        if framework in options.framework
+    ]
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -305,19 +278,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--only", nargs="+", default=[], help="of the single faults, these")
     add("--pairs", type=int, default=0, metavar="N", help="so many random pairs of faults")
     add("--fives", type=int, default=0, metavar="N", help="so many times five faults, PyTorch")
-    add("--outside", action="store_true", help="mistakes that no convention is, PyTorch")
+    text = "so many times each mistake that no convention is, PyTorch"
+    add("--outside", type=int, default=0, metavar="N", help=text)
+    text = "so many times one of these beside one to three faults, PyTorch"
+    add("--tangles", type=int, default=0, metavar="N", help=text)
     add("--right", type=int, default=0, metavar="N", help="so many runs without a fault")
     add("--dtype", choices=("float64", "float32"), default="float64")
     add("--seed", type=int, default=0, help="of the pairs")
     add("--json", type=Path, metavar="FILE")
+    text = "a line for each run; those that it has already are not made again"
+    add("--log", type=Path, metavar="FILE", help=text)
     add("--table", type=Path, metavar="FILE", help="the single faults as a table in Markdown")
     options = parser.parse_args(arguments)
+    log = Log(options.log)
     parts = {
-        "single faults": _singles(options) if options.singles or options.only else [],
-        "pairs": _pairs(options) if options.pairs else [],
-        "five faults": _fives(options) if options.fives else [],
-        "mistakes that no convention is": _outside(options) if options.outside else [],
-        "runs without a fault": _right(options) if options.right else [],
+        "single faults": _singles(options, log) if options.singles or options.only else [],
+        "pairs": _pairs(options, log) if options.pairs else [],
+        "five faults": _fives(options, log) if options.fives else [],
+        "mistakes that no convention is": _outside(options, log) if options.outside else [],
+        "tangles": _tangles(options, log) if options.tangles else [],
+        "runs without a fault": _right(options, log) if options.right else [],
     }
     for name, outcomes in parts.items():
         if outcomes:

@@ -11,6 +11,10 @@ _MEAN = "return self.each(scores, label).mean()"
 _STEP = "    loss.backward()\n    optimizer.step()\n"
 _IN_GRADIENT = "    loss.backward()\n{}    optimizer.step()\n"
 _BATCH_NORM = "        super().__init__(features, epsilon, momentum, dtype=dtype)\n"
+_REAL = "loss_real = loss.discriminator_real(real_scores)"
+_FAKE = "loss_fake = loss.discriminator_fake(fake_scores)"
+_LOSSES = "return loss_real.detach(), loss_fake.detach(), "
+_FAKES = "fake_images = forward_generator(state, latent_batch)\n"
 _FIRST = "    first = next(state.network(name).parameters())\n"
 
 
@@ -43,6 +47,32 @@ OUTSIDE = (
     _outside("median", "losses.py", _MEAN, "return self.each(scores, label).median()"),
     _outside("worst_of_batch", "losses.py", _MEAN, "return self.each(scores, label).max()"),
     _outside("score_penalty", "losses.py", _MEAN, f"{_MEAN} + 1e-3 * scores.square().mean()"),
+    _outside(
+        "half_of_real_learnt", "train.py", "loss_real + loss_fake)", "loss_real / 2 + loss_fake)"
+    ),
+    _outside("half_of_real", "train.py", _REAL, f"{_REAL} / 2"),
+    _outside("twice_fake_of_sum", "train.py", _FAKE, f"{_FAKE} * 2 * len(fake_scores)"),
+    _outside(
+        "halves_reported_halved",
+        "train.py",
+        _LOSSES,
+        "return loss_real.detach() / 2, loss_fake.detach() / 2, ",
+    ),
+    _outside(
+        "other_half_reported",
+        "train.py",
+        _LOSSES,
+        "return loss_fake.detach(), loss_real.detach(), ",
+    ),
+    _outside(
+        "fakes_in_inference_mode",
+        "train.py",
+        _FAKES,
+        f"state.generator.eval()\n        {_FAKES}        state.generator.train()\n",
+    ),
+    _outside(
+        "hinge", "losses.py", _MEAN, "return F.relu(1.0 - (2.0 * label - 1.0) * scores).mean()"
+    ),
     _gradient("one_layer_scaled", f"{_FIRST}    first.grad *= 0.5\n"),
     _gradient("one_layer_frozen", f"{_FIRST}    first.grad *= 0.0\n"),
     _gradient(
