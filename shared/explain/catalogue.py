@@ -54,6 +54,8 @@ DEFAULTS: dict[str, Change] = _CATALOGUE.pop("defaults")
 """What frameworks do when they are left alone."""
 PARTS: dict[str, list[str]] = _CATALOGUE.pop("parts")
 """The fields that show in a network's outputs, in its running statistics, in a loss, and so on."""
+ROWS: dict[str, str] = _CATALOGUE.pop("rows")
+"""Rows of docs/porting.md of what recordings show beside it."""
 FIXES: dict[str, dict[str, str]] = {
     name: {key: entry.get(key) or entry["all"] for key in ("row", "pytorch", "tf", "jax")}
     for name, entry in _CATALOGUE.items()

@@ -9,28 +9,12 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from shared.explain import observations
-from shared.explain.behaviour import (
-    TWICE,
-    computes_in_float32,
-    habits,
-    initial_weights,
-    many_steps,
-    random_stages,
-)
-from shared.explain.catalogue import (
-    CANONICAL,
-    Change,
-    changes,
-    cost_of,
-    deviations,
-    linked,
-    title_of,
-)
+from shared.explain import behaviour, catalogue, observations
+from shared.explain.catalogue import CANONICAL, FIELDS, PARTS, Change, deviations
 from shared.explain.distance import BOUNDS, Comparison, Divergence
 from shared.explain.observations import ALONE, Group, Sides, reference_arrays
 from shared.explain.port import Observations, Port, PortError
-from shared.explain.probes import Probe, draw_probe, make_probes
+from shared.explain.probes import PROBES, Probe, draw_probe
 from shared.explain.proof import explained, is_proven, located
 from shared.explain.report import Explanation, Located, Stage, Trap, VerdictName
 from shared.explain.search import Search, with_change
@@ -98,12 +82,14 @@ class _Explainer:
             for stage, tried in self.unnamed.items():
                 best = self.found[KINDS[stage].track][0]
                 place = located(self._groups(stage), self.comparison, best, tried)
-                hint = "it is another at each call" if stage in self.random else place.suggests
-                places.append(replace(place, suggests=hint))
-            places += later
+                said = "" if tried else "what is reported; what is learnt from agrees"
+                said = "it is another at each call" if stage in self.random else said
+                places.append(replace(place, suggests=said or place.suggests))
+            places = [*self.seen.located, *places, *later]
         except PortError as raised:
             error = str(raised)
-        notes = [*self.seen.notes, *self.ended.values(), *([error] if error else [])]
+        ended = [f"{stage}: {text}" for stage, text in self.ended.items()]
+        notes = [*self.seen.notes, *ended, *([error] if error else [])]
         is_open = places or error or ((notes or self.first) and not traps)
         verdict: VerdictName = "unexplained" if is_open else "known trap" if traps else "rounding"
         return Explanation(
@@ -127,17 +113,20 @@ class _Explainer:
     # --- what is seen ---------------------------------------------------------------------------
 
     def _solve_all(self, seed: int) -> None:
-        clear_under = [CANONICAL] if self.dtype == "float32" else []
+        clear_under, before = [CANONICAL] if self.dtype == "float32" else [], set[str]()
         for attempt in range(ATTEMPTS):
-            self.probes = make_probes(self.spec, seed * ATTEMPTS + attempt, clear_under)
+            drawn = self.spec, seed * ATTEMPTS + attempt, clear_under
+            self.probes = [draw_probe(name, *drawn) for name in PROBES]
             self._observe()
             if self.comparison.bound == BOUNDS["float64"] and self._is_float32():
                 self.comparison = Comparison(self.dtype, BOUNDS["float32"])
                 clear_under = [CANONICAL]
                 continue
             self._solve_tracks()
-            if self.dtype == "float64" or not self.unnamed:
-                break
+            is_last = attempt == ATTEMPTS - 1 or self.unnamed.keys() in (set(), before)
+            if self.dtype == "float64" or is_last:
+                break  # what stays unnamed on other probes is no matter of kinks
+            before = set(self.unnamed)
             self.comparison = Comparison(self.dtype, NEAR_ENOUGH)
             self._solve_tracks()
             clear_under = [CANONICAL, self.found["step"][0].discriminator]
@@ -146,7 +135,7 @@ class _Explainer:
     def _observe(self) -> None:
         self.seen, self.rows, self.first = Observations(), [], None
         clock = time.monotonic()
-        initial_weights(self.port, self.spec, self.seen)
+        behaviour.initial_weights(self.port, self.spec, self.seen)
         self._end_stage(INITIAL_STAGE, clock)
         for stage in KINDS:
             clock = time.monotonic()
@@ -155,9 +144,9 @@ class _Explainer:
             for probe in self.probes[: 1 if stage in ALONE else None]:
                 self.port.observe(probe, stage, self.seen)
             self._end_stage(stage, clock)
-        self.seen.notes += habits(self.port, self.probes[0])
-        if any(TWICE in note for note in self.seen.notes):
-            self.random = random_stages(self.port, self.probes[0], self.seen)
+        self.seen.notes += behaviour.habits(self.port, self.probes[0])
+        if any(behaviour.TWICE in note for note in self.seen.notes):
+            self.random = behaviour.random_stages(self.port, self.probes[0], self.seen)
         if not self.seen.groups:
             raise PortError("there was nothing to compare")
 
@@ -184,7 +173,9 @@ class _Explainer:
     def _is_float32(self) -> bool:
         forward = [name for name, kind in KINDS.items() if kind.track == "forward"]
         differing = (row.name for row in self.rows if row.name in forward and not row.agrees)
-        return any(computes_in_float32(self.port, self.probes[0], name) for name in differing)
+        return any(
+            behaviour.computes_in_float32(self.port, self.probes[0], name) for name in differing
+        )
 
     def _has_rounded_losses(self, stage: str) -> bool:
         """Whether a stage is of losses, or comes behind them, and every loss is a float32 number.
@@ -211,7 +202,9 @@ class _Explainer:
         observations.forget_steps()
         self.found["step"] = united = self._united()
         if self.spec.discriminator_steps == 1 and self._updates("discriminator") == {2.0}:
-            ways = [c for c in changes(self.spec, ["updates"]) if "discriminator_updates" in c]
+            ways = [
+                c for c in catalogue.changes(self.spec, ["updates"]) if "discriminator_updates" in c
+            ]
             twice = (with_change(united[0], c, "both") for c in ways if "never" not in c.values())
             self.found["step"] = [*filter(None, twice), *united]
         # Several updates of a network need the gradients explained first.
@@ -219,7 +212,7 @@ class _Explainer:
         late += [stage for stage in STEP_STAGES if stage.startswith("BN") and late]
         for stage in sorted(STEP_STAGES, key=late.__contains__):
             self._solve(stage)
-        for stage in [s for s in STEP_STAGES if s in self.unnamed or s in self.unjudged]:
+        for stage in [s for s in STEP_STAGES if self.unnamed.get(s) or s in self.unjudged]:
             if self.searched.get(stage) != self.found["step"][0]:
                 self._solve(stage)  # which what was found since may explain
 
@@ -253,7 +246,7 @@ class _Explainer:
             return
         starts, network = self.found[kind.track], network_of(stage)
         parts = kind.parts if kind.alone or not self._is_late(stage) else (*kind.parts, "Adam")
-        possible = changes(self.spec, parts)
+        possible = catalogue.changes(self.spec, parts)
         search = Search(groups, self.comparison, possible, network if kind.alone else "both")
         found = search.agreeing(starts)
         if not found and self._has_rounded_losses(stage):
@@ -261,6 +254,11 @@ class _Explainer:
             self.comparison = search.comparison = replace(self.comparison, rounded=rounded)
             search.tried.clear()
             found = search.agreeing(starts)
+        if not found and kind.follows:  # what is reported need not be what is learnt from
+            plain, reported = {n: FIELDS[n] for n in PARTS["loss"]}, self._groups(kind.follows[0])
+            bare = Sides(*(c.replace(**plain) for c in starts[0]))
+            if search.agreeing([bare]) and not is_proven(reported, self.comparison, bare):
+                found, self.unnamed[kind.follows[0]] = [bare], 0
         if not found and (unknown := [name for name in kind.follows if name in self.unnamed]):
             self.unjudged[stage] = f"follows from {unknown[0]}"
             return
@@ -268,17 +266,18 @@ class _Explainer:
             self.unnamed[stage] = 0
             return
         found = found or search.solve(starts[:4])
-        self.tried += len(search.tried)
+        sets = len(search.tried)
+        self.tried += sets
         if not found:
-            self.unnamed[stage], self.searched[stage] = len(search.tried), starts[0]
+            self.unnamed[stage], self.searched[stage] = sets, starts[0]
             if search.work <= 0:
-                sets = len(search.tried)
-                self.ended[stage] = (
-                    f"{stage}: the search was ended after {sets} sets of conventions"
-                )
+                self.ended[stage] = f"the search was ended after {sets} sets of conventions"
             return
         if kind.alone and (network == NETWORKS[1] or self._is_late(NETWORKS[1])):
             found += [Sides(_joined(s), _joined(s[::-1])) for s in found]  # likely to be alike
+        if "decay" in kind.parts:  # which each optimizer has for itself
+            other, undone = NETWORKS[network == NETWORKS[0]], {n: FIELDS[n] for n in PARTS["decay"]}
+            found += [s._replace(**{other: getattr(s, other).replace(**undone)}) for s in found]
         self.found[kind.track] = list(dict.fromkeys(found))
 
     # --- what proves it -------------------------------------------------------------------------
@@ -320,12 +319,13 @@ class _Explainer:
         """Compare some steps, which nothing has been looked for in; return where they differ."""
         clock, best = time.monotonic(), self.found["step"][0]
         judged = list(dict.fromkeys(g.stage for g in self._judged("step", self.seen.groups)))
-        row, first = many_steps(self.port, self.probes[0], best, judged, steps, self.comparison)
+        given = self.probes[0], best, judged, steps, self.comparison
+        row, group = behaviour.many_steps(self.port, *given)
         self._add([row], clock)
-        self.first = self.first or first
-        if first is None:
+        if group is None:
             return []
-        return [Located(row.name, first.probe, first.array, first.relative, (first.array,))]
+        self.first = self.first or self.own.compare(group, best)[1]
+        return [replace(located([group], self.comparison, best, 0), stage=row.name)]
 
     # --- what is said ---------------------------------------------------------------------------
 
@@ -340,7 +340,7 @@ class _Explainer:
             groups = self._judged(track, self.seen.groups)
             for change, network in explained(groups, self.comparison, found[0]):
                 has = next(vars(c) for c in found[0] if change.items() <= vars(c).items())
-                beside = {n: has[n] for field in change for n in linked(field)}
+                beside = {n: has[n] for field in change for n in catalogue.linked(field)}
                 trap = self._trap(change, plain, network, beside)
                 # One network's own is also a value of some fields: the same, in other words.
                 others = [] if network else [o for o in self._rivals(found) if change not in o]
@@ -363,12 +363,12 @@ class _Explainer:
 
     def _rivals(self, found: Sequence[Sides]) -> list[list[Change]]:
         """Return the changes of other explanations that cost no more than the first."""
-        first, most = deviations(*found[0]), cost_of(found[0])
-        others = [deviations(*sides) for sides in found[1:] if cost_of(sides) <= most]
+        first, most = deviations(*found[0]), catalogue.cost_of(found[0])
+        others = [deviations(*sides) for sides in found[1:] if catalogue.cost_of(sides) <= most]
         return [other for other in others if any(change not in first for change in other)]
 
     def _words(self, several: Iterable[Change]) -> str:
-        return "; ".join(title_of(change, self.spec) for change in several)
+        return "; ".join(catalogue.title_of(change, self.spec) for change in several)
 
     def _trap(
         self,
@@ -390,7 +390,7 @@ class _Explainer:
                     place = stage if stage == INITIAL_STAGE else f"{stage}, {probe.name}"
                     cost, where = difference, f"{name} ({place})"
         alone = f", in the {network} alone" if network else ""
-        return Trap(change, title_of(change, self.spec) + alone, cost, where, network)
+        return Trap(change, catalogue.title_of(change, self.spec) + alone, cost, where, network)
 
 
 def _joined(several: Sequence[Any]) -> Any:

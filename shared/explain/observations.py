@@ -14,13 +14,14 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from shared.explain.catalogue import PARTS
+from shared.explain.catalogue import CANONICAL, PARTS
 from shared.explain.probes import Probe
 from shared.explain.stages import INITIAL_STAGE, KINDS, network_of
 from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.reference.adam import adam_settings, adam_update, moved_parameter
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.network import Pass, forward
+from shared.reference.optimizers import clipped
 from shared.reference.step import Step, settings_of
 from shared.spec import NETWORKS, AdamSpec, Conventions, NetworkName, SystemSpec, optimizer_name
 from shared.spec.streams import initial_state
@@ -33,6 +34,7 @@ COMPUTED: Counter[str] = Counter()
 """How many passes of networks, there and back, the reference has made: what a search costs."""
 PASS_FIELDS = (*PARTS["network"], *PARTS["statistics"], "leaky_relu_gradient_at_zero")
 """What a pass and its way back depend on."""
+UNCLIPPED = {"gradient_clipping": "none", "gradient_clip": CANONICAL.gradient_clip}
 
 
 class Sides(NamedTuple):
@@ -52,8 +54,13 @@ class Group:
 
 
 @np.errstate(all="ignore")  # a wrong convention may overflow
-def reference_arrays(stage: str, probe: Probe, conventions: Conventions | Sides) -> Arrays:
-    """Return the arrays of a stage under any conventions, each computed once."""
+def reference_arrays(
+    stage: str, probe: Probe, conventions: Conventions | Sides, is_clipped: bool = True
+) -> Arrays:
+    """Return the arrays of a stage under any conventions, each computed once.
+
+    Gradients as an optimizer has clipped them, or else as it received them.
+    """
     if isinstance(conventions, Conventions):
         conventions = Sides(conventions, conventions)
     conventions = Sides(*map(probe.spec.own_conventions, conventions))
@@ -61,7 +68,8 @@ def reference_arrays(stage: str, probe: Probe, conventions: Conventions | Sides)
     if stage == INITIAL_STAGE:
         return initial_arrays(probe.spec, own.initializer)
     if stage in ALONE:
-        return ALONE[stage](probe.spec, ReferenceImplementation(own))
+        reference = ReferenceImplementation(own)
+        return ALONE[stage](probe.spec, lambda name, *given: getattr(reference, name)(*given))
     if KINDS[stage].track == "forward":
         return _reference_pass(stage, probe, own)
     settings = settings_of(probe.spec, network_of(stage), own)
@@ -69,10 +77,12 @@ def reference_arrays(stage: str, probe: Probe, conventions: Conventions | Sides)
     is_shown = is_shown and "v_max" not in settings.kept
     if isinstance(settings, AdamSpec) and is_shown and not is_chained(probe.spec, own, stage):
         return _own_updates(stage, probe, own, settings)
-    is_known = stage.startswith(("BN", "losses")) and bool(probe.after)
-    is_forward = is_known and not any(
-        is_chained(probe.spec, c, n) for n, c in conventions._asdict().items()
-    )
+    once = not any(is_chained(probe.spec, c, n) for n, c in conventions._asdict().items())
+    if stage.startswith("gradients"):
+        free = Sides(*(c.replace(**UNCLIPPED) for c in conventions)) if once else conventions
+        received = _reference_step(probe, free, False).get(stage, {})
+        return clipped(received, settings) if is_clipped else received
+    is_forward = once and stage.startswith(("BN", "losses")) and bool(probe.after)
     return _reference_step(probe, conventions, is_forward).get(stage, {})
 
 
@@ -145,23 +155,14 @@ def _reference_step(probe: Probe, sides: Sides, is_forward: bool) -> dict[str, A
     step = _OwnStep(probe, sides, is_forward)
     result = step.run(probe.arrays, probe.real_images, probe.latents)
     statistics = {n: a for n, a in result.arrays.items() if n.endswith(("/mean", "/var"))}
-    states = state_stages(result.arrays | step.computed | statistics)
-    return gradient_stages(result.gradients) | states | loss_stages(result.metrics)
+    shown = result.arrays | step.computed | statistics | result.metrics
+    return gradient_stages(result.gradients) | stages_of(shown)
 
 
 def forget_steps() -> None:
     """Forget what was computed of steps, before a network's own outputs take the place of it."""
     _OwnStep.passes.clear()
     _reference_step.cache_clear()
-
-
-def loss_stages(metrics: Mapping[str, Any]) -> dict[str, Arrays]:
-    """Return a step's losses by stage."""
-    stages: dict[str, Arrays] = {}
-    for name in (name for name in METRIC_NAMES if name in metrics):
-        stage = f"losses of the {network_of(name)}"
-        stages.setdefault(stage, {})[name] = np.asarray(metrics[name], np.float64)
-    return stages
 
 
 def _own_updates(stage: str, probe: Probe, c: Conventions, settings: AdamSpec) -> Arrays:
@@ -210,28 +211,32 @@ def gradient_stages(gradients: Arrays) -> dict[str, Arrays]:
     }
 
 
-def state_stages(after: Arrays) -> dict[str, Arrays]:
-    """Return the arrays of a state after a step by stage."""
+def stages_of(shown: Mapping[str, Any]) -> dict[str, Arrays]:
+    """Return the losses and the arrays of a state after a step by stage, as float64."""
     stages: dict[str, Arrays] = {}
-    for name, array in after.items():
-        if name.endswith(("/mean", "/var")):
+    for name, array in shown.items():
+        if "/" not in name and name not in METRIC_NAMES:
+            continue
+        stage = "updated parameters of the {}"
+        if "/" not in name:
+            stage = "losses of the {}"
+        elif name.endswith(("/mean", "/var")):
             stage = "BN statistics of the {}"
         elif name.endswith("/m"):
             stage = "Adam's first moments of the {}"
         elif "_optimizer/" in name:
             stage = "Adam's second moments of the {}"
-        else:
-            stage = "updated parameters of the {}"
-        stages.setdefault(stage.format(network_of(name)), {})[name] = array
+        own = stages.setdefault(stage.format(network_of(name)), {})
+        own[name] = np.asarray(array, np.float64)
     return stages
 
 
-def loss_arrays(spec: SystemSpec, implementation: Any) -> Arrays:
+def loss_arrays(spec: SystemSpec, call: Callable[..., Any]) -> Arrays:
     """Return every value and gradient of the system's loss on every set of scores, by name."""
     return {
         f"{name}: {field}": np.asarray(value)
         for name, scores in _score_sets(spec.loss).items()
-        for field, value in dataclasses.asdict(implementation.loss(spec.loss, *scores)).items()
+        for field, value in dataclasses.asdict(call("loss", spec.loss, *scores)).items()
     }
 
 
@@ -245,7 +250,7 @@ def _score_sets(loss: str) -> dict[str, tuple[Array, Array]]:
     return {"inner": inner}
 
 
-def adam_arrays(spec: SystemSpec, implementation: Any) -> Arrays:
+def adam_arrays(spec: SystemSpec, call: Callable[..., Any]) -> Arrays:
     """Return the moments and the move of updates number 1 and 8, gradients of 1e-9 to 1e-1."""
     size = 64
     gradient = np.geomspace(1e-9, 1e-1, size) * np.where(np.arange(size) % 2, 1.0, -1.0)
@@ -257,14 +262,14 @@ def adam_arrays(spec: SystemSpec, implementation: Any) -> Arrays:
     if isinstance(given, AdamSpec):
         settings = AdamSpec(given.learning_rate, given.beta1, given.beta2, given.epsilon)
     for step, m, v in ((1, zeros, zeros), (8, zeros + 2.0**-10, zeros + 2.0**-20)):
-        after = implementation.adam(parameter, gradient, m, v, step, settings)
+        after = call("adam", parameter, gradient, m, v, step, settings)
         for name, array in zip(("parameter", "m", "v"), after, strict=True):
             arrays[f"update {step}: {name}"] = np.asarray(array, np.float64)
     return arrays
 
 
-ALONE: dict[str, Callable[[SystemSpec, Any], Arrays]] = {
+ALONE: dict[str, Callable[..., Arrays]] = {
     "loss functions": loss_arrays,
     ADAM_STAGE: adam_arrays,
 }
-"""Stages that need no state of an implementation, each with what asks for it."""
+"""Stages that need no state of an implementation, each with what calls its methods by name."""

@@ -11,6 +11,7 @@ from shared.explain import observations
 from shared.explain.catalogue import CANONICAL
 from shared.explain.observations import ADAM_STAGE, ALONE, OUTPUTS, Group, forward_inputs
 from shared.explain.probes import Probe
+from shared.explain.report import Located
 from shared.explain.stages import KINDS
 from shared.interface import Array, Arrays, Implementation, OptionalMethods, check_arrays
 from shared.spec import NetworkName, SystemSpec, state_shapes
@@ -26,12 +27,14 @@ class PortError(Exception):
 class Observations:
     """The stages that an implementation has shown, and why others are missing.
 
-    `initializer` is the one that drew its initial weights. `notes` are facts found on the way.
+    `initializer` is the one that drew its initial weights. `notes` are facts found on the way,
+    `located` what needs no search.
     """
 
     groups: list[Group] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    located: list[Located] = field(default_factory=list)
     initializer: str = CANONICAL.initializer
 
 
@@ -64,35 +67,20 @@ class Port:
         return f"{', '.join(others)}() takes other arguments" if others else ""
 
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """Call a method; whatever it raises becomes a PortError."""
+        """Call a method with arrays in the dtype; whatever it raises becomes a PortError."""
+        given = [a.astype(self.dtype) if isinstance(a, np.ndarray) else a for a in arguments]
         try:
-            return getattr(self.implementation, method)(*arguments, **options)
+            return getattr(self.implementation, method)(*given, **options)
         except Exception as error:
             text = f"{type(error).__name__}: {error}".splitlines()[0]
             raise PortError(f"{method}() raised {text}") from error
-
-    def cast(self, array: Array) -> Array:
-        """Return an array in the dtype of the implementation."""
-        return array.astype(self.dtype)
-
-    def loss(self, loss: str, *scores: Array) -> Any:
-        """Return what the implementation's `loss` returns."""
-        return self.call("loss", loss, *map(self.cast, scores))
-
-    def adam(self, *arguments: Any) -> Any:
-        """Return what the implementation's `adam` returns."""
-        *arrays, step, settings = arguments
-        return self.call("adam", *map(self.cast, arrays), step, settings)
-
-    def inputs(self, probe: Probe) -> tuple[Array, Array]:
-        """Return a probe's real images and latents for a step."""
-        return self.cast(probe.real_images), self.cast(probe.latents)
 
     def state_of(self, probe: Probe) -> Any:
         """Return a state that holds the arrays of a probe."""
         state = self.call("create", probe.spec, seed=0, dtype=self.dtype)
         arrays = {
-            n: a.copy() if n.endswith("/step") else self.cast(a) for n, a in probe.arrays.items()
+            name: array.astype(array.dtype if name.endswith("/step") else self.dtype)
+            for name, array in probe.arrays.items()
         }
         self.call("import_state", state, arrays)
         return state
@@ -109,10 +97,10 @@ class Port:
 
     def _arrays(self, stage: str, probe: Probe) -> Arrays:
         if stage in ALONE:
-            return _widened(ALONE[stage](probe.spec, self), stage)
+            return _widened(ALONE[stage](probe.spec, self.call), stage)
         if KINDS[stage].track == "forward":
-            network, inputs, training = forward_inputs(stage, probe)
-            state, x, found = self._state(probe), self.cast(inputs), {}
+            network, x, training = forward_inputs(stage, probe)
+            state, found = self._state(probe), {}
             if not self.lacking("activations"):
                 found = self.call("activations", state, network, x, training=training)
             output = self.call(_METHODS[network], state, x, training=training)
@@ -129,12 +117,11 @@ class Port:
 
     def step(self, state: Any, probe: Probe) -> Probe:
         """Make a step on a probe's inputs; return the probe with the state after it."""
-        metrics = self.call("train_step", state, *self.inputs(probe))
+        metrics = self.call("train_step", state, probe.real_images, probe.latents)
         lacks_export = self.lacking("export_state")
         after = {} if lacks_export else self.exported(probe.spec, state)
         known = replace(probe, after=after, port=self)
-        losses = observations.loss_stages(_widened(metrics, "losses"))
-        self.steps[known] = losses | observations.state_stages(after)
+        self.steps[known] = observations.stages_of(_widened(metrics, "losses") | after)
         return known
 
     def output(
@@ -145,12 +132,13 @@ class Port:
         key = network, training, x.tobytes(), *(a.tobytes() for a in held.values())
         if key not in self._outputs:
             state = self.state_of(replace(probe, arrays=probe.arrays | held))
-            found = self.call(_METHODS[network], state, self.cast(x), training=training)
+            found = self.call(_METHODS[network], state, x, training=training)
             self._outputs[key] = np.asarray(found).astype(np.float64)
         return self._outputs[key]
 
     def _all_gradients(self, probe: Probe) -> dict[str, Arrays]:
-        gradients = self.call("gradients", self.state_of(probe), *self.inputs(probe))
+        given = self.state_of(probe), probe.real_images, probe.latents
+        gradients = self.call("gradients", *given)
         return observations.gradient_stages(_widened(gradients, "gradients"))
 
     def exported(self, spec: SystemSpec, state: Any) -> Arrays:
@@ -180,8 +168,6 @@ def _takes_its_arguments(name: str, method: Any) -> bool:
     named = {p.name: None for p in wanted if p.kind is p.KEYWORD_ONLY}
     try:
         inspect.signature(method).bind(*given, **named)
-    except TypeError:
-        return False
-    except ValueError:  # of a builtin nothing is known
-        return True
+    except (TypeError, ValueError) as error:
+        return isinstance(error, ValueError)  # of a builtin nothing is known
     return True

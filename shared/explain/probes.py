@@ -16,6 +16,7 @@ from shared.spec import Conventions, NetworkName, SystemSpec
 # In float32 a pre-activation nearer to 0 than this may fall on the other side of a ReLU's kink.
 KINK_MARGIN = 4e-6
 SMALL = 1e-6
+PROBES = ("mid-training", "small gradients")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,24 +48,14 @@ class Probe:
         return own if len(known) == sum(n.startswith(network) for n in self.arrays) else {}
 
 
-def make_probes(
-    spec: SystemSpec, seed: int, clear_under: Sequence[Conventions]
-) -> tuple[Probe, Probe]:
-    """Return a probe as in the middle of training, and one at its start with small gradients.
+def draw_probe(name: str, spec: SystemSpec, seed: int, clear_under: Sequence[Conventions]) -> Probe:
+    """Return a probe: one of PROBES, or "held out", which has other weights, data and counters.
 
-    No pre-activation of either is near a kink under any of the conventions `clear_under`. In the
-    first no array is 0 or 1, no moment is 0. In the second the moments are 0, the gradients are of
+    No pre-activation is near a kink under any of the conventions `clear_under`. In the first no
+    array is 0 or 1, no moment is 0. In that of small gradients the moments are 0, the gradients of
     the size of Adam's epsilon, and the first channel of the discriminator's first convolution has
     no weights: its pre-activations are exactly 0.
     """
-    return (
-        draw_probe("mid-training", spec, seed, clear_under),
-        draw_probe("small gradients", spec, seed, clear_under),
-    )
-
-
-def draw_probe(name: str, spec: SystemSpec, seed: int, clear_under: Sequence[Conventions]) -> Probe:
-    """Return one of `make_probes`, or "held out": of other weights, data and counters."""
     first = 1000 * seed + 500 * (name == "held out")
     for number in range(first, first + 300):
         arrays, real_images, latents = representative_inputs(spec, number, "explain")

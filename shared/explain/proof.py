@@ -1,6 +1,7 @@
 """What a name has to show before it is given, and what is said of a stage that has none."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -47,22 +48,31 @@ def located(groups: Sequence[Group], comparison: Comparison, sides: Sides, tried
         _, first = comparison.compare(group, sides)
         if first is not None:
             names = tuple(comparison.differing(group, sides))
-            hint = _suggestion(group, first.array, sides, comparison.allowed(group.stage))
+            hint = _suggestion(group, first.array, sides, comparison)
             place = group.stage, first.probe, first.array, first.relative
             return Located(*place, names, tried, hint)
     hint = "what explains it here does not on a third probe"
     return Located(groups[0].stage, tried=tried, suggests=hint)
 
 
-def _suggestion(group: Group, name: str, sides: Sides, allowed: float) -> str:
+def _suggestion(group: Group, name: str, sides: Sides, comparison: Comparison) -> str:
     """Return what the numbers of an array look like, beside the expected ones; "" for nothing."""
-    received, expected = group.arrays[name], reference_arrays(group.stage, group.probe, sides)[name]
+    probe, stage, of_what = group.probe, group.stage, "what is expected"
+    received, expected = group.arrays[name], reference_arrays(stage, probe, sides)[name]
     if received.shape != expected.shape:
         return f"shape {received.shape}, expected {expected.shape}"
+    if stage.startswith("updated"):
+        v = {n: np.maximum(a, probe.arrays[n]) for n, a in probe.after.items() if n.endswith("/v")}
+        if is_proven(
+            [replace(group, probe=replace(probe, after=probe.after | v))], comparison, sides
+        ):
+            return "AMSGrad: the largest second moment so far in place of the last one"
+        received, expected = received - probe.arrays[name], expected - probe.arrays[name]
+        of_what = "the move that is expected, as by a schedule of the learning rate"
     size = float(np.vdot(expected, expected))
     if received.size >= LEAST_NUMBERS and size:
         ratio = float(np.vdot(expected, received)) / size
         rest = float(np.linalg.norm(received - ratio * expected)) / size**0.5
-        if rest <= allowed:
-            return f"{ratio:.6g} times what is expected"
+        if rest <= comparison.allowed(stage):
+            return f"{ratio:.6g} times {of_what}"
     return ""

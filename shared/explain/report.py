@@ -130,13 +130,6 @@ class Explanation:
         return [f"defaults of {n}: {', '.join(same)}" for n, same in of.items() if len(same) >= 3]
 
     @property
-    def headline(self) -> str:
-        """How much is named and located, in words."""
-        known, places = len(self.traps), len(self.located)
-        traps = {0: "unexplained", 1: "a known trap"}.get(known, f"{known} known traps")
-        return f"{traps}, {places} located but unnamed" if places else traps
-
-    @property
     def agreeing(self) -> list[str]:
         """The stages that agree with the reference as it is."""
         differing = {s.name for s in self.stages if not s.agrees}
@@ -146,24 +139,15 @@ class Explanation:
 
 def print_stage(rows: Sequence[Stage], console: Console) -> None:
     """Print a stage of all probes as one line of at most 80 columns."""
-    if not rows:
-        return
-    row = max(rows, key=lambda r: math.inf if not r.agrees else r.difference or 0.0)
-    spent = sum(r.seconds for r in rows)
-    mark = "not seen" if row.difference is None else "agrees" if row.agrees else "differs"
-    size = "" if row.difference is None else f"{row.difference:.1e}"
-    style = "" if row.agrees else "bold red"
-    line = f"{row.name:<48}{mark:<10}{size:>8}{spent:>8.1f} s"
-    console.print(line, style=style, highlight=False)
+    worst = max(rows, key=lambda r: math.inf if not r.agrees else r.difference or 0.0, default=None)
+    if worst is not None:
+        text = render("stage.j2", row=worst, seconds=sum(row.seconds for row in rows))
+        console.print(text, highlight=False)
 
 
 def print_verdict(explanation: Explanation, console: Console) -> None:
     """Print the first array that differs, and what is named, located, right and not seen."""
-    e = explanation
-    largest = max((s.difference for s in e.stages if s.difference is not None), default=0.0)
-    has_element = e.first is not None and not math.isnan(e.first.largest)
-    text = render("explanation.j2", e=e, largest=largest, has_element=has_element)
-    console.print(text, highlight=False)
+    console.print(render("explanation.j2", e=explanation), highlight=False)
 
 
 def render(template: str, **values: Any) -> str:

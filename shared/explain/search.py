@@ -31,11 +31,18 @@ Score = tuple[int, int]
 
 
 def with_change(base: Sides, change: Change, side: Side) -> Sides | None:
-    """Return `base` with a change of one side or both; None where it has one of the fields."""
+    """Return `base` with a change of one side or both.
+
+    None where it has one of the fields, or would clip scaled gradients: of any sign at all a large
+    scale and a bound make the same.
+    """
     own = {name: c for name, c in base._asdict().items() if side in (name, "both")}
     if any(getattr(c, name) != FIELDS[name] for c in own.values() for name in change):
         return None
-    return base._replace(**{name: c.replace(**change) for name, c in own.items()})
+    made = {name: c.replace(**change) for name, c in own.items()}
+    scales = {getattr(c, f"{name}_gradient_scale") for name, c in made.items()}
+    is_clipped = any(c.gradient_clipping != "none" for c in made.values())
+    return None if is_clipped and scales != {1.0} else base._replace(**made)
 
 
 @dataclass
@@ -141,14 +148,21 @@ class Search:
     def _several(self, base: Sides) -> Iterator[Sides]:
         """Yield two changes that are felt where `base` diverges, the stage's first parts first."""
         felt = [change for change in self.changes if self._is_felt(base, change)]
+        names = [name for name in self.fitted_fields if any(name in change for change in felt)]
+        cheap = [name for name in names if part_of(name) == "statistics"]  # without more passes
+        yield from self._fitted_beside(base, felt, cheap)
         pairs = ((felt[i], felt[j]) for j in range(len(felt)) for i in range(j))
         yield from self._with(base, pairs)
-        names = [name for name in self.fitted_fields if any(name in change for change in felt)]
-        for change, name in itertools.product(felt, names):
-            if name not in change and (one := with_change(base, change, self.side)):
-                yield from self._fits(one, (name,))
+        yield from self._fitted_beside(base, felt, [n for n in names if n not in cheap])
         for two in itertools.combinations(names, 2):
             yield from self._fits(base, two)
+
+    def _fitted_beside(
+        self, base: Sides, changes: Sequence[Change], names: Sequence[str]
+    ) -> Iterator[Sides]:
+        for change, name in itertools.product(changes, names):
+            if name not in change and (one := with_change(base, change, self.side)):
+                yield from self._fits(one, (name,))
 
     def _with(self, base: Sides, several: Iterable[Iterable[Change]]) -> Iterator[Sides]:
         """Yield `base` with the changes of each of several sets, where they can be combined."""

@@ -71,13 +71,19 @@ def initial_state(
         name: np.zeros(shape, np.int64 if name.endswith("_optimizer/step") else np.float64)
         for name, shape in state_shapes(spec).items()
     }
-    for network in NETWORKS:
-        for layer in spec.layers(network):
-            for parameter in layer.parameters:
-                name = f"{network}/{layer.name}/{parameter.name}"
-                initializer = _initializer(layer, parameter, conventions)
-                arrays[name] = _draw(parameter, initializer, stream(seed, name))
+    for name, (parameter, initializer) in initializers(spec, conventions).items():
+        arrays[name] = _draw(parameter, initializer, stream(seed, name))
     return arrays
+
+
+def initializers(spec: SystemSpec, c: Conventions) -> dict[str, tuple[Parameter, Initializer]]:
+    """Return every parameter of both networks by its name, with how it starts under `c`."""
+    return {
+        f"{network}/{layer.name}/{parameter.name}": (parameter, _initializer(layer, parameter, c))
+        for network in NETWORKS
+        for layer in spec.layers(network)
+        for parameter in layer.parameters
+    }
 
 
 def _initializer(layer: Layer, parameter: Parameter, conventions: Conventions) -> Initializer:

@@ -25,7 +25,6 @@ from shared.explain.recordings.pairs import Pair
 from shared.explain.recordings.tensor_traps import factor_traps, layout_traps, pass_traps
 from shared.explain.report import render
 from shared.files.recording import read_recording
-from shared.spec import SystemSpec
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,8 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
     alone = [[tensor for tensor, _ in side] for side in single]
     evidence = Evidence(matching.align_all(matched), alone)
     pairs = tuple(evidence.pairs.values())
+    one, two = (r.system.to_dict() if r.system else {} for r in recordings)
+    fields = [n for n, value in one.items() if value != two.get(n, value)]
     finders = layout_traps, pass_traps, factor_traps, loss_traps, layer_traps, adam_traps
     return RecordingReport(
         paths=(str(first), str(second)),
@@ -74,17 +75,11 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
         parting=next((i for i, pair in enumerate(pairs) if not pair.agrees), None),
         traps=merged(trap for find in finders for trap in find(evidence)),
         unmatched=(
-            *_other_systems(*(recording.system for recording in recordings)),
+            *([f"their systems differ in {', '.join(fields)}"] if fields else []),
             *matching.unmatched_texts("first", single[0]),
             *matching.unmatched_texts("second", single[1]),
         ),
     )
-
-
-def _other_systems(*systems: SystemSpec | None) -> list[str]:
-    first, second = (system.to_dict() if system else {} for system in systems)
-    fields = [n for n, value in first.items() if value != second.get(n, value)]
-    return [f"their systems differ in {', '.join(fields)}"] if fields else []
 
 
 def format_report(report: RecordingReport) -> str:

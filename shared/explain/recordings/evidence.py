@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.explain.catalogue import FIELDS, FITTED, FIXES, KNOWN_VALUES
+from shared.explain.catalogue import FIELDS, FITTED, FIXES, KNOWN_VALUES, ROWS
 from shared.explain.recordings.matching import Key
 from shared.explain.recordings.pairs import Pair
 from shared.files.recording import Recorded
@@ -47,14 +47,6 @@ class Trap:
         return any(name == x or name.startswith(f"{x}/") for x in (*self.where, *layers))
 
 
-_ROWS = {
-    "gradient scale": "gradient-scale",
-    "updates": "optimizer-steps",
-    "passes a step:": "generator-batch-forward",
-    "running average": "batch-norm-debias",
-    "second moments in Adam's root:": "adam-amsgrad",
-}
-"""Rows of docs/porting.md of what is no field of `Conventions`, or none for this network."""
 _OF_LAYER = re.compile(r"(.+)/(?:input|output|mean|var)(?:/\d+)?")
 
 
@@ -107,7 +99,7 @@ def named_trap(
     """Return a trap; what has no field of Conventions is named in the two values."""
     if field in FIXES:
         return Trap(field, FIXES[field]["row"], str(first), str(second), where, certain)
-    return Trap(None, _ROWS.get(field), f"{field} {first}", f"{field} {second}", where, certain)
+    return Trap(None, ROWS.get(field), f"{field} {first}", f"{field} {second}", where, certain)
 
 
 def fewest_differences(

@@ -7,15 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from shared.explain.catalogue import FIELDS
-from shared.explain.recordings.evidence import (
-    Evidence,
-    Explanation,
-    Side,
-    Trap,
-    fewest_differences,
-    listed,
-    simplest,
-)
+from shared.explain.recordings import evidence as traps
+from shared.explain.recordings.evidence import Evidence, Explanation, Side, listed
 from shared.reference.losses import discriminator_half
 from shared.spec import Conventions
 
@@ -24,20 +17,20 @@ _SCORES = re.compile(r"(scores?|logits?|/output)[^/]*(/\d+)?$")
 _DECIMALS = 3  # of a label that is fitted
 
 
-def loss_traps(evidence: Evidence) -> Iterator[Trap]:
+def loss_traps(evidence: Evidence) -> Iterator[traps.Trap]:
     """Yield the label on which two losses differ; one side's has to be the canonical one."""
     names = dict.fromkeys(name for _, name in evidence.disagreeing if "loss" in name.lower())
     for name in names:
         steps = [step for step, other in evidence.pairs if other == name]
         bound = max(evidence.pairs[step, name].bound for step in steps)
-        one, other = (simplest(_explanations(x, steps, name, bound)) for x in evidence.sides)
-        traps = [
+        one, other = (traps.simplest(_explanations(x, steps, name, bound)) for x in evidence.sides)
+        found = [
             trap
-            for trap in fewest_differences(one, other, (name,))
+            for trap in traps.fewest_differences(one, other, (name,))
             if trap.field and str(FIELDS[trap.field]) in (trap.first, trap.second)
         ]
-        named = {trap.field for trap in traps}
-        yield from (dataclasses.replace(t, certain=len(named) == len(traps)) for t in traps)
+        named = {trap.field for trap in found}
+        yield from (dataclasses.replace(t, certain=len(named) == len(found)) for t in found)
 
 
 def _explanations(side: Side, steps: Sequence[int], name: str, bound: float) -> set[Explanation]:

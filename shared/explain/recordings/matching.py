@@ -12,13 +12,7 @@ from typing import Any
 import numpy as np
 
 from shared.explain.recordings.arrangement import Arrangement, arrangements
-from shared.explain.recordings.pairs import (
-    BOUNDS,
-    Pair,
-    coarser_dtype,
-    hold_the_same_numbers,
-    is_within,
-)
+from shared.explain.recordings.pairs import BOUNDS, Pair, coarser_dtype, is_within, same_numbers
 from shared.files.recording import HALF_PRECISIONS, PYTHON_NUMBER, Recorded, Recording
 from shared.reference.layers import Array
 
@@ -62,7 +56,7 @@ def match(
         return chosen_bound if chosen_bound is not None and own else own
 
     def by_value(a: Recorded, b: Recorded) -> bool:
-        return hold_the_same_numbers(a, b, bound(a, b))
+        return same_numbers(a, b, bound(a, b))
 
     ways: dict[str, Callable[[Recorded, Recorded], bool]] = {
         "name": lambda a, b: a.name == b.name,
@@ -187,7 +181,7 @@ def _by_value(pair: Pair) -> tuple[Arrangement | None, list[str]]:
         texts = "; ".join(several[:4])
         return exact[0], [f"{len(several)} orders of the axes fit equally: {texts}"]
     notes = []
-    if hold_the_same_numbers(a, b, pair.bound) and not _is_uniform(a.array):
+    if same_numbers(a, b, pair.bound) and not _is_uniform(a.array):
         notes = ["the same numbers, in an order that no order of axes, flip or flattening explains"]
     plain = [x for x in arrangements(a, b) if x.is_plain]
     if not plain:

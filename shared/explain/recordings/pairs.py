@@ -2,13 +2,12 @@
 
 import dataclasses
 import functools
-import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from shared.explain.distance import worst_element
+from shared.explain.distance import Distance, distance
 from shared.explain.recordings.arrangement import Arrangement
 from shared.files.recording import Recorded
 from shared.reference.comparison import relative_l2
@@ -21,20 +20,6 @@ float32: a right step of a narrow dcgan64 is within 2.1e-6 (`python -m shared.ag
 smallest trap that shows there beyond rounding is at 1e-4. float64: 7e-15 against 2.9e-9. The two
 half precisions: twenty roundings, for which nothing was measured.
 """
-
-
-class Distance(NamedTuple):
-    """How far two arrays are apart; `worst` is the element of the largest absolute difference.
-
-    `ulp` is that of the worst element, in units of the first's number. Numbers are nan where the
-    shapes do not fit.
-    """
-
-    relative_l2: float = math.nan
-    max_abs: float = math.nan
-    ulp: float = math.nan
-    worst: tuple[int, ...] = ()
-    worst_values: tuple[float, float] = (math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -81,11 +66,8 @@ class Pair:
         """How far the second is from the first."""
         if self.array is None:
             return Distance()
-        x, y = (np.asarray(v, np.float64) for v in (self.one.array, self.array))
-        units = self.dtype if self.dtype in BOUNDS else "float64"
-        largest, ulp, worst, second, first = worst_element(y, x, units)
-        difference = relative_l2(y, x) if largest else 0.0
-        return Distance(difference, largest, ulp, worst, (first, second))
+        expected, received = (np.asarray(v, np.float64) for v in (self.one.array, self.array))
+        return distance(received, expected, self.dtype if self.dtype in BOUNDS else "float64")
 
     @property
     def arrangement(self) -> str:
@@ -115,7 +97,7 @@ class Pair:
             "arrangement": self.arrangement,
             "dtype": self.dtype,
             "bound": self.bound,
-            **self.distance._asdict(),
+            **vars(self.distance),
             "agrees": self.agrees,
             "notes": self.notes,
         }
@@ -133,7 +115,7 @@ def is_within(array: Array, first: Array, bound: float) -> bool:
     return np.array_equal(array, first, equal_nan=True) or relative_l2(array, first) <= bound
 
 
-def hold_the_same_numbers(a: Recorded, b: Recorded, bound: float) -> bool:
+def same_numbers(a: Recorded, b: Recorded, bound: float) -> bool:
     """Tell whether two tensors hold the same several numbers, in whatever order."""
     if a.array.size != b.array.size or np.ptp(a.array.astype(np.float64)) == 0.0:
         return False
