@@ -5,12 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.explain import explain
+from shared.explain import explain, explanation
 from shared.explain.behaviour import initial_weights
-from shared.explain.observations import initial_arrays
+from shared.explain.distance import BOUNDS
 from shared.explain.port import Observations, Port
+from shared.reference.adapter import ReferenceImplementation, ReferenceState
+from shared.spec import Conventions
 from shared.spec.streams import initial_state
 from tests.explain.wrong_ports import (
+    AdamAlone,
     ForgetsAVariance,
     OwnLatents,
     OwnWeights,
@@ -19,28 +22,50 @@ from tests.explain.wrong_ports import (
 )
 
 
-def test_initial_weights_of_another_spread_are_noted_after_few_draws(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    draws = []
+def seen_of(port: Any) -> Observations:
+    found = Observations()
+    initial_weights(Port(port, "float64"), narrow(), found)
+    return found
 
-    def counted(*arguments: Any) -> Any:
-        draws.append(arguments)
-        return initial_state(*arguments)
 
-    for module in ("behaviour", "observations"):
-        monkeypatch.setattr(f"shared.explain.{module}.initial_state", counted)
-    initial_arrays.cache_clear()
-    found, right = Observations(), Observations()
-    initial_weights(Port(OwnWeights(spread=3.0), "float64"), narrow(), found)
-    assert "generator/conv_transpose_1/kernel has 0.0" in found.notes[0]
-    initial_weights(Port(OwnWeights(spread=1.0), "float64"), narrow(), right)
-    assert right.notes == []
-    for seen in (found, right):
-        assert (seen.groups, seen.initializer) == ([], "spec")
-        assert seen.missing == {"initial weights": "not drawn from the shared streams"}
-    # Four initializers, then twenty draws of all arrays together for each of the two ports.
-    assert len(draws) == 4 + 2 * 20
+@pytest.mark.parametrize(
+    ("spread", "suggested"),
+    [(1.0, None), (1.2, "generator/batch_norm_1/var is not 1")],
+)
+def test_initial_weights_of_their_own_streams(spread: float, suggested: str | None) -> None:
+    found = seen_of(OwnWeights(spread))
+    assert (found.groups, found.initializer) == ([], "spec")
+    assert found.missing == {"initial weights": "not drawn from the shared streams"}
+    assert [place.suggests for place in found.located] == ([suggested] if suggested else [])
+    drawn = "generator/*/kernel"
+    assert all(drawn in place.arrays for place in found.located), found
+
+
+@pytest.mark.parametrize("initializer", ["torch_default", "keras_default", "flax_default"])
+def test_a_frameworks_default_is_known_by_its_distribution(initializer: str) -> None:
+    class Default(ReferenceImplementation):
+        def create(self, spec: Any, *, seed: int = 0, dtype: str = "float64") -> Any:
+            conventions = Conventions().replace(initializer=initializer)
+            return ReferenceState(spec, initial_state(spec, seed + 1000, conventions))
+
+    found = seen_of(Default())
+    assert (found.initializer, found.located) == (initializer, [])
+
+
+def test_small_arrays_together_show_what_none_does_alone() -> None:
+    """BN's scales of 1 where N(1, 0.02²) is drawn: G has 16, 8, 4 and 2 of them, 30 together."""
+
+    class Ones(OwnWeights):
+        def create(self, *arguments: Any, **options: Any) -> Any:
+            state = super().create(*arguments, **options)
+            ones = {n: np.ones_like(a) for n, a in state.arrays.items() if n.endswith("/scale")}
+            state.arrays |= ones
+            return state
+
+    (place,) = seen_of(Ones(spread=1.0)).located
+    assert place.arrays == ("generator/*/scale",)
+    stats = pytest.importorskip("scipy.stats")
+    assert f"p = {stats.chisquare([0, 30, 0]).pvalue:.0e}" in place.suggests
 
 
 def test_latents_of_its_own() -> None:
@@ -115,3 +140,46 @@ def test_a_later_step_that_diverges() -> None:
     assert explanation.verdict == "unexplained"
     assert explanation.first is not None
     assert explanation.first.probe == "step 3"
+
+
+@pytest.mark.parametrize(
+    ("port", "suggested"),
+    [
+        ("AMSGrad", "AMSGrad: the largest second moment so far"),
+        ("HalvesItsRate", "0.5 times the move that is expected, as by a schedule"),
+        ("ReportsHalves", "what is reported; what is learnt from agrees"),
+    ],
+)
+def test_what_the_numbers_of_a_step_suggest(port: str, suggested: str) -> None:
+    pytest.importorskip("torch")
+    from tests.wild import tangles
+
+    found = explain(vars(tangles)[port](), narrow("conv28"), steps=2)
+    assert not found.traps
+    (place,) = found.located
+    assert place.suggests.startswith(suggested)
+
+
+def test_nothing_is_named_by_the_bound_that_kinks_are_looked_for_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In float32 what no convention explains is searched once more, coarsely; the last word is
+    that of the dtype's own bound, after probes on which as much is unexplained."""
+
+    class Odd(AdamAlone):
+        def adam(self, *arguments: Any) -> Any:
+            parameter, m, v = super().adam(*arguments)
+            return 1.01 * parameter, m, v
+
+    bounds = []
+    solve = explanation._Explainer._solve_tracks
+
+    def counted(self: Any) -> None:
+        bounds.append(self.comparison.bound)
+        solve(self)
+
+    monkeypatch.setattr(explanation._Explainer, "_solve_tracks", counted)
+    monkeypatch.setattr("shared.explain.search.MOST_WORK", 300)
+    found = explain(Odd(), narrow("mlp28"), dtype="float32")
+    assert bounds == [BOUNDS["float32"], explanation.NEAR_ENOUGH, BOUNDS["float32"]]
+    assert (found.traps, len(found.located)) == ((), 1)

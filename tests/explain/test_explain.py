@@ -8,9 +8,14 @@ import pytest
 
 from shared.explain import explain
 from shared.explain.catalogue import FITTED, FIXES, KNOWN_NUMBERS
+from shared.explain.observations import Sides
+from shared.explain.search import with_change
 from shared.reference.adapter import ReferenceImplementation
+from shared.reference.optimizers import clipped
+from shared.reference.step import Step, settings_of
 from shared.spec import SYSTEMS, Conventions, SystemSpec
-from tests.apparatus.explain_accuracy import explain_faults, pairs, same_fields
+from tests.apparatus.explain_accuracy import explain_faults, same_fields
+from tests.apparatus.explain_draws import pairs
 from tests.apparatus.planted.faults import get_fault
 from tests.conftest import require_framework
 from tests.docs.test_porting import rows
@@ -94,6 +99,7 @@ def test_a_number_in_no_catalogue_is_fitted(field: str, value: float) -> None:
             {"batch_norm_epsilon": 1e-3, "batch_norm_running_variance": "biased"},
             {"real_label": 0.0, "fake_label": 1.0},
             {"detach_fake": False, "update_order": "simultaneous"},
+            {"batch_norm_momentum": 0.05, "batch_norm_mode": "running_in_generator_step"},
             {"discriminator_loss_scale": 0.5, "adam_epsilon_placement": "before_correction"},
         ],
     ),
@@ -203,6 +209,48 @@ def test_a_forward_pass_of_one_network_is_named_with_it() -> None:
     (trap,) = explanation.traps
     assert (trap.change, trap.network) == ({"batch_norm_passes": "always_batch"}, "generator")
     assert not explanation.located
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_one_optimizer_alone_decays(network: str) -> None:
+    class Decays(ReferenceImplementation):
+        gradients = None
+
+        def train_step(self, state: Any, real_images: Any, latents: Any) -> dict[str, float]:
+            both = {"generator": Conventions(), "discriminator": Conventions()}
+            both |= {network: Conventions(adam_weight_decay=0.01)}
+            own = Step(state.spec, both["discriminator"], both["generator"])
+            step = own.run(state.arrays, real_images, latents)
+            state.arrays = step.arrays
+            return step.metrics
+
+    found = explain(Decays(), narrow("mlp28"), steps=1)
+    assert [(t.change, t.network) for t in found.traps] == [({"adam_weight_decay": 0.01}, network)]
+    assert not found.located
+
+
+@pytest.mark.parametrize("returns", ["clipped", "as they were"])
+def test_gradients_are_returned_clipped_or_as_they_were(returns: str) -> None:
+    c = Conventions(gradient_clipping="norm", gradient_clip=1e-3)
+
+    class Clips(WithoutLoss):
+        def gradients(self, state: Any, real_images: Any, latents: Any) -> dict[str, Any]:
+            found = super().gradients(state, real_images, latents)
+            for name in ("generator", "discriminator") if returns == "clipped" else ():
+                own = {n: g for n, g in found.items() if n.startswith(name)}
+                found |= clipped(own, settings_of(state.spec, name, c))
+            return found
+
+    wrong = {"gradient_clipping": "norm", "gradient_clip": 1e-3}
+    assert explain(Clips(c), narrow("mlp28"), steps=1).fields == wrong
+
+
+def test_scaled_gradients_are_not_clipped_too() -> None:
+    """A scale of 65536 and a bound make any number the bound: what signs are explained by."""
+    scaled = Conventions(generator_gradient_scale=65536.0)
+    sides = Sides(scaled, scaled)
+    assert with_change(sides, {"gradient_clipping": "value"}, "both") is None
+    assert with_change(sides, {"real_label": 0.9}, "both") is not None
 
 
 def test_a_small_difference_is_not_float32() -> None:

@@ -60,8 +60,8 @@ def test_the_worst_element_is_in_the_firsts_axes(tmp_path: Path) -> None:
     first[1, 3, 0, 2] += 0.25
     report = pair_of(tmp_path, {"x": first}, {"x": second})
     pair = report.pairs[0]
-    assert (pair.distance.worst, pair.distance.max_abs) == ((1, 3, 0, 2), pytest.approx(0.25))
-    assert pair.distance.relative_l2 == pytest.approx(0.25 / np.linalg.norm(first))
+    assert (pair.distance.element, pair.distance.largest) == ((1, 3, 0, 2), pytest.approx(0.25))
+    assert pair.distance.relative == pytest.approx(0.25 / np.linalg.norm(first))
     step = np.spacing(abs(first[1, 3, 0, 2]))
     assert pair.distance.ulp == pytest.approx(0.25 / step)
 
@@ -71,9 +71,9 @@ def test_a_nan_on_one_side_diverges_and_the_report_is_json(tmp_path: Path) -> No
     broken[3] = np.nan
     report = pair_of(tmp_path, {"x": normal(5)}, {"x": broken})
     assert report.parting == 0
-    assert report.pairs[0].distance.worst == (3,)
+    assert report.pairs[0].distance.element == (3,)
     data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert data["pairs"][0]["relative_l2"] == "nan"
+    assert data["pairs"][0]["relative"] == "nan"
     assert pair_of(tmp_path, {"x": broken}, {"x": broken}).parting is None
 
 

@@ -6,11 +6,12 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.wild import adapters, flax_loops, keras_loops, loops, recordings
+from tests.wild import adapters, flax_loops, keras_loops, loops, recordings, tangles
 
 PARTS = {
     "seen": (*adapters.SEEN, *recordings.SEEN),
     "held back": (*adapters.HELD_BACK, *recordings.HELD_BACK),
+    "tangles": tangles.TANGLES,
     "loops": loops.LOOPS,
     "loops in their frameworks": (*keras_loops.LOOPS, *flax_loops.LOOPS),
 }

@@ -25,7 +25,8 @@ class AdapterCase:
 
     `port` is made without arguments, or is a function of the narrow system.
 
-    Without any fields it is right, or, if `is_known` is False, wrong in a way that has no name.
+    Without any fields it is right; if `is_known` is False, it has a mistake without a name besides,
+    and all of the fields have to be named beside what is located.
     """
 
     report: str
@@ -48,7 +49,8 @@ class AdapterCase:
         if self.is_known and found.fields.keys() == self.fields.keys() and not found.located:
             is_right = self.fields or found.verdict == "rounding"
             return "named" if is_right else "missed", said
-        return ("missed" if found.agrees else "located"), said
+        is_located = not found.agrees and found.fields.keys() == self.fields.keys()
+        return ("located" if is_located or (self.is_known and not found.agrees) else "missed"), said
 
 
 @dataclass(frozen=True)

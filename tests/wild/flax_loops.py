@@ -344,6 +344,7 @@ def by_hand(loop: Loop) -> type:
 
 
 FLAX = {
+    "initializer": "flax_default",
     "batch_norm_momentum": 0.01,
     "batch_norm_running_variance": "biased",
     "leaky_relu_gradient_at_zero": "one",
@@ -372,6 +373,7 @@ LOOPS = (
         "G first, on new latents; D's average",
         by_hand(Loop(generator_first, (("momentum", 0.9), ("epsilon", 1e-4)))),
         {
+            "initializer": "flax_default",
             "batch_norm_epsilon": 1e-4,
             "batch_norm_running_variance": "biased",
             "discriminator_loss_scale": 0.5,
@@ -383,11 +385,10 @@ LOOPS = (
         "none: a DCGAN in NNX",
         "both networks from the same old ones, Optax' betas, a rate and a momentum of its own",
         by_pair,
-        {
+        FLAX
+        | {
             "leaky_relu_slope": 0.01,
             "batch_norm_momentum": 0.2,
-            "batch_norm_running_variance": "biased",
-            "leaky_relu_gradient_at_zero": "one",
             "generator_batch": "same_latents",
             "update_order": "simultaneous",
             "generator_learning_rate": 1e-3,

@@ -244,7 +244,11 @@ def by_hand(loop: Loop) -> type:
     return type("Port", (ByHand,), {"loop": loop})
 
 
-IN_FLOAT64 = {"leaky_relu_slope": float(np.float32(0.2)), "adam_correction": "float32"}
+INITIAL = {"initializer": "keras_default"}
+IN_FLOAT64 = INITIAL | {
+    "leaky_relu_slope": float(np.float32(0.2)),
+    "adam_correction": "float32",
+}
 SIMULTANEOUS = {
     "batch_norm_statistics": "not_in_generator_step",
     "update_order": "simultaneous",
@@ -279,7 +283,7 @@ LOOPS = (
         "tensorflow/docs, dcgan.ipynb",
         "two tapes over one pass of each network, Keras' batch norm and Adam, a rate of its own",
         partial(by_pair, Loop(tutorial, adam={"learning_rate": 1e-4})),
-        KERAS | SIMULTANEOUS,
+        KERAS | INITIAL | SIMULTANEOUS,
         system="dcgan64",
         dtype="float32",
     ),

@@ -11,7 +11,7 @@ from tests.wild.case import AdapterCase, RecordingCase
 
 pytest.importorskip("torch", reason="the ports are written in PyTorch")
 
-from tests.wild import adapters, loops, recordings
+from tests.wild import adapters, loops, recordings, tangles
 
 
 def check(case: AdapterCase | RecordingCase, folder: Path) -> None:
@@ -21,7 +21,9 @@ def check(case: AdapterCase | RecordingCase, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    one_in(7, [*adapters.SEEN, *adapters.HELD_BACK]) + one_in(9, loops.LOOPS),
+    one_in(7, [*adapters.SEEN, *adapters.HELD_BACK])
+    + one_in(9, loops.LOOPS)
+    + one_in(5, tangles.TANGLES),
     ids=lambda case: case.report,
 )
 def test_a_port(case: AdapterCase, tmp_path: Path) -> None:
