@@ -10,7 +10,7 @@ if __package__ in (None, ""):
 import shlex
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -18,7 +18,6 @@ from rich.console import Console
 from benchmarks.document import assembly
 from benchmarks.document.stored import write_json
 from benchmarks.plan.configuration import Plan, Request
-from benchmarks.plan.host import available_threads
 from benchmarks.plan.options import parse
 from benchmarks.show import tables
 from benchmarks.worker import launcher
@@ -36,35 +35,57 @@ BUSY_LOAD = 0.5  # processes that want a core, before the run starts any of its 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, 1 for a failed row, 2 for bad input, 130."""
+    return run("benchmarks/run.py", arguments, _in_processes)
+
+
+def run(
+    command: str,
+    arguments: Sequence[str] | None,
+    measure: Callable[[Plan, Sequence[dict[str, Any]]], Iterator[dict[str, Any]]],
+    *,
+    save_each: bool = False,
+) -> int:
+    """Run a command whose rows `measure` makes one after another, given those before.
+
+    `save_each`: write --json after each row, because a machine may go at any time.
+    """
     given = sys.argv[1:] if arguments is None else list(arguments)
-    return run_command("benchmarks/run.py", lambda: _run(given))
+    return run_command(command, lambda: _run(command, given, measure, save_each))
 
 
-def _run(arguments: Sequence[str]) -> int:
-    plan = parse(arguments)
+def _run(command: str, arguments: Sequence[str], measure: Any, save_each: bool) -> int:
+    plan = parse(arguments, command)
     require_posix()
     if plan.report is not None:
         if Path(plan.report).is_file():
             raise InputError(f"--report {plan.report} is a file; expected a folder or a new name")
         Path(plan.report).mkdir(parents=True, exist_ok=True)
     console = tables.make_console()
-    document = assembly.header(plan, shlex.join(["python", "benchmarks/run.py", *arguments]))
+    document = assembly.header(plan, shlex.join(["python", command, *arguments]))
     started, exit_code = time.monotonic(), 0
+
+    def conclude() -> None:
+        assembly.conclude(plan, document)
+        document["elapsed_seconds"] = time.monotonic() - started
+        if plan.json is not None:
+            write_json(Path(plan.json), document)
+
     # Both raise, so that the worker ends first, and what was measured until then is written.
     previous = set_handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM), _stop))
     try:
         _announce(plan, document, console)
-        _measure(plan, document, started)
+        for row in measure(plan, document["rows"]):
+            document["rows"].append(row)
+            if save_each:
+                conclude()
     except StoppedEarly as stop:
         document["interrupted"], exit_code = True, stop.exit_code
-        print_error(f"benchmarks/run.py: {stop}")
+        print_error(f"{command}: {stop}")
     finally:
         set_handlers(previous)
-    assembly.conclude(plan, document)
-    document["elapsed_seconds"] = time.monotonic() - started
+    conclude()
     tables.show(document, console)
     if plan.json is not None:
-        write_json(Path(plan.json), document)
         console.print(f"written to {plan.json}")
     if plan.report is not None:
         from benchmarks.show import page  # with matplotlib, which a run without a report can spare
@@ -101,16 +122,9 @@ def _announce(plan: Plan, document: dict[str, Any], console: Console) -> None:
         )
 
 
-def _measure(plan: Plan, document: dict[str, Any], started: float) -> None:
-    """Fill a document's peaks, bandwidths, loading and rows."""
-    if plan.device == "cpu" and "float32" in plan.precisions:
-        for threads in plan.threads:
-            for place, rate in (launcher.measure_rates(threads) or {}).items():
-                document[place].append(rate | {"threads": threads})
-    if plan.input == "loader":
-        what = (plan.system, str(plan.image_size))
-        document["loading"] = launcher.measure_rates(available_threads(), *what)
-    rows, order = document["rows"], plan.order
+def _in_processes(plan: Plan, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the row of every configuration and round, each measured in a process of its own."""
+    started, order = time.monotonic(), plan.order
     share = MEASURING_SHARE * plan.time_budget / len(order)
     for configuration, number in order:
         if any(r["status"] != "ok" for r in rows if r["configuration"] == configuration.id):
@@ -122,7 +136,7 @@ def _measure(plan: Plan, document: dict[str, Any], started: float) -> None:
             break
         print_error(f"{plan.labels[configuration.id]}, round {number + 1} of {plan.rounds} …")
         request = Request(plan, configuration, number, share)
-        rows.append(launcher.run_worker(request, plan.time_limit))
+        yield launcher.run_worker(request, plan.time_limit)
 
 
 if __name__ == "__main__":

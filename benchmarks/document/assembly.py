@@ -38,16 +38,12 @@ def header(plan: Plan, command: str) -> dict[str, Any]:
             {"id": c.id, "label": plan.labels[c.id], **dataclasses.asdict(c)}
             for c in plan.configurations
         ],
-        "peaks": [],
-        "bandwidths": [],
-        "loading": None,
         "rows": [],
     }
 
 
 def conclude(plan: Plan, document: dict[str, Any]) -> None:
-    """Add the rates that the workers saw, the summary, the groups and their ratios."""
-    _add_rates_of_workers(plan, document)
+    """Add the summary, the groups and their ratios."""
     document["summary"] = [_summary(plan, document, c) for c in plan.configurations]
     found = {s["configuration"]: s for s in document["summary"] if s["results"]}
     settings = {
@@ -73,32 +69,6 @@ def conclude(plan: Plan, document: dict[str, Any]) -> None:
     again = [r for g in document["groups"] for r in g["ratios"] if r["kind"] == "again"]
     ends = [end for r in again for end in (r["ratio"], *r["interval_95"])]
     document["noise_floor"] = max((max(end, 1 / end) - 1 for end in ends), default=None)
-
-
-# Where a document has a rate, its unit, its field in a row, how it was measured, its kind.
-_RATES = (
-    ("peaks", "gflops_per_second", "peak_gflops_per_second", "matrix products of",
-     ("precision", "threads")),
-    ("bandwidths", "gbytes_per_second", "bandwidth_gbytes_per_second", "additions in place of",
-     ("threads",)),
-)  # fmt: skip
-
-
-def _add_rates_of_workers(plan: Plan, document: dict[str, Any]) -> None:
-    """Add the fastest products of each precision and threads, and the best bandwidth of threads."""
-    # Of processes that have all the threads only: others know a share of the rates.
-    by_id = {c.id: c for c in plan.configurations if c.devices == 1 or plan.device == "gpu"}
-    for place, unit, field, method, kind in _RATES:
-        best: dict[tuple, dict[str, Any]] = {}
-        for row in document["rows"]:
-            configuration = by_id.get(row["configuration"])
-            if configuration is None or row[field] is None:
-                continue
-            asked = {name: getattr(configuration, name) for name in kind}
-            entry = {"method": f"{method} {configuration.framework}", **asked, unit: row[field]}
-            key = tuple(asked.values())
-            best[key] = max(best.get(key, entry), entry, key=lambda one: one[unit])
-        document[place] += best.values()
 
 
 def _summary(plan: Plan, document: dict[str, Any], configuration: Configuration) -> dict[str, Any]:
@@ -132,9 +102,13 @@ def _results(
         for name in rows[0]["phases_ms"]
     }
 
-    def percent(least_seconds: float | None) -> float | None:
-        return least_seconds and 100 * least_seconds / (configuration.batch_size / middle)
-
+    step_ms = 1e3 * configuration.batch_size / middle
+    limits = roofline and {
+        "limit": "compute" if roofline.compute_ms >= roofline.memory_ms else "memory",
+        "compute_ms": roofline.compute_ms,
+        "memory_ms": roofline.memory_ms,
+        "bytes_per_step": roofline.moved_bytes,
+    }
     found = {
         "images_per_second": {
             "median": middle,
@@ -145,9 +119,9 @@ def _results(
             "outliers": len(intervals.outliers(rates)),
         },
         "step_ms": {"p5": p5, "p50": p50, "p95": p95, "steps": len(steps), "outliers": outliers},
-        "percent_of_gemm_peak": percent(roofline.compute_seconds),
-        "percent_of_roofline": percent(roofline.seconds),
-        "roofline": roofline.to_dict(),
+        "percent_of_gemm_peak": roofline and 100 * roofline.compute_ms / step_ms,
+        "percent_of_roofline": roofline and 100 * roofline.least_ms / step_ms,
+        "roofline": limits,
         "phases_ms": phases,
         "compile_ms": phases["compile_first_step"],
         "peak_memory_bytes": max(row["memory"][f"peak_{memory}_bytes"] for row in rows),

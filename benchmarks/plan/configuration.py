@@ -152,12 +152,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Request:
-    """One worker's task, as JSON; `budget` is in seconds of measuring, once it is compiled."""
+    """One worker's task, as JSON; `budget` is in seconds of measuring, once it is compiled.
+
+    A window is long enough that the synchronisation at its end does not show.
+    """
 
     plan: Plan
     configuration: Configuration
     round: int
     budget: float
+    window_ms: float = 1000.0
 
     @property
     def spec(self) -> SystemSpec:

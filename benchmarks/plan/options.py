@@ -28,9 +28,9 @@ TIME_LIMIT = 180.0
 EPILOG = (
     "With no options run.py times all three frameworks, dcgan64 at full width, float32, all cores, "
     "in about a minute and a half on two CPU cores. Options that take several values time every "
-    "combination. gpu_check.py times each of one framework once, in one process: it ranks nothing, "
-    "and --rounds, --steps and the limits of time do nothing. Exit code: 0 if every row is ok, 1 "
-    "if one is not, 2 for bad input, 130 after Ctrl-C."
+    "combination. gpu_check.py times each of one framework once, in one process and in short "
+    "windows: none of its ratios is certain, and --rounds and the limits of time do nothing. Exit "
+    "code: 0 if every row is ok, 1 if one is not, 2 for bad input, 130 after Ctrl-C."
 )
 
 

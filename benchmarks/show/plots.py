@@ -109,19 +109,19 @@ def _throughput(document: dict[str, Any], lines: list[Line]) -> Figure:
 def _draw_rooflines(
     document: dict[str, Any], axes: Axes, lines: list[Line], batches: Array
 ) -> None:
-    """Draw how many images per second the measured rates allow: without bandwidth, horizontally."""
+    """Draw how many images per second the measured rates allow."""
     kinds = {(c["precision"], c["threads"], c.get("devices", 1)): c for c, _ in lines}
     for (precision, threads, devices), configuration in kinds.items():
-        limits = [roofline_of(document, configuration, batch) for batch in batches]
-        seconds = [limit.seconds or limit.compute_seconds for limit in limits]
-        if seconds[0] is None:
+        limits = [limit for b in batches if (limit := roofline_of(document, configuration, b))]
+        if not limits:
             continue
-        peak, bandwidth = limits[0].peak, limits[0].bandwidth
         together = f", {devices} devices" if devices > 1 else ""
-        moved = "" if bandwidth is None else f", {bandwidth:,.3g} GB/s"
-        label = f"{precision} roofline, threads {threads}{together},\n{peak:,.0f} GFLOP/s{moved}"
-        rates, style = batches / np.array(seconds), ROOFLINES[precision]
-        axes.plot(batches, rates, color=TEXT, alpha=0.7, linestyle=style, label=label)
+        rates = f"{limits[0].peak:,.0f} GFLOP/s, {limits[0].bandwidth:,.3g} GB/s"
+        label = f"{precision} roofline, threads {threads}{together},\n{rates}"
+        least, style = np.array([limit.least_ms for limit in limits]), ROOFLINES[precision]
+        axes.plot(
+            batches, 1e3 * batches / least, color=TEXT, alpha=0.7, linestyle=style, label=label
+        )
 
 
 def _latency(document: dict[str, Any], lines: list[Line]) -> Figure:

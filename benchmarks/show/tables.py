@@ -37,7 +37,7 @@ def make_console(**options: Any) -> Console:
 
 
 def show(document: dict[str, Any], console: Console) -> None:
-    """Print the tables, the peaks and limits, what failed, the ratios and the verdict."""
+    """Print the tables, the limits, what failed, the ratios and the verdict."""
     columns = tuple(HEADINGS) if console.width >= PIPED_WIDTH else NARROW
     for title, summaries in _tables(document):
         table = Table(title=title, title_justify="left")
@@ -50,7 +50,7 @@ def show(document: dict[str, Any], console: Console) -> None:
             cells = [found.get(name) or "-" for name in columns]
             table.add_row(summary["label"], *cells, remark(summary))
         console.print(table)
-    for describe in (rate_lines, limit_lines, failures, ratio_lines, verdicts):
+    for describe in (limit_lines, failures, ratio_lines, verdicts):
         for line in describe(document):
             console.print(line, soft_wrap=True)
     if document["interrupted"]:
@@ -108,44 +108,24 @@ def failures(document: dict[str, Any]) -> list[str]:
     return [one_line(f"{s['label']}: {s['status']}: {s['error']}") for s in failed]
 
 
-def rate_lines(document: dict[str, Any]) -> list[str]:
-    """Return the rates that were measured: matrix products, memory, loading and communication."""
-    peak = "GEMM peak: {gflops_per_second:.0f} GFLOP/s, {method}, {precision}, threads {threads}"
-    bandwidth = "memory bandwidth: {gbytes_per_second:.1f} GB/s, {method}, threads {threads}"
-    loading = (
-        "loading: {decoded_per_second:.0f} JPEG files of {width} x {height} decoded per second, "
-        "{batched_per_second:.0f} images in batches per second"
-    )
-    lines = [peak.format(**found) for found in document["peaks"]] or ["GEMM peak: not measured"]
-    moved = [bandwidth.format(**found) for found in document.get("bandwidths", ())]
-    lines += moved or ["memory bandwidth: not measured"]
-    lines += [loading.format(**document["loading"])] if document["loading"] else []
+def limit_lines(document: dict[str, Any]) -> list[str]:
+    """Return rooflines, the share of communication, and where it says what odd figures mean."""
+    lines, is_odd = [], False
     for configuration, results in measured(document):
+        if roofline := roofline_of(document, configuration):
+            devices = configuration.get("devices", 1)
+            lines.append(
+                f"Roofline of {configuration['precision']}, batch {configuration['batch_size']}, "
+                f"threads {configuration['threads']}"
+                f"{f', {devices} devices' if devices > 1 else ''}: {results['roofline']['limit']}. "
+                f"{short(1e-9 * roofline.operations)} GFLOP at {short(roofline.peak)} GFLOP/s "
+                f"take {short(roofline.compute_ms)} ms, {short(1e-9 * roofline.moved_bytes)} GB at "
+                f"{short(roofline.bandwidth)} GB/s {short(roofline.memory_ms)} ms"
+            )
         if alone := results.get("communication_ms"):
             percent = 100 * alone / results["step_ms"]["p50"]
             words = f"{percent:.1f} % of a step ({short(alone)} ms, measured alone)"
             lines.append(f"{configuration['label']}: communication {words}")
-    return lines
-
-
-def limit_lines(document: dict[str, Any]) -> list[str]:
-    """Return the rooflines, and where it says what odd figures mean."""
-    lines, is_odd = [], False
-    for configuration, results in measured(document):
-        if limits := results.get("roofline"):
-            roofline = roofline_of(document, configuration)
-            devices = configuration.get("devices", 1)
-            assert roofline.peak is not None
-            assert roofline.bandwidth is not None
-            lines.append(
-                f"Roofline of {configuration['precision']}, batch {configuration['batch_size']}, "
-                f"threads {configuration['threads']}"
-                f"{f', {devices} devices' if devices > 1 else ''}: {limits['limit']}. "
-                f"{short(1e-9 * roofline.operations)} GFLOP at {short(roofline.peak)} GFLOP/s "
-                f"take {short(limits['compute_ms'])} ms, "
-                f"{short(1e-9 * limits['bytes_per_step'])} GB at "
-                f"{short(roofline.bandwidth)} GB/s {short(limits['memory_ms'])} ms"
-            )
         percents = (results["percent_of_gemm_peak"], results.get("percent_of_roofline"))
         is_odd |= not results["warm_up_settled"] or max(p or 0 for p in percents) > 100
     hint = [ODD_FIGURES] if is_odd else []

@@ -16,8 +16,6 @@ from benchmarks.worker.measure import PHASE_PREFIX
 from shared.files.child_process import ChildProcess, ChildTimeoutError
 
 WORKER_COMMAND = (sys.executable, "-m", "benchmarks.worker.main")
-RATES_COMMAND = (sys.executable, "-m", "benchmarks.worker.rates")
-RATES_TIME_LIMIT = 60.0  # seconds
 ERROR_TAIL = 2000  # characters of stderr kept in a row
 _PHASE = re.compile(rf"^{re.escape(PHASE_PREFIX)}(.*)\n?", re.MULTILINE)
 
@@ -46,17 +44,6 @@ def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
         status = "oom" if out_of_memory_kills() > kills else "error"
         return row | {"status": status, "error": _death(exit_status, stderr), "stderr": stderr}
     return answered if answered["status"] == "ok" else answered | {"stderr": stderr}
-
-
-def measure_rates(threads: int, *arguments: str) -> dict[str, Any] | None:
-    """Return what `python -m benchmarks.worker.rates` prints; None if it failed."""
-    command = (*RATES_COMMAND, *arguments)
-    with ChildProcess(command, environment=worker_environment("cpu", threads)) as worker:
-        try:
-            found: dict[str, Any] = json.loads(worker.output(RATES_TIME_LIMIT))
-        except (ChildTimeoutError, ValueError):
-            return None
-    return found
 
 
 def out_of_memory_kills() -> int:

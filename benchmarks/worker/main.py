@@ -7,7 +7,6 @@ of the results, and the only thing on stdout: what a framework prints goes to st
 import json
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from benchmarks.plan import host
@@ -21,19 +20,17 @@ from shared.spec import Conventions
 
 
 def run(
-    request: Request,
-    measured: Callable[[Workload, Request, Recorder], None] = measure,
-    checked: dict[tuple[str, str, str | None], str] | None = None,
+    request: Request, checked: dict[tuple[str, str, str | None], dict[str, Any]] | None = None
 ) -> dict[str, Any]:
     """Return the row of a request; whatever goes wrong is a row with its status and error.
 
-    `checked`: the effective precision by implementation, precision and mode of what has passed the
-    gate in this process, which is not checked once more.
+    `checked`: the figures of the gate by implementation, precision and mode of what has passed it
+    in this process; neither that nor the rates of the device are measured once more.
     """
     row = empty_row(request)
     recorder = Recorder(row)
     try:
-        _fill(request, recorder, measured, {} if checked is None else checked)
+        _fill(request, recorder, {} if checked is None else checked)
         row["status"] = "ok"
     except Exception as error:  # noqa: BLE001 - a row is always written
         row["status"], row["error"] = _diagnosis(error, recorder.phase_name, request)
@@ -82,17 +79,19 @@ def empty_row(request: Request) -> dict[str, Any]:
     }
 
 
-def _fill(request: Request, recorder: Recorder, measured: Any, checked: dict[Any, str]) -> None:
+def _fill(request: Request, recorder: Recorder, checked: dict[Any, dict[str, Any]]) -> None:
     row, asked = recorder.row, request.configuration
     way = asked.implementation, asked.precision, asked.mode
+    is_new = way not in checked
     with recorder.phase("import"):
         framework = workloads.load(asked.framework)
         framework.configure(request)
         row["versions"] = host.package_versions(asked.framework)
-    if way not in checked:
-        with recorder.phase("check"):
+    with recorder.phase("check"):
+        if is_new:
             check_numerics(request, framework, row["checks"])
-        checked[way] = row["checks"]["precision"]["effective"]
+            checked[way] = dict(row["checks"])
+        row["checks"] |= checked[way]
     framework.forget_peak(request)
     with recorder.phase("init"):
         workload: Workload = framework.create(request.spec, request.plan.seed, request)
@@ -100,8 +99,8 @@ def _fill(request: Request, recorder: Recorder, measured: Any, checked: dict[Any
     with recorder.phase("compile_first_step"):
         workload.step()
         workload.synchronize()
-    row["settings"] = _settings(request, workload, checked[way])
-    measured(workload, request, recorder)
+    row["settings"] = _settings(request, workload, row["checks"]["precision"]["effective"])
+    measure(workload, request, recorder)
     if request.plan.device == "gpu":  # now, because its clocks are those of the work
         row["settings"]["flags"] |= host.gpu_state()
     row["memory"] = {
@@ -111,7 +110,7 @@ def _fill(request: Request, recorder: Recorder, measured: Any, checked: dict[Any
     if workload.communicate is not None:
         with recorder.phase("communication"):
             row["communication_ms"] = communication_ms(workload.communicate)
-    if request.measures_rates:
+    if request.measures_rates and is_new:
         with recorder.phase("peak"):  # last, because its arrays are no part of a step's memory
             row |= rates.framework_rates(framework, request)
 

@@ -18,7 +18,6 @@ from benchmarks.plan.configuration import Request
 from benchmarks.worker.workloads import RowError, Workload
 
 PHASE_PREFIX = "benchmarks.worker.main: phase "
-WINDOW_MS = 1000.0  # long enough that the sync at a window's end does not show
 WARM_UP_AGREEMENT = 0.02
 WARM_UP_WINDOWS = (2, 6)  # at least, at most
 THROUGHPUT_WINDOWS = (3, 5)  # at least as many as make an interval, whatever the time
@@ -82,7 +81,7 @@ def measure(workload: Workload, request: Request, recorder: Recorder) -> None:
     with recorder.phase("sync_check"):
         row["checks"]["complete"] = check_complete(workload)
     with recorder.phase("warm_up"):
-        steps = request.plan.steps or max(1, round(WINDOW_MS / time_steps(workload, 1)))
+        steps = request.plan.steps or max(1, round(request.window_ms / time_steps(workload, 1)))
         tried = _repeated(window, WARM_UP_WINDOWS, moment(WARM_UP_SHARE), _is_settled)
         row["warm_up"] = {"settled": _is_settled(tried), "windows": tried}
     step_ms = min(one["ms"] for one in tried) / steps

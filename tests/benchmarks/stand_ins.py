@@ -42,14 +42,8 @@ def call(*arguments):
         return stop.code
 
 
-def without_peak(monkeypatch):
-    """Leave out the measurement of the peak, which takes a second."""
-    monkeypatch.setattr(launcher, "measure_rates", lambda threads, *what: None)
-
-
 def use_worker(monkeypatch, code):
     """Put a program in the worker's place."""
-    without_peak(monkeypatch)
     monkeypatch.setattr(launcher, "WORKER_COMMAND", (sys.executable, "-c", code))
 
 

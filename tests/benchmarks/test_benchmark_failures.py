@@ -30,7 +30,6 @@ from tests.benchmarks.stand_ins import (
     stand_in,
     tiny_request,
     use_worker,
-    without_peak,
 )
 from tests.tiers import SLOW_IN_TF_AND_JAX
 
@@ -177,7 +176,6 @@ import sys
 from benchmarks import run
 from benchmarks.worker import launcher
 launcher.WORKER_COMMAND = (sys.executable, "-c", {hanging(pid_file)!r})
-launcher.measure_rates = lambda threads, *what: None
 sys.exit(run.main({arguments!r}))
 """
     process = subprocess.Popen(
@@ -206,7 +204,6 @@ def test_what_was_measured_before_ctrl_c_is_kept(tmp_path, monkeypatch, capsys):
         seen.append(request.configuration.framework)
         return make_row(request, [50.0, 51.0])
 
-    without_peak(monkeypatch)
     monkeypatch.setattr(launcher, "run_worker", run_worker)
     report = tmp_path / "report"
     arguments = ["--device", "cpu", "--json", str(path), "--report", str(report)]
@@ -289,7 +286,6 @@ def test_other_settings_than_asked_for_are_an_error(name, value, monkeypatch):
 
 
 def test_a_framework_that_failed_is_not_run_again_and_the_others_are(monkeypatch):
-    without_peak(monkeypatch)
     seen = []
 
     def run_worker(request, time_limit):
@@ -304,7 +300,6 @@ def test_a_framework_that_failed_is_not_run_again_and_the_others_are(monkeypatch
 
 @pytest.mark.parametrize(("budget", "rounds"), [("0.1", 1), ("100", 3)])
 def test_rounds_beyond_the_time_budget_are_left_out(budget, rounds, monkeypatch):
-    without_peak(monkeypatch)
     seen, row = [], plant(monkeypatch)
 
     def run_worker(request, time_limit):

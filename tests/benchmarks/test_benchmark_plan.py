@@ -107,7 +107,6 @@ def test_bad_input_is_one_line_before_anything_runs(arguments, monkeypatch, caps
         raise AssertionError("a worker was started")
 
     monkeypatch.setattr(launcher, "run_worker", run_worker)
-    monkeypatch.setattr(launcher, "measure_rates", run_worker)
     assert call(*arguments) == 2
     output = capsys.readouterr()
     assert output.out == ""

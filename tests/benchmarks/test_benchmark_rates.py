@@ -44,7 +44,7 @@ def test_the_time_of_the_wait_is_in_a_rate(monkeypatch):
         held.clear()
 
     monkeypatch.setattr(rates.time, "perf_counter", lambda: clock[0])
-    assert rates.best_rate(Result, 1e9, wait) == pytest.approx(2.0)
+    assert rates.best_rate(Result, 1e9, wait, least_seconds=0.1) == pytest.approx(2.0)
 
 
 def test_a_row_has_gflops_and_gbytes_per_second(monkeypatch):
@@ -107,23 +107,6 @@ def test_additions_are_made_each_time_and_in_place(framework):
     assert 1.9 < arrays < 2.5  # a result of its own would be a third array
 
 
-def test_numpy_adds_in_place_too(monkeypatch):
-    seen = []
-    monkeypatch.setattr(rates, "NUMPY_SIZES", (2,))
-    monkeypatch.setattr(rates, "ADDITION_SIZE", {"cpu": 1000})
-    monkeypatch.setattr(rates, "best_rate", lambda once, amount: seen.append((once, amount)) or 7)
-    assert rates.numpy_rates()["bandwidths"]["gbytes_per_second"] == 7
-    multiply, amount = seen[0]
-    assert amount == 2 * 2**3
-    left = multiply.args[0]
-    assert np.array_equal(multiply(), left @ left)
-    add, amount = seen[-1]
-    assert amount == 12_000
-    for _ in range(3):
-        total = add()
-    assert np.all(total == 4.0)
-
-
 def test_a_row_that_failed_keeps_no_rate(monkeypatch):
     def fail(request, length):
         raise MemoryError
@@ -132,12 +115,3 @@ def test_a_row_that_failed_keeps_no_rate(monkeypatch):
     assert row["status"] == "oom"
     assert row["peak_gflops_per_second"] is row["bandwidth_gbytes_per_second"] is None
     assert plant(monkeypatch)["bandwidth_gbytes_per_second"] > 0
-
-
-def test_loading_is_measured_on_jpeg_files(monkeypatch):
-    monkeypatch.setattr(rates, "FILES", 16)
-    monkeypatch.setattr(rates, "BATCH_SECONDS", 0.05)
-    found = rates.loading_rates("dcgan64", "32")
-    assert found["files"] == 16
-    assert found["decoded_per_second"] > 1
-    assert found["batched_per_second"] > found["decoded_per_second"]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import error_rate
 from benchmarks.document import intervals
 from benchmarks.document.stored import load
+from tests.apparatus import error_rate
 
 
 def test_intervals_are_students_and_welchs():

@@ -74,7 +74,7 @@ def test_defaults_of_every_system(parse, system, capsys):
 
 
 COMMANDS = (
-    *("benchmarks.compare", "benchmarks.error_rate", "benchmarks.gpu_check", "benchmarks.run"),
+    *("benchmarks.compare", "benchmarks.gpu_check", "benchmarks.run"),
     *("benchmarks.scaling_model", "shared.accuracy", "shared.agreement", "shared.equilibrium"),
     *("shared.conformance.__main__", "shared.convert.__main__", "shared.explain.__main__"),
     *("shared.report.__main__", "shared.evaluate", "shared.loss_curves", "shared.sample"),

@@ -19,8 +19,9 @@ from benchmarks.worker.measure import THROUGHPUT_WINDOWS
 from shared.interface import Array
 from shared.run.console import command
 from shared.run.number_types import positive, seed_number, whole
+from tests import ROOT
 
-RESULTS = sorted((Path(__file__).parent / "results").glob("cpu-*.json"))
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("cpu-*.json"))
 
 
 class Noise(NamedTuple):
@@ -112,7 +113,7 @@ def _print_rates(given: argparse.Namespace) -> None:
             )
 
 
-main = command("python -m benchmarks.error_rate", __doc__, _add_options, _print_rates)
+main = command("python -m tests.apparatus.error_rate", __doc__, _add_options, _print_rates)
 
 if __name__ == "__main__":
     sys.exit(main())
