@@ -147,6 +147,16 @@ def test_flax_networks_have_the_specs_shapes_before_they_have_weights(
             assert checkpoint._variable(made, name, made).shape == parameter.shape, name
 
 
+def test_xla_is_for_one_device_of_tensorflow() -> None:
+    pytest.importorskip("tensorflow")
+    from tf_impl import state
+
+    for mode, devices in (("function", 1), ("function", 2), ("xla", 1)):
+        assert state.check_compute(SPEC, Compute(mode=mode, devices=devices)).mode == mode
+    with pytest.raises(ValueError, match="mode xla compiles for one device"):
+        state.check_compute(SPEC, Compute(mode="xla", devices=2))
+
+
 def test_adams_counter_is_where_torch_keeps_it() -> None:
     torch = pytest.importorskip("torch")
     from pytorch_impl.checkpoint import _counter
