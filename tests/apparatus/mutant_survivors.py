@@ -12,6 +12,11 @@ SURVIVORS: dict[tuple[str, str, str], str] = {
         "True -> False",
     ): "both are two",
     (
+        "tf_impl/train.py",
+        'partial(function, state), autograph=False, jit_compile=state.compute.mode == "xla"',
+        "False -> True",
+    ): "autograph rewrites control flow that depends on tensors, of which a step has none",
+    (
         "shared/spec/compute.py",
         "parts = array.reshape(batches, devices, -1, *array.shape[1:])[:, replica]",
         "1 -> 2",
