@@ -44,7 +44,7 @@ def check_gradients(
 @pytest.mark.parametrize("alignment", ["centred", "before", "after"])
 @pytest.mark.parametrize(("stride", "padding", "size"), [(2, 1, 8), (1, 0, 4), (2, 1, 9)])
 def test_conv(stride: int, padding: int, size: int, alignment: str) -> None:
-    x, kernel = random(2, size, size, 3), random(4, 4, 3, 5)
+    x, kernel = random(2, size, size + 2, 3), random(4, 4, 3, 5)
     y, backward = layers.conv_forward(x, kernel, stride, padding, alignment)
     shift = layers.PADDING_SHIFT[alignment] if padding else 0
     pads = (padding + shift, padding - shift)
