@@ -108,7 +108,9 @@ class ModulePair(PairAdapter, TensorFlowImplementation):
 
     def settings(self, optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
         """Return an optimizer's kind and settings by Keras' names."""
-        own = {"kind": type(optimizer).__name__.lower(), "epsilon_inside_root": True}
+        rate, kind = optimizer.get_config()["learning_rate"], type(optimizer).__name__
+        kind = rate["class_name"] if isinstance(rate, dict) else kind  # no file says that one
+        own = {"kind": kind.lower(), "epsilon_inside_root": True}
         return _config(optimizer) | own
 
     def name_layers(self, network: Network, layers: dict[str, keras.Layer]) -> None:

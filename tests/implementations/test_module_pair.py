@@ -164,6 +164,14 @@ def test_an_optimizer_that_no_file_can_say_is_refused_in_a_line(framework: str) 
         type(given)(*given.parts[:3], optimizer, latent_shape=(6,))
 
 
+def test_a_schedule_of_keras_is_refused_in_a_line() -> None:
+    keras = pytest.importorskip("keras")
+    given = others.pair("tf")
+    falling = keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(1e-3, 9, 0.9))
+    with pytest.raises(ValueError, match=r"^received exponentialdecay; expected .*None for the fi"):
+        type(given)(*given.parts[:3], falling, latent_shape=(6,))
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_step_of_their_own_on_their_networks(framework: str, tmp_path: Path) -> None:
     pair = others.pair(framework, step=others.STEPS[framework])
