@@ -163,6 +163,7 @@ _KERAS_IO = KERAS | {
 }
 _CLIPPED = {"gradient_clipping": "norm_and_epsilon", "gradient_clip": 1e-2}
 _INFERENCE = {
+    "batch_norm_mode": "running_for_discriminator",
     "batch_norm_epsilon": 1e-3,
     "adam_epsilon": 1e-7,
     "adam_epsilon_placement": "before_correction",
@@ -180,7 +181,6 @@ TANGLES = (
     _unnamed(WeightedAmongFour, "dcgan64", **_FOUR),
     _unnamed(ReportsHalves, "conv28"),
     _unnamed(KerasIOFirst, "dcgan64", **_KERAS_IO),
-    _unnamed(InferenceForDiscriminator, "conv28", **_INFERENCE),
     _unnamed(AMSGrad, "conv28"),
     _unnamed(HalvesItsRate, "conv28"),
     _unnamed(ScalesStartAtOne, "dcgan64"),
@@ -190,6 +190,12 @@ TANGLES = (
         ClipsAmongThree,
         {"leaky_relu_slope": 0.01, "real_label": 0.9} | _CLIPPED,
         "dcgan64",
+    ),
+    AdapterCase(
+        "InferenceForDiscriminator",
+        "D's fake images are made in inference mode, with Keras' numbers",
+        InferenceForDiscriminator,
+        _INFERENCE | {"batch_norm_momentum": 0.01, "batch_norm_running_variance": "biased"},
     ),
     AdapterCase("DecaysGenerator", "G alone decays", DecaysGenerator, {"adam_weight_decay": 0.01}),
 )

@@ -14,7 +14,6 @@ _BATCH_NORM = "        super().__init__(features, epsilon, momentum, dtype=dtype
 _REAL = "loss_real = loss.discriminator_real(real_scores)"
 _FAKE = "loss_fake = loss.discriminator_fake(fake_scores)"
 _LOSSES = "return loss_real.detach(), loss_fake.detach(), "
-_FAKES = "fake_images = forward_generator(state, latent_batch)\n"
 _FIRST = "    first = next(state.network(name).parameters())\n"
 
 
@@ -63,12 +62,6 @@ OUTSIDE = (
         "train.py",
         _LOSSES,
         "return loss_fake.detach(), loss_real.detach(), ",
-    ),
-    _outside(
-        "fakes_in_inference_mode",
-        "train.py",
-        _FAKES,
-        f"state.generator.eval()\n        {_FAKES}        state.generator.train()\n",
     ),
     _outside(
         "hinge", "losses.py", _MEAN, "return F.relu(1.0 - (2.0 * label - 1.0) * scores).mean()"
