@@ -61,6 +61,7 @@ def test_the_tests_of_the_statement_come_first_and_none_that_edits_it() -> None:
         "tests/test_planted.py::test_c": {path: line},
         "tests/test_d.py::test_d": {path: 1 << 1},
         "tests/test_e.py::test_e": {"shared/spec/compute.py": line},
+        "tests/test_f.py::test_f": {"shared/reference/step.py": line},
         "": {path: line},
     }
     executed = Executed({"tests/test_slow.py::test_a": 9.0}, lines)
@@ -69,6 +70,6 @@ def test_the_tests_of_the_statement_come_first_and_none_that_edits_it() -> None:
         assert stages(Case(group, "generic", "a", changed), executed) == [
             ("line", own),
             ("line", []),
-            ("file", ["tests/test_d.py::test_d"]),
+            ("folder", ["tests/test_d.py::test_d", "tests/test_e.py::test_e"]),
         ]
     assert request(["tests/b.py::x", "tests/b.py::y"], executed, 1).arguments[-1] == "tests/b.py"

@@ -132,6 +132,10 @@ class Executed:
         found = [t for t, own in self.lines.items() if t and own.get(path, 0) & lines]
         return sorted(found, key=lambda test: (self.seconds.get(test, 0.0), test))
 
+    def tests_in(self, folder: str) -> list[str]:
+        """Return the tests that execute anything of a folder."""
+        return [t for t, own in self.lines.items() if t and any(p.startswith(folder) for p in own)]
+
 
 CHILD = f"""import os
 

@@ -25,19 +25,20 @@ SLOWNESS, START_SECONDS = 10.0, 120.0  # of a change, beyond what its tests took
 def stages(case: Case, executed: Executed) -> list[tuple[str, list[str]]]:
     """Return the names of stages and their tests of the default tier, none in two stages.
 
-    "line": they execute a changed statement; "file": something else of a changed file.
+    "line": they execute a changed statement; "folder": something else of a changed file's folder,
+    as where a constant of one module shows in another.
     """
-    of_lines, of_files = [], []
+    of_lines, of_folders = [], []
     for path, source in case.sources.items():
         before = (ROOT / path).read_text("utf-8")
         lines = statements(before, changed_lines(before, source))
         of_lines += executed.tests_of(path, _bits(lines))
-        of_files += executed.tests_of(path, -1)
-    order = sorted(set(of_files), key=lambda test: (executed.seconds.get(test, 0.0), test))
+        of_folders += executed.tests_in(path.rpartition("/")[0])
+    order = sorted(set(of_folders), key=lambda test: (executed.seconds.get(test, 0.0), test))
     seen = [test for test in order if not test.startswith(blind_to(case))]
     near = [test for test in seen if test in set(of_lines)]
     others = [test for test in seen if test not in set(of_lines)]
-    return [("line", near[:FEW]), ("line", near[FEW:]), ("file", others)]
+    return [("line", near[:FEW]), ("line", near[FEW:]), ("folder", others)]
 
 
 def blind_to(case: Case) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 A change is made in the source, in a scratch copy of the repository, and tests are run there until
 some fail: those that execute the changed statement, the quickest first, then those that execute
-the changed file, and with `--rest` the slow ones. What no test fails on has survived: it needs a
+the changed folder, and with `--rest` the slow ones. What no test fails on has survived: it needs a
 test, or an explanation in SURVIVORS. `--json FILE` keeps the matrix of changes and tests.
 """
 
@@ -188,7 +188,7 @@ def _print_table(rows: Sequence[Row]) -> None:
         found[row.group, row.kind][row.stage] += 1
     print(f"{'':<20} changes  default tier  whole suite  survivors")
     for (group, kind), tiers in found.items():
-        count, default = tiers.total(), tiers["line"] + tiers["file"]
+        count, default = tiers.total(), tiers["line"] + tiers["folder"]
         print(f"{group:<8} {kind:<11} {count:7} {default:13} {count - tiers['']:12} {tiers['']:10}")
     caught = sum(row.stage != "" for row in rows)
     print(f"caught {caught} of {len(rows)} changes, {caught / len(rows):.1%}; ", end="")

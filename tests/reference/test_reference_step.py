@@ -7,7 +7,7 @@ from shared.fixtures.make_network import representative_state
 from shared.reference.adam import adam_update
 from shared.reference.losses import loss_values
 from shared.reference.network import forward
-from shared.reference.step import Step, train_step
+from shared.reference.step import Step, train_step, updated
 from shared.spec import SYSTEMS, AdamSpec, Conventions, SystemSpec
 from shared.spec.streams import latents
 
@@ -159,3 +159,17 @@ def test_one_update_of_each_network_is_its_last(conventions: dict, updates: list
     images, draws = np.concatenate(3 * [real]), np.concatenate(3 * [z])
     Watched(spec, Conventions(**conventions)).run(arrays, images, draws)
     assert found == updates
+
+
+@pytest.mark.parametrize(("updates", "count"), [("never", 0), ("once", 1), ("twice", 2)])
+def test_so_many_updates_are_made_of_the_same_gradients(updates: str, count: int) -> None:
+    spec, arrays, real, z = small()
+    gradients = train_step(spec, arrays, real, z).gradients
+    own = {name: g for name, g in gradients.items() if name.startswith("generator/")}
+    found = updated(spec, "generator", arrays, own, Conventions(generator_updates=updates))
+    expected = arrays
+    for _ in range(count):
+        expected = updated(spec, "generator", expected, own, CANONICAL)
+    assert found["generator_optimizer/step"] == arrays["generator_optimizer/step"] + count
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
