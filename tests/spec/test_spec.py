@@ -139,6 +139,21 @@ def test_a_schedule_from_a_file_is_of_whole_updates_and_finite_factors() -> None
             SystemSpec.from_dict({**data, "generator_optimizer": optimizer})
 
 
+@pytest.mark.parametrize(
+    ("network", "name", "fan_in"),
+    [
+        ("generator", "conv_transpose_3", 4 * 4 * 128),
+        ("discriminator", "conv_2", 4 * 4 * 64),
+        ("discriminator", "dense_3", 7 * 7 * 128),
+    ],
+)
+def test_fan_in_is_how_many_products_a_number_of_the_output_sums(
+    network: str, name: str, fan_in: int
+) -> None:
+    layers = {layer.name: layer for layer in SYSTEMS["conv28"].layers(network)}
+    assert {parameter.fan_in for parameter in layers[name].parameters} == {fan_in}
+
+
 def test_conventions_have_a_default_for_every_field() -> None:
     for field in dataclasses.fields(Conventions):
         assert field.default is not dataclasses.MISSING, field.name

@@ -115,3 +115,11 @@ def test_a_seed_that_cannot_be_is_refused(seed: object) -> None:
 def test_a_negative_step_is_refused() -> None:
     with pytest.raises(ValueError, match="index must not be negative, received -1"):
         latents(SPEC, 0, -1, 4)
+
+
+def test_a_normal_that_is_cut_lies_within_two_deviations_of_zero() -> None:
+    kernel = initial_state(SYSTEMS["conv28"], seed=0)["discriminator/conv_2/kernel"]
+    assert 0.039 < np.abs(kernel).max() <= 0.04
+    # The deviation of a standard normal that is cut at ±2 is 0.8796; 131072 draws.
+    assert abs(kernel.mean()) < 3e-4
+    assert kernel.std() == pytest.approx(0.02 * 0.8796, rel=0.01)
