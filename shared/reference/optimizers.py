@@ -64,5 +64,5 @@ def clipped(gradients: Arrays, settings: OptimizerSpec) -> Arrays:
 
 def _clipped_norm(gradients: Arrays, most: float, settings: OptimizerSpec) -> Arrays:
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in gradients.values()))
-    factor = most / (norm + settings.clip_epsilon) if norm > most else 1.0
+    factor = most / max(norm + settings.clip_epsilon, most)
     return {name: factor * g for name, g in gradients.items()}

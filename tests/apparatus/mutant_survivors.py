@@ -21,10 +21,5 @@ SURVIVORS: dict[tuple[str, str, str], str] = {
         "parts = array.reshape(batches, devices, -1, *array.shape[1:])[:, replica]",
         "1 -> 2",
     ): "the rows that -1 stands for lie one after another, and are reshaped once more",
-    (
-        "shared/reference/optimizers.py",
-        "factor = most / (norm + settings.clip_epsilon) if norm > most else 1.0",
-        "norm > most -> (norm) >= (most)",
-    ): "a norm of exactly the bound is divided by itself, but for an epsilon of 1e-6",
 }
 """File, text of the line, change → why it changes nothing that can be seen."""

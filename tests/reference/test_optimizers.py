@@ -135,11 +135,12 @@ def test_clipping_is_pytorchs(most: float) -> None:
             np.testing.assert_allclose(found[name], array, rtol=1e-13)
 
 
-def test_clipping_with_an_epsilon_is_pytorchs_for_every_system() -> None:
+@pytest.mark.parametrize("first", [2e-3, 1e-3 - 5e-7, 9e-4])  # above, within epsilon of, below
+def test_clipping_with_an_epsilon_is_pytorchs_for_every_system(first: float) -> None:
     torch = pytest.importorskip("torch")
     convention = Conventions(gradient_clipping="norm_and_epsilon", gradient_clip=1e-3)
     settings = settings_of(SYSTEMS["dcgan64"], "generator", convention)
-    gradient = np.array([1e-3, -2e-3])
+    gradient = np.array([first, 0.0])
     held = torch.tensor([0.0, 0.0], dtype=torch.float64, requires_grad=True)
     held.grad = torch.tensor(gradient)
     torch.nn.utils.clip_grad_norm_([held], 1e-3)
