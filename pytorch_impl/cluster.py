@@ -121,11 +121,18 @@ def joined(device: str, wait_limit: float) -> Iterator[None]:
             dist.destroy_process_group()
 
 
-def _end_after_others(code: int) -> NoReturn:
-    """End this process when the one that is the cause has said why, and the launcher stops all.
+def leave(code: int) -> int:
+    """Return the exit code of a command; one of several processes ends here."""
+    if is_process_of_several():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # An orderly end may abort, by signal 6, over threads of gloo that still hold tensors.
+        os._exit(code)
+    return code
 
-    An orderly end may abort, by signal 6, over an exchange that is still pending.
-    """
+
+def _end_after_others(code: int) -> NoReturn:
+    """End this process when the one that is the cause has said why, and the launcher stops all."""
     time.sleep(5.0)
     os._exit(code)
 

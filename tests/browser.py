@@ -27,6 +27,16 @@ def measured(pages: dict[str, Path], script: str, width: int, profile: Path) -> 
 
     Fails for a message on the console. Copies of the pages lie beside them meanwhile.
     """
+    found: dict[str, Any] = {}
+    for _ in range(3):  # on a busy machine the browser may end before every page has answered
+        if left := {name: path for name, path in pages.items() if name not in found}:
+            found |= _answers(left, script, width, profile)
+    assert found.keys() == pages.keys()
+    assert {one["width"] for one in found.values()} == {width}
+    return found
+
+
+def _answers(pages: dict[str, Path], script: str, width: int, profile: Path) -> dict[str, Any]:
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("there is no Chromium")
@@ -50,8 +60,4 @@ def measured(pages: dict[str, Path], script: str, width: int, profile: Path) -> 
         copy.unlink()
     assert "CONSOLE" not in done.stderr, done.stderr
     title = re.search(r"<title>(\{.*?\})</title>", done.stdout)
-    assert title, done.stdout[:500]
-    found = json.loads(title[1])
-    assert found.keys() == pages.keys()
-    assert {one["width"] for one in found.values()} == {width}
-    return found
+    return json.loads(title[1]) if title else {}

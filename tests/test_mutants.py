@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def test_a_fault_is_caught_by_the_tests_of_its_lines(
     chosen = ["--group", framework, "--only", "loss_sum"]
     assert main([*chosen, "--tests", "tests/implementations/test_losses.py"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert f"{framework:<8} loss_sum: 6 line of " in "\n".join(lines)
+    # Six failures end it, or two seconds after the first one.
+    assert re.match(rf"{framework:<8} loss_sum: [1-6] line of ", lines[0])
     assert "caught 1 of 1 changes, 100.0%; 1 tests are enough for that" in lines
 
 

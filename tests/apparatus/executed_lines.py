@@ -154,6 +154,7 @@ def record(copy: Path, folder: Path, tests: Sequence[str] = ("tests",)) -> None:
         paths = os.pathsep.join((site, str(copy)))
         command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", __name__]
         environment = os.environ | {VARIABLE: str(folder.resolve()), "PYTHONPATH": paths}
+        environment.pop("PYTEST_CURRENT_TEST", None)  # of a test that records: it is no child's
         subprocess.run([*command, *tests], cwd=copy, env=environment, check=False)
 
 
