@@ -41,10 +41,8 @@ PARAMETERS = {
     "conv28": (6_640_193, 6_559_169),
     "mlp28": (247_440, 233_985),
 }
-SMALL = (
-    "conv28",
-    "mlp28",
-)  # tests/implementations/test_models.py has dcgan64 with both heads and all losses
+# tests/implementations/test_models.py has dcgan64 with both heads and all losses.
+SMALL = ("conv28", "mlp28")
 # conv28 in float32: measured 4.4e-5 in the state and in the gradients, the worst that of the
 # last bias, one number per channel, summed over what nearly cancels. The smallest fault planted
 # below moves it by more than ten times the bound.
@@ -145,6 +143,16 @@ def test_forward(implementation: Implementation, system: str, training: bool, dt
         assert np.abs(received - expected).max() <= FORWARD[dtype] * np.abs(expected).max()
     for name, array in implementation.export_state(state).items():
         assert np.array_equal(array, arrays[name].astype(array.dtype)), f"{name} moved"
+
+
+def test_the_dense_head_takes_features_in_the_order_of_its_kernel(implementation) -> None:
+    spec = SYSTEMS["dcgan64-lsgan"].replace(width=2, image_size=32, latent_dim=4, batch_size=3)
+    arrays, real, _ = inputs(spec, 0)
+    scores = implementation.discriminate(loaded(implementation, spec, arrays, "float64"), real)
+    for c in (Conventions(), Conventions(flatten_order="chw")):
+        expected = forward(spec, "discriminator", arrays, real, c, training=False).output
+        bound = FORWARD["float64"] * np.abs(expected).max()
+        assert (np.abs(scores - expected).max() <= bound) == (c == Conventions())
 
 
 @SLOW_IN_TF_AND_JAX
