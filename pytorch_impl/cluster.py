@@ -121,13 +121,11 @@ def joined(device: str, wait_limit: float) -> Iterator[None]:
             dist.destroy_process_group()
 
 
-def leave(code: int) -> int:
+def leave_others(code: int) -> int:
     """Return the exit code of a command; one of several processes ends here."""
     if is_process_of_several():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # An orderly end may abort, by signal 6, over threads of gloo that still hold tensors.
-        os._exit(code)
+        # An orderly end was seen to abort, by signal 6, after all was done.
+        os._exit(code)  # `run_command` has flushed what was printed
     return code
 
 

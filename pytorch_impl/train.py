@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parallel.prepare_devices(options.device, options.devices)
             cluster.launch([*given, "--out", str(options.out)], options.devices)
 
-    return cluster.leave(run_training("pytorch", start, given))
+    return cluster.leave_others(run_training("pytorch", start, given))
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def main() -> None:
         cluster = importlib.import_module("pytorch_impl.cluster")
         with cluster.joined("cpu", wait_limit=60.0):
             _run(options, cluster.process_number() == 0)
-        cluster.leave(0)
+        cluster.leave_others(0)
     else:
         _run(options, writes=True)
 

@@ -120,6 +120,39 @@ _FROZEN: Edits = {
     ),
 }
 
+# G learns from images that are made anew, in training mode.
+_MADE_ANEW = Edit("train.py", '    if spec.generator_batch != "same_images":\n', "    if True:\n")
+_PREDICTED: Edits = {
+    "pytorch": (
+        Edit(
+            "train.py",
+            "        fake_images = forward_generator(state, latent_batch)\n",
+            "        state.generator.eval()\n"
+            "        fake_images = forward_generator(state, latent_batch)\n"
+            "        state.generator.train()\n",
+        ),
+        _MADE_ANEW,
+    ),
+    "tf": (
+        Edit(
+            "train.py",
+            "fake_images, tape = forward_generator(state, latent_batch)",
+            "fake_images = forward(state, state.generator, latent_batch, training=False)",
+        ),
+        _MADE_ANEW,
+    ),
+    "jax": (
+        Edit(
+            "train.py",
+            "        fake_images, backward = forward_generator(state, latent_batch)\n",
+            "        state.generator.eval()\n"
+            "        fake_images, _ = forward_generator(state, latent_batch)\n"
+            "        state.generator.train()\n",
+        ),
+        _MADE_ANEW,
+    ),
+}
+
 # What DistributedDataParallel and MirroredStrategy do of themselves, here on one device.
 _TWO_REPLICAS_TORCH = """    def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -246,6 +279,7 @@ NORMALISATION = (
     Fault("batch_norm_variance_biased", {"batch_norm_running_variance": "biased"}, _BIASED),
     Fault("batch_norm_running", {"batch_norm_mode": "running"}, _RUNNING),
     Fault("batch_norm_frozen", {"batch_norm_mode": "running_in_generator_step"}, _FROZEN),
+    Fault("fakes_predicted", {"batch_norm_mode": "running_for_discriminator"}, _PREDICTED),
     Fault(
         "statistics_not_in_generator_step",
         {"batch_norm_statistics": "not_in_generator_step"},
