@@ -60,7 +60,7 @@ def initial_weights(port: Port, spec: SystemSpec, into: Observations) -> None:
             into.initializer = likely[0]
             return
         hint, arrays = next(iter(unlikely.values())), tuple(unlikely)
-        into.located.append(Located(INITIAL_STAGE, arrays=arrays, tried=len(names), suggests=hint))
+        into.located.append(Located(INITIAL_STAGE, arrays=arrays, tried=len(names), note=hint))
 
 
 def _unlikely(fresh: Arrays, spec: SystemSpec, initializer: str, level: float) -> dict[str, str]:

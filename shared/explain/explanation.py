@@ -16,7 +16,7 @@ from shared.explain.observations import ALONE, Group, Sides, reference_arrays
 from shared.explain.port import Observations, Port, PortError
 from shared.explain.probes import PROBES, Probe, draw_probe
 from shared.explain.proof import explained, is_proven, located
-from shared.explain.report import Explanation, Located, Stage, Trap, VerdictName
+from shared.explain.report import Explanation, Located, Stage, Trap
 from shared.explain.search import Search, with_change
 from shared.explain.stages import INITIAL_STAGE, KINDS, STAGES, STEP_STAGES, TRACKS, network_of
 from shared.spec import NETWORKS, NetworkName, SystemSpec
@@ -84,26 +84,23 @@ class _Explainer:
                 place = located(self._groups(stage), self.comparison, best, tried)
                 said = "" if tried else "what is reported; what is learnt from agrees"
                 said = "it is another at each call" if stage in self.random else said
-                places.append(replace(place, suggests=said or place.suggests))
+                places.append(replace(place, note=said or place.note))
             places = [*self.seen.located, *places, *later]
         except PortError as raised:
             error = str(raised)
         ended = [f"{stage}: {text}" for stage, text in self.ended.items()]
-        notes = [*self.seen.notes, *ended, *([error] if error else [])]
-        is_open = places or error or ((notes or self.first) and not traps)
-        verdict: VerdictName = "unexplained" if is_open else "known trap" if traps else "rounding"
+        findings = [*self.seen.findings, *ended, *([error] if error else [])]
         return Explanation(
             implementation=self.port.name,
             system=f"{self.spec.name}, {self.spec.loss}, width {self.spec.width}",
             dtype=self.dtype,
-            verdict=verdict,
             stages=tuple(self.rows),
             bound=self.own.bound,
             first=self.first,
             traps=tuple(traps),
             located=tuple(places),
             alternatives=tuple(self._alternatives()),
-            notes=tuple(dict.fromkeys(notes)),
+            findings=tuple(dict.fromkeys(findings)),
             tried=self.tried,
             seconds=time.monotonic() - started,
             missing=self.seen.missing | self.unjudged,
@@ -144,8 +141,8 @@ class _Explainer:
             for probe in self.probes[: 1 if stage in ALONE else None]:
                 self.port.observe(probe, stage, self.seen)
             self._end_stage(stage, clock)
-        self.seen.notes += behaviour.habits(self.port, self.probes[0])
-        if any(behaviour.TWICE in note for note in self.seen.notes):
+        self.seen.findings += behaviour.habits(self.port, self.probes[0])
+        if any(behaviour.TWICE in text for text in self.seen.findings):
             self.random = behaviour.random_stages(self.port, self.probes[0], self.seen)
         if not self.seen.groups:
             raise PortError("there was nothing to compare")
@@ -335,13 +332,14 @@ class _Explainer:
         # Made once: what the reference computes is kept by probe.
         plain = [replace(probe, after={}, port=None) for probe in self.probes]
         if self.seen.initializer != "spec":
-            named["initializer"] = self._trap({"initializer": self.seen.initializer}, plain)
+            change = {"initializer": self.seen.initializer}
+            named["initializer"] = self._trap(change, INITIAL_STAGE, plain)
         for track, found in self.found.items():
             groups = self._judged(track, self.seen.groups)
-            for change, network in explained(groups, self.comparison, found[0]):
+            for change, stage, network in explained(groups, self.comparison, found[0]):
                 has = next(vars(c) for c in found[0] if change.items() <= vars(c).items())
                 beside = {n: has[n] for field in change for n in catalogue.linked(field)}
-                trap = self._trap(change, plain, network, beside)
+                trap = self._trap(change, stage, plain, network, beside)
                 # One network's own is also a value of some fields: the same, in other words.
                 others = [] if network else [o for o in self._rivals(found) if change not in o]
                 first = deviations(*found[0])
@@ -353,9 +351,10 @@ class _Explainer:
             if self.comparison.bound == self.own.bound:
                 place, part = ", ".join(sorted(self.comparison.rounded)), "its losses "
             title = f"it computes {part}in float32"
-            named["dtype"] = Trap({"dtype": "float32"}, title, self.first.relative, place)
-        whole = [trap.change.items() for trap in named.values()]
-        return [t for t in named.values() if not any(t.change.items() < other for other in whole)]
+            change, cost = {"dtype": "float32"}, self.first.relative
+            named["dtype"] = Trap(title, self.first.stage, change, cost, place)
+        whole = [trap.fields.items() for trap in named.values()]
+        return [t for t in named.values() if not any(t.fields.items() < other for other in whole)]
 
     def _alternatives(self) -> list[str]:
         """Return what these probes cannot distinguish from what is found."""
@@ -373,6 +372,7 @@ class _Explainer:
     def _trap(
         self,
         change: Change,
+        found_in: str,
         probes: Sequence[Probe],
         network: str = "",
         beside: Change | None = None,
@@ -390,7 +390,8 @@ class _Explainer:
                     place = stage if stage == INITIAL_STAGE else f"{stage}, {probe.name}"
                     cost, where = difference, f"{name} ({place})"
         alone = f", in the {network} alone" if network else ""
-        return Trap(change, catalogue.title_of(change, self.spec) + alone, cost, where, network)
+        title = catalogue.title_of(change, self.spec) + alone
+        return Trap(title, found_in, change, cost, where, network)
 
 
 def _joined(several: Sequence[Any]) -> Any:

@@ -27,13 +27,13 @@ class PortError(Exception):
 class Observations:
     """The stages that an implementation has shown, and why others are missing.
 
-    `initializer` is the one that drew its initial weights. `notes` are facts found on the way,
+    `initializer` is the one that drew its initial weights. `findings` are facts found on the way,
     `located` what needs no search.
     """
 
     groups: list[Group] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
     located: list[Located] = field(default_factory=list)
     initializer: str = CANONICAL.initializer
 

@@ -21,25 +21,25 @@ def is_proven(groups: Sequence[Group], comparison: Comparison, sides: Sides) -> 
 
 def explained(
     groups: Sequence[Group], comparison: Comparison, sides: Sides
-) -> Iterator[tuple[Change, str]]:
+) -> Iterator[tuple[Change, str, str]]:
     """Yield every change of some conventions without which numbers differ, enough for a fit.
 
-    With it the network that alone has it, "" where both have or the other one has no use for it.
+    With it the first stage that shows it, and the network that alone has it, "" where both have or
+    the other one has no use for it.
     """
     for change in deviations(*sides):
         having = {n: c for n, c in sides._asdict().items() if change.items() <= vars(c).items()}
         undone = {field: FIELDS[field] for field in change}
         without = sides._replace(**{name: c.replace(**undone) for name, c in having.items()})
-        count = _differing(groups, comparison, without)
-        if count >= (1 if is_known(change) else LEAST_NUMBERS):
+        sizes = [
+            (group.stage, group.arrays[name].size)
+            for group in groups
+            for name in comparison.differing(group, without)
+        ]
+        if sum(size for _, size in sizes) >= (1 if is_known(change) else LEAST_NUMBERS):
             both = Sides(*(c.replace(**change) for c in sides))
-            is_alone = len(having) == 1 and _differing(groups, comparison, both)
-            yield change, next(iter(having)) if is_alone else ""
-
-
-def _differing(groups: Sequence[Group], comparison: Comparison, sides: Sides) -> int:
-    """Return how many numbers are in the arrays that differ."""
-    return sum(g.arrays[name].size for g in groups for name in comparison.differing(g, sides))
+            is_alone = len(having) == 1 and not is_proven(groups, comparison, both)
+            yield change, sizes[0][0], next(iter(having)) if is_alone else ""
 
 
 def located(groups: Sequence[Group], comparison: Comparison, sides: Sides, tried: int) -> Located:
@@ -52,7 +52,7 @@ def located(groups: Sequence[Group], comparison: Comparison, sides: Sides, tried
             place = group.stage, first.probe, first.array, first.relative
             return Located(*place, names, tried, hint)
     hint = "what explains it here does not on a third probe"
-    return Located(groups[0].stage, tried=tried, suggests=hint)
+    return Located(groups[0].stage, tried=tried, note=hint)
 
 
 def _suggestion(group: Group, name: str, sides: Sides, comparison: Comparison) -> str:

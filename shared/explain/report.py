@@ -11,8 +11,10 @@ from rich.markup import escape
 
 from shared.explain.catalogue import DEFAULTS, FIXES, Change
 from shared.explain.distance import Divergence, json_data
+from shared.explain.stages import INITIAL_STAGE
 
-VerdictName = Literal["rounding", "known trap", "unexplained"]
+VerdictName = Literal["rounding", "named", "partly named", "unexplained"]
+"""Nothing differs; all of it, some of it, or nothing of it has a name."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Located:
     """A stage that no convention explains: where it differs, beside what is found already.
 
     `arrays` are all that differ, `array` the first; `tried` sets of conventions are ruled out.
+    `note` is what the numbers suggest.
     """
 
     stage: str
@@ -44,19 +47,21 @@ class Located:
     relative: float | None = None
     arrays: tuple[str, ...] = ()
     tried: int = 0
-    suggests: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Trap:
     """A mistake with its name: the fields of `Conventions`, what it costs, and how to fix it.
 
-    `title` is the mistake in words, `cost` the largest relative difference of any array that it
-    makes alone, at `cost_array`. `network` alone has it; "" where that says nothing.
+    `title` is the mistake in words, `stage` the first that shows it, `cost` the largest relative
+    difference of any array that it makes alone, at `cost_array`. `network` alone has it; "" where
+    that says nothing.
     """
 
-    change: Change
     title: str
+    stage: str
+    fields: Change
     cost: float
     cost_array: str
     network: str = ""
@@ -64,7 +69,7 @@ class Trap:
     @property
     def fix(self) -> dict[str, str]:
         """Row of docs/porting.md and what to write instead."""
-        return FIXES[next(iter(self.change))]
+        return FIXES[next(iter(self.fields))]
 
 
 @dataclass(frozen=True)
@@ -73,25 +78,32 @@ class Explanation:
 
     `first` is the first array that differs from the reference, None where none does. `traps` are
     named, and `located` what has no name. `error` is what the implementation raised. `alternatives`
-    are other explanations that these probes cannot distinguish from `traps`. `notes` are facts
-    found on the way, such as float32 inside a float64 run.
+    are other explanations that these probes cannot distinguish from `traps`. `findings` are other
+    facts, such as numbers that are others at each call.
     """
 
     implementation: str
     system: str
     dtype: str
-    verdict: VerdictName
     stages: tuple[Stage, ...]
     bound: float
     first: Divergence | None = None
     traps: tuple[Trap, ...] = ()
     located: tuple[Located, ...] = ()
     alternatives: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
     tried: int = 0
     seconds: float = 0.0
     missing: dict[str, str] = field(default_factory=dict)
     error: str = ""
+
+    @property
+    def verdict(self) -> VerdictName:
+        """Whether anything was noticed, and how much of it has a name."""
+        if self.traps:
+            return "partly named" if self.located or self.error else "named"
+        is_noticed = self.located or self.findings or self.first
+        return "unexplained" if is_noticed else "rounding"
 
     @property
     def agrees(self) -> bool:
@@ -101,22 +113,29 @@ class Explanation:
     @property
     def fields(self) -> dict[str, Any]:
         """The fields of `Conventions` that the implementation has otherwise."""
-        fields = {name: value for trap in self.traps for name, value in trap.change.items()}
+        fields = {name: value for trap in self.traps for name, value in trap.fields.items()}
         for trap in self.traps:
-            if trap.network and "image_channels" in trap.change:  # its values say which network
+            if trap.network and "image_channels" in trap.fields:  # its values say which network
                 fields["image_channels"] = f"reversed_by_{trap.network[0]}"
         return fields
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON data; nan and infinities become text."""
-        traps = [vars(trap) | trap.fix for trap in self.traps]
+        own = {
+            name: value for name, value in vars(self).items() if name not in ("traps", "missing")
+        }
+        places = [vars(p) | {"note": p.note or f"{p.tried} sets ruled out"} for p in self.located]
+        weights = [f"{p.stage}: {p.note}" for p in self.located if p.stage == INITIAL_STAGE]
         parts = {
-            "named": self.named,
+            "verdict": self.verdict,
+            "findings": [*self.findings, *weights],
+            "named": [vars(trap) | trap.fix for trap in self.traps],
+            "located": places,
             "left_alone": self.left_alone,
             "agrees": self.agreeing,
             "not_seen": [f"{stage}: {reason}" for stage, reason in self.missing.items()],
         }
-        return json_data(vars(self) | {"traps": traps} | parts)
+        return json_data(own | parts)
 
     @property
     def named(self) -> list[str]:

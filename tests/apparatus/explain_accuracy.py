@@ -48,7 +48,7 @@ class Outcome:
 def same_fields(explanation: Explanation, wanted: dict[str, Any]) -> bool:
     """Return whether an explanation names exactly these fields with these values."""
     found = explanation.fields
-    if explanation.verdict != "known trap" or set(found) != set(wanted):
+    if explanation.verdict != "named" or set(found) != set(wanted):
         return False
     return all(_same_value(found[field], value) for field, value in wanted.items())
 

@@ -36,7 +36,7 @@ def test_initial_weights_of_their_own_streams(spread: float, suggested: str | No
     found = seen_of(OwnWeights(spread))
     assert (found.groups, found.initializer) == ([], "spec")
     assert found.missing == {"initial weights": "not drawn from the shared streams"}
-    assert [place.suggests for place in found.located] == ([suggested] if suggested else [])
+    assert [place.note for place in found.located] == ([suggested] if suggested else [])
     drawn = "generator/*/kernel"
     assert all(drawn in place.arrays for place in found.located), found
 
@@ -65,13 +65,13 @@ def test_small_arrays_together_show_what_none_does_alone() -> None:
     (place,) = seen_of(Ones(spread=1.0)).located
     assert place.arrays == ("generator/*/scale",)
     stats = pytest.importorskip("scipy.stats")
-    assert f"p = {stats.chisquare([0, 30, 0]).pvalue:.0e}" in place.suggests
+    assert f"p = {stats.chisquare([0, 30, 0]).pvalue:.0e}" in place.note
 
 
 def test_latents_of_its_own() -> None:
     explanation = explain(OwnLatents(), narrow("mlp28"))
     assert explanation.verdict == "unexplained"
-    assert any("its own random numbers" in note for note in explanation.notes)
+    assert any("its own random numbers" in note for note in explanation.findings)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_what_a_port_keeps_beside_its_state_is_noted(
     ports = {**vars(adapters), "NoisySamples": NoisySamples}
     found = explain(ports[port](), narrow("conv28"), steps=1)
     assert found.verdict == ("unexplained" if note else "rounding")
-    said = [text for text in found.notes if "search was ended" not in text]
+    said = [text for text in found.findings if "search was ended" not in text]
     assert [text[: len(note or "")] for text in said] == ([note] if note else [])
 
 
@@ -119,20 +119,20 @@ def test_dropout_is_not_searched_for_and_hides_nothing_of_adam() -> None:
             return torch.optim.Adam(parameters, rate, (0.9, 0.999))
 
     found = explain(Dropout(), narrow("conv28"), steps=1)
-    assert found.verdict == "unexplained"
-    assert [trap.change for trap in found.traps] == [{"adam_beta1": 0.9}]
-    drawn = {place.stage for place in found.located if "at each call" in place.suggests}
+    assert found.verdict == "partly named"
+    assert [trap.fields for trap in found.traps] == [{"adam_beta1": 0.9}]
+    drawn = {place.stage for place in found.located if "at each call" in place.note}
     assert {f"{network}, batch statistics" for network in ("generator", "discriminator")} <= drawn
     # A search of one such stage alone would try more than a thousand.
     assert found.tried < 300
-    assert [note for note in found.notes if "train_step() gives other numbers" in note]
+    assert [note for note in found.findings if "train_step() gives other numbers" in note]
 
 
 @pytest.mark.slow
 def test_a_state_that_does_not_come_back() -> None:
     explanation = explain(ForgetsAVariance(), narrow("conv28"))
     assert explanation.verdict == "unexplained"
-    assert any("generator/batch_norm_2/var" in note for note in explanation.notes)
+    assert any("generator/batch_norm_2/var" in note for note in explanation.findings)
 
 
 def test_a_later_step_that_diverges() -> None:
@@ -157,7 +157,7 @@ def test_what_the_numbers_of_a_step_suggest(port: str, suggested: str) -> None:
     found = explain(vars(tangles)[port](), narrow("conv28"), steps=2)
     assert not found.traps
     (place,) = found.located
-    assert place.suggests.startswith(suggested)
+    assert place.note.startswith(suggested)
 
 
 def test_nothing_is_named_by_the_bound_that_kinks_are_looked_for_with(

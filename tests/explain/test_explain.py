@@ -58,7 +58,7 @@ def test_the_reference_under_another_convention_is_named(field: str, value: obje
     fields = (clipped if field in clipped else {}) | {field: value}
     port = ReferenceImplementation(Conventions().replace(**fields))
     explanation = explain(port, spec_that_shows(field), steps=1)
-    assert explanation.verdict == "known trap"
+    assert explanation.verdict == "named"
     assert explanation.fields == fields
     assert explanation.traps[0].cost > explanation.bound
     assert explanation.first is not None
@@ -114,7 +114,7 @@ def test_two_mistakes_are_both_named(deviation: dict[str, object]) -> None:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_right_implementation_is_accused_of_nothing(implementation: Any, dtype: str) -> None:
     explanation = explain(implementation, narrow(), dtype=dtype, steps=2)
-    assert (explanation.verdict, explanation.traps, explanation.notes) == ("rounding", (), ())
+    assert (explanation.verdict, explanation.traps, explanation.findings) == ("rounding", (), ())
     seen = [stage for stage in explanation.stages if stage.difference is not None]
     # Initial weights, four forward stages and twelve of the step for both probes, losses, Adam, two
     # steps.
@@ -167,7 +167,7 @@ def test_pairs_are_drawn_of_which_neither_hides_the_other() -> None:
 def test_a_partial_implementation(port: Any, system: str, fields: dict[str, object]) -> None:
     explanation = explain(port, narrow(system))
     assert explanation.fields == pytest.approx(fields)
-    assert explanation.verdict == ("known trap" if fields else "rounding")
+    assert explanation.verdict == ("named" if fields else "rounding")
     assert explanation.missing  # what it lacks is reported, not passed over
 
 
@@ -185,7 +185,17 @@ def test_an_unknown_mistake_hides_no_other() -> None:
     explanation = explain(port, narrow("mlp28"), steps=1)
     assert explanation.fields == {"adam_beta1": 0.9, "generator_output": "none", "real_label": 0.9}
     assert [place.stage for place in explanation.located] == ["gradients of the discriminator"]
-    assert explanation.located[0].suggests == "0.5 times what is expected"
+    assert explanation.located[0].note == "0.5 times what is expected"
+    data = explanation.to_dict()
+    assert data["verdict"] == explanation.verdict == "partly named"
+    first = {  # where each shows first
+        "generator, running statistics": {"generator_output": "none"},
+        "loss functions": {"real_label": 0.9},
+        "Adam alone": {"adam_beta1": 0.9},
+    }
+    assert {n["stage"]: n["fields"] for n in data["named"]} == first
+    place = {"stage": "gradients of the discriminator", "note": "0.5 times what is expected"}
+    assert [place.items() <= found.items() for found in data["located"]] == [True]
 
 
 def test_a_network_that_no_convention_explains_runs_by_itself() -> None:
@@ -201,13 +211,13 @@ def test_a_network_that_no_convention_explains_runs_by_itself() -> None:
 def test_one_network_alone_has_it() -> None:
     explanation = explain(OwnBetaInD(), narrow("mlp28"), steps=1)
     (trap,) = explanation.traps
-    assert (trap.change, trap.network) == ({"adam_beta1": 0.9}, "discriminator")
+    assert (trap.fields, trap.network) == ({"adam_beta1": 0.9}, "discriminator")
 
 
 def test_a_forward_pass_of_one_network_is_named_with_it() -> None:
     explanation = explain(ForgetsEval(), narrow("conv28"), steps=1)
     (trap,) = explanation.traps
-    assert (trap.change, trap.network) == ({"batch_norm_passes": "always_batch"}, "generator")
+    assert (trap.fields, trap.network) == ({"batch_norm_passes": "always_batch"}, "generator")
     assert not explanation.located
 
 
@@ -225,7 +235,7 @@ def test_one_optimizer_alone_decays(network: str) -> None:
             return step.metrics
 
     found = explain(Decays(), narrow("mlp28"), steps=1)
-    assert [(t.change, t.network) for t in found.traps] == [({"adam_weight_decay": 0.01}, network)]
+    assert [(t.fields, t.network) for t in found.traps] == [({"adam_weight_decay": 0.01}, network)]
     assert not found.located
 
 
@@ -256,7 +266,7 @@ def test_scaled_gradients_are_not_clipped_too() -> None:
 def test_a_small_difference_is_not_float32() -> None:
     explanation = explain(Dimmed(), narrow("mlp28"), steps=1)
     assert (explanation.verdict, explanation.traps) == ("unexplained", ())
-    assert explanation.located[0].suggests == "1.00001 times what is expected"
+    assert explanation.located[0].note == "1.00001 times what is expected"
 
 
 # --- what no convention explains ----------------------------------------------------------------
@@ -281,7 +291,7 @@ def test_a_mistake_in_no_catalogue_is_unexplained_and_located() -> None:
 def test_a_step_that_raises() -> None:
     explanation = explain(Raises(), narrow("mlp28"))
     assert explanation.verdict == "unexplained"
-    assert "train_step() raised RuntimeError: out of luck" in explanation.notes
+    assert "train_step() raised RuntimeError: out of luck" in explanation.findings
 
 
 @pytest.mark.parametrize(("limit", "is_reported"), [(0, True), (300, True), (10**6, False)])
@@ -292,7 +302,7 @@ def test_a_search_that_was_ended_is_reported(
     port = AdamAlone(adam_beta1=0.61, adam_epsilon=1e-7, adam_weight_decay=0.3)
     explanation = explain(port, narrow("mlp28"))
     assert (explanation.verdict == "unexplained") == is_reported
-    assert any("the search was ended after" in note for note in explanation.notes) == is_reported
+    assert any("the search was ended after" in note for note in explanation.findings) == is_reported
 
 
 def test_half_a_sum_over_the_batch_is_not_twice_the_mean() -> None:
@@ -326,7 +336,7 @@ def test_what_is_left_to_a_framework_is_one_finding() -> None:
 def test_nothing_to_compare() -> None:
     explanation = explain(object(), narrow())
     assert explanation.verdict == "unexplained"
-    assert "there was nothing to compare" in explanation.notes
+    assert "there was nothing to compare" in explanation.findings
 
 
 # --- the catalogue ------------------------------------------------------------------------------
@@ -368,7 +378,7 @@ def test_orders_that_cannot_be_told_apart_are_said_to_be_so(order: str, d_steps:
         width=2, latent_dim=6, batch_size=4, discriminator_steps=d_steps
     )
     found = explain(ReferenceImplementation(Conventions(**fields)), spec, steps=1)
-    (title,) = (trap.title for trap in found.traps if "update_order" in trap.change)
+    (title,) = (trap.title for trap in found.traps if "update_order" in trap.fields)
     others = {"simultaneous", "generator first"} if d_steps == 1 else {order.replace("_", " ")}
     assert {o for o in ("simultaneous", "generator first") if o in title} == others
     assert bool(found.alternatives) == (d_steps == 1)

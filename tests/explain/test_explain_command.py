@@ -20,7 +20,7 @@ def test_a_trap_is_printed_with_its_fix(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([PARTIAL, "--json", str(file)]) == 1
     printed = capsys.readouterr().out
     for text in (
-        "Verdict: a known trap.",
+        "Verdict: named.",
         "real label: 0.9 instead of 1",
         "First to differ: inner: discriminator",
         "docs/porting.md#discriminator-labels",
@@ -28,9 +28,11 @@ def test_a_trap_is_printed_with_its_fix(tmp_path: Path, capsys: pytest.CaptureFi
     ):
         assert text in printed
     data = json.loads(file.read_text("utf-8"))
-    assert data["verdict"] == "known trap"
-    assert data["traps"][0]["change"] == {"real_label": 0.9}
-    assert data["traps"][0]["row"] == "discriminator-labels"
+    assert (data["verdict"], data["located"], data["findings"]) == ("named", [], [])
+    (named,) = data["named"]
+    assert named["title"] == "real label: 0.9 instead of 1"
+    assert named["fields"] == {"real_label": 0.9}
+    assert (named["stage"], named["row"]) == ("loss functions", "discriminator-labels")
 
 
 def test_numbers_that_json_does_not_have_are_text(

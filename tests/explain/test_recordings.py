@@ -90,7 +90,7 @@ def test_the_text_names_the_divergence_and_the_trap(tmp_path: Path) -> None:
     wrong = run(Conventions(adam_beta1=0.9))
     text = format_report(explained(tmp_path, run(Conventions()), wrong, pytorch=True))
     assert "The first difference:" in text
-    assert "adam_beta1: first 0.5, second 0.9, docs/porting.md#adam-beta1" in text
+    assert "named: adam beta1: first 0.5, second 0.9, docs/porting.md#adam-beta1" in text
     assert "NCHW as NHWC: real_images" in text
 
 

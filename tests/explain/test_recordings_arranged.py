@@ -25,7 +25,7 @@ def test_names_are_matched_exactly_then_alike_then_by_value(tmp_path: Path) -> N
         ("w", "kernel_7", "value", "axes (1, 0)"),
     }
     # Three ones cannot be distinguished from three others, so nothing is guessed.
-    assert report.unmatched == (
+    assert report.findings == (
         "2 tensors of step 0 are in the first recording only: 'ones', 'more'",
         "2 tensors of step 0 are in the second recording only: 'n1', 'n2'",
     )
@@ -35,7 +35,7 @@ def test_two_candidates_by_value_are_not_guessed_at(tmp_path: Path) -> None:
     a = normal(6)
     report = pair_of(tmp_path, {"x": a}, {"y": a[::-1], "z": a})
     assert report.pairs == ()
-    assert "it could be any of: 'y', 'z'" in report.unmatched[0]
+    assert "it could be any of: 'y', 'z'" in report.findings[0]
     assert pair_of(tmp_path, {"x": a, "u": a}, {"y": a, "z": a}).pairs == ()
     assert "Nothing could be compared." in format_report(report)
 

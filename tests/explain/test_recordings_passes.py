@@ -65,13 +65,12 @@ def test_two_passes_are_no_momentum(tmp_path: Path) -> None:
 def test_further_passes_of_one_file_are_one_line_and_one_finding(tmp_path: Path) -> None:
     report = report_of(tmp_path, batch_norm(), batch_norm(passes=3))
     assert named(report) == {(None, "g once a step", "g 3 times a step", True)}
-    assert report.unmatched == (
+    assert report.findings == (
         "8 tensors of steps 1 to 4 are in the second recording only: "
         "'g/bn/input/2', 'g/bn/input/3'",
     )
-    assert "Traps that explain it:\n  no field of Conventions: first g once" in format_report(
-        report
-    )
+    assert "Verdict: named.\n- named: first g once a step" in format_report(report)
+    assert report.to_dict()["verdict"] == "named"
 
 
 @pytest.mark.parametrize("scale", [3.0, 24.0, 65536.0])
@@ -143,10 +142,13 @@ def test_what_would_decide_it_is_said(tmp_path: Path) -> None:
     }
     for name, wanted in texts.items():
         report = pair_of(tmp_path, first, first | {name: first[name] + 1.0})
-        assert f"record more (docs/recordings.md): {wanted}." in format_report(report)
+        assert f"record more to decide it: {wanted}\n" in format_report(report) + "\n"
+        (place,) = report.to_dict()["located"]
+        assert (place["stage"], place["array"]) == ("step 0", name)
+        assert place["note"].endswith(wanted)
 
 
-def test_what_explains_something_else_stands_apart(tmp_path: Path) -> None:
+def test_what_a_name_does_not_explain_is_located_beside_it(tmp_path: Path) -> None:
     def with_noise(record: Recorder) -> None:
         record("d/scores", normal(3))
         training(scale=65536.0)(record)
@@ -155,7 +157,15 @@ def test_what_explains_something_else_stands_apart(tmp_path: Path) -> None:
         record("d/scores", normal(3) + 1.0)
         training()(record)
 
-    text = format_report(report_of(tmp_path, without, with_noise))
-    assert "Traps that explain it:" not in text
-    assert "Traps that need not explain it, found elsewhere:\n  generator_gradient_scale" in text
-    assert "No trap that could be checked explains it; record more" in text
+    report = report_of(tmp_path, without, with_noise)
+    text = format_report(report)
+    assert "Verdict: partly named, located where they first differ." in text
+    assert "- named: generator gradient scale: first 1.0, second 65536.0" in text
+    assert "- located: step 0  d/scores" in text
+    data = report.to_dict()
+    assert data["verdict"] == "partly named"
+    assert [(n["fields"], n["stage"], n["row"]) for n in data["named"]] == [
+        ({"generator_gradient_scale": 65536.0}, "generator/dense/kernel/gradient", "gradient-scale")
+    ]
+    assert [place["array"] for place in data["located"]] == ["d/scores"]
+    assert "may follow from it" in text

@@ -25,7 +25,7 @@ def test_a_right_pair_is_accused_of_nothing(tmp_path: Path, seed: int, declared:
     assert len(report.pairs) == len(written)
     assert report.parting is None
     assert report.traps == ()
-    assert report.unmatched == ()
+    assert report.findings == ()
 
 
 # Every deviation of the reference that these recordings can show, and what must be named.
@@ -195,7 +195,7 @@ def test_shapes_that_make_no_sense_together_explain_nothing(tmp_path: Path, seed
     report = explained(tmp_path, *written, declared=False)
     assert report.parting == 0
     assert report.traps == ()
-    assert "No trap that could be checked explains it" in format_report(report)
+    assert "no trap that could be checked explains it" in format_report(report)
 
 
 def test_statistics_of_another_size_explain_nothing(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_port_of_the_loop(framework: str, rightly: bool, tmp_path: Path) -> No
     network, optimizer = port(tmp_path / "b", rightly)
     assert numbers(tmp_path / "a").keys() == numbers(tmp_path / "b").keys()
     report = explain_recordings(tmp_path / "a", tmp_path / "b")
-    assert not report.unmatched
+    assert not report.findings
     differ = {p.one.name.rsplit("/", 1)[-1] for p in report.pairs if not p.agrees}
     named = {trap.field for trap in report.traps}
     expected = {"batch_norm_running_variance"}  # biased in Keras and Flax, whatever is set

@@ -204,7 +204,7 @@ def test_a_pairs_mistake_is_named(changes: dict, named: str, tmp_path: Path) -> 
     pytest.importorskip("torch")
     spec = system(others.pair("pytorch"), tmp_path)
     found = explain(others.pair("pytorch", **changes), spec, steps=1)
-    assert found.verdict == ("known trap" if named else "rounding")
+    assert found.verdict == ("named" if named else "rounding")
     assert named in "; ".join(trap.title for trap in found.traps)
 
 
@@ -218,7 +218,7 @@ def test_another_rate_of_sgd_than_the_files_is_named(tmp_path: Path) -> None:
     found = explain(pair, spec.replace(discriminator_optimizer=wanted), steps=1)
     titles = [trap.title for trap in found.traps]
     assert (found.verdict, titles) == (
-        "known trap",
+        "named",
         ["discriminator learning rate: 0.125 instead of the spec's"],
     )
 

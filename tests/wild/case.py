@@ -43,7 +43,7 @@ class AdapterCase:
         spec = given.replace(width=2, latent_dim=6, batch_size=4)
         port = self.port() if isinstance(self.port, type) else self.port(spec)
         found = explain(port, spec, steps=2, dtype=self.dtype)
-        said = "; ".join([*found.named, *(f"in {p.stage}" for p in found.located), *found.notes])
+        said = "; ".join([*found.named, *(f"in {p.stage}" for p in found.located), *found.findings])
         if not all(_is_same(value, self.fields.get(f)) for f, value in found.fields.items()):
             return "misnamed", said
         if self.is_known and found.fields.keys() == self.fields.keys() and not found.located:

@@ -9,6 +9,7 @@ check are tried on both sides. A trap is named only where each side by itself is
 convention and the two conventions differ. docs/recordings.md lists what to record.
 """
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from shared.explain.recordings.layer_traps import layer_traps
 from shared.explain.recordings.loss_traps import loss_traps
 from shared.explain.recordings.pairs import Pair
 from shared.explain.recordings.tensor_traps import factor_traps, layout_traps, pass_traps
-from shared.explain.report import render
+from shared.explain.report import VerdictName, render
 from shared.files.recording import read_recording
 
 
@@ -31,9 +32,9 @@ from shared.files.recording import read_recording
 class RecordingReport:
     """What two recordings have in common and where they diverge.
 
-    `parting` is the index in `pairs` of the first that differs, None where all agree. `unmatched`
-    names what only one of them holds or what could not be matched without guessing; before it, in
-    what their systems differ.
+    `parting` is the index in `pairs` of the first that differs, None where all agree. `findings`:
+    in what their systems differ, what only one of them holds, and what could not be matched without
+    guessing.
     """
 
     paths: tuple[str, str]
@@ -41,16 +42,68 @@ class RecordingReport:
     pairs: tuple[Pair, ...]
     parting: int | None
     traps: tuple[Trap, ...]
-    unmatched: tuple[str, ...]
+    findings: tuple[str, ...]
 
     @property
     def agrees(self) -> bool:
         """True where no pair differs."""
         return self.parting is None
 
+    @property
+    def named(self) -> list[Trap]:
+        """The traps that are the only reading of their numbers."""
+        return [trap for trap in self.traps if trap.certain and not self.agrees]
+
+    @property
+    def differing(self) -> list[Pair]:
+        """The pairs that differ, in their order."""
+        return [pair for pair in self.pairs if not pair.agrees]
+
+    @property
+    def located(self) -> list[Pair]:
+        """The pairs that differ before anything that is named."""
+        return list(itertools.takewhile(lambda pair: not self._is_named(pair), self.differing))
+
+    @property
+    def following(self) -> list[Pair]:
+        """The pairs that differ after something that is named, and may do so because of it."""
+        later = self.differing[len(self.located) :]
+        return [pair for pair in later if not self._is_named(pair)]
+
+    def _is_named(self, pair: Pair) -> bool:
+        return any(trap.explains(pair.one.name) for trap in self.named)
+
+    @property
+    def verdict(self) -> VerdictName:
+        """Whether they agree, and whether what differs first has a name."""
+        if self.agrees:
+            return "rounding"
+        some: VerdictName = "partly named" if self.named else "unexplained"
+        return some if self.located else "named"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON data; nan and infinities become text."""
-        return json_data(vars(self) | {"pairs": [pair.to_dict() for pair in self.pairs]})
+        own = {name: value for name, value in vars(self).items() if name != "traps"}
+        parts = {
+            "verdict": self.verdict,
+            "named": [trap.to_dict() for trap in self.named],
+            "located": [
+                {"stage": f"step {p.one.step}", "array": p.one.name, "note": self.note(p)}
+                for p in self.located[:1]
+            ],
+            "pairs": [pair.to_dict() for pair in self.pairs],
+        }
+        return json_data(own | parts)
+
+    def note(self, pair: Pair) -> str:
+        """Return the readings of a pair that is located, or what would have to be recorded."""
+        name = pair.one.name
+        readings = [t.title for t in self.traps if not t.certain and t.explains(name)]
+        if readings:
+            return f"one of: {'; '.join(readings)}"
+        wanted = _wanted(name, {p.one.name for p in self.pairs})
+        more = f"; record more to decide it: {', '.join(wanted)}" if wanted else ""
+        return f"no trap that could be checked explains it{more}"
 
 
 @np.errstate(all="ignore")  # a run that has diverged holds infinities and nan
@@ -74,7 +127,7 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
         pairs=pairs,
         parting=next((i for i, pair in enumerate(pairs) if not pair.agrees), None),
         traps=merged(trap for find in finders for trap in find(evidence)),
-        unmatched=(
+        findings=(
             *([f"their systems differ in {', '.join(fields)}"] if fields else []),
             *matching.unmatched_texts("first", single[0]),
             *matching.unmatched_texts("second", single[1]),
@@ -93,17 +146,7 @@ def format_report(report: RecordingReport) -> str:
     for p in report.pairs:
         for text in (p.arrangement, *p.notes):
             arranged.setdefault(text, []).append(p.one.name)
-    differing = [p for p in report.pairs if not p.agrees]
-    first = differing[0].one.name if differing else ""
-    return render(
-        "recordings.j2",
-        r=report,
-        renamed=renamed,
-        arranged=arranged,
-        differing=differing,
-        explaining=[trap for trap in report.traps if trap.explains(first)],
-        wanted=_wanted(first, {p.one.name for p in report.pairs}),
-    )
+    return render("recordings.j2", r=report, renamed=renamed, arranged=arranged)
 
 
 def _wanted(name: str, recorded: set[str]) -> list[str]:

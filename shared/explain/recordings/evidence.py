@@ -41,6 +41,21 @@ class Trap:
     where: tuple[str, ...]
     certain: bool = True
 
+    @property
+    def title(self) -> str:
+        """The convention and both sides' values, in words."""
+        field = f"{self.field.replace('_', ' ')}: " if self.field else ""
+        return f"{field}first {self.first}, second {self.second}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return title, first place, row of docs/porting.md, and the value that is another."""
+        fields = {}
+        if self.field:
+            values = [_number(text) for text in (self.second, self.first)]
+            fields[self.field] = next((v for v in values if v != listed(self.field)[0]), values[0])
+        own = {"title": self.title, "stage": self.where[0], "fields": fields, "row": self.anchor}
+        return own | {"first": self.first, "second": self.second, "where": self.where}
+
     def explains(self, name: str) -> bool:
         """Whether a tensor is one of the layers or parameters that the trap was found in."""
         layers = [found[1] for found in map(_OF_LAYER.fullmatch, self.where) if found]
@@ -69,6 +84,14 @@ class Evidence:
                     if side is self.sides[1] and array.shape == pair.two.array.shape:
                         array = pair.order.apply(array, pair.one.array.shape)
                     side[tensor.step, tensor.name] = array
+
+
+def _number(text: str) -> Any:
+    """Return the value that a text of it stands for."""
+    try:
+        return {"True": True, "False": False}.get(text, text) if text.isalpha() else float(text)
+    except ValueError:
+        return text
 
 
 def multiple(of: Array, array: Array) -> float:
