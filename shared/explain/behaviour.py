@@ -11,10 +11,10 @@ from shared.explain.catalogue import CANONICAL, KNOWN_VALUES
 from shared.explain.distance import INITIAL_BOUND, Comparison
 from shared.explain.observations import INITIAL_SEED, Group, Sides, forward_inputs, initial_arrays
 from shared.explain.port import Observations, Port
-from shared.explain.probes import KINK_MARGIN, Array, Arrays, Probe, kink_margin
+from shared.explain.probes import Array, Arrays, Probe, kink_margin
 from shared.explain.report import Located, Stage
 from shared.explain.stages import INITIAL_STAGE, KINDS
-from shared.fixtures.make_network import representative_inputs
+from shared.fixtures.make_network import KINK_MARGIN, representative_inputs
 from shared.reference.comparison import relative_l2
 from shared.reference.differences import drifting_arrays
 from shared.reference.network import forward
@@ -150,7 +150,8 @@ def _next_probe(probe: Probe, number: int, dtype: str, conventions: Conventions)
     for draw in range(INPUT_DRAWS):
         _, real, z = representative_inputs(probe.spec, INPUT_DRAWS * number + draw, "explain")
         drawn = replace(probe, name=f"step {number}", real_images=real, latents=z)
-        if dtype != "float32" or kink_margin(drawn, conventions) >= KINK_MARGIN:
+        inputs = probe.spec, probe.arrays, real, z, conventions
+        if dtype != "float32" or kink_margin(*inputs) >= KINK_MARGIN:
             break
     return drawn
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from shared.fixtures.make_network import representative_inputs
+from shared.explain.catalogue import CANONICAL
+from shared.fixtures.make_network import KINK_MARGIN, representative_inputs
 from shared.interface import Array, Arrays
 from shared.reference.network import Pass, forward
 from shared.reference.step import train_step
 from shared.spec import Conventions, NetworkName, SystemSpec
 
-# In float32 a pre-activation nearer to 0 than this may fall on the other side of a ReLU's kink.
-KINK_MARGIN = 4e-6
 SMALL = 1e-6
 PROBES = ("mid-training", "small gradients")
 
@@ -63,9 +62,9 @@ def draw_probe(name: str, spec: SystemSpec, seed: int, clear_under: Sequence[Con
             _make_small(arrays, spec)
         if name == "held out":
             arrays |= {n: a + 4 for n, a in arrays.items() if n.endswith("/step")}
-        probe = Probe(name, spec, arrays, real_images, latents)
-        if all(kink_margin(probe, conventions) >= KINK_MARGIN for conventions in clear_under):
-            return probe
+        inputs = spec, arrays, real_images, latents
+        if all(kink_margin(*inputs, c) >= KINK_MARGIN for c in clear_under):
+            return Probe(name, *inputs)
     raise ValueError(
         f"no probe of {spec.name} with width {spec.width} and batch {spec.batch_size} keeps every "
         "pre-activation clear of 0 in float32; expected a narrower system or --dtype float64"
@@ -88,18 +87,24 @@ def _make_small(arrays: Arrays, spec: SystemSpec) -> None:
             arrays[f"discriminator/{layers[0].name}/{parameter.name}"][..., 0] = 0.0
 
 
-def kink_margin(probe: Probe, conventions: Conventions) -> float:
+def kink_margin(
+    spec: SystemSpec,
+    arrays: Arrays,
+    real_images: Array,
+    latents: Array,
+    c: Conventions = CANONICAL,
+) -> float:
     """Return the smallest |pre-activation| but 0 of any (leaky) ReLU in the passes of one step.
 
     Of the first update of the discriminator and of the generator's pass through it.
     """
-    c, (z, real) = conventions, probe.one_batch
-    updated = train_step(probe.spec, probe.arrays, probe.real_images, probe.latents, c).arrays
-    generated = forward(probe.spec, "generator", probe.arrays, z, c, training=True)
+    count = len(real_images) // spec.discriminator_steps
+    updated = train_step(spec, arrays, real_images, latents, c).arrays
+    generated = forward(spec, "generator", arrays, latents[:count], c, training=True)
     passes = [generated] + [
-        forward(probe.spec, "discriminator", arrays, images, c, training=True)
-        for arrays in (probe.arrays, probe.arrays | updated)
-        for images in (real, generated.output)
+        forward(spec, "discriminator", weights, images, c, training=True)
+        for weights in (arrays, updated)
+        for images in (real_images[:count], generated.output)
     ]
     return min(map(_smallest_pre_activation, passes))
 

@@ -13,15 +13,15 @@ from shared.conformance import bounds
 from shared.conformance.__main__ import all_problems
 from shared.conformance.cases import Problem, cases_of, selected
 from shared.conformance.function_cases import EPSILONS, MAGNITUDES
-from shared.conformance.network_cases import StartPoint, start_points
+from shared.conformance.network_cases import start_points
 from shared.conformance.serve import Server
 from shared.conformance.verdicts import Result, counts, decide
+from shared.explain.probes import kink_margin
 from shared.fixtures import load_network_fixture
 from shared.fixtures.make_network import KINK_MARGIN
 from shared.interface import Implementation
 from shared.reference.adapter import ReferenceImplementation
-from shared.reference.network import Pass, forward
-from shared.reference.step import train_step
+from shared.reference.network import forward
 from shared.spec import Conventions
 from shared.spec.layers import Initializer, Parameter
 from shared.spec.streams import stream
@@ -202,30 +202,12 @@ def test_every_case_has_a_bound_with_a_derivation() -> None:
 # --- where the network cases start ------------------------------------------------------------
 
 
-def smallest_pre_activation(run: Pass) -> float:
-    """Return the smallest |pre-activation| that is not exactly 0: those turn for nobody."""
-    names = list(run.activations)
-    before = [names[i - 1] for i, n in enumerate(names) if n.startswith(("relu", "leaky_relu"))]
-    sizes = (np.abs(run.activations[name]) for name in before)
-    return min(float(size[size > 0].min()) for size in sizes)
-
-
-def kink_margin(point: StartPoint) -> float:
-    c, z, real = Conventions(), point.latents, point.real_images
-    updated = train_step(point.spec, point.arrays, real, z).arrays
-    generated = forward(point.spec, "generator", point.arrays, z, c, training=True)
-    passes = [generated]
-    for weights, images in (
-        (point.arrays, real),
-        (point.arrays, generated.output),
-        (updated, generated.output),
-    ):
-        passes.append(forward(point.spec, "discriminator", weights, images, c, training=True))
-    return min(map(smallest_pre_activation, passes))
-
-
 def test_every_start_point_of_float32_is_clear_of_kinks() -> None:
-    margins = {n: kink_margin(p) for n, p in start_points().items() if "float32" in p.dtypes}
+    margins = {
+        name: kink_margin(point.spec, point.arrays, point.real_images, point.latents)
+        for name, point in start_points().items()
+        if "float32" in point.dtypes
+    }
     assert set(margins) == {"dcgan64", "dcgan64-lsgan", "conv28", "mlp28"}
     assert min(margins.values()) >= KINK_MARGIN, margins
     for name, point in start_points().items():

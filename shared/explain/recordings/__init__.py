@@ -67,8 +67,8 @@ class RecordingReport:
     @property
     def following(self) -> list[Pair]:
         """The pairs that differ after something that is named, and may do so because of it."""
-        later = self.differing[len(self.located) :]
-        return [pair for pair in later if not self._is_named(pair)]
+        unnamed = [pair for pair in self.differing if not self._is_named(pair)]
+        return unnamed[len(self.located) :]
 
     def _is_named(self, pair: Pair) -> bool:
         return any(trap.explains(pair.one.name) for trap in self.named)
