@@ -14,8 +14,7 @@ import math
 import sys
 
 from benchmarks.plan.costs import FLOAT32_BYTES, exchanges_of_step, flops_per_image
-from shared.run.console import command
-from shared.run.number_types import positive, whole
+from shared.run.console import command, positive, whole
 from shared.spec import SYSTEMS, SystemSpec
 
 

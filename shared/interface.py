@@ -20,12 +20,12 @@ from shared.spec import AdamSpec, NetworkName, SystemSpec
 
 IMPLEMENTATIONS = ("pytorch", "tf", "jax")
 
-# Implementation, and extra that installs it → the packages it needs
-_PACKAGES = {
+PACKAGES = {
     "pytorch": ("torch",),
     "tf": ("tensorflow", "keras"),
-    "jax": ("jax", "flax", "optax"),
+    "jax": ("jax", "jaxlib", "flax", "optax"),
 }
+"""Implementation, and extra that installs it → the packages it needs."""
 
 # What else an implementation may be called, wherever one is named.
 _ALIASES = {"torch": "pytorch", "reference": "shared.reference.adapter"}
@@ -140,7 +140,7 @@ def require_framework(name: str) -> None:
 
     Where Python is about to run one of its modules as a command, end as commands do: in one line.
     """
-    missing = [p for p in _PACKAGES[name] if importlib.util.find_spec(p) is None]
+    missing = [p for p in PACKAGES[name] if importlib.util.find_spec(p) is None]
     if not missing:
         return
     message = (
@@ -161,7 +161,7 @@ def load_implementation(name: str) -> Implementation:
     a module with an object called `implementation`.
     """
     name = canonical_name(name)
-    if name in _PACKAGES:
+    if name in PACKAGES:
         require_framework(name)
         module_path = f"{name}_impl.adapter"
     else:

@@ -9,9 +9,8 @@ import argparse
 from pathlib import Path
 
 from shared.files.atomic import require_empty_folder
-from shared.run.console import command, shown_progress
+from shared.run.console import command, seed_number, shown_progress, whole
 from shared.run.generator import EXAMPLE, load_generator
-from shared.run.number_types import seed_number, whole
 from shared.run.pictures import save_images, save_png, tiles
 
 __all__ = ["load_generator"]

@@ -8,13 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from shared.interface import PACKAGES
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-PACKAGES = {
-    "pytorch": ("torch",),
-    "tf": ("tensorflow", "keras"),
-    "jax": ("jax", "jaxlib", "flax", "optax"),
-}
 # Of what changes how fast a framework is, alone recorded. Not all of TF_: Terraform's is that too.
 ENVIRONMENT_PREFIXES = (
     "CUBLAS_", "CUDA_", "CUDNN_", "DNNL_", "GLIBC_", "JAX_", "KERAS_", "KMP_", "MALLOC_", "MKL_",

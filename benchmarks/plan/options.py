@@ -12,8 +12,7 @@ from benchmarks.plan import host
 from benchmarks.plan.configuration import GATE_BATCH_SIZE, INPUTS, MODES, PRECISIONS, Plan
 from shared.files.atomic import require_place
 from shared.interface import IMPLEMENTATIONS, canonical_name
-from shared.run.console import OneLineParser
-from shared.run.number_types import positive, seed_number, whole
+from shared.run.console import OneLineParser, positive, seed_number, whole
 from shared.spec import LOSS_NAMES, SYSTEMS
 from shared.spec.compute import check_replicas
 

@@ -23,7 +23,7 @@ from shared.conformance.verdicts import decide, is_conformant, print_summary
 from shared.files.atomic import require_place
 from shared.files.errors import InputError
 from shared.run.console import command, shown_progress
-from shared.run.spec_options import add_spec_options, chosen_spec
+from shared.run.options import add_spec_options, chosen_spec
 
 TIME_LIMIT = 120.0  # seconds; a framework's import and first compilation take a tenth of it
 

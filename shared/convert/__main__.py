@@ -17,8 +17,7 @@ from shared.files.errors import InputError
 from shared.files.system_file import find_system
 from shared.formats.file_kinds import joined, kind_of, kind_of_name
 from shared.formats.native_contents import ASKED, NativeContents
-from shared.run.console import command, shown_progress, text_table
-from shared.run.number_types import seed_number
+from shared.run.console import command, seed_number, shown_progress, text_table
 from shared.spec import LOSS_NAMES, NETWORKS, SYSTEMS
 
 

@@ -18,7 +18,7 @@ from shared.files.atomic import require_place
 from shared.interface import MissingFrameworkError, load_implementation
 from shared.reference.adapter import ReferenceImplementation
 from shared.run.console import command
-from shared.run.spec_options import add_spec_options, chosen_spec
+from shared.run.options import add_spec_options, chosen_spec
 from shared.spec import SystemSpec
 from shared.spec.streams import check_seed
 

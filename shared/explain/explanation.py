@@ -99,7 +99,6 @@ class _Explainer:
             first=self.first,
             traps=tuple(traps),
             located=tuple(places),
-            alternatives=tuple(self._alternatives()),
             findings=tuple(dict.fromkeys(findings)),
             tried=self.tried,
             seconds=time.monotonic() - started,
@@ -355,10 +354,6 @@ class _Explainer:
             named["dtype"] = Trap(title, self.first.stage, change, cost, place)
         whole = [trap.fields.items() for trap in named.values()]
         return [t for t in named.values() if not any(t.fields.items() < other for other in whole)]
-
-    def _alternatives(self) -> list[str]:
-        """Return what these probes cannot distinguish from what is found."""
-        return [self._words(other) for f in self.found.values() for other in self._rivals(f)]
 
     def _rivals(self, found: Sequence[Sides]) -> list[list[Change]]:
         """Return the changes of other explanations that cost no more than the first."""

@@ -77,9 +77,8 @@ class Explanation:
     """The verdict on one implementation.
 
     `first` is the first array that differs from the reference, None where none does. `traps` are
-    named, and `located` what has no name. `error` is what the implementation raised. `alternatives`
-    are other explanations that these probes cannot distinguish from `traps`. `findings` are other
-    facts, such as numbers that are others at each call.
+    named, and `located` what has no name. `error` is what the implementation raised. `findings` are
+    other facts, such as numbers that are others at each call.
     """
 
     implementation: str
@@ -90,7 +89,6 @@ class Explanation:
     first: Divergence | None = None
     traps: tuple[Trap, ...] = ()
     located: tuple[Located, ...] = ()
-    alternatives: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     tried: int = 0
     seconds: float = 0.0
@@ -102,8 +100,7 @@ class Explanation:
         """Whether anything was noticed, and how much of it has a name."""
         if self.traps:
             return "partly named" if self.located or self.error else "named"
-        is_noticed = self.located or self.findings or self.first
-        return "unexplained" if is_noticed else "rounding"
+        return "unexplained" if self.located or self.findings or self.first else "rounding"
 
     @property
     def agrees(self) -> bool:
@@ -128,10 +125,9 @@ class Explanation:
         weights = [f"{p.stage}: {p.note}" for p in self.located if p.stage == INITIAL_STAGE]
         parts = {
             "verdict": self.verdict,
-            "findings": [*self.findings, *weights],
+            "findings": [*self.findings, *self.left_alone, *weights],
             "named": [vars(trap) | trap.fix for trap in self.traps],
             "located": places,
-            "left_alone": self.left_alone,
             "agrees": self.agreeing,
             "not_seen": [f"{stage}: {reason}" for stage, reason in self.missing.items()],
         }

@@ -1,9 +1,10 @@
-"""A command and its terminal: its errors, its signals, a reader that goes away, any locale."""
+"""A command and its terminal: numbers, errors, signals, a reader that goes away, any locale."""
 
 import argparse
 import contextlib
 import difflib
 import io
+import math
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.table import Column
 
 from shared.files.errors import one_line, printable
+from shared.spec.streams import MAXIMUM_SEED
 
 SECONDS_WITHOUT_PROGRESS = 2.0
 SECONDS_BETWEEN_LINES = 10.0
@@ -144,6 +146,32 @@ def suggestion(name: str, known: Sequence[str]) -> str:
         or difflib.get_close_matches(start, known, n=1)
     )
     return f"; did you mean {' or '.join(near[:3])}?" if near else ""
+
+
+def whole(least: int, most: float = math.inf, why: str = "") -> Callable[[str], int]:
+    """Return what makes a whole number within limits of an option's text."""
+
+    def parse_whole(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, received {value}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most}{why}; received {value}")
+        return value
+
+    parse_whole.__name__ = "whole number"  # what argparse calls it where int() refuses the text
+    return parse_whole
+
+
+def positive(text: str) -> float:
+    """Return the number of an option that has to be positive and finite."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive number, received {text}")
+    return value
+
+
+seed_number = whole(0, MAXIMUM_SEED)
 
 
 def print_error(line: str) -> None:

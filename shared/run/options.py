@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from shared.files.system_file import find_system
 from shared.formats.native_contents import OPTIMIZERS
-from shared.run.console import OneLineParser, text_table
+from shared.run.console import OneLineParser, positive, seed_number, text_table, whole
 from shared.run.initial_weights import InitialWeights
-from shared.run.number_types import positive, seed_number, whole
 from shared.spec import LOSS_NAMES, SYSTEMS, GeneratorBatch, SystemSpec
 from shared.spec.compute import BATCH_NORMS, PRECISIONS, BatchNormKind, Compute, check_replicas
 
@@ -241,3 +241,34 @@ one line on stderr; 130 Ctrl-C, 143 SIGTERM, 141 the output was closed: all with
 a checkpoint to --resume from; 1 a bug
 
 docs/runs.md: resuming, checkpoints, configuration files, every message"""
+
+
+def add_spec_options(parser: argparse.ArgumentParser, system: str | None, batch_size: int) -> None:
+    """Add --system, ours or a file, and an option for each field that may be another one."""
+    add = parser.add_argument
+    text = f"{', '.join(SYSTEMS)}, or a file: docs/systems.md (default: {system or 'all four'})"
+    add("--system", default=system, metavar="SYSTEM|FILE", help=text)
+    add("--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)")
+    numbers = {
+        "--image-size P": "pixels of a side (default: the system's)",
+        "--channels C": "of an image (default: the system's)",
+        "--width W": "size of the narrowest layer (default: narrow, of a file its own)",
+        "--latent-dim N": "(default: few, of a file its own)",
+        "--d-steps K": "updates of the discriminator a step (default: the system's)",
+    }
+    for words, text in numbers.items():
+        flag, metavar = words.split()
+        add(flag, type=int, metavar=metavar, help=text)
+    add("--batch-size", type=int, default=batch_size, metavar="N", help="(default: %(default)s)")
+    text = "what the generator learns from (default: the system's)"
+    add("--generator-batch", choices=tuple(GENERATOR_BATCHES), help=text)
+    text = "of both networks (default: the system's)"
+    add("--learning-rate", type=positive, metavar="LR", help=text)
+
+
+def chosen_spec(options: argparse.Namespace, narrow: Callable[[str], dict[str, int]]) -> SystemSpec:
+    """Return the system of the options, or ValueError; `narrow` has sizes of each architecture."""
+    system = find_system(options.system)
+    own = {} if system.architecture == "custom" else narrow(system.architecture)
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    return respecified(system, own | given)

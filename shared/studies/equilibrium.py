@@ -21,8 +21,7 @@ from shared.interface import Array, Arrays, Implementation
 from shared.reference.layers import sigmoid
 from shared.reference.network import Pass, backward, forward
 from shared.reference.step import updated
-from shared.run.console import command, shown_progress, text_table
-from shared.run.number_types import seed_number, whole
+from shared.run.console import command, seed_number, shown_progress, text_table, whole
 from shared.spec import LOSS_NAMES, SYSTEMS, AdamSpec, Conventions, SystemSpec
 from shared.spec.entries import LayerEntry
 from shared.spec.layers import ZEROS

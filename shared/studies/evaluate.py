@@ -9,21 +9,19 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from shared.data.dataset import ImageDataset, load_dataset
 from shared.files.atomic import require_place, write_file_atomically
-from shared.files.checkpoint import Checkpoint
 from shared.files.errors import InputError, refused_as
-from shared.interface import Array, Implementation
+from shared.interface import Array
 from shared.quality.fidelity import Fidelity, fidelity, require_fidelity
 from shared.quality.metrics import pyramid_sizes, sliced_wasserstein_distance
-from shared.run.console import command, shown_progress, text_table
+from shared.run.console import command, seed_number, shown_progress, text_table, whole
 from shared.run.folder import RunFolder
-from shared.run.generator import Generator, choose_implementation, open_checkpoint
-from shared.run.number_types import seed_number, whole
+from shared.run.generator import Generator, load_generator, open_checkpoint
 from shared.run.pictures import save_images
 from shared.spec.streams import stream
 
@@ -51,11 +49,7 @@ def recorded_data(folder: Path, step: int) -> Path | None:
 
 
 def collect(
-    implementation: Implementation,
-    checkpoint: Checkpoint,
-    dataset: ImageDataset,
-    samples: int,
-    seed: int,
+    generator: Generator, progress: dict[str, Any], dataset: ImageDataset, samples: int, seed: int
 ) -> Pairs:
     """Generate before and after training, and choose at most as many real images, by the seed."""
     available = len(dataset.images)
@@ -63,23 +57,17 @@ def collect(
         raise ValueError(f"received {count} images to compare; expected at least 2")
     order = stream(seed, "evaluation/real").permutation(available)
     real, half = dataset.images[order[:count]], min(count, available // 2)
-    spec, progress, dtype = checkpoint.spec, checkpoint.progress, _dtype(checkpoint)
-    state = implementation.create(spec, seed=progress["seed"], dtype=dtype)
-    generator = Generator(implementation, state, spec, dtype)
+    own, dtype = generator.implementation, generator.dtype
+    fresh = own.create(generator.spec, seed=progress["seed"], dtype=dtype)
     drawn = generator.latents(count, seed)
     with shown_progress("generated images", 2 * count) as advance:
-        before = generator.images(drawn, advance)
-        implementation.import_state(state, checkpoint.arrays)
+        before = replace(generator, state=fresh).images(drawn, advance)
         after = generator.images(drawn, advance)
     return {
         "before training": (real, before),
         f"after {progress['step']} steps": (real, after),
         FLOOR: (dataset.images[order[:half]], dataset.images[order[half : 2 * half]]),
     }
-
-
-def _dtype(checkpoint: Checkpoint) -> str:
-    return next(str(a.dtype) for a in checkpoint.arrays.values() if a.dtype.kind == "f")
 
 
 def measure(pairs: Pairs, seed: int) -> dict[str, dict[str, Any]]:
@@ -166,17 +154,17 @@ def _run(options: argparse.Namespace) -> None:
     dataset = load_dataset(options.data or recorded_data(options.run, progress["step"]), spec)
     if options.fid:
         require_fidelity(options.feature_weights)
-    implementation = choose_implementation(options.framework, progress.get("implementation"))
+    generator = load_generator(options.run, options.framework, options.step)
     print(f"run        {options.run}, {progress['step']} steps")
     print(f"system     {spec.name}, loss {spec.loss}, width {spec.width}")
     print(f"data       {dataset.description}")
-    print(f"generated  by {implementation.name}, {_dtype(checkpoint)}, seed {options.seed}")
+    print(f"generated  by {generator.implementation.name}, {generator.dtype}, seed {options.seed}")
     if progress.get("dataset") != dataset.description:
         print(f"note: it was trained on {progress.get('dataset')}")
     if len(dataset.images) < options.samples:
         sides = f"{len(dataset.images)} images a side instead of {options.samples}"
         print(f"note: {sides}, the data hold no more")
-    pairs = collect(implementation, checkpoint, dataset, options.samples, options.seed)
+    pairs = collect(generator, progress, dataset, options.samples, options.seed)
     rows = measure(pairs, options.seed)
     print(_distance_table(rows, sizes), flush=True)
     measured = _measure_fidelity(pairs, options.feature_weights) if options.fid else {}
@@ -188,7 +176,7 @@ def _run(options: argparse.Namespace) -> None:
         print(text_table(table, "<>"))
     if options.json:
         result = {"run": str(options.run), "step": progress["step"], "system": spec.to_dict()}
-        result |= {"data": dataset.description, "framework": implementation.name}
+        result |= {"data": dataset.description, "framework": generator.implementation.name}
         result |= {"seed": options.seed, "sliced_wasserstein_x1000": rows}
         result["fidelity"] = {name: asdict(one) for name, one in measured.items()}
         write_file_atomically(options.json, json.dumps(result, indent=2).encode())

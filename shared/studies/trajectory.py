@@ -19,8 +19,7 @@ from shared.data.dataset import Batches, fit_arrays
 from shared.files.atomic import require_place
 from shared.interface import METRIC_NAMES, Array, Arrays, Implementation, State
 from shared.reference.differences import drifts, state_differences
-from shared.run.console import command, shown_progress, text_table
-from shared.run.number_types import seed_number, whole
+from shared.run.console import command, seed_number, shown_progress, text_table, whole
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec, state_shapes
 from shared.spec.streams import latents, stream
 

@@ -17,8 +17,7 @@ from benchmarks.document import intervals
 from benchmarks.document.stored import load
 from benchmarks.worker.measure import THROUGHPUT_WINDOWS
 from shared.interface import Array
-from shared.run.console import command
-from shared.run.number_types import positive, seed_number, whole
+from shared.run.console import command, positive, seed_number, whole
 from tests import ROOT
 
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("cpu-*.json"))

@@ -329,7 +329,7 @@ def test_what_is_left_to_a_framework_is_one_finding() -> None:
     keras = AdamAlone(adam_beta1=0.9, adam_epsilon=1e-7, adam_epsilon_placement="before_correction")
     found = explain(keras, narrow("mlp28"))
     together = "defaults of Keras: adam_epsilon, adam_epsilon_placement, adam_beta1"
-    assert found.left_alone == found.to_dict()["left_alone"] == [together]
+    assert found.left_alone == found.to_dict()["findings"] == [together]
     assert not explain(AdamAlone(adam_beta1=0.9), narrow("mlp28")).left_alone
 
 
@@ -381,7 +381,7 @@ def test_orders_that_cannot_be_told_apart_are_said_to_be_so(order: str, d_steps:
     (title,) = (trap.title for trap in found.traps if "update_order" in trap.fields)
     others = {"simultaneous", "generator first"} if d_steps == 1 else {order.replace("_", " ")}
     assert {o for o in ("simultaneous", "generator first") if o in title} == others
-    assert bool(found.alternatives) == (d_steps == 1)
+    assert ("; or " in title) == (d_steps == 1)
     if d_steps > 1:
         assert found.fields == fields
 

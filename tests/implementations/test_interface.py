@@ -96,7 +96,7 @@ print([f for f in {FRAMEWORKS!r} if f in sys.modules])
 
 
 def test_a_missing_framework_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interface, "_PACKAGES", {"jax": ("numpy", "a_package_that_nobody_has")})
+    monkeypatch.setattr(interface, "PACKAGES", {"jax": ("numpy", "a_package_that_nobody_has")})
     with pytest.raises(MissingFrameworkError) as raised:
         load_implementation("jax")
     assert "a_package_that_nobody_has, which is not installed" in str(raised.value)
@@ -148,7 +148,7 @@ def test_anybodys_module_can_be_loaded() -> None:
 
 
 def test_torch_and_reference_are_other_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interface, "_PACKAGES", {"pytorch": ("nobody",)})
+    monkeypatch.setattr(interface, "PACKAGES", {"pytorch": ("nobody",)})
     with pytest.raises(MissingFrameworkError, match="the implementation 'pytorch' needs nobody"):
         load_implementation("torch")
     assert load_implementation("reference").name == "reference"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.run.spec_options import add_spec_options, chosen_spec
+from shared.run.options import add_spec_options, chosen_spec
 from shared.spec import SYSTEMS, AdamSpec, SystemSpec
 from tests.files.test_system_file import DOCUMENT, written
 

@@ -89,10 +89,10 @@ def test_a_run_whose_training_diverged(tmp_path: Path, data: Path) -> None:
     arrays = trained_arrays()
     arrays["generator/conv_transpose_5/kernel"][:] = np.nan
     run = write_run(tmp_path / "run", arrays)
-    checkpoint = evaluate.open_checkpoint(run)
+    generator = evaluate.load_generator(run)
     dataset = evaluate.load_dataset(data, SPEC)
     with pytest.raises(ValueError, match="the generator makes NaN or infinity; "):
-        evaluate.collect(installed_implementations()[0], checkpoint, dataset, 4, 0)
+        evaluate.collect(generator, {"seed": 0, "step": 1}, dataset, 4, 0)
 
 
 @pytest.mark.parametrize(

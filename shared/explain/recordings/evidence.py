@@ -53,8 +53,8 @@ class Trap:
         if self.field:
             values = [_number(text) for text in (self.second, self.first)]
             fields[self.field] = next((v for v in values if v != listed(self.field)[0]), values[0])
-        own = {"title": self.title, "stage": self.where[0], "fields": fields, "row": self.anchor}
-        return own | {"first": self.first, "second": self.second, "where": self.where}
+        place = {"stage": self.where[0], "where": self.where}
+        return {"title": self.title, "fields": fields, "row": self.anchor} | place
 
     def explains(self, name: str) -> bool:
         """Whether a tensor is one of the layers or parameters that the trap was found in."""
@@ -89,9 +89,9 @@ class Evidence:
 def _number(text: str) -> Any:
     """Return the value that a text of it stands for."""
     try:
-        return {"True": True, "False": False}.get(text, text) if text.isalpha() else float(text)
+        return float(text)
     except ValueError:
-        return text
+        return {"True": True, "False": False}.get(text, text)
 
 
 def multiple(of: Array, array: Array) -> float:
