@@ -186,6 +186,26 @@ def test_a_large_mean_leaves_the_variance_right(implementation: Implementation) 
     require_the_spec(layer, (64, 4), "float32", LARGE_MEAN_BOUNDS, **LARGE_MEAN)
 
 
+@pytest.mark.parametrize(("kind", "parts"), [("global", 1), ("per-replica", 2)])
+def test_flax_normalises_each_replicas_rows_where_it_is_told_to(kind: str, parts: int) -> None:
+    """On one device: which rows share a statistic is the layer's own affair."""
+    jax = pytest.importorskip("jax")
+    from jax_impl.state import choose_layers
+
+    compute = Compute(device="cpu", dtype="float64", devices=2, batch_norm=kind)
+    x = batch(0, (6, 2), "float64", 0.5, 1.0)
+    rows = np.split(x, parts)
+    made = [batch_norm_forward(own, 1.0, 0.0, EPSILON) for own in rows]
+    start, count = (np.zeros(FEATURES), np.ones(FEATURES)), rows[0].size // FEATURES
+    moved = [running_statistics(start, m, count, MOMENTUM, "unbiased") for _, _, *m in made]
+    with jax.enable_x64(True):
+        layer = FlaxLayer(choose_layers(compute).batch_norm(FEATURES))
+        y, statistics = layer(x, True), layer.statistics()
+    bounds = {"bound": BOUNDS["float64"], "dtype": "float64"}
+    require_close("output", y, np.concatenate([own[0] for own in made]), **bounds)
+    require_close("running", np.stack(statistics), np.mean(moved, axis=0), **bounds)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_stock_keras_is_caught(shape: tuple[int, int]) -> None:
     """With the spec's momentum and epsilon its running variance is still the biased one."""

@@ -1,5 +1,8 @@
 """shared.spec.compute and the options of several devices."""
 
+import functools
+import importlib
+import json
 import subprocess
 import sys
 
@@ -57,6 +60,34 @@ def test_devices_that_are_not_there_are_counted(found, kind, end):
 
 def test_every_image_of_its_own_device_is_fine_where_batch_norm_is_global():
     check_replicas(SPEC, 12, "global")
+
+
+WORKERS = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+COORDINATOR = {"JAX_COORDINATOR_ADDRESS": "a", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("framework", "environment", "message"),
+    [
+        ("tf", {"TF_CONFIG": json.dumps(WORKERS)}, "names 2 workers with 1 CPU each; use"),
+        ("jax", COORDINATOR, "JAX_COORDINATOR_ADDRESS is expected to be HOST:PORT, received 'a'"),
+    ],
+    ids=["tf", "jax"],
+)
+def test_a_run_joins_its_hosts_first(
+    framework, environment, message, tmp_path, capsys, monkeypatch
+):
+    """Hosts that cannot be joined are said before anything else; PyTorch's torchrun joins them."""
+    pytest.importorskip({"tf": "tensorflow"}.get(framework, framework))
+    train = importlib.import_module(f"{framework}_impl.train")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if framework == "tf":  # which reads its variable once in a process
+        place = functools.cache(train.cluster._place.__wrapped__)
+        monkeypatch.setattr(train.cluster, "_place", place)
+    assert train.main(["--device", "cpu", "--devices", "4", "--out", str(tmp_path / "a")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
 
 
 HOLD = """
