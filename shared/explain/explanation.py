@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -342,8 +342,10 @@ class _Explainer:
                 # One network's own is also a value of some fields: the same, in other words.
                 others = [] if network else [o for o in self._rivals(found) if change not in o]
                 first = deviations(*found[0])
-                instead = (self._words(c for c in o if c not in first) for o in others)
-                title = "; or ".join(dict.fromkeys([trap.title, *instead]))
+                own = (
+                    [catalogue.title_of(c, self.spec) for c in o if c not in first] for o in others
+                )
+                title = "; or ".join(dict.fromkeys([trap.title, *map("; ".join, own)]))
                 named.setdefault(trap.title, replace(trap, title=title))
         if self.comparison != self.own and self.first:
             place, part = f"{self.first.array} ({self.first.stage})", ""
@@ -360,9 +362,6 @@ class _Explainer:
         first, most = deviations(*found[0]), catalogue.cost_of(found[0])
         others = [deviations(*sides) for sides in found[1:] if catalogue.cost_of(sides) <= most]
         return [other for other in others if any(change not in first for change in other)]
-
-    def _words(self, several: Iterable[Change]) -> str:
-        return "; ".join(catalogue.title_of(change, self.spec) for change in several)
 
     def _trap(
         self,

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from shared import streams as shorter
 from shared.fixtures import load_network_fixture
 from shared.spec import SYSTEMS, Conventions, state_shapes
 from shared.spec.streams import batch_order, initial_state, latents, stream
@@ -123,3 +124,8 @@ def test_a_normal_that_is_cut_lies_within_two_deviations_of_zero() -> None:
     # The deviation of a standard normal that is cut at ±2 is 0.8796; 131072 draws.
     assert abs(kernel.mean()) < 3e-4
     assert kernel.std() == pytest.approx(0.02 * 0.8796, rel=0.01)
+
+
+def test_adapters_may_import_them_by_a_shorter_name() -> None:
+    for function in (batch_order, initial_state, latents, stream):
+        assert getattr(shorter, function.__name__) is function

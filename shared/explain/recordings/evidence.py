@@ -53,8 +53,7 @@ class Trap:
         if self.field:
             values = [_number(text) for text in (self.second, self.first)]
             fields[self.field] = next((v for v in values if v != listed(self.field)[0]), values[0])
-        place = {"stage": self.where[0], "where": self.where}
-        return {"title": self.title, "fields": fields, "row": self.anchor} | place
+        return {"title": self.title, "stage": self.where[0], "fields": fields, "row": self.anchor}
 
     def explains(self, name: str) -> bool:
         """Whether a tensor is one of the layers or parameters that the trap was found in."""
