@@ -27,11 +27,12 @@ def _shifted(padding: Padding, alignment: str) -> tuple[int, int]:
 
 def framed(x: Array, padding: Padding, value: float = 0.0) -> Array:
     """Return images with rows and columns added before and after; negative ones are cut off."""
-    (height, width), (before, after) = x.shape[1:3], sides(padding)
-    rows, columns = (slice(max(-before, 0), n - max(-after, 0)) for n in (height, width))
-    added = (max(before, 0), max(after, 0))
-    frame = ((0, 0), added, added, (0, 0))
-    return np.pad(x[:, rows, columns], frame, constant_values=value)
+    (count, height, width, channels), (before, after) = x.shape, sides(padding)
+    kept = slice(max(-before, 0), min(after, 0) or None)
+    place = slice(max(before, 0), min(-after, 0) or None)
+    y = np.full((count, height + before + after, width + before + after, channels), value)
+    y[:, place, place] = x[:, kept, kept]  # np.pad takes four times as long
+    return y
 
 
 def unframed(y: Array, padding: Padding) -> Array:
@@ -58,15 +59,14 @@ def conv_forward(
     """
     shifted = _shifted(padding, alignment)
     padded = framed(x, shifted)
-    height = (padded.shape[1] - kernel.shape[0]) // stride + 1
-    width = (padded.shape[2] - kernel.shape[1]) // stride + 1
-    y = np.zeros((x.shape[0], height, width, kernel.shape[3]))
-    for tap, pixels in taps(kernel.shape, stride, (height, width)):
+    size = [(padded.shape[1 + a] - kernel.shape[a]) // stride + 1 for a in (0, 1)]
+    y = np.zeros((x.shape[0], *size, kernel.shape[3]))
+    for tap, pixels in taps(kernel.shape, stride, size):
         y += padded[pixels] @ kernel[tap]
 
     def backward(dy: Array) -> tuple[Array, Arrays]:
         dpadded, dkernel = np.zeros_like(padded), np.zeros_like(kernel)
-        for tap, pixels in taps(kernel.shape, stride, (height, width)):
+        for tap, pixels in taps(kernel.shape, stride, size):
             dpadded[pixels] += dy @ kernel[tap].T
             dkernel[tap] = np.tensordot(padded[pixels], dy, axes=((0, 1, 2), (0, 1, 2)))
         return unframed(dpadded, shifted), {"kernel": dkernel}
