@@ -25,8 +25,9 @@ DEVICE = os.environ.get("GAN_TEST_DEVICE", "cpu")
 if DEVICE == "cpu":
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ["JAX_PLATFORMS"] = "cpu"
-    # Compiles a step in a quarter of the time; tests/studies/test_agreement.py does without.
+    # Compiles a step in a sixth of the time; tests/studies/test_agreement.py does without.
     quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    quick += " --xla_cpu_parallel_codegen_split_count=1"
     os.environ.setdefault("XLA_FLAGS", quick)
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -70,14 +71,18 @@ def memory_in_use() -> dict[str, int]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def free_memory(memory_in_use: dict[str, int]) -> Iterator[None]:
+def free_memory(memory_in_use: dict[str, int], pytestconfig: pytest.Config) -> Iterator[None]:
     """Forget what the frameworks keep of their programs, after a file of tests that left much.
 
     After every file it would take a fifth of the time: the collector looks through all that lives.
+    With --rest it leaves aside what was there before a file; the default tier saves memory.
     """
+    if pytestconfig.getoption("rest"):
+        gc.freeze()
     yield
     if resident_bytes() < memory_in_use["bytes"] + 150e6:
         return
+    gc.unfreeze()
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()
     if "jax" in sys.modules:
