@@ -6,6 +6,7 @@ All of them: `python -m tests.apparatus.mutants`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -19,7 +20,7 @@ from tests.apparatus import mutants
 from tests.apparatus.executed_lines import Executed, read, record
 from tests.apparatus.generic import changes_of
 from tests.apparatus.mutant_cases import GROUPS, KINDS, cases_of, sample_of
-from tests.apparatus.mutant_worker import Request, Worker
+from tests.apparatus.mutant_worker import MODULES, Request, Worker
 from tests.apparatus.mutants import Row, main, smallest_set
 from tests.apparatus.planted.faults_of_runs import RUNS
 from tests.apparatus.planted.mutate import mutated_sources
@@ -31,11 +32,16 @@ QUIET = ["-q", "-n", "0", "-p", "no:cacheprovider"]
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", IMPLEMENTATIONS)
 def test_a_fault_is_caught_by_the_tests_of_its_lines(
-    framework: str, capsys: pytest.CaptureFixture[str]
+    framework: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_framework(framework)
+    # PyTorch's process imports all that one of the command does.
+    modules = {"tf": ("tests.conftest", "keras"), "jax": ("tests.conftest", "flax.nnx")}
+    worker = functools.partial(Worker, modules=modules.get(framework, MODULES))
+    monkeypatch.setattr(mutants, "Worker", worker)
+    test = f"tests/implementations/test_losses.py::test_every_case_of_the_fixture[{framework}-bce"
     chosen = ["--group", framework, "--only", "loss_sum"]
-    assert main([*chosen, "--tests", "tests/implementations/test_losses.py"]) == 0
+    assert main([*chosen, "--tests", f"{test}-float32]", f"{test}-float64]"]) == 0
     lines = capsys.readouterr().out.splitlines()
     # Six failures end it, or two seconds after the first one.
     assert re.match(rf"{framework:<8} loss_sum: [1-6] line of ", lines[0])

@@ -210,9 +210,9 @@ def linen_step(name: str) -> Step:
 
         losses, found = {}, {}
         for n, loss in (("generator", of_generator), ("discriminator", of_discriminator)):
-            grad = jax.value_and_grad(loss, has_aux=True)
+            grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
             (losses[n], statistics), gradients = grad(params[n])
-            updates, state = adams[n].update(gradients, adams[n].init(params[n]))
+            updates, state = jax.jit(adams[n].update)(gradients, adams[n].init(params[n]))
             params[n] = optax.apply_updates(params[n], updates)
             for full, (network, i, own) in places.items():
                 if network == n and own not in ("mean", "var"):

@@ -71,7 +71,7 @@ def _narrow(name: str, width: int, **changes: Any) -> SystemSpec:
     return SYSTEMS[name].replace(width=width, latent_dim=6, batch_size=8, **changes)
 
 
-DCGAN = _narrow("dcgan64", 4)
+DCGAN = _narrow("dcgan64", 4, image_size=32)
 CASES = (
     Case("dcgan64", DCGAN, devices=(2, 4)),
     Case(

@@ -17,15 +17,15 @@ def change_framework(
     Each ordered pair has the larger difference from its two unbroken runs, after the last step.
     """
     spec, steps = experiment.spec, experiment.steps
-    after, halves, unbroken, changed = range(change_at, steps), {}, {}, {}
+    after, states, halves, unbroken, changed = range(change_at, steps), {}, {}, {}, {}
     for trainer in trainers:
-        state = experiment.start(trainer)
+        states[trainer.name] = state = experiment.start(trainer)
         _, halves[trainer.name] = experiment.train(trainer, state, range(change_at))
         unbroken[trainer.name] = experiment.train(trainer, state, after)
     for first, second in itertools.permutations(trainers, 2):
-        state = experiment.start(second)
-        second.import_state(state, halves[first.name])
-        end = experiment.train(second, state, after)
+        # The state of the unbroken run: TensorFlow would trace the step of a fresh one anew.
+        second.import_state(states[second.name], halves[first.name])
+        end = experiment.train(second, states[second.name], after)
         pair = first.name, second.name
         apart = [difference(spec, steps, end, unbroken[name], since=steps) for name in pair]
         changed[pair] = [max(apart, key=lambda d: (d.tensor, d.loss))]
