@@ -157,6 +157,20 @@ def test_xla_is_for_one_device_of_tensorflow() -> None:
         state.check_compute(SPEC, Compute(mode="xla", devices=2))
 
 
+def test_tensorflow_compiles_with_xla_in_the_mode_of_that_name_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tf = pytest.importorskip("tensorflow")
+    from tf_impl import train
+
+    for mode in ("function", "xla"):
+        state, asked = train.create_train_state(SPEC, Compute(device="cpu", mode=mode)), []
+        with monkeypatch.context() as changed:
+            changed.setattr(tf, "function", lambda made, asked=asked, **o: asked.append(o) or made)
+            train._compiled(state, train._losses_of_step)
+        assert [options["jit_compile"] for options in asked] == [mode == "xla"]
+
+
 def test_adams_counter_is_where_torch_keeps_it() -> None:
     torch = pytest.importorskip("torch")
     from pytorch_impl.checkpoint import _counter
@@ -195,6 +209,9 @@ def test_keras_makes_the_same_layer_and_optimizer_again() -> None:
     made = layers.Adam.from_config(adam.get_config())
     assert isinstance(made, keras.optimizers.Optimizer)
     assert (made.get_config(), float(made.learning_rate)) == (adam.get_config(), 2e-4)
+    # Its defaults are those of Kingma & Ba 2015, section 2.
+    usual = layers.Adam(2e-4)
+    assert (usual.beta1, usual.beta2, usual.epsilon) == (0.9, 0.999, 1e-8)
 
 
 @pytest.mark.slow
