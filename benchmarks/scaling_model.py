@@ -64,13 +64,8 @@ def _print_table(given: argparse.Namespace) -> None:
         print(f"| {count:,} | {count * images:,} | {cells} | {terms[0] / sum(terms):.0%} |")
 
 
-main = command(
-    "python -m benchmarks.scaling_model",
-    "What a training step of full width should take on several devices.",
-    _add_options,
-    _print_table,
-    usage="%(prog)s [options]",
-)
+TEXTS = "python -m benchmarks.scaling_model", "What a training step should take on N devices."
+main = command(*TEXTS, _add_options, _print_table, usage="%(prog)s [options]")
 
 if __name__ == "__main__":
     sys.exit(main())

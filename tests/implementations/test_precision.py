@@ -1,6 +1,7 @@
 """Precisions and modes: what they may change, and what is refused."""
 
 import importlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +46,35 @@ def test_bfloat16_is_near_and_not_the_same(implementation: Implementation, syste
     assert gate.LOSS_BOUND < max(differences) <= 2e-2
     assert {str(a.dtype) for a in arrays.values()} == {"float32", "int64"}
     assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+PRODUCTS = {"pytorch": "_kernel_gradient", "tf": "conv", "jax": "_product"}
+"""What of `fast` the deep layers alone are computed by in bfloat16 on a CPU."""
+
+
+@pytest.mark.slow  # a whole step of full width
+def test_the_gate_in_bfloat16_holds_the_products_of_deep_layers(
+    implementation: Implementation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = gate.gate_problem(SYSTEMS["dcgan64"], "bfloat16")
+    expected, name = gate.truth(problem), implementation.name
+    fast = importlib.import_module(f"{MODULES[name]}.fast")
+    right, called = getattr(fast, PRODUCTS[name]), []
+
+    def passes(factor: float) -> bool:
+        def scaled(*given: Any) -> Any:
+            called.append(given)
+            return right(*given) * factor
+
+        monkeypatch.setattr(fast, PRODUCTS[name], scaled)
+        if name == "jax":  # which has compiled the step already
+            importlib.import_module("jax").clear_caches()
+        found = one_step(name, problem, precision="bfloat16")
+        return gate.compare(problem, expected, *found, "bfloat16")["passed"]
+
+    assert passes(1.0)
+    assert called
+    assert not passes(4.0)
 
 
 @pytest.mark.slow
