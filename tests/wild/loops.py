@@ -208,13 +208,13 @@ LOOPS = (
         "D on real, then on fake, epsilon 0.8, momentum 0.1, Keras' Adam",
         LearnOpenCV,
         LEARNOPENCV,
-        system=SYSTEMS["dcgan64"].replace(loss="bce_probs"),
+        system=SYSTEMS["dcgan64"].replace(loss="bce_probs", image_size=32),
     ),
     AdapterCase(
         "keras-team/keras-io, dcgan_overriding_train_step.py",
         "one batch under one mean, labels exchanged, Keras' batch norm and Adam",
         KerasIO,
         KERAS_IO,
-        system="dcgan64",
+        system=SYSTEMS["dcgan64"].replace(image_size=32),  # 64 take twice as long
     ),
 )
