@@ -13,7 +13,7 @@ from shared.explain.search import with_change
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.optimizers import clipped
 from shared.reference.step import Step, settings_of
-from shared.spec import SYSTEMS, Conventions, SystemSpec
+from shared.spec import Conventions, SystemSpec
 from tests.apparatus.explain_accuracy import explain_faults, same_fields
 from tests.apparatus.explain_draws import pairs
 from tests.apparatus.planted.faults import get_fault
@@ -377,9 +377,7 @@ def test_a_wrong_value_counts_as_wrong() -> None:
 def test_orders_that_cannot_be_told_apart_are_said_to_be_so(order: str, d_steps: int) -> None:
     """Where no statistics move in G's step, both let G learn from the old D; two updates differ."""
     fields = {"update_order": order, "batch_norm_statistics": "not_in_generator_step"}
-    spec = SYSTEMS["dcgan64"].replace(
-        width=2, latent_dim=6, batch_size=4, discriminator_steps=d_steps
-    )
+    spec = narrow(discriminator_steps=d_steps)
     found = explain(ReferenceImplementation(Conventions(**fields)), spec, steps=1)
     (title,) = (trap.title for trap in found.traps if "update_order" in trap.fields)
     others = {"simultaneous", "generator first"} if d_steps == 1 else {order.replace("_", " ")}
@@ -398,11 +396,7 @@ def test_losses_in_float32() -> None:
             return {name: float(np.float32(value)) for name, value in losses.items()}
 
     slope = {"leaky_relu_slope": 0.2 + 1e-8}  # which float32 would hide
-    found = explain(
-        Rounded(Conventions(**slope)),
-        SYSTEMS["dcgan64"].replace(width=2, latent_dim=6, batch_size=4),
-        steps=1,
-    )
+    found = explain(Rounded(Conventions(**slope)), narrow(), steps=1)
     assert [t.title for t in found.traps][1:] == ["it computes its losses in float32"]
     assert found.fields["leaky_relu_slope"] == pytest.approx(0.2 + 1e-8, rel=1e-9)
     assert not found.located
