@@ -11,7 +11,7 @@ from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions, SystemSpec, optimizer_name
 from shared.spec.streams import initial_state, latents, stream
 
-SPEC = SYSTEMS["dcgan64"].replace(width=2, latent_dim=6, batch_size=4)
+SPEC = SYSTEMS["dcgan64"].replace(image_size=32, width=2, latent_dim=6, batch_size=4)
 STEPS = 2
 Arrays = dict[str, np.ndarray]
 Written = tuple[int, str, np.ndarray]
