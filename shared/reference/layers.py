@@ -30,7 +30,8 @@ def framed(x: Array, padding: Padding, value: float = 0.0) -> Array:
     (count, height, width, channels), (before, after) = x.shape, sides(padding)
     kept = slice(max(-before, 0), min(after, 0) or None)
     place = slice(max(before, 0), min(-after, 0) or None)
-    y = np.full((count, height + before + after, width + before + after, channels), value)
+    shape = count, height + before + after, width + before + after, channels
+    y = np.full(shape, value, x.dtype)
     y[:, place, place] = x[:, kept, kept]  # np.pad takes four times as long
     return y
 
