@@ -103,7 +103,7 @@ def _announce(plan: Plan, document: dict[str, Any], console: Console) -> None:
     work, machine = document["workload"], document["host"]
     console.print(
         f"{work['system']}, loss {work['loss']}, width {work['width']}, "
-        f"images of {work['image_size']} pixels, "
+        f"images of {work['image_size']} pixels and {work['channels']} channels, "
         f"{' '.join(plan.precisions)}: {work['flops_per_image'] / 1e9:.9f} GFLOP per image and "
         "step (analytic)"
     )

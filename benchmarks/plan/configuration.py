@@ -90,6 +90,7 @@ class Plan:
     loss: str
     width: int
     image_size: int
+    channels: int
     batch_sizes: list[int]
     batch_reason: str
     precisions: list[str]
@@ -145,9 +146,8 @@ class Plan:
 
     def spec(self, batch_size: int) -> SystemSpec:
         """Return the system to train."""
-        system = SYSTEMS[self.system]
-        sizes = {"width": self.width, "image_size": self.image_size, "batch_size": batch_size}
-        return system.replace(loss=self.loss, **sizes)
+        sizes = {name: getattr(self, name) for name in ("loss", "width", "image_size", "channels")}
+        return SYSTEMS[self.system].replace(batch_size=batch_size, **sizes)
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ def workload(spec: SystemSpec, dtype: str) -> dict[str, Any]:
         "loss": spec.loss,
         "width": spec.width,
         "image_size": spec.image_size,
+        "channels": spec.channels,
         "dtype": dtype,
         "flops_per_image": flops_per_image(spec),
         "flops_source": "analytic",

@@ -43,9 +43,7 @@ def parse(arguments: Sequence[str], command: str = "benchmarks/run.py") -> Plan:
     frameworks = IMPLEMENTATIONS if "all" in given["frameworks"] else given["frameworks"]
     given |= {
         "frameworks": frameworks,
-        "loss": given["loss"] or system.loss,
-        "width": given["width"] or system.width,
-        "image_size": given["image_size"] or system.image_size,
+        **{n: given[n] or getattr(system, n) for n in ("loss", "width", "image_size", "channels")},
         "batch_sizes": given["batch_sizes"] or [usual_size],
         "batch_reason": batch_reason,
         "precisions": [PRECISIONS[name] for name in given["precisions"]],
@@ -97,10 +95,8 @@ def _check(plan: Plan) -> None:
             f"received {plan.system}, {plan.loss}"
         )
     if plan.baselines and 1 not in plan.devices:
-        found = " ".join(map(str, plan.devices))
-        raise ValueError(
-            f"--baselines are steps on one device; put 1 among --devices, received {found}"
-        )
+        advice = "--baselines are steps on one device; put 1 among --devices"
+        raise ValueError(f"{advice}, received {' '.join(map(str, plan.devices))}")
     if plan.data is not None and plan.input != "loader":
         raise ValueError(f"--data needs --input loader, received --input {plan.input}")
     if plan.data is not None and not os.path.exists(plan.data):
@@ -133,6 +129,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     add("--width", type=whole(1), metavar="W", help=text)
     text = "height and width of images, 32, 64, 128 or 256 for dcgan64 (default: the system's)"
     add("--image-size", type=whole(1), metavar="PIXELS", help=text)
+    add("--channels", type=int, choices=(1, 3), help="of an image (default: the system's)")
 
     add = parser.add_argument_group("where and how").add_argument
     text = "auto: the GPU where there is a driver; never silently the CPU (default: %(default)s)"

@@ -18,7 +18,7 @@ from shared.reference.comparison import relative_l2
 from shared.reference.differences import drifting_arrays, state_differences
 from shared.reference.layers import conv_forward
 from shared.reference.step import StepResult, train_step
-from shared.spec import Conventions, SystemSpec
+from shared.spec import SYSTEMS, Conventions, SystemSpec
 from shared.spec.streams import initial_state, latents, stream
 
 GATE_WIDTH = 8
@@ -67,13 +67,13 @@ class GateProblem(NamedTuple):
 
 
 def gate_problem(spec: SystemSpec, precision: str = "float32") -> GateProblem:
-    """Return the gate's small version of a system: same loss, same head, same layers."""
+    """Return the gate's small version of a system, with the channels that its seed is for."""
     is_dcgan = spec.architecture == "dcgan64" and precision == "float32"
     width, seed = GATES[spec.image_size] if is_dcgan else (GATE_WIDTH, TRAINED_SEED)
     if precision == "bfloat16":
         width, seed = min(spec.width, WIDEST * 64 // max(spec.image_size, 64)), BFLOAT16_SEED
     batch_size = GATE_BATCH_SIZE if is_dcgan else TRAINED_BATCH_SIZE
-    narrow = spec.replace(width=width, batch_size=batch_size)
+    narrow = spec.replace(width=width, batch_size=batch_size, channels=SYSTEMS[spec.name].channels)
     is_fresh = is_dcgan and spec.image_size == 64
     start = initial_state(narrow, seed) if is_fresh else representative_state(narrow, seed)
     count = narrow.discriminator_steps * batch_size

@@ -92,3 +92,9 @@ def test_gate_of_another_size_stops_a_planted_fault(image_size):
     assert gate.compare(problem, truth, truth.metrics, truth.arrays)["passed"]
     wrong = gate.truth(problem, Conventions(batch_norm_running_variance="biased"))
     assert not gate.compare(problem, truth, wrong.metrics, wrong.arrays)["passed"]
+
+
+@pytest.mark.parametrize(("system", "usual", "channels"), [("dcgan64", 3, 1), ("conv28", 1, 3)])
+def test_gate_of_other_channels_has_the_number_that_its_seed_is_for(system, usual, channels):
+    problem = gate.gate_problem(SYSTEMS[system].replace(channels=channels))
+    assert problem.spec.channels == problem.real_images.shape[-1] == usual

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.plan import host
 from benchmarks.plan.configuration import Request
+from benchmarks.plan.costs import workload
 from benchmarks.plan.options import choose_device, parse
 from benchmarks.worker import launcher
 from benchmarks.worker.workloads import batches
@@ -112,3 +113,11 @@ def test_bad_input_is_one_line_before_anything_runs(arguments, monkeypatch, caps
     assert output.out == ""
     assert output.err.count("\n") == 1
     assert "error" in output.err
+
+
+@pytest.mark.parametrize(("arguments", "channels"), [([], 3), (["--channels", "1"], 1)])
+def test_channels_are_those_of_what_is_timed(arguments, channels):
+    plan = parse([*arguments, "--image-size", "32", "--batch-size", "4", "--device", "cpu"])
+    spec = plan.spec(4)
+    assert spec.image_shape == (32, 32, channels)
+    assert workload(spec, "float32")["channels"] == channels
