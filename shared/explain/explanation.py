@@ -169,9 +169,8 @@ class _Explainer:
     def _is_float32(self) -> bool:
         forward = [name for name, kind in KINDS.items() if kind.track == "forward"]
         differing = (row.name for row in self.rows if row.name in forward and not row.agrees)
-        return any(
-            behaviour.computes_in_float32(self.port, self.probes[0], name) for name in differing
-        )
+        is_so = behaviour.computes_in_float32
+        return any(is_so(self.port, self.probes[0], name) for name in differing)
 
     def _has_rounded_losses(self, stage: str) -> bool:
         """Whether a stage is of losses, or comes behind them, and every loss is a float32 number.
@@ -198,14 +197,13 @@ class _Explainer:
         observations.forget_steps()
         self.found["step"] = united = self._united()
         if self.spec.discriminator_steps == 1 and self._updates("discriminator") == {2.0}:
-            ways = [
-                c for c in catalogue.changes(self.spec, ["updates"]) if "discriminator_updates" in c
-            ]
-            twice = (with_change(united[0], c, "both") for c in ways if "never" not in c.values())
+            ways = catalogue.changes(self.spec, ["updates"])
+            ways = [c for c in ways if "discriminator_updates" in c and "never" not in c.values()]
+            twice = (with_change(united[0], change, "both") for change in ways)
             self.found["step"] = [*filter(None, twice), *united]
-        # Several updates of a network need the gradients explained first.
+        # What is no update of one known gradient needs the gradients explained first.
         late = [s for s in STEP_STAGES if self._is_late(s) and s.startswith(("Adam", "updated"))]
-        late += [stage for stage in STEP_STAGES if stage.startswith("BN") and late]
+        late += [s for s in STEP_STAGES if s.startswith("BN") and any(map(self._is_late, NETWORKS))]
         for stage in sorted(STEP_STAGES, key=late.__contains__):
             self._solve(stage)
         for stage in [s for s in STEP_STAGES if self.unnamed.get(s) or s in self.unjudged]:
@@ -224,10 +222,7 @@ class _Explainer:
     def _united(self) -> list[Sides]:
         """Return conventions with the changes of one of each track, then each track's alone."""
         tracks = [sides[:4] for track, sides in self.found.items() if track != "step"]
-        united = [
-            Sides(*(_joined(own) for own in zip(*parts, strict=True)))
-            for parts in itertools.product(*tracks)
-        ]
+        united = [Sides(*map(_joined, zip(*p, strict=True))) for p in itertools.product(*tracks)]
         return list(dict.fromkeys([*united, *itertools.chain(*tracks), START]))
 
     def _solve(self, stage: str) -> None:
@@ -242,6 +237,8 @@ class _Explainer:
             return
         starts, network = self.found[kind.track], network_of(stage)
         parts = kind.parts if kind.alone or not self._is_late(stage) else (*kind.parts, "Adam")
+        if observations.is_of_gradients(self.spec, stage):
+            parts = *parts, *KINDS[f"gradients of the {network}"].parts
         possible = catalogue.changes(self.spec, parts)
         search = Search(groups, self.comparison, possible, network if kind.alone else "both")
         found = search.agreeing(starts)
@@ -333,8 +330,11 @@ class _Explainer:
         if self.seen.initializer != "spec":
             change = {"initializer": self.seen.initializer}
             named["initializer"] = self._trap(change, INITIAL_STAGE, plain)
+        left: list[float] = []
         for track, found in self.found.items():
             groups = self._judged(track, self.seen.groups)
+            rounded = (g for g in groups if g.stage in (self.comparison.rounded or KINDS))
+            left += (max(self.own.differences(g, found[0]).values()) for g in rounded)
             for change, stage, network in explained(groups, self.comparison, found[0]):
                 has = next(vars(c) for c in found[0] if change.items() <= vars(c).items())
                 beside = {n: has[n] for field in change for n in catalogue.linked(field)}
@@ -352,7 +352,7 @@ class _Explainer:
             if self.comparison.bound == self.own.bound:
                 place, part = ", ".join(sorted(self.comparison.rounded)), "its losses "
             title = f"it computes {part}in float32"
-            change, cost = {"dtype": "float32"}, self.first.relative
+            change, cost = {"dtype": "float32"}, max(left, default=0.0)
             named["dtype"] = Trap(title, self.first.stage, change, cost, place)
         whole = [trap.fields.items() for trap in named.values()]
         return [t for t in named.values() if not any(t.fields.items() < other for other in whole)]

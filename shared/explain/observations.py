@@ -86,11 +86,17 @@ def reference_arrays(
     return _reference_step(probe, conventions, is_forward).get(stage, {})
 
 
+def is_of_gradients(spec: SystemSpec, stage: str) -> bool:
+    """Whether an update's stage needs the gradient: an Adam's first moments hold it, no others."""
+    optimizer = getattr(spec, f"{network_of(stage)}_optimizer")
+    return stage.startswith(("Adam's second", "updated")) and not isinstance(optimizer, AdamSpec)
+
+
 def is_chained(spec: SystemSpec, c: Conventions, name: str) -> bool:
-    """Whether the updates in a step of a network, or of a stage's, are of several gradients."""
+    """Whether updates of a network, or of a stage's, are of several gradients or an unknown one."""
     several, network = spec.discriminator_steps + c.discriminator_step_offset > 1, network_of(name)
     chained = getattr(c, f"{network}_updates") not in ("once", "twice", "never")
-    return chained or (network == "discriminator" and several)
+    return is_of_gradients(spec, name) or chained or (network == "discriminator" and several)
 
 
 @functools.lru_cache(16)
@@ -268,8 +274,5 @@ def adam_arrays(spec: SystemSpec, call: Callable[..., Any]) -> Arrays:
     return arrays
 
 
-ALONE: dict[str, Callable[..., Arrays]] = {
-    "loss functions": loss_arrays,
-    ADAM_STAGE: adam_arrays,
-}
+ALONE: dict[str, Callable[..., Arrays]] = {"loss functions": loss_arrays, ADAM_STAGE: adam_arrays}
 """Stages that need no state of an implementation, each with what calls its methods by name."""

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.explain.recordings import format_report
+from shared.explain.recordings import explain_recordings, format_report
+from shared.record import Recorder
 from tests.explain.recorded_loops import fields, normal, pair_of
 
 # --- matching ----------------------------------------------------------------------------------
@@ -107,6 +108,24 @@ def test_a_kernel_turned_round_is_found_and_no_trap_where_the_outputs_agree(tmp_
     assert fields(pair_of(tmp_path, {"w/kernel": kernel, "y": output}, wrong)) == {"conv_kernel"}
 
 
+def test_a_kernel_turned_round_whose_layer_has_agreed_once_is_right(tmp_path: Path) -> None:
+    """What differs later, in most steps, has another reason: an update before it."""
+    kernel, output = normal(4, 4, 2, 3), normal(7)
+
+    def recorded(path: Path, turned: bool, drifts: float) -> Path:
+        with Recorder(path) as record:
+            for step in range(4):
+                own = kernel + drifts * step
+                own = own[::-1, ::-1].transpose(3, 2, 0, 1) if turned else own
+                record("w/kernel", own)
+                record.step()
+                record("w/output", output + drifts * step)
+        return path
+
+    first = recorded(tmp_path / "a.safetensors", False, 0.0)
+    assert explain_recordings(first, recorded(tmp_path / "b.safetensors", True, 1.0)).traps == ()
+
+
 def test_gradient_and_moments_lie_as_their_kernel_does(tmp_path: Path) -> None:
     """Flax stores the kernel of a transposed convolution turned round, with all that is its own."""
     names = ("w/kernel", "w/kernel/gradient", "w/kernel/m", "w/kernel/v")
@@ -164,6 +183,15 @@ def test_an_arrangement_once_found_is_kept_where_the_numbers_diverge(tmp_path: P
     pair = pair_of(tmp_path, *arrays, **layouts).pairs[1]
     assert pair.distance.relative == pytest.approx(0.5)
     assert pair.arrangement == "OI as IO, axis 0 runs over 8 x 16 there (CHW), 16 x 8 here (HWC)"
+
+
+def test_a_later_pass_is_arranged_as_the_first(tmp_path: Path) -> None:
+    hwc = normal(3, 128)
+    chw = hwc.reshape(3, 4, 4, 8).transpose(0, 3, 1, 2).reshape(3, 128)
+    names = "d/dense/input", "d/dense/input/3"
+    first, second = dict.fromkeys(names, hwc), dict(zip(names, (chw, 1.5 * chw), strict=True))
+    pair = pair_of(tmp_path, first, second).pairs[1]
+    assert pair.distance.relative == pytest.approx(0.5)
 
 
 def test_an_arrangement_is_kept_for_the_same_shapes_alone(tmp_path: Path) -> None:

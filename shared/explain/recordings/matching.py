@@ -24,8 +24,8 @@ Key = tuple[int, str]
 
 
 def parameter_of(name: str) -> str:
-    """Return the name of what a tensor is, or is the gradient or a moment of."""
-    return re.sub("/(gradient|m|v)$", "", name)
+    """Return the name of what a tensor is, or is the gradient, a moment or a later pass of."""
+    return re.sub(r"/(gradient|m|v|\d+)$", "", name)
 
 
 def is_of_kernel(name: str) -> bool:
@@ -107,9 +107,9 @@ def unmatched_texts(side: str, single: Candidates) -> list[str]:
 def align_all(matched: Iterable[Pair]) -> dict[Key, Pair]:
     """Return every pair with the second in the first's axes, and whether it agrees, in order.
 
-    What no longer fits is arranged as the same parameter, or its gradient or moment, once did. A
-    bias that differs counts as agreeing where it is rounding beside the kernel of its layer, since
-    a batch normalisation may take it away.
+    What no longer fits is arranged as the same tensor, its gradient, moment or other pass once did.
+    A bias that differs counts as agreeing where it is rounding beside its layer's kernel, since a
+    batch normalisation may take it away.
     """
     known: dict[tuple[Any, ...], Arrangement | None] = {}
     found = {}

@@ -64,12 +64,14 @@ def layout_traps(evidence: Evidence) -> Iterator[Trap]:
 def _is_felt(evidence: Evidence, step: int, name: str) -> bool:
     """Whether a kernel turned round can be wrong: right is one whose operation turns it back.
 
-    Its layer's outputs tell; where none is recorded, most of what is no state has to differ.
+    Its layer's outputs tell, all of which it would make others; where none is recorded, most of
+    what is no state has to differ.
     """
-    later = [key for key in evidence.pairs if key[0] >= step]
     output = name.rsplit("/", 1)[0] + "/output"
-    known = [key for key in later if key[1] == output]
-    known = known or [key for key in later if key[1].rsplit("/", 1)[-1] not in (*_STATE, "var")]
+    if known := [key for key in evidence.pairs if key[1] == output]:
+        return all(key in evidence.disagreeing for key in known)
+    names = ((key, key[1].rsplit("/", 1)[-1]) for key in evidence.pairs if key[0] >= step)
+    known = [key for key, last in names if last not in (*_STATE, "var")]
     return 2 * sum(key in evidence.disagreeing for key in known) > len(known)
 
 
