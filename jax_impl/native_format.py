@@ -66,8 +66,8 @@ def write_native(path: Path, contents: NativeContents) -> None:
 def read_native(path: Path) -> NativeContents:
     """Read a file and check it: `FileKind.read`."""
     # Flax' layouts are the canonical ones: HWIO, HWOI (as layers.py keeps it) and (in, out).
-    found = load(path.absolute())
-    contents = assemble(path.absolute(), *found, native_names, swapped=_turned_names)
+    found = load(path)
+    contents = assemble(path, *found, native_names, swapped=_turned_names)
     return dataclasses.replace(contents, arrays=_turned(contents))
 
 
@@ -114,23 +114,22 @@ def _evaluate(model: nnx.Module, x: jax.Array) -> jax.Array:
 def load(path: Path) -> tuple[Arrays, dict[str, str]]:
     """Return every array by its path through the tree, and the custom metadata."""
     if not path.is_dir():
-        raise CheckpointError(
-            f"{path}: expected a folder of orbax, found {'a file' if path.is_file() else 'nothing'}"
-        )
+        there = "a file" if path.is_file() else "nothing"
+        raise CheckpointError(f"{path}: expected a folder of orbax, found {there}")
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of what is an error below
     # orbax and tensorstore raise ValueError, KeyError, AssertionError, ... as the damage has it.
     with (
         refused_as(CheckpointError, path, "a complete checkpoint of orbax", also=(Exception,)),
         ocp.StandardCheckpointer() as checkpointer,
     ):
-        metadata = checkpointer.metadata(path)
+        metadata = checkpointer.metadata(path.absolute())
         if metadata.item_metadata is None:
             raise ValueError("a folder without its arrays")
         # Asked for as NumPy's, because JAX without x64 would round float64.
         tree = metadata.item_metadata.tree
         _require_memory(path, jax.tree.leaves(tree))
         target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
-        restored = _without_value(checkpointer.restore(path, target))
+        restored = _without_value(checkpointer.restore(path.absolute(), target))
         found = {}
         for keys, leaf in jax.tree_util.tree_leaves_with_path(restored):
             name, array = "/".join(str(getattr(k, "key", k)) for k in keys), np.array(leaf)

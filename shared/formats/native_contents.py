@@ -142,7 +142,9 @@ def assemble(
         names[name]: tuple(shape[i] for i in np.argsort(_order(axes, len(shape))))
         for name, shape in expected.items()
     }
-    nearest = "" if stored_spec else f", nearest to {spec.name} of width {spec.width},"
+    near = f"nearest to {spec.name} of width {spec.width}"
+    near = "by the names that --system's file gives its layers" if ASKED.get() else near
+    nearest = "" if stored_spec else f", {near},"
     check_shapes(path, found, native_shapes | dict.fromkeys(scalars, ()), f"{HELD}{nearest}")
     _check_parts(path, parts)
     arrays = {name: found[names[name]] for name in expected}

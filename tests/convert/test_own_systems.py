@@ -144,6 +144,19 @@ def test_names_are_read_off_where_the_file_has_none(tmp_path, capsys) -> None:
         torch.testing.assert_close(own[f"main.{name}"], given[name], rtol=0, atol=0)
 
 
+def test_a_folder_of_orbax_is_found_by_a_relative_name(tmp_path, capsys, monkeypatch) -> None:
+    pytest.importorskip("flax")
+    save("jax", network_of("jax", "generator"), tmp_path / "g.orbax")
+    monkeypatch.chdir(tmp_path)
+    system = written(tmp_path / "mine.toml")
+    assert run("--inspect", "g.orbax", "--system", system) == 0
+    assert "project/kernel" in capsys.readouterr().out
+    nameless = written(tmp_path / "nameless.toml", names={})
+    assert run("g.orbax", "own.pt", "--system", nameless) == 2
+    wanted = "g.orbax: what it holds, by the names that --system's file gives its layers, does not"
+    assert wanted in capsys.readouterr().err
+
+
 MISTAKES = [
     ({"names": {"torch": {"generator": {"conv_9": "up"}}}}, "names.torch.generator.conv_9 is no l"),
     ({"names": {"onnx": {}}}, "names: Additional properties are not allowed ('onnx' was"),
