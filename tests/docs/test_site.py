@@ -33,6 +33,9 @@ WITHOUT_A_LINE = {
     "upsample-corners",
     "average-pool-padding",
     "conv-transpose-same",
+    "conv-same",
+    "rmsprop-epsilon",
+    "rmsprop-decay",
 }
 MOST_BYTES = 3_000_000
 

@@ -6,6 +6,9 @@ import numpy as np
 
 from shared.reference import layers, resampling
 from shared.reference.comparison import relative_l2
+from shared.reference.optimizers import optimizer_update
+from shared.spec import Conventions
+from shared.spec.optimizers import RMSPropSpec
 from tests.docs.trap import Trap, random
 
 
@@ -48,6 +51,42 @@ def conv_transpose_same(stock: bool) -> float:
     return relative_l2(received[..., :8, :8].numpy(), nchw(expected))
 
 
+def conv_same(stock: bool) -> float:
+    """5x5 with stride 2, SAME, on an even size: one row less before than behind."""
+    torch = importlib.import_module("torch")
+    x, kernel = random(2, 8, 8, 3), random(5, 5, 3, 6)
+    expected = layers.conv_forward(x, kernel, 2, (1, 2))[0]
+    padded = np.pad(x, ((0, 0), (2, 2) if stock else (1, 2), (2, 2) if stock else (1, 2), (0, 0)))
+    weights = torch.tensor(kernel.transpose(3, 2, 0, 1))
+    received = torch.nn.functional.conv2d(torch.tensor(nchw(padded)), weights, stride=2)
+    return relative_l2(received.numpy(), nchw(expected))
+
+
+def rmsprop(decay: float, is_inside: bool) -> float:
+    """Two updates of Keras' RMSProp, whose epsilon is inside the root, by PyTorch's class or not.
+
+    Gradients of 1e-5 to 1e-1; the error is that of the move.
+    """
+    torch = importlib.import_module("torch")
+    settings = RMSPropSpec(1e-3, decay=0.9, epsilon=1e-7, epsilon_inside_root=True)
+    gradient, zeros = np.geomspace(1e-5, 1e-1, 32), np.zeros(32)
+    kept: tuple[np.ndarray, ...] = (zeros, zeros, zeros)
+    for step in (1, 2):
+        kept = optimizer_update(kept[0], gradient, kept[1:], step, settings, Conventions())
+    own = torch.zeros(32, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.RMSprop([own], 1e-3, decay, 1e-7)
+    square = torch.zeros_like(own)
+    for _ in range(2):
+        own.grad = torch.tensor(gradient)
+        if not is_inside:
+            optimizer.step()
+            continue
+        square = decay * square + (1.0 - decay) * own.grad**2
+        with torch.no_grad():
+            own -= 1e-3 * own.grad / torch.sqrt(square + 1e-7)
+    return relative_l2(own.detach().numpy(), kept[0])
+
+
 def batch_norm_by_position(by_position: bool) -> float:
     """`BatchNorm2d(n, 0.8)` sets the epsilon: Keras' momentum of 0.8 is PyTorch's 0.2."""
     torch = importlib.import_module("torch")
@@ -75,6 +114,19 @@ OTHER_LAYER_TRAPS = [
         "conv-transpose-same",
         lambda: conv_transpose_same(True),
         lambda: conv_transpose_same(False),
+        framework="pytorch",
+    ),
+    Trap("conv-same", lambda: conv_same(True), lambda: conv_same(False), framework="pytorch"),
+    Trap(
+        "rmsprop-epsilon",
+        lambda: rmsprop(0.9, False),
+        lambda: rmsprop(0.9, True),
+        framework="pytorch",
+    ),
+    Trap(
+        "rmsprop-decay",
+        lambda: rmsprop(0.99, True),
+        lambda: rmsprop(0.9, True),
         framework="pytorch",
     ),
     Trap(
