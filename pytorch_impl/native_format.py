@@ -24,12 +24,7 @@ from torch import Tensor, nn
 from pytorch_impl.checkpoint import to_canonical, to_native
 from pytorch_impl.layers import plain_layers
 from pytorch_impl.models import create_models
-from shared.files.checkpoint import (
-    CheckpointError,
-    encode_description,
-    flattened,
-    spec_differences,
-)
+from shared.files.checkpoint import CheckpointError, encode_description, flattened, spec_differences
 from shared.files.errors import refused_as, require_file
 from shared.formats.file_kinds import is_safetensors
 from shared.formats.native_contents import (

@@ -11,14 +11,7 @@ import numpy as np
 
 from shared.framework_layers import intercepted
 from shared.interface import METRIC_NAMES, Array, Arrays, LossValues, State
-from shared.spec import (
-    NETWORKS,
-    NetworkName,
-    Pixels,
-    SystemSpec,
-    check_loss,
-    flattened_pixels,
-)
+from shared.spec import NETWORKS, NetworkName, Pixels, SystemSpec, check_loss, flattened_pixels
 from shared.spec.compute import Compute
 
 
@@ -165,8 +158,13 @@ class FrameworkAdapter:
             latents, real_images = networks[0].given(latents), networks[1].given(real_images)
             networks = [network.network for network in networks]
         assert self.step
-        real, fake, generator = self.step(*networks, *optimizers, real_images, latents)
-        return dict(zip(METRIC_NAMES, (real + fake, real, fake, generator), strict=True))
+        losses = self.step(*networks, *optimizers, real_images, latents)
+        if not isinstance(losses, tuple | list) or len(losses) != 3:
+            three = (
+                "three losses: of the discriminator on real and on fake images, of the generator"
+            )
+            raise ValueError(f"step() returned {losses!r:.40}; expected {three}")
+        return dict(zip(METRIC_NAMES, (losses[0] + losses[1], *losses), strict=True))
 
     def export_state(self, state: State) -> Arrays:
         """Return weights, BN statistics, Adam moments and counters by canonical name."""

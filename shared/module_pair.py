@@ -251,10 +251,8 @@ def _named(spec: SystemSpec, network: NetworkName, calls: Sequence[Call]) -> dic
         both = [texts[i] if i < len(texts) else "nothing" for texts in (wanted, received)]
         if both[0] != both[1]:
             name = layers[i].name if i < len(layers) else "after the last layer"
-            raise ValueError(
-                f"{network}, {name}: the system has {both[0]}, the module calls {both[1]}; "
-                "correct one of the two"
-            )
+            text = f"the system has {both[0]}, the module calls {both[1]}; correct one of the two"
+            raise ValueError(f"{network}, {name}: {text}")
     return {layer.name: call for layer, call in zip(layers, own, strict=True)}
 
 
@@ -291,8 +289,8 @@ def _between(y: Array, x: Array) -> list[dict[str, Any] | str]:
         shape = [{"kind": "reshape", "size": x.shape[1]}]
     # Activations keep the order of numbers, so that of pixels in a flattened image is no matter.
     before, after = np.sort(y, axis=None), np.sort(x, axis=None)
-    if before.shape != after.shape:
-        return [f"# {y.shape} becomes {x.shape}: say how"]
+    if y.size != x.size or (y.ndim == x.ndim and y.shape != x.shape):
+        return _resized(y, x)
     if np.allclose(before, after, rtol=1e-9, atol=0):
         return shape
     slope = float(after[0] / before[0])
@@ -307,6 +305,28 @@ def _between(y: Array, x: Array) -> list[dict[str, Any] | str]:
             own = {"slope": round(slope, 6)} if kind == "leaky_relu" else {}
             return [*shape, {"kind": kind, **own}]
     return [*shape, "# here the module computes something: say what"]
+
+
+def _resized(y: Array, x: Array) -> list[dict[str, Any] | str]:
+    """Return what makes `x` of pixels `y`: windows of a pool side by side, or each repeated."""
+    ways: list[tuple[list[dict[str, Any] | str], Array]] = []
+    if y.ndim == x.ndim == 4 and y.size < x.size:
+        size = x.shape[1] // y.shape[1]
+        ways = [([{"kind": "upsample_nearest", "size": size}], y.repeat(size, 1).repeat(size, 2))]
+    elif y.ndim == 4 and (size := math.isqrt(y.size // x.size)) > 1 and not y.shape[1] % size:
+        windows = y.reshape(len(y), y.shape[1] // size, size, y.shape[2] // size, size, -1)
+        above, below = (f(windows, 0.0).mean((2, 4)) for f in (np.maximum, np.minimum))
+        slope = (x.sum() - above.sum()) / (below.sum() or 1.0)  # of an activation before
+        leaky = {"kind": "leaky_relu", "slope": round(float(slope), 6)}
+        bent = leaky if leaky["slope"] else {"kind": "relu"}
+        average: dict[str, Any] = {"kind": "average_pool", "size": size}
+        ways = [([{"kind": "max_pool", "size": size}], windows.max((2, 4)))]
+        ways += [([average], above + below), ([bent, average], above + slope * below)]
+    for layers, made in ways:
+        after = _between(made, x) if made.size == x.size else [""]
+        if str not in map(type, after):
+            return layers + after
+    return [f"# {y.shape} becomes {x.shape}: say how"]
 
 
 def _inline(table: Mapping[str, Any]) -> str:

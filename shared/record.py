@@ -47,10 +47,8 @@ class Recorder:
         self._watched: list[WatchedNetwork] = []
         self._tensors: dict[tuple[int, str], Recorded] = {}
         if not self.path.parent.is_dir():
-            raise RecordingError(
-                f"{path}: expected an existing folder to write to, found no {self.path.parent}; "
-                "make it first"
-            )
+            text = f"expected an existing folder to write to, found no {self.path.parent}"
+            raise RecordingError(f"{path}: {text}; make it first")
 
     def __call__(self, name: str, value: Any, *, layout: str | None = None) -> None:
         """Record a tensor of any framework, or a number, under a name used as it is.
@@ -62,10 +60,8 @@ class Recorder:
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise RecordingError(f"expected a name of printable characters, received {name!r}")
         if (self._step, name) in self._tensors:
-            raise RecordingError(
-                f"{name!r} was recorded twice in step {self._step}; give the second another name, "
-                "or call record.step() between the two"
-            )
+            advice = "give the second another name, or call record.step() between the two"
+            raise RecordingError(f"{name!r} was recorded twice in step {self._step}; {advice}")
         array, dtype = _to_numpy(name, value)
         recording.check_layout(name, layout, array.shape)
         self._tensors[self._step, name] = Recorded(name, self._step, dtype, layout, array)

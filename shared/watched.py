@@ -131,11 +131,8 @@ class _PyTorchNetwork(WatchedNetwork):
 
     def watch_updates(self) -> None:
         # Its own hook: a schedule of the learning rate replaces `step` too.
-        held = self.optimizer.register_step_pre_hook(
-            lambda *_: self.record_gradients(
-                (array, array.grad) for array, _ in self.arrays.values()
-            )
-        )
+        arrays, hook = self.arrays.values(), self.optimizer.register_step_pre_hook
+        held = hook(lambda *_: self.record_gradients((a, a.grad) for a, _ in arrays))
         self.interceptions.callback(held.remove)
 
     def moments(self, array: Any) -> Mapping[str, Any]:

@@ -98,8 +98,7 @@ class ModulePair(PairAdapter, TensorFlowImplementation):
             case layers.Dense():
                 return {}
             case layers.Conv2D() | layers.Conv2DTranspose():
-                padding = "same" if m.padding == "same" else 0
-                return {"stride": m.strides[0], "padding": padding}
+                return {"stride": m.strides[0], "padding": "same" if m.padding == "same" else 0}
             case layers.BatchNormalization():
                 return {"epsilon": m.epsilon, "momentum": round(1 - m.momentum, 12)}
             case layers.UpSampling2D():
@@ -110,8 +109,7 @@ class ModulePair(PairAdapter, TensorFlowImplementation):
         """Return an optimizer's kind and settings by Keras' names."""
         rate, kind = optimizer.get_config()["learning_rate"], type(optimizer).__name__
         kind = rate["class_name"] if isinstance(rate, dict) else kind  # no file says that one
-        own = {"kind": kind.lower(), "epsilon_inside_root": True}
-        return _config(optimizer) | own
+        return _config(optimizer) | {"kind": kind.lower(), "epsilon_inside_root": True}
 
     def name_layers(self, network: Network, layers: dict[str, keras.Layer]) -> None:
         """Give layers the system's names."""

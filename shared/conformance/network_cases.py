@@ -81,10 +81,7 @@ def start_points() -> dict[str, StartPoint]:
 
 
 def _drawn(
-    spec: SystemSpec,
-    seed: int = 0,
-    dtypes: tuple[str, ...] = _DTYPES,
-    purpose: str = "conformance",
+    spec: SystemSpec, seed: int = 0, dtypes: tuple[str, ...] = _DTYPES, purpose: str = "conformance"
 ) -> StartPoint:
     return StartPoint(spec, *make_network.representative_inputs(spec, seed, purpose), dtypes)
 

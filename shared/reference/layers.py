@@ -111,11 +111,7 @@ def dense_forward(x: Array, kernel: Array, bias: Array | float) -> tuple[Array, 
 
 
 def batch_norm_forward(
-    x: Array,
-    scale: Array | float,
-    bias: Array | float,
-    epsilon: float,
-    divisor: str = "deviation",
+    x: Array, scale: Array | float, bias: Array | float, epsilon: float, divisor: str = "deviation"
 ) -> tuple[Array, Backward, Array, Array]:
     """Normalise by the batch's own statistics (Ioffe & Szegedy 2015, Algorithm 1).
 
@@ -166,11 +162,7 @@ def _normalised(
 
 
 def running_statistics(
-    running: Sequence[Array],
-    batch: Sequence[Array],
-    count: int,
-    momentum: float,
-    estimator: str,
+    running: Sequence[Array], batch: Sequence[Array], count: int, momentum: float, estimator: str
 ) -> tuple[Array, Array]:
     """Move running (mean, var) towards a batch's (mean, biased variance) of `count` numbers.
 

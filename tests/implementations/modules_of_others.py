@@ -138,7 +138,7 @@ def jax_parts() -> tuple[Any, ...]:
 
 
 def pooling(framework: str) -> Any:
-    """Return a discriminator with dropout and, where they are modules, pools."""
+    """Return a discriminator with dropout and pools, in JAX functions beside activations."""
     if framework == "pytorch":
         from torch import nn
 
@@ -170,16 +170,24 @@ def pooling(framework: str) -> Any:
                 L.Dense(1),
             ]
         )
+    import jax
     from flax import nnx
 
     class Discriminator(nnx.Module):
         def __init__(self) -> None:
             self.conv = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0))
             self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(1))
-            self.head = nnx.Linear(4, 1, rngs=nnx.Rngs(2))
+            self.second = nnx.Conv(4, 4, (3, 3), rngs=nnx.Rngs(2))
+            self.third = nnx.Conv(4, 4, (3, 3), rngs=nnx.Rngs(3))
+            self.fourth = nnx.Conv(4, 4, (3, 3), rngs=nnx.Rngs(4))
+            self.head = nnx.Linear(64, 1, rngs=nnx.Rngs(5))
 
         def __call__(self, x: Any) -> Any:
-            return self.head(self.dropout(self.conv(x)).mean((1, 2)))
+            x = nnx.leaky_relu(self.dropout(self.conv(x)), 0.25)
+            x = self.second(nnx.avg_pool(x, (2, 2), (2, 2)))
+            x = self.third(nnx.max_pool(nnx.relu(x), (2, 2), (2, 2)))
+            x = self.fourth(jax.image.resize(x, (len(x), 4, 4, 4), "nearest"))
+            return self.head(x.reshape(len(x), -1))
 
     return Discriminator()
 

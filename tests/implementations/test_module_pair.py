@@ -1,8 +1,10 @@
 """Anybody's modules in three frameworks: read off, asked for everything, with an own step."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from shared.files.documents import read_document
 from shared.files.system_file import read_system
 from shared.fixtures.make_network import representative_inputs
 from shared.interface import IMPLEMENTATIONS
+from shared.module_pair import _between
 from shared.spec import SYSTEMS, SystemSpec
 from shared.spec.optimizers import SGDSpec
 from tests.implementations import modules_of_others as others
@@ -87,29 +90,32 @@ POOLS = [
     {"kind": "max_pool", "size": 2, "stride": 1},
     {"kind": "global_average_pool"},
 ]
+FUNCTIONS = [
+    {"kind": "leaky_relu", "slope": 0.25},
+    {"kind": "average_pool", "size": 2},
+    SAME | {"features": 4, "size": 3, "stride": 1},
+    {"kind": "max_pool", "size": 2},
+    {"kind": "relu"},
+    SAME | {"features": 4, "size": 3, "stride": 1},
+    {"kind": "upsample_nearest", "size": 2},
+    SAME | {"features": 4, "size": 3, "stride": 1},
+    {"kind": "flatten"},
+]
 HEAD = {"kind": "dense", "features": 1}
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_pools_and_dropout_are_read_and_nothing_is_dropped(
-    framework: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pools_and_dropout_are_read_and_nothing_is_dropped(framework: str, tmp_path: Path) -> None:
     pair = others.pair(framework)
     generator, _, adam, of_discriminator = pair.parts
     if framework != "tf":  # whose Adam is of no network yet
         of_discriminator = None
     parts = generator, others.pooling(framework), adam, of_discriminator
     pair = type(pair)(*parts, latent_shape=(6,))
-    text = pair.system_file()
-    if framework == "jax":  # whose pools are functions
-        unknown = "# (2, 8, 8, 4) becomes (2, 4): say how"
-        assert unknown in text
-        text = text.replace(unknown, '{ kind = "global_average_pool" },')
-    monkeypatch.setattr(pair, "system_file", lambda: text)
     spec = system(pair, tmp_path)
     found = read_document(tmp_path / "read.toml")["discriminator"]["layers"]
     first = POOLS[0] | {"padding": 1 if framework == "pytorch" else "same"}
-    expected = [first, *POOLS[1:]] if framework != "jax" else [first, POOLS[1], POOLS[-1]]
+    expected = [first, POOLS[1], *(FUNCTIONS if framework == "jax" else POOLS[2:])]
     expected += [{"kind": "flatten"}] if framework == "pytorch" else []
     assert found == [*expected, HEAD]
     assert verdicts(pair, spec.replace(batch_size=2)) == {"pass"}
@@ -296,6 +302,100 @@ def test_what_is_no_layer_is_said(tmp_path: Path) -> None:
     text = pair.system_file()
     assert "# (2, 8, 8, 3) becomes (2, 8, 8, 6): say how" in text
     assert "say what" in others.pair("pytorch", last=torch.sin).system_file()
+    other_pixels = others.pair("pytorch", last=lambda x: torch.pixel_unshuffle(x, 2))
+    assert "# (2, 8, 8, 3) becomes (2, 4, 4, 12): say how" in other_pixels.system_file()
+
+
+def windows(x: np.ndarray, size: int) -> np.ndarray:
+    """Return pixels [n, h, w, c] by windows: the axes 2 and 4 are those of a window."""
+    n, h, w, c = x.shape
+    return x.reshape(n, h // size, size, w // size, size, c)
+
+
+def bent(x: np.ndarray, slope: float) -> np.ndarray:
+    return np.where(x > 0.0, x, slope * x)
+
+
+PIXELS = np.random.default_rng(0).standard_normal((2, 8, 8, 3))
+AVERAGE, LEAKY = {"kind": "average_pool", "size": 2}, {"kind": "leaky_relu", "slope": 0.3}
+UNKNOWN = "# (2, 8, 8, 3) becomes (2, 4, 4, 3): say how"
+
+
+@pytest.mark.parametrize(
+    ("made", "layers"),
+    [
+        (bent(windows(PIXELS, 2), 0.3).mean((2, 4)), [LEAKY, AVERAGE]),
+        (bent(windows(PIXELS, 2), np.float32(0.3)).mean((2, 4)), [LEAKY, AVERAGE]),
+        (bent(windows(PIXELS, 2).mean((2, 4)), 0.3), [AVERAGE, LEAKY]),
+        (bent(windows(PIXELS, 4), 0.0).mean((2, 4)), [{"kind": "relu"}, AVERAGE | {"size": 4}]),
+        (bent(windows(PIXELS, 2).max((2, 4)), 0.3), [{"kind": "max_pool", "size": 2}, LEAKY]),
+        (PIXELS.mean((1, 2)), [AVERAGE | {"size": 8}, {"kind": "flatten"}]),
+        (PIXELS.repeat(3, 1).repeat(3, 2), [{"kind": "upsample_nearest", "size": 3}]),
+        (np.tanh(windows(PIXELS, 2)).mean((2, 4)), [UNKNOWN]),
+        (PIXELS[:, ::2, ::2], [UNKNOWN]),
+        (PIXELS[:, :5, :5], [UNKNOWN.replace("4", "5")]),
+        (PIXELS.repeat(2, 1), [UNKNOWN.replace("(2, 4, 4", "(2, 16, 8")]),
+    ],
+)
+def test_pools_that_are_functions_are_read_by_what_they_make(
+    made: np.ndarray, layers: list
+) -> None:
+    assert _between(PIXELS, made) == layers
+
+
+LABELS = 0.9, 0.5
+"""What is wrong in the steps below: the label of real images, a factor of D's gradients."""
+
+
+def wrong_step(g: Any, d: Any, g_own: Any, d_own: Any, real: Any, z: Any) -> tuple[float, ...]:
+    """One step in PyTorch with mistakes of D's, and targets in float32, and so losses too."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits as bce
+
+    fake, ones = g(z), torch.ones(len(real), 1)
+    halves = bce(d(real), LABELS[0] * ones), bce(d(fake.detach()), 0.0 * ones)
+    d_own.zero_grad()
+    (LABELS[1] * sum(halves)).backward()
+    d_own.step()
+    loss = bce(d(fake), ones)
+    g_own.zero_grad()
+    loss.backward()
+    g_own.step()
+    return halves[0].item(), halves[1].item(), loss.item()
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "rmsprop"])
+def test_gradients_are_judged_where_no_first_moments_hold_them(name: str, tmp_path: Path) -> None:
+    """Nor does a step of one's own show them: second moments and parameters do."""
+    pytest.importorskip("torch")
+    given = others.pair("pytorch")
+    own = [others.optimizer("pytorch", name, network) for network in given.parts[:2]]
+    pair = type(given)(*given.parts[:2], *own, latent_shape=(6,), step=wrong_step)
+    found = explain(pair, system(pair, tmp_path).replace(batch_size=4), steps=1)
+    assert found.named == [
+        "real label: 0.9 instead of 1",
+        "discriminator gradient scale: 0.5 instead of 1",
+        "it computes its losses in float32",
+    ]
+    assert (found.verdict, found.located) == ("named", ())
+    # Of float32 what the others leave: one rounding of a number near 1, not the labels' difference.
+    assert found.traps[-1].cost < 1e-6
+
+
+PARTS_OF_A_STATE = (
+    "generator",
+    "discriminator",
+    "generator_optimizer",
+    "discriminator_optimizer",
+)
+
+
+@pytest.mark.parametrize("returned", [(1.0, 2.0), 1.0])
+def test_a_step_that_returns_no_three_losses_is_a_line(returned: Any) -> None:
+    pair = others.pair("pytorch", step=lambda *given: returned)
+    expected = rf"^step\(\) returned {re.escape(repr(returned))}; expected three losses: of the"
+    with pytest.raises(ValueError, match=expected):
+        pair.own_step(SimpleNamespace(**dict.fromkeys(PARTS_OF_A_STATE)), None, None)
 
 
 def test_a_state_is_of_copies_with_the_modules_own_weights(tmp_path: Path) -> None:
