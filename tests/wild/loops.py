@@ -113,7 +113,7 @@ class KerasIO(Keras, SameLatents):
 
 def custom(norm_everywhere: bool = False, biases: bool = False, **changes: str) -> SystemSpec:
     """DCGAN of pytorch/examples with a batch norm more, or with biases at both ends."""
-    generator, discriminator = dcgan64(2, 3, 64, "conv")
+    generator, discriminator = dcgan64(2, 3, 32, "conv")  # explained in half the time of 64
     if norm_everywhere:
         discriminator = (discriminator[0], BATCH_NORM, *discriminator[1:])
     if biases:
@@ -123,7 +123,7 @@ def custom(norm_everywhere: bool = False, biases: bool = False, **changes: str) 
         generator = (*generator[:-2], ends[0], generator[-1])
         discriminator = (ends[1], *discriminator[1:])
     layers = {"generator_layers": generator, "discriminator_layers": discriminator}
-    return SYSTEMS["dcgan64"].replace(architecture="custom", **layers, **changes)
+    return SYSTEMS["dcgan64"].replace(architecture="custom", image_size=32, **layers, **changes)
 
 
 KERAS_ADAM = {"adam_epsilon": 1e-7, "adam_epsilon_placement": "before_correction"}
