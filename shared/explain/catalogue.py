@@ -130,6 +130,8 @@ def _applies(field: str, value: Any, spec: SystemSpec) -> bool:
             return False
         case "batch_norm_replicas":
             return spec.batch_size >= 2 * value
+        case "batch_part":
+            return spec.batch_size >= 4  # one image has no batch statistics
         case "lsgan_scale":
             return spec.loss == "lsgan"
         case "probability_clipping":

@@ -84,7 +84,8 @@ def _make_small(arrays: Arrays, spec: SystemSpec) -> None:
         arrays[f"{last}/bias"][:] = np.float32(0.3)
     if layers[0].kind == "conv":
         for parameter in layers[0].parameters:
-            arrays[f"discriminator/{layers[0].name}/{parameter.name}"][..., 0] = 0.0
+            first = arrays[f"discriminator/{layers[0].name}/{parameter.name}"]
+            first[..., :-1][..., :1] = 0.0  # of several channels
 
 
 def kink_margin(

@@ -7,7 +7,6 @@ right where it names exactly the fields of `Conventions`, with their values, tha
 import argparse
 import gc
 import importlib
-import itertools
 import json
 import math
 import sys
@@ -22,13 +21,18 @@ from typing import Any
 from shared.explain import Explanation, explain
 from shared.interface import IMPLEMENTATIONS, load_implementation
 from shared.spec import Conventions, SystemSpec
-from tests.apparatus.explain_draws import fives, narrow, pairs, right_runs, same_numbers, tangles
+from tests.apparatus.explain_draws import (
+    described,
+    fives,
+    outside_runs,
+    pairs,
+    right_runs,
+    same_numbers,
+    tangles,
+)
 from tests.apparatus.planted.fault import Fault
 from tests.apparatus.planted.faults import FAULTS
 from tests.apparatus.planted.mutate import mutated
-from tests.apparatus.planted.outside import OUTSIDE
-
-SYSTEMS_OF_OUTSIDE_RUNS = ("conv28", "dcgan64", "dcgan64-lsgan")
 
 
 @dataclass(frozen=True)
@@ -195,21 +199,25 @@ def _fives(options: argparse.Namespace, log: Log) -> list[Outcome]:
 def _outside(options: argparse.Namespace, log: Log) -> list[Outcome]:
     """Plant mistakes that no convention is: right is to locate them and to name nothing."""
 
-    def find(fault: Fault, spec: SystemSpec, seed: int) -> Outcome:
+    def find(fault: Fault, dtype: str, spec: SystemSpec, seed: int) -> Outcome:
         started = time.monotonic()
         with mutated("pytorch", [fault]) as implementation:
-            found = explain(implementation, spec, dtype=options.dtype, seed=seed, steps=2)
-        right = bool(found.located) and not found.traps
-        return _outcome("pytorch", [fault], found, right, options.dtype, started)
+            found = explain(implementation, spec, dtype=dtype, seed=seed, steps=4)
+        right = bool(found.located or found.findings) and not found.traps
+        outcome = _outcome("pytorch", [fault], found, right, dtype, started)
+        where = "; ".join(dict.fromkeys([place.stage for place in found.located] + [*found.findings]))
+        return replace(outcome, verdict=f"{found.verdict}: {where}")
 
-    outcomes, runs = [], itertools.product(range(options.outside), OUTSIDE)
-    for seed, fault in runs:
-        system = SYSTEMS_OF_OUTSIDE_RUNS[seed % len(SYSTEMS_OF_OUTSIDE_RUNS)]
-        spec = narrow(system)
-        run = f"{system}, seed {seed}"
-        task = partial(find, fault, spec, seed)
-        outcomes.append(log.outcome("pytorch", options.dtype, [fault], task, run))
-    return outcomes
+    return [
+        log.outcome(
+            "pytorch",
+            dtype,
+            [fault],
+            partial(find, fault, dtype, spec, seed),
+            f"{seed}: {described(spec)}",
+        )
+        for fault, dtype, spec, seed in outside_runs(options.outside, options.seed)
+    ]
 
 
 def _tangles(options: argparse.Namespace, log: Log) -> list[Outcome]:
@@ -235,19 +243,19 @@ def _tangles(options: argparse.Namespace, log: Log) -> list[Outcome]:
 def _right(options: argparse.Namespace, log: Log) -> list[Outcome]:
     def find(framework: str, dtype: str, spec: SystemSpec, seed: int) -> Outcome:
         started = time.monotonic()
-        found = explain(load_implementation(framework), spec, dtype=dtype, seed=seed + 1)
+        found = explain(load_implementation(framework), spec, dtype=dtype, seed=seed)
         return _outcome(framework, [], found, found.verdict == "rounding", dtype, started)
 
+    drawn = right_runs(options.right, options.seed, options.framework)
     return [
         log.outcome(
             framework,
             dtype,
             [],
-            partial(find, framework, dtype, spec, seed),
-            f"{spec.name}, {seed}",
+            partial(find, framework, dtype, spec, 1000 * options.seed + number),
+            f"{number}: {described(spec)}",
         )
-        for framework, dtype, spec, seed in right_runs(options.right)
-        if framework in options.framework
+        for number, (framework, dtype, spec) in enumerate(drawn)
     ]
 
 
@@ -278,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--only", nargs="+", default=[], help="of the single faults, these")
     add("--pairs", type=int, default=0, metavar="N", help="so many random pairs of faults")
     add("--fives", type=int, default=0, metavar="N", help="so many times five faults, PyTorch")
-    text = "so many times each mistake that no convention is, PyTorch"
+    text = "so many runs with a mistake that no convention is, PyTorch"
     add("--outside", type=int, default=0, metavar="N", help=text)
     text = "so many times one of these beside one to three faults, PyTorch"
     add("--tangles", type=int, default=0, metavar="N", help=text)

@@ -2,23 +2,29 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 import numpy as np
 
 from shared.explain.catalogue import part_of
 from shared.explain.distance import BOUNDS, Comparison
 from shared.explain.observations import Group, reference_arrays
-from shared.explain.probes import PROBES, draw_probe
+from shared.explain.port import Port, PortError
+from shared.explain.probes import PROBES, Probe, draw_probe
 from shared.explain.stages import STAGES
-from shared.interface import IMPLEMENTATIONS
+from shared.interface import IMPLEMENTATIONS, Array, Implementation, load_implementation
+from shared.reference.comparison import relative_l2
 from shared.spec import SYSTEMS, Conventions, SystemSpec
+from shared.spec.systems import LOSS_NAMES, GeneratorBatch
 from tests.apparatus.planted.fault import Fault
 from tests.apparatus.planted.faults import FAULTS
-from tests.apparatus.planted.mutate import mutated_sources
+from tests.apparatus.planted.mutate import mutated, mutated_sources
 from tests.apparatus.planted.outside import OUTSIDE
 
+SYSTEMS_OF_OUTSIDE_RUNS = (*["mlp28"] * 4, *["conv28"] * 3, "dcgan64")
+MOST_SYSTEMS = 12
+LEAST_SHOWN = 1e-7
 PARTS = ("network", "loss", "step", "statistics", "Adam")
-SYSTEMS_OF_RIGHT_RUNS = ("dcgan64", "dcgan64-lsgan", "conv28", "mlp28")
 
 
 def pairs(count: int, seed: int) -> Iterator[tuple[str, tuple[Fault, Fault]]]:
@@ -110,16 +116,77 @@ def same_numbers(spec: SystemSpec, ours: Conventions, theirs: Conventions) -> bo
     return all(comparison.compare(group, theirs)[1] is None for group in groups)
 
 
-def right_runs(count: int) -> Iterator[tuple[str, str, SystemSpec, int]]:
-    """Yield framework, dtype, system and seed of runs in which nothing is wrong."""
-    kinds = itertools.cycle(
-        itertools.product(SYSTEMS_OF_RIGHT_RUNS, ("float64", "float32"), IMPLEMENTATIONS)
+def right_runs(
+    count: int, seed: int, frameworks: Sequence[str]
+) -> Iterator[tuple[str, str, SystemSpec]]:
+    """Yield framework, dtype and system of runs in which nothing is wrong, all at random."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        framework, dtype = rng.choice(frameworks), rng.choice(list(BOUNDS))
+        yield str(framework), str(dtype), random_system(rng, tuple(SYSTEMS))
+
+
+def outside_runs(count: int, seed: int) -> Iterator[tuple[Fault, str, SystemSpec, int]]:
+    """Yield mistakes that no convention is, each where it shows: dtype, system, a seed."""
+    rng, made = np.random.default_rng(seed), 0
+    order = itertools.chain.from_iterable(rng.permutation(len(OUTSIDE)) for _ in itertools.count())
+    for number, drawn in enumerate(order):
+        dtype = str(rng.choice(list(BOUNDS), p=(0.9, 0.1)))
+        tried = (random_system(rng, SYSTEMS_OF_OUTSIDE_RUNS) for _ in range(MOST_SYSTEMS))
+        spec = next((s for s in tried if shows(OUTSIDE[drawn], s)), None)
+        if spec is not None:
+            yield OUTSIDE[drawn], dtype, spec, 10_000 * seed + number
+            made += 1
+        if made == count:
+            return
+
+
+def shows(fault: Fault, spec: SystemSpec) -> bool:
+    """Return whether a mistake changes any number of a few steps, and none of them raises."""
+    probe = draw_probe(PROBES[0], spec, 99, [])
+    try:
+        with mutated("pytorch", [fault]) as wrong:
+            ours, theirs = (_numbers(i, probe) for i in (load_implementation("pytorch"), wrong))
+    except PortError:
+        return False
+    return any(not relative_l2(a, theirs[n]) <= LEAST_SHOWN for n, a in ours.items())
+
+
+def _numbers(implementation: Implementation, probe: Probe) -> dict[str, Array]:
+    port = Port(implementation, "float64")
+    state, (z, real) = port.state_of(probe), probe.one_batch
+    found = {"images": port.call("generate", state, z, training=True)}
+    found["scores"] = port.call("discriminate", state, real, training=True)
+    for number in range(4):
+        metrics = port.call("train_step", state, probe.real_images, probe.latents)
+        found |= {f"{name}, step {number}": np.asarray(a) for name, a in metrics.items()}
+    return found | port.exported(probe.spec, state)
+
+
+def random_system(rng: np.random.Generator, names: Sequence[str]) -> SystemSpec:
+    """Return one of these systems, narrow, with sizes, loss and order of the step of its own."""
+    spec = SYSTEMS[str(rng.choice(names))]
+    size = 32 if spec.architecture == "dcgan64" else 28
+    widths = (4, 8) if spec.architecture == "mlp28" else (1, 2)
+    return spec.replace(
+        image_size=size,
+        width=int(rng.choice(widths)),
+        latent_dim=int(rng.integers(2, 9)),
+        batch_size=int(rng.integers(2, 8)),
+        loss=str(rng.choice(LOSS_NAMES)),
+        discriminator_steps=int(rng.choice((1, 1, 1, 2))),
+        generator_batch=str(rng.choice(get_args(GeneratorBatch))),
     )
-    for seed, (system, dtype, framework) in zip(range(count), kinds, strict=False):
-        yield framework, dtype, narrow(system), seed
 
 
 def narrow(system: str) -> SystemSpec:
     """Return a system of the size that the command has."""
     width = 8 if system == "mlp28" else 2
     return SYSTEMS[system].replace(width=width, latent_dim=6, batch_size=4)
+
+
+def described(spec: SystemSpec) -> str:
+    """Return what a random system has of its own."""
+    sizes = f"{spec.image_size} pixels, width {spec.width}, latents {spec.latent_dim}, batch {spec.batch_size}"
+    step = f"{spec.discriminator_steps} of D, {spec.generator_batch}"
+    return f"{spec.name}, {spec.loss}, {sizes}, {step}"

@@ -42,7 +42,7 @@ def layers(spec: SystemSpec, activations: Arrays) -> Arrays:
     found: Arrays = {}
     before = None
     for layer in spec.layers("generator"):
-        if layer.parameters and before is not None:
+        if layer.parameters and before in activations:
             found[f"generator/{layer.name}/input"] = activations[before]
             found[f"generator/{layer.name}/output"] = activations[layer.name]
         before = layer.name

@@ -9,6 +9,8 @@ from shared.explain import explain, explanation
 from shared.explain.behaviour import initial_weights
 from shared.explain.distance import BOUNDS
 from shared.explain.port import Observations, Port
+from shared.explain.probes import draw_probe
+from shared.interface import load_implementation
 from shared.reference.adapter import ReferenceImplementation, ReferenceState
 from shared.spec import Conventions
 from shared.spec.streams import initial_state
@@ -140,6 +142,48 @@ def test_a_later_step_that_diverges() -> None:
     assert explanation.verdict == "unexplained"
     assert explanation.first is not None
     assert explanation.first.probe == "step 3"
+
+
+def test_rounding_that_a_batch_of_two_makes_large_is_rounding() -> None:
+    """A channel whose two numbers are alike: its normalisation multiplies what float32 rounds."""
+    pytest.importorskip("torch")
+    spec = narrow("conv28").replace(width=3, latent_dim=3, batch_size=2, loss="lsgan")
+    found = explain(load_implementation("pytorch"), spec, dtype="float32", seed=1037)
+    assert found.agrees, found
+    assert (found.stages[-1].difference or 0.0) > 1e-3  # of gradients, whose bound it is
+
+
+def test_a_later_step_that_diverges_in_float32() -> None:
+    """Rounding of the weights explains nothing of it."""
+    pytest.importorskip("torch")
+    right = load_implementation("pytorch")
+
+    class Forgets:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(right, name)
+
+        def create(self, *arguments: Any, **options: Any) -> Any:
+            self.steps = 0
+            return right.create(*arguments, **options)
+
+        def train_step(self, state: Any, real_images: Any, latents: Any) -> Any:
+            self.steps += 1
+            if self.steps == 3:
+                first = {"generator_optimizer/step": np.array(0)}
+                right.import_state(state, right.export_state(state) | first)
+            return right.train_step(state, real_images, latents)
+
+    found = explain(Forgets(), narrow("mlp28"), dtype="float32", steps=5)
+    assert found.first is not None
+    assert (found.verdict, found.first.probe) == ("unexplained", "step 3")
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_layer_keeps_a_channel_with_weights(width: int) -> None:
+    """Without any, gradients of everything before it are rounding alone."""
+    arrays = draw_probe("small gradients", narrow("conv28").replace(width=width), 0, []).arrays
+    kernel = arrays["discriminator/conv_1/kernel"]
+    assert [bool(kernel[..., i].any()) for i in range(width)] == [False, True][-width:]
 
 
 @pytest.mark.parametrize(

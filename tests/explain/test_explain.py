@@ -32,7 +32,9 @@ from tests.explain.wrong_ports import (
     OwnActivation,
     OwnBetaInD,
     Raises,
+    RaisesAtStepThree,
     ScaledGradient,
+    WantsProbabilities,
     WithoutLoss,
     narrow,
 )
@@ -291,9 +293,26 @@ def test_a_mistake_in_no_catalogue_is_unexplained_and_located() -> None:
     assert not explanation.traps
 
 
+@pytest.mark.parametrize(("raises", "steps"), [(True, 10), (False, 0)])
+def test_what_cannot_be_computed_at_some_numbers_is_named_by_others(
+    raises: bool, steps: int
+) -> None:
+    """Of random scores few batches lie between 0 and 1: the third probe is drawn until one does."""
+    spec = get_fault("discriminator_output_none").spec
+    explanation = explain(WantsProbabilities(raises), spec, steps=steps)
+    assert explanation.verdict == "named"
+    assert explanation.fields == {"discriminator_output": "none"}
+
+
 def test_a_step_that_raises() -> None:
     explanation = explain(Raises(), narrow("mlp28"))
     assert explanation.verdict == "unexplained"
+    assert "train_step() raised RuntimeError: out of luck" in explanation.findings
+
+
+def test_a_later_step_that_raises_takes_no_name_back() -> None:
+    explanation = explain(RaisesAtStepThree(), narrow("mlp28"), steps=5)
+    assert (explanation.verdict, explanation.fields) == ("partly named", {"adam_beta1": 0.9})
     assert "train_step() raised RuntimeError: out of luck" in explanation.findings
 
 

@@ -235,6 +235,48 @@ class Raises(ReferenceImplementation):
         raise RuntimeError("out of luck\nand more")
 
 
+class WantsProbabilities(ReferenceImplementation):
+    """A port without D's sigmoid, whose loss raises beyond 0 and 1 or has no number there."""
+
+    name = "wants probabilities"
+
+    def __init__(self, raises: bool) -> None:
+        super().__init__(Conventions(discriminator_output="none"))
+        self.raises = raises
+
+    def train_step(
+        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, float]:
+        metrics = super().train_step(state, real_images, latents)
+        if not np.isnan(list(metrics.values())).any():
+            return metrics
+        if self.raises:
+            raise RuntimeError("all elements of input should be between 0 and 1")
+        return dict.fromkeys(metrics, np.nan)
+
+
+class RaisesAtStepThree(ReferenceImplementation):
+    """A port with another beta whose third step does not run."""
+
+    name = "raises at step three"
+
+    def __init__(self) -> None:
+        super().__init__(Conventions(adam_beta1=0.9))
+        self.steps = 0
+
+    def create(self, *arguments: object, **options: object) -> ReferenceState:
+        self.steps = 0
+        return super().create(*arguments, **options)
+
+    def train_step(
+        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, float]:
+        self.steps += 1
+        if self.steps == 3:
+            raise RuntimeError("out of luck")
+        return super().train_step(state, real_images, latents)
+
+
 class WrongAtStepThree(ReferenceImplementation):
     """A port whose third step forgets Adam's counter."""
 

@@ -5,6 +5,8 @@ In PyTorch's source alone: what counts is that nothing in the vocabulary compute
 
 from tests.apparatus.planted.fault import Edit, Fault
 from tests.apparatus.planted.faults_of_adam import torch_adam
+from tests.apparatus.planted.outside_networks import NETWORKS
+from tests.apparatus.planted.outside_steps import STEPS
 
 _LEAKY = "partial(F.leaky_relu, negative_slope=0.2, inplace=True)"
 _MEAN = "return self.each(scores, label).mean()"
@@ -107,5 +109,7 @@ OUTSIDE = (
         "            if module.training:\n                module.running_var.data.mul_(0.99)\n"
         "        self.register_forward_hook(shrink)\n",
     ),
+    *NETWORKS,
+    *STEPS,
 )
 """Deviations of forward passes, losses, gradients, updates and statistics."""
