@@ -32,7 +32,7 @@ under which the reference reproduces it; what reproduces a third probe too is
 named. Two recordings of shared.record.Recorder are compared with each other.
 """
 EPILOG = """\
-Verdicts: rounding (exit code 0), known trap, unexplained (1); 2 is bad input.
+Rounding is exit code 0; named, partly named and unexplained 1; bad input 2.
 
   python -m shared.explain jax
   python -m shared.explain my_package.adapter --system conv28 --json x.json
@@ -58,9 +58,7 @@ def _spec(options: argparse.Namespace) -> SystemSpec:
     check_seed(options.seed, "--seed")
     if options.batch_size < 2 or options.batch_size % 2:
         raise ValueError(f"--batch-size must be even and at least 2, received {options.batch_size}")
-    return chosen_spec(
-        options, lambda name: {"width": 8 if name == "mlp28" else 2, "latent_dim": 6}
-    )
+    return chosen_spec(options, lambda n: {"width": 8 if n == "mlp28" else 2, "latent_dim": 6})
 
 
 def _widest_dtype(implementation: Any, spec: SystemSpec) -> str:

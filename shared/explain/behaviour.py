@@ -1,7 +1,5 @@
 """What takes more than one stage: initial weights, steps in a row, calls that change a state."""
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,15 +7,8 @@ import numpy as np
 from scipy.special import chdtrc, ndtr
 
 from shared.explain.catalogue import CANONICAL, KNOWN_VALUES
-from shared.explain.distance import BOUNDS, INITIAL_BOUND, Comparison
-from shared.explain.observations import (
-    INITIAL_SEED,
-    Group,
-    Sides,
-    forward_inputs,
-    initial_arrays,
-    reference_arrays,
-)
+from shared.explain.distance import INITIAL_BOUND, Comparison
+from shared.explain.observations import INITIAL_SEED, Group, Sides, forward_inputs, initial_arrays
 from shared.explain.port import Observations, Port
 from shared.explain.probes import Array, Arrays, Probe, kink_margin
 from shared.explain.report import Located, Stage
@@ -35,7 +26,6 @@ INPUT_DRAWS = 50
 # Of the same arithmetic, which a GPU may do in another order: outputs; what a step moves.
 SAME_OUTPUT, SAME_STEP = 1e-5, 1e-3
 NUDGE = 1e-13
-ROUNDINGS = 30.0
 TWICE = "gives other numbers when it is called twice"
 
 
@@ -122,12 +112,7 @@ def computes_in_float32(port: Port, probe: Probe, stage: str) -> bool:
 
 
 def many_steps(
-    port: Port,
-    probe: Probe,
-    sides: Sides,
-    stages: Sequence[str],
-    steps: int,
-    comparison: Comparison,
+    port: Port, probe: Probe, sides: Sides, stages: list[str], steps: int, comparison: Comparison
 ) -> tuple[Stage, Group | None]:
     """Compare some stages of several steps, each from the implementation's own state.
 
@@ -149,26 +134,9 @@ def many_steps(
             group = Group(name, here, shown[name])
             found, divergence = comparison.compare(group, sides)
             largest = max([largest, *((difference, array) for array, difference in found.items())])
-            if divergence is not None and not _is_rounding(group, sides, comparison):
+            if divergence is not None and not comparison.is_rounding(group, sides):
                 return Stage(stage.name, here.name, *largest, agrees=False), group
     return Stage(stage.name, probe.name, *largest), None
-
-
-def _is_rounding(group: Group, sides: Sides, comparison: Comparison) -> bool:
-    """Whether rounding the weights to float32 once does nearly as much as what differs.
-
-    It does where a batch's variance is small or halves cancel; a step rounds some dozen times.
-    """
-    probe, moved = group.probe, Counter[str]()
-    for draw in range(4 if comparison.bound > BOUNDS["float64"] else 0):
-        noise = stream(draw, "explain/nudge").standard_normal
-        nudged = {n: a * (1.0 + 2.0**-24 * noise(a.shape)) for n, a in probe.arrays.items()}
-        nudged |= {n: a for n, a in probe.arrays.items() if n.endswith("/step")}
-        other = reference_arrays(group.stage, replace(probe, arrays=nudged), sides)
-        moved |= Counter(comparison.differences(replace(group, arrays=other), sides))
-    least, most = comparison.allowed(group.stage), 0.1
-    found = comparison.differences(group, sides)
-    return all(d <= max(least, min(most, ROUNDINGS * moved[n])) for n, d in found.items())
 
 
 def _next_probe(probe: Probe, number: int, dtype: str, conventions: Conventions) -> Probe:
@@ -238,16 +206,13 @@ def _hidden_state(port: Port, probe: Probe) -> list[str]:
     if _moved_otherwise(probe.spec, kept.arrays, own, given):
         # Rarely, because a framework may compile a step for each state.
         again = after_a_step(port.state_of(kept))
-        if _moved_otherwise(probe.spec, kept.arrays, given, again):
-            notes.append(
-                f"train_step() {TWICE} from the same state: it draws its own random numbers "
-                "(latents, dropout), or counts outside the state"
-            )
-        else:
-            notes.append(
-                "a second train_step() depends on something that export_state() does not return, "
-                "such as gradients that are not set to zero or a schedule's own counter"
-            )
+        notes.append(
+            f"train_step() {TWICE} from the same state: it draws its own random numbers "
+            "(latents, dropout), or counts outside the state"
+            if _moved_otherwise(probe.spec, kept.arrays, given, again)
+            else "a second train_step() depends on something that export_state() does not return, "
+            "such as gradients that are not set to zero or a schedule's own counter"
+        )
     return notes
 
 

@@ -26,7 +26,6 @@ from shared.spec import NETWORKS, NetworkName, SystemSpec
 NEAR_ENOUGH = 1e-3
 ATTEMPTS = 3
 PRIME_BATCHES = (7, 5)
-MOST_DRAWS = 12
 START = Sides(CANONICAL, CANONICAL)
 
 Report = Callable[[Sequence[Stage]], None]
@@ -170,8 +169,7 @@ class _Explainer:
     def _is_float32(self) -> bool:
         forward = [name for name, kind in KINDS.items() if kind.track == "forward"]
         differing = (row.name for row in self.rows if row.name in forward and not row.agrees)
-        is_so = behaviour.computes_in_float32
-        return any(is_so(self.port, self.probes[0], name) for name in differing)
+        return any(behaviour.computes_in_float32(self.port, self.probes[0], n) for n in differing)
 
     def _has_rounded_losses(self, stage: str) -> bool:
         """Whether a stage is of losses, or comes behind them, and every loss is a float32 number.
@@ -300,7 +298,7 @@ class _Explainer:
         own, error, seen = self.spec.batch_size, PortError(""), list[Group]()
         prime = next(size for size in PRIME_BATCHES if size != own)
         sizes = (prime, 3 * own, own)  # some ports halve their batches, or have one size
-        for draw, size in itertools.product(range(MOST_DRAWS), sizes):
+        for draw, size in itertools.product(range(12), sizes):
             try:
                 given = self.spec.replace(batch_size=size), seed + draw, clear_under
                 probe, into = self.port.with_step(draw_probe("held out", *given)), Observations()

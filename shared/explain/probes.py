@@ -10,8 +10,8 @@ import numpy as np
 from shared.explain.catalogue import CANONICAL
 from shared.fixtures.make_network import KINK_MARGIN, representative_inputs
 from shared.interface import Array, Arrays
-from shared.reference.network import Pass, forward
-from shared.reference.step import train_step
+from shared.reference.network import Pass
+from shared.reference.step import Step
 from shared.spec import Conventions, NetworkName, SystemSpec
 
 SMALL = 1e-6
@@ -52,8 +52,8 @@ def draw_probe(name: str, spec: SystemSpec, seed: int, clear_under: Sequence[Con
 
     No pre-activation is near a kink under any of the conventions `clear_under`. In the first no
     array is 0 or 1, no moment is 0. In that of small gradients the moments are 0, the gradients of
-    the size of Adam's epsilon, and the first channel of the discriminator's first convolution has
-    no weights: its pre-activations are exactly 0.
+    the size of Adam's epsilon, and the first channel of the discriminator's first convolution, but
+    for an only one, has no weights: its pre-activations are exactly 0.
     """
     first = 1000 * seed + 500 * (name == "held out")
     for number in range(first, first + 300):
@@ -84,43 +84,34 @@ def _make_small(arrays: Arrays, spec: SystemSpec) -> None:
         arrays[f"{last}/bias"][:] = np.float32(0.3)
     if layers[0].kind == "conv":
         for parameter in layers[0].parameters:
-            first = arrays[f"discriminator/{layers[0].name}/{parameter.name}"]
-            first[..., :-1][..., :1] = 0.0  # of several channels
+            arrays[f"discriminator/{layers[0].name}/{parameter.name}"][..., :-1][..., :1] = 0.0
+
+
+class _Kinks(Step):
+    """A step that notes the smallest |pre-activation| but 0 of any (leaky) ReLU in its passes.
+
+    Of channels smaller than 1 against their size, since what rounding does is in proportion to it:
+    one whose weights have just left 0 has pre-activations of 1e-4.
+    """
+
+    smallest = np.inf
+
+    def forward(self, network: NetworkName, arrays: Arrays, x: Array, training: bool) -> Pass:
+        run = super().forward(network, arrays, x, training)
+        for (before, _), (layer, _) in itertools.pairwise(run.saved):
+            if layer.kind in ("relu", "leaky_relu"):
+                y = run.activations[before.name]
+                size = np.sqrt(np.square(y).mean(axis=tuple(range(y.ndim - 1)), keepdims=True))
+                relative = np.abs(y) / np.clip(size, np.finfo(np.float64).tiny, 1.0)
+                here = float(np.min(relative, where=y != 0.0, initial=np.inf))
+                self.smallest = min(self.smallest, here)
+        return run
 
 
 def kink_margin(
-    spec: SystemSpec,
-    arrays: Arrays,
-    real_images: Array,
-    latents: Array,
-    c: Conventions = CANONICAL,
+    spec: SystemSpec, arrays: Arrays, real_images: Array, latents: Array, c: Conventions = CANONICAL
 ) -> float:
-    """Return the smallest |pre-activation| but 0 of any (leaky) ReLU in the passes of one step.
-
-    Of the first update of the discriminator and of the generator's pass through it.
-    """
-    count = len(real_images) // spec.discriminator_steps
-    updated = train_step(spec, arrays, real_images, latents, c).arrays
-    generated = forward(spec, "generator", arrays, latents[:count], c, training=True)
-    passes = [generated] + [
-        forward(spec, "discriminator", weights, images, c, training=True)
-        for weights in (arrays, updated)
-        for images in (real_images[:count], generated.output)
-    ]
-    return min(map(_smallest_pre_activation, passes))
-
-
-def _smallest_pre_activation(run: Pass) -> float:
-    """Return the smallest |pre-activation| but 0, of channels smaller than 1 against their size.
-
-    What rounding does to a channel is in proportion to it: one whose weights have just left 0 has
-    pre-activations of 1e-4.
-    """
-    smallest = np.inf
-    for (before, _), (layer, _) in itertools.pairwise(run.saved):
-        if layer.kind in ("relu", "leaky_relu"):
-            x = run.activations[before.name]
-            size = np.sqrt(np.square(x).mean(axis=tuple(range(x.ndim - 1)), keepdims=True))
-            relative = np.abs(x) / np.clip(size, np.finfo(np.float64).tiny, 1.0)
-            smallest = min(smallest, float(np.min(relative, where=x != 0.0, initial=np.inf)))
-    return smallest
+    """Return the smallest |pre-activation| but 0 of any (leaky) ReLU in the passes of one step."""
+    step = _Kinks(spec, c)
+    step.run(arrays, real_images, latents)
+    return step.smallest

@@ -63,9 +63,8 @@ def _suggestion(group: Group, name: str, sides: Sides, comparison: Comparison) -
         return f"shape {received.shape}, expected {expected.shape}"
     if stage.startswith("updated"):
         v = {n: np.maximum(a, probe.arrays[n]) for n, a in probe.after.items() if n.endswith("/v")}
-        if is_proven(
-            [replace(group, probe=replace(probe, after=probe.after | v))], comparison, sides
-        ):
+        largest = replace(group, probe=replace(probe, after=probe.after | v))
+        if is_proven([largest], comparison, sides):
             return "AMSGrad: the largest second moment so far in place of the last one"
         received, expected = received - probe.arrays[name], expected - probe.arrays[name]
         of_what = "the move that is expected, as by a schedule of the learning rate"

@@ -118,9 +118,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON data; nan and infinities become text."""
-        own = {
-            name: value for name, value in vars(self).items() if name not in ("traps", "missing")
-        }
+        own = {n: value for n, value in vars(self).items() if n not in ("traps", "missing")}
         places = [vars(p) | {"note": p.note or f"{p.tried} sets ruled out"} for p in self.located]
         weights = [f"{p.stage}: {p.note}" for p in self.located if p.stage == INITIAL_STAGE]
         parts = {

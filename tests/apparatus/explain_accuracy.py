@@ -205,7 +205,9 @@ def _outside(options: argparse.Namespace, log: Log) -> list[Outcome]:
             found = explain(implementation, spec, dtype=dtype, seed=seed, steps=4)
         right = bool(found.located or found.findings) and not found.traps
         outcome = _outcome("pytorch", [fault], found, right, dtype, started)
-        where = "; ".join(dict.fromkeys([place.stage for place in found.located] + [*found.findings]))
+        where = "; ".join(
+            dict.fromkeys([place.stage for place in found.located] + [*found.findings])
+        )
         return replace(outcome, verdict=f"{found.verdict}: {where}")
 
     return [

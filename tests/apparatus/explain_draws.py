@@ -179,14 +179,8 @@ def random_system(rng: np.random.Generator, names: Sequence[str]) -> SystemSpec:
     )
 
 
-def narrow(system: str) -> SystemSpec:
-    """Return a system of the size that the command has."""
-    width = 8 if system == "mlp28" else 2
-    return SYSTEMS[system].replace(width=width, latent_dim=6, batch_size=4)
-
-
 def described(spec: SystemSpec) -> str:
     """Return what a random system has of its own."""
-    sizes = f"{spec.image_size} pixels, width {spec.width}, latents {spec.latent_dim}, batch {spec.batch_size}"
-    step = f"{spec.discriminator_steps} of D, {spec.generator_batch}"
+    sizes = f"{spec.image_size} pixels, width {spec.width}, latents {spec.latent_dim}"
+    step = f"batch {spec.batch_size}, {spec.discriminator_steps} of D, {spec.generator_batch}"
     return f"{spec.name}, {spec.loss}, {sizes}, {step}"

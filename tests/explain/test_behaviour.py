@@ -9,9 +9,11 @@ from shared.explain import explain, explanation
 from shared.explain.behaviour import initial_weights
 from shared.explain.distance import BOUNDS
 from shared.explain.port import Observations, Port
-from shared.explain.probes import draw_probe
+from shared.explain.probes import draw_probe, kink_margin
 from shared.interface import load_implementation
 from shared.reference.adapter import ReferenceImplementation, ReferenceState
+from shared.reference.network import forward
+from shared.reference.step import train_step
 from shared.spec import Conventions
 from shared.spec.streams import initial_state
 from tests.explain.wrong_ports import (
@@ -176,6 +178,21 @@ def test_a_later_step_that_diverges_in_float32() -> None:
     found = explain(Forgets(), narrow("mlp28"), dtype="float32", steps=5)
     assert found.first is not None
     assert (found.verdict, found.first.probe) == ("unexplained", "step 3")
+
+
+def test_the_margin_of_kinks_has_the_passes_of_every_update_of_d() -> None:
+    spec = narrow("mlp28").replace(discriminator_steps=2)
+    once, size = spec.replace(discriminator_steps=1), spec.batch_size
+    for seed in range(10):
+        probe = draw_probe("mid-training", spec, seed, [])
+        real, z = probe.real_images, probe.latents
+        after = train_step(once, probe.arrays, real[:size], z[:size]).arrays
+        updated = {n: a for n, a in after.items() if n.startswith("discriminator")}
+        given = spec, "discriminator", probe.arrays | updated, real[size:], Conventions()
+        passed = forward(*given, training=True).activations
+        sizes = {n: np.sqrt(np.square(passed[n]).mean(axis=0)) for n in ("dense_1", "dense_2")}
+        smallest = min(np.abs(passed[n] / np.minimum(1.0, x)).min() for n, x in sizes.items())
+        assert kink_margin(spec, probe.arrays, real, z) <= smallest * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("width", [1, 2])

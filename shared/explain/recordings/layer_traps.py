@@ -35,9 +35,7 @@ def layer_traps(evidence: Evidence) -> Iterator[traps.Trap]:
     for operation, (step, name) in itertools.product((_convolution, _normalisation), outputs):
         layer, bound = name.removesuffix("/output"), evidence.pairs[step, name].bound
         first, second = (
-            traps.simplest(
-                {e for e, made, recorded in ways if relative_l2(made, recorded) <= bound}
-            )
+            traps.simplest({e for e, made, shown in ways if relative_l2(made, shown) <= bound})
             for ways in (operation(side, step, layer) for side in evidence.sides)
         )
         yield from traps.fewest_differences(first, second, (name,))

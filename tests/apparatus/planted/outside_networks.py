@@ -137,7 +137,7 @@ NETWORKS = (
     normalized("no_mean", "(0, 2, 3)", mean="0.0"),
     _own_scale("scale_plus_one", "self.weight + 1, self.bias"),
     _own_scale("scale_for_shift", "self.weight, self.weight"),
-    _own_scale("no_shift", "self.weight, None"),
+    _own_scale("no_shift", "self.weight, 0.0 * self.bias"),
     _own_scale("positive_scale", "self.weight.abs() + 0.1, self.bias"),
     statistics(
         "running_mean_of_outputs",
@@ -148,7 +148,8 @@ NETWORKS = (
     statistics("running_mean_stays_0", "module.running_mean.zero_()"),
     statistics(
         "mean_follows_first_image",
-        "module.running_mean.lerp_(inputs[0][0].detach().flatten(1).mean(1) if inputs[0].ndim > 2 else inputs[0][0].detach(), 0.1)",
+        "module.running_mean.lerp_(inputs[0][0].detach().flatten(1).mean(1) if "
+        "inputs[0].ndim > 2 else inputs[0][0].detach(), 0.1)",
     ),
     statistics("statistics_shared", "module.running_var.fill_(float(module.running_var.mean()))"),
     _norm_2("epsilon_of_one_norm", "epsilon=1e-2", "1e-5"),

@@ -85,7 +85,8 @@ STEPS = (
         "losses.py",
         (
             _G_MEAN,
-            "return 0.5 * (self._mean(fake_scores, generator_label) - self._mean(fake_scores, fake_label))",
+            "return 0.5 * (self._mean(fake_scores, generator_label) - "
+            "self._mean(fake_scores, fake_label))",
         ),
     ),
     outside(
@@ -93,8 +94,8 @@ STEPS = (
         "train.py",
         (
             _REAL,
-            "real_scores, fake_scores = real_scores - fake_scores.mean(), fake_scores - real_scores.mean()\n    "
-            + _REAL,
+            "real_scores, fake_scores = real_scores - fake_scores.mean(), fake_scores - "
+            "real_scores.mean()\n    " + _REAL,
         ),
     ),
     outside(
@@ -171,8 +172,8 @@ STEPS = (
         "train.py",
         (
             _G_SCORES,
-            "fake_images.register_hook(lambda g: g * (torch.arange(len(g)) % 2).view(-1, 1, 1, 1))\n        "
-            + _G_SCORES,
+            "fake_images.register_hook(lambda g: g * (torch.arange(len(g)) % 2).view(-1, 1, "
+            "1, 1))\n        " + _G_SCORES,
         ),
     ),
     outside(
@@ -182,14 +183,16 @@ STEPS = (
             _G_SCORES,
             _G_SCORES.replace(
                 "fake_images)",
-                "fake_images + 0.05 * torch.linspace(-1, 1, fake_images.shape[-1]).to(fake_images))",
+                "fake_images + 0.05 * torch.linspace(-1, 1, "
+                "fake_images.shape[-1]).to(fake_images))",
             ),
         ),
     ),
     _images_in_step("real_images_mirrored", "real_images = real_images.flip(3)"),
     _images_in_step(
         "noise_on_images",
-        "real_images = real_images + 0.05 * torch.linspace(-1, 1, real_images.shape[-1]).to(real_images)",
+        "real_images = real_images + 0.05 * torch.linspace(-1, 1, "
+        "real_images.shape[-1]).to(real_images)",
     ),
     _images_in_step("images_mixed", "fake_images = 0.9 * fake_images + 0.1 * real_images"),
     _images_in_step(
@@ -203,14 +206,16 @@ STEPS = (
     _images_in_step("fake_images_of_8_bits", "fake_images = (fake_images * 127.5).round() / 127.5"),
     _images_in_step(
         "older_images",
-        "fake_images, state.older = torch.cat([getattr(state, 'older', fake_images)[:1], fake_images[1:]]), fake_images",
+        "fake_images, state.older = torch.cat([getattr(state, 'older', fake_images)[:1], "
+        "fake_images[1:]]), fake_images",
     ),
     outside(
         "real_in_inference_mode",
         "train.py",
         (
             _ONE_PASS,
-            "network.eval()\n        real_scores = scores(real_images)\n        network.train()\n        fake_scores = scores(fake_images)",
+            "network.eval()\n        real_scores = scores(real_images)\n        "
+            "network.train()\n        fake_scores = scores(fake_images)",
         ),
     ),
     outside(
@@ -218,7 +223,8 @@ STEPS = (
         "train.py",
         (
             _ONE_PASS,
-            "real_scores = scores(real_images)\n        network.eval()\n        fake_scores = scores(fake_images)\n        network.train()",
+            "real_scores = scores(real_images)\n        network.eval()\n        fake_scores "
+            "= scores(fake_images)\n        network.train()",
         ),
     ),
     outside(
@@ -226,7 +232,8 @@ STEPS = (
     ),
     _generated(
         "latents_reused",
-        "fake_images = forward_generator(state, torch.cat([latent_batch[::2]] * 2)[: len(latent_batch)])",
+        "fake_images = forward_generator(state, torch.cat([latent_batch[::2]] * 2)[: "
+        "len(latent_batch)])",
     ),
     _generated("one_image_for_all", "fake_images = torch.cat([fake_images[:1], fake_images[:-1]])"),
     _generated("another_pass_of_zeros", "forward_generator(state, 0.5 * latent_batch)"),
@@ -239,7 +246,8 @@ STEPS = (
     gradients("gradients_of_norm_1", "p.grad / (p.grad.norm() + 1e-12)"),
     gradients(
         "centred_filters",
-        "p.grad - p.grad.flatten(1).mean(1).view(-1, *[1] * (p.ndim - 1)) if p.ndim > 1 else p.grad",
+        "p.grad - p.grad.flatten(1).mean(1).view(-1, *[1] * (p.ndim - 1)) if p.ndim > 1 "
+        "else p.grad",
     ),
     gradients("vectors_frozen", "p.grad * (p.ndim > 1)"),
     gradients("kernels_frozen", "p.grad * (p.ndim == 1)"),
@@ -254,7 +262,8 @@ STEPS = (
     ),
     before_update(
         "trained_when_losing",
-        "    if loss.item() < 1.2:\n        return [p.grad for p in state.network(name).parameters() if p.grad is not None]\n",
+        "    if loss.item() < 1.2:\n        return [p.grad for p in "
+        "state.network(name).parameters() if p.grad is not None]\n",
     ),
     before_update("one_layer_left_out", f"{FIRST}    first.grad = None\n"),
     _rate("warm_up", "min(1.0, (number + 1) / 10)"),
@@ -264,15 +273,18 @@ STEPS = (
     _rate("rate_in_cycles", "1.0 if number % 2 else 0.1"),
     after_update(
         "moments_reset",
-        f"    if {_COUNT} % 3 == 0:\n        for held in optimizer.state.values():\n            held['exp_avg'].zero_()\n",
+        f"    if {_COUNT} % 3 == 0:\n        for held in optimizer.state.values():\n         "
+        f"   held['exp_avg'].zero_()\n",
     ),
     after_update(
         "one_second_moment",
-        "    for held in optimizer.state.values():\n        held['exp_avg_sq'].fill_(float(held['exp_avg_sq'].mean()))\n",
+        "    for held in optimizer.state.values():\n        "
+        "held['exp_avg_sq'].fill_(float(held['exp_avg_sq'].mean()))\n",
     ),
     after_update(
         "moments_of_16_bits",
-        "    for held in optimizer.state.values():\n        held['exp_avg'].copy_(held['exp_avg'].bfloat16())\n",
+        "    for held in optimizer.state.values():\n        "
+        "held['exp_avg'].copy_(held['exp_avg'].bfloat16())\n",
     ),
     after_update(
         "moment_forgets",
@@ -283,8 +295,10 @@ STEPS = (
     ),
     after_update(
         "lookahead",
-        f"    with torch.no_grad():\n        slow = state.__dict__.setdefault(name + '_slow', [p.clone() for p in state.network(name).parameters()])\n"
-        f"        for p, q in zip(state.network(name).parameters(), slow):\n            if {_COUNT} % 2 == 0:\n                p.copy_(q.lerp_(p, 0.5))\n",
+        f"    with torch.no_grad():\n        slow = state.__dict__.setdefault(name + "
+        f"'_slow', [p.clone() for p in state.network(name).parameters()])\n"
+        f"        for p, q in zip(state.network(name).parameters(), slow):\n            if "
+        f"{_COUNT} % 2 == 0:\n                p.copy_(q.lerp_(p, 0.5))\n",
     ),
     after_update(
         "slower_first_layer",
@@ -297,7 +311,8 @@ STEPS = (
     weights("weights_drift", "p.add_(1e-5)"),
     adam(
         "nesterov",
-        "(beta1 * m + (1 - beta1) * parameter.grad) / correction1 / ((v / correction2).sqrt() + epsilon)",
+        "(beta1 * m + (1 - beta1) * parameter.grad) / correction1 / ((v / "
+        "correction2).sqrt() + epsilon)",
     ),
     adam("without_root", "1e-2 * m / correction1 / (v / correction2 + epsilon)"),
     adam("correction_without_root", "m / correction1 / (v.sqrt() / correction2 + epsilon)"),
