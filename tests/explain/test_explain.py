@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from shared.explain import explain
-from shared.explain.catalogue import FITTED, FIXES, KNOWN_NUMBERS
+from shared.explain.catalogue import FITTED, FIXES, KNOWN_NUMBERS, changes
 from shared.explain.observations import Sides
 from shared.explain.search import with_change
 from shared.reference.adapter import ReferenceImplementation
@@ -24,6 +24,7 @@ from tests.explain.wrong_ports import (
     BiasesAlone,
     Dimmed,
     Float32Inside,
+    ForgetsATenth,
     ForgetsEval,
     GeneratorAlone,
     HelperCalledAdam,
@@ -302,6 +303,21 @@ def test_what_cannot_be_computed_at_some_numbers_is_named_by_others(
     explanation = explain(WantsProbabilities(raises), spec, steps=steps)
     assert explanation.verdict == "named"
     assert explanation.fields == {"discriminator_output": "none"}
+
+
+def test_moments_that_are_not_those_of_the_update_name_no_learning_rate() -> None:
+    """The move over the moments that are left is 1 / 0.9 of the right one, in every probe."""
+    explanation = explain(ForgetsATenth(), narrow("mlp28"), steps=1)
+    assert not explanation.traps
+    located = [f"Adam's second moments of the {n}" for n in ("discriminator", "generator")]
+    assert [place.stage for place in explanation.located] == located
+
+
+@pytest.mark.parametrize(("size", "is_tried"), [(2, False), (4, True)])
+def test_a_half_of_one_image_is_not_tried(size: int, is_tried: bool) -> None:
+    """Batch norm has no statistics of it: PyTorch's raises."""
+    tried = changes(narrow("conv28").replace(batch_size=size), ["step"])
+    assert any("batch_part" in change for change in tried) is is_tried
 
 
 def test_a_step_that_raises() -> None:

@@ -255,6 +255,19 @@ class WantsProbabilities(ReferenceImplementation):
         return dict.fromkeys(metrics, np.nan)
 
 
+class ForgetsATenth(ReferenceImplementation):
+    """A port that keeps nine tenths of Adam's first moments after each update."""
+
+    name = "forgets a tenth"
+
+    def train_step(
+        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, float]:
+        metrics = super().train_step(state, real_images, latents)
+        state.arrays = {n: 0.9 * a if n.endswith("/m") else a for n, a in state.arrays.items()}
+        return metrics
+
+
 class RaisesAtStepThree(ReferenceImplementation):
     """A port with another beta whose third step does not run."""
 
