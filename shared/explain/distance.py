@@ -123,10 +123,7 @@ class Comparison:
         return [name for name, difference in found.items() if not difference <= allowed]
 
     def is_rounding(self, group: Group, sides: Sides) -> bool:
-        """Whether rounding the weights to float32 does nearly as much as what differs, up to 0.1.
-
-        It does where a batch's variance is small or the halves of a gradient cancel.
-        """
+        """Whether rounding weights to float32 does nearly as much as what differs, up to 0.1."""
         probe, moved = group.probe, Counter[str]()
         for draw in range(4 if self.bound > BOUNDS["float64"] else 0):
             noise = stream(draw, "explain/nudge").standard_normal

@@ -23,6 +23,7 @@ from tests.explain.wrong_ports import (
     AdamAlone,
     BiasesAlone,
     Dimmed,
+    EightBits,
     Float32Inside,
     ForgetsATenth,
     ForgetsEval,
@@ -282,6 +283,12 @@ def test_float32_inside_a_float64_run() -> None:
     explanation = explain(Float32Inside(), narrow("mlp28"), steps=1)
     assert explanation.fields == {"dtype": "float32"}
     assert explanation.traps[0].fix["row"] == "keras-layer-dtype"
+
+
+def test_eight_bits_are_not_float32() -> None:
+    """They lose small changes too."""
+    explanation = explain(EightBits(), narrow("mlp28"), steps=1)
+    assert (explanation.verdict, explanation.traps) == ("unexplained", ())
 
 
 def test_a_mistake_in_no_catalogue_is_unexplained_and_located() -> None:

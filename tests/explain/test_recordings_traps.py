@@ -28,6 +28,30 @@ def test_a_right_pair_is_accused_of_nothing(tmp_path: Path, seed: int, declared:
     assert report.findings == ()
 
 
+def test_a_network_that_stands_still_has_no_betas_of_1(tmp_path: Path) -> None:
+    written, made = run(Conventions()), ("gradient", "m", "v")
+    first = {name: array for step, name, array in written if step == 0}
+    kinds = {name: name.rsplit("/", 1)[-1] for _, name, _ in written if name.startswith("g")}
+    own = {name: np.zeros(()) if kind in made else first.get(name) for name, kind in kinds.items()}
+    still = [
+        (step, name, array if own.get(name) is None else own[name] + 0.0 * array)
+        for step, name, array in written
+    ]
+    report = explained(tmp_path, written, still)
+    assert not fields(report) & {"adam_beta1", "adam_beta2", "adam_weight_decay"}
+
+
+@pytest.mark.parametrize(("latents", "is_certain"), [(8, True), (4, False)])
+def test_a_factor_is_a_sum_where_one_size_of_batch_is_recorded(
+    tmp_path: Path, latents: int, is_certain: bool
+) -> None:
+    """Twice the sum over a batch of 4 is no sum over 8 images of two batches."""
+    shown = {"real_images": normal(8, 2, 2, 3), "latents": normal(latents, 5)}
+    one, eight = ({"discriminator_loss": np.array(x)} for x in (0.3, 2.4))
+    (trap,) = pair_of(tmp_path, shown | one, shown | eight).traps
+    assert (trap.field, trap.certain) == ("loss_reduction", is_certain)
+
+
 # Every deviation of the reference that these recordings can show, and what must be named.
 TRAPS = {
     "batch_norm_epsilon": 1e-3,

@@ -69,6 +69,17 @@ class Float32Inside(ReferenceImplementation):
         return images.astype(np.float32).astype(np.float64)
 
 
+class EightBits(ReferenceImplementation):
+    """A port whose images have 256 values, as those of files."""
+
+    name = "eight bits"
+
+    def generate(
+        self, state: ReferenceState, latents: np.ndarray, *, training: bool = False
+    ) -> np.ndarray:
+        return np.round(127.5 * super().generate(state, latents, training=training)) / 127.5
+
+
 class Dimmed(ReferenceImplementation):
     """A port whose images are a little brighter than they should be, in float64."""
 

@@ -114,11 +114,11 @@ def _betas(updates: _Updates, bound: float, network: str) -> set[Explanation]:
 
 
 def _weight(before: Array, after: Array, new: Array, bound: float) -> float | None:
-    """Return the weight of an old moment if the same one explains every update."""
+    """Return the weight of an old moment, below 1, if the same one explains every update."""
     found = set()
     for old, now, added in zip(before, after, new, strict=True):
         beta = multiple(old - added, now - added)
-        if not relative_l2(added + beta * (old - added), now) <= bound:
+        if not relative_l2(added + beta * (old - added), now) <= bound or round(beta, 4) >= 1.0:
             return None
         found.add(round(beta, 4))
     return found.pop() if len(found) == 1 else None

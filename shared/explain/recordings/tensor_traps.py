@@ -121,7 +121,9 @@ def factor_traps(evidence: Evidence) -> Iterator[Trap]:
         ]
         for field, *values in readings:
             one, other = values if factor > 1 else reversed(values)
-            yield named_trap(field, one, other, (name,), certain=len(readings) == 1)
+            # Of several sizes of batches none need be the loss's own.
+            is_certain = len(readings) == 1 and (field != "loss_reduction" or len(batches) == 1)
+            yield named_trap(field, one, other, (name,), is_certain)
 
 
 def _is_of_loss(evidence: Evidence, step: int, factor: float) -> bool | None:
