@@ -93,6 +93,18 @@ def test_an_adapter_that_raises_is_one_line(
     assert error.count("\n") == 1
 
 
+def test_a_port_that_raises_after_something_is_named_keeps_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = "from tests.explain.wrong_ports import RaisesAtStepThree as Port\n"
+    (tmp_path / "port_raising_later.py").write_text(f"{source}implementation = Port()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["port_raising_later", "--system", "mlp28"]) == 1
+    printed = capsys.readouterr().out
+    assert "adam beta1: 0.9 instead of the spec's" in printed
+    assert "train_step() raised RuntimeError: out of luck" in printed
+
+
 def test_every_line_of_a_stage_holds_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     main(["shared.reference.adapter", "--system", "mlp28"])
     printed = capsys.readouterr().out.splitlines()

@@ -52,6 +52,18 @@ def test_a_factor_is_a_sum_where_one_size_of_batch_is_recorded(
     assert (trap.field, trap.certain) == ("loss_reduction", is_certain)
 
 
+@pytest.mark.parametrize(("factor", "named"), [(8192 / 8191, True), (1.0 + 0.95e-4, False)])
+def test_a_factor_near_1_is_that_of_the_biased_variance(
+    tmp_path: Path, factor: float, named: bool
+) -> None:
+    """In float32 both are within four bounds of n / (n - 1); one by chance."""
+    x, var = normal(8, 32, 32, 2).astype(np.float32), np.array([0.26845056, 0.28717187])
+    sides = ({"d/bn/input": x, "d/bn/var": v.astype(np.float32)} for v in (var, var * factor))
+    report = pair_of(tmp_path, *sides)
+    assert report.parting is not None
+    assert fields(report) == ({"batch_norm_running_variance"} if named else set())
+
+
 # Every deviation of the reference that these recordings can show, and what must be named.
 TRAPS = {
     "batch_norm_epsilon": 1e-3,

@@ -116,8 +116,10 @@ def factor_traps(evidence: Evidence) -> Iterator[Trap]:
             yield Trap(None, "generator-objective", "the sign", "turned", (name,))
         larger = max(factor, 1 / factor)
         meant = _readings(name, batches, counts, _is_of_loss(evidence, step, factor))
-        readings = [
-            reading for size, *reading in meant if math.isclose(larger, size, rel_tol=4 * bound)
+        readings = [  # as near to a factor as tells it from 1, such as n / (n - 1) of a large n
+            reading
+            for size, *reading in meant
+            if math.isclose(larger, size, rel_tol=min(4 * bound, 0.1 * (size - 1.0)))
         ]
         for field, *values in readings:
             one, other = values if factor > 1 else reversed(values)
