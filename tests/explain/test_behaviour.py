@@ -28,7 +28,7 @@ from tests.explain.wrong_ports import (
 
 def seen_of(port: Any) -> Observations:
     found = Observations()
-    initial_weights(Port(port, "float64"), narrow(image_size=64), found)
+    initial_weights(Port(port, "float64"), narrow(), found)
     return found
 
 
