@@ -27,13 +27,12 @@ from tests.implementations.third_party_networks import conv28_networks
 def starting_point(system: str, loss: str) -> tuple[SystemSpec, dict, np.ndarray, np.ndarray]:
     """Return a narrow system in the middle of training, clear of every kink."""
     spec = SYSTEMS[system].replace(width=4, latent_dim=10, batch_size=4, loss=loss)
-    for seed in range(100):
-        arrays = {n: a.astype(np.float64) for n, a in representative_state(spec, seed).items()}
-        real = np.random.default_rng(seed).uniform(-1, 1, (4, *spec.image_shape))
-        z = latents(spec, seed, 0, 4)
-        if kink_margin(spec, arrays, real, z) >= KINK_MARGIN:
-            return spec, arrays, real, z
-    raise AssertionError("no seed is clear of the kinks")
+    seed = 10 if system == "dcgan64" and loss != "lsgan" else 0
+    arrays = {n: a.astype(np.float64) for n, a in representative_state(spec, seed).items()}
+    real = np.random.default_rng(seed).uniform(-1, 1, (4, *spec.image_shape))
+    z = latents(spec, seed, 0, 4)
+    assert kink_margin(spec, arrays, real, z) >= KINK_MARGIN
+    return spec, arrays, real, z
 
 
 def step_numbers(system: str, loss: str, **deviation: object) -> dict[str, np.ndarray]:
