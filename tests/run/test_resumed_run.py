@@ -62,17 +62,24 @@ def test_interrupt_after_the_record_waits_for_the_next_step(make_options):
     assert saved == [4]
 
 
-def test_second_interrupt_stops_at_once(make_options):
+@pytest.fixture
+def default_interrupt():
+    """Python's own handler: a shell makes a script's process in the background ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_second_interrupt_stops_at_once(make_options, default_interrupt):
     def during(step, metrics):
         if step == 12:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
         return metrics
 
-    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         fit(make_options(), during)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert names(make_options().out / "checkpoints") == ["step_000010.safetensors"]
 
 
