@@ -279,48 +279,46 @@ class ForgetsATenth(ReferenceImplementation):
         return metrics
 
 
-class RaisesAtStepThree(ReferenceImplementation):
+class CountsSteps(ReferenceImplementation):
+    """A port that does something else at a state's third step."""
+
+    steps = 0
+
+    def create(self, *arguments: object, **options: object) -> ReferenceState:
+        self.steps = 0
+        return super().create(*arguments, **options)
+
+    def train_step(
+        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
+    ) -> dict[str, float]:
+        self.steps += 1
+        if self.steps == 3:
+            self.before_step_three(state)
+        return super().train_step(state, real_images, latents)
+
+    def before_step_three(self, state: ReferenceState) -> None:
+        raise NotImplementedError
+
+
+class RaisesAtStepThree(CountsSteps):
     """A port with another beta whose third step does not run."""
 
     name = "raises at step three"
 
     def __init__(self) -> None:
         super().__init__(Conventions(adam_beta1=0.9))
-        self.steps = 0
 
-    def create(self, *arguments: object, **options: object) -> ReferenceState:
-        self.steps = 0
-        return super().create(*arguments, **options)
-
-    def train_step(
-        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
-    ) -> dict[str, float]:
-        self.steps += 1
-        if self.steps == 3:
-            raise RuntimeError("out of luck")
-        return super().train_step(state, real_images, latents)
+    def before_step_three(self, state: ReferenceState) -> None:
+        raise RuntimeError("out of luck")
 
 
-class WrongAtStepThree(ReferenceImplementation):
+class WrongAtStepThree(CountsSteps):
     """A port whose third step forgets Adam's counter."""
 
     name = "wrong at step three"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps = 0
-
-    def create(self, *arguments: object, **options: object) -> ReferenceState:
-        self.steps = 0
-        return super().create(*arguments, **options)
-
-    def train_step(
-        self, state: ReferenceState, real_images: np.ndarray, latents: np.ndarray
-    ) -> dict[str, float]:
-        self.steps += 1
-        if self.steps == 3:
-            state.arrays = state.arrays | {"generator_optimizer/step": np.array(0)}
-        return super().train_step(state, real_images, latents)
+    def before_step_three(self, state: ReferenceState) -> None:
+        state.arrays = state.arrays | {"generator_optimizer/step": np.array(0)}
 
 
 implementation = LossesAlone(real_label=0.9)
