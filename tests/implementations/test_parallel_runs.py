@@ -165,9 +165,11 @@ def test_a_device_that_hangs_ends_the_run_after_the_wait_limit(tmp_path):
     workers = sorted(n for n, parent in processes_of(tmp_path).items() if parent == process.pid)
     os.kill(workers[-1], signal.SIGSTOP)
     # torchrun asks a process to end and kills it 30 s later, for which this test does not wait.
-    wait_for(lambda: is_asked_to_end(workers[-1]), 60.0)
-    os.kill(workers[-1], signal.SIGKILL)
-    code, errors = end_of(process, tmp_path, 10.0)
+    try:
+        wait_for(lambda: is_asked_to_end(workers[-1]), 30.0)
+    finally:
+        os.kill(workers[-1], signal.SIGKILL)
+        code, errors = end_of(process, tmp_path, 10.0)
     assert code == 2
     assert "has waited for another one longer than --wait-limit" in errors.splitlines()[-1]
 
