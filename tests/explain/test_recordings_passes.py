@@ -1,5 +1,6 @@
 """Two recordings: what moves once a pass, what one file alone has, what is not accused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,73 @@ def test_two_passes_are_no_momentum(tmp_path: Path) -> None:
         ("batch_norm_momentum", "0.9", "0.99", False),
         (None, "passes a step: 1", "passes a step: 2", False),
     }
+
+
+def test_a_momentum_of_two_passes_over_one_batch_is_that_of_each(tmp_path: Path) -> None:
+    twice = [averages([[weight, weight]] * 4) for weight in (0.1, 0.05)]
+    assert named(report_of(tmp_path, *twice)) == {("batch_norm_momentum", "0.1", "0.05", True)}
+
+
+def test_a_factor_of_one_number_is_that_of_every_step(tmp_path: Path) -> None:
+    def losses(factors: list[float]) -> Write:
+        def loop(record: Recorder) -> None:
+            for number, factor in enumerate(factors):
+                if number:
+                    record.step()
+                record("discriminator_loss", np.array(factor * (number + 0.7)))
+
+        return loop
+
+    once, halved, chance = ([1.0] * 3), [0.5, 0.501, 0.499], [0.5, 0.8, 1.0]
+    report = report_of(tmp_path, losses(once), losses(halved))
+    assert {trap.field for trap in report.traps} == {"lsgan_scale", "discriminator_loss_scale"}
+    report = report_of(tmp_path, losses(once), losses(chance))
+    assert (report.parting, report.traps) == (0, ())
+
+
+def updates(moved: Callable[[np.ndarray, np.ndarray, int], np.ndarray]) -> Write:
+    """Three updates of a kernel and of a bias of one number, whose moments are Adam's."""
+
+    def loop(record: Recorder) -> None:
+        held = {n: (normal(*shape), 0.0, 0.0) for n, shape in (("kernel", (7, 6)), ("bias", (1,)))}
+        for step in range(4):
+            if step:
+                record.step()
+            for name, (parameter, m, v) in held.items():
+                if step:
+                    gradient = 0.1 * normal(*parameter.shape, seed=step)
+                    record(f"generator/d/{name}/gradient", gradient)
+                    m, v = 0.5 * m + 0.5 * gradient, 0.999 * v + 0.001 * gradient**2
+                    held[name] = parameter - 1e-3 * moved(m, v, step), m, v
+                parts = zip(("", "/m", "/v"), held[name], strict=True)
+                for part, array in parts:
+                    record(f"generator/d/{name}{part}", np.broadcast_to(array, parameter.shape))
+
+    return loop
+
+
+@np.errstate(invalid="ignore")
+def test_what_explains_a_number_or_a_multiple_is_no_name_of_an_optimizer(tmp_path: Path) -> None:
+    def right(m: np.ndarray, v: np.ndarray, step: int) -> np.ndarray:
+        return m / (1 - 0.5**step) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+
+    def uncorrected(m: np.ndarray, v: np.ndarray, step: int) -> np.ndarray:
+        return m / (np.sqrt(v) + 1e-8)
+
+    report = report_of(tmp_path, updates(right), updates(uncorrected))
+    assert named(report) == {("adam_bias_correction", "True", "False", True)}
+
+    def of_largest(m: np.ndarray, v: np.ndarray, step: int) -> np.ndarray:
+        return m / (np.sqrt(v.max()) + 1e-8)  # the same for the bias
+
+    report = report_of(tmp_path, updates(right), updates(of_largest))
+    assert (report.verdict, named(report)) == ("unexplained", set())
+
+    def of_softened(m: np.ndarray, v: np.ndarray, step: int) -> np.ndarray:
+        return m / (np.sqrt(1e-12 * v) + 1e-4)  # as epsilon of 1e-8 in the root makes it
+
+    report = report_of(tmp_path, updates(right), updates(of_softened))
+    assert (report.verdict, named(report)) == ("unexplained", set())
 
 
 def test_further_passes_of_one_file_are_one_line_and_one_finding(tmp_path: Path) -> None:

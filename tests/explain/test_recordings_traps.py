@@ -108,6 +108,13 @@ def test_a_planted_trap_is_named(tmp_path: Path, field: str, dtype: str, side: s
     assert fields(report) == {field}, format_report(report)
 
 
+def test_statistics_that_stand_still_in_one_network_are_that_networks(tmp_path: Path) -> None:
+    never = run(Conventions(batch_norm_statistics="not_of_generator"))
+    report = explained(tmp_path, run(Conventions()), never)
+    named = [(trap.field, trap.first, trap.second) for trap in report.named]
+    assert named == [("batch_norm_statistics", "every_pass", "not_of_generator")]
+
+
 # --- layout traps ------------------------------------------------------------------------------
 
 
@@ -181,6 +188,7 @@ def test_an_image_reshaped_from_the_wrong_order_is_named(tmp_path: Path) -> None
         ),
         ("generator_loss", -1.0, {(None, "the sign", "turned", True)}),
         ("generator/w/gradient", 1.7, set()),
+        ("generator/w/output", 2.0, set()),  # neither of a loss nor of what follows from it
         ("generator/w/gradient", 12.0, set()),  # not the batch's size
         ("b/var", 16 / 15, {("batch_norm_running_variance", "biased", "unbiased", True)}),
         ("b/var", 15 / 16, {("batch_norm_running_variance", "unbiased", "biased", True)}),

@@ -41,11 +41,14 @@ def adam_traps(evidence: Evidence) -> Iterator[traps.Trap]:
         updates = [[u for name in names if (u := _updates(side, name))] for side in evidence.sides]
         bound = max(pair.bound for (_, name), pair in evidence.pairs.items() if name in names)
         betas = [
-            traps.simplest(_common(_betas(u, bound, network) for u in side)) for side in updates
+            traps.simplest(_common((u, _betas(u, bound, network)) for u in side))
+            for side in updates
         ]
         yield from traps.fewest_differences(betas[0], betas[1], tuple(names))
         settings = [
-            _common(_settings(u, b, bound, network) for u in side for b in found)
+            set().union(
+                *(_common((u, _settings(u, b, bound, network)) for u in side) for b in found)
+            )
             for side, found in zip(updates, betas, strict=True)
         ]
         yield from traps.fewest_differences(settings[0], settings[1], tuple(names))
@@ -63,10 +66,15 @@ def _parameters(evidence: Evidence) -> dict[str, list[str]]:
     return networks
 
 
-def _common(explained: Iterable[set[Explanation]]) -> set[Explanation]:
-    """Return the explanations that hold for all parameters of one optimizer that have any."""
-    sets = [explanations for explanations in explained if explanations]
-    return set.intersection(*sets) if sets else set()
+def _common(explained: Iterable[tuple[_Updates, set[Explanation] | None]]) -> set[Explanation]:
+    """Return the explanations that hold for all parameters of one optimizer that have any.
+
+    None where these are less than half of the numbers: a bias of one number is explained by many.
+    """
+    judged = [(u.after.size, found) for u, found in explained if found is not None]
+    sets = [found for _, found in judged if found]
+    is_most = 2 * sum(size for size, found in judged if found) > sum(size for size, _ in judged)
+    return set.intersection(*sets) if sets and is_most else set()
 
 
 def _updates(side: Side, name: str) -> _Updates | None:
@@ -126,8 +134,11 @@ def _weight(before: Array, after: Array, new: Array, bound: float) -> float | No
 
 def _settings(
     updates: _Updates, betas: Explanation, bound: float, network: str
-) -> set[Explanation]:
-    """Return every epsilon, its place, bias correction, decay and rate that explain all moves."""
+) -> set[Explanation] | None:
+    """Return every epsilon, its place, bias correction, decay and rate that explain all moves.
+
+    None for moves that cannot tell: too small, or in each update a multiple of the first moments.
+    """
     (_, beta1), (_, beta2), (_, word), (_, decay) = betas
     u, times = updates._replace(gradient=updates.gradient + decay * updates.before), _TIMES[word]
     change = u.after - u.before
@@ -135,7 +146,10 @@ def _settings(
     rounding = np.finfo(np.float64 if bound < 1e-8 else np.float32).eps
     tolerance = bound + float(rounding * np.linalg.norm(u.after) / np.linalg.norm(change))
     if not u.number.all() or not tolerance <= _COARSEST_TOLERANCE:
-        return set()
+        return None
+    multiples = (multiple(m, moved) * m for m, moved in zip(u.m, change, strict=True))
+    if relative_l2(np.stack([*multiples]), change) <= tolerance:
+        return None
     seconds = {"own": u.v}
     if times == 1:  # AMSGrad's
         seconds["largest"] = np.maximum.accumulate(u.v)

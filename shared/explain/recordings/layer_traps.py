@@ -47,10 +47,22 @@ def layer_traps(evidence: Evidence) -> Iterator[traps.Trap]:
         # A move of weight 0 is none.
         still = [bool(side) and all(x[0][1] == 0.0 for x in side) for side in (first, second)]
         if first and second and still[0] != still[1]:
-            one, other = ("never" if never else "every_pass" for never in still)
-            yield traps.named_trap("batch_norm_statistics", one, other, where)
+            never = _still_value(evidence.sides[still.index(True)], layer)
+            one, other = (never if is_still else "every_pass" for is_still in still)
+            if never:
+                yield traps.named_trap("batch_norm_statistics", one, other, where)
         else:
             yield from traps.fewest_differences(first, second, where)
+
+
+def _still_value(side: Side, layer: str) -> str:
+    """Return the convention by which a layer's statistics never move, "" where there is none."""
+    network = layer.split("/", 1)[0]
+    others = [k for k in side if k[1].endswith("/mean") and not k[1].startswith(f"{network}/")]
+    earlier = [(side.get((step - 1, name)), side[step, name]) for step, name in others]
+    if not any(a is not None and not np.array_equal(a, b) for a, b in earlier):
+        return "never"
+    return "not_of_generator" if network == "generator" else ""
 
 
 def _recently(side: Side, step: int, layer: str, *names: str) -> list[Array]:
@@ -143,15 +155,18 @@ def _averages(side: Side, layer: str, bound: float) -> set[Explanation]:
         way = passes[0] - before
         ways = [(0.0, "plain", 1)]
         if way.any() and len(passes) == 1 and way.size * len(moves) >= LEAST_NUMBERS:
-            ways.append((multiple(way, after - before), "plain", 1))
+            weight = multiple(way, after - before)
+            # Several passes over one batch leave a power of what one leaves of the old statistic.
+            several = (1, 2, 3) if 0.0 < weight < 1.0 else ()
+            ways += [(1.0 - (1.0 - weight) ** (1 / n), "plain", n) for n in several]
         for momentum in listed("batch_norm_momentum"):
             ways += [(momentum, "plain", n) for n in (1, 2, 3)]
             ways += [(momentum, "zero-debiased", 1)] if len(moves) > 1 else []
         for momentum, average, times in ways:
             if _are_made(moves, momentum, average, times, bound):
-                weight = "batch_norm_momentum", abs(round(momentum, 4))
+                of_new = "batch_norm_momentum", abs(round(momentum, 4))
                 rest = ("passes a step:", times), ("running average", average)
-                found.add((weight, ("batch_norm_running_variance", estimator), *rest))
+                found.add((of_new, ("batch_norm_running_variance", estimator), *rest))
     return traps.simplest(found)
 
 

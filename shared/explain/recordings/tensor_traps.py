@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 
 from shared.explain.catalogue import FIXES, KNOWN_NUMBERS
+from shared.explain.proof import LEAST_NUMBERS
 from shared.explain.recordings.arrangement import Arrangement, orders_of_features
 from shared.explain.recordings.evidence import Evidence, Trap, multiple, named_trap
 from shared.explain.recordings.matching import KERNELS, is_of_kernel
@@ -112,6 +113,8 @@ def factor_traps(evidence: Evidence) -> Iterator[Trap]:
         made = factor * ours[step, name]
         if not is_sensible or not relative_l2(made, theirs[step, name]) <= bound:
             continue
+        if made.size < LEAST_NUMBERS and not _is_at_every_step(evidence, name, factor):
+            continue
         if math.isclose(factor, -1.0, rel_tol=4 * bound):
             yield Trap(None, "generator-objective", "the sign", "turned", (name,))
         larger = max(factor, 1 / factor)
@@ -126,6 +129,14 @@ def factor_traps(evidence: Evidence) -> Iterator[Trap]:
             # Of several sizes of batches none need be the loss's own.
             is_certain = len(readings) == 1 and (field != "loss_reduction" or len(batches) == 1)
             yield named_trap(field, one, other, (name,), is_certain)
+
+
+def _is_at_every_step(evidence: Evidence, name: str, factor: float) -> bool:
+    """Whether a tensor has about this factor whenever it is recorded: one number has any factor."""
+    ours, theirs = evidence.sides
+    keys = [key for key in ours.keys() & theirs.keys() if key[1] == name]
+    found = (multiple(ours[key], theirs[key]) for key in keys)
+    return all(math.isclose(x, factor, rel_tol=1e-2) for x in found)
 
 
 def _is_of_loss(evidence: Evidence, step: int, factor: float) -> bool | None:
@@ -161,7 +172,8 @@ def _readings(
             smaller, larger = sorted((1.0, scale))
             named = field if field in FIXES else "gradient scale"
             yield larger / smaller, named, str(smaller), str(larger)
-    if not is_gradient or is_of_loss is not False:
+    last = name.rsplit("/", 1)[-1]
+    if is_of_loss is not False if is_gradient else not last.endswith((*_BATCHES, "output", "var")):
         for n in batches:
             yield n, "loss_reduction", "mean", "sum"
         yield 2.0, "lsgan_scale", "0.5", "1.0"
