@@ -74,24 +74,6 @@ class ModulePair(PairAdapter, JaxImplementation):
         nnx.update(network, statistics)
         return output
 
-    def read(self, m: Any) -> dict[str, Any] | None:
-        """Return what a system file says of a layer beside its kind and arrays, None of others."""
-        match m:
-            case nnx.Linear():
-                return {}
-            case nnx.Conv() | nnx.ConvTranspose():
-                padding = m.padding
-                if isinstance(padding, str):
-                    padding = "same" if padding == "SAME" else 0
-                elif not isinstance(padding, int):
-                    padding = padding[0]
-                strides: Any = m.strides
-                stride = strides if isinstance(strides, int) else strides[0]
-                return {"stride": stride or 1, "padding": padding}
-            case nnx.BatchNorm():
-                return {"epsilon": m.epsilon, "momentum": round(1 - m.momentum, 12)}
-        return None
-
     def settings(self, optimizer: nnx.Optimizer) -> dict[str, Any]:
         """Return an optimizer's kind and settings by Optax' names; ValueError for others."""
         found: dict[str, Any] = {"kind": "sgd", "corrected_maximum": True, "step_size": -1.0}

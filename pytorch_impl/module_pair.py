@@ -40,6 +40,7 @@ class ModulePair(PairAdapter, PyTorchImplementation):
     """Two `nn.Module`s, and an optimizer of each where given."""
 
     package, create_adam = "torch", staticmethod(create_adam)
+    canonical = staticmethod(to_canonical)
     usual_initializer = "uniform_fan_in"
 
     def copied(self, dtype: str) -> Sequence[Any]:
@@ -56,25 +57,6 @@ class ModulePair(PairAdapter, PyTorchImplementation):
         network.train().load_state_dict(statistics)
         return output
 
-    def read(self, m: Any) -> dict[str, Any] | None:
-        """Return what a system file says of a layer beside its kind and arrays, None of others."""
-        match m:
-            case nn.Linear():
-                return {}
-            case nn.Conv2d() | nn.ConvTranspose2d():
-                padding: Any = m.padding
-                if not isinstance(padding, str):
-                    added = m.output_padding[0]
-                    padding = (padding[0], padding[0] - added) if added else padding[0]
-                return {"stride": m.stride[0], "padding": padding}
-            case nn.BatchNorm2d() | nn.BatchNorm1d():
-                return {"epsilon": m.eps, "momentum": m.momentum}
-            case nn.Upsample():
-                factor: Any = m.scale_factor
-                own = {"size": int(factor), "aligned_corners": bool(m.align_corners)}
-                return {"kind": f"upsample_{m.mode}"} | own
-        return None
-
     def settings(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """Return an optimizer's kind and settings by PyTorch's names."""
         given = optimizer.param_groups[0]
@@ -84,10 +66,6 @@ class ModulePair(PairAdapter, PyTorchImplementation):
     def name_layers(self, network: Network, layers: dict[str, nn.Module]) -> None:
         """Give layers the system's names and its order, which is then that of gradients."""
         network._modules = {**layers, **network._modules}
-
-    def canonical(self, array: Tensor) -> Array:
-        """Return a tensor in the canonical layout."""
-        return to_canonical(array)
 
     def state_of(self, spec: SystemSpec, dtype: str, *parts: Any) -> TrainState:
         """Return a state of copied parts, with their own weights and optimizers as they start."""

@@ -45,14 +45,14 @@ def canonical_arrays(kind: str, held: Iterable[tuple[str, Any]]) -> dict[str, An
     return {weight if n == "weight" else n.removeprefix("running_"): array for n, array in known}
 
 
-def kind_of(layer: Any) -> str:
+def kind_of(layer: type) -> str:
     """Return what a layer is called: "conv" of torch's Conv2d, Keras' Conv2D and Flax' Conv."""
-    for name in (base.__name__ for base in type(layer).__mro__):
+    for name in (base.__name__ for base in layer.__mro__):
         if name in ("Linear", "Dense") or "BatchNorm" in name:
             return "batch_norm" if "BatchNorm" in name else "dense"
         if re.fullmatch("Conv(2[dD])?|Conv(2D)?Transpose(2d)?", name):
             return "conv_transpose" if "Transpose" in name else "conv"
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(layer).__name__).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", layer.__name__).lower()
 
 
 @contextmanager

@@ -163,20 +163,18 @@ def load_implementation(name: str) -> Implementation:
     name = canonical_name(name)
     if name in PACKAGES:
         require_framework(name)
-        module_path = f"{name}_impl.adapter"
-    else:
-        module_path = name
-        try:
-            found = importlib.util.find_spec(name) is not None
-        except (ImportError, ValueError):
-            found = False
-        if not found:
-            near = difflib.get_close_matches(name, IMPLEMENTATIONS, n=1)
-            raise ValueError(
-                f"unknown implementation {name!r}; {f'did you mean {near[0]}? ' if near else ''}"
-                f"expected one of {', '.join(IMPLEMENTATIONS)}, or the dotted path of a module "
-                "that can be imported"
-            )
+    module_path = f"{name}_impl.adapter" if name in PACKAGES else name
+    try:
+        found = importlib.util.find_spec(module_path) is not None
+    except (ImportError, ValueError):
+        found = False
+    if not found:
+        near = difflib.get_close_matches(name, IMPLEMENTATIONS, n=1)
+        raise ValueError(
+            f"unknown implementation {name!r}; {f'did you mean {near[0]}? ' if near else ''}"
+            f"expected one of {', '.join(IMPLEMENTATIONS)}, or the dotted path of a module "
+            "that can be imported"
+        )
     module = importlib.import_module(module_path)
     if not hasattr(module, "implementation"):
         raise ValueError(
@@ -190,19 +188,15 @@ def check_arrays(
     arrays: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]], what: str
 ) -> None:
     """Raise ValueError unless `arrays` holds exactly the expected names and shapes."""
+    shapes = {name: np.shape(array) for name, array in arrays.items()}
+    pairs = [(n, shapes[n], shape) for n, shape in expected.items() if n in shapes]
     found = {
-        "missing": [name for name in expected if name not in arrays],
-        "unexpected": [name for name in arrays if name not in expected],
-        "wrong shape": [
-            f"{name} {np.shape(arrays[name])} instead of {shape}"
-            for name, shape in expected.items()
-            if name in arrays and np.shape(arrays[name]) != shape
-        ],
+        "missing": [name for name in expected if name not in shapes],
+        "unexpected": [name for name in shapes if name not in expected],
+        "wrong shape": [f"{n} {own} instead of {shape}" for n, own, shape in pairs if own != shape],
     }
     problems = [
-        f"{label}: {', '.join(names[:5])}{' …' if len(names) > 5 else ''} ({len(names)})"
-        for label, names in found.items()
-        if names
+        f"{label}: {', '.join(names[:5])} ({len(names)})" for label, names in found.items() if names
     ]
     if problems:
         raise ValueError(f"{what} does not fit the system: {'; '.join(problems)}")

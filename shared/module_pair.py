@@ -15,7 +15,7 @@ from shared.framework_adapter import FrameworkAdapter
 from shared.framework_layers import canonical_arrays, intercepted, kind_of
 from shared.interface import Array, Arrays, State
 from shared.spec import NETWORKS, AdamSpec, NetworkName, OptimizerSpec, SystemSpec
-from shared.spec.entries import entries_from
+from shared.spec.entries import WEIGHTED, entries_from
 from shared.spec.layers import NORMAL_002_AROUND_ONE
 from shared.spec.optimizers import OPTIMIZERS, AdamWSpec, optimizer_from_dict, optimizer_to_dict
 from shared.spec.state_arrays import flattened_pixels, state_shapes
@@ -53,15 +53,13 @@ class PairAdapter(FrameworkAdapter):
 
     `latent_shape` is that of the generator's input without the batch, such as (100, 1, 1). A
     framework has `copied`, which returns copies of all in a dtype with networks that are called as
-    ours are; `run`, what such a network makes of an array, which leaves it as it is; `read`, the
-    `fields` of a `Call`, None for an unknown layer; `settings`, an optimizer's by the framework's
-    names, its `kind` among them; `name_layers`, which gives the layers of a network the system's
-    names; and `state_of` those copies.
+    ours are; `run`, what such a network makes of an array, which leaves it as it is; `settings`, an
+    optimizer's by the framework's names, its `kind` among them; `name_layers`, which gives the
+    layers of a network the system's names; and `state_of` those copies.
     """
 
     copied: Callable[[str], Sequence[Any]]
     run: Callable[..., Any]
-    read: Callable[[Any], dict[str, Any] | None]
     settings: Callable[[Any], dict[str, Any]]
     name_layers: Callable[[Any, dict[str, Any]], None]
     package: str
@@ -102,7 +100,7 @@ class PairAdapter(FrameworkAdapter):
             parts, x = self.copied(dtype), np.zeros((2, spec.latent_dim), dtype)
             for name, network in zip(NETWORKS, parts, strict=False):
                 for layer in WATCHED[self.package][1].layers(network):
-                    if kind_of(layer).startswith("dropout"):
+                    if kind_of(type(layer)).startswith("dropout"):
                         layer.p = layer.rate = 0.0
                 calls, x = self.calls(network, x)
                 named = _named(spec, name, calls).items()
@@ -133,7 +131,7 @@ class PairAdapter(FrameworkAdapter):
             if activation:  # Keras', which is a layer of its own to us
                 layer.activation = None
             y = call(x, *given, **named)
-            kind = kind_of(layer)
+            kind = kind_of(type(layer))
             weights = canonical_arrays(kind, watching.arrays_of(layer))
             arrays = {name: self.canonical(array) for name, array in weights.items()}
             fields = self.fields_of(layer) or {}
@@ -152,20 +150,33 @@ class PairAdapter(FrameworkAdapter):
 
     def fields_of(self, layer: Any) -> dict[str, Any] | None:
         """Return what a system file says of a layer beside its arrays, None of an unknown one."""
-        kind = kind_of(layer).removesuffix("2d").replace("pooling", "pool")
+        own = next(b for b in type(layer).__mro__ if b.__module__.split(".")[0] == self.package)
+        kind = kind_of(own).removesuffix("2d").replace("pooling", "pool")
         kind = kind.replace("avg", "average").replace("adaptive", "global")  # PyTorch's names
         if kind.startswith("dropout"):
             return {"kind": "dropout", "rate": getattr(layer, "rate", getattr(layer, "p", 0.0))}
-        if kind not in ("average_pool", "max_pool", "global_average_pool"):
-            return self.read(layer)
+        if kind.startswith(("upsampl", "up_sampl")):
+            mode = getattr(layer, "mode", getattr(layer, "interpolation", ""))
+            size, *_ = np.ravel(getattr(layer, "scale_factor", layer.size))
+            aligned = bool(getattr(layer, "align_corners", False))
+            return {"kind": f"upsample_{mode}", "size": int(size), "aligned_corners": aligned}
+        if kind == "batch_norm":
+            if self.package == "torch":
+                return {"epsilon": layer.eps, "momentum": layer.momentum}
+            return {"epsilon": layer.epsilon, "momentum": round(1 - layer.momentum, 12)}
+        if kind not in (*WEIGHTED, "average_pool", "max_pool", "global_average_pool"):
+            return None
         names = ["kernel_size", "pool_size", "stride", "strides", "padding"]
         held = ((n.split("_")[-1].rstrip("s"), v) for n, v in vars(layer).items() if n in names)
-        plain = {n: v[0] if isinstance(v, tuple) else v for n, v in held}
-        return {"kind": kind} | {n: v for n, v in plain.items() if v not in (0, "valid")}
+        plain = {n: v[0] if isinstance(v, tuple | list) else v for n, v in held}
+        plain |= {n: v.lower() for n, v in plain.items() if isinstance(v, str)}
+        if self.package == "torch" and any(getattr(layer, "output_padding", ())):
+            plain["padding"] = plain["padding"], plain["padding"] - layer.output_padding[0]
+        return {"kind": kind} | {n: v for n, v in plain.items() if v not in (0, None, "valid")}
 
-    def canonical(self, array: Any) -> Array:
-        """Return a framework's array in the canonical layout."""
-        return self.to_numpy(array)
+    def canonical(self, tensor: Any) -> Array:
+        """Return a framework's tensor in the canonical layout."""
+        return self.to_numpy(tensor)
 
     def activations(
         self, state: State, network: NetworkName, inputs: Array, *, training: bool = False
@@ -268,10 +279,9 @@ def _entries(calls: Sequence[Call], x: Array, y: Array) -> list[dict[str, Any] |
         found += _between(x, call.x)
         fields: dict[str, Any] = {"kind": call.kind}
         if "kernel" in call.arrays:
-            kernel = call.arrays["kernel"].shape
-            features = kernel[-2 if call.kind == "conv_transpose" else -1]
-            fields |= {"features": features, "size": kernel[0] if len(kernel) == 4 else 0}
-            fields["bias"] = "bias" in call.arrays
+            axis = -2 if call.kind == "conv_transpose" else -1
+            features = call.arrays["kernel"].shape[axis]
+            fields |= {"features": features, "bias": "bias" in call.arrays}
         elif call.kind == "batch_norm":
             fields |= {name: name in call.arrays for name in ("scale", "bias")}
             if np.any(call.arrays.get("scale", 1.0) != 1.0):

@@ -132,7 +132,9 @@ def _to_numpy(name: str, value: Any) -> tuple[Array, str]:
         array, dtype = np.array(value), recording.PYTHON_NUMBER
     else:
         try:
-            array = _as_array(value)
+            # NumPy has no such dtype.
+            is_bfloat16 = str(getattr(value, "dtype", "")) == "torch.bfloat16"
+            array = _as_array(value.float() if is_bfloat16 else value)
         # A framework may raise anything of its own for a tensor that has no values to give.
         except Exception as error:
             reason, *_ = str(error).strip().splitlines() or [type(error).__name__]
@@ -140,7 +142,7 @@ def _to_numpy(name: str, value: Any) -> tuple[Array, str]:
                 f"{name!r} is a {type(value).__name__} that gives no numbers ({reason}); record "
                 "outside of jit, tf.function and the like"
             ) from error
-        dtype = "bfloat16" if _is_torch_bfloat16(value) else array.dtype.name
+        dtype = "bfloat16" if is_bfloat16 else array.dtype.name
     if array.dtype.name in recording.HALF_PRECISIONS:
         array = array.astype(np.float32)
     if array.dtype.name not in _STORED or array.size == 0:
@@ -148,23 +150,15 @@ def _to_numpy(name: str, value: Any) -> tuple[Array, str]:
             f"{name!r} is a {type(value).__name__} of dtype {array.dtype} and shape {array.shape}; "
             "expected a tensor of at least one real number"
         )
-    native = array.astype(array.dtype.newbyteorder("="))
-    # `np.ascontiguousarray` would turn a scalar into shape (1,).
-    return np.array(native, order="C"), dtype
+    return np.array(array, array.dtype.newbyteorder("="), order="C"), dtype
 
 
 def _as_array(value: Any) -> Array:
     """Return a tensor's values; one of PyTorch's is detached and brought to the CPU first."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        if _is_torch_bfloat16(value):  # NumPy has no such dtype
-            value = value.float()
     if hasattr(value, "__array__"):
         return np.asarray(value)
     if hasattr(value, "__dlpack__"):
         return np.from_dlpack(value)
     raise TypeError("it has neither __array__ nor __dlpack__")
-
-
-def _is_torch_bfloat16(value: Any) -> bool:
-    return str(getattr(value, "dtype", "")) == "torch.bfloat16"

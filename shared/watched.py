@@ -40,7 +40,7 @@ class WatchedNetwork(ABC):
         self.interceptions = ExitStack()
         counts: Counter[str] = Counter()
         for layer in {id(layer): layer for layer in self.layers(network)}.values():
-            kind = kind_of(layer)
+            kind = kind_of(type(layer))
             if arrays := canonical_arrays(kind, self.arrays_of(layer)):
                 counts[kind] += 1
                 place = f"{name}/{kind}_{counts[kind]}"

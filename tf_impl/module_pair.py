@@ -92,19 +92,6 @@ class ModulePair(PairAdapter, TensorFlowImplementation):
         network.set_weights(statistics)
         return output
 
-    def read(self, m: Any) -> dict[str, Any] | None:
-        """Return what a system file says of a layer beside its kind and arrays, None of others."""
-        match m:
-            case layers.Dense():
-                return {}
-            case layers.Conv2D() | layers.Conv2DTranspose():
-                return {"stride": m.strides[0], "padding": "same" if m.padding == "same" else 0}
-            case layers.BatchNormalization():
-                return {"epsilon": m.epsilon, "momentum": round(1 - m.momentum, 12)}
-            case layers.UpSampling2D():
-                return {"kind": f"upsample_{m.interpolation}", "size": m.size[0]}
-        return None
-
     def settings(self, optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
         """Return an optimizer's kind and settings by Keras' names."""
         rate, kind = optimizer.get_config()["learning_rate"], type(optimizer).__name__
