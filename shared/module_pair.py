@@ -36,12 +36,11 @@ _UNSAID = "weight_decay", "momentum", "nesterov", "dampening", "maximize", "amsg
 class Call:
     """A layer that a network has called.
 
-    `fields`: what a system file says of it beside its kind and its `arrays`, which are by their
-    canonical names and in their layouts. Input and output are NHWC or [batch, features].
+    `fields`: what a system file says of it beside its `arrays`, which are by their canonical names
+    and in their layouts. Input and output are NHWC or [batch, features].
     """
 
     layer: Any
-    kind: str
     fields: dict[str, Any]
     arrays: Arrays
     x: Array
@@ -99,7 +98,7 @@ class PairAdapter(FrameworkAdapter):
         with self.computing_in(dtype):
             parts, x = self.copied(dtype), np.zeros((2, spec.latent_dim), dtype)
             for name, network in zip(NETWORKS, parts, strict=False):
-                for layer in WATCHED[self.package][1].layers(network):
+                for layer in WATCHED[self.package].layers(network):
                     if kind_of(type(layer)).startswith("dropout"):
                         layer.p = layer.rate = 0.0
                 calls, x = self.calls(network, x)
@@ -124,32 +123,30 @@ class PairAdapter(FrameworkAdapter):
     def calls(self, network: Any, x: Array, training: bool = False) -> tuple[list[Call], Array]:
         """Return the layers that a network calls on latents or images, and its output."""
         found: list[Call] = []
-        _, watching = WATCHED[self.package]
+        watching = WATCHED[self.package]
 
-        def keep(layer: Any, call: Callable[..., Any], x: Any, *given: Any, **named: Any) -> Any:
+        def keep(layer: Any, said: dict, call: Callable, x: Any, *given: Any, **named: Any) -> Any:
             activation = getattr(layer, "activation", None)
             if activation:  # Keras', which is a layer of its own to us
                 layer.activation = None
             y = call(x, *given, **named)
-            kind = kind_of(type(layer))
-            weights = canonical_arrays(kind, watching.arrays_of(layer))
+            weights = canonical_arrays(said["kind"], watching.arrays_of(layer))
             arrays = {name: self.canonical(array) for name, array in weights.items()}
-            fields = self.fields_of(layer) or {}
             given_and_made = self.output_to_numpy(x), self.output_to_numpy(y)
-            found.append(Call(layer, kind, fields, arrays, *given_and_made))
+            found.append(Call(layer, said, arrays, *given_and_made))
             if activation:
                 layer.activation = activation
             return activation(y) if activation else y
 
         with ExitStack() as stack:
             for layer in {id(layer): layer for layer in watching.layers(network)}.values():
-                if self.fields_of(layer) is not None:
-                    stack.enter_context(intercepted(layer, partial(keep, layer)))
+                if fields := self.fields_of(layer):
+                    stack.enter_context(intercepted(layer, partial(keep, layer, fields)))
             output = self.run(network, x, training)
         return found, self.output_to_numpy(output)
 
-    def fields_of(self, layer: Any) -> dict[str, Any] | None:
-        """Return what a system file says of a layer beside its arrays, None of an unknown one."""
+    def fields_of(self, layer: Any) -> dict[str, Any]:
+        """Return what a system file says of a layer beside its arrays, {} of an unknown one."""
         own = next(b for b in type(layer).__mro__ if b.__module__.split(".")[0] == self.package)
         kind = kind_of(own).removesuffix("2d").replace("pooling", "pool")
         kind = kind.replace("avg", "average").replace("adaptive", "global")  # PyTorch's names
@@ -162,10 +159,11 @@ class PairAdapter(FrameworkAdapter):
             return {"kind": f"upsample_{mode}", "size": int(size), "aligned_corners": aligned}
         if kind == "batch_norm":
             if self.package == "torch":
-                return {"epsilon": layer.eps, "momentum": layer.momentum}
-            return {"epsilon": layer.epsilon, "momentum": round(1 - layer.momentum, 12)}
+                return {"kind": kind, "epsilon": layer.eps, "momentum": layer.momentum}
+            weight = round(1 - layer.momentum, 12)
+            return {"kind": kind, "epsilon": layer.epsilon, "momentum": weight}
         if kind not in (*WEIGHTED, "average_pool", "max_pool", "global_average_pool"):
-            return None
+            return {}
         names = ["kernel_size", "pool_size", "stride", "strides", "padding"]
         held = ((n.split("_")[-1].rstrip("s"), v) for n, v in vars(layer).items() if n in names)
         plain = {n: v[0] if isinstance(v, tuple | list) else v for n, v in held}
@@ -257,7 +255,7 @@ def _named(spec: SystemSpec, network: NetworkName, calls: Sequence[Call]) -> dic
     layers = [layer for layer in spec.layers(network) if layer.parameters]
     own = [call for call in calls if call.arrays]
     wanted = [_text(x.kind, {p.name: p.shape for p in x.parameters}) for x in layers]
-    received = [_text(call.kind, {n: a.shape for n, a in call.arrays.items()}) for call in own]
+    received = [_text(x.fields["kind"], {n: a.shape for n, a in x.arrays.items()}) for x in own]
     for i in range(max(len(wanted), len(received))):
         both = [texts[i] if i < len(texts) else "nothing" for texts in (wanted, received)]
         if both[0] != both[1]:
@@ -277,16 +275,16 @@ def _entries(calls: Sequence[Call], x: Array, y: Array) -> list[dict[str, Any] |
     found: list[dict[str, Any] | str] = []
     for call in calls:
         found += _between(x, call.x)
-        fields: dict[str, Any] = {"kind": call.kind}
+        fields = dict(call.fields)
         if "kernel" in call.arrays:
-            axis = -2 if call.kind == "conv_transpose" else -1
+            axis = -2 if fields["kind"] == "conv_transpose" else -1
             features = call.arrays["kernel"].shape[axis]
             fields |= {"features": features, "bias": "bias" in call.arrays}
-        elif call.kind == "batch_norm":
+        elif fields["kind"] == "batch_norm":
             fields |= {name: name in call.arrays for name in ("scale", "bias")}
             if np.any(call.arrays.get("scale", 1.0) != 1.0):
                 fields["initializer"] = dataclasses.asdict(NORMAL_002_AROUND_ONE)
-        (entry,) = entries_from([fields | call.fields])
+        (entry,) = entries_from([fields])
         found.append(entry.to_dict())
         x = call.y
     return found + _between(x, y)

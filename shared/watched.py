@@ -220,18 +220,18 @@ class _FlaxNetwork(WatchedNetwork):
         record(lambda known: self.store(name, known, layout), value, ordered=True)
 
 
-NETWORKS: dict[str, tuple[str, type[WatchedNetwork]]] = {
-    "torch": ("Module", _PyTorchNetwork),
-    "keras": ("Layer", _KerasNetwork),
-    "flax": ("Module", _FlaxNetwork),
+NETWORKS: dict[str, type[WatchedNetwork]] = {
+    "torch": _PyTorchNetwork,
+    "keras": _KerasNetwork,
+    "flax": _FlaxNetwork,
 }
-"""A framework's package → its class of all networks, and who watches them."""
+"""A framework's package → who watches its networks."""
 
 
 def watched(name: str, network: Any, optimizer: Any, store: Store) -> WatchedNetwork:
     """Watch a network of PyTorch, Keras or Flax NNX; anything else is a RecordingError."""
-    for framework, (base, kind) in NETWORKS.items():
-        if _is_a(network, framework, base):
+    for framework, kind in NETWORKS.items():
+        if _is_a(network, framework, "Module", "Layer"):
             if optimizer is None or _is_a(optimizer, framework, "Optimizer"):
                 return kind(name, network, optimizer, store)
             raise RecordingError(
@@ -244,6 +244,6 @@ def watched(name: str, network: Any, optimizer: Any, store: Store) -> WatchedNet
     )
 
 
-def _is_a(value: Any, package: str, name: str) -> bool:
+def _is_a(value: Any, package: str, *names: str) -> bool:
     bases = type(value).__mro__
-    return any((b.__module__.split(".")[0], b.__name__) == (package, name) for b in bases)
+    return any(b.__module__.split(".")[0] == package and b.__name__ in names for b in bases)

@@ -1,18 +1,16 @@
 """What takes more than one stage: initial weights, steps in a row, calls that change a state."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from scipy.special import chdtrc, ndtr
 
-from shared.explain.catalogue import CANONICAL, KNOWN_VALUES
+from shared.explain.catalogue import CANONICAL, INITIAL_STAGE, KINDS, KNOWN_VALUES
 from shared.explain.distance import BOUNDS, INITIAL_BOUND, Comparison
 from shared.explain.observations import INITIAL_SEED, Group, Sides, forward_inputs, initial_arrays
 from shared.explain.port import Observations, Port
 from shared.explain.probes import Array, Arrays, Probe, kink_margin
 from shared.explain.report import Located, Stage
-from shared.explain.stages import INITIAL_STAGE, KINDS
 from shared.fixtures.make_network import KINK_MARGIN, representative_inputs
 from shared.reference.comparison import relative_l2
 from shared.reference.differences import drifting_arrays
@@ -182,17 +180,10 @@ def _hidden_state(port: Port, probe: Probe) -> list[str]:
     """
     if port.lacking("train_step"):
         return []
-    inputs, (z, real) = (probe.real_images, probe.latents), probe.one_batch
-    trained = port.state_of(probe)
-    port.call("train_step", trained, *inputs)
-    kept = replace(probe, arrays=port.exported(probe.spec, trained))
+    (z, real), trained = probe.one_batch, port.state_of(probe)
+    kept = replace(probe, arrays=port.step(trained, probe).after)
     if len(kept.arrays) < len(probe.arrays):
         return []
-
-    def after_a_step(state: Any) -> Arrays:
-        port.call("train_step", state, *inputs)
-        return port.exported(probe.spec, state)
-
     restored, notes = port.state_of(kept), []
     for method, x in (("generate", z), ("discriminate", real)):
         if not port.lacking(method):
@@ -202,10 +193,10 @@ def _hidden_state(port: Port, probe: Probe) -> list[str]:
                 notes.append(f"{method}() {TWICE}")
             elif not relative_l2(own, given) <= SAME_OUTPUT:
                 notes.append(f"{method}() after a step has other arrays than export_state()")
-    own, given = after_a_step(trained), after_a_step(restored)
+    own, given = port.step(trained, probe).after, port.step(restored, probe).after
     if _moved_otherwise(probe.spec, kept.arrays, own, given):
         # Rarely, because a framework may compile a step for each state.
-        again = after_a_step(port.state_of(kept))
+        again = port.step(port.state_of(kept), probe).after
         notes.append(
             f"train_step() {TWICE} from the same state: it draws its own random numbers "
             "(latents, dropout), or counts outside the state"

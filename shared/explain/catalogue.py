@@ -1,6 +1,7 @@
-"""What is known of every convention: its other values, its row in docs/porting.md, the fixes.
+"""What is known of every convention and stage: other values, rows in docs/porting.md, the fixes.
 
-Numbers and texts are in catalogue.toml; values that are words are those of the field's type.
+Numbers and texts are in catalogue.toml; values that are words are those of the field's type. The
+stages of a step that are compared, what shows each and what can be wrong in it are in stages.toml.
 """
 
 import dataclasses
@@ -100,12 +101,6 @@ def needed_by(field: str) -> list[Change]:
     return [{needs: value} for value in KNOWN_VALUES[needs]] if needs else [{}]
 
 
-def linked(field: str) -> list[str]:
-    """Return the fields without which a field does nothing, or does what it does otherwise."""
-    needs = FITTED[field].needs if field in FITTED else ""
-    return [n for n in FIELDS if n == needs or (n in FITTED and FITTED[n].needs == field)]
-
-
 def numbers_of_its_own(spec: SystemSpec) -> list[str]:
     """Return the fields whose number the system of a file says itself, for a layer or for all."""
     layers = [layer for network in NETWORKS for layer in spec.layers(network)]
@@ -200,3 +195,37 @@ def _is_rounded(value: float) -> bool:
 
 def _words(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value).replace("_", " ")
+
+
+INITIAL_STAGE = "initial weights"
+
+
+@dataclass(frozen=True)
+class StageKind:
+    """One stage: stages.toml says what its fields are."""
+
+    methods: Sequence[str]
+    parts: Sequence[str]
+    track: str = "step"
+    alone: bool = False
+    needs: Sequence[str] = ()
+    follows: Sequence[str] = ()
+    float32: float = 1.0
+
+
+def network_of(name: str) -> NetworkName:
+    """Return the network of a stage or an array; the discriminator where its name has none."""
+    return "generator" if "generator" in name else "discriminator"
+
+
+_STAGES = Path(__file__).with_name("stages.toml").read_text("utf-8")
+_OF_NETWORKS = [
+    tomllib.loads(_STAGES.replace("{network}", network).replace("{run}", method)).items()
+    for network, method in (("discriminator", "discriminate"), ("generator", "generate"))
+]
+KINDS = {n: StageKind(**x) for both in zip(*_OF_NETWORKS, strict=True) for n, x in both}
+"""Every stage but that of the initial weights, in order."""
+TRACKS = tuple(dict.fromkeys(kind.track for kind in KINDS.values()))
+"""Stages explained together: a port's step need not do what its `generate` or `loss` does."""
+STEP_STAGES = tuple(name for name, kind in KINDS.items() if kind.track == "step")
+STAGES = (INITIAL_STAGE, *KINDS)

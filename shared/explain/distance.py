@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from shared.explain.observations import Group, Sides, reference_arrays
+from shared.explain.catalogue import INITIAL_STAGE, KINDS
+from shared.explain.observations import Group, Sides, Under, reference_arrays
 from shared.explain.probes import Probe
-from shared.explain.stages import INITIAL_STAGE, KINDS
 from shared.interface import Array, Arrays
 from shared.reference.comparison import relative_l2, ulp_error
 from shared.reference.differences import drifting_arrays, gradient_differences, state_differences
-from shared.spec import Conventions
 from shared.spec.streams import stream
 
 # Relative L2 of any array. What rounding was measured to do at most in right runs of the three
@@ -90,20 +89,20 @@ class Comparison:
         bound = BOUNDS["float32"] if stage in self.rounded else self.bound
         return bound * (KINDS[stage].float32 if bound > BOUNDS["float64"] else 1.0)
 
-    def differences(self, group: Group, conventions: Conventions | Sides) -> dict[str, float]:
+    def differences(self, group: Group, under: Under) -> dict[str, float]:
         """Return the relative difference of every array that both have; inf for another shape.
 
         What arithmetic does not determine is left out (`shared.reference.differences`).
         """
         spec, stage, received = group.probe.spec, group.stage, group.arrays
-        wanted = dict(reference_arrays(stage, group.probe, conventions))
+        wanted = dict(reference_arrays(stage, group.probe, under))
         # What was not received counts as right: another array may be measured against it.
         actual = dict(wanted)
         same_shape = [n for n in received if n in wanted and received[n].shape == wanted[n].shape]
         for name in same_shape:
             actual[name], wanted[name] = _without_common(received[name], wanted[name])
         if stage.startswith("gradients"):
-            free = reference_arrays(stage, group.probe, conventions, is_clipped=False)
+            free = reference_arrays(stage, group.probe, under, is_clipped=False)
             ways = (gradient_differences(spec, actual, wanted | x) for x in ({}, free))
             found = min(ways, key=lambda way: sum(way[name] for name in same_shape if name in way))
         elif stage.startswith("updated parameters"):
@@ -117,9 +116,9 @@ class Comparison:
         found |= dict.fromkeys(wanted.keys() & received.keys() - set(same_shape), math.inf)
         return {n: d if math.isfinite(d := found[n]) else math.inf for n in received if n in found}
 
-    def differing(self, group: Group, conventions: Conventions | Sides) -> list[str]:
+    def differing(self, group: Group, under: Under) -> list[str]:
         """Return the names of the arrays beyond the bound, in their order."""
-        allowed, found = self.allowed(group.stage), self.differences(group, conventions)
+        allowed, found = self.allowed(group.stage), self.differences(group, under)
         return [name for name, difference in found.items() if not difference <= allowed]
 
     def is_rounding(self, group: Group, sides: Sides) -> bool:
@@ -134,18 +133,16 @@ class Comparison:
         most = {n: max(self.allowed(group.stage), min(0.1, ROUNDINGS * moved[n])) for n in moved}
         return all(d <= most.get(n, 0.0) for n, d in self.differences(group, sides).items())
 
-    def compare(
-        self, group: Group, conventions: Conventions | Sides
-    ) -> tuple[dict[str, float], Divergence | None]:
+    def compare(self, group: Group, under: Under) -> tuple[dict[str, float], Divergence | None]:
         """Return the differences, and the first array beyond the bound, None where all are within.
 
         First, not furthest off: what comes behind it may be off because of it.
         """
-        found = self.differences(group, conventions)
+        found = self.differences(group, under)
         name = next((n for n, d in found.items() if not d <= self.allowed(group.stage)), None)
         if name is None:
             return found, None
-        expected = reference_arrays(group.stage, group.probe, conventions)[name]
+        expected = reference_arrays(group.stage, group.probe, under)[name]
         apart = vars(distance(group.arrays[name], expected, self.dtype)) | {"relative": found[name]}
         return found, Divergence(**apart, stage=group.stage, probe=group.probe.name, array=name)
 

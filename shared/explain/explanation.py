@@ -1,5 +1,6 @@
 """Why an implementation disagrees with the reference: stage by stage, then by its conventions."""
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -10,15 +11,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from shared.explain import behaviour, catalogue, observations
-from shared.explain.catalogue import CANONICAL, FIELDS, PARTS, Change, deviations
+from shared.explain.catalogue import CANONICAL, FIELDS, KINDS, PARTS, STEP_STAGES, deviations
 from shared.explain.distance import BOUNDS, Comparison, Divergence
 from shared.explain.observations import ALONE, Group, Sides, reference_arrays
 from shared.explain.port import Observations, Port, PortError
 from shared.explain.probes import PROBES, Probe, draw_probe
-from shared.explain.proof import explained, is_proven, located
 from shared.explain.report import Explanation, Located, Stage, Trap
-from shared.explain.search import Search, with_change
-from shared.explain.stages import INITIAL_STAGE, KINDS, STAGES, STEP_STAGES, TRACKS, network_of
+from shared.explain.search import Search, explained, is_proven, located, with_change
 from shared.spec import NETWORKS, NetworkName, SystemSpec
 
 # In float32 a probe that is clear of every kink for the reference may not be for a wrong port. What
@@ -27,8 +26,10 @@ NEAR_ENOUGH = 1e-3
 ATTEMPTS = 3
 PRIME_BATCHES = (7, 5)
 START = Sides(CANONICAL, CANONICAL)
+CLIPPING = "gradient_clipping", "gradient_clip"
 
-Report = Callable[[Sequence[Stage]], None]
+Report = Callable[[Sequence[Stage], float], None]
+"""Takes the rows of a stage, and the seconds that it took."""
 
 
 def explain(
@@ -38,7 +39,7 @@ def explain(
     dtype: str = "float64",
     seed: int = 0,
     steps: int = 10,
-    report: Report = lambda rows: None,
+    report: Report = lambda rows, seconds: None,
 ) -> Explanation:
     """Compare an implementation with the reference and name what differs.
 
@@ -55,41 +56,39 @@ def explain(
 class _Explainer:
     def __init__(self, implementation: Any, spec: SystemSpec, dtype: str, report: Report) -> None:
         self.port, self.spec, self.dtype = Port(implementation, dtype), spec, dtype
-        self.report = report
+        self.report, self.clock = report, 0.0
         # By the dtype that was asked for, and by what is known of the implementation.
         self.own = self.comparison = Comparison(dtype, BOUNDS[dtype])
         self.tried = 0
         self.probes: Sequence[Probe] = ()
+        self.plain: Sequence[Probe] = ()  # without what the implementation made of them
         self.seen = Observations()
         self.rows: list[Stage] = []
         self.first: Divergence | None = None
-        self.found = {track: [START] for track in TRACKS}
+        self.found = {track: [START] for track in catalogue.TRACKS}
         self.unnamed: dict[str, int] = {}  # stage → how many sets of conventions do not explain it
         self.random: set[str] = set()  # stages that are others when they are asked for again
         self.unjudged: dict[str, str] = {}  # stage → why nothing can be said of it
-        self.ended: dict[str, str] = {}
+        self.ended: dict[str, str] = {}  # stage → that its search was
         self.searched: dict[str, Sides] = {}  # from where it was searched for each unnamed stage
 
     def run(self, seed: int, steps: int) -> Explanation:
         started, error = time.monotonic(), ""
-        traps: list[Trap] = []
-        places: list[Located] = []
+        traps, places = list[Trap](), list[Located]()
         try:
             self._solve_all(seed)
             self._prove(seed)
-            traps = self._traps()
+            traps, places = self._traps(), [*self.seen.located]
             for stage, tried in self.unnamed.items():
                 best = self.found[KINDS[stage].track][0]
                 place = located(self._groups(stage), self.comparison, best, tried)
                 said = "" if tried else "what is reported; what is learnt from agrees"
                 said = "it is another at each call" if stage in self.random else said
                 places.append(replace(place, note=said or place.note))
-            places = [*self.seen.located, *places]
             places += self._steps_in_a_row(steps)
         except PortError as raised:
             error = str(raised)
-        ended = [f"{stage}: {text}" for stage, text in self.ended.items()]
-        findings = [*self.seen.findings, *ended, *([error] if error else [])]
+        findings = [*self.seen.findings, *self.ended.values(), *([error] if error else [])]
         return Explanation(
             implementation=self.port.name,
             system=f"{self.spec.name}, {self.spec.loss}, width {self.spec.width}",
@@ -130,23 +129,22 @@ class _Explainer:
 
     def _observe(self) -> None:
         self.seen, self.rows, self.first = Observations(), [], None
-        clock = time.monotonic()
+        self.clock = time.monotonic()
         behaviour.initial_weights(self.port, self.spec, self.seen)
-        self._end_stage(INITIAL_STAGE, clock)
+        self._end_stage(catalogue.INITIAL_STAGE)
         for stage in KINDS:
-            clock = time.monotonic()
             if stage == STEP_STAGES[0]:
                 self.probes = [self.port.with_step(probe) for probe in self.probes]
             for probe in self.probes[: 1 if stage in ALONE else None]:
                 self.port.observe(probe, stage, self.seen)
-            self._end_stage(stage, clock)
+            self._end_stage(stage)
         self.seen.findings += behaviour.habits(self.port, self.probes[0])
         if any(behaviour.TWICE in text for text in self.seen.findings):
             self.random = behaviour.random_stages(self.port, self.probes[0], self.seen)
         if not self.seen.groups:
             raise PortError("there was nothing to compare")
 
-    def _end_stage(self, stage: str, clock: float) -> None:
+    def _end_stage(self, stage: str) -> None:
         rows = []
         for group in self._groups(stage):
             found, first = self.own.compare(group, START)
@@ -156,12 +154,12 @@ class _Explainer:
             self.first = self.first or first
         if not rows and stage in self.seen.missing:
             rows = [Stage(stage, reason=self.seen.missing[stage])]
-        self._add(rows, clock)
+        self._add(rows)
 
-    def _add(self, rows: list[Stage], clock: float) -> None:
-        spent = time.monotonic() - clock
-        self.rows += rows
-        self.report([replace(row, seconds=spent / len(rows)) for row in rows])
+    def _add(self, rows: list[Stage]) -> None:
+        now = time.monotonic()
+        self.report(rows, now - self.clock)
+        self.rows, self.clock = self.rows + rows, now
 
     def _groups(self, stage: str) -> list[Group]:
         return [group for group in self.seen.groups if group.stage == stage]
@@ -188,11 +186,11 @@ class _Explainer:
     # --- what explains it -----------------------------------------------------------------------
 
     def _solve_tracks(self) -> None:
-        self.found = {track: [START] for track in TRACKS}
+        self.found = {track: [START] for track in catalogue.TRACKS}
         self.unnamed, self.unjudged, self.ended, self.searched = {}, {}, {}, {}
         for stage in (stage for stage in KINDS if stage not in STEP_STAGES):
             self._solve(stage)
-        self.port.unknown = {network_of(stage) for stage in self.unnamed if stage not in ALONE}
+        self.port.unknown = {catalogue.network_of(s) for s in self.unnamed if s not in ALONE}
         observations.forget_steps()
         self.found["step"] = united = self._united()
         if self.spec.discriminator_steps == 1 and self._updates("discriminator") == {2.0}:
@@ -216,7 +214,7 @@ class _Explainer:
 
     def _is_late(self, stage: str) -> bool:
         is_chained = observations.is_chained(self.spec, CANONICAL, stage)
-        return is_chained or not self._updates(network_of(stage)) <= {1.0}
+        return is_chained or not self._updates(catalogue.network_of(stage)) <= {1.0}
 
     def _united(self) -> list[Sides]:
         """Return conventions with the changes of one of each track, then each track's alone."""
@@ -234,7 +232,7 @@ class _Explainer:
         if unknown := [name for name in kind.needs if name in self.unnamed]:
             self.unjudged[stage] = f"not judged: {unknown[0]} are not explained"
             return
-        starts, network = self.found[kind.track], network_of(stage)
+        starts, network = self.found[kind.track], catalogue.network_of(stage)
         parts = kind.parts if kind.alone or not self._is_late(stage) else (*kind.parts, "Adam")
         if observations.is_of_gradients(self.spec, stage):
             parts = *parts, *KINDS[f"gradients of the {network}"].parts
@@ -263,7 +261,8 @@ class _Explainer:
         if not found:
             self.unnamed[stage], self.searched[stage] = sets, starts[0]
             if search.work <= 0:
-                self.ended[stage] = f"the search was ended after {sets} sets of conventions"
+                text = f"the search was ended after {sets} sets of conventions"
+                self.ended[stage] = f"{stage}: {text}"
             return
         if kind.alone and (network == NETWORKS[1] or self._is_late(NETWORKS[1])):
             found += [Sides(_joined(s), _joined(s[::-1])) for s in found]  # likely to be alike
@@ -315,11 +314,11 @@ class _Explainer:
 
     def _steps_in_a_row(self, steps: int) -> list[Located]:
         """Compare some steps, which nothing has been looked for in; return where they differ."""
-        clock, best = time.monotonic(), self.found["step"][0]
+        self.clock, best = time.monotonic(), self.found["step"][0]
         judged = list(dict.fromkeys(g.stage for g in self._judged("step", self.seen.groups)))
         given = self.probes[0], best, judged, steps, self.comparison
         row, group = behaviour.many_steps(self.port, *given)
-        self._add([row], clock)
+        self._add([row])
         if group is None:
             return []
         self.first = self.first or self.own.compare(group, best)[1]
@@ -330,27 +329,26 @@ class _Explainer:
     def _traps(self) -> list[Trap]:
         """Return the mistakes that are named: what explains nothing, or little, is not."""
         named: dict[str, Trap] = {}
+        title_of = functools.partial(catalogue.title_of, spec=self.spec)
         # Made once: what the reference computes is kept by probe.
-        plain = [replace(probe, after={}, port=None) for probe in self.probes]
+        self.plain = [replace(probe, after={}, port=None) for probe in self.probes]
         if self.seen.initializer != "spec":
             change = {"initializer": self.seen.initializer}
-            named["initializer"] = self._trap(change, INITIAL_STAGE, plain)
+            named["initializer"] = self._trap(change, catalogue.INITIAL_STAGE, {})
         left: list[float] = []
         for track, found in self.found.items():
             groups = self._judged(track, self.seen.groups)
             rounded = (g for g in groups if g.stage in (self.comparison.rounded or KINDS))
             left += (max(self.own.differences(g, found[0]).values()) for g in rounded)
+            first, most = deviations(*found[0]), catalogue.cost_of(found[0])
+            rivals = [deviations(*sides) for sides in found[1:] if catalogue.cost_of(sides) <= most]
             for change, stage, network in explained(groups, self.comparison, found[0]):
                 has = next(vars(c) for c in found[0] if change.items() <= vars(c).items())
-                beside = {n: has[n] for field in change for n in catalogue.linked(field)}
-                trap = self._trap(change, stage, plain, network, beside)
+                trap = self._trap(change, stage, has, network)
                 # One network's own is also a value of some fields: the same, in other words.
-                others = [] if network else [o for o in self._rivals(found) if change not in o]
-                first = deviations(*found[0])
-                own = (
-                    [catalogue.title_of(c, self.spec) for c in o if c not in first] for o in others
-                )
-                title = "; or ".join(dict.fromkeys([trap.title, *map("; ".join, own)]))
+                others = [] if network else [o for o in rivals if change not in o]
+                own = ("; ".join(title_of(c) for c in o if c not in first) for o in others)
+                title = "; or ".join(dict.fromkeys([trap.title, *filter(None, own)]))
                 named.setdefault(trap.title, replace(trap, title=title))
         if self.comparison != self.own and self.first:
             place, part = f"{self.first.array} ({self.first.stage})", ""
@@ -362,31 +360,19 @@ class _Explainer:
         whole = [trap.fields.items() for trap in named.values()]
         return [t for t in named.values() if not any(t.fields.items() < other for other in whole)]
 
-    def _rivals(self, found: Sequence[Sides]) -> list[list[Change]]:
-        """Return the changes of other explanations that cost no more than the first."""
-        first, most = deviations(*found[0]), catalogue.cost_of(found[0])
-        others = [deviations(*sides) for sides in found[1:] if catalogue.cost_of(sides) <= most]
-        return [other for other in others if any(change not in first for change in other)]
-
     def _trap(
-        self,
-        change: Change,
-        found_in: str,
-        probes: Sequence[Probe],
-        network: str = "",
-        beside: Change | None = None,
+        self, change: catalogue.Change, found_in: str, has: dict[str, Any], network: str = ""
     ) -> Trap:
-        """Return a trap with the largest difference that it makes in any stage.
-
-        Alone, or `beside` changes without which it does nothing.
-        """
-        wrong = CANONICAL.replace(**change | (beside or {}))
+        """Return a trap with the largest difference that it makes alone in any stage."""
+        # Of clipping neither field does anything without the other.
+        beside = {n: has[n] for n in CLIPPING if not change.keys().isdisjoint(CLIPPING)}
+        wrong = CANONICAL.replace(**beside | change)
         cost, where = 0.0, ""
-        for stage, probe in itertools.product(STAGES, probes):
+        for stage, probe in itertools.product(catalogue.STAGES, self.plain):
             group = Group(stage, probe, reference_arrays(stage, probe, wrong))
             for name, difference in self.own.differences(group, CANONICAL).items():
                 if difference > cost and not name.endswith("/step"):
-                    place = stage if stage == INITIAL_STAGE else f"{stage}, {probe.name}"
+                    place = stage if stage == catalogue.INITIAL_STAGE else f"{stage}, {probe.name}"
                     cost, where = difference, f"{name} ({place})"
         alone = f", in the {network} alone" if network else ""
         title = catalogue.title_of(change, self.spec) + alone

@@ -14,9 +14,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from shared.explain.catalogue import CANONICAL, PARTS
+from shared.explain.catalogue import CANONICAL, INITIAL_STAGE, KINDS, PARTS, network_of
 from shared.explain.probes import Probe
-from shared.explain.stages import INITIAL_STAGE, KINDS, network_of
 from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.reference.adam import adam_settings, adam_update, moved_parameter
 from shared.reference.adapter import ReferenceImplementation
@@ -44,6 +43,10 @@ class Sides(NamedTuple):
     discriminator: Conventions
 
 
+Under = Conventions | Sides
+"""Conventions of both networks, or of each."""
+
+
 @dataclass(frozen=True)
 class Group:
     """The arrays of one stage of one probe, by name."""
@@ -54,16 +57,13 @@ class Group:
 
 
 @np.errstate(all="ignore")  # a wrong convention may overflow
-def reference_arrays(
-    stage: str, probe: Probe, conventions: Conventions | Sides, is_clipped: bool = True
-) -> Arrays:
+def reference_arrays(stage: str, probe: Probe, under: Under, is_clipped: bool = True) -> Arrays:
     """Return the arrays of a stage under any conventions, each computed once.
 
     Gradients as an optimizer has clipped them, or else as it received them.
     """
-    if isinstance(conventions, Conventions):
-        conventions = Sides(conventions, conventions)
-    conventions = Sides(*map(probe.spec.own_conventions, conventions))
+    both = (under, under) if isinstance(under, Conventions) else under
+    conventions = Sides(*map(probe.spec.own_conventions, both))
     own = getattr(conventions, network_of(stage))
     if stage == INITIAL_STAGE:
         return initial_arrays(probe.spec, own.initializer)
@@ -239,21 +239,20 @@ def stages_of(shown: Mapping[str, Any]) -> dict[str, Arrays]:
 
 def loss_arrays(spec: SystemSpec, call: Callable[..., Any]) -> Arrays:
     """Return every value and gradient of the system's loss on every set of scores, by name."""
+    inner = np.array([0.25, -1.5, 2.0, 0.75, -0.5]), np.array([1.25, -2.0, 0.5, -0.25, 3.0])
+    sets = {"inner": inner}
+    if spec.loss == "bce_probs":
+        sets["inner"] = (
+            np.array([0.1, 0.35, 0.6, 0.9, 0.75]),
+            np.array([0.2, 0.5, 0.55, 0.95, 0.05]),
+        )
+        # Where a clamp shows: the wrong answer with certainty, or nearly.
+        sets["edges"] = np.array([0.0, 2.0**-60]), np.array([1.0 - 2.0**-24, 2.0**-40])
     return {
         f"{name}: {field}": np.asarray(value)
-        for name, scores in _score_sets(spec.loss).items()
+        for name, scores in sets.items()
         for field, value in dataclasses.asdict(call("loss", spec.loss, *scores)).items()
     }
-
-
-def _score_sets(loss: str) -> dict[str, tuple[Array, Array]]:
-    if loss == "bce_probs":
-        inner = np.array([0.1, 0.35, 0.6, 0.9, 0.75]), np.array([0.2, 0.5, 0.55, 0.95, 0.05])
-        # Where a clamp shows: the wrong answer with certainty, or nearly.
-        edges = np.array([0.0, 2.0**-60]), np.array([1.0 - 2.0**-24, 2.0**-40])
-        return {"inner": inner, "edges": edges}
-    inner = np.array([0.25, -1.5, 2.0, 0.75, -0.5]), np.array([1.25, -2.0, 0.5, -0.25, 3.0])
-    return {"inner": inner}
 
 
 def adam_arrays(spec: SystemSpec, call: Callable[..., Any]) -> Arrays:
@@ -263,10 +262,9 @@ def adam_arrays(spec: SystemSpec, call: Callable[..., Any]) -> Arrays:
     parameter, zeros = 2.0**-10 * np.linspace(-1.0, 1.0, size), np.zeros(size)
     parameter, gradient = (x.astype(np.float32).astype(np.float64) for x in (parameter, gradient))
     arrays: Arrays = {}
-    given = spec.generator_optimizer
-    settings = AdamSpec()
-    if isinstance(given, AdamSpec):
-        settings = AdamSpec(given.learning_rate, given.beta1, given.beta2, given.epsilon)
+    own = spec.generator_optimizer
+    adam = own if isinstance(own, AdamSpec) else AdamSpec()
+    settings = AdamSpec(adam.learning_rate, adam.beta1, adam.beta2, adam.epsilon)
     for step, m, v in ((1, zeros, zeros), (8, zeros + 2.0**-10, zeros + 2.0**-20)):
         after = call("adam", parameter, gradient, m, v, step, settings)
         for name, array in zip(("parameter", "m", "v"), after, strict=True):

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from shared.explain import observations
-from shared.explain.catalogue import CANONICAL
+from shared.explain.catalogue import CANONICAL, KINDS
 from shared.explain.observations import ADAM_STAGE, ALONE, OUTPUTS, Group, forward_inputs
 from shared.explain.probes import Probe
 from shared.explain.report import Located
-from shared.explain.stages import KINDS
 from shared.interface import Array, Arrays, Implementation, OptionalMethods, check_arrays
 from shared.spec import NetworkName, SystemSpec, state_shapes
 

@@ -9,9 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 from rich.markup import escape
 
-from shared.explain.catalogue import DEFAULTS, FIXES, Change
+from shared.explain.catalogue import DEFAULTS, FIXES, INITIAL_STAGE, Change
 from shared.explain.distance import Divergence, json_data
-from shared.explain.stages import INITIAL_STAGE
 
 VerdictName = Literal["rounding", "named", "partly named", "unexplained"]
 """Nothing differs; all of it, some of it, or nothing of it has a name."""
@@ -30,7 +29,6 @@ class Stage:
     array: str = ""
     reason: str = ""
     agrees: bool = True
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -150,12 +148,11 @@ class Explanation:
         return [name for name in dict.fromkeys(seen) if name not in differing]
 
 
-def print_stage(rows: Sequence[Stage], console: Console) -> None:
+def print_stage(rows: Sequence[Stage], seconds: float, console: Console) -> None:
     """Print a stage of all probes as one line of at most 80 columns."""
     worst = max(rows, key=lambda r: math.inf if not r.agrees else r.difference or 0.0, default=None)
     if worst is not None:
-        text = render("stage.j2", row=worst, seconds=sum(row.seconds for row in rows))
-        console.print(text, highlight=False)
+        console.print(render("stage.j2", row=worst, seconds=seconds), highlight=False)
 
 
 def print_verdict(explanation: Explanation, console: Console) -> None:

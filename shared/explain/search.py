@@ -2,21 +2,23 @@
 
 A best-first search: from what is found already, one field after another is changed, where that
 makes more arrays agree. Numbers that are no known value are fitted to one array by Gauss-Newton.
-Where no single change helps, pairs are tried. What it costs is counted, not timed.
+Where no single change helps, pairs are tried. What it costs is counted, not timed. Then what is
+found has to show something before it is a name, and of a stage that has none the numbers are told.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from shared.explain.catalogue import FIELDS, FITTED, Change, cost_of, needed_by, part_of
+from shared.explain import catalogue
+from shared.explain.catalogue import FIELDS, FITTED, KINDS, Change, deviations, needed_by, part_of
 from shared.explain.distance import Comparison
 from shared.explain.observations import COMPUTED, Group, Sides, reference_arrays
-from shared.explain.stages import KINDS
+from shared.explain.report import Located
 from shared.interface import Array
 
 BEAM = 6
@@ -24,6 +26,8 @@ MOST_CHANGES = 3
 FIT_STEPS = 12
 FIT_PART = 1e-4  # the derivative is taken over this part of a number
 MOST_WORK = 9000
+LEAST_NUMBERS = 10
+"""So many independent numbers a fitted one must explain."""
 
 Side = Literal["generator", "discriminator", "both"]
 Score = tuple[int, int]
@@ -93,7 +97,7 @@ class Search:
             level = starts
             for _ in range(MOST_CHANGES + 1):
                 if solved := self.agreeing(level):
-                    return sorted(solved, key=lambda sides: cost_of(sides, starts[0]))
+                    return sorted(solved, key=lambda sides: catalogue.cost_of(sides, starts[0]))
                 if self.work <= (0 if is_thorough else MOST_WORK // 2):
                     break
                 level = self._expand(level, is_thorough)
@@ -118,7 +122,7 @@ class Search:
                 return solved
             if better and not is_thorough:
                 break
-        ranked = sorted(better, key=lambda sides: (self.score(sides), -cost_of(sides)))
+        ranked = sorted(better, key=lambda sides: (self.score(sides), -catalogue.cost_of(sides)))
         return ranked[::-1][:BEAM]
 
     def _better(self, base: Sides, others: Iterable[Sides]) -> Iterator[Sides]:
@@ -157,10 +161,8 @@ class Search:
         for two in itertools.combinations(names, 2):
             yield from self._fits(base, two)
 
-    def _fitted_beside(
-        self, base: Sides, changes: Sequence[Change], names: Sequence[str]
-    ) -> Iterator[Sides]:
-        for change, name in itertools.product(changes, names):
+    def _fitted_beside(self, base: Sides, felt: list[Change], names: list[str]) -> Iterator[Sides]:
+        for change, name in itertools.product(felt, names):
             if name not in change and (one := with_change(base, change, self.side)):
                 yield from self._fits(one, (name,))
 
@@ -256,3 +258,66 @@ def _gauss_newton(
             return  # a field that this array does not depend on
         step = np.linalg.lstsq(jacobian, (wanted - here).ravel(), rcond=None)[0]
         theta = theta + np.clip(step, -largest, largest)
+
+
+def is_proven(groups: Sequence[Group], comparison: Comparison, sides: Sides) -> bool:
+    """Whether conventions reproduce all of some groups."""
+    return not any(comparison.differing(group, sides) for group in groups)
+
+
+def explained(
+    groups: Sequence[Group], comparison: Comparison, sides: Sides
+) -> Iterator[tuple[Change, str, str]]:
+    """Yield every change of some conventions without which numbers differ, enough for a fit.
+
+    With it the first stage that shows it, and the network that alone has it, "" where both have or
+    the other one has no use for it.
+    """
+    for change in deviations(*sides):
+        having = {n: c for n, c in sides._asdict().items() if change.items() <= vars(c).items()}
+        undone = {field: FIELDS[field] for field in change}
+        without = sides._replace(**{name: c.replace(**undone) for name, c in having.items()})
+        sizes = [
+            (group.stage, group.arrays[name].size)
+            for group in groups
+            for name in comparison.differing(group, without)
+        ]
+        if sum(size for _, size in sizes) >= (1 if catalogue.is_known(change) else LEAST_NUMBERS):
+            both = Sides(*(c.replace(**change) for c in sides))
+            is_alone = len(having) == 1 and not is_proven(groups, comparison, both)
+            yield change, sizes[0][0], next(iter(having)) if is_alone else ""
+
+
+def located(groups: Sequence[Group], comparison: Comparison, sides: Sides, tried: int) -> Located:
+    """Return what is known of a stage that nothing explains: where it differs, and how."""
+    for group in groups:
+        _, first = comparison.compare(group, sides)
+        if first is not None:
+            names = tuple(comparison.differing(group, sides))
+            hint = _suggestion(group, first.array, sides, comparison)
+            place = group.stage, first.probe, first.array, first.relative
+            return Located(*place, names, tried, hint)
+    hint = "what explains it here does not on a third probe"
+    return Located(groups[0].stage, tried=tried, note=hint)
+
+
+def _suggestion(group: Group, name: str, sides: Sides, comparison: Comparison) -> str:
+    """Return what the numbers of an array look like, beside the expected ones; "" for nothing."""
+    probe, stage, of_what = group.probe, group.stage, "what is expected"
+    received, expected = group.arrays[name], reference_arrays(stage, probe, sides)[name]
+    if received.shape != expected.shape:
+        return f"shape {received.shape}, expected {expected.shape}"
+    if stage.startswith("updated"):
+        v = {n: np.maximum(a, probe.arrays[n]) for n, a in probe.after.items() if n.endswith("/v")}
+        largest = replace(group, probe=replace(probe, after=probe.after | v))
+        if is_proven([largest], comparison, sides):
+            return "AMSGrad: the largest second moment so far in place of the last one"
+        received, expected = received - probe.arrays[name], expected - probe.arrays[name]
+        of_what = "the move that is expected, as by a schedule of the learning rate"
+    size = float(np.vdot(expected, expected))
+    if received.size >= LEAST_NUMBERS and size:
+        ratio = float(np.vdot(expected, received)) / size
+        rest = float(np.linalg.norm(received - ratio * expected)) / size**0.5
+        if rest <= comparison.allowed(stage):
+            return f"{ratio:.6g} times {of_what}"
+    return ""

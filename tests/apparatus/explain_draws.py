@@ -6,12 +6,11 @@ from typing import get_args
 
 import numpy as np
 
-from shared.explain.catalogue import part_of
+from shared.explain.catalogue import STAGES, part_of
 from shared.explain.distance import BOUNDS, Comparison
 from shared.explain.observations import Group, reference_arrays
 from shared.explain.port import Port, PortError
 from shared.explain.probes import PROBES, Probe, draw_probe
-from shared.explain.stages import STAGES
 from shared.interface import IMPLEMENTATIONS, Array, Implementation, load_implementation
 from shared.reference.comparison import relative_l2
 from shared.spec import SYSTEMS, Conventions, SystemSpec

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from shared.explain.recordings import explain_recordings, format_report
-from shared.explain.recordings.pairs import BOUNDS
+from shared.explain.recordings.matching import BOUNDS
 from shared.record import Recorder, RecordingError
 from shared.spec import Conventions
 from tests import ROOT

@@ -22,7 +22,7 @@ from shared.explain.recordings.adam_traps import adam_traps
 from shared.explain.recordings.evidence import Evidence, Trap, merged
 from shared.explain.recordings.layer_traps import layer_traps
 from shared.explain.recordings.loss_traps import loss_traps
-from shared.explain.recordings.pairs import Pair
+from shared.explain.recordings.matching import Pair
 from shared.explain.recordings.tensor_traps import factor_traps, layout_traps, pass_traps
 from shared.explain.report import VerdictName, render
 from shared.files.recording import read_recording

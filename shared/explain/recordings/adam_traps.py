@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shared.explain.catalogue import CANONICAL, FIXES
-from shared.explain.proof import LEAST_NUMBERS
 from shared.explain.recordings import evidence as traps
 from shared.explain.recordings.evidence import Evidence, Explanation, Side, listed, multiple
 from shared.explain.recordings.matching import COMPANIONS
+from shared.explain.search import LEAST_NUMBERS
 from shared.reference.adam import adam_update, moved_parameter
 from shared.reference.comparison import relative_l2
 from shared.reference.layers import Array

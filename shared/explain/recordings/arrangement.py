@@ -37,11 +37,8 @@ class Arrangement:
 
     def apply(self, array: Array, shape: Shape) -> Array:
         """Return the array in the first's `shape`."""
-        if self.in_memory:
-            return array.reshape(shape)
         if self.inverse:
-            arranged = array.reshape([shape[a] for a in self.axes])
-            return arranged.transpose(np.argsort(self.axes))
+            return array.reshape([shape[a] for a in self.axes]).transpose(np.argsort(self.axes))
         arranged = np.flip(array.transpose(self.axes), self.flipped)
         if self.refold is not None:
             axis, a, b = self.refold
@@ -65,11 +62,9 @@ class Arrangement:
             texts.append(f"axes {self.flipped} turned round")
         if self.refold is not None:
             axis, a, b = self.refold
-            here, there, note = "", "", " (CHW against HWC)"
-            if orders := orders_of_features(self.refold):
-                here, there, note = f" ({orders[0]})", f" ({orders[1]})", ""
-            text = f"axis {axis} runs over {a} x {b} there{there}, {b} x {a} here{here}{note}"
-            texts.append(text)
+            orders = orders_of_features(self.refold)
+            here, there = (f" ({o})" for o in orders) if orders else (" (CHW against HWC)", "")
+            texts.append(f"axis {axis} runs over {a} x {b} there{there}, {b} x {a} here{here}")
         return ", ".join(texts) or "as it is"
 
 
@@ -125,14 +120,12 @@ def _ends(shape: Iterable[int]) -> set[int]:
 
 def _spatial_axes(a: Recorded) -> list[tuple[int, ...]]:
     """Return the groups of axes that may be turned: height and width of a kernel, RGB."""
-    shape, rank = a.array.shape, a.array.ndim
+    shape, rank, groups = a.array.shape, a.array.ndim, list[tuple[int, ...]]()
     if a.layout is not None:
         letters = set("DHW") if set("IO") <= set(a.layout) else {"C"} if rank > 2 else set()
         groups = [tuple(i for i, letter in enumerate(a.layout) if letter in letters)]
     elif a.name.rsplit("/", 1)[-1].endswith(IMAGES):
-        return [(axis,) for axis in (1, rank - 1) if rank == 4 and shape[axis] == RGB]
+        groups = [(axis,) for axis in (1, rank - 1) if rank == 4 and shape[axis] == RGB]
     elif 3 <= rank <= _MAXIMUM_AXES:
         groups = [tuple(range(rank - 2)), tuple(range(2, rank))]
-    else:
-        groups = []
     return [g for g in groups if g and all(1 < shape[axis] <= _LARGEST_KERNEL for axis in g)]

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from shared.explain.catalogue import FIELDS, FITTED, FIXES, KNOWN_VALUES, ROWS
-from shared.explain.recordings.matching import Key
-from shared.explain.recordings.pairs import Pair
+from shared.explain.recordings.matching import Key, Pair
 from shared.files.recording import Recorded
 from shared.reference.layers import Array
 from shared.spec import SYSTEMS

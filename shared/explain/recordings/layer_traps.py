@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from shared.explain.proof import LEAST_NUMBERS
 from shared.explain.recordings import evidence as traps
 from shared.explain.recordings.evidence import Evidence, Explanation, Side, listed, multiple
 from shared.explain.recordings.matching import KERNELS
+from shared.explain.search import LEAST_NUMBERS
 from shared.reference import layers
 from shared.reference.comparison import relative_l2
 from shared.reference.layers import Array

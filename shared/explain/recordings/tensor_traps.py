@@ -5,11 +5,10 @@ import math
 from collections.abc import Iterator
 
 from shared.explain.catalogue import FIXES, KNOWN_NUMBERS
-from shared.explain.proof import LEAST_NUMBERS
 from shared.explain.recordings.arrangement import Arrangement, orders_of_features
 from shared.explain.recordings.evidence import Evidence, Trap, multiple, named_trap
-from shared.explain.recordings.matching import KERNELS, is_of_kernel
-from shared.explain.recordings.pairs import Pair
+from shared.explain.recordings.matching import KERNELS, Pair, is_of_kernel
+from shared.explain.search import LEAST_NUMBERS
 from shared.reference.comparison import relative_l2
 
 # What moves by steps, in which a factor means nothing: a first update of Adam is ± one rate.
