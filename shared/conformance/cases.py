@@ -14,7 +14,7 @@ from typing import Any
 from shared.conformance.bounds import Bound
 from shared.conformance.protocol import ChildSession
 from shared.files.documents import read_document
-from shared.files.errors import InputError
+from shared.files.errors import InputError, refused_as
 from shared.interface import Array
 from shared.spec.layers import Parameter
 
@@ -25,9 +25,8 @@ Answers = Mapping[str, Array]
 class Override:
     """What holds for matching cases: a bound, or a divergence, if `observed` to this number."""
 
-    pattern: str
     reason: str
-    bound: float | None
+    bound: float | None = None
     observed: float | None = None
 
 
@@ -51,9 +50,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Problem:
-    """Requests and the cases that their answers decide; `methods` are those that it needs."""
+    """Requests and the cases that their answers decide."""
 
-    methods: tuple[str, ...]
     ask: Callable[[ChildSession], Answers]
     cases: tuple[Case, ...]
 
@@ -68,8 +66,7 @@ def matching(identifiers: Iterable[str], pattern: str, option: str = "") -> list
     found = [i for i in identifiers if i == pattern or fnmatch.fnmatchcase(i, pattern)]
     if not found:
         raise ValueError(
-            f"{option}{pattern!r} matches no case; expected an id or a pattern of one, "
-            "--list prints them all"
+            f"{option}{pattern!r}, which matches no case; --list prints the ids of all"
         )
     return found
 
@@ -86,37 +83,31 @@ def selected(problems: Sequence[Problem], patterns: Sequence[str]) -> list[Probl
 
 
 _EXPECTED = (
-    'expected a table by case id or pattern, each {"divergent": true, "reason": "…"} or '
-    '{"bound": 1e-9, "reason": "…"}, with a finite bound of at least 0 and a reason that says why'
+    'a table by case id or pattern, one at most for each case, {"divergent": true, "reason": "…"} '
+    'or {"bound": 1e-9, "reason": "…"}, with a finite bound of at least 0 and a reason'
 )
 _LARGEST = sys.float_info.max
 
 
 def load_overrides(path: Path, identifiers: Sequence[str]) -> dict[str, Override]:
     """Return each case's override from a TOML or JSON file; InputError, which names it."""
-    document = read_document(path)
-    try:
-        if not isinstance(document, dict):
-            raise ValueError(f"received a {type(document).__name__}; {_EXPECTED}")
-        found: dict[str, Override] = {}
-        for override in (_override(*entry) for entry in document.items()):
-            for name in matching(identifiers, override.pattern):
+    found: dict[str, Override] = {}
+    with refused_as(InputError, path, _EXPECTED):
+        for pattern, entry in read_document(path).items():
+            override = _override(pattern, entry)
+            for name in matching(identifiers, pattern):
                 if name in found:
-                    patterns = f"{found[name].pattern!r} and {override.pattern!r}"
-                    raise ValueError(f"{patterns} both match {name}; expected at most one per case")
+                    raise ValueError(f"{pattern!r} and an earlier pattern for {name}")
                 found[name] = override
-        return found
-    # RecursionError: nested too deep to be shown.
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: {error}") from error
+    return found
 
 
 def _override(pattern: str, entry: Any) -> Override:
     match entry:
         case {"divergent": True, "reason": str(reason), **rest} if reason.strip() and not rest:
-            return Override(pattern, reason.strip(), None)
+            return Override(reason.strip())
         case {"bound": int(bound) | float(bound), "reason": str(reason), **rest} if (
             reason.strip() and not rest and type(bound) is not bool and 0 <= bound <= _LARGEST
         ):
-            return Override(pattern, reason.strip(), float(bound))
-    raise ValueError(f"{pattern!r} holds {entry!r}; {_EXPECTED}")
+            return Override(reason.strip(), float(bound))
+    raise ValueError(f"{entry!r} for {pattern!r}")

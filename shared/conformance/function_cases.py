@@ -45,7 +45,7 @@ def function_problems() -> Iterator[Problem]:
         def ask(session: ChildSession, given: dict[str, Any] = arguments) -> Answers:
             return session.call("loss", given)
 
-        yield Problem(("loss",), ask, tuple(_loss_case(case, dtype, f) for f in LOSS_FIELDS))
+        yield Problem(ask, tuple(_loss_case(case, dtype, f) for f in LOSS_FIELDS))
     for start, epsilon, dtype in itertools.product(STARTS, EPSILONS, DTYPES):
         yield _adam_problem(start, AdamSpec(learning_rate=1.0, epsilon=epsilon), dtype)
 
@@ -65,8 +65,9 @@ def _loss_case(case: LossCase, dtype: str, field: str) -> Case:
     measure = functools.partial(bounds.ulp, dtype=dtype, floor=floor)
     identifier = f"loss/{case.id}/{dtype}/{field}"
     declared = {
-        implementation: Override(identifier, reason, None, observed)
-        for implementation, (observed, reason) in case.declared(field).items()
+        known["implementation"]: Override(known["reason"], observed=float(known["observed"]))
+        for known in case.divergences
+        if field in known["fields"]
     }
     return Case(identifier, field, truth, dtype, bound, measure, declared)
 
@@ -105,7 +106,7 @@ def _adam_problem(start: str, settings: AdamSpec, dtype: str) -> Problem:
             identifier, field = f"{prefix}/update-{number}/{name}", f"{number}/{name}"
             measure = functools.partial(bounds.relative, sizes=size)
             cases.append(Case(identifier, field, truth, dtype, bound, measure))
-    return Problem(("adam",), ask, tuple(cases))
+    return Problem(ask, tuple(cases))
 
 
 def _gradient(number: int, dtype: str) -> Array:

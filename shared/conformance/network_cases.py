@@ -31,7 +31,6 @@ from shared.spec import NETWORKS, SYSTEMS, Conventions, NetworkName, SystemSpec
 from shared.spec.state_arrays import cast_floats
 from shared.spec.streams import initial_state
 
-_LOADED = ("create", "import_state")
 _MODES = {"training": True, "inference": False}
 # Network → what of a start point it takes, its method, and what that takes and returns.
 _FORWARD = {
@@ -182,7 +181,7 @@ def _created(name: str, point: StartPoint, dtype: str) -> Problem:
     cases = [case(field) for field in fresh if field in parameters]
     cases.append(_none(f"{prefix}/used-moments", "used"))
     cases.append(_none(f"{prefix}/unexpected-arrays", "unexpected"))
-    return Problem(("create", "export_state"), ask, tuple(cases))
+    return Problem(ask, tuple(cases))
 
 
 def _forward(name: str, point: StartPoint, dtype: str, mode: str, network: NetworkName) -> Problem:
@@ -198,7 +197,7 @@ def _forward(name: str, point: StartPoint, dtype: str, mode: str, network: Netwo
     truth = forward(point.spec, network, point.arrays, x, c, training=training).output
     identifier, bound = f"network/{name}/{method}/{mode}/{dtype}", bounds.bound_of("forward", dtype)
     case = Case(identifier, returned, truth, dtype, bound, bounds.relative)
-    return Problem((*_LOADED, method), ask, (case,))
+    return Problem(ask, (case,))
 
 
 def _unmoved(name: str, point: StartPoint, dtype: str) -> Problem:
@@ -215,8 +214,7 @@ def _unmoved(name: str, point: StartPoint, dtype: str) -> Problem:
         moved = [n for n in shown if not np.array_equal(after[n], point.arrays[n])]
         return {"moved": np.array(len(moved))}
 
-    methods = (*_LOADED, "generate", "discriminate", "gradients", "export_state")
-    return Problem(methods, ask, (_none(f"network/{name}/unmoved/{dtype}", "moved"),))
+    return Problem(ask, (_none(f"network/{name}/unmoved/{dtype}", "moved"),))
 
 
 def _gradients(name: str, point: StartPoint, dtype: str) -> Problem:
@@ -226,7 +224,7 @@ def _gradients(name: str, point: StartPoint, dtype: str) -> Problem:
         return _with_unexpected(received, point.step.gradients)
 
     cases = _arrays("gradients", f"network/{name}/gradients/{dtype}", point, dtype)
-    return Problem((*_LOADED, "gradients"), ask, tuple(cases))
+    return Problem(ask, tuple(cases))
 
 
 def _step(name: str, point: StartPoint, dtype: str) -> Problem:
@@ -245,5 +243,4 @@ def _step(name: str, point: StartPoint, dtype: str) -> Problem:
         Case(f"{prefix}/{field}", field, np.array(point.step.metrics[field]), *kind)
         for field in METRIC_NAMES
     ]
-    methods = (*_LOADED, "train_step", "export_state")
-    return Problem(methods, ask, (*losses, *_arrays("state", prefix, point, dtype)))
+    return Problem(ask, (*losses, *_arrays("state", prefix, point, dtype)))

@@ -125,6 +125,8 @@ class ChildSession(ChildProcess):
 
     def call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return a result; raises RefusedError, RequestFailedError or SessionEndedError."""
+        if method not in self.methods:
+            raise RefusedError(f"no method {method}")
         if self._ended is not None:
             raise SessionEndedError(self._ended)
         self._number += 1

@@ -47,7 +47,7 @@ class Server:
     def call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the result of one request."""
         if method not in self.methods:
-            raise RequestFailedError(f"no method {method!r}; offered are {', '.join(self.methods)}")
+            raise RefusedError(f"no method {method}")
         try:
             given = dict(arguments)
             if "state" in given:

@@ -60,14 +60,11 @@ def decide(
 def _answered(
     problem: Problem, session: ChildSession, overrides: Mapping[str, Override]
 ) -> Iterator[Result]:
-    missing = [method for method in problem.methods if method not in session.methods]
     verdict: Verdict = "errored"
     try:
-        if missing:
-            raise RefusedError(f"no method {', '.join(missing)}")
         answers = problem.ask(session)
     except RefusedError as error:
-        verdict, message = "skipped", str(error) if missing else f"refused: {error}"
+        verdict, message = "skipped", str(error)
     except (RequestFailedError, SessionEndedError) as error:
         message = str(error)
     except KeyError as error:
@@ -93,27 +90,24 @@ def judge(case: Case, answer: Any, implementation: str, override: Override | Non
     problem = _of_another_kind(case, answer)
     error = None if problem else float(case.measure(answer, case.truth))
     message = problem or _described(case, answer, error)
-    limit = case.bound.limit
+    override = override or case.declared.get(implementation)
+    limit = case.bound.limit if override is None or override.bound is None else override.bound
     passes = error is not None and error <= limit  # nan is not
     verdict: Verdict = "pass" if passes else "fail"
-    override = override or case.declared.get(implementation)
-    if override is not None and override.bound is not None:
-        limit = override.bound
+    if override is None:
+        return Result(case, verdict, error, limit, message)
+    observed = override.observed
+    what = "" if observed is None else f"declared {observed}: "
+    if override.bound is not None:
         # A looser bound never makes a pass, not even of what the kit's own bound would let pass.
-        within: Verdict = "loosened" if limit > case.bound.limit else "pass"
-        verdict = within if error is not None and error <= limit else "fail"
-        message = f"{message} ({override.reason})"
-    elif override is not None:
-        observed = override.observed
-        what = "declared" if observed is None else f"declared {observed}"
-        message = f"{message} ({what}: {override.reason})"
-        if passes:
-            verdict = "unexpected pass"
-        elif observed is None or (
-            not problem and np.array_equal(answer, np.full(answer.shape, observed), equal_nan=True)
-        ):
-            verdict = "divergent as declared"
-    return Result(case, verdict, error, limit, message)
+        verdict = "loosened" if passes and limit > case.bound.limit else verdict
+    elif passes:
+        verdict = "unexpected pass"
+    elif observed is None or (
+        not problem and np.array_equal(answer, np.full(answer.shape, observed), equal_nan=True)
+    ):
+        verdict = "divergent as declared"
+    return Result(case, verdict, error, limit, f"{message} ({what}{override.reason})")
 
 
 def _of_another_kind(case: Case, answer: Any) -> str:
@@ -163,11 +157,6 @@ _JUNIT_TAGS = {
 }
 
 
-def headline(name: str, results: Sequence[Result]) -> str:
-    """Return all counts of a run in one line."""
-    return f"{name}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts(results).items())
-
-
 def print_summary(name: str, results: Sequence[Result], console: Console) -> None:
     """Print a table by kind of case, why cases were skipped, the first failures, the headline."""
 
@@ -192,7 +181,7 @@ def print_summary(name: str, results: Sequence[Result], console: Console) -> Non
         show(f"    bound {result.limit:g} {result.case.bound.unit}")
     if len(failures) > SHOWN:
         show(f"… and {len(failures) - SHOWN} more; --json FILE holds them all")
-    show(headline(name, results))
+    show(f"{name}: {', '.join(f'{n} {verdict}' for verdict, n in counts(results).items())}")
     if all(result.verdict == "skipped" for result in results):
         show("no case was run")
 

@@ -29,7 +29,6 @@ from shared.conformance.verdicts import (
     Result,
     counts,
     decide,
-    headline,
     is_conformant,
     judge,
     print_summary,
@@ -47,8 +46,8 @@ def case(identifier: str = "loss/one", **changes: Any) -> Case:
 
 
 RIGHT, NEAR, WRONG = TRUTH * (1 + 1e-9), TRUTH * (1 + 1e-4), TRUTH * 2
-DIVERGENT = Override("*", "ours is another", None)
-TIGHT, LOOSE = (Override("*", "we know better", bound) for bound in (1e-12, 1e-3))
+DIVERGENT = Override("ours is another")
+TIGHT, LOOSE = (Override("we know better", bound) for bound in (1e-12, 1e-3))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +64,7 @@ TIGHT, LOOSE = (Override("*", "we know better", bound) for bound in (1e-12, 1e-3
         (RIGHT, LOOSE, "loosened"),  # never a pass
         (WRONG, LOOSE, "fail"),
         (TRUTH * np.nan, LOOSE, "fail"),
-        (RIGHT, Override("*", "the same", 1e-6), "pass"),
+        (RIGHT, Override("the same", 1e-6), "pass"),
     ],
 )
 def test_verdicts(answer: np.ndarray, override: Override | None, verdict: str) -> None:
@@ -112,7 +111,7 @@ def test_a_failure_names_the_worst_element() -> None:
 def test_what_the_fixture_declares_holds_for_one_implementation(
     name: str, answer: np.ndarray, verdict: str
 ) -> None:
-    declared = case(declared={"tf": Override("loss/one", "inf - inf", None, float("nan"))})
+    declared = case(declared={"tf": Override("inf - inf", observed=float("nan"))})
     assert judge(declared, answer, name, None).verdict == verdict
 
 
@@ -131,10 +130,7 @@ class Stub:
         return self.outcome
 
 
-def problem(method: str = "loss") -> Problem:
-    return Problem(
-        (method,), lambda session: {"x": session.call(method, {})["x"]}, (case(), case("loss/two"))
-    )
+PROBLEM = Problem(lambda session: {"x": session.call("loss", {})["x"]}, (case(), case("loss/two")))
 
 
 @pytest.mark.parametrize(
@@ -142,22 +138,16 @@ def problem(method: str = "loss") -> Problem:
     [
         ({"x": RIGHT}, "pass", "off by"),
         ({"y": RIGHT}, "errored", "an answer lacks 'x'"),
-        (RefusedError("float64 only"), "skipped", "refused: float64 only"),
+        (RefusedError("float64 only"), "skipped", "float64 only"),
         (RequestFailedError("no memory"), "errored", "no memory"),
         (SessionEndedError("killed"), "errored", "killed"),
     ],
 )
 def test_every_case_of_a_problem_gets_a_verdict(outcome: Any, verdict: str, message: str) -> None:
-    results = decide([problem()], Stub(outcome), {})
+    results = decide([PROBLEM], Stub(outcome), {})
     assert [r.verdict for r in results] == [verdict] * 2
     assert message in results[0].message
     assert is_conformant(results) == (verdict == "pass")
-
-
-def test_an_absent_method_is_skipped_with_the_reason() -> None:
-    results = decide([problem("train_step")], Stub({}), {})
-    assert [(r.verdict, r.message) for r in results] == [("skipped", "no method train_step")] * 2
-    assert not is_conformant(results)  # nothing was run
 
 
 def test_a_partial_adapter_is_asked_only_what_it_offers() -> None:
@@ -215,8 +205,8 @@ def write(folder: Path, text: str, name: str = "overrides.toml") -> Path:
 
 def test_overrides_of_toml_and_json(tmp_path: Path) -> None:
     expected = {
-        IDENTIFIERS[0]: Override("loss/*/float32/*", "rounds to bfloat16", None),
-        IDENTIFIERS[2]: Override("step/mlp28/float32/x", "fast mathematics", 1e-3),
+        IDENTIFIERS[0]: Override("rounds to bfloat16"),
+        IDENTIFIERS[2]: Override("fast mathematics", 1e-3),
     }
     assert load_overrides(write(tmp_path, TOML), IDENTIFIERS) == expected
     as_json = json.dumps(tomllib.loads(TOML))
@@ -226,21 +216,24 @@ def test_overrides_of_toml_and_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('["loss/none"]\ndivergent = true\nreason = "r"', "'loss/none' matches no case"),
-        ('["loss/*"]\ndivergent = true', "expected a table by case id or pattern"),
+        ('["loss/none"]\ndivergent = true\nreason = "r"', "'loss/none', which matches no case"),
+        ('["loss/*"]\ndivergent = true', "expected a table by case id"),
         ('["loss/*"]\ndivergent = false\nreason = "r"', "expected a table by case id"),
-        ('["loss/*"]\ndivergent = true\nreason = " "', "a reason that says why"),
-        ('["loss/*"]\nbound = "1"\nreason = "r"', "expected a table by case id or pattern"),
-        ('["loss/*"]\nbound = 1\nreason = "r"\nx = 1', "expected a table by case id or pattern"),
-        ('["loss/*"]\nbound = true\nreason = "r"', "expected a table by case id or pattern"),
+        (
+            '["loss/*"]\ndivergent = true\nreason = " "',
+            "found {'divergent': True, 'reason': ' '} for 'loss/*'",
+        ),
+        ('["loss/*"]\nbound = "1"\nreason = "r"', "expected a table by case id"),
+        ('["loss/*"]\nbound = 1\nreason = "r"\nx = 1', "expected a table by case id"),
+        ('["loss/*"]\nbound = true\nreason = "r"', "expected a table by case id"),
         ('["loss/*"]\nbound = nan\nreason = "r"', "a finite bound of at least 0"),
         ('["loss/*"]\nbound = -1.0\nreason = "r"', "a finite bound of at least 0"),
         ('["loss/*"]\nbound = 1\ndivergent = true\nreason = "r"', "expected a table by case"),
-        ('"loss/*" = 3', "expected a table by case id or pattern"),
+        ('"loss/*" = 3', "expected a table by case id"),
         ("[", "overrides.toml: "),
         (
             '["*32*"]\nbound = 1\nreason = "r"\n["loss/*"]\nbound = 1\nreason = "r"',
-            "'*32*' and 'loss/*' both match loss/bce/float32/generator",
+            "'loss/*' and an earlier pattern for loss/bce/float32/generator",
         ),
     ],
 )
@@ -261,9 +254,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
 def test_patterns() -> None:
     identifier = "loss/bce/point/+inf/float32/generator"
     assert matching([identifier, "step/x"], "loss/*/float32/*") == [identifier]
-    with pytest.raises(ValueError, match=r"'loss/\*/float32' matches no case"):
+    with pytest.raises(ValueError, match=r"'loss/\*/float32', which matches no case"):
         matching([identifier], "loss/*/float32")
-    with pytest.raises(ValueError, match=r"--select 'nothing' matches no case"):
+    with pytest.raises(ValueError, match=r"--select 'nothing', which matches no case"):
         selected(all_problems(), ["loss/*", "nothing"])
     chosen = cases_of(selected(all_problems(), ["adam/fresh/*", "step/mlp28/*"]))
     assert {c.id.split("/")[0] for c in chosen} == {"adam", "step"}
@@ -323,8 +316,7 @@ def test_the_summary_shows_counts_reasons_and_failures() -> None:
         "somebody: 1 pass, 2 fail, 1 errored, 1 unexpected pass, 1 divergent as declared, "
         "1 loosened, 1 skipped"
     )
-    assert headline("somebody", one_of_each()) == expected
-    assert expected in shown
+    assert expected in shown.splitlines()
     assert "fail: kind/inf: " in shown
     assert "skipped, 1: skipped Segmentation fault" in shown
     assert "\x1b" not in shown
