@@ -74,6 +74,7 @@ def export_state(state: TrainState) -> Arrays:
     return {name: arrays[name] for name in state_shapes(state.spec) if name in arrays}
 
 
+@torch.no_grad()
 def import_state(state: TrainState, arrays: Arrays) -> None:
     """Replace the whole state; a missing, unexpected or misshapen array is a ValueError."""
     check_arrays(arrays, state_shapes(state.spec), "the state")
@@ -83,15 +84,15 @@ def import_state(state: TrainState, arrays: Arrays) -> None:
         steps = float(arrays[f"{network}_optimizer/step"])
         for name, parameter in state.spec.parameters(network).items():
             tensor = _tensor(state.network(network), name)
-            _assign(tensor, to_native(arrays[name], pixels.get(name)))
+            tensor.copy_(to_native(arrays[name], pixels.get(name)))
             if not parameter.trainable:
                 continue
             moments = optimizer.state[tensor]
             if not moments and "betas" in optimizer.defaults:  # Adam before its first update
                 moments |= {key: torch.zeros_like(tensor) for key in ("exp_avg", "exp_avg_sq")}
             for key in moments.keys() & KEPT.keys():
-                value = to_native(arrays[optimizer_name(name, KEPT[key])], pixels.get(name))
-                _assign(moments[key], value)
+                held = arrays[optimizer_name(name, KEPT[key])]
+                moments[key].copy_(to_native(held, pixels.get(name)))
             moments.setdefault("step", _counter(optimizer, tensor)).fill_(steps)
 
 
@@ -149,8 +150,3 @@ def _tensor(module: nn.Module, name: str) -> Tensor:
     """Return a module's own tensor for a canonical name."""
     _, layer, parameter = name.split("/")
     return getattr(getattr(module, layer), IN_PYTORCH[parameter])
-
-
-@torch.no_grad()
-def _assign(tensor: Tensor, values: Tensor) -> None:
-    tensor.copy_(values)

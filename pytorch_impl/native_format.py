@@ -34,7 +34,13 @@ from shared.formats.native_contents import (
     assemble,
     require_unpacked,
 )
-from shared.formats.state_dicts import order_of_layers, read_adam, recognised, shards_of
+from shared.formats.state_dicts import (
+    COUNTER,
+    order_of_layers,
+    read_adam,
+    recognised,
+    shards_of,
+)
 from shared.framework_layers import IN_PYTORCH
 from shared.interface import Array, Arrays
 from shared.spec import (
@@ -81,15 +87,6 @@ def native_names(spec: SystemSpec) -> dict[str, str]:
     return names
 
 
-def _batch_counters(spec: SystemSpec) -> list[str]:
-    return [
-        f"{network}/{name}.num_batches_tracked"
-        for network in NETWORKS
-        for name, layer in _main(spec, network)
-        if layer.kind == "batch_norm"
-    ]
-
-
 def _pixels_by_array(spec: SystemSpec) -> dict[str, Pixels]:
     # Of the parameters and of their moments.
     pixels = flattened_pixels(spec)
@@ -104,7 +101,12 @@ def write_native(path: Path, contents: NativeContents) -> None:
         for native, name in native_names(contents.spec).items()
         if name in contents.arrays
     }
-    tensors |= {name: torch.tensor(0) for name in _batch_counters(contents.spec)}
+    tensors |= {
+        f"{network}/{own}.{COUNTER}": torch.tensor(0)
+        for network in NETWORKS
+        for own, layer in _main(contents.spec, network)
+        if layer.kind == "batch_norm"
+    }
     saved: dict[str, Any] = {}
     for part in contents.parts:
         own = {n: t for n, t in tensors.items() if n.startswith(f"{part}/")}
@@ -122,9 +124,8 @@ def read_native(path: Path) -> NativeContents:
     """Read a file and check it: `FileKind.read`."""
     saved, notes = _read(path)
     found, settings = _flat(path, saved)
-    contents = assemble(
-        path, found, saved, native_names, axes=_CANONICAL_AXES, scalars_of=_batch_counters
-    )
+    counters = [found.pop(name) for name in list(found) if name.endswith(COUNTER)]
+    contents = assemble(path, found, saved, native_names, axes=_CANONICAL_AXES)
     spec = contents.spec.replace(**settings)
     if contents.spec_is_stored and (differences := spec_differences(spec, contents.spec)):
         shown = "; ".join(differences)
@@ -134,9 +135,8 @@ def read_native(path: Path) -> NativeContents:
         name: to_canonical(torch.from_numpy(array), pixels.get(name))
         for name, array in contents.arrays.items()
     }
-    counted = sum(bool(found[n]) for n in found if n.endswith("num_batches_tracked"))
-    if counted:
-        notes.append(f"num_batches_tracked of {counted} layers, which a fixed momentum never reads")
+    if counted := sum(counter.any() for counter in counters):
+        notes.append(f"{COUNTER} of {counted} layers, which a fixed momentum never reads")
     return dataclasses.replace(contents, arrays=arrays, spec=spec, notes=tuple(notes))
 
 
@@ -191,7 +191,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     if any(field in saved for field in DESCRIPTION_FIELDS):
         return saved, []
     with refused_as(CheckpointError, path, "state_dicts"):  # a dict may be in itself
-        return recognised(path, saved, native_names, _batch_counters)
+        return recognised(path, saved, native_names)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from shared.conformance import verdicts
 from shared.conformance.cases import Problem, cases_of, load_overrides, selected
 from shared.conformance.function_cases import function_problems
 from shared.conformance.network_cases import network_problems, problems_of
-from shared.conformance.protocol import ChildSession, SessionEndedError, serve_command
+from shared.conformance.protocol import ChildSession, serve_command
 from shared.conformance.verdicts import decide, is_conformant, print_summary
 from shared.files.atomic import require_place
+from shared.files.child_process import ChildEndedError
 from shared.files.errors import InputError
 from shared.run.console import command, shown_progress
 from shared.run.options import add_spec_options, chosen_spec
@@ -87,7 +88,7 @@ def _run(options: argparse.Namespace) -> int:
         with shown as advance, ChildSession(words, options.time_limit) as session:
             name = session.name
             results = decide(problems, session, overrides, advance)
-    except SessionEndedError as error:
+    except ChildEndedError as error:
         raise InputError(str(error)) from error
     print_summary(name, results, Console())
     if options.json:

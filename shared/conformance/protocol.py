@@ -9,7 +9,6 @@ with the bytes little-endian, C order, in base64, which is exact in every langua
 
 import base64
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -39,10 +38,6 @@ class RequestFailedError(Exception):
     """One request failed in the implementation, which goes on."""
 
 
-class SessionEndedError(Exception):
-    """The implementation's process ended, hung or spoke another language: nothing more comes."""
-
-
 def encode(array: object) -> dict[str, Any]:
     """Return an array, or one of NumPy's scalars, as JSON data."""
     if not isinstance(array, np.ndarray | np.generic) or array.dtype.name not in DTYPES:
@@ -57,21 +52,18 @@ def decode(value: dict[str, Any]) -> Any:
     """Return the array that a JSON object is, or another as it is; ProtocolError for damage."""
     if value.keys() != {"dtype", "shape", "data"}:
         return value
-    dtype, shape, data = value["dtype"], value["shape"], value["data"]
-    if dtype not in DTYPES:
-        raise ProtocolError(f"an array of dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
-    whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
-    if not whole or not isinstance(data, str):
-        raise ProtocolError(f"an array of shape {shape!r}; expected whole numbers, data in base64")
+    dtype, shape = value["dtype"], value["shape"]
     try:
-        content = base64.b64decode(data, validate=True)
-    except ValueError as error:
-        raise ProtocolError(f"an array whose data is not base64: {error}") from error
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    if len(content) != size:
-        raise ProtocolError(f"{len(content)} bytes for {dtype}{shape}, which takes {size}")
-    little = np.dtype(dtype).newbyteorder("<")
-    return np.frombuffer(content, little).reshape(shape).astype(dtype)
+        if dtype not in DTYPES or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError("another dtype or shape")
+        content = base64.b64decode(value["data"], validate=True)
+        little = np.dtype(dtype).newbyteorder("<")
+        return np.frombuffer(content, little).reshape(shape).astype(dtype)
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(
+            f"an array of {dtype!r:.40} and shape {shape!r:.40} ({error}); expected one of "
+            f"{', '.join(DTYPES)}, a list of whole numbers, and as many numbers in base64"
+        ) from error
 
 
 def write_line(message: Mapping[str, Any]) -> bytes:
@@ -106,7 +98,7 @@ class ChildSession(ChildProcess):
     """A session with a program that speaks the protocol on stdin and stdout.
 
     For its hello and for every request it has `time_limit` seconds. One that exceeds it, ends or
-    breaks the protocol is killed with its group; then, as where there is none, SessionEndedError.
+    breaks the protocol is killed with its group; then, as where there is none, ChildEndedError.
     """
 
     def __init__(self, command: Sequence[str], time_limit: float) -> None:
@@ -116,7 +108,7 @@ class ChildSession(ChildProcess):
         try:
             super().__init__(command, environment=ONE_THREAD | os.environ)
         except OSError as error:
-            raise SessionEndedError(f"cannot start {command[0]!r}: {error.strerror}") from error
+            raise ChildEndedError(f"cannot start {command[0]!r}: {error.strerror}") from error
         try:
             self.name, self.methods = self._exchange(b"", _checked_hello)
         except BaseException as error:  # Ctrl-C too, which the process does not hear
@@ -124,11 +116,11 @@ class ChildSession(ChildProcess):
             raise
 
     def call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a result; raises RefusedError, RequestFailedError or SessionEndedError."""
+        """Return a result; raises RefusedError, RequestFailedError or ChildEndedError."""
         if method not in self.methods:
             raise RefusedError(f"no method {method}")
         if self._ended is not None:
-            raise SessionEndedError(self._ended)
+            raise ChildEndedError(self._ended)
         self._number += 1
         request = {"id": self._number, "method": method, "arguments": arguments}
         return self._exchange(write_line(request), self._result, f"{method}: ")
@@ -144,7 +136,7 @@ class ChildSession(ChildProcess):
             reason = f"{prefix}{error}" if isinstance(error, ProtocolError) else str(error)
             errors = " ".join(self.errors().split())[-SHOWN_STDERR:]
             self._ended = f"{reason}; stderr: {errors or 'empty'}"
-            raise SessionEndedError(self._ended) from error
+            raise ChildEndedError(self._ended) from error
 
     def _result(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Return an answer's result, or raise what went wrong."""

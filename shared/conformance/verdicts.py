@@ -14,12 +14,8 @@ import numpy as np
 from rich.console import Console
 
 from shared.conformance.cases import Case, Override, Problem
-from shared.conformance.protocol import (
-    ChildSession,
-    RefusedError,
-    RequestFailedError,
-    SessionEndedError,
-)
+from shared.conformance.protocol import ChildSession, RefusedError, RequestFailedError
+from shared.files.child_process import ChildEndedError
 from shared.files.errors import printable
 from shared.interface import Array
 from shared.reference.comparison import worst_element
@@ -65,7 +61,7 @@ def _answered(
         answers = problem.ask(session)
     except RefusedError as error:
         verdict, message = "skipped", str(error)
-    except (RequestFailedError, SessionEndedError) as error:
+    except (RequestFailedError, ChildEndedError) as error:
         message = str(error)
     except KeyError as error:
         message = f"an answer lacks {error}"
@@ -146,15 +142,9 @@ def is_conformant(results: Iterable[Result]) -> bool:
 SHOWN = 20
 # Anything else cannot be in an XML 1.0 document, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_JUNIT_TAGS = {
-    "fail": "failure",
-    "unexpected pass": "failure",
-    "errored": "error",
-    "skipped": "skipped",
-    # JUnit has no word for these; they are not passes, so a reader counts them as skipped.
-    "divergent as declared": "skipped",
-    "loosened": "skipped",
-}
+_JUNIT_TAGS = {"fail": "failure", "unexpected pass": "failure", "errored": "error"}
+# JUnit has no word for the last two; they are not passes, so a reader counts them as skipped.
+_JUNIT_TAGS |= dict.fromkeys(("skipped", "divergent as declared", "loosened"), "skipped")
 
 
 def print_summary(name: str, results: Sequence[Result], console: Console) -> None:

@@ -1,8 +1,8 @@
 """Convert networks between .safetensors (this project's checkpoints), .pth (PyTorch), .weights.h5
 (Keras) and .orbax (Flax). Nothing is dropped or made up without a line that names it; DST appears
 only after it was read back. Two SRC are joined, such as pytorch/examples' netG_epoch_24.pth and
-netD_epoch_24.pth. A .safetensors holds a whole training state; from files without Adam's moments it
-is made with --fresh-optimizers.
+netD_epoch_24.pth. A run goes on from a .safetensors with a whole training state; from networks
+alone, in any of the files, it starts with --init-from.
 """
 
 import argparse
@@ -10,14 +10,14 @@ import sys
 from contextvars import copy_context
 from pathlib import Path
 
-from shared.convert.conversion import describe, fitted, verify, with_choices, with_fresh
+from shared.convert.conversion import describe, fitted, verify, with_choices
 from shared.files.atomic import staged
 from shared.files.checkpoint import CheckpointError
 from shared.files.errors import InputError
 from shared.files.system_file import find_system
 from shared.formats.file_kinds import joined, kind_of, kind_of_name
 from shared.formats.native_contents import ASKED, NativeContents
-from shared.run.console import command, seed_number, shown_progress, text_table
+from shared.run.console import command, shown_progress, text_table
 from shared.spec import LOSS_NAMES, NETWORKS, SYSTEMS
 
 
@@ -30,10 +30,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     text = f"of a SRC that does not store its spec: {', '.join(SYSTEMS)}, or docs/systems.md's file"
     add("--system", metavar="SYSTEM|FILE", help=text)
     add("--loss", choices=LOSS_NAMES, help="of a SRC that does not store its spec")
-    fresh = "start both Adams at zero where SRC has none; the run then starts at step 0"
-    add("--fresh-optimizers", action="store_true", help=fresh)
-    seed = "of the run that goes on from a SRC without progress, whose step is then Adam's"
-    add("--seed", type=seed_number, metavar="S", help=seed)
     add("--debug", action="store_true", help="add the traceback to an error")
 
 
@@ -80,7 +76,6 @@ def convert(arguments: argparse.Namespace) -> int:
     for path, read in sources.items():
         _print_source(path, read)
     contents = with_choices(joined(sources), system, arguments.loss)
-    contents = with_fresh(contents, arguments.fresh_optimizers, arguments.seed)
     contents = fitted(contents, kind, arguments.only)
     found: list[str] = []
     shown = shown_progress(f"{destination.name}, written and checked", 1)

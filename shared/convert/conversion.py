@@ -1,6 +1,6 @@
-"""The steps between reading files and writing one: choose, start fresh, leave behind; then verify.
+"""The steps between reading files and writing one: choose, leave behind; then verify.
 
-Each prints a line for everything that it makes up, leaves out or finds.
+Each prints a line for everything that it leaves out or finds.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,11 +11,11 @@ import numpy as np
 
 from shared.files.checkpoint import CheckpointError, spec_differences
 from shared.files.errors import InputError
-from shared.formats import native_contents as native
 from shared.formats.file_kinds import FileKind, kind_of
-from shared.formats.native_contents import OPTIMIZERS, PROGRESS, NativeContents
-from shared.interface import Array
+from shared.formats.native_contents import PROGRESS, NativeContents, check_contents
+from shared.interface import Array, Arrays
 from shared.spec import SystemSpec
+from shared.spec.state_arrays import cast_floats
 from shared.spec.streams import latents, stream
 
 
@@ -39,53 +39,13 @@ def with_choices(
             f"SRC stores another spec than --system and --loss: {'; '.join(differences)}"
         )
     contents = replace(contents, spec=spec)
-    native.check_contents(Path("SRC as --system"), contents)
+    check_contents(Path("SRC as --system"), contents)
     return contents
 
 
-def with_fresh(contents: NativeContents, fresh: bool, seed: int | None) -> NativeContents:
-    """Return the contents with zero Adams and a new progress, where the options ask for them."""
-    if not fresh and seed is None:
-        return contents
-    if fresh:
-        contents = _with_zero_optimizers(contents)
-    elif contents.progress is not None:
-        raise InputError("--seed: SRC has its own progress; leave it out")
-    steps = [contents.arrays[f"{p}/step"] for p in OPTIMIZERS if p in contents.parts]
-    if len(steps) != 2 or steps[0] != steps[1]:
-        raise InputError(
-            "--seed: the step of the run is that of both Adams, and SRC holds "
-            f"{', '.join(map(str, steps)) or 'none'}"
-        )
-    progress = {
-        "step": int(steps[0]),
-        "seed": seed or 0,
-        "dtype": contents.dtype,
-        "implementation": "shared.convert",
-    }
-    print(f"progress: step {progress['step']}, seed {progress['seed']}")
-    return replace(contents, progress=progress)
-
-
-def _with_zero_optimizers(contents: NativeContents) -> NativeContents:
-    if held := [part for part in OPTIMIZERS if part in contents.parts]:
-        raise InputError(f"--fresh-optimizers: SRC has its own {', '.join(held)}; leave it out")
-    if len(contents.networks) != 2:
-        raise InputError("--fresh-optimizers: expected both networks; join a second SRC")
-    if contents.progress is not None:
-        print(f"left behind: progress (step {contents.progress['step']}), to start at step 0")
-    # A counter is the one array without axes.
-    zeros = {
-        name: np.zeros(shape, contents.dtype if shape else np.int64)
-        for name, shape in native.part_shapes(contents.spec, OPTIMIZERS).items()
-    }
-    print(f"started at zero: {', '.join(OPTIMIZERS)}")
-    return replace(contents, arrays=contents.arrays | zeros, progress=None)
-
-
 def fitted(contents: NativeContents, kind: FileKind, only: str | None) -> NativeContents:
-    """Return what the kind can carry, and print what it cannot; what it needs must be there."""
-    if kind.needs_everything and contents.spec.architecture == "custom":
+    """Return what the kind can carry, and print what it cannot."""
+    if kind.implementation is None and contents.spec.architecture == "custom":
         raise InputError("a system of a file has no checkpoints: write a file of a framework")
     carried = (only,) if only else kind.carried
     reason = f"--only {only}" if only else f"{kind.name} has no place for it"
@@ -93,17 +53,9 @@ def fitted(contents: NativeContents, kind: FileKind, only: str | None) -> Native
         print(f"left behind: {', '.join(left)} ({reason})")
     arrays = {n: a for n, a in contents.arrays.items() if n.split("/", 1)[0] in carried}
     progress = contents.progress if PROGRESS in carried else None
-    kept = replace(contents, arrays=arrays, progress=progress)
-    missing = [name for name in native.EVERYTHING if name not in kept.held]
-    if kind.needs_everything and missing and not only:
-        raise CheckpointError(
-            f"a {kind.name} file needs {', '.join(missing)} too; join a second SRC that has a "
-            "missing network, start the optimizers at zero with --fresh-optimizers, name the run's "
-            "--seed where only progress is missing, or write one network alone with --only"
-        )
     if not arrays:
         raise CheckpointError(f"SRC holds nothing of it to write: {', '.join(contents.parts)}")
-    return kept
+    return replace(contents, arrays=arrays, progress=progress)
 
 
 def describe(contents: NativeContents) -> list[str]:
@@ -139,10 +91,10 @@ def verify(
         yield "networks: not run, because they are yours; hold the port against shared.explain"
         return
     inputs = verification_inputs(contents)
-    outputs = kind.run(path, contents, *inputs)
+    outputs = kind.run(path, contents, inputs)
     for source, held in sources.items():
         other = kind_of(source)
-        expected = other.run(source, replace(held, spec=contents.spec), *inputs)
+        expected = other.run(source, replace(held, spec=contents.spec), inputs)
         for network in (name for name in held.networks if name in outputs):
             difference, largest = require_same_outputs(
                 network, expected[network], outputs[network], contents.dtype
@@ -153,13 +105,13 @@ def verify(
             )
 
 
-def verification_inputs(contents: NativeContents) -> tuple[Array, Array]:
+def verification_inputs(contents: NativeContents) -> Arrays:
     """Return 16 latents and 16 NHWC images to compare networks on, in the contents' dtype."""
     spec = contents.spec
     drawn = latents(spec, 0, 0, GRID_SIZE, purpose="sample_grid")
     shape = (GRID_SIZE, *spec.image_shape)
     images = stream(0, "verification_images").uniform(*spec.image_range, shape)
-    return drawn.astype(contents.dtype), images.astype(contents.dtype)
+    return cast_floats({"generator": drawn, "discriminator": images}, contents.dtype)
 
 
 def require_same_outputs(
@@ -167,17 +119,13 @@ def require_same_outputs(
 ) -> tuple[float, float]:
     """Return the largest difference, at most NETWORK_BOUND of the largest output, and that."""
     finite = np.isfinite(source)
-    same = source.shape == destination.shape and np.array_equal(
-        source[~finite], destination[~finite], equal_nan=True
-    )
-    if not same or not np.isfinite(destination[finite]).all():
-        raise InputError(f"the {network}s of SRC and DST differ in shape or in NaN")
-    difference = float(np.max(np.abs(source[finite] - destination[finite]), initial=0.0))
+    difference = float(np.max(np.abs(source - destination)[finite], initial=0.0))
     largest = float(np.max(np.abs(source[finite]), initial=0.0))
-    if difference > NETWORK_BOUND[dtype] * largest:
+    most = NETWORK_BOUND[dtype] * largest
+    if not np.allclose(destination, source, rtol=0.0, atol=most, equal_nan=True):
         raise InputError(
             f"the {network}s of SRC and DST differ by up to {difference:.2e} of {largest:.2e}; "
-            f"expected at most {NETWORK_BOUND[dtype]:.0e} of it"
+            f"expected at most {NETWORK_BOUND[dtype]:.0e} of it, and NaN in the same places"
         )
     return difference, largest
 

@@ -91,12 +91,10 @@ class ChildProcess:
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 if time.monotonic() > deadline:
                     raise self._timeout(seconds)
-                for _, events in ready:
-                    if events & selectors.EVENT_READ:
+                for key, _ in ready:
+                    if key.fileobj is self._output:
                         end = self._receive()
-                        continue
-                    pending = self._send(pending)
-                    if not pending:
+                    elif not (pending := self._send(pending)):
                         selector.unregister(self._input)
         answer = bytes(self._received[: end + 1])
         del self._received[: end + 1]

@@ -2,12 +2,10 @@
 
 import contextlib
 import os
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 MAXIMUM_MESSAGE = 1000  # most characters of an error: they quote a file, which may be a book
-_CHANGES_OF_DIRECTION = ("LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 # The last two: a number as 0x1.0p+9999, JSON nested too deep.
 _OF_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
@@ -53,20 +51,12 @@ def require_file(path: Path, expected: str, error: type[ValueError]) -> None:
 
 def printable(path: str | os.PathLike[str]) -> str:
     """Return a path as one line that any terminal or log takes, whatever bytes the name holds."""
-    text = os.fspath(path)
-    if text.isprintable():
-        return text
-    return "".join(c.encode("unicode_escape").decode() if _is_unsafe(c) else c for c in text)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(path)
+    )
 
 
 def one_line(message: str) -> str:
     """Return a message, which may quote a file, as a printable line of MAXIMUM_MESSAGE at most."""
     shown = printable(" ".join(message[: 4 * MAXIMUM_MESSAGE].split()))
     return shown if len(shown) <= MAXIMUM_MESSAGE else shown[: MAXIMUM_MESSAGE - 2] + " …"
-
-
-def _is_unsafe(character: str) -> bool:
-    # Control characters, halves of surrogate pairs, separators of lines, changes of direction.
-    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or (
-        unicodedata.bidirectional(character) in _CHANGES_OF_DIRECTION
-    )

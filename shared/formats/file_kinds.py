@@ -3,39 +3,43 @@
 import importlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from shared.files.atomic import staged
-from shared.files.checkpoint import CHECKPOINT, CheckpointError, spec_differences
+from shared.files.checkpoint import (
+    CHECKPOINT,
+    CheckpointError,
+    encode_description,
+    spec_differences,
+)
 from shared.files.errors import InputError
 from shared.formats import canonical_format
 from shared.formats.native_contents import (
     EVERYTHING,
     OPTIMIZERS,
     NativeContents,
+    assemble,
+    canonical_names,
     check_contents,
-    infer_spec,
 )
 from shared.formats.state_dicts import order_of_layers
-from shared.interface import Array, Arrays, MissingFrameworkError
-from shared.spec import NETWORKS, state_shapes
+from shared.interface import Arrays, MissingFrameworkError
+from shared.spec import NETWORKS
 
 
 @dataclass(frozen=True)
 class FileKind:
     """One kind of file, of an `implementation`, or None, which is imported when it is needed.
 
-    `carried`: what it has a place for, of EVERYTHING. `needs_everything`: a whole training state,
-    or the network of --only.
+    `carried`: what it has a place for, of EVERYTHING.
     """
 
     name: str
     implementation: str | None
     suffixes: tuple[str, ...]
     carried: tuple[str, ...] = EVERYTHING
-    needs_everything: bool = False
 
     def read(self, path: Path) -> NativeContents:
         """Read a file and check all of it but the values; CheckpointError, naming the file."""
@@ -47,9 +51,8 @@ class FileKind:
         with staged(path.absolute()) as temporary:
             self.module().write_native(temporary, contents)
 
-    def run(self, path: Path, contents: NativeContents, latents: Array, images: Array) -> Arrays:
+    def run(self, path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
         """Load a file as the framework's users do, around `read`; return its images and scores."""
-        inputs = {"generator": latents, "discriminator": images}
         return self.module().run_native(path, contents, inputs)
 
     def module(self) -> Any:
@@ -58,18 +61,14 @@ class FileKind:
             return canonical_format
         try:
             return importlib.import_module(f"{self.implementation}_impl.native_format")
-        except ModuleNotFoundError as error:  # h5py, orbax
-            advice = f"pip install -c constraints.txt -e '.[{self.implementation}]'"
-            message = f"files of kind {self.name}: {error}; install it with: {advice}"
-            raise MissingFrameworkError(message) from error
-        except MissingFrameworkError as error:
+        except ImportError as error:
             raise MissingFrameworkError(f"files of kind {self.name}: {error}") from error
 
 
 FILE_KINDS = {
     kind.name: kind
     for kind in (
-        FileKind("safetensors", None, (".safetensors",), needs_everything=True),
+        FileKind("safetensors", None, (".safetensors",)),
         FileKind("torch", "pytorch", (".pth", ".pt")),
         FileKind("keras", "tf", (".weights.h5",), carried=NETWORKS),
         FileKind("orbax", "jax", (".orbax",)),
@@ -151,17 +150,12 @@ def joined(sources: Mapping[Path, NativeContents]) -> NativeContents:
     arrays = {name: array for held in contents for name, array in held.arrays.items()}
     progress = next((held.progress for held in contents if held.progress), None)
     stored = [held.spec for held in contents if held.spec_is_stored]
-    if stored:
-        spec = stored[0]
-    else:
-        shapes = {name: array.shape for name, array in arrays.items()}
-        spec = infer_spec(shapes, lambda spec: {name: name for name in state_shapes(spec)})
-        spec = spec.replace(
-            **{o: getattr(held.spec, o) for held in contents for o in OPTIMIZERS if o in held.parts}
-        )
+    description = encode_description(stored[0], progress) if stored else {}
+    whole = assemble(path, arrays, description, canonical_names)
     for other in stored:
-        if differences := spec_differences(other, spec):
+        if differences := spec_differences(other, whole.spec):
             raise CheckpointError(f"{path} belong to other systems: {'; '.join(differences)}")
-    whole = NativeContents(arrays, spec, progress, bool(stored))
-    check_contents(path, whole)
-    return whole
+    if stored:
+        return whole
+    own = {o: getattr(held.spec, o) for held in contents for o in OPTIMIZERS if o in held.parts}
+    return replace(whole, spec=whole.spec.replace(**own))

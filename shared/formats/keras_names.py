@@ -11,18 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from shared.files.checkpoint import CheckpointError
-from shared.formats.native_contents import NativeContents, assemble
+from shared.formats.native_contents import NativeContents, Shape, assemble
 from shared.formats.state_dicts import recognised
 from shared.framework_layers import IN_PYTORCH, WORDS
 from shared.interface import Array
-from shared.spec import NETWORKS, Layer, SystemSpec
+from shared.spec import NETWORKS, SystemSpec
 
 # Keras 3 numbers a layer's variables in the order of WORDS.
 _PARAMETER = re.compile(rf"[/_](?:({'|'.join(IN_PYTORCH)})(?::0)?|vars/([0-3]))$", re.IGNORECASE)
 _WRAPPERS = re.compile(r"^((model_weights|layers|_functional|_operations|model|root)/)+")
 _OF_NO_LAYER = re.compile("optimizer|seed_generator|^opt/|adam", re.IGNORECASE)
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-_Kind = tuple[tuple[str, int], ...]
 
 
 def read_foreign(path: Path, found: Mapping[str, Array]) -> NativeContents:
@@ -38,7 +37,7 @@ def read_foreign(path: Path, found: Mapping[str, Array]) -> NativeContents:
             f"{', '.join(others[:3]) or 'none'}; load the model where it was saved, and save its "
             "weights with model.save_weights('….weights.h5')"
         )
-    parts, notes = recognised(path, arrays, _native_names, lambda _: ())
+    parts, notes = recognised(path, arrays, _native_names)
     if any(network in parts for network in NETWORKS):
         parts = {f"{part}/{n}": a for part, own in parts.items() for n, a in own.items()}
     contents = assemble(path, parts, {}, _native_names)
@@ -63,22 +62,18 @@ def _state_dict(found: Mapping[str, Array]) -> tuple[dict[str, Array], list[str]
             continue
         parameter = IN_PYTORCH[match[1].lower()] if match[1] else [*WORDS][int(match[2])]
         layers.setdefault(_layer_name(own[: max(match.start() - 1, 0)]), {})[parameter] = array
-    ordered = sorted(
-        layers.items(), key=lambda item: _kind((n, a.ndim) for n, a in item[1].items())
-    )
-    return {f"{n}.{p}": own[p] for n, own in ordered for p in WORDS if p in own}, others
+    shaped = {layer: _kind((n, a.shape) for n, a in own.items()) for layer, own in layers.items()}
+    ordered = sorted(layers, key=shaped.__getitem__)
+    return {f"{n}.{p}": layers[n][p] for n in ordered for p in WORDS if p in layers[n]}, others
 
 
 def _native_names(spec: SystemSpec) -> dict[str, str]:
     """Return each array's canonical name by ours of a state_dict, kind by kind."""
     layers = [(n, layer) for n in NETWORKS for layer in spec.layers(n) if layer.parameters]
-
-    def kind(item: tuple[str, Layer]) -> _Kind:
-        return _kind((IN_PYTORCH[p.name], len(p.shape)) for p in item[1].parameters)
-
+    layers.sort(key=lambda item: _kind((IN_PYTORCH[p.name], p.shape) for p in item[1].parameters))
     return {
         f"{network}/{_layer_name(own)}.{IN_PYTORCH[p.name]}": f"{network}/{layer.name}/{p.name}"
-        for network, layer in sorted(layers, key=kind)
+        for network, layer in layers
         for own in [spec.name_in("keras", network, layer, layer.name)]
         for p in layer.parameters
     }
@@ -89,5 +84,6 @@ def _layer_name(path: str) -> str:
     return _WRAPPERS.sub("", f"{path}/").strip("/").replace("/", ".")
 
 
-def _kind(parameters: Iterable[tuple[str, int]]) -> _Kind:
-    return tuple(sorted(parameters))
+def _kind(parameters: Iterable[tuple[str, Shape]]) -> list[tuple[str, int]]:
+    """Return the names of a layer's arrays and how many axes they have."""
+    return sorted((name, len(shape)) for name, shape in parameters)

@@ -29,6 +29,11 @@ NamesOf = Callable[[SystemSpec], Mapping[str, str]]
 Shape = tuple[int, ...]
 
 
+def canonical_names(spec: SystemSpec) -> dict[str, str]:
+    """Return the names of a format that has no others than the canonical ones."""
+    return {name: name for name in state_shapes(spec)}
+
+
 @dataclass(frozen=True)
 class NativeContents:
     """What one file holds.
@@ -113,31 +118,25 @@ def assemble(
     names_of: NamesOf,
     *,
     axes: Mapping[int, Shape] = MappingProxyType({}),
-    scalars_of: Callable[[SystemSpec], Iterable[str]] = lambda _: (),
     swapped: Callable[[SystemSpec], Collection[str]] = lambda _: (),
 ) -> NativeContents:
     """Return what a file holds, by canonical name; its arrays stay in the file's own layout.
 
     `found`: arrays by the file's own names, one network alone without its name in front. `axes`: by
-    number of axes, the order that makes an array canonical. `scalars_of`: names that belong to no
-    training state. `swapped`: kernels whose last two axes are exchanged. A spec that `description`
-    does not hold is ASKED, or read off the names and shapes. Raises CheckpointError, naming the
-    file, for every array too much, missing or misshapen.
+    number of axes, the order that makes an array canonical. `swapped`: kernels whose last two axes
+    are exchanged. A spec that `description` does not hold is ASKED, or read off the names and
+    shapes. Raises CheckpointError, naming the file, for every array too much, missing or misshapen.
     """
     texts = {name: str(description[name]) for name in DESCRIPTION_FIELDS if name in description}
     stored_spec, progress = decode_description(path, texts) if texts else (None, None)
     shapes = {n: tuple(a.shape[i] for i in _order(axes, a.ndim)) for n, a in found.items()}
-    if not parts_of(found):
-        prefix = closest_network(shapes, names_of)
-        found = {f"{prefix}/{name}": array for name, array in found.items()}
-        shapes = {f"{prefix}/{name}": shape for name, shape in shapes.items()}
-    spec = stored_spec or infer_spec(shapes, names_of)
+    spec, prefix = infer_spec(shapes, names_of, stored_spec)
+    found = {f"{prefix}{name}": array for name, array in found.items()}
     parts = parts_of(found)
     # Shapes alone: what a stored spec declares may be larger than the memory.
     expected, exchanged = part_shapes(spec, parts), swapped(spec)
     expected = {n: (*s[:2], s[3], s[2]) if n in exchanged else s for n, s in expected.items()}
     names = {name: native for native, name in names_of(spec).items() if name in expected}
-    scalars = [name for name in scalars_of(spec) if name.split("/", 1)[0] in parts]
     native_shapes = {
         names[name]: tuple(shape[i] for i in np.argsort(_order(axes, len(shape))))
         for name, shape in expected.items()
@@ -145,7 +144,7 @@ def assemble(
     near = f"nearest to {spec.name} of width {spec.width}"
     near = "by the names that --system's file gives its layers" if ASKED.get() else near
     nearest = "" if stored_spec else f", {near},"
-    check_shapes(path, found, native_shapes | dict.fromkeys(scalars, ()), f"{HELD}{nearest}")
+    check_shapes(path, found, native_shapes, f"{HELD}{nearest}")
     _check_parts(path, parts)
     arrays = {name: found[names[name]] for name in expected}
     check_dtypes(path, arrays)
@@ -179,23 +178,21 @@ def systems_of_every_size() -> list[SystemSpec]:
     return own + [s.replace(image_size=size) for s, size in sizes if size != s.image_size]
 
 
-def infer_spec(shapes: Mapping[str, Shape], names_of: NamesOf) -> SystemSpec:
-    """Return the system that canonical shapes, by a file's names, fit best, and its sizes."""
-    sized = [_with_sizes(spec, shapes, names_of(spec)) for spec in systems_of_every_size()]
-    return min(sized, key=lambda spec: _misfit(spec, shapes, names_of))
+def infer_spec(
+    shapes: Mapping[str, Shape], names_of: NamesOf, stored: SystemSpec | None = None
+) -> tuple[SystemSpec, str]:
+    """Return the system that canonical shapes, by a file's names, fit best, and its sizes.
 
-
-def closest_network(shapes: Mapping[str, Shape], names_of: NamesOf) -> NetworkName:
-    """Return the network that a bare file's arrays fit best, arguments as for `infer_spec`.
-
-    Their names need not tell: both networks of mlp28 have dense_1 to dense_3.
+    With what is missing before the names of one bare network's arrays, which need not tell whose
+    they are: both networks of mlp28 have dense_1 to dense_3.
     """
-
-    def misfit(network: NetworkName) -> tuple[int, int]:
-        prefixed = {f"{network}/{name}": shape for name, shape in shapes.items()}
-        return _misfit(infer_spec(prefixed, names_of), prefixed, names_of)
-
-    return min(NETWORKS, key=misfit)
+    fits = []
+    for prefix in [""] if parts_of(shapes) else [f"{network}/" for network in NETWORKS]:
+        named = {f"{prefix}{name}": shape for name, shape in shapes.items()}
+        for spec in [stored] if stored else systems_of_every_size():
+            sized = stored or _with_sizes(spec, named, names_of(spec))
+            fits.append((_misfit(sized, named, names_of), sized, prefix))
+    return min(fits, key=lambda fit: fit[0])[1:]
 
 
 def _misfit(spec: SystemSpec, shapes: Mapping[str, Shape], names_of: NamesOf) -> tuple[int, int]:

@@ -7,7 +7,7 @@ and in these systems their kinds and shapes leave no second way to fill the plac
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,9 +89,13 @@ def _split(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Nearest(NamedTuple):
-    """A network that a file may hold; by its names `is_meant` but for a slip in one or two."""
+    """A network that a file may hold; by its names `is_meant` but for a slip in one or two.
+
+    The nearest of them is the largest tuple of the first four.
+    """
 
     is_meant: bool
+    is_as_deep: bool
     likeness: float
     shared: int
     spec: SystemSpec
@@ -110,17 +114,14 @@ def nearest(
         places = [(n.partition("/")[2], shapes[name]) for n, name in names.items()]
         matcher = difflib.SequenceMatcher(None, _kinds(given), _kinds(places), autojunk=False)
         is_meant = len(dict(given).keys() ^ dict(places)) <= 2
+        is_as_deep = len(_kernels(given)) == len(_kernels(places)) > 0
         shared = len(dict(given).keys() & dict(places))
         for (_, shape), (_, own) in zip(given, places, strict=False):
             shared += (Counter(shape) & Counter(own)).total()
-        return Nearest(is_meant, matcher.ratio(), shared, spec, network, places)
-
-    def closeness(one: Nearest) -> tuple[float, ...]:
-        is_as_deep = len(_kernels(given)) == len(_kernels(one.places)) > 0
-        return one.is_meant, is_as_deep, one.likeness, one.shared
+        return Nearest(is_meant, is_as_deep, matcher.ratio(), shared, spec, network, places)
 
     found = (compared(spec, network) for spec in systems_of_every_size() for network in networks)
-    return max(found, key=closeness)
+    return max(found, key=lambda one: one[:4])
 
 
 def _kinds(places: Places) -> list[tuple[str, int]]:
@@ -185,10 +186,7 @@ def shards_of(path: Path) -> list[Path]:
 
 
 def recognised(
-    path: Path,
-    saved: Mapping[str, Any],
-    names_of: NamesOf,
-    counters_of: Callable[[SystemSpec], Iterable[str]],
+    path: Path, saved: Mapping[str, Any], names_of: NamesOf
 ) -> tuple[dict[str, Any], list[str]]:
     """Return entries by our names, and a line on what is left behind; CheckpointError for none."""
     parts, left = unwrapped(saved)
@@ -197,22 +195,16 @@ def recognised(
         shapes = ((name, tuple(getattr(a, "shape", ()))) for name, a in arrays.items())
         places = [(name, shape) for name, shape in shapes if not name.endswith(COUNTER)]
         best = nearest(places, names_of, networks)
-        own = [n.partition("/") for n in counters_of(best.spec)]
-        counters = [name for network, _, name in own if network == best.network]
         if best.is_meant:  # a slip is for the strict check, which names the array
-            return dict.fromkeys(counters, 0) | dict(arrays)
+            return dict(arrays)
         if best.likeness < 1.0:
             raise CheckpointError(
                 f"{path}: {difference(places, best)}; `python -m shared.convert --inspect {path}` "
                 "lists the layers"
             )
-        # BN's counters have the order of the layers too.
-        counted = [array for name, array in arrays.items() if name.endswith(COUNTER)]
-        if len(counted) != len(counters):
-            counted = [0] * len(counters)
+        counters = {name: array for name, array in arrays.items() if name.endswith(COUNTER)}
         pairs = zip(places, best.places, strict=True)
-        renamed = {own: arrays[name] for (name, _), (own, _) in pairs}
-        return dict(zip(counters, counted, strict=True)) | renamed
+        return counters | {own: arrays[name] for (name, _), (own, _) in pairs}
 
     held: list[NetworkName] = [network for network in NETWORKS if network in parts]
     if not held:

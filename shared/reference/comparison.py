@@ -4,6 +4,7 @@ Differences are never signed sums or means, in which errors cancel: relative L2 
 absolute difference, or ULP (units in the last place) against an exact truth.
 """
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -54,7 +55,8 @@ def ulp_error(
     it), a difference of up to twice that number counts as 0: subnormals may be flushed to zero.
     """
     value = float(actual)
-    epsilon, tiny = _epsilon_and_tiny(dtype)
+    info = None if str(dtype) == "bfloat16" else np.finfo(dtype)
+    epsilon, tiny = (float(info.eps), float(info.tiny)) if info else _BFLOAT16
     if isinstance(expected, float):  # inf, -inf or nan
         same = np.isnan(value) if np.isnan(expected) else value == expected
         return 0.0 if same else float("inf")
@@ -65,19 +67,7 @@ def ulp_error(
         return 0.0
     size = max(abs(expected), Fraction(floor), smallest)
     try:
-        return float(difference / (_power_of_two_below(size) * Fraction(epsilon)))
+        # math.ulp is float64's, which has 2⁵² of them from a power of two to the next one.
+        return float(difference / (Fraction(math.ulp(size)) * 2**52 * Fraction(epsilon)))
     except OverflowError:  # more units than a float can count
         return float("inf")
-
-
-def _epsilon_and_tiny(dtype: np.dtype | str) -> tuple[float, float]:
-    if str(dtype) == "bfloat16":
-        return _BFLOAT16
-    info = np.finfo(dtype)
-    return float(info.eps), float(info.tiny)
-
-
-def _power_of_two_below(size: Fraction) -> Fraction:
-    exponent = size.numerator.bit_length() - size.denominator.bit_length()
-    power = Fraction(2) ** exponent
-    return power if power <= size else power / 2

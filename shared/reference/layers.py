@@ -206,6 +206,9 @@ def sigmoid_forward(x: Array) -> tuple[Array, Backward]:
     return y, lambda dy: (dy * y * (1.0 - y), {})
 
 
+ACTIVATIONS = {"relu": relu_forward, "tanh": tanh_forward, "sigmoid": sigmoid_forward}
+
+
 def flatten_forward(x: Array, order: str = "hwc") -> tuple[Array, Backward]:
     """Return [batch, features] with features in HWC order ("chw": as PyTorch flattens NCHW)."""
     arranged = x.transpose(0, 3, 1, 2) if order == "chw" and x.ndim == 4 else x

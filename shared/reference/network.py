@@ -108,17 +108,13 @@ def _forward_layer(
             return y + p.get("bias", 0.0), backward
         case "dense":
             return functions.dense_forward(x, p["kernel"], p.get("bias", 0.0))
-        case "relu":
-            return functions.relu_forward(x)
+        case "relu" | "tanh" | "sigmoid":
+            return functions.ACTIVATIONS[layer.kind](x)
         case "reverse_channels":
             return x[..., ::-1], lambda dy: (dy[..., ::-1], {})
         case "leaky_relu":
             slope = conventions.or_own("leaky_relu_slope", layer.slope)
             return functions.leaky_relu_forward(x, slope, conventions.leaky_relu_gradient_at_zero)
-        case "tanh":
-            return functions.tanh_forward(x)
-        case "sigmoid":
-            return functions.sigmoid_forward(x)
         case "flatten":
             return functions.flatten_forward(x, conventions.flatten_order)
         case "reshape":

@@ -71,7 +71,7 @@ class Step:
         leaks: list[Arrays] = []
         for i, (real, z) in enumerate(zip(real_batches, latent_batches, strict=False)):
             generated, arrays = self._generate(arrays, z, "running_for_discriminator")
-            before = _discriminator_weights(arrays)
+            before = {n: a for n, a in arrays.items() if n.startswith("discriminator/")}
             arrays, losses, own, fake_gradient = self._update_discriminator(
                 arrays, real, generated.output, i
             )
@@ -79,7 +79,9 @@ class Step:
                 leaks.append(self.backward("generator", generated, fake_gradient)[1])
         if self.spec.generator_batch != "same_images":
             generated, arrays = self._generate(arrays, latent_batches[-1])
-        seen = arrays | before if self.conventions.update_order == "simultaneous" else arrays
+        seen = arrays
+        if self.conventions.update_order == "simultaneous":
+            seen = arrays | {n: a for n, a in before.items() if not n.endswith(_STATISTICS)}
         value, seen, gradients = self._generator_gradients(seen, generated)
         arrays = arrays | {n: a for n, a in seen.items() if n.endswith(_STATISTICS)}
         for leaked in leaks:
@@ -110,7 +112,8 @@ class Step:
         """Return the batches of the step that is made, of those that it is given."""
         given, spec = self.given, self.spec
         batch_size = given.batch_size_of(len(real_images), len(latents))
-        part = _part(batch_size, self.conventions.batch_part)
+        parts = {"first_half": slice(batch_size // 2), "second_half": slice(batch_size // 2, None)}
+        part = parts.get(self.conventions.batch_part, slice(None))
         real = [b[part] for b in np.split(real_images, given.discriminator_steps)]
         z = [b[part] for b in np.split(latents, given.latent_batches)]
         own = z[len(real) :] if spec.generator_batch == "new_latents" else []
@@ -236,19 +239,6 @@ def settings_of(spec: SystemSpec, network: NetworkName, c: Conventions) -> Optim
         bound, _, epsilon = c.gradient_clipping.partition("_and_")
         changed |= {f"clip_{bound}": c.gradient_clip, "clip_epsilon": 1e-6 if epsilon else 0.0}
     return dataclasses.replace(settings, **changed)
-
-
-def _part(batch_size: int, part: str) -> slice:
-    half = batch_size // 2
-    return {"first_half": slice(half), "second_half": slice(half, None)}.get(part, slice(None))
-
-
-def _discriminator_weights(arrays: Arrays) -> Arrays:
-    return {
-        n: a
-        for n, a in arrays.items()
-        if n.startswith("discriminator/") and not n.endswith(_STATISTICS)
-    }
 
 
 def _metrics(losses: dict[str, float], generator_loss: float) -> dict[str, float]:

@@ -22,7 +22,7 @@ from shared.conformance.cases import (
     matching,
     selected,
 )
-from shared.conformance.protocol import RefusedError, RequestFailedError, SessionEndedError
+from shared.conformance.protocol import RefusedError, RequestFailedError
 from shared.conformance.serve import Server
 from shared.conformance.verdicts import (
     VERDICTS,
@@ -35,6 +35,7 @@ from shared.conformance.verdicts import (
     write_json,
     write_junit,
 )
+from shared.files.child_process import ChildEndedError
 from shared.reference.adapter import ReferenceImplementation
 
 TRUTH = np.array([1.0, 2.0])
@@ -140,7 +141,7 @@ PROBLEM = Problem(lambda session: {"x": session.call("loss", {})["x"]}, (case(),
         ({"y": RIGHT}, "errored", "an answer lacks 'x'"),
         (RefusedError("float64 only"), "skipped", "float64 only"),
         (RequestFailedError("no memory"), "errored", "no memory"),
-        (SessionEndedError("killed"), "errored", "killed"),
+        (ChildEndedError("killed"), "errored", "killed"),
     ],
 )
 def test_every_case_of_a_problem_gets_a_verdict(outcome: Any, verdict: str, message: str) -> None:

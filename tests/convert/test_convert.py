@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from shared.files.checkpoint import read_checkpoint
+from shared.files.checkpoint import CheckpointError, read_checkpoint
 from shared.formats.file_kinds import FILE_KINDS, kind_of
-from shared.formats.native_contents import OPTIMIZERS
 from shared.spec import NETWORKS, SYSTEMS
 from tests.convert.converted_files import (
     COLOUR,
-    PROGRESS,
     SUFFIX,
     checkpoint,
     needs,
@@ -67,8 +65,7 @@ def test_all_to_all(one_of_each, tmp_path, capsys, source, target, system, dtype
     path = one_of_each(system, dtype, source)
     capsys.readouterr()
     destination = tmp_path / f"b{SUFFIX[target]}"
-    fresh = ["--fresh-optimizers"] if (source, target) == ("keras", "safetensors") else []
-    assert run(path, destination, *fresh) == 0
+    assert run(path, destination) == 0
     output = capsys.readouterr().out
     assert weights(destination) == weights(path)
     assert "every bit the same" in output
@@ -96,28 +93,17 @@ def test_all_to_all(one_of_each, tmp_path, capsys, source, target, system, dtype
 # --- what is left out and made up ------------------------------------------------------------
 
 
-def test_optimizers_start_at_zero_only_when_asked(one_of_each, tmp_path, capsys) -> None:
+def test_networks_alone_are_no_state_to_resume(one_of_each, tmp_path, capsys) -> None:
     path = one_of_each("dcgan64", "float32", "keras")
     destination = tmp_path / "b.safetensors"
-    assert run(path, destination) == 2
-    error = capsys.readouterr().err
-    assert "needs generator_optimizer, discriminator_optimizer, progress too" in error
-    assert "--fresh-optimizers" in error
-    assert not destination.exists()
-    assert run(path, destination, "--fresh-optimizers", "--seed", 11) == 0
-    output = capsys.readouterr().out
-    assert "started at zero: generator_optimizer, discriminator_optimizer" in output
-    assert "progress: step 0, seed 11" in output
-    made = read_checkpoint(destination)
-    assert made.progress | PROGRESS == made.progress | {"step": 3, "seed": 7}
-    assert (made.progress["step"], made.progress["seed"]) == (0, 11)
-    for name, array in made.arrays.items():
-        if name.split("/")[0] in OPTIMIZERS:
-            assert not array.any(), name
+    assert run(path, destination) == 0
+    assert capsys.readouterr().out.endswith(f"wrote {destination}: generator, discriminator\n")
+    with pytest.raises(CheckpointError, match="'progress'"):
+        read_checkpoint(destination)
 
 
 @pytest.mark.parametrize("system", ["dcgan64", "conv28", "mlp28"])
-def test_two_bare_files_of_pytorch_become_a_checkpoint(tmp_path, capsys, system) -> None:
+def test_two_bare_files_of_pytorch_become_one(tmp_path, capsys, system) -> None:
     needs("torch")
     source = checkpoint(tmp_path, system)
     for network in NETWORKS:
@@ -126,26 +112,8 @@ def test_two_bare_files_of_pytorch_become_a_checkpoint(tmp_path, capsys, system)
     assert "left behind: discriminator, generator_optimizer" in output
     assert "(--only generator)" in output
     files = [tmp_path / f"{network}.pth" for network in NETWORKS]
-    assert run(*files, tmp_path / "b.safetensors") == 2
-    assert run(files[0], tmp_path / "b.safetensors", "--fresh-optimizers") == 2
-    assert "expected both networks; join a second SRC" in capsys.readouterr().err
-    assert run(*files, tmp_path / "b.safetensors", "--fresh-optimizers") == 0
+    assert run(*files, tmp_path / "b.safetensors") == 0
     assert weights(tmp_path / "b.safetensors") == weights(source)
-
-
-def test_adams_step_is_the_runs_where_only_progress_is_missing(tmp_path, capsys) -> None:
-    torch = pytest.importorskip("torch")
-    path = tmp_path / "a.pth"
-    assert run(checkpoint(tmp_path), path) == 0
-    saved = torch.load(path, weights_only=True)
-    del saved["progress"]
-    torch.save(saved, path)
-    assert run(path, tmp_path / "b.safetensors") == 2
-    assert "needs progress too" in capsys.readouterr().err
-    assert run(path, tmp_path / "b.safetensors", "--seed", 5) == 0
-    progress = read_checkpoint(tmp_path / "b.safetensors").progress
-    step = int(read(path).arrays["generator_optimizer/step"])
-    assert (progress["step"], progress["seed"], progress["dtype"]) == (step, 5, "float32")
 
 
 def test_the_system_of_a_bare_generator_can_be_said(tmp_path, capsys) -> None:
@@ -169,7 +137,7 @@ def test_help_names_every_kind(capsys) -> None:
     assert exit_.value.code == 0
     output = capsys.readouterr().out
     endings = [kind.suffixes[0] for kind in FILE_KINDS.values()]
-    for text in ("SRC", "DST", "--force", *endings, "--fresh-optimizers", "netG"):
+    for text in ("SRC", "DST", "--force", *endings, "--init-from", "netG"):
         assert text in output
 
 

@@ -56,7 +56,7 @@ def test_the_images_are_those_of_keras(saved, name):
     contents = kind.read(folder / name)
     spec = contents.spec
     assert (spec.name, spec.width, spec.latent_dim) == ("dcgan64", WIDTH, LATENT)
-    made = kind.run(folder / name, contents, latents, np.zeros(0))["generator"]
+    made = kind.run(folder / name, contents, {"generator": latents})["generator"]
     np.testing.assert_allclose(made, images, atol=1e-6)
 
 

@@ -190,5 +190,5 @@ def test_any_value_anywhere_is_a_system_or_one_line(place: str, value: object) -
 def test_a_checkpoint_of_such_a_system_is_refused(tmp_path: Path) -> None:
     spec = read_system(written(tmp_path / "mine.toml", DOCUMENT))
     description = encode_description(SYSTEMS["mlp28"], None) | {"spec": json.dumps(spec.to_dict())}
-    with pytest.raises(CheckpointError, match="a system of a file has no checkpoints"):
+    with pytest.raises(CheckpointError, match="a system of a file, which has no checkpoints"):
         decode_description(tmp_path / "a.safetensors", description)

@@ -118,7 +118,7 @@ def checkpoint(path: Path, **fields: str) -> Path:
 @pytest.mark.parametrize("text", [DEEP, f'{{"step": {DIGITS}}}', '{"a":' * 100_000])
 def test_json_that_python_cannot_take(tmp_path: Path, field: str, text: str) -> None:
     path = checkpoint(tmp_path / "a.safetensors", **{field: text})
-    with refused(CheckpointError, rf"a\.safetensors: .*expected a JSON object as '{field}'"):
+    with refused(CheckpointError, rf"a\.safetensors: expected .*{field} as JSON in the header"):
         read_checkpoint(path)
 
 
@@ -143,9 +143,7 @@ def test_a_spec_that_is_no_spec(tmp_path: Path, change: dict[str, Any], message:
     if change.get("generator_optimizer"):
         spec["generator_optimizer"] = adam | change["generator_optimizer"]
     path = checkpoint(tmp_path / "a.safetensors", spec=json.dumps(spec))
-    with refused(
-        CheckpointError, rf"a\.safetensors: expected a valid spec in the header.*{message}"
-    ):
+    with refused(CheckpointError, rf"a\.safetensors: expected a valid spec as JSON.*{message}"):
         read_checkpoint(path)
 
 

@@ -43,7 +43,7 @@ def test_a_folder_that_flax_saved_is_read(
         assert (read.networks, read.dtype, read.spec_is_stored) == (held, "float64", False)
         assert read.spec.name == system
         np.testing.assert_array_equal(read.arrays[f"discriminator/{first}/kernel"], kernel)
-        orbax.run(tmp_path / name, read, *verification_inputs(read))
+        orbax.run(tmp_path / name, read, verification_inputs(read))
 
 
 @JAX_ONLY

@@ -14,7 +14,7 @@ from shared.convert.conversion import verification_inputs
 from shared.files.atomic import staged
 from shared.files.checkpoint import CheckpointError
 from shared.formats.file_kinds import FileKind
-from shared.formats.native_contents import closest_network, infer_spec, part_shapes
+from shared.formats.native_contents import infer_spec, part_shapes
 from shared.interface import Implementation
 from shared.spec import NETWORKS, SYSTEMS, NetworkName
 from tests.implementations.native_files import WIDTH, make_contents, narrow, require_same
@@ -46,11 +46,11 @@ def test_the_frameworks_own_loader_gives_the_implementations_networks(
     implementation.import_state(state, everything.arrays)
     contents = make_contents(narrow(system), dtype, own.carried)
     own.write(path, contents)
-    latents, images = verification_inputs(contents)
-    outputs = own.run(path, contents, latents, images)
+    inputs = verification_inputs(contents)
+    outputs = own.run(path, contents, inputs)
     for name, expected in (
-        ("generator", implementation.generate(state, latents)),
-        ("discriminator", implementation.discriminate(state, images)),
+        ("generator", implementation.generate(state, inputs["generator"])),
+        ("discriminator", implementation.discriminate(state, inputs["discriminator"])),
     ):
         assert outputs[name].dtype == dtype
         assert outputs[name].shape == expected.shape
@@ -73,7 +73,7 @@ def test_one_network_alone(own: FileKind, path: Path, system: str, network: str)
         assert read.spec.latent_dim == 5
     else:
         assert read.spec.discriminator_head == contents.spec.discriminator_head
-    outputs = own.run(path, read, *verification_inputs(contents))
+    outputs = own.run(path, read, verification_inputs(contents))
     assert list(outputs) == [network]
 
 
@@ -89,7 +89,8 @@ def test_the_system_is_read_off_the_shapes(
         spec = SYSTEMS[system].replace(width=width, latent_dim=latent_dim, channels=channels)
         expected = part_shapes(spec, parts)
         shapes = {n: expected[c] for n, c in names_of(spec).items() if c in expected}
-        found = infer_spec(shapes, names_of)
+        found, prefix = infer_spec(shapes, names_of)
+        assert prefix == ""
         assert (found.width, found.channels) == (width, channels)
         if "generator" in parts:
             assert found.latent_dim == latent_dim
@@ -98,7 +99,7 @@ def test_the_system_is_read_off_the_shapes(
         assert found.name == (system if whole else "dcgan64")
         if len(parts) == 1:
             bare = {n.removeprefix(f"{parts[0]}/"): shape for n, shape in shapes.items()}
-            assert closest_network(bare, names_of) == parts[0]
+            assert infer_spec(bare, names_of)[1] == f"{parts[0]}/"
 
 
 def test_arrays_that_are_not_contiguous_arrive_as_they_look(own: FileKind, path: Path) -> None:

@@ -45,7 +45,7 @@ def test_third_party_networks_load_a_pth(torch, tmp_path: Path, system: str) -> 
     modules = THIRD_PARTY[system](torch, WIDTH, 5)
     for network, module in zip(NETWORKS, modules, strict=True):
         module.load_state_dict(saved[network], strict=True)
-    outputs = outputs_of_third_party(torch, system, modules, *verification_inputs(contents))
+    outputs = outputs_of_third_party(torch, system, modules, verification_inputs(contents))
     require_the_references_outputs(contents, outputs)
 
 
@@ -63,7 +63,7 @@ def test_third_party_bare_files_are_read(torch, tmp_path: Path, system: str, cha
         assert (read.spec.width, read.spec.channels) == (3, channels)
         assert network == "discriminator" or read.spec.latent_dim == 7
         contents = dataclasses.replace(read, spec=read.spec.replace(loss="bce_probs", latent_dim=7))
-        outputs = outputs_of_third_party(torch, system, modules, *verification_inputs(contents))
+        outputs = outputs_of_third_party(torch, system, modules, verification_inputs(contents))
         require_the_references_outputs(contents, outputs)
 
 
@@ -183,7 +183,7 @@ def test_settings_of_adam_are_read_where_no_spec_is_stored(torch, tmp_path: Path
             "its optimizers and its spec disagree: generator_optimizer.learning_rate: 0.5",
         ),
         (lambda s, t: s["generator_optimizer"].pop("param_groups"), "state_dict of torch.optim"),
-        (lambda s, t: s.update(spec="{}"), "expected a valid spec in the header"),
+        (lambda s, t: s.update(spec="{}"), "expected a valid spec as JSON"),
         (lambda s, t: s.update(format_version="9"), "expected the format_version '1', found '9'"),
         (lambda s, t: s.update(progress='{"step": -1}'), "number of completed steps"),
     ],

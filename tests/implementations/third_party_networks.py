@@ -5,7 +5,7 @@ import numpy as np
 from shared.convert.conversion import verification_inputs
 from shared.formats.native_contents import NativeContents
 from shared.reference.network import forward
-from shared.spec import NETWORKS, Conventions
+from shared.spec import Conventions
 
 
 def example_networks(torch, width: int, latent_dim: int, channels: int = 3):
@@ -108,19 +108,19 @@ def mlp28_networks(torch, width: int, latent_dim: int, channels: int = 3):
 THIRD_PARTY = {"dcgan64": example_networks, "conv28": conv28_networks, "mlp28": mlp28_networks}
 
 
-def outputs_of_third_party(torch, system: str, modules, latents, images) -> dict[str, np.ndarray]:
+def outputs_of_third_party(torch, system: str, modules, inputs) -> dict[str, np.ndarray]:
     """Run third-party networks by their running statistics; returns NHWC and [batch]."""
     generator, discriminator = (module.eval().main for module in modules)
-    z = torch.from_numpy(latents)
+    z = torch.from_numpy(inputs["generator"])
     with torch.no_grad():
         made = generator(z[:, :, None, None] if system == "dcgan64" else z)
-        scores = discriminator(torch.from_numpy(images).permute(0, 3, 1, 2))
+        scores = discriminator(torch.from_numpy(inputs["discriminator"]).permute(0, 3, 1, 2))
     return {"generator": made.permute(0, 2, 3, 1).numpy(), "discriminator": scores[:, 0].numpy()}
 
 
 def require_the_references_outputs(contents: NativeContents, outputs: dict) -> None:
     """Raise AssertionError unless float32 outputs are those of the NumPy networks."""
-    inputs = dict(zip(NETWORKS, verification_inputs(contents), strict=True))
+    inputs = verification_inputs(contents)
     arrays = {n: a.astype(np.float64) for n, a in contents.arrays.items()}
     for network in contents.networks:
         expected = forward(

@@ -93,9 +93,9 @@ CHECKPOINTS: tuple[Fault, ...] = (
             "pytorch": (
                 Edit(
                     "checkpoint.py",
-                    "            _assign(tensor, to_native(arrays[name], pixels.get(name)))\n",
+                    "            tensor.copy_(to_native(arrays[name], pixels.get(name)))\n",
                     "            if parameter.trainable:\n"
-                    "                _assign(tensor, to_native(arrays[name], pixels.get(name)))\n",
+                    "                tensor.copy_(to_native(arrays[name], pixels.get(name)))\n",
                 ),
             ),
             "tf": (_skipped_in_tf("/mean", "/var"),),
@@ -106,7 +106,11 @@ CHECKPOINTS: tuple[Fault, ...] = (
         "moments_not_restored",
         {},
         {
-            "pytorch": (Edit("checkpoint.py", "_assign(moments[key], value)", "pass"),),
+            "pytorch": (
+                Edit(
+                    "checkpoint.py", "moments[key].copy_(to_native(held, pixels.get(name)))", "pass"
+                ),
+            ),
             "tf": (_skipped_in_tf("/m", "/v"),),
             "jax": (_zero_in_jax("/m", "/v"),),
         },
