@@ -36,8 +36,8 @@ CHECKPOINTS: tuple[Fault, ...] = (
             "pytorch": (
                 Edit(
                     "checkpoint.py",
-                    "to_native(arrays[optimizer_name(name, KEPT[key])]",
-                    'to_native(arrays[optimizer_name(name, {"m": "v", "v": "m"}[KEPT[key]])]',
+                    "held = arrays[optimizer_name(name, KEPT[key])]",
+                    'held = arrays[optimizer_name(name, {"m": "v", "v": "m"}[KEPT[key]])]',
                 ),
             ),
             "tf": (
