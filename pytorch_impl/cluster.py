@@ -13,7 +13,6 @@ import datetime
 import logging
 import os
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -22,9 +21,9 @@ from typing import NoReturn
 
 import torch
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.run import parse_args, run
 
 from shared.run.console import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from shared.run.training import Processes
@@ -50,20 +49,10 @@ def launch(arguments: Sequence[str], devices: int) -> None:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     os.environ[LAUNCHER] = str(os.getpid())
-    command = ("-m", "pytorch_impl.train", *arguments)
     with tempfile.TemporaryDirectory(prefix="gan-processes-") as logs:
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=devices,
-            run_id=str(os.getpid()),
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",  # a port that is free
-            max_restarts=0,
-            logs_specs=DefaultLogsSpecs(log_dir=logs),
-        )
+        own = ["--standalone", f"--nproc-per-node={devices}", f"--log-dir={logs}"]
         try:
-            elastic_launch(config, sys.executable)(*command)
+            run(parse_args([*own, "--module", "pytorch_impl.train", *arguments]))
         except SignalException as error:
             raise SystemExit(EXIT_INTERRUPTED) from error
         except ChildFailedError as error:

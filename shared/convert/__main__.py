@@ -51,16 +51,15 @@ def inspect(path: Path) -> int:
     _print_source(path, contents)
     sample = f"python -m shared.sample {path} --grid, " if "generator" in contents.networks else ""
     trained = f"{sample}python -m pytorch_impl.train --init-from {path}"
-    print(
-        f"next: {f'python -m shared.convert {path} DST --system FILE' if ASKED.get() else trained}"
-    )
+    is_custom = contents.spec.architecture == "custom"
+    print(f"next: {f'python -m shared.convert {path} DST --system FILE' if is_custom else trained}")
     return 0
 
 
 def convert(arguments: argparse.Namespace) -> int:
     """Do and print what the options ask for; where it raises, DST is as it was before."""
     system = find_system(arguments.system) if arguments.system else None
-    ASKED.set(system if system and system.architecture == "custom" else None)
+    ASKED.set(system)
     if arguments.inspect:
         return inspect(arguments.inspect)
     if len(arguments.paths) < 2:

@@ -12,7 +12,7 @@ import numpy as np
 from shared.files.checkpoint import CheckpointError, spec_differences
 from shared.files.errors import InputError
 from shared.formats.file_kinds import FileKind, kind_of
-from shared.formats.native_contents import PROGRESS, NativeContents, check_contents
+from shared.formats.native_contents import PROGRESS, NativeContents
 from shared.interface import Array, Arrays
 from shared.spec import SystemSpec
 from shared.spec.state_arrays import cast_floats
@@ -24,23 +24,15 @@ def with_choices(
 ) -> NativeContents:
     """Return the contents with --system and --loss; a stored spec must be the same."""
     spec = contents.spec
-    if chosen and chosen.name != spec.name:
-        if chosen.architecture != spec.architecture:
-            raise CheckpointError(
-                f"SRC holds networks of {spec.architecture}, --system {chosen.name} asks for those "
-                f"of {chosen.architecture}"
-            )
-        spec = spec.replace(
-            name=chosen.name, loss=chosen.loss, discriminator_head=chosen.discriminator_head
-        )
+    if chosen:
+        fields = "name", "loss", "discriminator_head"
+        spec = spec.replace(**{field: getattr(chosen, field) for field in fields})
     spec = spec.replace(loss=loss or spec.loss)
     if contents.spec_is_stored and (differences := spec_differences(contents.spec, spec)):
         raise CheckpointError(
             f"SRC stores another spec than --system and --loss: {'; '.join(differences)}"
         )
-    contents = replace(contents, spec=spec)
-    check_contents(Path("SRC as --system"), contents)
-    return contents
+    return replace(contents, spec=spec)
 
 
 def fitted(contents: NativeContents, kind: FileKind, only: str | None) -> NativeContents:

@@ -142,7 +142,7 @@ def assemble(
         for name, shape in expected.items()
     }
     near = f"nearest to {spec.name} of width {spec.width}"
-    near = "by the names that --system's file gives its layers" if ASKED.get() else near
+    near = "by the names of --system's file" if spec.architecture == "custom" else near
     nearest = "" if stored_spec else f", {near},"
     check_shapes(path, found, native_shapes, f"{HELD}{nearest}")
     _check_parts(path, parts)
@@ -166,15 +166,13 @@ def _check_parts(path: Path, parts: Collection[str]) -> None:
 
 
 ASKED: ContextVar[SystemSpec | None] = ContextVar("ASKED", default=None)
-"""The system of a file whose networks are read; None for ours, whichever it may be."""
+"""The system whose networks are read; None for ours, whichever it may be."""
 
 
 def systems_of_every_size() -> list[SystemSpec]:
     """Return every system with each size of image that it can have, its own size first."""
-    if asked := ASKED.get():
-        return [asked]
-    own = list(SYSTEMS.values())
-    sizes = ((system, size) for system in own for size in IMAGE_SIZES[system.architecture])
+    own = [asked] if (asked := ASKED.get()) else list(SYSTEMS.values())
+    sizes = ((system, size) for system in own for size in IMAGE_SIZES.get(system.architecture, ()))
     return own + [s.replace(image_size=size) for s, size in sizes if size != s.image_size]
 
 
@@ -211,7 +209,7 @@ def _with_sizes(
     """Return a spec with the latent_dim, width and channels that most axes of the arrays show."""
     shapes = {names[native]: shape for native, shape in found.items() if native in names}
     expected, sizes = state_shapes(spec), {}
-    for size in () if ASKED.get() else ("latent_dim", "width", "channels"):
+    for size in () if spec.architecture == "custom" else ("latent_dim", "width", "channels"):
         wider = state_shapes(spec.replace(**{size: getattr(spec, size) + 1}))
         shown = [
             length // (wide - own)

@@ -153,7 +153,7 @@ def test_a_folder_of_orbax_is_found_by_a_relative_name(tmp_path, capsys, monkeyp
     assert "project/kernel" in capsys.readouterr().out
     nameless = written(tmp_path / "nameless.toml", names={})
     assert run("g.orbax", "own.pt", "--system", nameless) == 2
-    wanted = "g.orbax: what it holds, by the names that --system's file gives its layers, does not"
+    wanted = "g.orbax: what it holds, by the names of --system's file, does not"
     assert wanted in capsys.readouterr().err
 
 
