@@ -124,7 +124,7 @@ def test_the_system_of_a_bare_generator_can_be_said(tmp_path, capsys) -> None:
     assert "left behind: of the spec name, discriminator_head, loss (a network alone" in output
     options = ("--system", "dcgan64-lsgan", "--loss", "bce")
     assert run(tmp_path / "g.pth", tmp_path / "g.weights.h5", *options) == 0
-    assert "spec read off the shapes: dcgan64, width 2" in capsys.readouterr().out
+    assert "spec read off the shapes: dcgan64-lsgan, width 2" in capsys.readouterr().out
     assert read(tmp_path / "g.weights.h5").spec == read(source).spec.replace(loss="bce")
 
 
