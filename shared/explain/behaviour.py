@@ -1,5 +1,7 @@
 """What takes more than one stage: initial weights, steps in a row, calls that change a state."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +10,8 @@ from scipy.special import chdtrc, ndtr
 from shared.explain.catalogue import CANONICAL, INITIAL_STAGE, KINDS, KNOWN_VALUES
 from shared.explain.distance import BOUNDS, INITIAL_BOUND, Comparison
 from shared.explain.observations import INITIAL_SEED, Group, Sides, forward_inputs, initial_arrays
-from shared.explain.port import Observations, Port
-from shared.explain.probes import Array, Arrays, Probe, kink_margin
+from shared.explain.port import Observations, Port, PortError
+from shared.explain.probes import Array, Arrays, Probe, draw_probe, kink_margin
 from shared.explain.report import Located, Stage
 from shared.fixtures.make_network import KINK_MARGIN, representative_inputs
 from shared.reference.comparison import relative_l2
@@ -24,6 +26,8 @@ INPUT_DRAWS = 50
 # Of the same arithmetic, which a GPU may do in another order: outputs; what a step moves.
 SAME_OUTPUT, SAME_STEP = 1e-5, 1e-3
 NUDGE = 1e-13
+PRIME_BATCHES = (7, 5)
+LOSING = 1.5  # a score whose cross entropy is 1.7
 TWICE = "gives other numbers when it is called twice"
 
 
@@ -107,6 +111,38 @@ def computes_in_float32(port: Port, probe: Probe, stage: str) -> bool:
     own, is_near = theirs[0], relative_l2(theirs[0], ours[0]) <= BOUNDS["float32"]
     are_single = np.array_equal(own, np.float32(own)) and not np.array_equal(own, np.float16(own))
     return kept > 0.95 and expected < 0.6 and (is_near or are_single)
+
+
+def held_out(
+    port: Port, spec: SystemSpec, seed: int, clear_under: Sequence[Conventions]
+) -> list[Group]:
+    """Return the groups of two probes that no search has seen: in each another network is losing.
+
+    One at which a port raises or has no numbers is drawn again.
+    """
+    return [g for score in (-LOSING, LOSING) for g in _drawn(port, spec, seed, clear_under, score)]
+
+
+def _drawn(
+    port: Port, spec: SystemSpec, seed: int, clear_under: Sequence[Conventions], score: float
+) -> list[Group]:
+    own, error, seen = spec.batch_size, PortError(""), list[Group]()
+    prime = next(size for size in PRIME_BATCHES if size != own)
+    sizes = (prime, 3 * own, own)  # some ports halve their batches, or have one size
+    for draw, size in itertools.product(range(12), sizes):
+        try:
+            given = spec.replace(batch_size=size), seed + draw, clear_under, score
+            probe, into = port.with_step(draw_probe("held out", *given)), Observations()
+            for stage in KINDS:
+                port.observe(probe, stage, into)
+            seen = seen or into.groups
+            if not any(np.isnan(a).any() for g in into.groups for a in g.arrays.values()):
+                return into.groups
+        except PortError as raised:
+            error = raised
+    if not seen:
+        raise error
+    return seen
 
 
 def many_steps(

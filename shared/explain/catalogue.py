@@ -156,6 +156,12 @@ def deviations(*conventions: Conventions) -> list[Change]:
     return found
 
 
+def joined(several: Sequence[Any]) -> Any:
+    """Return conventions with the changes of several; the first's where they contradict."""
+    changed = [change for one in reversed(several) for change in deviations(one)]
+    return CANONICAL.replace(**{field: v for change in changed for field, v in change.items()})
+
+
 def is_known(change: Change) -> bool:
     """Whether a change is to values of the catalogue, and so none that was fitted."""
     return change in TOGETHER.values() or all(

@@ -13,19 +13,25 @@ from threadpoolctl import threadpool_limits
 from shared.explain import behaviour, catalogue, observations
 from shared.explain.catalogue import CANONICAL, FIELDS, KINDS, PARTS, STEP_STAGES, deviations
 from shared.explain.distance import BOUNDS, Comparison, Divergence
-from shared.explain.observations import ALONE, Group, Sides, reference_arrays
+from shared.explain.observations import ALONE, START, Group, Sides, reference_arrays
 from shared.explain.port import Observations, Port, PortError
 from shared.explain.probes import PROBES, Probe, draw_probe
 from shared.explain.report import Explanation, Located, Stage, Trap
-from shared.explain.search import Search, explained, is_proven, located, with_change
+from shared.explain.search import (
+    Search,
+    consistent,
+    explained,
+    is_contradicted,
+    is_proven,
+    located,
+    with_change,
+)
 from shared.spec import NETWORKS, NetworkName, SystemSpec
 
 # In float32 a probe that is clear of every kink for the reference may not be for a wrong port. What
 # agrees so far is near enough to find its mistake, and then probes clear of ITS kinks.
 NEAR_ENOUGH = 1e-3
 ATTEMPTS = 3
-PRIME_BATCHES = (7, 5)
-START = Sides(CANONICAL, CANONICAL)
 CLIPPING = "gradient_clipping", "gradient_clip"
 
 Report = Callable[[Sequence[Stage], float], None]
@@ -85,7 +91,7 @@ class _Explainer:
                 said = "" if tried else "what is reported; what is learnt from agrees"
                 said = "it is another at each call" if stage in self.random else said
                 places.append(replace(place, note=said or place.note))
-            places += self._steps_in_a_row(steps)
+            places += self._steps_in_a_row(steps, traps)
         except PortError as raised:
             error = str(raised)
         findings = [*self.seen.findings, *self.ended.values(), *([error] if error else [])]
@@ -281,7 +287,9 @@ class _Explainer:
         """Keep what reproduces a probe that the search has not seen; the rest is unnamed."""
         if all(found[0] == START for found in self.found.values()):
             return
-        held = self._held_out(seed)
+        best = [CANONICAL, *(found[0].discriminator for found in self.found.values())]
+        clear_under = [] if self.comparison.bound == BOUNDS["float64"] else best
+        held = behaviour.held_out(self.port, self.spec, seed, clear_under)
         for track, found in self.found.items():
             groups = self._judged(track, held)
             proven = [sides for sides in found if is_proven(groups, self.comparison, sides)]
@@ -289,31 +297,24 @@ class _Explainer:
             if not proven:
                 wrong = (g for g in groups if not is_proven([g], self.comparison, found[0]))
                 self.unnamed |= {group.stage: len(found) for group in wrong}
+            self._keep_what_is_consistent(track)
 
-    def _held_out(self, seed: int) -> list[Group]:
-        """Return the third probe's; one at which a port raises or has no numbers is drawn again."""
-        best = [CANONICAL, *(found[0].discriminator for found in self.found.values())]
-        clear_under = [] if self.comparison.bound == BOUNDS["float64"] else best
-        own, error, seen = self.spec.batch_size, PortError(""), list[Group]()
-        prime = next(size for size in PRIME_BATCHES if size != own)
-        sizes = (prime, 3 * own, own)  # some ports halve their batches, or have one size
-        for draw, size in itertools.product(range(12), sizes):
-            try:
-                given = self.spec.replace(batch_size=size), seed + draw, clear_under
-                probe, into = self.port.with_step(draw_probe("held out", *given)), Observations()
-                for stage in KINDS:
-                    self.port.observe(probe, stage, into)
-                seen = seen or into.groups
-                if not any(np.isnan(a).any() for g in into.groups for a in g.arrays.values()):
-                    return into.groups
-            except PortError as raised:
-                error = raised
-        if not seen:
-            raise error
-        return seen
+    def _keep_what_is_consistent(self, track: str) -> None:
+        own = [g for g in self.seen.groups if g.stage in KINDS and KINDS[g.stage].track == track]
+        first = self.found[track][0]
+        if (best := consistent(own, self.comparison, first)) == first:
+            return
+        self.found[track] = [best]
+        for group in own:
+            self.unnamed.pop(group.stage, None)
+        wrong = (g for g in own if not is_proven([g], self.comparison, best))
+        self.unnamed |= {g.stage: self.tried for g in wrong if g.stage not in self.unjudged}
 
-    def _steps_in_a_row(self, steps: int) -> list[Located]:
-        """Compare some steps, which nothing has been looked for in; return where they differ."""
+    def _steps_in_a_row(self, steps: int, traps: list[Trap]) -> list[Located]:
+        """Compare some steps, which nothing has been looked for in; return where they differ.
+
+        Of the traps, those of a step that this contradicts are taken away.
+        """
         self.clock, best = time.monotonic(), self.found["step"][0]
         judged = list(dict.fromkeys(g.stage for g in self._judged("step", self.seen.groups)))
         given = self.probes[0], best, judged, steps, self.comparison
@@ -322,7 +323,13 @@ class _Explainer:
         if group is None:
             return []
         self.first = self.first or self.own.compare(group, best)[1]
-        return [replace(located([group], self.comparison, best, 0), stage=row.name)]
+        places = [replace(located([group], self.comparison, best, 0), stage=row.name)]
+        note = f"what explains it here does not in {steps} steps in a row"
+        for trap in [t for t in traps if t.stage in STEP_STAGES]:
+            if is_contradicted(group, self.comparison, best, trap.fields):
+                traps.remove(trap)
+                places.append(Located(trap.stage, note=note))
+        return places
 
     # --- what is said ---------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ class Sides(NamedTuple):
     discriminator: Conventions
 
 
+START = Sides(CANONICAL, CANONICAL)
 Under = Conventions | Sides
 """Conventions of both networks, or of each."""
 
@@ -54,6 +55,16 @@ class Group:
     stage: str
     probe: Probe
     arrays: Arrays
+
+
+def differing_arrays(group: Group, one: Sides, other: Sides) -> set[str]:
+    """Return the names of a group's arrays that are not the same under other conventions."""
+    ours, theirs = (reference_arrays(group.stage, group.probe, sides) for sides in (one, other))
+    return {
+        name
+        for name, array in ours.items()
+        if name not in theirs or not np.array_equal(array, theirs[name], equal_nan=True)
+    }
 
 
 @np.errstate(all="ignore")  # a wrong convention may overflow

@@ -6,15 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.special import logit
 
 from shared.explain.catalogue import CANONICAL
 from shared.fixtures.make_network import KINK_MARGIN, representative_inputs
 from shared.interface import Array, Arrays
-from shared.reference.network import Pass
+from shared.reference.network import Pass, forward
 from shared.reference.step import Step
 from shared.spec import Conventions, NetworkName, SystemSpec
 
 SMALL = 1e-6
+LARGEST_FACTOR, DRAWS = 8.0, 20
 PROBES = ("mid-training", "small gradients")
 
 
@@ -47,9 +49,17 @@ class Probe:
         return own if len(known) == sum(n.startswith(network) for n in self.arrays) else {}
 
 
-def draw_probe(name: str, spec: SystemSpec, seed: int, clear_under: Sequence[Conventions]) -> Probe:
+def draw_probe(
+    name: str,
+    spec: SystemSpec,
+    seed: int,
+    clear_under: Sequence[Conventions],
+    score: float = 0.0,
+) -> Probe:
     """Return a probe: one of PROBES, or "held out", which has other weights, data and counters.
 
+    `score` is how far the discriminator's mean score is to be from where it tells nothing, if that
+    takes a factor of up to 8 in its last layer: of either sign another network is losing.
     No pre-activation is near a kink under any of the conventions `clear_under`. In the first no
     array is 0 or 1, no moment is 0. In that of small gradients the moments are 0, the gradients of
     the size of Adam's epsilon, and the first channel of the discriminator's first convolution, but
@@ -63,6 +73,8 @@ def draw_probe(name: str, spec: SystemSpec, seed: int, clear_under: Sequence[Con
         if name == "held out":
             arrays |= {n: a + 4 for n, a in arrays.items() if n.endswith("/step")}
         inputs = spec, arrays, real_images, latents
+        if score and not _move_scores(Probe(name, *inputs), score) and number < first + DRAWS:
+            continue
         if all(kink_margin(*inputs, c) >= KINK_MARGIN for c in clear_under):
             return Probe(name, *inputs)
     raise ValueError(
@@ -85,6 +97,27 @@ def _make_small(arrays: Arrays, spec: SystemSpec) -> None:
     if layers[0].kind == "conv":
         for parameter in layers[0].parameters:
             arrays[f"discriminator/{layers[0].name}/{parameter.name}"][..., :-1][..., :1] = 0.0
+
+
+def _move_scores(probe: Probe, score: float) -> bool:
+    """Scale the discriminator's last layer; return False where that takes too large a factor."""
+    spec, (z, real) = probe.spec, probe.one_batch
+    fake = forward(spec, "generator", probe.arrays, z, CANONICAL, training=True).output
+    passes = (
+        forward(spec, "discriminator", probe.arrays, x, CANONICAL, training=True)
+        for x in (real, fake)
+    )
+    scores = np.concatenate([run.output for run in passes])
+    layers = spec.layers("discriminator")
+    if layers[-1].kind == "sigmoid":
+        scores = logit(scores)
+    factor = np.float32((score + 0.5 * (spec.loss == "lsgan")) / scores.mean())
+    if not abs(factor) <= LARGEST_FACTOR:
+        return False
+    last = [layer.name for layer in layers if layer.parameters][-1]
+    for name in (n for n in probe.arrays if n.startswith(f"discriminator/{last}/")):
+        probe.arrays[name] *= factor
+    return True
 
 
 class _Kinks(Step):

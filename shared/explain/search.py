@@ -17,7 +17,14 @@ import numpy as np
 from shared.explain import catalogue
 from shared.explain.catalogue import FIELDS, FITTED, KINDS, Change, deviations, needed_by, part_of
 from shared.explain.distance import Comparison
-from shared.explain.observations import COMPUTED, Group, Sides, reference_arrays
+from shared.explain.observations import (
+    COMPUTED,
+    START,
+    Group,
+    Sides,
+    differing_arrays,
+    reference_arrays,
+)
 from shared.explain.report import Located
 from shared.interface import Array
 
@@ -176,14 +183,8 @@ class Search:
                 yield other
 
     def _is_felt(self, base: Sides, change: Change) -> bool:
-        other, group = with_change(base, change, self.side), self._group_of(base)
-        if other is None:
-            return False
-        ours, theirs = (reference_arrays(group.stage, group.probe, c) for c in (base, other))
-        return any(
-            name not in theirs or not np.array_equal(array, theirs[name], equal_nan=True)
-            for name, array in ours.items()
-        )
+        other = with_change(base, change, self.side)
+        return other is not None and bool(differing_arrays(self._group_of(base), base, other))
 
     def _group_of(self, base: Sides) -> Group:
         return self.groups[self.score(base)[0]]
@@ -274,18 +275,37 @@ def explained(
     the other one has no use for it.
     """
     for change in deviations(*sides):
-        having = {n: c for n, c in sides._asdict().items() if change.items() <= vars(c).items()}
-        undone = {field: FIELDS[field] for field in change}
-        without = sides._replace(**{name: c.replace(**undone) for name, c in having.items()})
         sizes = [
             (group.stage, group.arrays[name].size)
             for group in groups
-            for name in comparison.differing(group, without)
+            for name in comparison.differing(group, without(sides, change))
         ]
         if sum(size for _, size in sizes) >= (1 if catalogue.is_known(change) else LEAST_NUMBERS):
+            having = [n for n, c in sides._asdict().items() if change.items() <= vars(c).items()]
             both = Sides(*(c.replace(**change) for c in sides))
             is_alone = len(having) == 1 and not is_proven(groups, comparison, both)
-            yield change, sizes[0][0], next(iter(having)) if is_alone else ""
+            yield change, sizes[0][0], having[0] if is_alone else ""
+
+
+def without(sides: Sides, change: Change) -> Sides:
+    """Return conventions of which those that have a change have it no more."""
+    undone = {field: FIELDS[field] for field in change}
+    return Sides(*(c.replace(**undone) if change.items() <= vars(c).items() else c for c in sides))
+
+
+def consistent(groups: Sequence[Group], comparison: Comparison, sides: Sides) -> Sides:
+    """Return conventions without the changes by which groups differ that agree without them."""
+    for group in groups:
+        if is_proven([group], comparison, START) and not is_proven([group], comparison, sides):
+            fewer = (without(sides, change) for change in deviations(*sides))
+            sides = next((s for s in fewer if is_proven([group], comparison, s)), START)
+    return sides
+
+
+def is_contradicted(group: Group, comparison: Comparison, sides: Sides, change: Change) -> bool:
+    """Whether a change of some conventions shows in what differs from them in a group."""
+    felt = differing_arrays(group, sides, without(sides, change))
+    return bool(felt.intersection(comparison.differing(group, sides)))
 
 
 def located(groups: Sequence[Group], comparison: Comparison, sides: Sides, tried: int) -> Located:

@@ -99,7 +99,7 @@ def _bce_on_probabilities(probabilities: Array, label: float, clipping: str) -> 
     p = probabilities
     if clipping == "epsilon_1e-7":
         p = np.clip(probabilities, _KERAS_EPSILON, 1.0 - _KERAS_EPSILON)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # scores need not be probabilities
         log_p, log_not_p = np.log(p), np.log1p(-p)
     if clipping == "log_at_minus_100":
         log_p, log_not_p = np.maximum(log_p, _LOG_FLOOR), np.maximum(log_not_p, _LOG_FLOOR)

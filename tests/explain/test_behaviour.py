@@ -7,9 +7,11 @@ import pytest
 
 from shared.explain import explain, explanation
 from shared.explain.behaviour import initial_weights
-from shared.explain.distance import BOUNDS
+from shared.explain.distance import BOUNDS, Comparison
+from shared.explain.observations import Group, Sides, reference_arrays
 from shared.explain.port import Observations, Port
 from shared.explain.probes import draw_probe, kink_margin
+from shared.explain.search import consistent
 from shared.interface import load_implementation
 from shared.reference.adapter import ReferenceImplementation, ReferenceState
 from shared.reference.network import forward
@@ -18,6 +20,7 @@ from shared.spec import Conventions
 from shared.spec.streams import initial_state
 from tests.explain.wrong_ports import (
     AdamAlone,
+    CountsSteps,
     ForgetsAVariance,
     OwnLatents,
     OwnWeights,
@@ -144,6 +147,53 @@ def test_a_later_step_that_diverges() -> None:
     assert explanation.verdict == "unexplained"
     assert explanation.first is not None
     assert explanation.first.probe == "step 3"
+
+
+def test_what_later_steps_contradict_is_no_name() -> None:
+    class Recovers(CountsSteps):
+        """Scales its gradients in the first two steps alone."""
+
+        def before_step_three(self, state: ReferenceState) -> None:
+            self.conventions = Conventions()
+
+    port = Recovers(Conventions(discriminator_gradient_scale=0.5))
+    found = explain(port, narrow("mlp28"), steps=5)
+    assert found.fields == {}, found
+    stages = [place.stage for place in found.located]
+    assert stages[0] == "5 steps, each from where the implementation is", stages
+    assert found.located[1].note == "what explains it here does not in 5 steps in a row"
+    port = Recovers(Conventions(discriminator_gradient_scale=0.5))
+    assert explain(port, narrow("mlp28"), steps=2).fields == {"discriminator_gradient_scale": 0.5}
+
+
+@pytest.mark.parametrize("name", ["dcgan64", "dcgan64-lsgan", "conv28", "mlp28"])
+@pytest.mark.parametrize("score", [-1.5, 1.5])
+def test_held_out_probes_have_either_network_losing(name: str, score: float) -> None:
+    spec = narrow(name)
+    probe = draw_probe("held out", spec, 3, [], score)
+    z, real = probe.one_batch
+    given = {"conventions": Conventions(), "training": True}
+    fake = forward(spec, "generator", probe.arrays, z, **given).output
+    scores = [forward(spec, "discriminator", probe.arrays, x, **given).output for x in (real, fake)]
+    if spec.loss == "bce_probs":
+        scores = [np.log(p) - np.log1p(-p) for p in scores]
+    middle = 0.5 if spec.loss == "lsgan" else 0.0
+    # The factor is a float32 number: scores that cancel show its rounding, 2**-24, by their sizes.
+    rounding = 2.0**-24 * np.abs(scores).mean()
+    assert abs(np.mean(scores) - middle - score) <= 2.0 * rounding
+
+
+def test_a_change_by_which_a_stage_differs_that_agrees_is_no_name() -> None:
+    """Exchanged betas move parameters as exchanged corrections do; the moments are right."""
+    probe = draw_probe("mid-training", narrow("mlp28"), 0, [])
+    stage = "Adam's first moments of the generator"
+    groups = [Group(stage, probe, reference_arrays(stage, probe, Conventions()))]
+    exchanged = Conventions(adam_beta1=0.999, adam_beta2=0.5)
+    wrong = exchanged.replace(batch_norm_momentum=0.2)
+    comparison = Comparison("float64", BOUNDS["float64"])
+    kept = consistent(groups, comparison, Sides(wrong, wrong))
+    assert kept == Sides(*[Conventions(batch_norm_momentum=0.2)] * 2)
+    assert consistent(groups, comparison, kept) == kept
 
 
 def test_rounding_that_a_batch_of_two_makes_large_is_rounding() -> None:

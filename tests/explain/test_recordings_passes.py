@@ -69,20 +69,26 @@ def test_a_momentum_of_two_passes_over_one_batch_is_that_of_each(tmp_path: Path)
 
 
 def test_a_factor_of_one_number_is_that_of_every_step(tmp_path: Path) -> None:
-    def losses(factors: list[float]) -> Write:
+    def numbers(name: str, factors: list[float]) -> Write:
         def loop(record: Recorder) -> None:
+            record("bn/input", normal(100, 1))
             for number, factor in enumerate(factors):
                 if number:
                     record.step()
-                record("discriminator_loss", np.array(factor * (number + 0.7)))
+                record(name, np.array([factor * (number + 0.7)]))
 
         return loop
 
-    once, halved, chance = ([1.0] * 3), [0.5, 0.501, 0.499], [0.5, 0.8, 1.0]
-    report = report_of(tmp_path, losses(once), losses(halved))
-    assert {trap.field for trap in report.traps} == {"lsgan_scale", "discriminator_loss_scale"}
-    report = report_of(tmp_path, losses(once), losses(chance))
-    assert (report.parting, report.traps) == (0, ())
+    def read(name: str, factors: list[float]) -> set[str | None]:
+        report = report_of(tmp_path, numbers(name, [1.0] * 3), numbers(name, factors))
+        assert report.parting is not None
+        return {trap.field for trap in report.traps}
+
+    half = {"lsgan_scale", "discriminator_loss_scale"}
+    assert read("discriminator_loss", [0.5, 0.501, 0.499]) == half
+    assert read("discriminator_loss", [0.5, 0.8, 1.0]) == set()
+    assert read("bn/var", [100 / 99] * 3) == {"batch_norm_running_variance"}
+    assert read("bn/var", [1.004, 1.006, 100 / 99]) == set()
 
 
 def updates(moved: Callable[[np.ndarray, np.ndarray, int], np.ndarray]) -> Write:

@@ -135,7 +135,8 @@ def _is_at_every_step(evidence: Evidence, name: str, factor: float) -> bool:
     ours, theirs = evidence.sides
     keys = [key for key in ours.keys() & theirs.keys() if key[1] == name]
     found = (multiple(ours[key], theirs[key]) for key in keys)
-    return all(math.isclose(x, factor, rel_tol=1e-2) for x in found)
+    near = min(1e-2, 0.1 * abs(factor - 1.0))
+    return all(math.isclose(x, factor, rel_tol=near) for x in found)
 
 
 def _is_of_loss(evidence: Evidence, step: int, factor: float) -> bool | None:
