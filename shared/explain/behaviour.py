@@ -129,9 +129,11 @@ def _drawn(
     own, error, seen = spec.batch_size, PortError(""), list[Group]()
     prime = next(size for size in PRIME_BATCHES if size != own)
     sizes = (prime, 3 * own, own)  # some ports halve their batches, or have one size
-    for draw, size in itertools.product(range(12), sizes):
+    # Scores that are to be probabilities may have none of such a mean.
+    draws = *((draw, score) for draw in range(3)), *((draw, 0.0) for draw in range(12))
+    for (draw, mean), size in itertools.product(draws, sizes):
         try:
-            given = spec.replace(batch_size=size), seed + draw, clear_under, score
+            given = spec.replace(batch_size=size), seed + draw, clear_under, mean
             probe, into = port.with_step(draw_probe("held out", *given)), Observations()
             for stage in KINDS:
                 port.observe(probe, stage, into)
