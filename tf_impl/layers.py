@@ -57,11 +57,12 @@ def conv_transpose(
     padding: int,
     *,
     bias: bool = False,
+    kind: type[keras.layers.Conv2DTranspose] = keras.layers.Conv2DTranspose,
     dtype: str,
 ) -> keras.layers.Conv2DTranspose:
     """Return a transposed convolution; its kernel is HWOI: docs/porting.md#kernels-and-layouts."""
     pads = "same" if padding else "valid"
-    layer = keras.layers.Conv2DTranspose(out_features, 4, stride, pads, use_bias=bias, dtype=dtype)
+    layer = kind(out_features, 4, stride, pads, use_bias=bias, dtype=dtype)
     return _built(layer, (None, None, None, in_features))
 
 

@@ -139,38 +139,45 @@ def test_what_is_a_product_in_jax(
     assert steps.count(" dot_general[") == products
 
 
-def test_a_kernel_gradient_as_a_product_in_tensorflow() -> None:
+@pytest.mark.parametrize("transposed", [False, True])
+def test_convolutions_by_products_in_tensorflow(transposed: bool) -> None:
     tf = pytest.importorskip("tensorflow")
     from tf_impl import fast
 
-    (x, kernel, dy), expected = problem(False, batch=3)
+    (x, kernel, dy), expected = problem(transposed, batch=3)
     inputs = [tf.constant(x), tf.constant(kernel)]
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        y = fast.conv(*inputs)
+        y = (fast.conv_transpose if transposed else fast.conv)(*inputs)
     gradients = tape.gradient(y, inputs, output_gradients=tf.constant(dy))
     require_close([a.numpy() for a in (y, *gradients)], expected)
 
 
-def test_only_deep_kernels_in_bfloat16_on_a_cpu_have_a_product_in_tensorflow(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("transposed", [False, True])
+def test_deep_convolutions_on_a_cpu_alone_are_products_in_tensorflow(
+    transposed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tf = pytest.importorskip("tensorflow")
     from tf_impl import fast
 
-    kernels, original = [], fast.conv
+    kernels, name = [], "conv_transpose" if transposed else "conv"
+    original = getattr(fast, name)
 
     def counted(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         kernels.append(kernel)
         return original(x, kernel)
 
-    monkeypatch.setattr(fast, "conv", counted)
-    for device, precision, dtype, features in (
-        ("gpu", "bfloat16", "mixed_bfloat16", 256),
-        ("cpu", "float32", "float32", 256),
-        ("cpu", "bfloat16", "mixed_bfloat16", 255),
-        ("cpu", "bfloat16", "mixed_bfloat16", 256),
+    monkeypatch.setattr(fast, name, counted)
+    for device, dtype, features, bias in (
+        ("gpu", "mixed_bfloat16", 256, False),
+        ("cpu", "float32", 255, False),
+        ("cpu", "float32", 256, True),
+        ("cpu", "float64", 256, False),
+        ("cpu", "mixed_bfloat16", 127, False),
+        ("cpu", "float32", 256, False),
+        ("cpu", "mixed_bfloat16", 128, False),
     ):
-        layers = fast.fast_layers(dtype, Compute(device=device, precision=precision))
-        layers.conv(features, 8, 2, 1)(tf.ones((1, 4, 4, features)))
-    assert [kernel.dtype for kernel in kernels] == [tf.bfloat16]
+        make = getattr(fast.fast_layers(dtype, Compute(device=device)), name)
+        shape = (1, 4, 4, 8 if transposed else features)
+        make(*((8, features) if transposed else (features, 8)), 2, 1, bias=bias)(tf.ones(shape))
+    assert [kernel.dtype for kernel in kernels] == [tf.float32, tf.bfloat16]

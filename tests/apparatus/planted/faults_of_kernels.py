@@ -49,35 +49,25 @@ def _conv_transpose_kernel(torch: str, tf: str, jax: str) -> Edits:
 
 
 def _torch_layer(layer: str, *body: str) -> tuple[Edit, ...]:
-    lines = "".join(f"        {line}\n" for line in body)
-    made = f"class _{layer}(nn.{layer}):\n    def forward(self, x: Tensor) -> Tensor:\n{lines}\n\n"
-    before = f"class {layer.removesuffix('2d')}("
-    call = f"{before}nn.{layer})"
-    return (
-        Edit("fast.py", call, call.replace("nn.", "_")),
-        Edit("fast.py", before, f"{made}{before}"),
-    )
+    return _layer(f"nn.{layer}", "def forward(self, x: Tensor) -> Tensor:", *body)
 
 
 def _keras_conv(*body: str) -> tuple[Edit, ...]:
-    return _keras_layer("Conv2D", "def convolution_op(self, inputs, kernel):", *body)
+    return _layer("keras.layers.Conv2D", "def convolution_op(self, inputs, kernel):", *body)
 
 
 def _keras_conv_transpose(*body: str) -> tuple[Edit, ...]:
     """Of layers without bias: the fault shows in a system that has none."""
-    return _keras_layer("Conv2DTranspose", "def call(self, inputs):", *body)
+    return _layer("keras.layers.Conv2DTranspose", "def call(self, inputs):", *body)
 
 
-def _keras_layer(layer: str, head: str, *body: str) -> tuple[Edit, ...]:
-    lines = "".join(f"        {line}\n" for line in body)
-    made = "kind" if layer == "Conv2D" else f"keras.layers.{layer}"
+def _layer(base: str, head: str, *body: str) -> tuple[Edit, ...]:
+    """Return edits after which a fast layer, where it is narrow, does this in place of its base."""
+    name, lines = f"_{base.rpartition('.')[2]}", "".join(f"        {line}\n" for line in body)
+    made = f"class {name}({base}):\n    {head}\n{lines}\n\n"
     return (
-        Edit("layers.py", f"layer = {made}(", f"layer = _{layer}("),
-        Edit(
-            "layers.py",
-            "def leaky_relu(",
-            f"class _{layer}(keras.layers.{layer}):\n    {head}\n{lines}\n\ndef leaky_relu(",
-        ),
+        Edit("fast.py", f"({base})", f"({name})"),
+        Edit("fast.py", "def fast_layers(", f"{made}def fast_layers("),
     )
 
 
