@@ -1,4 +1,4 @@
-"""FID and KID of two folders of pictures, by torch-fidelity, which the extra `fid` installs.
+"""FID and KID of two sets of images, by torch-fidelity, which the extra `fid` installs.
 
 Fréchet and kernel Inception distance: Heusel et al. 2017, *GANs trained by a two time-scale update
 rule*, equation 6; Bińkowski et al. 2018, *Demystifying MMD GANs*, section 4. torch-fidelity brings
@@ -10,30 +10,18 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from shared.files.errors import InputError, require_file
-from shared.interface import MissingFrameworkError
+from shared.interface import Array, MissingFrameworkError
 
 FEATURE_EXTRACTOR = "inception-v3-compat"
 """torch-fidelity's name of the Inception network with the weights of the FID paper."""
 KID_SUBSET_SIZE = 1000
-"""Pictures that one estimate of KID takes, where there are as many; torch-fidelity's default."""
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """Distances of generated pictures from real ones; less is better, and `kid` may be below 0.
-
-    It is the mean of 100 estimates from `kid_subset_size` pictures each, with their deviation.
-    """
-
-    fid: float
-    kid: float
-    kid_deviation: float
-    kid_subset_size: int
+"""Images that one estimate of KID takes, where there are as many; torch-fidelity's default."""
 
 
 def require_fidelity(weights: Path | None = None) -> None:
@@ -69,35 +57,39 @@ def require_fidelity(weights: Path | None = None) -> None:
         ) from error
 
 
-def fidelity(real: Path, generated: Path, *, weights: Path | None = None) -> Fidelity:
-    """Return the distances of two folders of PNG files, grey as RGB, on a GPU if there is one."""
-    require_fidelity(weights)
-    counts = {folder: len(list(folder.glob("*.png"))) for folder in (real, generated)}
-    if few := [f"{folder} holds {count}" for folder, count in counts.items() if count < 2]:
-        raise InputError(f"expected at least 2 PNG files in each folder; {'; '.join(few)}")
-    subset = min(KID_SUBSET_SIZE, *counts.values())
+def fidelity(real: Array, generated: Array, weights: Path | None = None) -> dict[str, float]:
+    """Return `fid`, `kid`, `kid_deviation` and `kid_subset_size` of uint8 images, grey as RGB.
+
+    Both are [n, height, width, 1 or 3]. Less is better, and `kid` may be below 0: it is the mean of
+    100 estimates from `kid_subset_size` images each. On a GPU if there is one.
+    """
+    torch, subset = import_fidelity("torch"), min(KID_SUBSET_SIZE, len(real), len(generated))
+    sets = []
+    for images in (generated, real):
+        coloured = np.broadcast_to(images, (*images.shape[:3], 3)).transpose(0, 3, 1, 2)
+        tensor = torch.from_numpy(coloured.copy())
+        sets.append(torch.utils.data.Subset(tensor, range(len(tensor))))
     # Not ours to fix, and a caller who makes warnings errors would get none of the figures.
     with warnings.catch_warnings(action="ignore"):
         measured = import_fidelity().calculate_metrics(
-            # Absolute, because a bare name could be one of its own data sets.
-            input1=str(generated.resolve()),
-            input2=str(real.resolve()),
+            input1=sets[0],
+            input2=sets[1],
             fid=True,
             kid=True,
             kid_subset_size=subset,
             feature_extractor=FEATURE_EXTRACTOR,
             feature_extractor_weights_path=weights and str(weights),
-            cuda=import_fidelity("torch").cuda.is_available(),
+            cuda=torch.cuda.is_available(),
             save_cpu_ram=True,  # no worker processes: forking one beside JAX or TensorFlow may hang
             cache=False,
             verbose=False,
         )
-    return Fidelity(
-        measured["frechet_inception_distance"],
-        measured["kernel_inception_distance_mean"],
-        measured["kernel_inception_distance_std"],
-        subset,
-    )
+    return {
+        "fid": measured["frechet_inception_distance"],
+        "kid": measured["kernel_inception_distance_mean"],
+        "kid_deviation": measured["kernel_inception_distance_std"],
+        "kid_subset_size": subset,
+    }
 
 
 def import_fidelity(name: str = "torch_fidelity") -> ModuleType:

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from shared.files.checkpoint import flattened
-from shared.files.errors import InputError, refused_as
+from shared.files.errors import InputError
 from shared.interface import Array
-from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder, numbered
+from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder, numbered, read_table
 from shared.run.tensorboard import TAGS
 from shared.spec import NETWORKS
 
-MOST_STEPS = 2**53  # above it float64 does not hold every whole number
 LONGEST = 100 * 365 * 86_400  # seconds
 LARGEST = 1e100  # beyond it nothing is drawn: limits of axes overflow near the end of float64
 
@@ -77,7 +76,7 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
 def read_run(path: Path, name: str) -> Run:
     """Read one folder; see `read_runs`."""
     folder = RunFolder(path)
-    spec, sessions = _read_description(folder)
+    spec, sessions = folder.read_description()
     losses, loss_notes = read_table(folder.losses, LOSS_COLUMNS)
     quality, quality_notes = read_table(folder.quality, QUALITY_COLUMNS)
     grids = numbered(folder.samples)
@@ -91,53 +90,6 @@ def read_run(path: Path, name: str) -> Run:
             )
     notes = [*loss_notes, *quality_notes, *([] if grids else ["There are no sample grids."])]
     return Run(path, name, spec, sessions, losses, quality, grids, notes)
-
-
-def _read_description(folder: RunFolder) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    if not folder.description.is_file():
-        raise InputError(
-            f"{folder.path}: expected the folder of a run, found no run.json in it; "
-            "name the folder that was training's --out"
-        )
-    expected = "what training writes (spec, and one or more sessions with their options)"
-    advice = "name the folder of another run"
-    with refused_as(InputError, folder.description, expected, advice):
-        content = json.loads(folder.description.read_text(encoding="utf-8"))
-        sessions = [
-            {**s, "options": dict(s["options"]), "versions": dict(s.get("versions", {}))}
-            for s in content["sessions"]
-        ]
-        sessions[-1]  # there is at least one
-        return dict(content["spec"]), sessions
-
-
-def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Array, list[str]]:
-    """Return a CSV's whole lines as a structured array [rows], and notes; or InputError."""
-    kind = [(name, np.int64 if name == "step" else np.float64) for name in columns]
-    if not path.exists():
-        return np.empty(0, kind), [f"There is no {path.name}."]
-    # Whatever is not UTF-8 becomes a character that is no number, which is reported with its line.
-    *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    names = ",".join(columns)
-    if lines and lines[0].strip() != names:
-        raise InputError(f"{path}: expected the columns {names}, received {lines[0]!r:.60}")
-    rows: list[tuple[float, ...]] = []
-    for number, line in enumerate(lines[1:], 2):
-        last = rows[-1][0] if rows else -1
-        try:
-            step, *values = line.split(",")
-            rows.append((int(step), *map(float, values)))
-            if len(rows[-1]) != len(columns) or not last < rows[-1][0] < MOST_STEPS:
-                raise ValueError
-        except ValueError:
-            raise InputError(
-                f"{path}, line {number}: expected {len(columns)} numbers ({names}), the step above "
-                f"{last}, received {line!r:.60}; remove the line, or find out whether two runs "
-                "have written to the file"
-            ) from None
-    notes = [f"The last line of {path.name} is half-written and left out."] if rest else []
-    notes += [] if rows else [f"{path.name} holds no row yet."]
-    return np.array(rows, kind), notes
 
 
 def drawn(values: Array) -> Array:

@@ -144,7 +144,7 @@ def _starting_point(
         return None, {}
     folder = RunFolder(_run_folder(implementation, given))
     if given["resume"] and newest_first(folder.checkpoints):
-        return None, folder.described("spec")
+        return None, folder.read_description()[0]
     initial = InitialWeights.read(given["init_from"])
     return initial, initial.options(given["system"])
 

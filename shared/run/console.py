@@ -13,8 +13,8 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn, TextIO
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TextIO, TypeVar
 
 from rich import progress
 from rich.console import Console
@@ -22,6 +22,8 @@ from rich.table import Column
 
 from shared.files.errors import one_line, printable
 from shared.spec.streams import MAXIMUM_SEED
+
+T = TypeVar("T")
 
 SECONDS_WITHOUT_PROGRESS = 2.0
 SECONDS_BETWEEN_LINES = 10.0
@@ -224,6 +226,14 @@ def shown_progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
         ended.set()
         shown.join()
         bar.stop()
+
+
+def tracked(what: str, items: Collection[T]) -> Iterator[T]:
+    """Yield the items and show, by `shown_progress`, how many of them are done."""
+    with shown_progress(what, len(items)) as advance:
+        for item in items:
+            yield item
+            advance(1)
 
 
 def text_table(rows: Sequence[Sequence[str]], alignment: str) -> str:

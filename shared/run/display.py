@@ -127,7 +127,7 @@ def results(folder: RunFolder, completed: int, quality: float | None) -> list[st
     return _table(
         ("samples", next(iter(newest_first(folder.samples, completed)), "")),
         ("checkpoint", next(iter(newest_first(folder.checkpoints, completed)), "")),
-        ("losses", folder.losses_plot if folder.has_losses() else None),
+        ("losses", folder.losses_plot if folder.losses_plot.exists() else ""),
         ("quality", _in_words(quality)),
     )
 

@@ -15,18 +15,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 from filelock import BaseFileLock, FileLock, Timeout
 
 from shared.files.atomic import write_file_atomically
 from shared.files.checkpoint import Checkpoint, CheckpointError, read_checkpoint, spec_differences
-from shared.interface import METRIC_NAMES
+from shared.files.errors import InputError, refused_as
+from shared.interface import METRIC_NAMES, Array
 from shared.run.failures import describe_non_finite, naming_file
 from shared.run.options import ALL_CHECKPOINTS, TrainingOptions
+from shared.run.pictures import plot_losses
 from shared.run.tensorboard import TAGS, EventFile
 
 LOSS_COLUMNS = ("step", *METRIC_NAMES, "seconds")
 QUALITY_COLUMNS = ("step", "swd")
+MOST_STEPS = 2**53  # above it float64 does not hold every whole number
 _NUMBERED = re.compile(r"step_(\d{6,})\.(png|safetensors)")
 # What `write_file_atomically` leaves of these files when its process is killed.
 _LEFTOVER = re.compile(
@@ -89,10 +93,10 @@ class RunFolder:
         on from, CheckpointError where none can be read or the spec, seed or dtype is another.
         """
         if not (files := newest_first(self.checkpoints)):
-            rows, sessions = _rows(self.losses, LOSS_COLUMNS), self.sessions()
+            (rows, _), sessions = read_table(self.losses, LOSS_COLUMNS), self.sessions()
             first = sessions[-1]["options"].get("checkpoint_every", 0) if sessions else 0
             # A run whose checkpoints were deleted keeps its records: all that is left of it.
-            if not sessions or (rows and int(rows[-1][0]) > first):
+            if not sessions or (len(rows) and rows["step"][-1] > first):
                 raise ValueError(
                     f"nothing to resume: {self.checkpoints} holds no checkpoint; "
                     "leave --resume out or name the folder of a run with --out"
@@ -128,22 +132,39 @@ class RunFolder:
                 path.unlink()
 
     def sessions(self) -> list[dict[str, Any]]:
-        """Return the entries of every session in run.json; ValueError where it is damaged."""
-        return self.described("sessions") if self.description.exists() else []
+        """Return the sessions of run.json, none where it is missing; InputError."""
+        advice = "move it away to go on without it"
+        return self.read_description(advice)[1] if self.description.exists() else []
 
-    def described(self, field: str) -> Any:
-        """Return "sessions" or "spec" of run.json; ValueError where it is damaged."""
-        try:
-            return json.loads(self.description.read_text(encoding="utf-8"))[field]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{self.description} is damaged ({error}); move it away to go on without it"
-            ) from error
+    def read_description(
+        self, advice: str = "name the folder that was training's --out"
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return the spec and the sessions, at least one, of run.json; InputError."""
+        if not self.description.is_file():
+            raise InputError(
+                f"{self.path}: expected the folder of a run, found no run.json in it; {advice}"
+            )
+        expected = "what training writes (spec, and one or more sessions with their options)"
+        with refused_as(InputError, self.description, expected, advice):
+            content = json.loads(self.description.read_text(encoding="utf-8"))
+            sessions = [
+                {**s, "options": dict(s["options"]), "versions": dict(s.get("versions", {}))}
+                for s in content["sessions"]
+            ]
+            sessions[-1]  # there is at least one
+            return dict(content["spec"]), sessions
 
     def add_session(self, spec: dict[str, Any], session: dict[str, Any]) -> None:
         """Add one start of the run to run.json; a run that was resumed has several."""
         content = {"spec": spec, "sessions": [*self.sessions(), session]}
         self.write(self.description, json.dumps(content, indent=2, default=os.fspath).encode())
+
+    def plot_losses(self) -> None:
+        """Draw losses.png, if losses.csv holds a step."""
+        rows, _ = read_table(self.losses, LOSS_COLUMNS)
+        if len(rows):
+            with naming_file(self.losses_plot):
+                plot_losses(rows, self.path.resolve().name, self.losses_plot)
 
     def write(self, path: Path, content: bytes) -> None:
         """Write one of the files whole or not at all; OSError names it."""
@@ -160,10 +181,6 @@ class RunFolder:
             for name, value in config.items()
             if name != "out" and before.get(name) != value
         ]
-
-    def has_losses(self) -> bool:
-        """Whether losses.csv holds any step."""
-        return bool(_rows(self.losses, LOSS_COLUMNS))
 
 
 class RunRecords:
@@ -230,18 +247,40 @@ def config_bytes(implementation: str, config: Mapping[str, Any]) -> bytes:
 
 def _cut(folder: RunFolder, path: Path, columns: tuple[str, ...], completed: int) -> float | None:
     """Leave a table, which may be new, the first `completed` steps; return its last value."""
-    kept = [row for row in _rows(path, columns) if int(row[0]) <= completed]
-    folder.write(path, "".join(",".join(row) + "\n" for row in [columns, *kept]).encode())
-    return float(kept[-1][-1]) if kept else None
+    table, _ = read_table(path, columns)
+    kept = int((table["step"] <= completed).sum())
+    lines = path.read_text().splitlines()[1 : kept + 1] if kept else []
+    folder.write(path, "".join(f"{line}\n" for line in (",".join(columns), *lines)).encode())
+    return float(table[columns[-1]][kept - 1]) if kept else None
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> list[list[str]]:
-    """Return the rows below the header; a row that a crash cut off is left out."""
+def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Array, list[str]]:
+    """Return a CSV's whole lines as a structured array [rows], and notes; or InputError."""
+    kind = [(name, np.int64 if name == "step" else np.float64) for name in columns]
     if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[1:]
-    rows = [line.strip().split(",") for line in lines if line.endswith("\n")]
-    return [row for row in rows if len(row) == len(columns)]
+        return np.empty(0, kind), [f"There is no {path.name}."]
+    # Whatever is not UTF-8 becomes a character that is no number, which is reported with its line.
+    *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    names = ",".join(columns)
+    if lines and lines[0].strip() != names:
+        raise InputError(f"{path}: expected the columns {names}, received {lines[0]!r:.60}")
+    rows: list[tuple[float, ...]] = []
+    for number, line in enumerate(lines[1:], 2):
+        last = rows[-1][0] if rows else -1
+        try:
+            step, *values = line.split(",")
+            rows.append((int(step), *map(float, values)))
+            if len(rows[-1]) != len(columns) or not last < rows[-1][0] < MOST_STEPS:
+                raise ValueError
+        except ValueError:
+            raise InputError(
+                f"{path}, line {number}: expected {len(columns)} numbers ({names}), the step above "
+                f"{last}, received {line!r:.60}; remove the line, or find out whether two runs "
+                "have written to the file"
+            ) from None
+    notes = [f"The last line of {path.name} is half-written and left out."] if rest else []
+    notes += [] if rows else [f"{path.name} holds no row yet."]
+    return np.array(rows, kind), notes
 
 
 def newest_first(folder: Path, completed: float = math.inf) -> list[Path]:

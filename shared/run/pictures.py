@@ -1,8 +1,11 @@
 """Pictures of a run: the grid of samples and the plot of the losses."""
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -40,30 +43,38 @@ def save_images(folder: Path, pixels: Array) -> None:
         save_png(folder / f"sample_{i:06d}.png", image)
 
 
-def plot_losses(losses_csv: Path, png: Path) -> None:
-    """Draw both losses of a losses.csv, pale, and their moving averages; ValueError for no step."""
-    # Imported here because it takes half a second, which only the end of a run has to pay.
+@contextlib.contextmanager
+def plot(
+    path: Path, width: float, height: float, rows: int = 1, columns: int = 1, **shared: Any
+) -> Iterator[Array]:
+    """Yield the panels [rows, columns] of a plot of so many inches, then write it as a PNG."""
+    # Imported here because it takes half a second, which only a plot has to pay.
     from matplotlib.figure import Figure
 
-    rows = np.genfromtxt(losses_csv, delimiter=",", names=True, ndmin=1)
-    if not len(rows):
-        raise ValueError(f"{losses_csv} holds no losses to plot")
-    window = max(1, len(rows) // 20)
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot(xlabel="training step", ylabel="loss")
-    # A folder may be called anything: $ begins no formula, bytes that are no text are escaped.
-    axes.set_title(printable(losses_csv.resolve().parent.name), parse_math=False)
-    for network, colour in (("discriminator", "tab:blue"), ("generator", "tab:orange")):
-        losses = rows[f"{network}_loss"]
-        axes.plot(rows["step"], losses, color=colour, alpha=0.3, linewidth=0.8)
-        axes.plot(rows["step"], moving_average(losses, window), color=colour, label=network)
-    axes.grid(alpha=0.3)
-    axes.legend(title=f"mean of {window} steps" if window > 1 else None)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, **shared)
+    for axes in panels.flat:
+        axes.grid(alpha=0.3)
+    yield panels
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # it is drawn as a box
-        figure.savefig(buffer, format="png", dpi=120)
-    write_file_atomically(png, buffer.getvalue())
+        figure.savefig(buffer, format="png", dpi=100)
+    write_file_atomically(path, buffer.getvalue())
+
+
+def plot_losses(rows: Array, title: str, png: Path) -> None:
+    """Draw both losses of the rows of a losses.csv, pale, and their moving averages."""
+    window = max(1, len(rows) // 20)
+    with plot(png, 9.6, 5.4) as ((axes,),):
+        # A folder may be called anything: $ begins no formula, bytes that are no text are escaped.
+        axes.set_title(printable(title), parse_math=False)
+        axes.set(xlabel="training step", ylabel="loss")
+        for network, colour in (("discriminator", "tab:blue"), ("generator", "tab:orange")):
+            losses = rows[f"{network}_loss"]
+            axes.plot(rows["step"], losses, color=colour, alpha=0.3, linewidth=0.8)
+            axes.plot(rows["step"], moving_average(losses, window), color=colour, label=network)
+        axes.legend(title=f"mean of {window} steps" if window > 1 else None)
 
 
 def moving_average(values: Array, window: int) -> Array:

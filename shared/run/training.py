@@ -24,7 +24,7 @@ from shared.run.display import Display, announcement, results
 from shared.run.failures import NonFiniteError, describe_non_finite, naming_file, what_to_try
 from shared.run.folder import RunFolder, RunRecords, config_bytes, newest_first
 from shared.run.options import TrainingOptions
-from shared.run.pictures import plot_losses, save_png, tiles
+from shared.run.pictures import save_png, tiles
 from shared.run.tensorboard import require_tensorboard
 from shared.spec.streams import latents
 
@@ -282,9 +282,7 @@ class TrainingRun:
     def _finish(self) -> None:
         """Draw the losses and list the files; StoppedEarly if the run is not complete."""
         folder, options = self._folder, self.options
-        if folder.has_losses():
-            with naming_file(folder.losses_plot):
-                plot_losses(folder.losses, folder.losses_plot)
+        folder.plot_losses()
         self._display.print(*results(folder, self._completed, self._records.last_quality))
         if self._final_step < options.steps - 1:
             # With several processes the request may have come from another one.

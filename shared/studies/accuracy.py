@@ -17,7 +17,7 @@ import numpy as np
 
 from shared.interface import IMPLEMENTATIONS, Array, Implementation, load_implementation, use_cpu
 from shared.reference.comparison import ExactNumber, ulp_error
-from shared.run.console import command, shown_progress, text_table
+from shared.run.console import command, text_table, tracked
 
 LOSSES = ("bce", "bce_probs", "lsgan")  # minimax is made of bce's two targets
 DTYPES = ("float32", "float64", "bfloat16")
@@ -122,11 +122,9 @@ def _run(options: argparse.Namespace) -> None:
     implementations = map(load_implementation, options.implementations)
     cases = list(itertools.product(implementations, LOSSES, DTYPES))
     rows = [["implementation", "loss", "dtype", "ULP of the value", "of the gradient"]]
-    with shown_progress("losses", len(cases)) as advance:
-        for implementation, loss, dtype in cases:
-            errors = measure(loss, batches_of_one(implementation, loss), dtype, EVERY)
-            rows.append([implementation.name, loss, dtype, *map(shown, errors)])
-            advance(1)
+    for implementation, loss, dtype in tracked("losses", cases):
+        errors = measure(loss, batches_of_one(implementation, loss), dtype, EVERY)
+        rows.append([implementation.name, loss, dtype, *map(shown, errors)])
     print(text_table(rows, "<"))
 
 

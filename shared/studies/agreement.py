@@ -12,7 +12,7 @@ from shared.interface import IMPLEMENTATIONS, Implementation, load_implementatio
 from shared.reference.adapter import implementation as reference
 from shared.reference.comparison import relative_l2
 from shared.reference.differences import gradient_differences, state_differences
-from shared.run.console import command, shown_progress, text_table
+from shared.run.console import command, text_table, tracked
 
 DTYPES = ("float64", "float32")
 COLUMNS = ("images", "scores", "gradients", "state")
@@ -54,13 +54,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> None:
     rows = [["implementation", "dtype", *COLUMNS, "worst array"]]
     cases = list(itertools.product(options.implementations, DTYPES))
-    with shown_progress("implementations and dtypes", len(cases)) as advance:
-        for name, dtype in cases:
-            implementation = load_implementation(name)
-            errors, worst_array = measure(implementation, dtype)
-            shown = [f"{error:.1e}" for error in errors.values()]
-            rows.append([implementation.name, dtype, *shown, worst_array])
-            advance(1)
+    for name, dtype in tracked("implementations and dtypes", cases):
+        implementation = load_implementation(name)
+        errors, worst_array = measure(implementation, dtype)
+        shown = [f"{error:.1e}" for error in errors.values()]
+        rows.append([implementation.name, dtype, *shown, worst_array])
     print(text_table(rows, "<"))
 
 

@@ -2,18 +2,22 @@
 
 For two known densities on a line, p_d of the real and p_g of the fake numbers, a small network of
 the reference is trained with the loss and the score gradients of an implementation. It has to
-reach D* of `shared.studies.optimum`, and its loss the least possible one. The exit code is 0 where
-every discriminator does, 1 where one does not, 2 for bad input.
+reach D*(x) = (real_label · p_d + fake_label · p_g) / (p_d + p_g), which is the optimum whichever
+loss is descended (Goodfellow et al. 2014, proposition 1; Mao et al. 2017, equation 5), and its loss
+the least possible one. Exit code 0 where every one does, 1 where one does not, 2 for bad input.
 """
 
 import argparse
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
+from scipy.special import rel_entr, xlogy
 
 from shared import interface
 from shared.files.atomic import require_place
@@ -21,13 +25,12 @@ from shared.interface import Array, Arrays, Implementation
 from shared.reference.layers import sigmoid
 from shared.reference.network import Pass, backward, forward
 from shared.reference.step import updated
-from shared.run.console import command, seed_number, shown_progress, text_table, whole
+from shared.run.console import command, seed_number, text_table, tracked, whole
+from shared.run.pictures import plot
 from shared.spec import LOSS_NAMES, SYSTEMS, AdamSpec, Conventions, SystemSpec
 from shared.spec.entries import LayerEntry
 from shared.spec.layers import ZEROS
 from shared.spec.streams import initial_state, stream
-from shared.studies import optimum as known
-from shared.studies.optimum import APART, HARD, Densities, Labels, stratified
 
 HIDDEN_UNITS = 32
 TRAINING_NUMBERS = 400  # numbers of either kind that the discriminator is trained on
@@ -40,6 +43,75 @@ STEPS = 500
 MAXIMUM_BOUND = 0.03
 MEAN_BOUND = 0.004
 EXCESS_BOUND = 0.001
+
+
+class Densities(NamedTuple):
+    """The densities of the real and of the fake numbers."""
+
+    real: NormalDist
+    fake: NormalDist
+
+    def at(self, x: Array) -> tuple[Array, Array]:
+        """Return p_d and p_g at every x."""
+        return np.vectorize(self.real.pdf)(x), np.vectorize(self.fake.pdf)(x)
+
+    def between_quantiles(self, tail: float, count: int) -> Array:
+        """Return `count` equally spaced x, from either's quantile `tail` to either's 1 - tail."""
+        ends = [p.inv_cdf(q) for p in self for q in (tail, 1.0 - tail)]
+        return np.linspace(min(ends), max(ends), count)
+
+
+# Different means and widths, so that D* rises and falls again: no straight line of logits fits it.
+APART = Densities(NormalDist(-0.5, 0.7), NormalDist(0.8, 1.2))
+SAME = Densities(NormalDist(-0.5, 0.7), NormalDist(-0.5, 0.7))
+
+Labels = Mapping[str, float]
+"""The targets of real and of fake numbers; a cross entropy needs them in [0, 1]."""
+HARD: Labels = {"real_label": 1.0, "fake_label": 0.0}
+
+
+def stratified(density: NormalDist, count: int) -> Array:
+    """Return the middle quantiles of `count` equal parts, float64 [count]: a sample with no luck.
+
+    >>> stratified(NormalDist(), 3).round(2).tolist()
+    [-0.97, 0.0, 0.97]
+    """
+    return np.array([density.inv_cdf((i + 0.5) / count) for i in range(count)])
+
+
+def optimum(densities: Densities, x: Array, labels: Labels = HARD) -> Array:
+    """Return D*(x), which minimises every one of the four losses pointwise."""
+    real, fake = densities.at(x)
+    return (labels["real_label"] * real + labels["fake_label"] * fake) / (real + fake)
+
+
+def quadrature_points(densities: Densities) -> Array:
+    """Return points out to ten deviations, where the trapezoid rule is exact to rounding."""
+    ends = [p.mean + s * p.stdev for p in densities for s in (-10.0, 10.0)]
+    return np.linspace(min(ends), max(ends), 20_001)
+
+
+def jensen_shannon(densities: Densities) -> float:
+    """Return the Jensen-Shannon divergence in nats: 0 for equal densities, at most log 2."""
+    x = quadrature_points(densities)
+    real, fake = densities.at(x)
+    middle = (real + fake) / 2.0
+    return float(np.trapezoid(rel_entr(real, middle) + rel_entr(fake, middle), x)) / 2.0
+
+
+def least_loss(loss: str, densities: Densities, labels: Labels = HARD) -> float:
+    """Return the discriminator's loss at D*, by quadrature: no other one is smaller.
+
+    For a cross entropy and hard labels it is log 4 - 2 JSD (Goodfellow et al. 2014, theorem 1).
+    """
+    x, of_real, of_fake = quadrature_points(densities), labels["real_label"], labels["fake_label"]
+    (real, fake), best = densities.at(x), optimum(densities, x, labels)
+    if loss == "lsgan":
+        terms = real * (best - of_real) ** 2 / 2.0 + fake * (best - of_fake) ** 2 / 2.0
+        return float(np.trapezoid(terms, x))
+    # The weights of -log D* and of -log(1 - D*); where one is 0, so is its term.
+    weights = of_real * real + of_fake * fake, (1.0 - of_real) * real + (1.0 - of_fake) * fake
+    return float(np.trapezoid(-sum(xlogy(w, w / (real + fake)) for w in weights), x))
 
 
 def line_system(loss: str, steps: int = STEPS) -> SystemSpec:
@@ -110,7 +182,7 @@ def train(
     """Train a discriminator with an implementation's loss, float64, and return how near it came."""
     spec = line_system(loss, steps)
     arrays = started(spec, seed)
-    x = np.concatenate([stratified(p, TRAINING_NUMBERS) for p in (densities.real, densities.fake)])
+    x = np.concatenate([stratified(p, TRAINING_NUMBERS) for p in densities])
     for _ in range(steps):
         found = scored(spec, arrays, x)
         real, fake = np.split(found.output, 2)
@@ -132,8 +204,8 @@ def judge(
     x = densities.between_quantiles(0.01, 801)
     scores = scored(spec, arrays, x).output
     answers = sigmoid(scores) if spec.loss in ("bce", "minimax") else scores
-    difference = np.abs(answers - known.optimum(densities, x, labels))
-    numbers = (stratified(p, JUDGING_NUMBERS) for p in (densities.real, densities.fake))
+    difference = np.abs(answers - optimum(densities, x, labels))
+    numbers = (stratified(p, JUDGING_NUMBERS) for p in densities)
     real, fake = (scored(spec, arrays, n).output for n in numbers)
     return Result(
         implementation.name,
@@ -143,7 +215,7 @@ def judge(
         maximum=float(difference.max()),
         mean=float(np.average(difference, weights=np.add(*densities.at(x)))),
         value=float(implementation.loss(spec.loss, real, fake, **labels).discriminator),
-        least=known.least_loss(spec.loss, densities, labels),
+        least=least_loss(spec.loss, densities, labels),
     )
 
 
@@ -157,30 +229,23 @@ def table(results: Sequence[Result]) -> str:
 
 
 def _plot(results: Sequence[Result], path: Path) -> None:
-    from matplotlib.figure import Figure
-
     losses, x = list(dict.fromkeys(r.loss for r in results)), results[0].x
-    rows = math.ceil(len(losses) / 2)
-    figure = Figure(figsize=(9.5, 3.4 * rows), layout="constrained")
-    panels = list(figure.subplots(rows, 2, sharex=True, squeeze=False).flat)
+    side = math.isqrt(len(losses))  # of one or of four
     kinds = {"p_d, real": "tab:green", "p_g, fake": "tab:red"}
-    for axes, loss in zip(panels, losses, strict=False):
-        for density, (name, colour) in zip(APART.at(x), kinds.items(), strict=True):
-            axes.fill_between(x, density, color=colour, alpha=0.15, linewidth=0, label=name)
-        shown = [r for r in results if r.loss == loss]
-        # The curves lie on one another: each is thinner than the one below it.
-        widths = np.linspace(9.0, 2.0, len(shown))
-        colours = itertools.cycle(("0.8", "tab:orange", "tab:purple", "tab:cyan"))
-        for r, width, colour in zip(shown, widths, colours, strict=False):
-            axes.plot(x, r.answers, color=colour, linewidth=width, label=r.implementation)
-        best = known.optimum(APART, x)
-        axes.plot(x, best, color="black", linewidth=1.2, linestyle="--", label="optimum D*")
-        axes.set(xlabel="x", ylabel="D(x)", title=loss)
-        axes.grid(alpha=0.3)
-    for axes in panels[len(losses) :]:
-        axes.axis("off")
-    panels[0].legend(fontsize="small", loc="upper right")
-    figure.savefig(path, format="png", dpi=110)
+    with plot(path, 5.2 * side, 3.7 * side, side, side, sharex=True) as panels:
+        for axes, loss in zip(panels.flat, losses, strict=True):
+            for density, (name, colour) in zip(APART.at(x), kinds.items(), strict=True):
+                axes.fill_between(x, density, color=colour, alpha=0.15, linewidth=0, label=name)
+            shown = [r for r in results if r.loss == loss]
+            # The curves lie on one another: each is thinner than the one below it.
+            widths = np.linspace(9.0, 2.0, len(shown))
+            colours = itertools.cycle(("0.8", "tab:orange", "tab:purple", "tab:cyan"))
+            for r, width, colour in zip(shown, widths, colours, strict=False):
+                axes.plot(x, r.answers, color=colour, linewidth=width, label=r.implementation)
+            best = optimum(APART, x)
+            axes.plot(x, best, color="black", linewidth=1.2, linestyle="--", label="optimum D*")
+            axes.set(xlabel="x", ylabel="D(x)", title=loss)
+        panels[0, 0].legend(fontsize="small", loc="upper right")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -198,18 +263,17 @@ def _run(options: argparse.Namespace) -> int:
     losses = [options.loss] if options.loss else LOSS_NAMES
     require_place(options.plot)
     interface.use_cpu()  # the numbers are few
-    implementations = [interface.load_implementation(name) for name in options.implementations]
+    implementations = map(interface.load_implementation, options.implementations)
+    cases = list(itertools.product(losses, implementations))
     for name, p in (("p_d", APART.real), ("p_g", APART.fake)):
         print(f"{name}: normal, mean {p.mean:g}, deviation {p.stdev:g}")
-    divergence = known.jensen_shannon(APART)
+    divergence = jensen_shannon(APART)
     print(f"JSD {divergence:.5f}, -log 4 + 2 JSD = {2.0 * divergence - math.log(4.0):.5f}")
     print(f"{options.steps} steps", flush=True)
-    results = []
-    with shown_progress("discriminators", len(losses) * len(implementations)) as advance:
-        for loss, implementation in itertools.product(losses, implementations):
-            found = train(implementation, loss, steps=options.steps, seed=options.seed)
-            results.append(found)
-            advance(1)
+    results = [
+        train(implementation, loss, steps=options.steps, seed=options.seed)
+        for loss, implementation in tracked("discriminators", cases)
+    ]
     print(table(results))
     if options.plot:
         _plot(results, options.plot)

@@ -7,9 +7,8 @@ framework can generate them, whichever trained the run. docs/evaluation.md says 
 
 import argparse
 import json
-import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ from shared.data.dataset import ImageDataset, load_dataset
 from shared.files.atomic import require_place, write_file_atomically
 from shared.files.errors import InputError, refused_as
 from shared.interface import Array
-from shared.quality.fidelity import Fidelity, fidelity, require_fidelity
+from shared.quality.fidelity import fidelity, require_fidelity
 from shared.quality.metrics import pyramid_sizes, sliced_wasserstein_distance
-from shared.run.console import command, seed_number, shown_progress, text_table, whole
+from shared.run.console import command, seed_number, shown_progress, text_table, tracked, whole
 from shared.run.folder import RunFolder
 from shared.run.generator import Generator, load_generator, open_checkpoint
-from shared.run.pictures import save_images
 from shared.spec.streams import stream
 
 PIXEL_RANGE = (0.0, 255.0)
@@ -34,9 +32,9 @@ Pairs = dict[str, tuple[Array, Array]]
 
 def recorded_data(folder: Path, step: int) -> Path | None:
     """Return the data that made `step`, by run.json, None for the default; ValueError if gone."""
-    run, expected = RunFolder(folder), "a run.json that says what the run was trained on"
-    with refused_as(InputError, run.description, expected, "give --data"):
-        sessions = run.sessions()
+    run, advice = RunFolder(folder), "give --data"
+    _, sessions = run.read_description(advice)
+    with refused_as(InputError, run.description, "what the run was trained on", advice):
         session = ([one for one in sessions if one["start"] < step] or sessions)[-1]
         data = session["options"]["data"]
         path = None if data is None else Path(data)
@@ -72,35 +70,18 @@ def collect(
 
 def measure(pairs: Pairs, seed: int) -> dict[str, dict[str, Any]]:
     """Return each row's figures: images, and by_size and average or the problem with them."""
-    rows = {}
-    with shown_progress("distances", len(pairs)) as advance:
-        for name, (real, other) in pairs.items():
-            rows[name] = {"images": len(real), **_distance(real, other, seed)}
-            advance(1)
+    rows: dict[str, dict[str, Any]] = {}
+    for name, (real, other) in tracked("distances", pairs.items()):
+        rows[name] = {"images": len(real)}
+        try:
+            distance = sliced_wasserstein_distance(real, other, PIXEL_RANGE, seed=seed)
+        except ValueError as error:
+            # One image a side, or a generator that has collapsed, has none; but the other rows do.
+            rows[name]["problem"] = str(error)
+            continue
+        rows[name]["by_size"] = {str(size): value for size, value in distance.by_size.items()}
+        rows[name]["average"] = distance.average
     return rows
-
-
-def _distance(real: Array, other: Array, seed: int) -> dict[str, Any]:
-    try:
-        distance = sliced_wasserstein_distance(real, other, PIXEL_RANGE, seed=seed)
-    except ValueError as error:
-        # One image a side, or a generator that has collapsed, has none; but the other rows do.
-        return {"problem": str(error)}
-    by_size = {str(size): value for size, value in distance.by_size.items()}
-    return {"by_size": by_size, "average": distance.average}
-
-
-def _measure_fidelity(pairs: Pairs, weights: Path | None) -> dict[str, Fidelity]:
-    measured = {}
-    with tempfile.TemporaryDirectory() as temporary, shown_progress("FID and KID", 2) as advance:
-        for name, images in pairs.items():
-            if name != FLOOR:
-                folders = [Path(temporary, name, side) for side in ("real", "generated")]
-                for folder, pixels in zip(folders, images, strict=True):
-                    save_images(folder, pixels)
-                measured[name] = fidelity(*folders, weights=weights)
-                advance(1)
-    return measured
 
 
 def _distance_table(rows: dict[str, dict[str, Any]], sizes: Sequence[int]) -> str:
@@ -167,18 +148,19 @@ def _run(options: argparse.Namespace) -> None:
     pairs = collect(generator, progress, dataset, options.samples, options.seed)
     rows = measure(pairs, options.seed)
     print(_distance_table(rows, sizes), flush=True)
-    measured = _measure_fidelity(pairs, options.feature_weights) if options.fid else {}
+    names = [name for name in pairs if options.fid and name != FLOOR]
+    weights = options.feature_weights
+    measured = {n: fidelity(*pairs[n], weights) for n in tracked("FID and KID", names)}
     if measured:
         table = [["", "FID", "KID x 1000", "+-"]]
         for name, one in measured.items():
-            values = (one.fid, 1000 * one.kid, 1000 * one.kid_deviation)
+            values = (one["fid"], 1000 * one["kid"], 1000 * one["kid_deviation"])
             table.append([name, *(f"{value:.2f}" for value in values)])
         print(text_table(table, "<>"))
     if options.json:
         result = {"run": str(options.run), "step": progress["step"], "system": spec.to_dict()}
         result |= {"data": dataset.description, "framework": generator.implementation.name}
-        result |= {"seed": options.seed, "sliced_wasserstein_x1000": rows}
-        result["fidelity"] = {name: asdict(one) for name, one in measured.items()}
+        result |= {"seed": options.seed, "sliced_wasserstein_x1000": rows, "fidelity": measured}
         write_file_atomically(options.json, json.dumps(result, indent=2).encode())
 
 

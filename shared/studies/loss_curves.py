@@ -15,6 +15,7 @@ from shared.files.atomic import require_place
 from shared.reference.layers import Array, sigmoid_forward
 from shared.reference.losses import discriminator_half, generator_loss
 from shared.run.console import command
+from shared.run.pictures import plot
 from shared.spec import Conventions
 
 ROLES = {"real": "D on real images", "fake": "D on fake images", "generator": "G"}
@@ -44,28 +45,6 @@ def loss_curve(loss: str, role: str, scores: Array) -> tuple[Array, Array]:
     return np.array(values), backward(gradient)[0] if backward else gradient
 
 
-def _plot(scores: Array, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 7.2), layout="constrained")
-    panels = figure.subplots(2, 3, sharex=True, sharey="row")
-    for (above, below), role in zip(panels.T, ROLES, strict=True):
-        for loss, style in _DRAWN["styles"].items():
-            for axes, curve in zip((above, below), loss_curve(loss, role, scores), strict=True):
-                axes.plot(scores, curve, label=loss, **style)
-        above.set_title(ROLES[role])
-        for text, point, place in _DRAWN["notes"][role]:
-            below.annotate(text, point, place, fontsize="small", arrowprops=_ARROW, bbox=_BOX)
-        for axes in (above, below):
-            axes.axhline(0.0, color="black", linewidth=0.8)
-            axes.grid(alpha=0.3)
-        below.set_xlabel("score (a logit; for lsgan the output itself)")
-    panels[0, 0].set(ylabel="loss of one score", ylim=(-6.2, 8.0), xlim=(-6.0, 6.0))
-    panels[1, 0].set(ylabel="derivative by the score", ylim=(-4.9, 5.6))
-    panels[0, 0].legend(loc="lower left", fontsize="small", ncols=2)
-    figure.savefig(path, format="png", dpi=100)
-
-
 def _add_options(parser: argparse.ArgumentParser) -> None:
     shown = "the picture (default: %(default)s)"
     parser.add_argument("--out", type=Path, default=OUT, metavar="PNG", help=shown)
@@ -73,7 +52,21 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     require_place(options.out)
-    _plot(np.linspace(-6.0, 6.0, 241), options.out)
+    scores = np.linspace(-6.0, 6.0, 241)
+    with plot(options.out, 11, 7.2, 2, 3, sharex=True, sharey="row") as panels:
+        for (above, below), role in zip(panels.T, ROLES, strict=True):
+            for loss, style in _DRAWN["styles"].items():
+                for axes, curve in zip((above, below), loss_curve(loss, role, scores), strict=True):
+                    axes.plot(scores, curve, label=loss, **style)
+            above.set_title(ROLES[role])
+            for text, point, place in _DRAWN["notes"][role]:
+                below.annotate(text, point, place, fontsize="small", arrowprops=_ARROW, bbox=_BOX)
+            below.set_xlabel("score (a logit; for lsgan the output itself)")
+        for axes in panels.flat:
+            axes.axhline(0.0, color="black", linewidth=0.8)
+        panels[0, 0].set(ylabel="loss of one score", ylim=(-6.2, 8.0), xlim=(-6.0, 6.0))
+        panels[1, 0].set(ylabel="derivative by the score", ylim=(-4.9, 5.6))
+        panels[0, 0].legend(loc="lower left", fontsize="small", ncols=2)
     print(f"wrote {options.out}")
 
 

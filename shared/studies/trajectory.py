@@ -19,7 +19,8 @@ from shared.data.dataset import Batches, fit_arrays
 from shared.files.atomic import require_place
 from shared.interface import METRIC_NAMES, Array, Arrays, Implementation, State
 from shared.reference.differences import drifts, state_differences
-from shared.run.console import command, seed_number, shown_progress, text_table, whole
+from shared.run.console import command, seed_number, text_table, tracked, whole
+from shared.run.pictures import plot
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec, state_shapes
 from shared.spec.streams import latents, stream
 
@@ -190,16 +191,14 @@ def compare(
         )
     states = {trainer.name: experiment.start(trainer) for trainer in trainers}
     curves: Curves = {pair: [] for pair in pairs}
-    with shown_progress(f"steps of {', '.join(names)}", experiment.steps) as advance:
-        for step in range(experiment.steps):
-            ends = {t.name: experiment.train(t, states[t.name], [step]) for t in trainers}
-            since = 1 if restart else step + 1
-            for (a, b), curve in curves.items():
-                curve.append(difference(experiment.spec, step + 1, ends[a], ends[b], since=since))
-            if restart:
-                for trainer in trainers[1:]:
-                    trainer.import_state(states[trainer.name], ends[names[0]][1])
-            advance(1)
+    for step in tracked(f"steps of {', '.join(names)}", range(experiment.steps)):
+        ends = {t.name: experiment.train(t, states[t.name], [step]) for t in trainers}
+        since = 1 if restart else step + 1
+        for (a, b), curve in curves.items():
+            curve.append(difference(experiment.spec, step + 1, ends[a], ends[b], since=since))
+        if restart:
+            for trainer in trainers[1:]:
+                trainer.import_state(states[trainer.name], ends[names[0]][1])
     return curves
 
 
@@ -224,23 +223,18 @@ def _growth_report(curves: Curves, bounds: Bounds) -> str:
 
 
 def _plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    figure.suptitle(title)
-    panels = figure.subplots(1, 2, sharey=True)
     fields = {"tensor": "worst tensor, relative L2", "loss": "worst loss"}
-    for axes, (field, what) in zip(panels, fields.items(), strict=True):
-        for (a, b), curve in curves.items():
-            values = [getattr(d, field) or np.nan for d in curve]  # 0 has no logarithm
-            axes.semilogy([d.step for d in curve], values, label=f"{a} - {b}", linewidth=1)
-        bound = getattr(bounds, field)
-        axes.axhline(bound, color="black", linestyle="--", linewidth=1, label=f"bound {bound:g}")
-        axes.set(xlabel="training step", title=what)
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("difference")
-    panels[0].legend(fontsize="small")
-    figure.savefig(path, format="png", dpi=110)
+    with plot(path, 11, 5, 1, 2, sharey=True) as (panels,):
+        panels[0].figure.suptitle(title)
+        for axes, (field, what) in zip(panels, fields.items(), strict=True):
+            for (a, b), curve in curves.items():
+                values = [getattr(d, field) or np.nan for d in curve]  # 0 has no logarithm
+                axes.semilogy([d.step for d in curve], values, label=f"{a} - {b}", linewidth=1)
+            bound, dashed = getattr(bounds, field), {"linestyle": "--", "linewidth": 1}
+            axes.axhline(bound, color="black", label=f"bound {bound:g}", **dashed)
+            axes.set(xlabel="training step", title=what)
+        panels[0].set_ylabel("difference")
+        panels[0].legend(fontsize="small")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -271,13 +265,12 @@ def _run(options: argparse.Namespace) -> int:
     spec = SYSTEMS[options.system].replace(width=options.width, batch_size=options.batch_size)
     spec = spec.replace(loss=options.loss or spec.loss)
     images = training_images(options.images, spec, options.seed)
-    steps, seed, bounds = options.steps, options.seed, BOUNDS[options.dtype]
-    experiment = Experiment(spec, images, steps=steps, seed=seed, dtype=options.dtype)
+    seed, dtype, bounds = options.seed, options.dtype, BOUNDS[options.dtype]
+    experiment = Experiment(spec, images, steps=options.steps, seed=seed, dtype=dtype)
     trainers = [load_trainer(name) for name in options.implementations]
-    sizes = f"width {spec.width}, batch {spec.batch_size}"
+    title = f"{spec.name}, loss {spec.loss}, width {spec.width}, batch {spec.batch_size}, "
     rate = f"learning rate {spec.generator_optimizer.learning_rate:g}"
-    inputs = f"{options.images}, {options.dtype}, seed {options.seed}"
-    title = f"{spec.name}, loss {spec.loss}, {sizes}, {rate}, {inputs}"
+    title += f"{rate}, {options.images}, {dtype}, seed {seed}"
     print(title, flush=True)
     curves = compare(trainers, experiment, against=options.against, restart=options.restart)
     print("relative difference of the worst tensor (of the worst loss) after a step")

@@ -11,7 +11,7 @@ import numpy as np
 
 from shared.spec import SYSTEMS
 from shared.spec.streams import initial_state
-from shared.studies.optimum import APART, HARD, least_loss, optimum, quadrature_points
+from shared.studies.equilibrium import APART, HARD, least_loss, optimum, quadrature_points
 
 # Two batches of the probabilities that D gives to fakes: alike, and one hopeless beside one good.
 EVEN, UNEVEN = np.array([0.5, 0.5]), np.array([0.01, 0.95])

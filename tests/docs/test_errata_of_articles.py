@@ -10,7 +10,7 @@ from shared.interface import Implementation
 from shared.reference.step import train_step
 from shared.spec import SYSTEMS, Conventions
 from shared.spec.streams import initial_state
-from shared.studies.optimum import APART, SAME, jensen_shannon, least_loss
+from shared.studies.equilibrium import APART, SAME, jensen_shannon, least_loss
 from tests.docs import errata
 from tests.docs.errata_inputs import EXACT, MLP, NEEDS_TF, NEEDS_TORCH, images, logit, started
 from tests.tiers import SLOW_IN_TF_AND_JAX

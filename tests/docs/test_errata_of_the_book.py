@@ -8,7 +8,7 @@ import pytest
 
 from shared.interface import Implementation
 from shared.spec import SYSTEMS
-from shared.studies.optimum import APART, SAME, optimum, stratified
+from shared.studies.equilibrium import APART, SAME, optimum, stratified
 from tests.docs import errata
 from tests.docs.errata_inputs import EXACT, MLP, NEEDS_TORCH, images, logit, started
 

@@ -12,8 +12,8 @@ import pytest
 
 from shared.files.errors import InputError
 from shared.report.__main__ import main
-from shared.report.runs import duration, read_run, read_table
-from shared.run.folder import LOSS_COLUMNS
+from shared.report.runs import duration, read_run
+from shared.run.folder import LOSS_COLUMNS, read_table
 from tests.report.pages import figures, report, rows_of, write_run
 
 

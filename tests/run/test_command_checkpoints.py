@@ -187,5 +187,7 @@ def test_checkpoint_that_is_not_finite_is_not_resumed(make_options, capsys):
 def test_damaged_run_json_is_named(make_options):
     fit(make_options())
     (make_options().out / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run.json is damaged .*; move it away"):
+    with pytest.raises(
+        ValueError, match=r"run.json: expected what training writes .*; move it away"
+    ):
         fit(make_options(resume=True))

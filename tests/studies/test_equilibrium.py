@@ -16,23 +16,21 @@ from shared.reference.losses import discriminator_half
 from shared.spec import LOSS_NAMES, Conventions
 from shared.studies import equilibrium
 from shared.studies.equilibrium import (
-    MAXIMUM_BOUND,
-    MEAN_BOUND,
-    Result,
-    judge,
-    line_system,
-    started,
-    train,
-)
-from shared.studies.optimum import (
     APART,
     HARD,
+    MAXIMUM_BOUND,
+    MEAN_BOUND,
     SAME,
     Densities,
     Labels,
+    Result,
     jensen_shannon,
+    judge,
     least_loss,
+    line_system,
     optimum,
+    started,
+    train,
 )
 from tests import exit_code
 from tests.conftest import require_framework

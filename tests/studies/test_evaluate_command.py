@@ -49,7 +49,12 @@ def test_recorded_data_are_used(tmp_path: Path, data: Path, capsys: pytest.Captu
     assert "data       20 images from images.npz" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", [None, "{", "{}", '{"sessions": []}', '{"sessions": [3]}', "3"])
+@pytest.mark.parametrize("content",
+    [
+        None, "{", "{}", '{"sessions": []}', '{"sessions": [3]}', "3",
+        '{"spec": {}, "sessions": [{"start": "x", "options": {}}]}',
+    ],
+)  # fmt: skip
 def test_a_run_json_that_says_nothing_asks_for_data(
     tmp_path: Path, data: Path, content: str | None, capsys: pytest.CaptureFixture
 ) -> None:
@@ -58,7 +63,7 @@ def test_a_run_json_that_says_nothing_asks_for_data(
     if content is not None:
         (run / "run.json").write_text(content)
     assert evaluate.main([str(run)]) == 2
-    assert "expected a run.json that says what the run was trained on" in capsys.readouterr().err
+    assert "; give --data" in capsys.readouterr().err
     figures(tmp_path, run, "--data", data, "--samples", 4)
 
 
