@@ -197,7 +197,7 @@ def train(options: TrainingOptions) -> None:
         )
         with run:
             if run.restored is None:
-                run.save_initial_samples(_samples(state, run))
+                run.save_samples(-1, _samples(state, run))
             fit(state, run)
 
 

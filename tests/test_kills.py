@@ -30,7 +30,7 @@ def test_a_checkpoint_that_the_disk_refuses(victim):
     said = limited_file_size(victim)
     assert said.startswith("python -m pytorch_impl.train: error: ")
     assert "step_000015.safetensors cannot be written: File too large; what was saved" in said
-    assert said.endswith("is good: make room and go on with --resume")
+    assert said.endswith("is good: put that right and go on with --resume")
 
 
 @pytest.mark.slow

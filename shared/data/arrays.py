@@ -1,5 +1,6 @@
 """Images in array files: IDX as of MNIST, and .npz; a small file cannot fill the memory."""
 
+import contextlib
 import gzip
 import math
 import struct
@@ -7,18 +8,20 @@ import tokenize
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 
-from shared.data.images import GIBIBYTE, MAXIMUM_BYTES, DataError
+from shared.data.images import DataError, check_memory
 from shared.files.errors import refused_as
 from shared.interface import Array
 
+Stream = IO[bytes] | gzip.GzipFile
 GZIP_MAGIC, ZIP_MAGIC, _IDX_UINT8 = b"\x1f\x8b", b"PK\x03\x04", b"\x00\x00\x08"
 IDX_STARTS = (GZIP_MAGIC, _IDX_UINT8[:2])
-_DEFLATE = 1032  # most bytes that deflate unpacks of one (zlib.net/zlib_tech.html)
+_CHUNK = 2**20  # bytes that are unpacked at once: memory grows with what a file really holds
 
 # What else the unpackers, zipfile and NumPy's header parser raise on damaged bytes. RuntimeError:
 # encrypted, or a compression method that is not known.
@@ -41,17 +44,13 @@ def read_idx(path: Path) -> Array:
             compressed = file.read(2) == GZIP_MAGIC
         with gzip.open(path) if compressed else open(path, "rb") as stream:
             shape = _idx_shape(path, stream)
-            count = math.prod(shape)
-            _check_size(path, count, path.stat().st_size * (_DEFLATE if compressed else 1))
-            data = stream.read(count + 1)
-    _check_size(path, count, len(data), exactly=True)
-    return np.frombuffer(data, np.uint8).reshape(shape)
+            return _read_pixels(path, stream, shape, np.dtype(np.uint8))
 
 
 def read_npz(path: Path) -> Array:
     """Return the array called images, or the only one that can be, [n, height, width, 1 or 3].
 
-    uint8, or float in [0, 1]. Raises DataError, before the pixels are unpacked where it can.
+    uint8, or float in [0, 1]. Raises DataError.
     """
     with (
         refused_as(DataError, path, "a whole .npz file", also=_ZIP),
@@ -59,9 +58,12 @@ def read_npz(path: Path) -> Array:
         zipfile.ZipFile(path) as archive,
     ):
         name = _choose_array(path, archive)
-        n_h_w_c = _check_member(path, archive, name)
-        with archive.open(name) as stream:
-            images = np.lib.format.read_array(stream, allow_pickle=False)
+        with _opened(path, archive, name) as (stream, shape, is_fortran, dtype):
+            if dtype != np.uint8 and not (dtype.kind == "f" and dtype.itemsize <= 8):
+                raise DataError(
+                    f"{path}: {name} has dtype {dtype}; expected uint8 (0 to 255) or float (0 to 1)"
+                )
+            images = _read_pixels(path, stream, shape, dtype, "F" if is_fortran else "C")
     if images.dtype != np.uint8:
         with np.errstate(invalid="ignore"):
             low, high = float(images.min()), float(images.max())
@@ -70,10 +72,10 @@ def read_npz(path: Path) -> Array:
                 f"{path}: {name} holds floats from {low:g} to {high:g}; expected finite ones in "
                 "[0, 1], or uint8"
             )
-    return images.reshape(n_h_w_c)
+    return images
 
 
-def _idx_shape(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[int, int, int, int]:
+def _idx_shape(path: Path, stream: Stream) -> tuple[int, ...]:
     """Read an IDX header: two zero bytes, type, number of dimensions, big-endian dimensions."""
     magic = stream.read(4)
     expected = "expected 00000803 (images [n, height, width]) or 00000804 (with channels)"
@@ -84,14 +86,17 @@ def _idx_shape(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[int, int,
     header = stream.read(4 * magic[3])
     if len(header) != 4 * magic[3]:
         raise DataError(f"{path} ends within its header; expected {magic[3]} dimensions")
-    return _check_shape(path, struct.unpack(f">{magic[3]}I", header), 1)
+    return struct.unpack(f">{magic[3]}I", header)
 
 
 def _choose_array(path: Path, archive: zipfile.ZipFile) -> str:
     names = [name for name in archive.namelist() if name.endswith(".npy")]
     if "images.npy" in names:
         return "images.npy"
-    shapes = {name: _read_npy_header(path, archive, name)[0] for name in names}
+    shapes = {}
+    for name in names:
+        with _opened(path, archive, name) as (_, shape, _, _):
+            shapes[name] = shape
     candidates = [name for name in names if len(shapes[name]) in (3, 4)]
     if len(candidates) != 1:
         listed = ", ".join(f"{n.removesuffix('.npy')} {shapes[n]}" for n in names[:8]) or "none"
@@ -102,43 +107,33 @@ def _choose_array(path: Path, archive: zipfile.ZipFile) -> str:
     return candidates[0]
 
 
-def _check_member(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[int, int, int, int]:
-    """Return the member's shape as (n, height, width, channels), before its pixels are read."""
-    shape, dtype, size = _read_npy_header(path, archive, name)
-    if dtype.hasobject:
-        raise DataError(f"{path}: {name} holds Python objects, which are never unpickled")
-    if dtype != np.uint8 and not (dtype.kind == "f" and dtype.itemsize <= 8):
-        raise DataError(
-            f"{path}: {name} has dtype {dtype}; expected uint8 (0 to 255) or float (0 to 1)"
-        )
-    n_h_w_c = _check_shape(path, shape, dtype.itemsize)
-    declared = math.prod(shape) * dtype.itemsize
-    _check_size(path, declared, size, exactly=True)
-    _check_size(path, declared, path.stat().st_size * _DEFLATE)  # the archive's directory may lie
-    return n_h_w_c
-
-
-def _read_npy_header(
+@contextlib.contextmanager
+def _opened(
     path: Path, archive: zipfile.ZipFile, name: str
-) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Return shape, dtype and the bytes that follow, by the directory; the pixels stay unread."""
-    member = archive.getinfo(name)
+) -> Iterator[tuple[Stream, tuple[int, ...], bool, np.dtype]]:
+    """Open a member behind its header: its shape, whether it is in Fortran's order, its dtype."""
     # NumPy writes no other. An LZMA header may ask for gigabytes before a byte is unpacked.
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DataError(f"{path}: {name} is packed by another method; expected stored or deflated")
     with archive.open(name) as stream:
         version = np.lib.format.read_magic(stream)
         if version != (1, 0):  # 2.0 and 3.0 are for structured arrays; their headers may be 4 GiB
             raise DataError(f"{path}: {name} has npy format {version}; expected (1, 0)")
         try:
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            header = np.lib.format.read_array_header_1_0(stream)
         except (MemoryError, RecursionError) as error:  # what Python's parser says to deep nesting
             raise DataError(f"{path}: the header of {name} is nested too deep") from error
-        return shape, dtype, member.file_size - stream.tell()
+        yield stream, *header
 
 
-def _check_shape(path: Path, shape: tuple[int, ...], item_size: int) -> tuple[int, int, int, int]:
-    """Return the shape as (n, height, width, channels), or raise DataError."""
+def _read_pixels(
+    path: Path,
+    stream: Stream,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    order: Literal["C", "F"] = "C",
+) -> Array:
+    """Return the rest of a stream as [n, height, width, channels], or raise DataError."""
     expected = "expected [n, height, width] or [n, height, width, 1 or 3]"
     if len(shape) not in (3, 4) or min(shape) < 1:
         raise DataError(f"{path} holds an array of shape {shape}; {expected}, none of them 0")
@@ -147,16 +142,14 @@ def _check_shape(path: Path, shape: tuple[int, ...], item_size: int) -> tuple[in
         nchw = ": the channels come first (NCHW); save images.transpose(0, 2, 3, 1) instead"
         hint = nchw if height in (1, 3) else ""
         raise DataError(f"{path} holds an array of shape {shape}; {expected}{hint}")
-    if (size := math.prod(shape) * item_size) > MAXIMUM_BYTES:
-        raise DataError(
-            f"{path} declares an array of shape {shape}, {size / GIBIBYTE:.1f} GiB; "
-            f"expected at most {MAXIMUM_BYTES / GIBIBYTE:.0f} GiB"
-        )
-    return n, height, width, channels
-
-
-def _check_size(path: Path, declared: int, found: int, *, exactly: bool = False) -> None:
-    # Where the bytes are still packed, `found` is the most that they can unpack to.
-    if found < declared or (exactly and found > declared):
-        shown = f"only {found:,}" if found < declared else "more"
-        raise DataError(f"{path}: the header declares {declared:,} bytes of pixels, found {shown}")
+    declared = math.prod(shape) * dtype.itemsize
+    check_memory(path, f"declares an array of shape {shape}", declared)
+    data = bytearray()
+    while len(data) <= declared and (chunk := stream.read(_CHUNK)):
+        data += chunk
+    if len(data) != declared:
+        found = f"only {len(data):,}" if len(data) < declared else "more"
+        raise DataError(f"{path}: the header declares {declared:,} bytes of pixels, found {found}")
+    return (
+        np.frombuffer(data, dtype).reshape(shape, order=order).reshape(n, height, width, channels)
+    )

@@ -15,7 +15,7 @@ import numpy as np
 from shared.data import arrays as array_files
 from shared.data import cifar as cifar_files
 from shared.data import images as image_files
-from shared.data.images import GIBIBYTE, IMAGE_SUFFIXES, MAXIMUM_BYTES, DataError
+from shared.data.images import IMAGE_SUFFIXES, DataError
 from shared.files.errors import printable, refused_as
 from shared.interface import Array
 from shared.spec import SystemSpec
@@ -119,7 +119,7 @@ def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
     skipped = tuple(unlisted)
     if pictures:
         notes = _notes(pictures, files, spec)
-        _check_memory(folder, len(pictures), spec)
+        _check_count(folder, len(pictures), spec)
         images, unread = image_files.decode_files(pictures, spec)
         skipped += tuple(unread)
         if not len(images):
@@ -129,7 +129,7 @@ def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
             )
         where = f"{name} ({len(skipped):,} skipped)" if skipped else name
     elif batches:
-        _check_memory(folder, sum(path.stat().st_size for path in batches) // 3072, spec)
+        _check_count(folder, sum(path.stat().st_size for path in batches) // 3072, spec)
         fitted = [fit_arrays(path, cifar_files.read_batch(path), spec) for path in batches]
         images, notes = np.concatenate([images for images, _ in fitted]), fitted[0][1]
         where = f"{len(batches)} batches of {name}"
@@ -152,17 +152,17 @@ def _notes(pictures: list[Path], files: list[Path], spec: SystemSpec) -> tuple[s
 
 
 def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:
-    found: dict[str, Path] = {}
-    for path in filter(array_files.is_idx_name, files):
-        # The raw file and its .gz are one; sorted order puts the raw one first.
-        found.setdefault(str(path).removesuffix(".gz"), path)
+    # The raw file and its .gz are one; sorted order puts the raw one first.
+    idx_files = filter(array_files.is_idx_name, reversed(files))
+    found = {str(path).removesuffix(".gz"): path for path in idx_files}
     for prefix in ("train", "t10k", ""):
-        chosen = [path for path in found.values() if path.name.startswith(prefix)]
-        if len(chosen) == 1:
-            return chosen[0]
+        chosen = [path for path in reversed(found.values()) if path.name.startswith(prefix)]
+        if len(chosen) > 1:
+            raise DataError(
+                f"{folder} holds several IDX files: {', '.join(map(str, chosen))}; give one"
+            )
         if chosen:
-            names = ", ".join(map(str, chosen))
-            raise DataError(f"{folder} holds several IDX files: {names}; give one")
+            return chosen[0]
     trouble = f" ({'; '.join(unlisted)})" if unlisted else ""
     raise DataError(
         f"{folder} holds no image: {len(files)} files, none of them an image{trouble}; "
@@ -191,7 +191,7 @@ def _load_file(path: Path, spec: SystemSpec) -> tuple[Array, tuple[str]]:
 
 def fit_arrays(source: Path | str, arrays: Array, spec: SystemSpec) -> tuple[Array, tuple[str]]:
     """Bring uint8 or [0, 1] float images [n, h, w, 1 or 3] to the spec's; also return how."""
-    _check_memory(source, len(arrays), spec)
+    _check_count(source, len(arrays), spec)
     images = np.empty((len(arrays), *spec.image_shape), np.uint8)
 
     def fit_one(index: int) -> None:
@@ -208,9 +208,6 @@ def fit_arrays(source: Path | str, arrays: Array, spec: SystemSpec) -> tuple[Arr
     return images, (image_files.describe_fit(width, height, channels, spec),)
 
 
-def _check_memory(source: str | Path, count: int, spec: SystemSpec) -> None:
-    if (size := count * math.prod(spec.image_shape)) > MAXIMUM_BYTES:
-        raise DataError(
-            f"{source} holds {count:,} images, which take {size / GIBIBYTE:.1f} GiB at "
-            f"the system's size; expected at most {MAXIMUM_BYTES / GIBIBYTE:.0f} GiB"
-        )
+def _check_count(source: str | Path, count: int, spec: SystemSpec) -> None:
+    size = count * math.prod(spec.image_shape)
+    image_files.check_memory(source, f"holds {count:,} images of the system's size", size)

@@ -41,6 +41,15 @@ class DataError(InputError):
     """Bad data; the message names the file, what was found and what was expected."""
 
 
+def check_memory(source: str | Path, what: str, size: int) -> None:
+    """Raise DataError for more bytes than are held in memory; `what` the source holds, in words."""
+    if size > MAXIMUM_BYTES:
+        raise DataError(
+            f"{source} {what}, {size / GIBIBYTE:.1f} GiB; "
+            f"expected at most {MAXIMUM_BYTES / GIBIBYTE:.0f} GiB"
+        )
+
+
 def find_files(folder: Path) -> tuple[list[Path], list[str]]:
     """Return the files below `folder` in a fixed order, and "path: reason" of folders unread."""
     skipped: list[str] = []

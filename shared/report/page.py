@@ -13,6 +13,7 @@ from shared.files.errors import printable
 from shared.interface import Array
 from shared.report import plots
 from shared.report.runs import DATASET, LOSS, Run, compare_settings, headline
+from shared.run.pictures import averaging_window
 from shared.run.tensorboard import TAGS
 
 COMMON_TEMPLATES = "shared.report"
@@ -32,27 +33,28 @@ def make_page(runs: Sequence[Run], command: str) -> str:
         colour, dashes = plots.run_style(number)
         shown.append({"run": run, "colour": colour, "dashes": dashes, "grids": grids})
         shown[-1]["notes"] = [*run.notes, *notes]
-    windows = {plots.averaging_window(len(run.losses)) for run in runs if len(run.losses)}
-    lines = plots.quality_lines(runs, QUALITY)
-    values = [dict(run.quality[["step", QUALITY]].tolist()) for run in runs]
+    losses, qualities = [run.losses for run in runs], [run.quality for run in runs]
+    windows = {averaging_window(len(table)) for table in losses if len(table)}
+    lines = plots.lines_of(qualities, QUALITY)
+    values = [dict(table[["step", QUALITY]].tolist()) for table in qualities]
     return render(
         "report.html",
         title=f"Training: {', '.join(run.name for run in runs)}",
         command=command,
         runs=shown,
-        headline=_rows([headline(run) for run in runs]),
+        headline=_rows([*map(headline, runs)]),
         stops=sorted({grid.step for run in shown for grid in run["grids"]}),
         windows=sorted(windows),
         outside=plots.OUTSIDE,
         other_losses=LOSS in differing,
         other_data=DATASET in differing,
         loss_panels=[
-            plots.draw_panel(tag, plots.loss_lines(runs, name))
+            plots.draw_panel(tag, plots.lines_of(losses, name, averaged=True))
             for name, tag in TAGS.items()
             if windows
         ],
         distance_panel=plots.draw_panel(QUALITY, lines) if lines else "",
-        first_best_last=_rows([_first_best_last(run.quality) for run in runs]),
+        first_best_last=_rows([*map(_first_best_last, qualities)]),
         distances=[
             (f"{step:,}", [f"{one[step]:.1f}" if step in one else "" for one in values])
             for step in sorted(set().union(*values))

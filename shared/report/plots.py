@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from shared.interface import Array
-from shared.report.runs import Run, drawn
-from shared.run.pictures import moving_average
+from shared.report.runs import drawn
+from shared.run.pictures import averaging_window, moving_average
 
 STYLES = (
     ("#2b7bd1", ()),
@@ -54,28 +54,17 @@ def run_style(run: int) -> tuple[str, tuple[float, ...]]:
     return STYLES[run % count][0], STYLES[(run + run // count) % count][1]
 
 
-def averaging_window(rows: int) -> int:
-    """Return over how many of so many rows the losses are averaged: as in losses.png."""
-    return max(1, rows // 20)
-
-
-def loss_lines(runs: Sequence[Run], metric: str) -> list[Line]:
-    """Return every value of a loss, pale, and over it the moving average, for each run."""
-    raw, averages = [], []
-    for number, run in enumerate(runs):
-        steps, values = run.losses["step"], drawn(run.losses[metric])
-        window = averaging_window(len(values))
+def lines_of(tables: Sequence[Array], column: str, *, averaged: bool = False) -> list[Line]:
+    """Return a column of every run's table that has a finite value; averaged over the raw one."""
+    raw, lines = [], []
+    for run, table in enumerate(tables):
+        steps, values = table["step"], drawn(table[column])
+        window = averaging_window(len(values)) if averaged else 1
         if window > 1:
-            raw.append(Line(number, steps, values, is_raw=True))
+            raw.append(Line(run, steps, values, is_raw=True))
             values = moving_average(values, window)
-        averages += [Line(number, steps, values)] if len(values) else []
-    return [*raw, *averages]
-
-
-def quality_lines(runs: Sequence[Run], column: str) -> list[Line]:
-    """Return one column of quality.csv for each run that has a finite value of it."""
-    lines = [Line(i, run.quality["step"], drawn(run.quality[column])) for i, run in enumerate(runs)]
-    return [line for line in lines if np.isfinite(line.values).any()]
+        lines += [Line(run, steps, values)] if np.isfinite(values).any() else []
+    return [*raw, *lines]
 
 
 def _limits(lines: Sequence[Line]) -> tuple[float, float] | None:

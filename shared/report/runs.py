@@ -50,11 +50,6 @@ class Run:
         return int(self.losses["step"][-1]) if len(self.losses) else 0
 
     @property
-    def seconds(self) -> float | None:
-        """How long the recorded steps took, in all sessions together."""
-        return float(self.losses["seconds"][-1]) if len(self.losses) else None
-
-    @property
     def last_written(self) -> datetime | None:
         """When losses.csv was last written to."""
         path = RunFolder(self.path).losses
@@ -178,12 +173,10 @@ def headline(run: Run) -> dict[str, str]:
         "dtype": of(OPTIONS, "dtype"),
         "device": of(ENVIRONMENT, "device"),
         "environment": f"Python {of(ENVIRONMENT, 'python')}, {of(ENVIRONMENT, 'platform')}",
-        "duration": duration(run.seconds),
+        "duration": duration(run.losses["seconds"][-1]) if len(run.losses) else ABSENT,
     }
 
 
-def duration(seconds: float | None) -> str:
-    """Return a time such as "0:19:40"; a dash for none, and for one of more than a century."""
-    if seconds is None or not abs(seconds) < LONGEST:
-        return ABSENT
-    return str(timedelta(seconds=round(seconds)))
+def duration(seconds: float) -> str:
+    """Return a time such as "0:19:40"; a dash for one of more than a century, or NaN."""
+    return str(timedelta(seconds=round(seconds))) if abs(seconds) < LONGEST else ABSENT

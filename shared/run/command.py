@@ -3,7 +3,6 @@
 What is not given is such that training takes less than two minutes on two CPU cores.
 """
 
-import argparse
 import itertools
 import os
 import re
@@ -17,8 +16,8 @@ from typing import Any
 from shared.files.errors import InputError, refused_as
 from shared.formats.native_contents import OPTIMIZERS
 from shared.run import options as table
-from shared.run.console import run_command, suggestion, with_suggestion
-from shared.run.failures import is_out_of_memory, out_of_memory
+from shared.run.console import run_command, suggestion
+from shared.run.failures import is_out_of_memory
 from shared.run.folder import RunFolder, newest_first
 from shared.run.initial_weights import InitialWeights
 from shared.run.options import TrainingOptions, build_parser
@@ -56,9 +55,13 @@ def run_training(
         try:
             train(options)
         except Exception as error:
-            if is_out_of_memory(error):
-                raise out_of_memory(error, options.spec) from error
-            raise
+            if not is_out_of_memory(error):
+                raise
+            quote = str(error)[:200] or type(error).__name__  # some frameworks print pages
+            raise InputError(
+                f"out of memory with --batch-size {options.spec.batch_size} and --width "
+                f"{options.spec.width}; try a smaller --batch-size or --width ({quote})"
+            ) from error
 
     return run_command(parser.prog, start)
 
@@ -83,10 +86,9 @@ def _read_config(path: Path, implementation: str) -> list[str]:
             arguments.append(f"--{name}" if value else f"--no-{name}")
         else:
             raise InputError(f"{path}: {key} must be true or false, received {value!r}")
-    try:
-        build_parser(implementation, exit_on_error=False).parse_args(arguments)
-    except argparse.ArgumentError as error:
-        raise InputError(f"{path}: {with_suggestion(str(error))}") from error
+    parser = build_parser(implementation)
+    parser.source = f"{path}: "
+    parser.parse_args(arguments)
     return arguments
 
 

@@ -39,23 +39,6 @@ _REASONS = {
 }
 
 
-@contextlib.contextmanager
-def safe_streams() -> Iterator[None]:
-    """Make stdout and stderr take every character (as \\u2026) and end without a word as pipes."""
-    streams = [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
-    for stream in streams:
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    finally:
-        for stream in streams:
-            try:
-                stream.flush()
-            except OSError:
-                silence(stream)
-
-
 class StoppedEarly(KeyboardInterrupt):
     """A command that was asked to stop and has saved its work; it ends with `exit_code`."""
 
@@ -70,21 +53,30 @@ def run_command(program: str, work: Callable[[], int | None], *, debug: bool = F
     Bad input, a missing framework and a disk error become one line on stderr and exit code 2;
     Ctrl-C ends with 130, StoppedEarly with its own. Anything else, a bug of ours, passes.
     """
-    with safe_streams():
-        try:
-            return work() or 0
-        except (ValueError, OSError, ImportError, KeyboardInterrupt) as error:
-            if debug:
-                print_error(traceback.format_exc().rstrip())
-            words = str(error)
-            if isinstance(error, OSError) and error.strerror:  # no number, no second file name
-                words = (f"{error.filename}: " if error.filename else "") + error.strerror
-            message = one_line(words)
-            if isinstance(error, KeyboardInterrupt):
-                print_error(f"{program}: {message or 'interrupted'}")
-                return error.exit_code if isinstance(error, StoppedEarly) else EXIT_INTERRUPTED
-            print_error(f"{program}: error: {message}")
-            return EXIT_BAD_INPUT
+    streams = [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):  # takes every character, as \u2026
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return work() or 0
+    except (ValueError, OSError, ImportError, KeyboardInterrupt) as error:
+        if debug:
+            print_error(traceback.format_exc().rstrip())
+        words = str(error)
+        if isinstance(error, OSError) and error.strerror:  # no number, no second file name
+            words = (f"{error.filename}: " if error.filename else "") + error.strerror
+        message = one_line(words)
+        if isinstance(error, KeyboardInterrupt):
+            print_error(f"{program}: {message or 'interrupted'}")
+            return error.exit_code if isinstance(error, StoppedEarly) else EXIT_INTERRUPTED
+        print_error(f"{program}: error: {message}")
+        return EXIT_BAD_INPUT
+    finally:
+        for stream in streams:
+            try:
+                stream.flush()
+            except OSError:
+                silence(stream)
 
 
 def command(
@@ -116,22 +108,21 @@ def leave_others(code: int) -> int:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without the usage; it knows what was meant."""
+    """A parser whose errors are one line, without the usage; it knows what was meant.
+
+    `source` is what they begin with where the arguments are not those of the command line.
+    """
+
+    source = ""
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong and end with exit code 2."""
-        known = [flag for flag in self._option_string_actions if not flag.startswith("--no-")]
-        message = with_suggestion(message, known)
-        self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {one_line(message)}\n")
-
-
-def with_suggestion(message: str, known: Sequence[str] = ()) -> str:
-    """Return an error of argparse with the option, of those known, or the choice that was meant."""
-    if unknown := re.match(r"unrecognized arguments: (--[^\s=]+)", message):
-        return message + suggestion(unknown[1], known)
-    if choice := re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", message):
-        return message + suggestion(choice[1], re.findall(r"[^\s,']+", choice[2]))
-    return message
+        """Print what is wrong, with the option or the choice that was meant; exit code 2."""
+        if unknown := re.match(r"unrecognized arguments: (--[^\s=]+)", message):
+            flags = [flag for flag in self._option_string_actions if not flag.startswith("--no-")]
+            message += suggestion(unknown[1], flags)
+        if choice := re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", message):
+            message += suggestion(choice[1], re.findall(r"[^\s,']+", choice[2]))
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {one_line(self.source + message)}\n")
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:

@@ -28,13 +28,15 @@ class Display:
     """Steps, real images per second, losses, quality and remaining time of one run.
 
     `closed` turns true when stdout cannot be written any more: `head` has gone, the disk is full.
+    `distance` is the sliced Wasserstein distance to show from the next losses on, or None.
     """
 
     def __init__(self, start: int, steps: int, images_per_step: int) -> None:
         self.closed = False
         self._steps, self._images_per_step = steps, images_per_step
-        self._quality = ""
+        self.distance: float | None = None
         self._bar = bar_on(Console(), TimeRemainingColumn)
+        self.stop = self._bar.stop  # which leaves the bar as it is
         self._completed, self._losses_time, self._line_time = start, 0.0, 0.0
 
     def print(self, *lines: str) -> None:
@@ -55,17 +57,9 @@ class Display:
         self._losses_time = self._line_time = time.monotonic()
         self._bar.start()
 
-    def stop(self) -> None:
-        """Leave the bar as it is."""
-        self._bar.stop()
-
     def advance(self, completed: int) -> None:
         """Move the bar to so many completed steps."""
         self._bar.update(self._task, completed=completed)
-
-    def quality(self, swd: float | None) -> None:
-        """Show this sliced Wasserstein distance, if there is one, from the next losses on."""
-        self._quality = _in_words(swd)
 
     def losses(self, completed: int, metrics: Mapping[str, float]) -> None:
         """Show the losses after so many steps, and the speed since the last call."""
@@ -74,9 +68,8 @@ class Display:
         rate = images / max(now - self._losses_time, 1e-9)
         self._completed, self._losses_time = completed, now
         losses = f"D {metrics['discriminator_loss']:.3f}  G {metrics['generator_loss']:.3f}"
-        quality = (
-            self._quality if completed < self._steps else ""
-        )  # of the last grid, soon replaced
+        # At the last step the distance is that of the grid before, which is soon replaced.
+        quality = _in_words(self.distance) if completed < self._steps else ""
         text = "  ".join(filter(None, (losses, quality, f"{rate:,.0f} img/s")))
         self._bar.update(self._task, description=text)
         due = now - self._line_time >= SECONDS_BETWEEN_LINES or completed == self._steps

@@ -1,19 +1,13 @@
 """What can go wrong while a run trains, and what it reports: one line that says what to do."""
 
 import contextlib
-import errno
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from shared.files.errors import InputError, printable
+from shared.files.errors import printable
 from shared.interface import Array
-from shared.spec import SystemSpec
-
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-MAXIMUM_QUOTE = 200
-"""Most characters of what a framework reports when it is out of memory: some print pages."""
 
 # The names of the frameworks' own errors; cuBLAS, cuDNN, XLA and PyTorch's CPU allocator raise a
 # RuntimeError or a subclass of it with these words.
@@ -46,15 +40,6 @@ class NonFiniteError(ValueError):
     """A loss, weight, statistic or moment is NaN or infinite; no checkpoint of it is written."""
 
 
-def out_of_memory(error: BaseException, spec: SystemSpec) -> InputError:
-    """Return what was tried, what to try next, and the start of the framework's own words."""
-    quote = str(error)[:MAXIMUM_QUOTE] or type(error).__name__
-    return InputError(
-        f"out of memory with --batch-size {spec.batch_size} and --width {spec.width}; "
-        f"try a smaller --batch-size or --width ({quote})"
-    )
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Decide by name and text whether an error of any framework means that memory ran out."""
     if any(kind.__name__ in _MEMORY_ERRORS for kind in type(error).__mro__):
@@ -75,24 +60,15 @@ def describe_non_finite(arrays: Mapping[str, Array]) -> str:
     )
 
 
-def what_to_try(spec: SystemSpec) -> str:
-    """Return what helps against training that diverges."""
-    rates = {spec.generator_optimizer.learning_rate, spec.discriminator_optimizer.learning_rate}
-    shown = " and ".join(f"{rate:g}" for rate in sorted(rates))
-    other = "" if spec.loss == "lsgan" else ", or --loss lsgan"
-    return f"start a new run with a lower --learning-rate (it was {shown}){other}"
-
-
 @contextlib.contextmanager
 def naming_file(path: Path) -> Iterator[None]:
-    """Give an OSError of writing a file its name, and advice on a full disk."""
+    """Give an OSError of writing a file its name, and say how to go on."""
     try:
         yield
     except OSError as error:
-        advice = "make room" if error.errno in FULL_DISK else "see to it"
         raise OSError(
             f"{printable(path)} cannot be written: {error.strerror or error}; what was saved "
-            f"before is good: {advice} and go on with --resume"
+            "before is good: put that right and go on with --resume"
         ) from error
 
 

@@ -22,12 +22,15 @@ class InitialWeights:
 
     paths: tuple[Path, ...]
     contents: NativeContents
+    weights: Arrays
 
     @classmethod
     def read(cls, paths: Sequence[Path]) -> InitialWeights:
         """Read one file or several; raises CheckpointError for what cannot be read or joined."""
-        contents = {path: kind_of(path).read(path) for path in paths}
-        return cls(tuple(paths), joined(contents))
+        contents = joined({path: kind_of(path).read(path) for path in paths})
+        arrays = contents.arrays.items()
+        weights = {name: array for name, array in arrays if name.split("/")[0] in NETWORKS}
+        return cls(tuple(paths), contents, weights)
 
     def options(self, system: str | None) -> dict[str, Any]:
         """Return the options, and the latent_dim, that the files determine.
@@ -44,12 +47,12 @@ class InitialWeights:
     def require_fit(self, spec: SystemSpec) -> None:
         """Raise CheckpointError, which names them, for arrays that are not the spec's."""
         what = f"--init-from for {spec.name} of width {spec.width}"
-        expected = part_shapes(spec, self.contents.networks)
-        check_shapes(self.paths[0], self._weights(), expected, what)
+        shapes = part_shapes(spec, self.contents.networks)
+        check_shapes(self.paths[0], self.weights, shapes, what)
 
     def arrays(self, spec: SystemSpec, seed: int, dtype: str) -> Arrays:
         """Return a whole state: the files' weights, and the rest as `seed` starts it."""
-        return cast_floats(initial_state(spec, seed) | self._weights(), dtype)
+        return cast_floats(initial_state(spec, seed) | self.weights, dtype)
 
     def notes(self) -> list[str]:
         """Return what the run starts from, and what it does not, one line each."""
@@ -61,7 +64,3 @@ class InitialWeights:
         notes += [f"left behind: {', '.join(others)} of {where}"] if others else []
         notes += [f"left behind: {note}" for note in held.notes]
         return notes + [f"from the seed: {name}" for name in fresh]
-
-    def _weights(self) -> Arrays:
-        arrays = self.contents.arrays.items()
-        return {name: array for name, array in arrays if name.split("/")[0] in NETWORKS}

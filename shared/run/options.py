@@ -193,7 +193,7 @@ OPTIONS: dict[str, dict[Option, str]] = {
 """Their help, by the headings of --help."""
 
 
-def build_parser(implementation: str, *, exit_on_error: bool = True) -> argparse.ArgumentParser:
+def build_parser(implementation: str) -> OneLineParser:
     """Return the parser, the same in all three implementations but for the name."""
     parser = OneLineParser(
         prog=f"python -m {implementation}_impl.train",
@@ -205,33 +205,29 @@ def build_parser(implementation: str, *, exit_on_error: bool = True) -> argparse
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        exit_on_error=exit_on_error,
     )
     for title, options in OPTIONS.items():
         group = parser.add_argument_group(title)
         for option, text in options.items():
-            settings = {n: v for n, v in option._asdict().items() if n != "name" and v is not None}
-            if option.type is bool:
-                settings = {"action": argparse.BooleanOptionalAction, "default": False}
-            text = text.replace("IMPLEMENTATION", implementation)
-            group.add_argument(f"--{option.name}", help=text, **settings)
+            _add(group, option, text.replace("IMPLEMENTATION", implementation))
     return parser
 
 
-def _table_of_defaults() -> str:
-    """Return the defaults of every system, one a line."""
-    rows = [["", *(column.replace("_", "-") for column in QuickRun._fields)]]
-    for name, system in SYSTEMS.items():
-        rows.append([name, *map(str, QUICK_RUNS[system.architecture])])
-    return text_table(rows, "<")
+def _add(group: argparse._ActionsContainer, option: Option, text: str) -> None:
+    settings = {n: v for n, v in option._asdict().items() if n != "name" and v is not None}
+    if option.type is bool:
+        settings = {"action": argparse.BooleanOptionalAction, "default": False}
+    group.add_argument(f"--{option.name}", help=text, **settings)
 
 
+_DEFAULTS = [["", *(column.replace("_", "-") for column in QuickRun._fields)]]
+_DEFAULTS += [[name, *map(str, QUICK_RUNS[x.architecture])] for name, x in SYSTEMS.items()]
 _EPILOG = f"""\
 With no options: a narrow dcgan64 on 2,000 images of Fashion-MNIST. The defaults
 take less than two minutes on them on two CPU cores, and are the same on every
 device and for every data set:
 
-{_table_of_defaults()}
+{text_table(_DEFAULTS, "<")}
 
 --full takes the system's own width and batch size instead. What is given
 explicitly always holds.
@@ -245,25 +241,16 @@ docs/runs.md: resuming, checkpoints, configuration files, every message"""
 
 def add_spec_options(parser: argparse.ArgumentParser, system: str | None, batch_size: int) -> None:
     """Add --system, ours or a file, and an option for each field that may be another one."""
-    add = parser.add_argument
-    text = f"{', '.join(SYSTEMS)}, or a file: docs/systems.md (default: {system or 'all four'})"
-    add("--system", default=system, metavar="SYSTEM|FILE", help=text)
-    add("--loss", choices=LOSS_NAMES, help="adversarial loss (default: the system's own)")
-    numbers = {
-        "--image-size P": "pixels of a side (default: the system's)",
-        "--channels C": "of an image (default: the system's)",
-        "--width W": "size of the narrowest layer (default: narrow, of a file its own)",
-        "--latent-dim N": "(default: few, of a file its own)",
-        "--d-steps K": "updates of the discriminator a step (default: the system's)",
-    }
-    for words, text in numbers.items():
-        flag, metavar = words.split()
-        add(flag, type=int, metavar=metavar, help=text)
-    add("--batch-size", type=int, default=batch_size, metavar="N", help="(default: %(default)s)")
-    text = "what the generator learns from (default: the system's)"
-    add("--generator-batch", choices=tuple(GENERATOR_BATCHES), help=text)
-    text = "of both networks (default: the system's)"
-    add("--learning-rate", type=positive, metavar="LR", help=text)
+    names = f"{', '.join(SYSTEMS)}, or a file: docs/systems.md (default: {system or 'all four'})"
+    narrow = "(default: narrow, of a file its own)"
+    _add(parser, Option("system", str, "SYSTEM|FILE", system), names)
+    _add(parser, Option("width", int, "W"), f"size of the narrowest layer {narrow}")
+    _add(parser, Option("latent-dim", int, "N"), narrow)
+    _add(parser, Option("batch-size", int, "B", batch_size), "(default: %(default)s)")
+    _add(parser, Option("learning-rate", positive, "LR"), "(default: the system's own)")
+    for option, text in OPTIONS["what to train"].items():
+        if option.name in ("loss", "image-size", "channels", "d-steps", "generator-batch"):
+            _add(parser, option, text)
 
 
 def chosen_spec(options: argparse.Namespace, narrow: Callable[[str], dict[str, int]]) -> SystemSpec:

@@ -65,7 +65,7 @@ def plot(
 
 def plot_losses(rows: Array, title: str, png: Path) -> None:
     """Draw both losses of the rows of a losses.csv, pale, and their moving averages."""
-    window = max(1, len(rows) // 20)
+    window = averaging_window(len(rows))
     with plot(png, 9.6, 5.4) as ((axes,),):
         # A folder may be called anything: $ begins no formula, bytes that are no text are escaped.
         axes.set_title(printable(title), parse_math=False)
@@ -75,6 +75,11 @@ def plot_losses(rows: Array, title: str, png: Path) -> None:
             axes.plot(rows["step"], losses, color=colour, alpha=0.3, linewidth=0.8)
             axes.plot(rows["step"], moving_average(losses, window), color=colour, label=network)
         axes.legend(title=f"mean of {window} steps" if window > 1 else None)
+
+
+def averaging_window(rows: int) -> int:
+    """Return over how many of so many rows the losses are averaged."""
+    return max(1, rows // 20)
 
 
 def moving_average(values: Array, window: int) -> Array:

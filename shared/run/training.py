@@ -21,11 +21,12 @@ from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.quality.sample_quality import SampleQuality
 from shared.run import console, failures
 from shared.run.display import Display, announcement, results
-from shared.run.failures import NonFiniteError, describe_non_finite, naming_file, what_to_try
+from shared.run.failures import NonFiniteError, describe_non_finite, naming_file
 from shared.run.folder import RunFolder, RunRecords, config_bytes, newest_first
 from shared.run.options import TrainingOptions
 from shared.run.pictures import save_png, tiles
 from shared.run.tensorboard import require_tensorboard
+from shared.spec import NETWORKS
 from shared.spec.streams import latents
 
 SAMPLE_COUNT = 64
@@ -66,6 +67,7 @@ class TrainingRun:
     ) -> None:
         self.options, self._processes = options, processes
         self._writes = processes is None or processes.is_first
+        self._pending: list[tuple[int, Mapping[str, Any], float]] = []
         self._folder = RunFolder(options.out)
         self._device, self._versions = device, {**versions, "numpy": np.__version__}
         try:
@@ -84,26 +86,6 @@ class TrainingRun:
             require_tensorboard()
         if self._writes and not options.resume:
             self._folder.require_free()
-        notes = self._read_inputs()
-        self._completed, self._final_step = self.start, options.steps - 1
-        self._signals = console.StopSignals(alone=self._processes is None)
-        images_per_step = spec.batch_size * spec.discriminator_steps
-        self._display = Display(self.start, options.steps, images_per_step)
-        if not self._writes:
-            return
-        self._pending: list[tuple[int, Mapping[str, Any], float]] = []
-        self._quality = SampleQuality(self._dataset, spec, SAMPLE_COUNT)
-        self._watch = failures.DiscriminatorWatch(spec.loss)
-        if self.start >= options.steps:
-            notes.append(
-                f"already complete: {self.start} steps are done, --steps asks for {options.steps}"
-            )
-        lines = announcement(options, self._dataset, self._device, self._quality)
-        self._display.print(*lines, *notes)
-
-    def _read_inputs(self) -> list[str]:
-        """Read the last checkpoint, when resuming, and the data; return what is to be noted."""
-        options, spec = self.options, self.options.spec
         checkpoint, notes = None, list[str]()
         if options.resume:
             checkpoint, notes = self._folder.read_last_checkpoint(options)
@@ -118,7 +100,20 @@ class TrainingRun:
             self.initial_arrays = options.initial.arrays(spec, options.seed, options.dtype)
         self.start: int = checkpoint.progress["step"] if checkpoint else 0
         self._batches = Batches(self._dataset.images, spec, options.seed, options.dtype)
-        return notes
+        self._completed, self._final_step = self.start, options.steps - 1
+        self._signals = console.StopSignals(alone=self._processes is None)
+        images_per_step = spec.batch_size * spec.discriminator_steps
+        self._display = Display(self.start, options.steps, images_per_step)
+        if not self._writes:
+            return
+        self._quality = SampleQuality(self._dataset, spec, SAMPLE_COUNT)
+        self._watch = failures.DiscriminatorWatch(spec.loss)
+        if self.start >= options.steps:
+            notes.append(
+                f"already complete: {self.start} steps are done, --steps asks for {options.steps}"
+            )
+        lines = announcement(options, self._dataset, self._device, self._quality)
+        self._display.print(*lines, *notes)
 
     @property
     def sample_latents(self) -> Array:
@@ -183,7 +178,7 @@ class TrainingRun:
         held.enter_context(self._signals)
         self._display.start()
         held.callback(self._display.stop)
-        self._display.quality(self._records.last_quality)
+        self._display.distance = self._records.last_quality
         self._clock_start = time.monotonic() - self._records.earlier_seconds
 
     def __exit__(self, *failure: object) -> None:
@@ -215,12 +210,11 @@ class TrainingRun:
         if len(self._pending) == FLUSH_EVERY:
             self._flush()
 
-    def save_initial_samples(self, images: Array) -> None:
-        """Save what untrained weights make of `sample_latents`, as `save_samples` does."""
-        self.save_samples(-1, images)
-
     def save_samples(self, step: int, images: Array) -> None:
-        """Save images [64, height, width, channels] in the system's range as a grid of 8 x 8."""
+        """Save images [64, height, width, channels] in the system's range as a grid of 8 x 8.
+
+        They are made of `sample_latents`; those of untrained weights are of step -1.
+        """
         if not self._writes:
             return
         path = self._folder.sample(step + 1)
@@ -228,7 +222,7 @@ class TrainingRun:
             save_png(path, tiles(to_pixels(images, self.options.spec.image_range)))
         distance = self._quality.distance(images)
         self._records.add_samples(step + 1, path, distance)
-        self._display.quality(distance)
+        self._display.distance = distance
 
     def save_checkpoint(self, step: int, arrays: Arrays) -> None:
         """Save the state by canonical name; NonFiniteError for NaN or infinity, OSError by name."""
@@ -271,7 +265,11 @@ class TrainingRun:
         """Return what is left of a run that diverged, and what to do instead."""
         last = newest_first(self._folder.checkpoints, self._completed)
         kept = f"the last good checkpoint is {last[0]}" if last else "there is no checkpoint yet"
-        return f"{kept}; {what_to_try(self.options.spec)}"
+        spec = self.options.spec
+        rates = {getattr(spec, f"{name}_optimizer").learning_rate for name in NETWORKS}
+        shown = " and ".join(f"{rate:g}" for rate in sorted(rates))
+        other = "" if spec.loss == "lsgan" else ", or --loss lsgan"
+        return f"{kept}; start a new run with a lower --learning-rate (it was {shown}){other}"
 
     @property
     def _stop_code(self) -> int | None:

@@ -15,7 +15,7 @@ from tests.docs.test_porting import rows as rows_of_the_guide
 
 pytest.importorskip("sphinx", reason="the site needs the extra docs")
 from docs.site import columns
-from docs.site.alignment import COLUMNS, HEAD, align, likeness, merged_names
+from docs.site.columns import COLUMNS, HEAD, align, likeness, merged_names
 
 MODULES = ("losses", "layers", "models", "state", "train", "checkpoint")
 WITHOUT_A_LINE = {

@@ -264,7 +264,7 @@ def test_a_run_that_training_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )  # fmt: skip
     with TrainingRun(options, device="cpu:0", versions={"jax": "0.10.2"}) as run:
         images = np.random.default_rng(1).uniform(*SPEC.image_range, (64, 28, 28, 1))
-        run.save_initial_samples(images)
+        run.save_samples(-1, images)
         for step in run.remaining_steps():
             run.record(step, dict.fromkeys(METRIC_NAMES, 0.5))
             if run.sample_due(step):

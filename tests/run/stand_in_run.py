@@ -84,7 +84,7 @@ def fit(options, during=lambda step, metrics: metrics):
     seen = []
     with run:
         if run.restored is None:
-            run.save_initial_samples(state.generate(run.sample_latents))
+            run.save_samples(-1, state.generate(run.sample_latents))
         for step in run.remaining_steps():
             real_images, latents = run.inputs(step)
             seen.append((step, real_images, latents))

@@ -12,7 +12,7 @@ from shared.files.checkpoint import read_checkpoint
 from shared.run.command import run_training
 from shared.run.folder import config_bytes
 from shared.run.options import build_parser
-from tests import ROOT
+from tests import ROOT, exit_code
 from tests.run.stand_in_run import fit, loss_rows, ten_pictures
 
 EVERY_OPTION = {
@@ -127,7 +127,7 @@ def test_all_checkpoints_and_whole_numbers_where_fractions_may_be(parse, tmp_pat
 def test_mistakes_in_a_file_are_one_line(tmp_path, capsys, text, message):
     path = tmp_path / "c.toml"
     path.write_text(text)
-    assert run_training("tf", pytest.fail, ["--config", str(path)]) == 2
+    assert exit_code(run_training, "tf", pytest.fail, ["--config", str(path)]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

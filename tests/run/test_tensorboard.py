@@ -71,7 +71,7 @@ def fit(
     run = TrainingRun(options, device="cpu", versions={})
     with run:
         if run.restored is None:
-            run.save_initial_samples(samples(spec, 0))
+            run.save_samples(-1, samples(spec, 0))
         for step in run.remaining_steps():
             if step == crash_at:
                 raise RuntimeError("crash")
