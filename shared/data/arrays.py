@@ -60,18 +60,15 @@ def read_npz(path: Path) -> Array:
         name = _choose_array(path, archive)
         with _opened(path, archive, name) as (stream, shape, is_fortran, dtype):
             if dtype != np.uint8 and not (dtype.kind == "f" and dtype.itemsize <= 8):
-                raise DataError(
-                    f"{path}: {name} has dtype {dtype}; expected uint8 (0 to 255) or float (0 to 1)"
-                )
+                expected = "expected uint8 (0 to 255) or float (0 to 1)"
+                raise DataError(f"{path}: {name} has dtype {dtype}; {expected}")
             images = _read_pixels(path, stream, shape, dtype, "F" if is_fortran else "C")
     if images.dtype != np.uint8:
         with np.errstate(invalid="ignore"):
             low, high = float(images.min()), float(images.max())
         if not (low >= 0 and high <= 1):  # also true of NaN
-            raise DataError(
-                f"{path}: {name} holds floats from {low:g} to {high:g}; expected finite ones in "
-                "[0, 1], or uint8"
-            )
+            found = f"{name} holds floats from {low:g} to {high:g}"
+            raise DataError(f"{path}: {found}; expected finite ones in [0, 1], or uint8")
     return images
 
 
@@ -100,10 +97,8 @@ def _choose_array(path: Path, archive: zipfile.ZipFile) -> str:
     candidates = [name for name in names if len(shapes[name]) in (3, 4)]
     if len(candidates) != 1:
         listed = ", ".join(f"{n.removesuffix('.npy')} {shapes[n]}" for n in names[:8]) or "none"
-        raise DataError(
-            f"{path} has no array called images and not exactly one of 3 or 4 dimensions; "
-            f"arrays: {listed}"
-        )
+        expected = "an array called images, or exactly one of 3 or 4 dimensions"
+        raise DataError(f"{path}: expected {expected}, found {listed}")
     return candidates[0]
 
 

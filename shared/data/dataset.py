@@ -51,15 +51,11 @@ class Batches:
 
     def __init__(self, images: Array, spec: SystemSpec, seed: int, dtype: str = "float32") -> None:
         if images.dtype != np.uint8 or images.shape[1:] != spec.image_shape:
-            raise DataError(
-                f"the images are {images.dtype} {images.shape}; the system {spec.name} expects "
-                f"uint8 [n, {', '.join(map(str, spec.image_shape))}]"
-            )
+            expected = f"the system {spec.name} expects uint8 images of {spec.image_shape}"
+            raise DataError(f"the images are {images.dtype} {images.shape}; {expected}")
         if spec.batch_size > len(images):
-            raise DataError(
-                f"the batch size is {spec.batch_size}, but the data set holds only {len(images)} "
-                f"images; use --batch-size {len(images)} or less, or more images"
-            )
+            found = f"the batch size is {spec.batch_size}, but there are only {len(images)} images"
+            raise DataError(f"{found}; use --batch-size {len(images)} or less, or more images")
         self._all_images, self._spec, self._dtype = images, spec, dtype
         self._order = functools.lru_cache(2)(lambda epoch: batch_order(seed, epoch, len(images)))
         self._order(0)  # raises for a bad seed
@@ -123,10 +119,8 @@ def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
         images, unread = image_files.decode_files(pictures, spec)
         skipped += tuple(unread)
         if not len(images):
-            raise DataError(
-                f"{folder}: none of its {len(pictures)} image files can be used, among "
-                f"them {'; '.join(skipped[:3])}"
-            )
+            found = f"none of its {len(pictures)} image files can be used"
+            raise DataError(f"{folder}: {found}, among them {'; '.join(skipped[:3])}")
         where = f"{name} ({len(skipped):,} skipped)" if skipped else name
     elif batches:
         _check_count(folder, sum(path.stat().st_size for path in batches) // 3072, spec)
@@ -158,16 +152,13 @@ def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:
     for prefix in ("train", "t10k", ""):
         chosen = [path for path in reversed(found.values()) if path.name.startswith(prefix)]
         if len(chosen) > 1:
-            raise DataError(
-                f"{folder} holds several IDX files: {', '.join(map(str, chosen))}; give one"
-            )
+            names = ", ".join(map(str, chosen))
+            raise DataError(f"{folder} holds several IDX files: {names}; give one")
         if chosen:
             return chosen[0]
     trouble = f" ({'; '.join(unlisted)})" if unlisted else ""
-    raise DataError(
-        f"{folder} holds no image: {len(files)} files, none of them an image{trouble}; "
-        f"expected {ACCEPTED}"
-    )
+    text = f"{folder} holds no image: {len(files)} files, none of them an image{trouble}"
+    raise DataError(f"{text}; expected {ACCEPTED}")
 
 
 def _load_file(path: Path, spec: SystemSpec) -> tuple[Array, tuple[str]]:

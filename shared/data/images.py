@@ -44,10 +44,8 @@ class DataError(InputError):
 def check_memory(source: str | Path, what: str, size: int) -> None:
     """Raise DataError for more bytes than are held in memory; `what` the source holds, in words."""
     if size > MAXIMUM_BYTES:
-        raise DataError(
-            f"{source} {what}, {size / GIBIBYTE:.1f} GiB; "
-            f"expected at most {MAXIMUM_BYTES / GIBIBYTE:.0f} GiB"
-        )
+        most = f"expected at most {MAXIMUM_BYTES / GIBIBYTE:.0f} GiB"
+        raise DataError(f"{source} {what}, {size / GIBIBYTE:.1f} GiB; {most}")
 
 
 def find_files(folder: Path) -> tuple[list[Path], list[str]]:

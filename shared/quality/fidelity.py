@@ -45,16 +45,14 @@ def require_fidelity(weights: Path | None = None) -> None:
                 FEATURE_EXTRACTOR, [layer], feature_extractor_weights_path=weights and str(weights)
             )
     except OSError as error:
-        raise InputError(
-            f"the weights of {FEATURE_EXTRACTOR} cannot be fetched ({error}); expected a network "
-            "connection or a local copy: give it with --feature-weights FILE"
-        ) from error
+        advice = "expected a network, or a local copy: give it with --feature-weights FILE"
+        what = f"the weights of {FEATURE_EXTRACTOR}"
+        raise InputError(f"{what} cannot be fetched ({error}); {advice}") from error
     except Exception as error:  # unpickling raises whatever the damage has it
-        raise InputError(
-            f"{weights or 'what was downloaded'} does not hold the weights of {FEATURE_EXTRACTOR} "
-            f"({_first_line(error)}); expected tensors and nothing else: torch-fidelity's "
-            "weights-inception-2015-12-05 file"
-        ) from error
+        found = f"{weights or 'what was downloaded'} does not hold the weights of"
+        expected = "expected tensors alone: torch-fidelity's weights-inception-2015-12-05 file"
+        text = f"{found} {FEATURE_EXTRACTOR} ({_first_line(error)}); {expected}"
+        raise InputError(text) from error
 
 
 def fidelity(real: Array, generated: Array, weights: Path | None = None) -> dict[str, float]:
@@ -95,20 +93,16 @@ def fidelity(real: Array, generated: Array, weights: Path | None = None) -> dict
 def import_fidelity(name: str = "torch_fidelity") -> ModuleType:
     """Import torch-fidelity, a module of it or torch, with the errors of `require_fidelity`."""
     if importlib.util.find_spec("torch_fidelity") is None:
-        raise MissingFrameworkError(
-            "FID and KID need torch-fidelity, which is not installed; "
-            "install it with: pip install -e '.[fid]'"
-        )
+        advice = "install it with: pip install -e '.[fid]'"
+        raise MissingFrameworkError(f"FID and KID need torch-fidelity, which is missing; {advice}")
     try:
         with warnings.catch_warnings(action="ignore"):
             return importlib.import_module(name)
     except (ImportError, RuntimeError) as error:
         # A torchvision built for another torch raises RuntimeError.
-        raise InputError(
-            f"torch-fidelity is installed but cannot be imported ({_first_line(error)}); expected "
-            "torch and torchvision of one release and one build (CPU or CUDA): install both from "
-            "the same index"
-        ) from error
+        expected = "torch and torchvision of one release and one build: install both from one index"
+        found = f"torch-fidelity cannot be imported ({_first_line(error)})"
+        raise InputError(f"{found}; expected {expected}") from error
 
 
 def _first_line(error: Exception) -> str:

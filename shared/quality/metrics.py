@@ -87,9 +87,9 @@ def pyramid_sizes(size: int) -> tuple[int, ...]:
     ((64, 32, 16), (28, 14))
     """
     if size < SMALLEST_SIZE:
+        reason = f"because patches of {PATCH_SIZE} pixels need room to differ"
         raise ValueError(
-            f"the images have {size} pixels a side; expected at least {SMALLEST_SIZE}, because "
-            f"patches of {PATCH_SIZE} pixels need room to differ"
+            f"received {size} pixels a side; expected at least {SMALLEST_SIZE}, {reason}"
         )
     sizes = [size]
     while sizes[-1] % 2 == 0 and sizes[-1] // 2 >= SMALLEST_SIZE:
@@ -157,11 +157,9 @@ def _normalised(patches: Array, what: str) -> Array:
         values -= values.mean(dtype=np.float64)
         deviation = np.sqrt(np.mean(np.square(values), dtype=np.float64))
         if deviation < _FLAT_BELOW:
-            raise FlatImagesError(
-                f"{what} do not vary in channel {channel} (deviation {deviation:.1e} of the "
-                f"range); expected at least {_FLAT_BELOW:.0e}, for patches are divided by it: "
-                "give images that are not all of one colour"
-            )
+            found = f"{what} do not vary in channel {channel}: deviation {deviation:.1e}"
+            least = f"at least {_FLAT_BELOW:.0e} of the range, by which patches are divided"
+            raise FlatImagesError(f"{found}; expected {least}: give images of several colours")
         values /= deviation
     return patches.reshape(len(patches), -1)
 
@@ -195,19 +193,14 @@ def _check_pair(real: Array, generated: Array, image_range: tuple[float, float])
     for what, images in (("real", real), ("generated", generated)):
         shape = list(images.shape)
         if images.ndim != 4 or shape[1] != shape[2] or shape[3] not in (1, 3):
-            raise ValueError(
-                f"received {what} images of shape {shape}; expected [n, size, size, 1 or 3]"
-            )
+            expected = "expected [n, size, size, 1 or 3]"
+            raise ValueError(f"received {what} images of shape {shape}; {expected}")
         if len(images) < 2:
             raise ValueError(f"received {len(images)} {what} images; expected at least 2")
         # Also where one is NaN: a run that diverged has no distance.
         if not (images.min() >= low - slack and images.max() <= high + slack):
-            raise ValueError(
-                f"the {what} images lie between {images.min():g} and {images.max():g}; expected "
-                f"the image_range {low:g} to {high:g}: give the range that they have"
-            )
+            found = f"the {what} images lie between {images.min():g} and {images.max():g}"
+            raise ValueError(f"{found}; expected the image_range {low:g} to {high:g}")
     if real.shape != generated.shape:
-        raise ValueError(
-            f"received real images {list(real.shape)} and generated ones {list(generated.shape)}; "
-            "expected equally many of one size: leave out some of the larger set"
-        )
+        found = f"received real images {list(real.shape)}, generated ones {list(generated.shape)}"
+        raise ValueError(f"{found}; expected equally many of one size: leave out some")

@@ -21,20 +21,16 @@ DIRECTIONS = 128
 
 
 class SampleQuality:
-    """The distance of at most `count` samples to as many real images, the same for every seed."""
+    """The distance of at most `count` samples to as many real images, the same for every seed.
+
+    Its `count` is how many there are.
+    """
 
     def __init__(self, dataset: ImageDataset, spec: SystemSpec, count: int) -> None:
-        self._spec = spec
+        self._spec, self.count = spec, min(count, len(dataset.images))
         order = stream(0, "sample_quality").permutation(len(dataset.images))
-        self._real, self._others = (
-            to_image_range(dataset.images[chosen], spec)
-            for chosen in (order[:count], order[count : 2 * count])
-        )
-
-    @property
-    def count(self) -> int:
-        """How many samples are compared with how many real images."""
-        return len(self._real)
+        self._real = to_image_range(dataset.images[order[:count]], spec)
+        self._others = to_image_range(dataset.images[order[count : 2 * count]], spec)
 
     def distance(self, images: Array) -> float:
         """Return the distance x 1000 of images [n, height, width, channels] in the spec's range.
@@ -45,14 +41,10 @@ class SampleQuality:
         images = images[: self.count]
         if not np.isfinite(images).all():
             return math.nan
+        counts = {"patches_per_image": PATCHES_PER_IMAGE, "directions": DIRECTIONS}
+        limits = self._spec.image_range
         try:
-            return sliced_wasserstein_distance(
-                self._real,
-                images,
-                self._spec.image_range,
-                patches_per_image=PATCHES_PER_IMAGE,
-                directions=DIRECTIONS,
-            ).average
+            return sliced_wasserstein_distance(self._real, images, limits, **counts).average
         except FlatImagesError:
             return math.nan
 

@@ -35,7 +35,6 @@ def make_page(runs: Sequence[Run], command: str) -> str:
         shown[-1]["notes"] = [*run.notes, *notes]
     losses, qualities = [run.losses for run in runs], [run.quality for run in runs]
     windows = {averaging_window(len(table)) for table in losses if len(table)}
-    lines = plots.lines_of(qualities, QUALITY)
     values = [dict(table[["step", QUALITY]].tolist()) for table in qualities]
     return render(
         "report.html",
@@ -49,11 +48,9 @@ def make_page(runs: Sequence[Run], command: str) -> str:
         other_losses=LOSS in differing,
         other_data=DATASET in differing,
         loss_panels=[
-            plots.draw_panel(tag, plots.lines_of(losses, name, averaged=True))
-            for name, tag in TAGS.items()
-            if windows
+            plots.draw_panel(tag, losses, name, averaged=True) for name, tag in TAGS.items()
         ],
-        distance_panel=plots.draw_panel(QUALITY, lines) if lines else "",
+        distance_panel=plots.draw_panel(QUALITY, qualities, QUALITY),
         first_best_last=_rows([*map(_first_best_last, qualities)]),
         distances=[
             (f"{step:,}", [f"{one[step]:.1f}" if step in one else "" for one in values])
@@ -91,10 +88,8 @@ def choose_grids(run: Run, most: int) -> tuple[list[Grid], list[str]]:
     files = list(run.grids.items())
     chosen = evenly(len(files), min(len(files), max(most, 1)))
     if len(chosen) < len(files):
-        notes.append(
-            f"{len(chosen)} of {len(files):,} sample grids are shown, evenly chosen; "
-            f"all are in {run.name}/samples."
-        )
+        shown = f"{len(chosen)} of {len(files):,} sample grids are shown, evenly chosen"
+        notes.append(f"{shown}; all are in {run.name}/samples.")
     for step, path in (files[index] for index in chosen):
         try:
             with Image.open(path, formats=["PNG"]) as image:

@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -39,45 +39,10 @@ PAGE = {
 """Settings of matplotlib under which the figures of pages are made."""
 
 
-class Line(NamedTuple):
-    """One line of a panel: int64 [points] and float64 [points]; NaN is a gap."""
-
-    run: int
-    steps: Array
-    values: Array
-    is_raw: bool = False
-
-
 def run_style(run: int) -> tuple[str, tuple[float, ...]]:
     """Return a run's colour and dashes: 36 runs differ."""
     count = len(STYLES)
     return STYLES[run % count][0], STYLES[(run + run // count) % count][1]
-
-
-def lines_of(tables: Sequence[Array], column: str, *, averaged: bool = False) -> list[Line]:
-    """Return a column of every run's table that has a finite value; averaged over the raw one."""
-    raw, lines = [], []
-    for run, table in enumerate(tables):
-        steps, values = table["step"], drawn(table[column])
-        window = averaging_window(len(values)) if averaged else 1
-        if window > 1:
-            raw.append(Line(run, steps, values, is_raw=True))
-            values = moving_average(values, window)
-        lines += [Line(run, steps, values)] if np.isfinite(values).any() else []
-    return [*raw, *lines]
-
-
-def _limits(lines: Sequence[Line]) -> tuple[float, float] | None:
-    """Return limits that show averages whole, raw values but for OUTSIDE percent at both ends."""
-    ends: list[float] = []
-    for line in lines:
-        values = line.values[np.isfinite(line.values)]
-        percent = OUTSIDE if line.is_raw else 0.0
-        ends += np.percentile(values, [percent, 100 - percent]).tolist() if len(values) else []
-    if not ends or min(ends) == max(ends):
-        return None
-    margin = 0.05 * (max(ends) - min(ends))
-    return min(ends) - margin, max(ends) + margin
 
 
 def new_axes(title: str, width: float, height: float) -> tuple[Figure, Axes]:
@@ -98,23 +63,38 @@ def saved(figure: Figure, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def draw_panel(name: str, lines: Sequence[Line]) -> Markup:
-    """Return an <svg> titled `name`; run r's line is group `name-r`, raw values `name-r-raw`."""
+def draw_panel(
+    name: str, tables: Sequence[Array], column: str, *, averaged: bool = False
+) -> Markup:
+    """Return a column of every run's table as an <svg> titled `name`, "" where all are gaps.
+
+    Run r's line is group `name-r`. Averaged lines are shown whole, and below each of them, pale,
+    the raw values, group `name-r-raw`, but for OUTSIDE percent at both ends.
+    """
+    ends: list[float] = []
     with matplotlib.rc_context(PAGE):
         figure, axes = new_axes(name, 4.8, 2.9)
         axes.set_xlabel("training step")
-        for line in lines:
-            colour, dashes = run_style(line.run)
-            width, alpha = (0.6, 0.22) if line.is_raw else (1.5, 1.0)
-            style: dict[str, Any] = {"color": colour, "linewidth": width, "alpha": alpha}
+        for run, table in enumerate(tables):
+            colour, dashes = run_style(run)
+            steps, raw = table["step"], drawn(table[column])
+            window = averaging_window(len(raw)) if averaged else 1
+            bold: dict[str, Any] = {"linewidth": 1.5, "linestyle": (0, dashes) if dashes else "-"}
+            lines = [("", moving_average(raw, window), 0.0, bold)] if len(raw) else []
+            if window > 1:
+                lines.append(("-raw", raw, OUTSIDE, {"linewidth": 0.6, "alpha": 0.22, "zorder": 1}))
             # A line of few points is hardly seen, one of a single point not at all.
-            style["marker"] = "o" if len(line.steps) <= 40 else None
-            style["linestyle"] = (0, dashes) if dashes and not line.is_raw else "-"
-            raw = "-raw" if line.is_raw else ""
-            gid = f"{name}-{line.run}{raw}"
-            axes.plot(line.steps, line.values, gid=gid, markersize=2.5, **style)
-        axes.set_ylim(_limits(lines))
-    return inline_svg(name, figure)
+            marker = "o" if len(steps) <= 40 else None
+            for suffix, values, outside, style in lines:
+                finite = values[np.isfinite(values)]
+                if len(finite):
+                    gid = f"{name}-{run}{suffix}"
+                    axes.plot(steps, values, gid=gid, c=colour, marker=marker, ms=2.5, **style)
+                    ends += np.percentile(finite, [outside, 100 - outside]).tolist()
+        if ends and min(ends) < max(ends):
+            margin = 0.05 * (max(ends) - min(ends))
+            axes.set_ylim(min(ends) - margin, max(ends) + margin)
+    return inline_svg(name, figure) if ends else Markup("")
 
 
 def inline_svg(name: str, figure: Figure) -> Markup:

@@ -26,34 +26,18 @@ class Run:
     """One run, of at least one session; `notes` are sentences on what is missing or odd.
 
     `losses` and `quality`: structured arrays [rows], of int64 `step`, ascending, and a float64 for
-    each other column. `grids`: every sample grid by its step, ascending.
+    each other column. `grids`: every sample grid by its step, ascending. `steps`: "11 of 12".
     """
 
     path: Path
     name: str
     spec: dict[str, Any]
     sessions: list[dict[str, Any]]
+    steps: str
     losses: Array
     quality: Array
     grids: dict[int, Path]
     notes: list[str]
-
-    @property
-    def asked_steps(self) -> int | None:
-        """How many steps the last session was asked for, if that was recorded."""
-        steps = self.sessions[-1]["options"].get("steps")
-        return steps if type(steps) is int else None
-
-    @property
-    def completed_steps(self) -> int:
-        """The last step of losses.csv, or 0."""
-        return int(self.losses["step"][-1]) if len(self.losses) else 0
-
-    @property
-    def last_written(self) -> datetime | None:
-        """When losses.csv was last written to."""
-        path = RunFolder(self.path).losses
-        return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
@@ -79,12 +63,18 @@ def read_run(path: Path, name: str) -> Run:
         bad = losses[np.isnan(drawn(losses[column]))]
         if len(bad):
             value = f"{bad[column][0]:g}".replace("nan", "NaN")
-            loss_notes.append(
-                f"{tag} is {value} at step {bad['step'][0]:,}; what is NaN, infinite or beyond "
-                f"{LARGEST:g} is a gap in the plot ({len(bad):,} in all)."
-            )
+            gap = f"what is NaN, infinite or beyond {LARGEST:g} is a gap in the plot"
+            first = f"{tag} is {value} at step {bad['step'][0]:,}"
+            loss_notes.append(f"{first}; {gap} ({len(bad):,} in all).")
     notes = [*loss_notes, *quality_notes, *([] if grids else ["There are no sample grids."])]
-    return Run(path, name, spec, sessions, losses, quality, grids, notes)
+    asked, completed = sessions[-1]["options"].get("steps"), [0, *losses["step"].tolist()][-1]
+    steps = f"{completed:,} of {asked:,}" if type(asked) is int else f"{completed:,}"
+    if type(asked) is int and completed < asked:
+        notes.insert(0, f"{steps} steps are recorded: the run is going on or was stopped.")
+        if folder.losses.exists():
+            written = datetime.fromtimestamp(folder.losses.stat().st_mtime, UTC)
+            notes[0] += f" losses.csv was last written at {written:%Y-%m-%d %H:%M} UTC."
+    return Run(path, name, spec, sessions, steps, losses, quality, grids, notes)
 
 
 def drawn(values: Array) -> Array:
@@ -159,7 +149,6 @@ def headline(run: Run) -> dict[str, str]:
 
     rates = [f"{name} {of(SPEC, f'{name}_optimizer.learning_rate')}" for name in NETWORKS]
     versions = [f"{name} {text}" for (group, name), text in settings.items() if group == VERSIONS]
-    asked = "" if run.asked_steps is None else f" of {run.asked_steps:,}"
     return {
         "system": f"{of(SPEC, 'name')}, width {of(SPEC, 'width')}",
         "loss": of(*LOSS),
@@ -167,7 +156,7 @@ def headline(run: Run) -> dict[str, str]:
         "versions": ", ".join(versions) or ABSENT,
         "data": of(*DATASET),
         "seed": of(OPTIONS, "seed"),
-        "steps": f"{run.completed_steps:,}{asked}",
+        "steps": run.steps,
         "batch size": of(SPEC, "batch_size"),
         "learning rates": ", ".join(rates),
         "dtype": of(OPTIONS, "dtype"),

@@ -58,10 +58,9 @@ def run_training(
             if not is_out_of_memory(error):
                 raise
             quote = str(error)[:200] or type(error).__name__  # some frameworks print pages
-            raise InputError(
-                f"out of memory with --batch-size {options.spec.batch_size} and --width "
-                f"{options.spec.width}; try a smaller --batch-size or --width ({quote})"
-            ) from error
+            sizes = f"--batch-size {options.spec.batch_size} and --width {options.spec.width}"
+            advice = f"try a smaller --batch-size or --width ({quote})"
+            raise InputError(f"out of memory with {sizes}; {advice}") from error
 
     return run_command(parser.prog, start)
 

@@ -24,15 +24,13 @@ STEPS_IN_A_ROW = 100
 
 _WON = (
     f"warning: the discriminator has won: its loss was under {WON_BELOW:g} at every step from "
-    "{first} to {last}. It recognises every image of the generator, so the generator "
-    "learns next to nothing from it. More steps seldom help; start again without --learning-rate, "
-    "whose default suits the width, with a larger --width{other} or with more images"
+    "{first} to {last}, so the generator learns next to nothing from it; start again without "
+    "--learning-rate, whose default suits the width, with a larger --width{other} or more images"
 )
 _CLAMPED = (
     f"warning: the discriminator is stuck: its loss was at {CLAMP:g}, which stands for log(0), at "
-    "every step from {first} to {last}. It is certain about every image and wrong, and it is so "
-    "certain that it has no slope left to learn by. Start again with a lower --learning-rate, or "
-    "with --loss bce, which has no such ceiling"
+    "every step from {first} to {last}, where it has no slope to learn by; start again with a "
+    "lower --learning-rate, or with --loss bce, which has no such ceiling"
 )
 
 
@@ -53,11 +51,9 @@ def describe_non_finite(arrays: Mapping[str, Array]) -> str:
     bad = [name for name, count in counts.items() if count]
     if not bad:
         return ""
-    first, others = bad[0], len(bad) - 1
-    return (
-        f"{counts[first]:,} of the {np.size(arrays[first]):,} numbers of {first} are NaN or "
-        f"infinite{f' (and some of {others} other arrays)' if others else ''}"
-    )
+    others = f" (and some of {len(bad) - 1} other arrays)" if bad[1:] else ""
+    part = f"{counts[bad[0]]:,} of the {np.size(arrays[bad[0]]):,} numbers of {bad[0]}"
+    return f"{part} are NaN or infinite{others}"
 
 
 @contextlib.contextmanager
@@ -66,10 +62,9 @@ def naming_file(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(
-            f"{printable(path)} cannot be written: {error.strerror or error}; what was saved "
-            "before is good: put that right and go on with --resume"
-        ) from error
+        advice = "what was saved before is good: put that right and go on with --resume"
+        reason = f"cannot be written: {error.strerror or error}"
+        raise OSError(f"{printable(path)} {reason}; {advice}") from error
 
 
 class DiscriminatorWatch:

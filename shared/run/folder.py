@@ -63,15 +63,11 @@ class RunFolder:
     def require_free(self) -> None:
         """Raise ValueError if a run is here, NotADirectoryError if a file is."""
         if self.path.exists() and not self.path.is_dir():
-            raise NotADirectoryError(
-                f"--out {self.path} is a file; expected a folder or a new name"
-            )
+            raise NotADirectoryError(f"--out {self.path} is a file; expected a folder or none")
         files = (self.description, self.losses, self.samples, self.checkpoints)
         if taken := [path.name for path in files if path.exists()]:
-            raise ValueError(
-                f"--out {self.path} already holds a run ({', '.join(taken)}); "
-                "continue it with --resume or choose another name"
-            )
+            advice, held = "continue it with --resume or choose another name", ", ".join(taken)
+            raise ValueError(f"--out {self.path} already holds a run ({held}); {advice}")
 
     def lock(self) -> BaseFileLock:
         """Hold the folder, made if need be, for this process; ValueError if another does."""
@@ -80,10 +76,8 @@ class RunFolder:
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise ValueError(
-                f"another process is training into --out {self.path}; wait for its end or choose "
-                "another name"
-            ) from error
+            text = f"another process is training into --out {self.path}"
+            raise ValueError(f"{text}; wait for its end or choose another name") from error
         return lock
 
     def read_last_checkpoint(self, options: TrainingOptions) -> tuple[Checkpoint | None, list[str]]:
@@ -97,9 +91,9 @@ class RunFolder:
             first = sessions[-1]["options"].get("checkpoint_every", 0) if sessions else 0
             # A run whose checkpoints were deleted keeps its records: all that is left of it.
             if not sessions or (len(rows) and rows["step"][-1] > first):
+                advice = "leave --resume out or name the folder of a run with --out"
                 raise ValueError(
-                    f"nothing to resume: {self.checkpoints} holds no checkpoint; "
-                    "leave --resume out or name the folder of a run with --out"
+                    f"nothing to resume: no checkpoint in {self.checkpoints}; {advice}"
                 )
             return None, [f"starting again: {self.path} was stopped before its first checkpoint"]
         notes = []
@@ -141,9 +135,8 @@ class RunFolder:
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Return the spec and the sessions, at least one, of run.json; InputError."""
         if not self.description.is_file():
-            raise InputError(
-                f"{self.path}: expected the folder of a run, found no run.json in it; {advice}"
-            )
+            text = "expected the folder of a run, found no run.json in it"
+            raise InputError(f"{self.path}: {text}; {advice}")
         expected = "what training writes (spec, and one or more sessions with their options)"
         with refused_as(InputError, self.description, expected, advice):
             content = json.loads(self.description.read_text(encoding="utf-8"))
@@ -238,11 +231,9 @@ class RunRecords:
 
 def config_bytes(implementation: str, config: Mapping[str, Any]) -> bytes:
     """Return a config.toml that starts the same run; paths may hold bytes that are no UTF-8."""
-    heading = (
-        "# The options of this run. Start it again:\n"
-        f"# python -m {implementation}_impl.train --config THIS_FILE --out ANOTHER_FOLDER\n"
-    )
-    return (heading + tomli_w.dumps(config)).encode("utf-8", "surrogateescape")
+    again = f"python -m {implementation}_impl.train --config THIS_FILE --out ANOTHER_FOLDER"
+    text = f"# The options of this run. Start it again:\n# {again}\n{tomli_w.dumps(config)}"
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _cut(folder: RunFolder, path: Path, columns: tuple[str, ...], completed: int) -> float | None:
@@ -273,11 +264,10 @@ def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Array, list[str]]:
             if len(rows[-1]) != len(columns) or not last < rows[-1][0] < MOST_STEPS:
                 raise ValueError
         except ValueError:
-            raise InputError(
-                f"{path}, line {number}: expected {len(columns)} numbers ({names}), the step above "
-                f"{last}, received {line!r:.60}; remove the line, or find out whether two runs "
-                "have written to the file"
-            ) from None
+            expected = f"expected {len(columns)} numbers ({names}), the step above {last}"
+            advice = "remove the line, or find out whether two runs have written to the file"
+            text = f"{path}, line {number}: {expected}, received {line!r:.60}; {advice}"
+            raise InputError(text) from None
     notes = [f"The last line of {path.name} is half-written and left out."] if rest else []
     notes += [] if rows else [f"{path.name} holds no row yet."]
     return np.array(rows, kind), notes
@@ -301,7 +291,6 @@ def _require_same_run(path: Path, checkpoint: Checkpoint, options: TrainingOptio
         if found != asked:
             differences.append(f"{name}: {found} in the checkpoint, {asked} asked for")
     if differences:
-        raise CheckpointError(
-            f"{path} is from a run with other options ({'; '.join(differences)}); "
-            "repeat those of the first run or choose another --out"
-        )
+        found = f"from a run with other options ({'; '.join(differences)})"
+        advice = "repeat those of the first run or choose another --out"
+        raise CheckpointError(f"{path} is {found}; {advice}")

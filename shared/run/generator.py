@@ -54,10 +54,8 @@ class Generator:
             whole = np.pad(rows, ((0, BATCH_SIZE - len(rows)), (0, 0)))
             made = self.implementation.generate(self.state, whole)[: len(rows)]
             if not np.isfinite(made).all():
-                raise ValueError(
-                    "the generator makes NaN or infinity; expected finite images: the run "
-                    "diverged, take an earlier checkpoint with --step"
-                )
+                advice = "the run diverged, take an earlier checkpoint with --step"
+                raise ValueError(f"the generator makes NaN or infinity; expected images: {advice}")
             batches.append(to_pixels(made, self.spec.image_range))
             advance(len(rows))
         return np.concatenate(batches)
@@ -99,10 +97,8 @@ def open_checkpoint(folder: Path, step: int | None = None) -> Checkpoint:
     run = RunFolder(folder)
     found = numbered(run.checkpoints)
     if not found:
-        raise ValueError(
-            f"{folder} is no run with a checkpoint: {run.checkpoints} holds none; expected the "
-            "folder that was --out in training"
-        )
+        text = f"{folder} is no run with a checkpoint: {run.checkpoints} holds none"
+        raise ValueError(f"{text}; expected the folder that was --out in training")
     step = max(found) if step is None else step
     if step not in found:
         names = ", ".join(map(str, [*found][-8:]))

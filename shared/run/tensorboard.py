@@ -21,10 +21,8 @@ TAGS = {n: n.replace("discriminator", "d").replace("generator", "g") for n in ME
 def require_tensorboard() -> None:
     """Raise MissingFrameworkError, which names the command to install it, where there is none."""
     if importlib.util.find_spec("tensorboard") is None:
-        raise MissingFrameworkError(
-            "--tensorboard needs tensorboard, which is not installed; "
-            "install it with: pip install -c constraints.txt -e '.[tensorboard]'"
-        )
+        advice = "install it with: pip install -c constraints.txt -e '.[tensorboard]'"
+        raise MissingFrameworkError(f"--tensorboard needs tensorboard, which is missing; {advice}")
 
 
 class EventFile:

@@ -235,9 +235,8 @@ class TrainingRun:
             raise NonFiniteError(f"after step {step + 1}: {bad}; {self._what_remains()}")
         self._records.synchronize()
         options, spec = self.options, self.options.spec
-        progress: dict[str, Any] = {"step": step + 1, "seed": options.seed}
-        progress |= {"batch_size": spec.batch_size, "dtype": options.dtype}
-        progress["implementation"] = options.implementation
+        progress = {n: getattr(options, n) for n in ("seed", "dtype", "implementation")}
+        progress |= {"step": step + 1, "batch_size": spec.batch_size}
         progress["dataset"] = self._dataset.description
         path = self._folder.checkpoint(step + 1)
         with naming_file(path):

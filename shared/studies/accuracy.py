@@ -96,10 +96,8 @@ def batches_of_one(implementation: Implementation, loss: str) -> Evaluate:
 
         arrays = scores.astype(dtype).reshape(-1, 1)
         found = [implementation.loss(loss, x, x, generator_label=target) for x in arrays]
-        return (
-            np.array([float(f.generator) for f in found]),
-            np.array([float(f.generator_fake_gradient[0]) for f in found]),
-        )
+        values = np.array([float(f.generator) for f in found])
+        return values, np.array([float(f.generator_fake_gradient[0]) for f in found])
 
     return evaluate
 

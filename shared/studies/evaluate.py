@@ -39,10 +39,8 @@ def recorded_data(folder: Path, step: int) -> Path | None:
         data = session["options"]["data"]
         path = None if data is None else Path(data)
     if path is not None and not path.exists():
-        raise ValueError(
-            f"the run's data {path} is not there, seen from {Path.cwd()}; expected what run.json "
-            "names: give --data"
-        )
+        found = f"the run's data {path} is not there, seen from {Path.cwd()}"
+        raise ValueError(f"{found}; expected what run.json names: {advice}")
     return path
 
 
@@ -94,10 +92,8 @@ def _distance_table(rows: dict[str, dict[str, Any]], sizes: Sequence[int]) -> st
     lines = [what, text_table(table, "<>")]
     lines += [f"note: {n}: {row['problem']}" for n, row in rows.items() if "problem" in row]
     if rows[FLOOR]["images"] < max(row["images"] for row in rows.values()):
-        lines.append(
-            "note: fewer images make every distance larger, so real against real is above the "
-            "floor of the other rows"
-        )
+        above = "so real against real is above the floor of the other rows"
+        lines.append(f"note: fewer images make every distance larger, {above}")
     return "\n".join(lines)
 
 
@@ -116,25 +112,23 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=seed_number, default=0, metavar="S", help=seed)
     add("--json", type=Path, metavar="FILE", help="write every figure")
     add("--fid", action="store_true", help="also FID and KID; needs pip install -e '.[fid]'")
-    weights = "Inception weights for --fid (default: torch-fidelity downloads them once)"
+    weights = "--fid with these Inception weights (default: torch-fidelity downloads them once)"
     add("--feature-weights", type=Path, metavar="FILE", help=weights)
 
 
 def _run(options: argparse.Namespace) -> None:
     # First what would fail only after minutes of work.
-    if options.feature_weights and not options.fid:
-        raise ValueError("--feature-weights is received without --fid; expected both or neither")
     require_place(options.json)
+    weights, wants_fid = options.feature_weights, options.fid or options.feature_weights
     checkpoint = open_checkpoint(options.run, options.step)
     spec, progress = checkpoint.spec, checkpoint.progress
     sizes = pyramid_sizes(spec.image_size)  # images that are too small fail before any are made
     if not isinstance(progress.get("seed"), int):
-        raise ValueError(
-            "the checkpoint does not say the seed of its run; expected one that training wrote"
-        )
+        expected = "expected one that training wrote"
+        raise ValueError(f"the checkpoint does not say the seed of its run; {expected}")
     dataset = load_dataset(options.data or recorded_data(options.run, progress["step"]), spec)
-    if options.fid:
-        require_fidelity(options.feature_weights)
+    if wants_fid:
+        require_fidelity(weights)
     generator = load_generator(options.run, options.framework, options.step)
     print(f"run        {options.run}, {progress['step']} steps")
     print(f"system     {spec.name}, loss {spec.loss}, width {spec.width}")
@@ -148,8 +142,7 @@ def _run(options: argparse.Namespace) -> None:
     pairs = collect(generator, progress, dataset, options.samples, options.seed)
     rows = measure(pairs, options.seed)
     print(_distance_table(rows, sizes), flush=True)
-    names = [name for name in pairs if options.fid and name != FLOOR]
-    weights = options.feature_weights
+    names = [name for name in pairs if wants_fid and name != FLOOR]
     measured = {n: fidelity(*pairs[n], weights) for n in tracked("FID and KID", names)}
     if measured:
         table = [["", "FID", "KID x 1000", "+-"]]

@@ -8,9 +8,8 @@ code is 0 where all stay within the bounds, 1 where two diverge, 2 for bad input
 import argparse
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -33,8 +32,7 @@ ULP = "+ulp"
 TABLE_STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
 
 
-@dataclass(frozen=True)
-class Bounds:
+class Bounds(NamedTuple):
     """Losses: |a - b| / max(1, |b|). Tensors of the state: relative L2. Counters must be equal.
 
     Drift: of what rounding moves, as `shared.reference.differences.drifts` measures it.
@@ -59,32 +57,30 @@ BOUNDS = {
 }
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How far two runs are apart after a step, inf included: the worst loss, tensor and drift."""
+Worst = tuple[float, str]
+"""The largest of several differences, inf included, and what it is of."""
+
+
+class Difference(NamedTuple):
+    """How far two runs are apart after a step; behind the step the fields of `Bounds`."""
 
     step: int
-    loss: float
-    loss_name: str
-    tensor: float
-    tensor_name: str
-    drift: float = 0.0
-    drift_name: str = ""
+    loss: Worst
+    tensor: Worst
+    drift: Worst
 
     def within(self, bounds: Bounds) -> bool:
         """Whether all differences are within the bounds."""
-        return all(getattr(self, name) <= bound for name, bound in asdict(bounds).items())
+        return all(worst <= bound for (worst, _), bound in zip(self[1:], bounds, strict=True))
 
     def share(self, bounds: Bounds) -> float:
         """Return the largest difference in units of its bound."""
-        return max(getattr(self, name) / bound for name, bound in asdict(bounds).items())
+        return max(worst / bound for (worst, _), bound in zip(self[1:], bounds, strict=True))
 
     def __str__(self) -> str:
-        drift = f", {self.drift_name} drift {self.drift:.1e}" if self.drift_name else ""
-        return (
-            f"step {self.step}: {self.tensor_name} {self.tensor:.1e}, "
-            f"{self.loss_name} {self.loss:.1e}{drift}"
-        )
+        (loss, of_loss), (tensor, of_tensor), (drift, of_drift) = self[1:]
+        shown = f"step {self.step}: {of_tensor} {tensor:.1e}, {of_loss} {loss:.1e}"
+        return f"{shown}, {of_drift} drift {drift:.1e}" if of_drift else shown
 
 
 Curves = dict[Pair, list[Difference]]
@@ -161,10 +157,10 @@ def difference(
     }
     tensors = state_differences(spec, actual[1], expected[1])
     drifting = drifts(spec, actual[1], expected[1], since) or {"": 0.0}
-    return Difference(step, *_worst(losses), *_worst(tensors), *_worst(drifting))
+    return Difference(step, _worst(losses), _worst(tensors), _worst(drifting))
 
 
-def _worst(values: dict[str, float]) -> tuple[float, str]:
+def _worst(values: dict[str, float]) -> Worst:
     # nan compares as neither larger nor smaller; as inf it comes first.
     finite = {name: np.inf if np.isnan(value) else value for name, value in values.items()}
     name = max(finite, key=finite.__getitem__)
@@ -185,10 +181,9 @@ def compare(
     names = [trainer.name for trainer in trainers]
     pairs = [p for p in itertools.combinations(names, 2) if against is None or against in p]
     if len(set(names)) < len(names) or not pairs:
-        raise ValueError(
-            f"nothing to compare: expected two or more different implementations"
-            f"{f' and {against} among them' if against else ''}, received {', '.join(names)}"
-        )
+        expected = "expected two or more different implementations"
+        expected += f" and {against} among them" if against else ""
+        raise ValueError(f"nothing to compare: {expected}, received {', '.join(names)}")
     states = {trainer.name: experiment.start(trainer) for trainer in trainers}
     curves: Curves = {pair: [] for pair in pairs}
     for step in tracked(f"steps of {', '.join(names)}", range(experiment.steps)):
@@ -212,7 +207,7 @@ def _growth_report(curves: Curves, bounds: Bounds) -> str:
     rows = [["step", *(f"{a} - {b}" for a, b in curves)]]
     for step in sorted({step for step in TABLE_STEPS if step <= length} | {length}):
         found = [curve[step - 1] for curve in curves.values()]
-        rows.append([str(step), *(f"{d.tensor:.1e} ({d.loss:.1e})" for d in found)])
+        rows.append([str(step), *(f"{d.tensor[0]:.1e} ({d.loss[0]:.1e})" for d in found)])
     lines = [text_table(rows, ">"), str(bounds)]
     for (a, b), curve in curves.items():
         first = first_divergence(curve, bounds)
@@ -228,7 +223,7 @@ def _plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None
         panels[0].figure.suptitle(title)
         for axes, (field, what) in zip(panels, fields.items(), strict=True):
             for (a, b), curve in curves.items():
-                values = [getattr(d, field) or np.nan for d in curve]  # 0 has no logarithm
+                values = [getattr(d, field)[0] or np.nan for d in curve]  # 0 has no logarithm
                 axes.semilogy([d.step for d in curve], values, label=f"{a} - {b}", linewidth=1)
             bound, dashed = getattr(bounds, field), {"linestyle": "--", "linewidth": 1}
             axes.axhline(bound, color="black", label=f"bound {bound:g}", **dashed)
@@ -239,10 +234,8 @@ def _plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add, all_of_them = parser.add_argument, interface.IMPLEMENTATIONS
-    named = (
-        "pytorch, tf, jax, reference or a dotted module path; pytorch+ulp for one whose initial "
-        "weights are one unit in the last place larger (default: pytorch tf jax)"
-    )
+    named = "names or dotted paths; pytorch+ulp: with initial weights one unit in the last place "
+    named += "larger (default: pytorch tf jax)"
     add("implementations", nargs="*", default=all_of_them, metavar="IMPLEMENTATION", help=named)
     add("--system", choices=SYSTEMS, default="dcgan64")
     add("--loss", choices=LOSS_NAMES, help="default: the system's own")
@@ -250,10 +243,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     for name, (kind, default) in (numbers | {"seed": (seed_number, 0)}).items():
         add(f"--{name}", type=kind, default=default, help="default: %(default)s")
     add("--dtype", choices=tuple(BOUNDS), default="float64")
-    images = (
-        "noise keeps the two networks in balance; on digits bce is chaotic at these learning "
-        "rates, the system's own, which are not scaled to the width (default: %(default)s)"
-    )
+    images = "noise keeps the networks in balance; on digits bce is chaotic (default: %(default)s)"
     add("--images", choices=IMAGES, default="noise", help=images)
     add("--against", type=interface.canonical_name, metavar="NAME", help="compare with this")
     add("--restart", action="store_true", help="give all the first one's state after every step")

@@ -122,13 +122,15 @@ def test_fortran_ordered_images_give_contiguous_batches():
 
 
 def test_a_batch_larger_than_the_data_set_is_an_error():
-    message = r"batch size is 128, .* holds only 5 images; use --batch-size 5 or less"
+    message = r"batch size is 128, .* there are only 5 images; use --batch-size 5 or less"
     with pytest.raises(DataError, match=message):
         Batches(NOISE, of_size(128), 0)
 
 
 def test_batches_refuse_what_does_not_suit():
-    with pytest.raises(DataError, match=r"uint8 \(5, 64, 64, 1\).* expects uint8 \[n, 64, 64, 3\]"):
+    with pytest.raises(
+        DataError, match=r"uint8 \(5, 64, 64, 1\).* expects uint8 images of \(64, 64, 3\)"
+    ):
         Batches(NOISE[..., :1], of_size(2), 0)
     with pytest.raises(DataError, match=r"the images are float64"):
         Batches(NOISE / 255, of_size(2), 0)

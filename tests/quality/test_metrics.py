@@ -311,7 +311,7 @@ WITH_NAN = np.where(np.arange(3)[:, None, None, None] == 1, np.nan, GOOD)
 @pytest.mark.parametrize(
     ("real", "generated", "message"),
     [
-        (GOOD, GOOD[:2], "equally many of one size: leave out some of the larger set"),
+        (GOOD, GOOD[:2], "equally many of one size: leave out some"),
         (GOOD, pictures(3, 1, size=64), "equally many of one size"),
         (GOOD[:1], GOOD[:1], "received 1 real images; expected at least 2"),
         (GOOD, WITH_NAN, "the generated images lie between nan and nan"),

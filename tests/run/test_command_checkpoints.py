@@ -169,7 +169,7 @@ def test_run_whose_checkpoints_were_deleted_is_left_alone(make_options):
     for path in (make_options().out / "checkpoints").iterdir():
         path.unlink()
     before = loss_rows(make_options().out)
-    with pytest.raises(ValueError, match=r"nothing to resume: .*checkpoints holds no checkpoint"):
+    with pytest.raises(ValueError, match=r"nothing to resume: no checkpoint in .*checkpoints"):
         fit(make_options(resume=True))
     assert loss_rows(make_options().out) == before
 

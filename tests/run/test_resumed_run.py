@@ -195,7 +195,7 @@ def test_resume_with_other_options_names_them(make_options, changes, message):
 
 
 def test_resume_without_a_run(make_options):
-    with pytest.raises(ValueError, match=r"nothing to resume: .*run/checkpoints holds no checkp"):
+    with pytest.raises(ValueError, match=r"nothing to resume: no checkpoint in .*run/checkpoints"):
         fit(make_options(resume=True))
 
 

@@ -36,7 +36,7 @@ def change_table(changed: Curves) -> str:
     """Return a table of `change_framework`'s differences from the unbroken runs."""
     rows = [["first", "then", "tensor", "loss", "worst tensor"]]
     for (first, second), (d,) in changed.items():
-        rows.append([first, second, f"{d.tensor:.1e}", f"{d.loss:.1e}", d.tensor_name])
+        rows.append([first, second, f"{d.tensor[0]:.1e}", f"{d.loss[0]:.1e}", d.tensor[1]])
     return text_table(rows, "<<>><")
 
 

@@ -208,7 +208,7 @@ def test_without_torch_fidelity_the_command_says_how_to_install_it(
     run = write_run(tmp_path / "run")
     assert evaluate.main([str(run), "--data", str(data), "--fid"]) == 2
     error = capsys.readouterr().err
-    assert "FID and KID need torch-fidelity, which is not installed" in error
+    assert "FID and KID need torch-fidelity, which is missing" in error
     assert "pip install -e '.[fid]'" in error
 
 

@@ -168,7 +168,7 @@ def test_losses_are_relative_above_one_and_absolute_below() -> None:
     for size, moved, expected in ((1e-3, 2e-3, 1e-3), (10.0, 11.0, 0.1)):
         losses = dict.fromkeys(trajectory.METRIC_NAMES, size)
         ends = ((losses | {"generator_loss": moved}, arrays), (losses, arrays))
-        assert difference(spec, 1, *ends, since=1).loss == expected
+        assert difference(spec, 1, *ends, since=1).loss[0] == expected
 
 
 def test_a_state_with_a_missing_tensor_is_refused() -> None:
@@ -183,7 +183,9 @@ def test_a_state_with_a_missing_tensor_is_refused() -> None:
 
 
 def test_the_first_divergence_is_the_first() -> None:
-    curve = [Difference(s, 0.0, "l", t, "t") for s, t in ((1, 0.5), (2, 2.0), (3, 0.1), (4, 3.0))]
+    none = (0.0, "")
+    tensors = ((1, 0.5), (2, 2.0), (3, 0.1), (4, 3.0))
+    curve = [Difference(step, none, (tensor, "t"), none) for step, tensor in tensors]
     assert first_divergence(curve, Bounds(1.0, 1.0, 1.0)) == curve[1]
     assert first_divergence(curve, Bounds(1.0, 5.0, 1.0)) is None
 
@@ -205,7 +207,7 @@ def test_a_nudged_implementation_starts_one_ulp_away_and_is_the_same_otherwise()
         np.testing.assert_array_equal(theirs[name], moved, name)
     curves = compare([load("reference"), nudged], run)
     require_within(curves, BOUNDS["float64"])
-    assert all(difference.tensor > 0 for (curve,) in [curves.values()] for difference in curve)
+    assert all(difference.tensor[0] > 0 for (curve,) in [curves.values()] for difference in curve)
 
 
 def test_the_command_prints_plots_and_writes(
