@@ -11,7 +11,7 @@ from pathlib import Path
 from shared.files.atomic import require_empty_folder
 from shared.run.console import command, seed_number, shown_progress, whole
 from shared.run.generator import EXAMPLE, load_generator
-from shared.run.pictures import save_images, save_png, tiles
+from shared.run.pictures import save_png, tiles
 
 __all__ = ["load_generator"]
 
@@ -51,12 +51,13 @@ def _run(options: argparse.Namespace) -> None:
         drawn = generator.interpolated(first, last, options.count)
     with shown_progress("images", options.count) as advance:
         images = generator.images(drawn, advance)
+    options.out.mkdir(parents=True, exist_ok=True)
     if options.grid:
-        options.out.mkdir(parents=True, exist_ok=True)
         save_png(options.out / "grid.png", tiles(images))
     else:
-        save_images(options.out, images)
-    where = options.out / "grid.png" if options.grid else f"{options.out}/sample_*.png"
+        for i, image in enumerate(images):
+            save_png(options.out / f"sample_{i:06d}.png", image)
+    where = options.out / ("grid.png" if options.grid else "sample_*.png")
     size = f"{spec.image_size}x{spec.image_size}"
     print(f"wrote      {where}: {options.count} images of {size} pixels")
 

@@ -51,7 +51,7 @@ def require_fidelity(weights: Path | None = None) -> None:
     except Exception as error:  # unpickling raises whatever the damage has it
         found = f"{weights or 'what was downloaded'} does not hold the weights of"
         expected = "expected tensors alone: torch-fidelity's weights-inception-2015-12-05 file"
-        text = f"{found} {FEATURE_EXTRACTOR} ({_first_line(error)}); {expected}"
+        text = f"{found} {FEATURE_EXTRACTOR} ({str(error)[:200]}); {expected}"
         raise InputError(text) from error
 
 
@@ -101,10 +101,5 @@ def import_fidelity(name: str = "torch_fidelity") -> ModuleType:
     except (ImportError, RuntimeError) as error:
         # A torchvision built for another torch raises RuntimeError.
         expected = "torch and torchvision of one release and one build: install both from one index"
-        found = f"torch-fidelity cannot be imported ({_first_line(error)})"
+        found = f"torch-fidelity cannot be imported ({str(error)[:200]})"
         raise InputError(f"{found}; expected {expected}") from error
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first line of a message; PyTorch's go on for pages."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(":. ")

@@ -146,10 +146,9 @@ def whole(least: int, most: float = math.inf, why: str = "") -> Callable[[str], 
 
     def parse_whole(text: str) -> int:
         value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, received {value}")
-        if value > most:
-            raise argparse.ArgumentTypeError(f"must be at most {most}{why}; received {value}")
+        if not least <= value <= most:
+            limit = f"at least {least}" if value < least else f"at most {most}{why}"
+            raise argparse.ArgumentTypeError(f"must be {limit}, received {value}")
         return value
 
     parse_whole.__name__ = "whole number"  # what argparse calls it where int() refuses the text

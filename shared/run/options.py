@@ -118,10 +118,9 @@ _OWN_SIZES = ", ".join(
 )
 OPTIONS: dict[str, dict[Option, str]] = {
     "what to train": {
-        Option("system", choices=tuple(SYSTEMS)): "dcgan64: convolutional, "
-        "64x64 in colour; dcgan64-lsgan: the same with a dense last layer and loss lsgan; conv28: "
-        "convolutional, 28x28 grey; mlp28: dense layers only, 28x28 grey (default: "
-        f"{DEFAULT_SYSTEM}, or that of --init-from)",
+        Option("system", choices=tuple(SYSTEMS)): "dcgan64: convolutional, 64x64 in colour; "
+        "dcgan64-lsgan: the same with a dense last layer and loss lsgan; conv28: convolutional, "
+        "28x28 grey; mlp28: dense, 28x28 grey (default: dcgan64, or that of --init-from)",
         Option("loss", choices=LOSS_NAMES): "adversarial loss (default: the system's own)",
         Option("data", Path, "PATH"): "folder of images, IDX file as MNIST's (raw or .gz), or .npz "
         "(default: 2,000 images of Fashion-MNIST)",
@@ -138,18 +137,15 @@ OPTIONS: dict[str, dict[Option, str]] = {
         Option("steps", whole(1), "N"): "training steps in all, those before a --resume included "
         f"{_BY_SYSTEM}",
         Option("learning-rate", positive, "LR"): "of both networks (default: the system's own "
-        "times its width over --width, because Adam's steps have one size and fewer channels add "
-        "up to less)",
+        "times its width over --width, because the steps of fewer channels add up to less)",
         Option("d-steps", whole(1), "K"): "discriminator updates per generator update, each with "
-        "fresh images and latents, as in Goodfellow et al. 2014, Algorithm 1 (default: the "
-        "system's own, 1 in all of them)",
+        "fresh images and latents: Goodfellow et al. 2014, Algorithm 1 (default: the system's)",
         Option("generator-batch", choices=tuple(GENERATOR_BATCHES)): "what the generator learns "
         "from. same-images: the fakes that the discriminator has just seen; same-latents: images "
-        "made anew from their latents, after the discriminator has changed; new-latents: images "
-        "from latents of its own, as in Goodfellow et al. 2014, Algorithm 1 (default: the "
-        "system's own, whatever --d-steps is: same-latents for conv28, same-images for the others)",
-        Option("seed", seed_number, "S", 0): "of the weights, the latents and the order of the "
-        "images (default: %(default)s)",
+        "made anew from their latents, after the discriminator has changed; new-latents: from "
+        "latents of its own, as in Algorithm 1 (default: the system's own, same-latents for "
+        "conv28, same-images for the others)",
+        Option("seed", seed_number, "S", 0): "of weights, latents and the order of the images",
     },
     "the run": {
         Option("out", Path, "DIR"): "folder of the run (default: runs/IMPLEMENTATION-SYSTEM-LOSS, "
@@ -168,25 +164,22 @@ OPTIONS: dict[str, dict[Option, str]] = {
         "into --out; `tensorboard --logdir runs` shows all runs side by side",
     },
     "where and how to compute": {
-        Option("device", default="auto", choices=("auto", "cpu", "gpu")): "auto is the GPU where "
-        "the framework finds one (default: %(default)s)",
-        Option("dtype", default="float32", choices=("float32", "float64")): "of the weights and of "
-        "all arithmetic (default: %(default)s)",
         Option(
-            "precision", default="fp32", choices=tuple(PRECISIONS)
-        ): "of convolutions and matrix "
-        "products; weights, statistics, losses and Adam stay --dtype; tf32 needs a GPU "
-        "(default: %(default)s)",
+            "device", default="auto", choices=("auto", "cpu", "gpu")
+        ): "auto: a GPU, if there is one",
+        Option(
+            "dtype", default="float32", choices=("float32", "float64")
+        ): "of weights and arithmetic",
+        Option("precision", str, None, "fp32", tuple(PRECISIONS)): "of convolutions and matrix "
+        "products; weights, statistics, losses and Adam stay --dtype; tf32 needs a GPU",
         Option("mode", metavar="MODE"): "how a step runs: eager, compile or cudagraph in pytorch, "
         "function or xla in tf, jit in jax (default: by device)",
         Option("devices", int, "N", 1): "train on N GPUs, or N virtual CPU devices; each takes its "
-        "part of every batch, which N must divide. The run is the same for every N "
-        "(default: %(default)s)",
+        "part of every batch, which N must divide. The run is the same for every N",
         Option("batch-norm", default="global", choices=BATCH_NORMS): "with several devices: "
-        "normalise by the statistics of the global batch, or each device by those of its own part "
-        "(default: %(default)s)",
+        "normalise by the statistics of the global batch, or each device by those of its own part",
         Option("wait-limit", positive, "SECONDS", WAIT_LIMIT): "with several processes: give up "
-        "when another one has not answered for so long (default: %(default)g)",
+        "when another one has not answered for so long",
         Option("debug", bool): "show the traceback of an error",
     },
 }
@@ -217,6 +210,7 @@ def _add(group: argparse._ActionsContainer, option: Option, text: str) -> None:
     settings = {n: v for n, v in option._asdict().items() if n != "name" and v is not None}
     if option.type is bool:
         settings = {"action": argparse.BooleanOptionalAction, "default": False}
+    text += "" if "default" in text or option.default is None else " (default: %(default)s)"
     group.add_argument(f"--{option.name}", help=text, **settings)
 
 

@@ -36,13 +36,6 @@ def save_png(path: Path, pixels: Array) -> None:
     write_file_atomically(path, buffer.getvalue())
 
 
-def save_images(folder: Path, pixels: Array) -> None:
-    """Write uint8 images [n, height, width, channels] as PNG files, numbered from 0."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(pixels):
-        save_png(folder / f"sample_{i:06d}.png", image)
-
-
 @contextlib.contextmanager
 def plot(
     path: Path, width: float, height: float, rows: int = 1, columns: int = 1, **shared: Any

@@ -270,5 +270,4 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if any(first_divergence(curve, bounds) for curve in curves.values()) else 0
 
 
-USAGE = "%(prog)s [options] [IMPLEMENTATION ...]"
-main = command("python -m shared.trajectory", __doc__, _add_options, _run, usage=USAGE)
+main = command("python -m shared.trajectory", __doc__, _add_options, _run)

@@ -121,7 +121,7 @@ def test_the_command_writes_pictures(run, tmp_path, capsys):
     ("arguments", "message"),
     [
         (("--count", 0), "--count: must be at least 1, received 0"),
-        (("--count", 10**7), "--count: must be at most 1000000; received 10000000"),
+        (("--count", 10**7), "--count: must be at most 1000000, received 10000000"),
         (("--interpolate", -1, 1), "--interpolate: must be at least 0, received -1"),
         (("--seed", -1), "--seed: must be at least 0"),
         (("--step", 8), "--step 8: "),
