@@ -24,8 +24,10 @@ PACKAGES = {
     "pytorch": ("torch",),
     "tf": ("tensorflow", "keras"),
     "jax": ("jax", "jaxlib", "flax", "optax"),
+    "tensorboard": ("tensorboard",),
+    "fid": ("torch_fidelity",),
 }
-"""Implementation, and extra that installs it → the packages it needs."""
+"""Implementation or option, and extra that installs it → the packages it needs."""
 
 # What else an implementation may be called, wherever one is named.
 _ALIASES = {"torch": "pytorch", "reference": "shared.reference.adapter"}
@@ -136,17 +138,16 @@ def use_cpu() -> None:
 
 
 def require_framework(name: str) -> None:
-    """Raise MissingFrameworkError unless the packages of a known implementation are installed.
+    """Raise MissingFrameworkError unless the packages of one of PACKAGES are installed.
 
     Where Python is about to run one of its modules as a command, end as commands do: in one line.
     """
     missing = [p for p in PACKAGES[name] if importlib.util.find_spec(p) is None]
     if not missing:
         return
-    message = (
-        f"the implementation {name!r} needs {', '.join(missing)}, which is not installed; "
-        f"install it with: pip install -c constraints.txt -e '.[{name}]'"
-    )
+    what = f"the implementation {name!r}" if name in IMPLEMENTATIONS else f"--{name}"
+    advice = f"install it with: pip install -c constraints.txt -e '.[{name}]'"
+    message = f"{what} needs {', '.join(missing)}, which is not installed; {advice}"
     if sys.argv[0] == "-m":  # what it is until `python -m` has found its module
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2)
@@ -161,26 +162,23 @@ def load_implementation(name: str) -> Implementation:
     a module with an object called `implementation`.
     """
     name = canonical_name(name)
-    if name in PACKAGES:
+    if name in IMPLEMENTATIONS:
         require_framework(name)
-    module_path = f"{name}_impl.adapter" if name in PACKAGES else name
+    module_path = f"{name}_impl.adapter" if name in IMPLEMENTATIONS else name
     try:
         found = importlib.util.find_spec(module_path) is not None
     except (ImportError, ValueError):
         found = False
     if not found:
         near = difflib.get_close_matches(name, IMPLEMENTATIONS, n=1)
-        raise ValueError(
-            f"unknown implementation {name!r}; {f'did you mean {near[0]}? ' if near else ''}"
-            f"expected one of {', '.join(IMPLEMENTATIONS)}, or the dotted path of a module "
-            "that can be imported"
-        )
+        hint = f"did you mean {near[0]}? " if near else ""
+        known = f"{', '.join(IMPLEMENTATIONS)}, or the dotted path of a module that can be imported"
+        raise ValueError(f"unknown implementation {name!r}; {hint}expected one of {known}")
     module = importlib.import_module(module_path)
     if not hasattr(module, "implementation"):
-        raise ValueError(
-            f"the module {module_path!r} has no object called 'implementation'; "
-            "expected one with the methods of shared.interface.Implementation"
-        )
+        expected = "expected one with the methods of shared.interface.Implementation"
+        text = f"the module {module_path!r} has no object called 'implementation'"
+        raise ValueError(f"{text}; {expected}")
     return module.implementation
 
 

@@ -7,7 +7,6 @@ PyTorch with it, so it is imported by name and only where it is asked for.
 
 import contextlib
 import importlib
-import importlib.util
 import sys
 import warnings
 from pathlib import Path
@@ -16,7 +15,7 @@ from types import ModuleType
 import numpy as np
 
 from shared.files.errors import InputError, require_file
-from shared.interface import Array, MissingFrameworkError
+from shared.interface import Array, require_framework
 
 FEATURE_EXTRACTOR = "inception-v3-compat"
 """torch-fidelity's name of the Inception network with the weights of the FID paper."""
@@ -92,9 +91,7 @@ def fidelity(real: Array, generated: Array, weights: Path | None = None) -> dict
 
 def import_fidelity(name: str = "torch_fidelity") -> ModuleType:
     """Import torch-fidelity, a module of it or torch, with the errors of `require_fidelity`."""
-    if importlib.util.find_spec("torch_fidelity") is None:
-        advice = "install it with: pip install -e '.[fid]'"
-        raise MissingFrameworkError(f"FID and KID need torch-fidelity, which is missing; {advice}")
+    require_framework("fid")
     try:
         with warnings.catch_warnings(action="ignore"):
             return importlib.import_module(name)

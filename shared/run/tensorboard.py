@@ -4,7 +4,6 @@ Both ready-made writers load a framework wherever one is installed: tensorboard'
 TensorFlow (four seconds), tensorboardX PyTorch. Values are as `torch.utils.tensorboard`'s.
 """
 
-import importlib.util
 import struct
 import time
 from collections.abc import Mapping
@@ -12,17 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from shared.interface import METRIC_NAMES, MissingFrameworkError
+from shared.interface import METRIC_NAMES
 
 TAGS = {n: n.replace("discriminator", "d").replace("generator", "g") for n in METRIC_NAMES}
 """METRIC_NAMES → what TensorBoard calls them: d_loss, d_loss_real, d_loss_fake, g_loss."""
-
-
-def require_tensorboard() -> None:
-    """Raise MissingFrameworkError, which names the command to install it, where there is none."""
-    if importlib.util.find_spec("tensorboard") is None:
-        advice = "install it with: pip install -c constraints.txt -e '.[tensorboard]'"
-        raise MissingFrameworkError(f"--tensorboard needs tensorboard, which is missing; {advice}")
 
 
 class EventFile:

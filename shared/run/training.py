@@ -17,7 +17,7 @@ import numpy as np
 from shared.data.dataset import Batches, load_dataset, to_pixels
 from shared.files.checkpoint import write_checkpoint
 from shared.files.errors import printable
-from shared.interface import METRIC_NAMES, Array, Arrays
+from shared.interface import METRIC_NAMES, Array, Arrays, require_framework
 from shared.quality.sample_quality import SampleQuality
 from shared.run import console, failures
 from shared.run.display import Display, announcement, results
@@ -25,7 +25,6 @@ from shared.run.failures import NonFiniteError, describe_non_finite, naming_file
 from shared.run.folder import RunFolder, RunRecords, config_bytes, newest_first
 from shared.run.options import TrainingOptions
 from shared.run.pictures import save_png, tiles
-from shared.run.tensorboard import require_tensorboard
 from shared.spec import NETWORKS
 from shared.spec.streams import latents
 
@@ -83,7 +82,7 @@ class TrainingRun:
         """Read the inputs, and print what is going to happen."""
         options, spec = self.options, self.options.spec
         if self._writes and options.tensorboard:
-            require_tensorboard()
+            require_framework("tensorboard")
         if self._writes and not options.resume:
             self._folder.require_free()
         checkpoint, notes = None, list[str]()

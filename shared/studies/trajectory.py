@@ -270,4 +270,5 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if any(first_divergence(curve, bounds) for curve in curves.values()) else 0
 
 
-main = command("python -m shared.trajectory", __doc__, _add_options, _run)
+USAGE = "%(prog)s [options] [IMPLEMENTATION ...]"
+main = command("python -m shared.trajectory", __doc__, _add_options, _run, usage=USAGE)

@@ -281,7 +281,7 @@ def test_missing_tensorboard_is_one_line(
 
     assert run_training("jax", train, ["--tensorboard", "--out", str(out)]) == 2
     assert capsys.readouterr().err == (
-        "python -m jax_impl.train: error: --tensorboard needs tensorboard, which is missing; "
+        "python -m jax_impl.train: error: --tensorboard needs tensorboard, which is not installed; "
         "install it with: pip install -c constraints.txt -e '.[tensorboard]'\n"
     )
     assert not out.exists()

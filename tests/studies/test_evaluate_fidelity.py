@@ -208,8 +208,8 @@ def test_without_torch_fidelity_the_command_says_how_to_install_it(
     run = write_run(tmp_path / "run")
     assert evaluate.main([str(run), "--data", str(data), "--fid"]) == 2
     error = capsys.readouterr().err
-    assert "FID and KID need torch-fidelity, which is missing" in error
-    assert "pip install -e '.[fid]'" in error
+    assert "--fid needs torch_fidelity, which is not installed" in error
+    assert "pip install -c constraints.txt -e '.[fid]'" in error
 
 
 def test_a_torchvision_of_another_build(monkeypatch: pytest.MonkeyPatch) -> None:
