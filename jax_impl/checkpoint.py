@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Sharding
 
-from shared.framework_layers import kept_by_optax
+from shared.framework_adapter import kept_by_optax
 from shared.interface import Arrays, check_arrays
 from shared.spec import NETWORKS, AdamSpec, NetworkName, SystemSpec, optimizer_name, state_shapes
 from shared.spec.compute import Compute

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shared.framework_layers import IN_PYTORCH, KEPT
+from shared.framework_adapter import IN_PYTORCH, KEPT
 from shared.interface import Array, Arrays, check_arrays
 from shared.spec import (
     NETWORKS,

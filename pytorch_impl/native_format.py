@@ -41,7 +41,7 @@ from shared.formats.state_dicts import (
     recognised,
     shards_of,
 )
-from shared.framework_layers import IN_PYTORCH
+from shared.framework_adapter import IN_PYTORCH
 from shared.interface import Array, Arrays
 from shared.spec import (
     NETWORKS,

@@ -98,9 +98,7 @@ class Implementation(Protocol):
     def synchronize(self, state: State) -> None:
         """Return when all work on the state is done, on whatever device it runs."""
 
-
-class OptionalMethods(Protocol):
-    """What an implementation may offer besides, or alone: `shared.explain` asks for it."""
+    # What it may offer besides, or alone: `shared.explain` asks for it.
 
     def activations(
         self, state: State, network: NetworkName, inputs: Array, *, training: bool = False

@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from shared.framework_adapter import FrameworkAdapter
-from shared.framework_layers import canonical_arrays, intercepted, kind_of
+from shared.framework_adapter import FrameworkAdapter, canonical_arrays, intercepted, kind_of
 from shared.interface import Array, Arrays, State
 from shared.spec import NETWORKS, AdamSpec, NetworkName, OptimizerSpec, SystemSpec
 from shared.spec.entries import WEIGHTED, entries_from
@@ -192,38 +191,39 @@ class PairAdapter(FrameworkAdapter):
         """
         latent_dim = math.prod(self.latent_shape)
         x = np.random.default_rng(0).standard_normal((2, latent_dim))
-        layers, images, laws = {}, x, {}
+        layers, images, laws, usual = {}, x, {}, {"distribution": self.usual_initializer}
         with self.computing_in("float64"):
             for name, network in zip(NETWORKS, self.copied("float64"), strict=False):
                 calls, y = self.calls(network, x)
                 layers[name], x = _entries(calls, x, y), y
                 spreads = [np.std(c.arrays["kernel"]) for c in calls if "kernel" in c.arrays]
                 is_dcgans = all(0.015 < spread < 0.025 for spread in spreads)
-                laws[name] = 'normal", scale = 0.02' if is_dcgans else f'{self.usual_initializer}"'
+                laws[name] = {"distribution": "normal", "scale": 0.02} if is_dcgans else usual
                 images = y if y.ndim == 4 else images
         squashed = {n: {"kind": "sigmoid"} in entries[-2:] for n, entries in layers.items()}
-        lines = [
-            "# Read off two modules: correct it. The step is not, and of initial weights",
-            f"# whether they are DCGAN's or the usual {self.usual_initializer}.",
-            'name = "mine"',
-            f"image_size = {images.shape[1]}",
-            f"channels = {images.shape[3]}",
-            f"latent_dim = {latent_dim}",
-            f"image_range = [{0 if squashed['generator'] else -1}, 1]",
-            f'loss = "{"bce_probs" if squashed["discriminator"] else "bce"}"',
-        ]
         has_adam = any(isinstance(own, AdamSpec) for own, _ in self.optimizers.values())
         kinds = str(layers)
         used = {"adam": has_adam, "batch": "batch_norm" in kinds, "leaky": "leaky_relu" in kinds}
         own = {n: x for n, x in self.conventions.items() if used[n.partition("_")[0]]}
-        if own:
-            lines.append(f"conventions = {_inline(own)}")
+        head = {
+            "name": "mine",
+            "image_size": images.shape[1],
+            "channels": images.shape[3],
+            "latent_dim": latent_dim,
+            "image_range": [0 if squashed["generator"] else -1, 1],
+            "loss": "bce_probs" if squashed["discriminator"] else "bce",
+        } | ({"conventions": own} if own else {})
+        lines = [
+            "# Read off two modules: correct it. The step is not, and of initial weights",
+            f"# whether they are DCGAN's or the usual {self.usual_initializer}.",
+            *(f"{name} = {_in_toml(value)}" for name, value in head.items()),
+        ]
         for name, entries in layers.items():
-            shown = [e if isinstance(e, str) else f"{_inline(e)}," for e in entries]
-            lines += ["", f"[{name}]", f'initializer = {{ distribution = "{laws[name]} }}']
+            shown = [e if isinstance(e, str) else f"{_in_toml(e)}," for e in entries]
+            lines += ["", f"[{name}]", f"initializer = {_in_toml(laws[name])}"]
             if name in self.optimizers:
                 optimizer, unsaid = self.optimizers[name]
-                lines += [f"optimizer = {_inline(optimizer_to_dict(optimizer))}"]
+                lines += [f"optimizer = {_in_toml(optimizer_to_dict(optimizer))}"]
                 lines += [f"# its {n} = {x}: not said, correct it" for n, x in unsaid.items()]
             lines += ["layers = [", *(f"  {line}" for line in shown), "]"]
         return "\n".join(lines) + "\n"
@@ -337,7 +337,8 @@ def _resized(y: Array, x: Array) -> list[dict[str, Any] | str]:
     return [f"# {y.shape} becomes {x.shape}: say how"]
 
 
-def _inline(table: Mapping[str, Any]) -> str:
-    """Return a table in one line of TOML, whose values JSON writes alike."""
-    texts = {n: _inline(x) if isinstance(x, dict) else json.dumps(x) for n, x in table.items()}
-    return f"{{ {', '.join(f'{name} = {text}' for name, text in texts.items())} }}"
+def _in_toml(value: Any) -> str:
+    """Return a value in one line of TOML, which has all but tables as JSON has them."""
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    return f"{{ {', '.join(f'{name} = {_in_toml(x)}' for name, x in value.items())} }}"

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from shared.files.recording import RecordingError
-from shared.framework_layers import KEPT, canonical_arrays, intercepted, kept_by_optax, kind_of
+from shared.framework_adapter import KEPT, canonical_arrays, intercepted, kept_by_optax, kind_of
 
 Store = Callable[[str, Any, str | None], None]
 """Takes a name, a tensor and its layout."""

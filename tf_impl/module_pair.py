@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import layers
 from tensorflow import Tensor
 
-from shared.framework_layers import KEPT
+from shared.framework_adapter import KEPT
 from shared.interface import Array
 from shared.module_pair import PairAdapter
 from shared.spec import SystemSpec

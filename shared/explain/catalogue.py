@@ -183,24 +183,21 @@ def title_of(change: Change, spec: SystemSpec) -> str:
             return name
     ((field, value),) = change.items()
     words, canonical = field.replace("_", " "), FIELDS[field]
-    is_rounded = isinstance(value, float) and _is_rounded(value)
-    rounded = ", rounded to float32," if is_rounded else ""
     if needed_by(field) != [{}]:
-        return f"{words}: {_words(value)}"
+        return f"{words}: {_words(value).rstrip(',')}"
     is_its_own = canonical in (None, "as_named") or field in numbers_of_its_own(spec)
     wanted = "the spec's" if is_its_own else _words(canonical)
-    return f"{words}: {_words(value)}{rounded} instead of {wanted}"
-
-
-def _is_rounded(value: float) -> bool:
-    """Whether a number is a short one as float32 holds it."""
-    short = float(f"{value:.6g}")
-    rounded = float(np.float32(short))
-    return abs(value - rounded) < 1e-2 * abs(rounded - short)
+    return f"{words}: {_words(value)} instead of {wanted}"
 
 
 def _words(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value).replace("_", " ")
+    """Return a value in words; a short number as float32 holds it is said to be so."""
+    if not isinstance(value, float):
+        return str(value).replace("_", " ")
+    short = float(f"{value:.6g}")
+    rounded = float(np.float32(short))
+    is_rounded = abs(value - rounded) < 1e-2 * abs(rounded - short)
+    return f"{value:.6g}{', rounded to float32,' if is_rounded else ''}"
 
 
 INITIAL_STAGE = "initial weights"

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from shared.explain import behaviour, catalogue, observations
 from shared.explain.catalogue import CANONICAL, FIELDS, KINDS, PARTS, STEP_STAGES, deviations
-from shared.explain.distance import BOUNDS, Comparison, Divergence
+from shared.explain.distance import BOUNDS, Comparison
 from shared.explain.observations import ALONE, START, Group, Sides, reference_arrays
 from shared.explain.port import Observations, Port, PortError
 from shared.explain.probes import PROBES, Probe, draw_probe
@@ -49,10 +49,9 @@ def explain(
 ) -> Explanation:
     """Compare an implementation with the reference and name what differs.
 
-    `implementation` has any of the methods of `shared.interface.Implementation`, and those of
-    `OptionalMethods`; what it lacks is not looked at. `spec` should be narrow (width 2 to 8, batch
-    4). `report` receives the rows of each stage as it ends. Raises ValueError for a system that has
-    no probe in float32.
+    `implementation` has any of the methods of `shared.interface.Implementation`; what it lacks is
+    not looked at. `spec` should be narrow (width 2 to 8, batch 4). `report` receives the rows of
+    each stage as it ends. Raises ValueError for a system that has no probe in float32.
     """
     # The reference's matrices are small: more threads only wait for each other.
     with threadpool_limits(limits=1, user_api="blas"):
@@ -65,12 +64,11 @@ class _Explainer:
         self.report, self.clock = report, 0.0
         # By the dtype that was asked for, and by what is known of the implementation.
         self.own = self.comparison = Comparison(dtype, BOUNDS[dtype])
-        self.tried = 0
+        system = f"{spec.name}, {spec.loss}, width {spec.width}"
+        self.result = Explanation(self.port.name, system, dtype, [], self.own.bound)
         self.probes: Sequence[Probe] = ()
         self.plain: Sequence[Probe] = ()  # without what the implementation made of them
         self.seen = Observations()
-        self.rows: list[Stage] = []
-        self.first: Divergence | None = None
         self.found = {track: [START] for track in catalogue.TRACKS}
         self.unnamed: dict[str, int] = {}  # stage → how many sets of conventions do not explain it
         self.random: set[str] = set()  # stages that are others when they are asked for again
@@ -79,37 +77,25 @@ class _Explainer:
         self.searched: dict[str, Sides] = {}  # from where it was searched for each unnamed stage
 
     def run(self, seed: int, steps: int) -> Explanation:
-        started, error = time.monotonic(), ""
-        traps, places = list[Trap](), list[Located]()
+        result, started = self.result, time.monotonic()
         try:
             self._solve_all(seed)
             self._prove(seed)
-            traps, places = self._traps(), [*self.seen.located]
+            result.traps, result.located = self._traps(), [*self.seen.located]
             for stage, tried in self.unnamed.items():
                 best = self.found[KINDS[stage].track][0]
                 place = located(self._groups(stage), self.comparison, best, tried)
                 said = "" if tried else "what is reported; what is learnt from agrees"
                 said = "it is another at each call" if stage in self.random else said
-                places.append(replace(place, note=said or place.note))
-            places += self._steps_in_a_row(steps, traps)
+                result.located.append(replace(place, note=said or place.note))
+            result.located += self._steps_in_a_row(steps, result.traps)
         except PortError as raised:
-            error = str(raised)
-        findings = [*self.seen.findings, *self.ended.values(), *([error] if error else [])]
-        return Explanation(
-            implementation=self.port.name,
-            system=f"{self.spec.name}, {self.spec.loss}, width {self.spec.width}",
-            dtype=self.dtype,
-            stages=tuple(self.rows),
-            bound=self.own.bound,
-            first=self.first,
-            traps=tuple(traps),
-            located=tuple(places),
-            findings=tuple(dict.fromkeys(findings)),
-            tried=self.tried,
-            seconds=time.monotonic() - started,
-            missing=self.seen.missing | self.unjudged,
-            error=error,
-        )
+            result.error = str(raised)
+        findings = *self.seen.findings, *self.ended.values(), result.error
+        result.findings = [*dict.fromkeys(filter(None, findings))]
+        result.missing = self.seen.missing | self.unjudged
+        result.seconds = time.monotonic() - started
+        return result
 
     # --- what is seen ---------------------------------------------------------------------------
 
@@ -134,7 +120,7 @@ class _Explainer:
             self.comparison = self.own
 
     def _observe(self) -> None:
-        self.seen, self.rows, self.first = Observations(), [], None
+        self.seen, self.result.stages, self.result.first = Observations(), [], None
         self.clock = time.monotonic()
         behaviour.initial_weights(self.port, self.spec, self.seen)
         self._end_stage(catalogue.INITIAL_STAGE)
@@ -157,7 +143,7 @@ class _Explainer:
             worst = max(found, key=lambda name: found[name], default="")
             place = stage, group.probe.name, found.get(worst), worst
             rows.append(Stage(*place, agrees=first is None))
-            self.first = self.first or first
+            self.result.first = self.result.first or first
         if not rows and stage in self.seen.missing:
             rows = [Stage(stage, reason=self.seen.missing[stage])]
         self._add(rows)
@@ -165,14 +151,15 @@ class _Explainer:
     def _add(self, rows: list[Stage]) -> None:
         now = time.monotonic()
         self.report(rows, now - self.clock)
-        self.rows, self.clock = self.rows + rows, now
+        self.result.stages += rows
+        self.clock = now
 
     def _groups(self, stage: str) -> list[Group]:
         return [group for group in self.seen.groups if group.stage == stage]
 
     def _is_float32(self) -> bool:
         forward = [name for name, kind in KINDS.items() if kind.track == "forward"]
-        differing = (row.name for row in self.rows if row.name in forward and not row.agrees)
+        differing = (r.name for r in self.result.stages if r.name in forward and not r.agrees)
         return any(behaviour.computes_in_float32(self.port, self.probes[0], n) for n in differing)
 
     def _has_rounded_losses(self, stage: str) -> bool:
@@ -263,7 +250,7 @@ class _Explainer:
             return
         found = found or search.solve(starts[:4])
         sets = len(search.tried)
-        self.tried += sets
+        self.result.tried += sets
         if not found:
             self.unnamed[stage], self.searched[stage] = sets, starts[0]
             if search.work <= 0:
@@ -308,7 +295,7 @@ class _Explainer:
         for group in own:
             self.unnamed.pop(group.stage, None)
         wrong = (g for g in own if not is_proven([g], self.comparison, best))
-        self.unnamed |= {g.stage: self.tried for g in wrong if g.stage not in self.unjudged}
+        self.unnamed |= {g.stage: self.result.tried for g in wrong if g.stage not in self.unjudged}
 
     def _steps_in_a_row(self, steps: int, traps: list[Trap]) -> list[Located]:
         """Compare some steps, which nothing has been looked for in; return where they differ.
@@ -322,7 +309,7 @@ class _Explainer:
         self._add([row])
         if group is None:
             return []
-        self.first = self.first or self.own.compare(group, best)[1]
+        self.result.first = self.result.first or self.own.compare(group, best)[1]
         places = [replace(located([group], self.comparison, best, 0), stage=row.name)]
         note = f"what explains it here does not in {steps} steps in a row"
         for trap in [t for t in traps if t.stage in STEP_STAGES]:
@@ -347,23 +334,24 @@ class _Explainer:
             groups = self._judged(track, self.seen.groups)
             rounded = (g for g in groups if g.stage in (self.comparison.rounded or KINDS))
             left += (max(self.own.differences(g, found[0]).values()) for g in rounded)
-            first, most = deviations(*found[0]), catalogue.cost_of(found[0])
+            best, most = deviations(*found[0]), catalogue.cost_of(found[0])
             rivals = [deviations(*sides) for sides in found[1:] if catalogue.cost_of(sides) <= most]
             for change, stage, network in explained(groups, self.comparison, found[0]):
                 has = next(vars(c) for c in found[0] if change.items() <= vars(c).items())
                 trap = self._trap(change, stage, has, network)
                 # One network's own is also a value of some fields: the same, in other words.
                 others = [] if network else [o for o in rivals if change not in o]
-                own = ("; ".join(title_of(c) for c in o if c not in first) for o in others)
+                own = ("; ".join(title_of(c) for c in o if c not in best) for o in others)
                 title = "; or ".join(dict.fromkeys([trap.title, *filter(None, own)]))
                 named.setdefault(trap.title, replace(trap, title=title))
-        if self.comparison != self.own and self.first:
-            place, part = f"{self.first.array} ({self.first.stage})", ""
+        first = self.result.first
+        if self.comparison != self.own and first:
+            place, part = f"{first.array} ({first.stage})", ""
             if self.comparison.bound == self.own.bound:
                 place, part = ", ".join(sorted(self.comparison.rounded)), "its losses "
             title = f"it computes {part}in float32"
             change, cost = {"dtype": "float32"}, max(left, default=0.0)
-            named["dtype"] = Trap(title, self.first.stage, change, cost, place)
+            named["dtype"] = Trap(title, first.stage, change, cost, place)
         whole = [trap.fields.items() for trap in named.values()]
         return [t for t in named.values() if not any(t.fields.items() < other for other in whole)]
 

@@ -12,7 +12,7 @@ from shared.explain.catalogue import CANONICAL, KINDS
 from shared.explain.observations import ADAM_STAGE, ALONE, OUTPUTS, Group, forward_inputs
 from shared.explain.probes import Probe
 from shared.explain.report import Located
-from shared.interface import Array, Arrays, Implementation, OptionalMethods, check_arrays
+from shared.interface import Array, Arrays, Implementation, check_arrays
 from shared.spec import NetworkName, SystemSpec, state_shapes
 
 _METHODS = {"generator": "generate", "discriminator": "discriminate"}
@@ -161,8 +161,7 @@ def _widened(arrays: Any, what: str) -> Arrays:
 
 def _takes_its_arguments(name: str, method: Any) -> bool:
     """Whether a method can be called with the arguments that `shared.interface` gives it."""
-    declared = getattr(Implementation, name, None) or getattr(OptionalMethods, name)
-    _, *wanted = inspect.signature(declared).parameters.values()
+    _, *wanted = inspect.signature(getattr(Implementation, name)).parameters.values()
     given = [p.name for p in wanted if p.kind is p.POSITIONAL_OR_KEYWORD]
     named = {p.name: None for p in wanted if p.kind is p.KEYWORD_ONLY}
     try:

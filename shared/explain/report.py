@@ -70,7 +70,7 @@ class Trap:
         return FIXES[next(iter(self.fields))]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Explanation:
     """The verdict on one implementation.
 
@@ -82,12 +82,12 @@ class Explanation:
     implementation: str
     system: str
     dtype: str
-    stages: tuple[Stage, ...]
+    stages: list[Stage]
     bound: float
     first: Divergence | None = None
-    traps: tuple[Trap, ...] = ()
-    located: tuple[Located, ...] = ()
-    findings: tuple[str, ...] = ()
+    traps: list[Trap] = field(default_factory=list)
+    located: list[Located] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
     tried: int = 0
     seconds: float = 0.0
     missing: dict[str, str] = field(default_factory=dict)

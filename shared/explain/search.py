@@ -152,9 +152,8 @@ class Search:
         """Yield one fitted number, of a network only where its passes are the stage."""
         is_forward = KINDS[self.groups[0].stage].track == "forward"
         for name in self.fitted_fields:
-            for needed in needed_by(name) if is_forward or part_of(name) != "network" else ():
-                if one := with_change(base, needed, self.side):
-                    yield from self._fits(one, (name,))
+            if is_forward or part_of(name) != "network":
+                yield from self._fitted_beside(base, needed_by(name), [name])
 
     def _several(self, base: Sides) -> Iterator[Sides]:
         """Yield two changes that are felt where `base` diverges, the stage's first parts first."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from shared.files.checkpoint import CheckpointError
 from shared.formats.native_contents import NativeContents, Shape, assemble
 from shared.formats.state_dicts import recognised
-from shared.framework_layers import IN_PYTORCH, WORDS
+from shared.framework_adapter import IN_PYTORCH, WORDS
 from shared.interface import Array
 from shared.spec import NETWORKS, SystemSpec
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from shared.files.system_file import read_system
-from shared.framework_layers import IN_PYTORCH
+from shared.framework_adapter import IN_PYTORCH
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec, flattened_pixels, optimizer_name
 from tests import ROOT
 from tests.docs.test_system_files import BATCH, EXAMPLES

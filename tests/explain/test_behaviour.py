@@ -293,4 +293,4 @@ def test_nothing_is_named_by_the_bound_that_kinks_are_looked_for_with(
     monkeypatch.setattr("shared.explain.search.MOST_WORK", 300)
     found = explain(Odd(), narrow("mlp28"), dtype="float32")
     assert bounds == [BOUNDS["float32"], explanation.NEAR_ENOUGH, BOUNDS["float32"]]
-    assert (found.traps, len(found.located)) == ((), 1)
+    assert (found.traps, len(found.located)) == ([], 1)

@@ -121,7 +121,7 @@ def test_two_mistakes_are_both_named(deviation: dict[str, object]) -> None:
 )
 def test_a_right_implementation_is_accused_of_nothing(framework: str, dtype: str) -> None:
     explanation = explain(require_framework(framework), narrow(), dtype=dtype, steps=2)
-    assert (explanation.verdict, explanation.traps, explanation.findings) == ("rounding", (), ())
+    assert (explanation.verdict, explanation.traps, explanation.findings) == ("rounding", [], [])
     seen = [stage for stage in explanation.stages if stage.difference is not None]
     # Initial weights, four forward stages and twelve of the step for both probes, losses, Adam, two
     # steps.
@@ -272,7 +272,7 @@ def test_scaled_gradients_are_not_clipped_too() -> None:
 
 def test_a_small_difference_is_not_float32() -> None:
     explanation = explain(Dimmed(), narrow("mlp28"), steps=1)
-    assert (explanation.verdict, explanation.traps) == ("unexplained", ())
+    assert (explanation.verdict, explanation.traps) == ("unexplained", [])
     assert explanation.located[0].note == "1.00001 times what is expected"
 
 
@@ -288,7 +288,7 @@ def test_float32_inside_a_float64_run() -> None:
 def test_eight_bits_are_not_float32() -> None:
     """They lose small changes too."""
     explanation = explain(EightBits(), narrow("mlp28"), steps=1)
-    assert (explanation.verdict, explanation.traps) == ("unexplained", ())
+    assert (explanation.verdict, explanation.traps) == ("unexplained", [])
 
 
 def test_a_mistake_in_no_catalogue_is_unexplained_and_located() -> None:

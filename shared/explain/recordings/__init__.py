@@ -152,13 +152,12 @@ def format_report(report: RecordingReport) -> str:
 def _wanted(name: str, recorded: set[str]) -> list[str]:
     """Return the names that are not recorded and would decide what a tensor's difference is."""
     layer, _, last = name.rpartition("/")
-    if last in ("m", "v"):
-        wanted = [layer, *(layer + companion for companion in matching.COMPANIONS)]
-    elif last in (*matching.KERNELS, "bias", "scale"):
-        wanted = [name + companion for companion in matching.COMPANIONS]
+    if last in ("m", "v", *matching.KERNELS, "bias", "scale"):
+        own = matching.parameter_of(name)
+        wanted = [own, *(own + companion for companion in matching.COMPANIONS)]
     elif last == "output":
-        own = ("scale", "bias", "mean", "var") if f"{layer}/scale" in recorded else ("kernel",)
-        wanted = [f"{layer}/{tensor}" for tensor in ("input", *own)]
+        of_layer = ("scale", "bias", "mean", "var") if f"{layer}/scale" in recorded else ("kernel",)
+        wanted = [f"{layer}/{tensor}" for tensor in ("input", *of_layer)]
     elif last in ("mean", "var"):
         wanted = [f"{layer}/{tensor}" for tensor in ("input", "mean", "var")]
     else:

@@ -46,9 +46,7 @@ def adam_traps(evidence: Evidence) -> Iterator[traps.Trap]:
         ]
         yield from traps.fewest_differences(betas[0], betas[1], tuple(names))
         settings = [
-            set().union(
-                *(_common((u, _settings(u, b, bound, network)) for u in side) for b in found)
-            )
+            {e for b in found for e in _common((u, _settings(u, b, bound, network)) for u in side)}
             for side, found in zip(updates, betas, strict=True)
         ]
         yield from traps.fewest_differences(settings[0], settings[1], tuple(names))
@@ -168,11 +166,9 @@ def _settings(
 
 def _unit_move(u: _Updates, v: Array, times: int, settings: AdamSpec, c: Conventions) -> Array:
     """Return the change for a learning rate of 1; the last update is made from m and from `v`."""
-    moved, moments = np.zeros(1), (u.old_m, u.old_v)
-    for earlier in range(1 - times, 0):
-        number = times * u.number + earlier
-        moved, m, squared = adam_update(moved, u.gradient, moments, number, settings, c)
-        moments = m, squared
+    moved, old = np.zeros(1), (u.old_m, u.old_v)
+    if times == 2:
+        moved, *_ = adam_update(moved, u.gradient, old, 2 * u.number - 1, settings, c)
     return moved_parameter(moved, u.m, v, times * u.number, settings, c)
 
 

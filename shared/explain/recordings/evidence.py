@@ -13,7 +13,7 @@ from shared.explain.catalogue import FIELDS, FITTED, FIXES, KNOWN_VALUES, ROWS
 from shared.explain.recordings.matching import Key, Pair
 from shared.files.recording import Recorded
 from shared.reference.layers import Array
-from shared.spec import SYSTEMS
+from shared.spec import AdamSpec
 
 Side = Mapping[Key, Array]
 """One side's numbers, float64 in the first's axes."""
@@ -101,7 +101,7 @@ def listed(field: str) -> list[Any]:
     """Return the canonical value of a field and every other one that it is known to take."""
     own = FIELDS[field]
     if own is None:
-        own = getattr(SYSTEMS["dcgan64"].generator_optimizer, FITTED[field].of_adam)
+        own = getattr(AdamSpec(), FITTED[field].of_adam)
     return [own, *KNOWN_VALUES[field]]
 
 
@@ -148,8 +148,7 @@ def merged(traps: Iterable[Trap]) -> tuple[Trap, ...]:
     for trap in traps:
         key = trap.field, trap.first, trap.second
         earlier = found.get(key, trap)
-        where = tuple(dict.fromkeys(earlier.where + trap.where))
-        certain = earlier.certain or trap.certain
-        found[key] = dataclasses.replace(trap, where=where, certain=certain)
+        where, certain = dict.fromkeys(earlier.where + trap.where), earlier.certain or trap.certain
+        found[key] = dataclasses.replace(trap, where=tuple(where), certain=certain)
     settled = {name for trap in found.values() if trap.certain for name in trap.where}
     return tuple(t for t in found.values() if t.certain or not settled.issuperset(t.where))

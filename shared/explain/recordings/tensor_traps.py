@@ -103,21 +103,28 @@ def factor_traps(evidence: Evidence) -> Iterator[Trap]:
     """Yield the known readings of every disagreement that is one factor in all numbers."""
     batches, counts = _sizes(evidence)
     ours, theirs = evidence.sides
+    factors = {key: multiple(ours[key], theirs[key]) for key in ours.keys() & theirs.keys()}
     for (step, name), pair in evidence.disagreeing.items():
         bound, is_state = pair.bound, name.rsplit("/", 1)[-1] in _STATE
-        if is_state or (step, name) not in theirs or bound > _COARSEST_BOUND:
+        if is_state or (step, name) not in factors or bound > _COARSEST_BOUND:
             continue
-        factor = multiple(ours[step, name], theirs[step, name])
+        factor = factors[step, name]
         is_sensible = 1 / _LARGEST_FACTOR < abs(factor) < _LARGEST_FACTOR
         made = factor * ours[step, name]
         if not is_sensible or not relative_l2(made, theirs[step, name]) <= bound:
             continue
-        if made.size < LEAST_NUMBERS and not _is_at_every_step(evidence, name, factor):
+        apart = {key: abs(other / factor - 1.0) for key, other in factors.items()}
+        # One number has any factor: it has to have about this one whenever it is recorded.
+        most = min(1e-2, 0.1 * abs(factor - 1.0))
+        is_everywhere = all(x <= most for key, x in apart.items() if key[1] == name)
+        if made.size < LEAST_NUMBERS and not is_everywhere:
             continue
         if math.isclose(factor, -1.0, rel_tol=4 * bound):
             yield Trap(None, "generator-objective", "the sign", "turned", (name,))
         larger = max(factor, 1 / factor)
-        meant = _readings(name, batches, counts, _is_of_loss(evidence, step, factor))
+        losses = [x for (s, n), x in apart.items() if s == step and "loss" in n.lower()]
+        is_of_loss = any(x <= 1e-2 for x in losses) if losses else None
+        meant = _readings(name, batches, counts, is_of_loss)
         readings = [  # as near to a factor as tells it from 1, such as n / (n - 1) of a large n
             reading
             for size, *reading in meant
@@ -128,23 +135,6 @@ def factor_traps(evidence: Evidence) -> Iterator[Trap]:
             # Of several sizes of batches none need be the loss's own.
             is_certain = len(readings) == 1 and (field != "loss_reduction" or len(batches) == 1)
             yield named_trap(field, one, other, (name,), is_certain)
-
-
-def _is_at_every_step(evidence: Evidence, name: str, factor: float) -> bool:
-    """Whether a tensor has about this factor whenever it is recorded: one number has any factor."""
-    ours, theirs = evidence.sides
-    keys = [key for key in ours.keys() & theirs.keys() if key[1] == name]
-    found = (multiple(ours[key], theirs[key]) for key in keys)
-    near = min(1e-2, 0.1 * abs(factor - 1.0))
-    return all(math.isclose(x, factor, rel_tol=near) for x in found)
-
-
-def _is_of_loss(evidence: Evidence, step: int, factor: float) -> bool | None:
-    """Whether a step's recorded losses have a factor too; None without any."""
-    ours, theirs = evidence.sides
-    losses = [x for x in ours.keys() & theirs.keys() if x[0] == step and "loss" in x[1].lower()]
-    found = (multiple(ours[key], theirs[key]) for key in losses)
-    return any(math.isclose(x, factor, rel_tol=1e-2) for x in found) if losses else None
 
 
 def _sizes(evidence: Evidence) -> tuple[set[int], set[int]]:
