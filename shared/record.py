@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from shared.files import recording
+from shared.files.atomic import require_place
 from shared.files.recording import Recorded, RecordingError
 from shared.files.system_file import find_system
 from shared.interface import Array
@@ -46,9 +47,7 @@ class Recorder:
         self._step = 0
         self._watched: list[WatchedNetwork] = []
         self._tensors: dict[tuple[int, str], Recorded] = {}
-        if not self.path.parent.is_dir():
-            text = f"expected an existing folder to write to, found no {self.path.parent}"
-            raise RecordingError(f"{path}: {text}; make it first")
+        require_place(self.path)
 
     def __call__(self, name: str, value: Any, *, layout: str | None = None) -> None:
         """Record a tensor of any framework, or a number, under a name used as it is.

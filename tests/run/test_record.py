@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from shared.files.errors import InputError
 from shared.files.recording import read_recording
 from shared.record import Recorder, RecordingError
 
@@ -139,7 +140,7 @@ def test_a_loop_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 def test_nothing_recorded_and_no_folder_are_errors(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="nothing was recorded"), Recorder(tmp_path / "a"):
         pass
-    with pytest.raises(RecordingError, match="expected an existing folder"):
+    with pytest.raises(InputError, match=r"there is no folder .*none; make it"):
         Recorder(tmp_path / "none" / "a")
     assert list(tmp_path.iterdir()) == []
 

@@ -33,8 +33,7 @@ class RecordingReport:
     """What two recordings have in common and where they diverge.
 
     `parting` is the index in `pairs` of the first that differs, None where all agree. `findings`:
-    in what their systems differ, what only one of them holds, and what could not be matched without
-    guessing.
+    in what their systems differ, and what only one of them holds or could be several of the other.
     """
 
     paths: tuple[str, str]
@@ -113,9 +112,8 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
     Raises RecordingError, one line, for a file that is no recording.
     """
     recordings = read_recording(first), read_recording(second)
-    ours, theirs = map(matching.with_settled_dtypes, recordings)
-    matched, single = matching.match(ours, theirs, bound)
-    alone = [[tensor for tensor, _ in side] for side in single]
+    ours, theirs = (matching.with_settled_dtypes(r.tensors) for r in recordings)
+    matched, alone = matching.match(ours, theirs, bound)
     evidence = Evidence(matching.align_all(matched), alone)
     pairs = tuple(evidence.pairs.values())
     one, two = (r.system.to_dict() if r.system else {} for r in recordings)
@@ -129,8 +127,8 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
         traps=merged(trap for find in finders for trap in find(evidence)),
         findings=(
             *([f"their systems differ in {', '.join(fields)}"] if fields else []),
-            *matching.unmatched_texts("first", single[0]),
-            *matching.unmatched_texts("second", single[1]),
+            *matching.unmatched_text("first", alone[0]),
+            *matching.unmatched_text("second", alone[1]),
         ),
     )
 

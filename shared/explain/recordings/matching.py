@@ -14,7 +14,7 @@ import numpy as np
 
 from shared.explain.distance import Distance, distance
 from shared.explain.recordings.arrangement import Arrangement, arrangements
-from shared.files.recording import HALF_PRECISIONS, PYTHON_NUMBER, Recorded, Recording
+from shared.files.recording import HALF_PRECISIONS, PYTHON_NUMBER, Recorded
 from shared.reference.comparison import relative_l2
 from shared.reference.layers import Array
 
@@ -142,38 +142,29 @@ def is_of_kernel(name: str) -> bool:
     return parameter_of(name).rsplit("/", 1)[-1] in KERNELS
 
 
-def with_settled_dtypes(recording: Recording) -> tuple[Recorded, ...]:
+def with_settled_dtypes(tensors: Sequence[Recorded]) -> list[Recorded]:
     """Return the tensors; a Python number gets the coarsest dtype of its whole recording."""
-    held = {t.dtype for t in recording.tensors}
+    held = {t.dtype for t in tensors}
     coarsest = next((d for d in BOUNDS if d in held), "float64")
-    return tuple(
-        replace(t, dtype=coarsest) if t.dtype == PYTHON_NUMBER else t for t in recording.tensors
-    )
-
-
-Candidates = list[tuple[Recorded, list[Recorded]]]
-"""What one recording alone has, each with what it could be by its numbers."""
+    return [replace(t, dtype=coarsest) if t.dtype == PYTHON_NUMBER else t for t in tensors]
 
 
 def match(
     first: Sequence[Recorded], second: Sequence[Recorded], chosen_bound: float | None
-) -> tuple[list[Pair], tuple[Candidates, Candidates]]:
+) -> tuple[list[Pair], tuple[list[Recorded], list[Recorded]]]:
     """Return the pairs in the first's order, and what is in none of each recording."""
 
     def bound(a: Recorded, b: Recorded) -> float:
         own = BOUNDS.get(coarser_dtype(a, b), 0.0)  # whole numbers must be equal
         return chosen_bound if chosen_bound is not None and own else own
 
-    def by_value(a: Recorded, b: Recorded) -> bool:
-        return same_numbers(a, b, bound(a, b))
-
     ways: dict[str, Callable[[Recorded, Recorded], bool]] = {
         "name": lambda a, b: a.name == b.name,
         "similar name": lambda a, b: _plain_name(a.name) == _plain_name(b.name),
-        "value": by_value,
+        "value": lambda a, b: same_numbers(a, b, bound(a, b)),
     }
     found: dict[int, Pair] = {}
-    single: tuple[Candidates, Candidates] = [], []
+    alone = list[Recorded](), list[Recorded]()
     for step in sorted({t.step for t in (*first, *second)}):
         mine, theirs = ([t for t in side if t.step == step] for side in (first, second))
         for how, same in ways.items():
@@ -184,9 +175,9 @@ def match(
             found |= {id(a): Pair(a, b, how, bound(a, b)) for a, b in pairs}
             taken = {id(t) for pair in pairs for t in pair}
             mine, theirs = ([t for t in ts if id(t) not in taken] for ts in (mine, theirs))
-        for side, own, others in zip(single, (mine, theirs), (theirs, mine), strict=True):
-            side += [(t, [o for o in others if by_value(t, o)]) for t in own]
-    return [found[id(t)] for t in first if id(t) in found], single
+        alone[0].extend(mine)
+        alone[1].extend(theirs)
+    return [found[id(t)] for t in first if id(t) in found], alone
 
 
 def _plain_name(name: str) -> str:
@@ -194,23 +185,15 @@ def _plain_name(name: str) -> str:
     return re.sub("^(_orig_mod/)?(module/)?(model/)?(params/)?", "", plain)
 
 
-def unmatched_texts(side: str, single: Candidates) -> list[str]:
-    """Return a text for all tensors that are in one recording only, and one for each doubtful."""
-    texts = [
-        f"{tensor.name!r} of step {tensor.step} is in the {side} recording only by name; by its "
-        f"numbers it could be any of: {', '.join(repr(other.name) for other in others[:4])}"
-        for tensor, others in single
-        if others
-    ]
-    alone = [tensor for tensor, others in single if not others]
-    if len(alone) == 1:
-        texts.append(f"{alone[0].name!r} of step {alone[0].step} is in the {side} recording only")
-    elif alone:
-        names, steps = list(dict.fromkeys(t.name for t in alone)), sorted({t.step for t in alone})
-        shown = ", ".join(map(repr, names[:3])) + f" and {len(names) - 3} more" * (len(names) > 3)
-        span = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
-        texts.append(f"{len(alone)} tensors of {span} are in the {side} recording only: {shown}")
-    return texts
+def unmatched_text(side: str, alone: Sequence[Recorded]) -> list[str]:
+    """Return a text for all tensors that are in one recording only, none where there are none."""
+    if not alone:
+        return []
+    names, steps = list(dict.fromkeys(t.name for t in alone)), sorted({t.step for t in alone})
+    shown = ", ".join(map(repr, names[:3])) + f" and {len(names) - 3} more" * (len(names) > 3)
+    span = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+    what = f"{len(alone)} tensors of {span} are" if len(alone) > 1 else f"one tensor of {span} is"
+    return [f"{what} in the {side} recording only: {shown}"]
 
 
 def align_all(matched: Iterable[Pair]) -> dict[Key, Pair]:
