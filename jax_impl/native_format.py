@@ -22,7 +22,7 @@ from jax_impl.models import create_models
 from shared.data.images import GIBIBYTE, MAXIMUM_BYTES
 from shared.files.checkpoint import CheckpointError, encode_description
 from shared.files.errors import refused_as
-from shared.formats.native_contents import NativeContents, assemble
+from shared.formats.native_contents import Contents, assemble
 from shared.interface import Arrays
 from shared.spec import NETWORKS, SystemSpec, optimizer_name
 
@@ -46,7 +46,7 @@ def native_names(spec: SystemSpec) -> dict[str, str]:
     return names
 
 
-def write_native(path: Path, contents: NativeContents) -> None:
+def write_native(path: Path, contents: Contents) -> None:
     """Write contents that fit: `FileKind.write`."""
     own = _turned(contents)
     arrays = {
@@ -63,7 +63,7 @@ def write_native(path: Path, contents: NativeContents) -> None:
         checkpointer.wait_until_finished()
 
 
-def read_native(path: Path) -> NativeContents:
+def read_native(path: Path) -> Contents:
     """Read a file and check it: `FileKind.read`."""
     # Flax' layouts are the canonical ones: HWIO, HWOI (as layers.py keeps it) and (in, out).
     found = load(path)
@@ -78,13 +78,13 @@ def _turned_names(spec: SystemSpec) -> set[str]:
     return {*kernels, *(optimizer_name(name, m) for name in kernels for m in _MOMENTS)}
 
 
-def _turned(contents: NativeContents) -> Arrays:
+def _turned(contents: Contents) -> Arrays:
     names = _turned_names(contents.spec)
     arrays = contents.arrays.items()
     return {n: np.flip(a, (0, 1)).swapaxes(2, 3) if n in names else a for n, a in arrays}
 
 
-def run_native(path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
+def run_native(path: Path, contents: Contents, inputs: Arrays) -> Arrays:
     """Load a file as Flax' users do, and run its networks: `FileKind.run`."""
     dtype = jnp.dtype(contents.dtype)
     results: Arrays = {}

@@ -24,13 +24,14 @@ from torch import Tensor, nn
 from pytorch_impl.checkpoint import to_canonical, to_native
 from pytorch_impl.layers import plain_layers
 from pytorch_impl.models import create_models
-from shared.files.checkpoint import CheckpointError, encode_description, flattened, spec_differences
+from shared.files.checkpoint import CheckpointError, encode_description, spec_differences
+from shared.files.documents import flattened
 from shared.files.errors import refused_as, require_file
 from shared.formats.file_kinds import is_safetensors
 from shared.formats.native_contents import (
     DESCRIPTION_FIELDS,
     OPTIMIZERS,
-    NativeContents,
+    Contents,
     assemble,
     require_unpacked,
 )
@@ -93,7 +94,7 @@ def _pixels_by_array(spec: SystemSpec) -> dict[str, Pixels]:
     return pixels | {optimizer_name(n, m): where for n, where in pixels.items() for m in _MOMENTS}
 
 
-def write_native(path: Path, contents: NativeContents) -> None:
+def write_native(path: Path, contents: Contents) -> None:
     """Write contents that fit: `FileKind.write`."""
     pixels = _pixels_by_array(contents.spec)
     tensors = {
@@ -120,7 +121,7 @@ def write_native(path: Path, contents: NativeContents) -> None:
     torch.save(saved, path)
 
 
-def read_native(path: Path) -> NativeContents:
+def read_native(path: Path) -> Contents:
     """Read a file and check it: `FileKind.read`."""
     saved, notes = _read(path)
     found, settings = _flat(path, saved)
@@ -163,7 +164,7 @@ def _adam_state_dict(settings: AdamSpec, own: dict[str, Tensor]) -> dict[str, An
     return {"state": state, "param_groups": adam.state_dict()["param_groups"]}
 
 
-def run_native(path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
+def run_native(path: Path, contents: Contents, inputs: Arrays) -> Arrays:
     """Load each layer of a file as PyTorch's users do, and run the networks: `FileKind.run`."""
     saved, _ = _read(path)
     results: Arrays = {}
@@ -208,7 +209,12 @@ def _load_file(path: Path) -> dict[str, Any]:
     require_file(path, "a file", CheckpointError)
     # torch's readers of archives and pickles raise AttributeError, AssertionError, MemoryError, ...
     with refused_as(CheckpointError, path, "a file of torch.save", also=(Exception,)):
-        _require_unpacked(path)
+        with contextlib.suppress(tarfile.TarError):
+            tarfile.open(path, "r:").close()
+            raise CheckpointError(f"{path}: expected a file of torch.save since 0.2, found a tar")
+        if zipfile.is_zipfile(path):  # which may be packed
+            with zipfile.ZipFile(path) as archive:
+                require_unpacked(path, sum(part.file_size for part in archive.infolist()))
         if is_safetensors(path):
             return load_file(path)
         # Of pickles that it refuses anyway.
@@ -224,16 +230,6 @@ def _load_file(path: Path) -> dict[str, Any]:
     if not isinstance(saved, Mapping) or not all(isinstance(name, str) for name in saved):
         raise CheckpointError(f"{path}: expected a dict of names, found {type(saved).__name__}")
     return dict(saved)
-
-
-def _require_unpacked(path: Path) -> None:
-    """Raise CheckpointError for packed files and for tars."""
-    with contextlib.suppress(tarfile.TarError):
-        tarfile.open(path, "r:").close()
-        raise CheckpointError(f"{path}: expected a file of torch.save since 0.2, found a tar")
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            require_unpacked(path, sum(part.file_size for part in archive.infolist()))
 
 
 def _flat(path: Path, saved: Mapping[str, Any]) -> tuple[Arrays, dict[str, AdamSpec]]:

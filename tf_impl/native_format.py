@@ -26,7 +26,7 @@ from shared.formats.file_kinds import tensorflow_prefix
 from shared.formats.keras_names import read_foreign
 from shared.formats.native_contents import (
     DESCRIPTION_FIELDS,
-    NativeContents,
+    Contents,
     assemble,
     require_unpacked,
 )
@@ -65,7 +65,7 @@ def native_names(spec: SystemSpec) -> dict[str, str]:
     }
 
 
-def write_native(path: Path, contents: NativeContents) -> None:
+def write_native(path: Path, contents: Contents) -> None:
     """Write contents that fit: `FileKind.write`."""
     # The layout of Keras' `save_weights`, which could not put the spec beside the weights.
     with h5py.File(path, "w") as file:
@@ -77,7 +77,7 @@ def write_native(path: Path, contents: NativeContents) -> None:
                 file[native] = contents.arrays[name]
 
 
-def read_native(path: Path) -> NativeContents:
+def read_native(path: Path) -> Contents:
     """Read a file and check it: `FileKind.read`."""
     # Keras' layouts are the canonical ones: HWIO, HWOI and (in, out).
     found, description = load(path)
@@ -86,7 +86,7 @@ def read_native(path: Path) -> NativeContents:
     return assemble(path, found, description, native_names)
 
 
-def run_native(path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
+def run_native(path: Path, contents: Contents, inputs: Arrays) -> Arrays:
     """Load a file as Keras' users do, and run its networks: `FileKind.run`."""
     if not load(path)[1]:
         with tempfile.TemporaryDirectory() as folder:  # in the layout of our models

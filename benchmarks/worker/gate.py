@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.plan.configuration import GATE_BATCH_SIZE
 from benchmarks.worker.workloads import Operation
-from shared.fixtures.make_network import representative_state
+from shared.fixtures.network import representative_state
 from shared.interface import Array, Arrays
 from shared.reference.comparison import relative_l2
 from shared.reference.differences import drifting_arrays, state_differences

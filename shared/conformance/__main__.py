@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from shared.conformance import verdicts
 from shared.conformance.cases import Problem, cases_of, load_overrides, selected
 from shared.conformance.function_cases import function_problems
-from shared.conformance.network_cases import network_problems, problems_of
+from shared.conformance.network_cases import problems_at, problems_of, start_points
 from shared.conformance.protocol import ChildSession, serve_command
 from shared.conformance.verdicts import decide, is_conformant, print_summary
 from shared.files.atomic import require_place
@@ -50,7 +50,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def all_problems() -> tuple[Problem, ...]:
     """Return every problem, the quick ones first."""
-    return (*function_problems(), *network_problems())
+    points = start_points().items()
+    return (*function_problems(), *(p for point in points for p in problems_at(*point)))
 
 
 def _problems(options: argparse.Namespace) -> Sequence[Problem]:

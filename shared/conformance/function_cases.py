@@ -22,7 +22,7 @@ from shared.conformance.protocol import ChildSession
 from shared.fixtures import LossCase, load_loss_cases
 from shared.fixtures.load import LOSS_FIELDS
 from shared.interface import Array, Arrays
-from shared.reference.adam import adam_update
+from shared.reference.optimizers import adam_update
 from shared.spec import AdamSpec, Conventions
 from shared.spec.optimizers import optimizer_to_dict
 from shared.spec.streams import stream

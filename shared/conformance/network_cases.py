@@ -22,7 +22,7 @@ import numpy as np
 from shared.conformance import bounds
 from shared.conformance.cases import Answers, Case, Problem
 from shared.conformance.protocol import ChildSession
-from shared.fixtures import make_network
+from shared.fixtures import network as narrow
 from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.reference import differences
 from shared.reference.network import forward
@@ -68,7 +68,7 @@ def start_points() -> dict[str, StartPoint]:
     mlp28 = SYSTEMS["mlp28"].replace(**small)
     two_steps = mlp28.replace(discriminator_steps=2, generator_batch="new_latents")
     return {
-        "dcgan64": _drawn(make_network.SPEC, make_network.SEED, purpose="representative"),
+        "dcgan64": _drawn(narrow.SPEC, narrow.SEED, purpose="representative"),
         "dcgan64-lsgan": linear,
         # Seven images of three channels: conv28 normalises over the batch alone, and one channel
         # would hide a wrong order of features.
@@ -82,21 +82,16 @@ def start_points() -> dict[str, StartPoint]:
 def _drawn(
     spec: SystemSpec, seed: int = 0, dtypes: tuple[str, ...] = _DTYPES, purpose: str = "conformance"
 ) -> StartPoint:
-    return StartPoint(spec, *make_network.representative_inputs(spec, seed, purpose), dtypes)
-
-
-def network_problems() -> Iterator[Problem]:
-    """Yield the problems of every start point."""
-    for name, point in start_points().items():
-        yield from _problems(name, point)
+    return StartPoint(spec, *narrow.representative_inputs(spec, seed, purpose), dtypes)
 
 
 def problems_of(spec: SystemSpec) -> list[Problem]:
     """Return the problems of one system, in float64: its kinks are not looked at."""
-    return list(_problems(spec.name, _drawn(spec, dtypes=("float64",))))
+    return list(problems_at(spec.name, _drawn(spec, dtypes=("float64",))))
 
 
-def _problems(name: str, point: StartPoint) -> Iterator[Problem]:
+def problems_at(name: str, point: StartPoint) -> Iterator[Problem]:
+    """Yield the problems of a start point."""
     for dtype in point.dtypes:
         if name == point.spec.name:  # another name is of another step of the same networks
             yield _created(name, point, dtype)

@@ -16,7 +16,7 @@ from shared.files.checkpoint import CheckpointError
 from shared.files.errors import InputError
 from shared.files.system_file import find_system
 from shared.formats.file_kinds import joined, kind_of, kind_of_name
-from shared.formats.native_contents import ASKED, NativeContents
+from shared.formats.native_contents import ASKED, Contents
 from shared.run.console import command, shown_progress, text_table
 from shared.spec import LOSS_NAMES, NETWORKS, SYSTEMS
 
@@ -101,7 +101,7 @@ def _require_free(destination: Path, *, force: bool) -> None:
         raise InputError(f"{destination} is a folder that orbax has not made; it is not replaced")
 
 
-def _print_source(path: Path, contents: NativeContents) -> None:
+def _print_source(path: Path, contents: Contents) -> None:
     spec = contents.spec
     origin = "stored spec" if contents.spec_is_stored else "spec read off the shapes"
     origin = "spec of --system" if spec.architecture == "custom" else origin

@@ -9,19 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.files.checkpoint import CheckpointError, spec_differences
+from shared.files.checkpoint import PROGRESS, CheckpointError, Contents, spec_differences
 from shared.files.errors import InputError
 from shared.formats.file_kinds import FileKind, kind_of
-from shared.formats.native_contents import PROGRESS, NativeContents
 from shared.interface import Array, Arrays
 from shared.spec import SystemSpec
 from shared.spec.state_arrays import cast_floats
 from shared.spec.streams import latents, stream
 
 
-def with_choices(
-    contents: NativeContents, chosen: SystemSpec | None, loss: str | None
-) -> NativeContents:
+def with_choices(contents: Contents, chosen: SystemSpec | None, loss: str | None) -> Contents:
     """Return the contents with --system and --loss; a stored spec must be the same."""
     spec = contents.spec
     if chosen:
@@ -35,7 +32,7 @@ def with_choices(
     return replace(contents, spec=spec)
 
 
-def fitted(contents: NativeContents, kind: FileKind, only: str | None) -> NativeContents:
+def fitted(contents: Contents, kind: FileKind, only: str | None) -> Contents:
     """Return what the kind can carry, and print what it cannot."""
     if kind.implementation is None and contents.spec.architecture == "custom":
         raise InputError("a system of a file has no checkpoints: write a file of a framework")
@@ -44,13 +41,13 @@ def fitted(contents: NativeContents, kind: FileKind, only: str | None) -> Native
     if left := [name for name in describe(contents) if name.split(" ")[0] not in carried]:
         print(f"left behind: {', '.join(left)} ({reason})")
     arrays = {n: a for n, a in contents.arrays.items() if n.split("/", 1)[0] in carried}
-    progress = contents.progress if PROGRESS in carried else None
+    progress = contents.progress if PROGRESS in carried else {}
     if not arrays:
         raise CheckpointError(f"SRC holds nothing of it to write: {', '.join(contents.parts)}")
     return replace(contents, arrays=arrays, progress=progress)
 
 
-def describe(contents: NativeContents) -> list[str]:
+def describe(contents: Contents) -> list[str]:
     """Return what there is, of EVERYTHING, with the step of the progress."""
     progress = contents.progress
     return [*contents.parts] + ([f"{PROGRESS} (step {progress['step']})"] if progress else [])
@@ -66,7 +63,7 @@ NETWORK_BOUND = {"float32": 1e-4, "float64": 1e-11}
 
 
 def verify(
-    sources: Mapping[Path, NativeContents], contents: NativeContents, kind: FileKind, path: Path
+    sources: Mapping[Path, Contents], contents: Contents, kind: FileKind, path: Path
 ) -> Iterator[str]:
     """Read a file back, run its networks beside those of the sources, and yield both results."""
     written = kind.read(path)
@@ -97,7 +94,7 @@ def verify(
             )
 
 
-def verification_inputs(contents: NativeContents) -> Arrays:
+def verification_inputs(contents: Contents) -> Arrays:
     """Return 16 latents and 16 NHWC images to compare networks on, in the contents' dtype."""
     spec = contents.spec
     drawn = latents(spec, 0, 0, GRID_SIZE, purpose="sample_grid")

@@ -13,7 +13,7 @@ from shared.explain.observations import INITIAL_SEED, Group, Sides, forward_inpu
 from shared.explain.port import Observations, Port, PortError
 from shared.explain.probes import Array, Arrays, Probe, draw_probe, kink_margin
 from shared.explain.report import Located, Stage
-from shared.fixtures.make_network import KINK_MARGIN, representative_inputs
+from shared.fixtures.network import KINK_MARGIN, representative_inputs
 from shared.reference.comparison import relative_l2
 from shared.reference.differences import drifting_arrays
 from shared.reference.network import forward

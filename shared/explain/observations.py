@@ -17,10 +17,9 @@ import numpy as np
 from shared.explain.catalogue import CANONICAL, INITIAL_STAGE, KINDS, PARTS, network_of
 from shared.explain.probes import Probe
 from shared.interface import METRIC_NAMES, Array, Arrays
-from shared.reference.adam import adam_settings, adam_update, moved_parameter
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.network import Pass, forward
-from shared.reference.optimizers import clipped
+from shared.reference.optimizers import adam_settings, adam_update, clipped, moved_parameter
 from shared.reference.step import Step, settings_of
 from shared.spec import NETWORKS, AdamSpec, Conventions, NetworkName, SystemSpec, optimizer_name
 from shared.spec.streams import initial_state

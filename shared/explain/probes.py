@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import logit
 
 from shared.explain.catalogue import CANONICAL
-from shared.fixtures.make_network import KINK_MARGIN, representative_inputs
+from shared.fixtures.network import KINK_MARGIN, representative_inputs
 from shared.interface import Array, Arrays
 from shared.reference.network import Pass, forward
 from shared.reference.step import Step

@@ -6,17 +6,19 @@ version, the spec and the progress of the run as JSON. There is no pickle in it.
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from shared.files.documents import flattened
 from shared.files.errors import InputError, refused_as
+from shared.files.system_file import stored_system
 from shared.files.tensors import TensorFormat
 from shared.interface import Array, Arrays, check_arrays
-from shared.spec import SystemSpec, state_shapes
+from shared.spec import NETWORKS, NetworkName, SystemSpec, state_shapes
 from shared.spec.compute import DTYPES
 
 
@@ -28,14 +30,62 @@ CHECKPOINT = TensorFormat(
     "a checkpoint file", "gan-across-frameworks", "1", ("F32", "F64", "I64"), CheckpointError
 )
 
+OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
+PARTS = (*NETWORKS, *OPTIMIZERS)
+"""What a file may hold of a state; every array's name begins with one. Each is whole or absent."""
+PROGRESS = "progress"
+EVERYTHING = (*PARTS, PROGRESS)
+
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """What one file holds; "step" of the JSON `progress` is the number of completed steps."""
+class Contents:
+    """What one file holds.
+
+    `arrays`: whole parts of a training state, by canonical name. `progress`: JSON, whose "step" is
+    the number of completed steps; empty where the file has none. `spec_is_stored`: False for a spec
+    read off the shapes. `notes`: one line for each thing that a training state has no place for.
+    """
 
     arrays: Arrays
     spec: SystemSpec
-    progress: dict[str, Any]
+    progress: dict[str, Any] = field(default_factory=dict)
+    spec_is_stored: bool = True
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Which of PARTS are there."""
+        return parts_of(self.arrays)
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Which of EVERYTHING is there."""
+        return (*self.parts, PROGRESS) if self.progress else self.parts
+
+    @property
+    def networks(self) -> tuple[NetworkName, ...]:
+        """Which networks are there."""
+        return tuple(network for network in NETWORKS if network in self.parts)
+
+    @property
+    def is_one_network(self) -> bool:
+        """Whether one network is all there is; formats then write it bare, as users do."""
+        return len(self.held) == len(self.networks) == 1
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the weights."""
+        return next(str(a.dtype) for n, a in self.arrays.items() if not n.endswith("/step"))
+
+
+def parts_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Return which of PARTS some names begin with.
+
+    >>> parts_of(["generator/conv_transpose_1/kernel", "generator_optimizer/step"])
+    ('generator', 'generator_optimizer')
+    """
+    found = {name.split("/", 1)[0] for name in names}
+    return tuple(part for part in PARTS if part in found)
 
 
 def write_checkpoint(
@@ -52,34 +102,36 @@ def write_checkpoint(
     CHECKPOINT.write(path, arrays, encode_description(spec, progress))
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str]) -> Contents:
     """Read a training state and check all of it but the values; CheckpointError for any other."""
     path = Path(path)
     arrays, metadata = CHECKPOINT.read(path)
     spec, progress = decode_description(path, metadata)
-    if progress is None:
+    if not progress:
         raise CheckpointError(f"{path}: expected JSON as 'progress' in the header, found none")
     _check_state(path, arrays, spec)
-    return Checkpoint(arrays, spec, progress)
+    return Contents(arrays, spec, progress)
 
 
-def encode_description(spec: SystemSpec, progress: dict[str, Any] | None) -> dict[str, str]:
+def encode_description(spec: SystemSpec, progress: dict[str, Any]) -> dict[str, str]:
     """Return format, version, spec and progress as text beside the arrays; of a file's nothing."""
     if spec.architecture == "custom":
         return {}
     description = CHECKPOINT.fields | {"spec": json.dumps(spec.to_dict())}
-    return description if progress is None else description | {"progress": json.dumps(progress)}
+    return description | ({"progress": json.dumps(progress)} if progress else {})
 
 
-def decode_description(path: Path, description: dict[str, str]) -> tuple[SystemSpec, Any]:
-    """Return spec and progress, or None, of `encode_description`'s text; CheckpointError."""
+def decode_description(
+    path: Path, description: dict[str, str]
+) -> tuple[SystemSpec, dict[str, Any]]:
+    """Return spec and progress, if any, of `encode_description`'s text; CheckpointError."""
     CHECKPOINT.check(path, description)
     with refused_as(CheckpointError, path, "a valid spec as JSON in the header"):
-        spec = SystemSpec.from_dict(json.loads(description["spec"]))
+        spec = stored_system(json.loads(description["spec"]))
         if spec.architecture == "custom":
             raise ValueError("a system of a file, which has no checkpoints")
     if "progress" not in description:
-        return spec, None
+        return spec, {}
     with refused_as(CheckpointError, path, "progress as JSON in the header"):
         progress = json.loads(description["progress"])
         _check_progress(path, progress)
@@ -137,12 +189,3 @@ def check_shapes(
 def _check_state(path: Path, arrays: Arrays, spec: SystemSpec) -> None:
     check_shapes(path, arrays, state_shapes(spec), "the state")
     check_dtypes(path, arrays)
-
-
-def flattened(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested fields under dotted names, such as "generator_optimizer.beta1"."""
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        nested = isinstance(value, dict)
-        flat |= flattened(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return flat

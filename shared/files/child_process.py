@@ -11,7 +11,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import BinaryIO, Self
 
 from shared.files.errors import InputError
@@ -43,11 +42,7 @@ class ChildProcess:
     """
 
     def __init__(
-        self,
-        command: Sequence[str],
-        *,
-        environment: Mapping[str, str] | None = None,
-        folder: Path | None = None,
+        self, command: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> None:
         require_posix()
         self._errors: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
@@ -60,7 +55,6 @@ class ChildProcess:
                 stderr=self._errors,
                 bufsize=0,
                 env=environment,
-                cwd=folder,
                 start_new_session=True,
             )
         except OSError:

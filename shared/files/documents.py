@@ -38,6 +38,15 @@ def check_document(document: Any, validator: Validator) -> None:
         raise ValueError(f"{place or 'the file'}: {message}")
 
 
+def flattened(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested fields under dotted names, such as "generator_optimizer.beta1"."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        nested = isinstance(value, dict)
+        flat |= flattened(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return flat
+
+
 def _text(path: Path, most_bytes: int) -> str:
     if path.exists() and not path.is_file():  # a pipe would be waited for without end
         raise ValueError("a folder" if path.is_dir() else "no file")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.files.errors import InputError, refused_as
+from shared.files.system_file import stored_system
 from shared.files.tensors import TensorFormat
 from shared.interface import Array
 from shared.spec import SystemSpec
@@ -77,7 +78,7 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
         entries = json.loads(metadata["tensors"])
         described = {f"{e['step']}/{e['name']}": e for e in entries}
         text = metadata.get("system")
-        system = SystemSpec.from_dict(json.loads(text)) if text is not None else None
+        system = stored_system(json.loads(text)) if text is not None else None
         valid = all(map(_is_entry, entries)) and metadata["framework"].isprintable()
         if not valid or described.keys() != arrays.keys() or not 0 < len(entries) == len(arrays):
             raise ValueError("another list")

@@ -10,8 +10,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator, validators
 
-from shared.files.checkpoint import flattened
-from shared.files.documents import check_document, read_document
+from shared.files.documents import check_document, flattened, read_document
 from shared.files.errors import InputError
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec
 from shared.spec.entries import WEIGHTED, entries_from, narrowest
@@ -25,7 +24,15 @@ _TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
     }
 )
 _SCHEMA = json.loads(Path(__file__).with_name("system.schema.json").read_text("utf-8"))
-_VALIDATOR = validators.extend(Draft202012Validator, type_checker=_TYPES)(_SCHEMA)
+_Validator = validators.extend(Draft202012Validator, type_checker=_TYPES)
+_OF_A_FILE = _Validator(_SCHEMA)
+# `SystemSpec.to_dict` has the same fields, but for those of the networks.
+_STORED = {n: field for n, field in _SCHEMA["properties"].items() if n not in ("names", "name")}
+_STORED |= {f"{n}_optimizer": {"$ref": "#/$defs/optimizer"} for n in NETWORKS}
+_STORED |= {f"{n}_layers": {"$ref": "#/$defs/layers"} for n in NETWORKS}
+_STORED |= {"name": {"type": "string"}, "width": {"$ref": "#/$defs/count"}}
+_STORED |= {"names": {"additionalProperties": {"type": "string"}}}
+_OF_A_SPEC = _Validator({"type": "object", "properties": _STORED, "$defs": _SCHEMA["$defs"]})
 
 
 def find_system(name: str) -> SystemSpec:
@@ -42,15 +49,30 @@ def read_system(path: Path) -> SystemSpec:
     """Return the system of a file; InputError, which names the file and the place, for another."""
     document = read_document(path)
     try:
-        check_document(document, _VALIDATOR)
+        check_document(document, _OF_A_FILE)
         return _system(document)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from error
 
 
+def stored_system(data: Any) -> SystemSpec:
+    """Return the system that an untrusted file has as `SystemSpec.to_dict`; else ValueError."""
+    check_document(data, _OF_A_SPEC)
+    spec = SystemSpec.from_dict(data)
+    # Some fields have defaults, which a file does not rely on.
+    expected, received = flattened(spec.to_dict()).keys(), flattened(data).keys()
+    if expected != received or not spec.name.isprintable():
+        raise ValueError(f"expected a printable name and {[*expected]}, received {[*received]}")
+    return spec
+
+
 def _system(document: dict[str, Any]) -> SystemSpec:
     networks = {network: document[network] for network in NETWORKS}
-    layers = {f"{n}_layers": _with_initializer(networks[n]) for n in NETWORKS}
+    layers = {}
+    for network, given in networks.items():  # each layer with weights has an initializer
+        own = {name: given[name] for name in ("initializer",) if name in given}
+        weighted = ((own if x["kind"] in WEIGHTED else {}) | x for x in given["layers"])
+        layers[f"{network}_layers"] = list(weighted)
     given = {n: optimizer_from_dict(networks[n].get("optimizer", {})) for n in NETWORKS}
     optimizers = {f"{n}_optimizer": optimizer_to_dict(given[n]) for n in NETWORKS}
     width = min(narrowest(entries_from(own)) for own in layers.values())
@@ -64,9 +86,3 @@ def _system(document: dict[str, Any]) -> SystemSpec:
     if unknown := [name for name in data["names"] if name.partition(".")[2] not in known]:
         raise ValueError(f"names.{unknown[0]} is no layer with weights; expected {sorted(known)}")
     return spec
-
-
-def _with_initializer(network: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a network's layers, each with weights with the network's initializer or its own."""
-    default = {"initializer": network["initializer"]} if "initializer" in network else {}
-    return [(default if layer["kind"] in WEIGHTED else {}) | layer for layer in network["layers"]]

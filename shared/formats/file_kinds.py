@@ -19,7 +19,7 @@ from shared.formats import canonical_format
 from shared.formats.native_contents import (
     EVERYTHING,
     OPTIMIZERS,
-    NativeContents,
+    Contents,
     assemble,
     canonical_names,
     check_contents,
@@ -41,17 +41,17 @@ class FileKind:
     suffixes: tuple[str, ...]
     carried: tuple[str, ...] = EVERYTHING
 
-    def read(self, path: Path) -> NativeContents:
+    def read(self, path: Path) -> Contents:
         """Read a file and check all of it but the values; CheckpointError, naming the file."""
         return self.module().read_native(path)
 
-    def write(self, path: Path, contents: NativeContents) -> None:
+    def write(self, path: Path, contents: Contents) -> None:
         """Write a file for the framework's users, whole or not; CheckpointError for a misfit."""
         check_contents(path, contents, self.carried)
         with staged(path.absolute()) as temporary:
             self.module().write_native(temporary, contents)
 
-    def run(self, path: Path, contents: NativeContents, inputs: Arrays) -> Arrays:
+    def run(self, path: Path, contents: Contents, inputs: Arrays) -> Arrays:
         """Load a file as the framework's users do, around `read`; return its images and scores."""
         return self.module().run_native(path, contents, inputs)
 
@@ -138,7 +138,7 @@ def is_safetensors(path: Path) -> bool:
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
-def joined(sources: Mapping[Path, NativeContents]) -> NativeContents:
+def joined(sources: Mapping[Path, Contents]) -> Contents:
     """Return the contents of all sources as one; they must not overlap or disagree."""
     contents = list(sources.values())
     if len(contents) == 1:
@@ -148,7 +148,7 @@ def joined(sources: Mapping[Path, NativeContents]) -> NativeContents:
         raise CheckpointError(f"more than one file holds {', '.join(twice)}")
     path = Path(" and ".join(map(str, sources)))
     arrays = {name: array for held in contents for name, array in held.arrays.items()}
-    progress = next((held.progress for held in contents if held.progress), None)
+    progress = next((held.progress for held in contents if held.progress), {})
     stored = [held.spec for held in contents if held.spec_is_stored]
     description = encode_description(stored[0], progress) if stored else {}
     whole = assemble(path, arrays, description, canonical_names)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from shared.files.checkpoint import CheckpointError
-from shared.formats.native_contents import NativeContents, Shape, assemble
+from shared.formats.native_contents import Contents, Shape, assemble
 from shared.formats.state_dicts import recognised
 from shared.framework_adapter import IN_PYTORCH, WORDS
 from shared.interface import Array
@@ -24,7 +24,7 @@ _OF_NO_LAYER = re.compile("optimizer|seed_generator|^opt/|adam", re.IGNORECASE)
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-def read_foreign(path: Path, found: Mapping[str, Array]) -> NativeContents:
+def read_foreign(path: Path, found: Mapping[str, Array]) -> Contents:
     """Return what arrays of somebody's model are, by the order and the shapes of its layers.
 
     `found`: by the file's names, in its order. Raises CheckpointError, with the first difference

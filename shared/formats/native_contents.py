@@ -1,26 +1,29 @@
 """What a framework's file holds: parts of a state, of a spec that may be read off the shapes."""
 
 import statistics
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from shared.files.checkpoint import CheckpointError, check_dtypes, check_shapes, decode_description
-from shared.interface import Array, Arrays
-from shared.spec import NETWORKS, SYSTEMS, NetworkName, SystemSpec, state_shapes
+from shared.files.checkpoint import (
+    EVERYTHING,
+    OPTIMIZERS,
+    CheckpointError,
+    Contents,
+    check_dtypes,
+    check_shapes,
+    decode_description,
+    parts_of,
+)
+from shared.interface import Array
+from shared.spec import NETWORKS, SYSTEMS, SystemSpec, state_shapes
 from shared.spec.architectures import IMAGE_SIZES
 
-OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
-PARTS = (*NETWORKS, *OPTIMIZERS)
-"""What a file may hold of a state; every array's name begins with one. Each is whole or absent."""
-PROGRESS = "progress"
 HELD = "what it holds"
-EVERYTHING = (*PARTS, PROGRESS)
 DESCRIPTION_FIELDS = ("format", "format_version", "spec", "progress")
 """The texts of `encode_description`, which a format keeps beside the arrays if it can."""
 
@@ -34,66 +37,13 @@ def canonical_names(spec: SystemSpec) -> dict[str, str]:
     return {name: name for name in state_shapes(spec)}
 
 
-@dataclass(frozen=True)
-class NativeContents:
-    """What one file holds.
-
-    `arrays`: whole parts of a training state, by canonical name. `progress`: as in a checkpoint,
-    None where the file has none. `spec_is_stored`: False for a spec read off the shapes.
-    `notes`: one line for each thing in the file that a training state has no place for.
-    """
-
-    arrays: Arrays
-    spec: SystemSpec
-    progress: dict[str, Any] | None = None
-    spec_is_stored: bool = True
-    notes: tuple[str, ...] = ()
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Which of PARTS are there."""
-        return parts_of(self.arrays)
-
-    @property
-    def held(self) -> tuple[str, ...]:
-        """Which of EVERYTHING is there."""
-        return self.parts if self.progress is None else (*self.parts, PROGRESS)
-
-    @property
-    def networks(self) -> tuple[NetworkName, ...]:
-        """Which networks are there."""
-        return tuple(network for network in NETWORKS if network in self.parts)
-
-    @property
-    def is_one_network(self) -> bool:
-        """Whether one network is all there is; formats then write it bare, as users do."""
-        return len(self.held) == len(self.networks) == 1
-
-    @property
-    def dtype(self) -> str:
-        """The dtype of the weights."""
-        return next(str(a.dtype) for n, a in self.arrays.items() if not n.endswith("/step"))
-
-
-def parts_of(names: Iterable[str]) -> tuple[str, ...]:
-    """Return which of PARTS some names begin with.
-
-    >>> parts_of(["generator/conv_transpose_1/kernel", "generator_optimizer/step"])
-    ('generator', 'generator_optimizer')
-    """
-    found = {name.split("/", 1)[0] for name in names}
-    return tuple(part for part in PARTS if part in found)
-
-
 def part_shapes(spec: SystemSpec, parts: Collection[str]) -> dict[str, Shape]:
     """Return name and shape of every array of some parts, in canonical order."""
     shapes = state_shapes(spec)
     return {name: shape for name, shape in shapes.items() if name.split("/", 1)[0] in parts}
 
 
-def check_contents(
-    path: Path, contents: NativeContents, carried: Collection[str] = EVERYTHING
-) -> None:
+def check_contents(path: Path, contents: Contents, carried: Collection[str] = EVERYTHING) -> None:
     """Raise CheckpointError unless a format with a place for `carried` can write all of this."""
     if excess := [part for part in contents.held if part not in carried]:
         raise CheckpointError(f"{path}: this format cannot carry {', '.join(excess)}")
@@ -119,7 +69,7 @@ def assemble(
     *,
     axes: Mapping[int, Shape] = MappingProxyType({}),
     swapped: Callable[[SystemSpec], Collection[str]] = lambda _: (),
-) -> NativeContents:
+) -> Contents:
     """Return what a file holds, by canonical name; its arrays stay in the file's own layout.
 
     `found`: arrays by the file's own names, one network alone without its name in front. `axes`: by
@@ -128,7 +78,7 @@ def assemble(
     shapes. Raises CheckpointError, naming the file, for every array too much, missing or misshapen.
     """
     texts = {name: str(description[name]) for name in DESCRIPTION_FIELDS if name in description}
-    stored_spec, progress = decode_description(path, texts) if texts else (None, None)
+    stored_spec, progress = decode_description(path, texts) if texts else (None, {})
     shapes = {n: tuple(a.shape[i] for i in _order(axes, a.ndim)) for n, a in found.items()}
     spec, prefix = infer_spec(shapes, names_of, stored_spec)
     found = {f"{prefix}{name}": array for name, array in found.items()}
@@ -148,7 +98,7 @@ def assemble(
     _check_parts(path, parts)
     arrays = {name: found[names[name]] for name in expected}
     check_dtypes(path, arrays)
-    return NativeContents(arrays, spec, progress, stored_spec is not None)
+    return Contents(arrays, spec, progress, stored_spec is not None)
 
 
 def _order(axes: Mapping[int, Shape], count: int) -> Shape:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.interface import Array, LossValues, check_arrays
-from shared.reference.adam import adam_update
 from shared.reference.losses import loss_values
 from shared.reference.network import Arrays, Pass, forward
+from shared.reference.optimizers import adam_update
 from shared.reference.step import train_step
 from shared.spec import AdamSpec, Conventions, NetworkName, SystemSpec, state_shapes
 from shared.spec.streams import initial_state

@@ -8,7 +8,6 @@ import numpy as np
 
 from shared.interface import Array, Arrays
 from shared.reference import layers as functions
-from shared.reference import resampling
 from shared.reference.layers import Backward
 from shared.spec import Conventions, Layer, NetworkName, SystemSpec
 
@@ -121,11 +120,11 @@ def _forward_layer(
             return functions.reshape_forward(x, layer.output_shape, conventions.flatten_order)
         case "upsample_nearest" | "upsample_bilinear" | "average_pool":
             rows, columns = (_resampling_matrix(layer, n) for n in x.shape[1:3])
-            return resampling.separable_forward(x, rows, columns)
+            return functions.separable_forward(x, rows, columns)
         case "max_pool":
-            return resampling.max_pool_forward(x, layer.size, layer.stride, layer.padding)
+            return functions.max_pool_forward(x, layer.size, layer.stride, layer.padding)
         case "global_average_pool":
-            return resampling.global_average_pool_forward(x)
+            return functions.global_average_pool_forward(x)
         case "zero_pad":
             y = functions.framed(x, layer.padding)
             return y, lambda dy: (functions.unframed(dy, layer.padding), {})
@@ -138,10 +137,10 @@ def _resampling_matrix(layer: Layer, size: int) -> Array:
     """Return what resamples an axis of `size` pixels."""
     match layer.kind:
         case "average_pool":
-            return resampling.averaging_matrix(size, layer.size, layer.stride)
+            return functions.averaging_matrix(size, layer.size, layer.stride)
         case "upsample_nearest":
-            return resampling.nearest_matrix(size, layer.size)
-    return resampling.bilinear_matrix(size, layer.size, layer.aligned_corners)
+            return functions.nearest_matrix(size, layer.size)
+    return functions.bilinear_matrix(size, layer.size, layer.aligned_corners)
 
 
 def _arranged(kernel: Array, arrangement: str) -> Array:

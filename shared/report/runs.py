@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.files.checkpoint import flattened
+from shared.files.documents import flattened
 from shared.files.errors import InputError
 from shared.interface import Array
 from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder, numbered, read_table

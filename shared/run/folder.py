@@ -20,7 +20,7 @@ import tomli_w
 from filelock import BaseFileLock, FileLock, Timeout
 
 from shared.files.atomic import write_file_atomically
-from shared.files.checkpoint import Checkpoint, CheckpointError, read_checkpoint, spec_differences
+from shared.files.checkpoint import CheckpointError, Contents, read_checkpoint, spec_differences
 from shared.files.errors import InputError, refused_as
 from shared.interface import METRIC_NAMES, Array
 from shared.run.failures import describe_non_finite, naming_file
@@ -80,7 +80,7 @@ class RunFolder:
             raise ValueError(f"{text}; wait for its end or choose another name") from error
         return lock
 
-    def read_last_checkpoint(self, options: TrainingOptions) -> tuple[Checkpoint | None, list[str]]:
+    def read_last_checkpoint(self, options: TrainingOptions) -> tuple[Contents | None, list[str]]:
         """Return the last checkpoint that is good, and notes on those that are not.
 
         None for a run that was killed before its first one. ValueError where there is nothing to go
@@ -284,7 +284,7 @@ def numbered(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def _require_same_run(path: Path, checkpoint: Checkpoint, options: TrainingOptions) -> None:
+def _require_same_run(path: Path, checkpoint: Contents, options: TrainingOptions) -> None:
     differences = spec_differences(checkpoint.spec, options.spec)
     for name in ("seed", "dtype"):
         found, asked = checkpoint.progress.get(name), getattr(options, name)

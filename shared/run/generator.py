@@ -9,9 +9,8 @@ import numpy as np
 
 from shared import interface
 from shared.data.dataset import to_pixels
-from shared.files.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+from shared.files.checkpoint import CheckpointError, Contents, read_checkpoint
 from shared.formats.file_kinds import kind_of
-from shared.formats.native_contents import NativeContents
 from shared.interface import Array, Implementation, State, load_implementation
 from shared.run.folder import RunFolder, numbered
 from shared.spec import SystemSpec
@@ -76,13 +75,11 @@ def load_generator(
     """
     path = Path(path)
     if RunFolder(path).checkpoints.is_dir() or step is not None:
-        checkpoint = open_checkpoint(path, step)
-        contents = NativeContents(checkpoint.arrays, checkpoint.spec, checkpoint.progress)
-        writer = None
+        contents, writer = open_checkpoint(path, step), None
     else:
         kind = kind_of(path)
         contents, writer = kind.read(path), kind.implementation
-    writer = writer or (contents.progress or {}).get("implementation")
+    writer = writer or contents.progress.get("implementation")
     if "generator" not in contents.networks:
         raise CheckpointError(f"{path} holds {', '.join(contents.parts)}; expected a generator")
     spec, implementation = contents.spec, choose_implementation(framework, writer)
@@ -92,7 +89,7 @@ def load_generator(
     return Generator(implementation, state, spec, dtype)
 
 
-def open_checkpoint(folder: Path, step: int | None = None) -> Checkpoint:
+def open_checkpoint(folder: Path, step: int | None = None) -> Contents:
     """Read a run's last checkpoint, or that after `step` steps; ValueError or CheckpointError."""
     run = RunFolder(folder)
     found = numbered(run.checkpoints)

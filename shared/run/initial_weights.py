@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.files.checkpoint import check_shapes
 from shared.formats.file_kinds import joined, kind_of
-from shared.formats.native_contents import NativeContents, part_shapes
+from shared.formats.native_contents import Contents, part_shapes
 from shared.interface import Arrays
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec
 from shared.spec.state_arrays import cast_floats
@@ -21,7 +21,7 @@ class InitialWeights:
     """What files hold of a state, to start a run with."""
 
     paths: tuple[Path, ...]
-    contents: NativeContents
+    contents: Contents
     weights: Arrays
 
     @classmethod

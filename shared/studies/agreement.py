@@ -7,7 +7,7 @@ and scores, of any gradient, and of any array of the state after one training st
 import argparse
 import itertools
 
-from shared.fixtures.make_network import SEED, SPEC, representative_inputs
+from shared.fixtures.network import SEED, SPEC, representative_inputs
 from shared.interface import IMPLEMENTATIONS, Implementation, load_implementation
 from shared.reference.adapter import implementation as reference
 from shared.reference.comparison import relative_l2

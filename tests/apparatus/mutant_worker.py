@@ -62,9 +62,8 @@ class Worker(KeptProcess):
         """
         if self._process is None:
             command = [sys.executable, "-m", "tests.apparatus.mutant_worker", *self._modules]
-            self._process = ChildProcess(
-                command, environment=self._environment, folder=self._folder
-            )
+            with contextlib.chdir(self._folder):
+                self._process = ChildProcess(command, self._environment)
         line = json.dumps(asdict(request)).encode() + b"\n"
         try:
             tests, end = json.loads(self._process.ask(line, request.seconds + GRACE_SECONDS))

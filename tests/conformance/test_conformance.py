@@ -18,7 +18,7 @@ from shared.conformance.serve import Server
 from shared.conformance.verdicts import Result, counts, decide
 from shared.explain.probes import kink_margin
 from shared.fixtures import load_network_fixture
-from shared.fixtures.make_network import KINK_MARGIN
+from shared.fixtures.network import KINK_MARGIN
 from shared.interface import Implementation
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.network import forward

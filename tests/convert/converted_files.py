@@ -6,7 +6,7 @@ import pytest
 
 from shared.convert import __main__ as convert
 from shared.files.checkpoint import write_checkpoint
-from shared.fixtures.make_network import representative_state
+from shared.fixtures.network import representative_state
 from shared.formats.file_kinds import FILE_KINDS, kind_of
 from shared.interface import MissingFrameworkError
 from shared.spec import NETWORKS, SYSTEMS

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.files.checkpoint import CheckpointError
-from shared.fixtures.make_network import representative_state
+from shared.fixtures.network import representative_state
 from shared.formats.keras_names import read_foreign
 from shared.spec import SYSTEMS
 

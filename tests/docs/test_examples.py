@@ -28,7 +28,7 @@ import sys
 import numpy as np
 from shared.reference.comparison import relative_l2
 from tests.comparison import require_same_kind
-from shared.fixtures.make_network import representative_state
+from shared.fixtures.network import representative_state
 from shared.interface import load_implementation
 from shared.reference.adapter import ReferenceImplementation
 from shared.spec import SYSTEMS

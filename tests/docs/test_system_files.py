@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shared.files.system_file import read_system
-from shared.fixtures.make_network import representative_state
+from shared.fixtures.network import representative_state
 from shared.reference.network import backward, forward
 from shared.spec import NETWORKS, Conventions, NetworkName, SystemSpec
 from tests import ROOT

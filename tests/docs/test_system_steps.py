@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.fixtures.make_network import representative_state
+from shared.fixtures.network import representative_state
 from shared.reference.step import train_step
 from shared.spec import NETWORKS, SystemSpec, optimizer_name
 from tests.docs.test_system_files import example, keras_layers

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from shared.reference.adam import adam_update
 from shared.reference.comparison import relative_l2
+from shared.reference.optimizers import adam_update
 from shared.spec import AdamSpec, Conventions
 from tests.docs.trap import Trap, random, tensorflow
 

@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 
-from shared.reference import layers, resampling
+from shared.reference import layers
 from shared.reference.comparison import relative_l2
 from shared.reference.optimizers import optimizer_update
 from shared.spec import Conventions
@@ -18,8 +18,8 @@ def nchw(x: np.ndarray) -> np.ndarray:
 
 def upsample_corners(aligned: bool) -> float:
     torch = importlib.import_module("torch")
-    x, weights = random(2, 8, 8, 3), resampling.bilinear_matrix(8, 2, aligned_corners=False)
-    expected = resampling.separable_forward(x, weights, weights)[0]
+    x, weights = random(2, 8, 8, 3), layers.bilinear_matrix(8, 2, aligned_corners=False)
+    expected = layers.separable_forward(x, weights, weights)[0]
     upsample = torch.nn.Upsample(scale_factor=2, mode="bilinear", align_corners=aligned)
     return relative_l2(upsample(torch.tensor(nchw(x))).numpy(), nchw(expected))
 

@@ -7,7 +7,7 @@ import importlib
 import numpy as np
 
 from shared.explain.probes import kink_margin
-from shared.fixtures.make_network import KINK_MARGIN, representative_state
+from shared.fixtures.network import KINK_MARGIN, representative_state
 from shared.interface import LossValues
 from shared.reference.comparison import relative_l2
 from shared.reference.losses import loss_values

@@ -8,7 +8,7 @@ import pytest
 
 from shared.explain.recordings import RecordingReport, explain_recordings, format_report
 from shared.record import Recorder
-from shared.reference.adam import moved_parameter
+from shared.reference.optimizers import moved_parameter
 from shared.spec import AdamSpec, Conventions
 from tests.explain.recorded_loops import normal, pair_of
 from tests.wild.recordings import Write, batch_norm, pair, training, upsampling

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from shared.interface import LossValues
-from shared.reference.adam import adam_update
 from shared.reference.adapter import ReferenceImplementation, ReferenceState
 from shared.reference.network import Arrays, Pass
+from shared.reference.optimizers import adam_update
 from shared.reference.step import Step
 from shared.spec import SYSTEMS, AdamSpec, Conventions, NetworkName, SystemSpec
 

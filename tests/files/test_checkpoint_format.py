@@ -152,7 +152,10 @@ def test_file_of_another_kind(tmp_path):
         ({"format_version": "2"}, "expected the format_version '1', found '2'"),
         ({"spec": None}, "expected a valid spec as JSON in the header, found .*KeyError: 'spec'"),
         ({"spec": "{"}, "expected a valid spec as JSON in the header, found .*JSONDecodeError"),
-        ({"spec": "[]"}, "expected a valid spec as JSON in the header, found .*list indices"),
+        (
+            {"spec": "[]"},
+            "expected a valid spec as JSON in the header, found .* is not of type .object.*",
+        ),
         (
             {"spec": "{}"},
             "expected a valid spec as JSON .* found .*another field .KeyError: 'image_range'",

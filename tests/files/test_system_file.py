@@ -107,7 +107,7 @@ MISTAKES = [
     ("los", "bce", "the file: Additional properties are not allowed ('los' was unexpected)"),
     ("latent_dim", 5.0, "latent_dim: 5.0 is not of type 'integer'"),
     ("image_range", [0.0, float("nan")], "image_range[1]: nan is not of type 'number'"),
-    ("image_range", [1, -1], "image_range of two numbers, the lower one first"),
+    ("image_range", [1, -1], "image_range needs its lower end first"),
     ("image_size", 32, "generator, its last layer makes 16x16x2; expected 32x32x2"),
     ("name", "a/b", "name: 'a/b' does not match"),
     ("generator layers", [], "generator.layers: [] should be non-empty"),

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from shared.files.checkpoint import CheckpointError
-from shared.fixtures.make_network import representative_state
+from shared.fixtures.network import representative_state
 from shared.formats.file_kinds import FILE_KINDS
-from shared.formats.native_contents import NativeContents
+from shared.formats.native_contents import Contents
 from tests.files.refusal import SPEC, damaged, refused
 
 
-def whole() -> NativeContents:
-    return NativeContents(representative_state(SPEC, 0), SPEC, {"step": 7, "seed": 1})
+def whole() -> Contents:
+    return Contents(representative_state(SPEC, 0), SPEC, {"step": 7, "seed": 1})
 
 
 # --- PyTorch ---------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_a_dataset_of_terabytes_or_of_no_numbers(tmp_path: Path, kind: str) -> N
     keras = FILE_KINDS["keras"]
     path = tmp_path / "a.weights.h5"
     arrays = {n: a for n, a in whole().arrays.items() if not n.split("/")[0].endswith("optimizer")}
-    keras.write(path, NativeContents(arrays, SPEC))
+    keras.write(path, Contents(arrays, SPEC))
     options: dict[str, dict[str, Any]] = {
         "never written": {"shape": (2**20, 2**20), "dtype": "f4", "chunks": (1, 1)},
         "packed": {"data": np.zeros(2**22, "f4"), "compression": "gzip"},

@@ -1,7 +1,7 @@
 """States to put into each framework's own files, and what has to come back out of them."""
 
-from shared.fixtures.make_network import representative_state
-from shared.formats.native_contents import NativeContents, part_shapes, parts_of
+from shared.fixtures.network import representative_state
+from shared.formats.native_contents import Contents, part_shapes, parts_of
 from shared.spec import SYSTEMS, SystemSpec
 
 WIDTH = 2
@@ -17,7 +17,7 @@ def narrow(system: str = "dcgan64", **changes: object) -> SystemSpec:
 
 def make_contents(
     spec: SystemSpec | None = None, dtype: str = "float32", carried: tuple[str, ...] | None = None
-) -> NativeContents:
+) -> Contents:
     """Return a state with values that a lossy path would change; only the parts of `carried`."""
     spec = spec or narrow()
     shapes = part_shapes(spec, carried or parts_of(representative_state(spec, 0)))
@@ -26,10 +26,10 @@ def make_contents(
     if dtype == "float64":  # numbers that float32 has not
         arrays = {n: a if a.dtype != dtype else a * (1 + 2.0**-40) for n, a in arrays.items()}
     keeps_progress = carried is None or "progress" in carried
-    return NativeContents(arrays, spec, PROGRESS if keeps_progress else None)
+    return Contents(arrays, spec, PROGRESS if keeps_progress else None)
 
 
-def require_same(read: NativeContents, meant: NativeContents) -> None:
+def require_same(read: Contents, meant: Contents) -> None:
     assert list(read.arrays) == list(meant.arrays)
     for name, array in meant.arrays.items():
         assert read.arrays[name].dtype == array.dtype, name

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from shared.data.dataset import to_image_range
-from shared.fixtures.make_network import representative_state
+from shared.fixtures.network import representative_state
 from shared.interface import Implementation
 from shared.spec import SYSTEMS, SystemSpec
 from shared.spec.streams import latents

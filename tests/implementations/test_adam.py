@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.interface import Implementation
-from shared.reference.adam import adam_update
+from shared.reference.optimizers import adam_update
 from shared.spec import AdamSpec, Conventions
 from tests.comparison import MismatchError, require_close, require_same_kind
 from tests.tiers import SLOW_IN_TF_AND_JAX

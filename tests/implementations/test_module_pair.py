@@ -17,7 +17,7 @@ from shared.conformance.verdicts import counts, decide
 from shared.explain import explain
 from shared.files.documents import read_document
 from shared.files.system_file import read_system
-from shared.fixtures.make_network import representative_inputs
+from shared.fixtures.network import representative_inputs
 from shared.interface import IMPLEMENTATIONS
 from shared.module_pair import _between
 from shared.spec import SYSTEMS, SystemSpec

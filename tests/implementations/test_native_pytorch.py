@@ -13,7 +13,7 @@ import pytest
 from shared.convert.conversion import verification_inputs
 from shared.files.checkpoint import CheckpointError
 from shared.formats.file_kinds import FILE_KINDS
-from shared.formats.native_contents import NativeContents
+from shared.formats.native_contents import Contents
 from shared.spec import NETWORKS, SystemSpec
 from tests.implementations.native_files import PROGRESS, WIDTH, make_contents, narrow, require_same
 from tests.implementations.third_party_networks import (
@@ -32,7 +32,7 @@ def torch(request: pytest.FixtureRequest):
     return module
 
 
-def saved_pth(torch, path: Path, contents: NativeContents | None = None) -> dict:
+def saved_pth(torch, path: Path, contents: Contents | None = None) -> dict:
     """Write a .pth and return what torch.load gives."""
     FILE_KINDS["torch"].write(path, contents or make_contents())
     return torch.load(path, weights_only=True)
@@ -141,7 +141,7 @@ def test_settings_of_adam_are_read_where_no_spec_is_stored(torch, tmp_path: Path
     read = FILE_KINDS["torch"].read(tmp_path / "b.pth")
     require_same(read, make_contents())
     assert read.spec.generator_optimizer.learning_rate == 0.125
-    assert read.progress is None
+    assert read.progress == {}
 
 
 @pytest.mark.parametrize(

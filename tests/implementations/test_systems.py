@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.explain.probes import kink_margin
-from shared.fixtures.make_network import KINK_MARGIN, representative_state
+from shared.fixtures.network import KINK_MARGIN, representative_state
 from shared.interface import METRIC_NAMES, Implementation
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.differences import (

@@ -3,7 +3,7 @@
 import numpy as np
 
 from shared.convert.conversion import verification_inputs
-from shared.formats.native_contents import NativeContents
+from shared.formats.native_contents import Contents
 from shared.reference.network import forward
 from shared.spec import Conventions
 
@@ -118,7 +118,7 @@ def outputs_of_third_party(torch, system: str, modules, inputs) -> dict[str, np.
     return {"generator": made.permute(0, 2, 3, 1).numpy(), "discriminator": scores[:, 0].numpy()}
 
 
-def require_the_references_outputs(contents: NativeContents, outputs: dict) -> None:
+def require_the_references_outputs(contents: Contents, outputs: dict) -> None:
     """Raise AssertionError unless float32 outputs are those of the NumPy networks."""
     inputs = verification_inputs(contents)
     arrays = {n: a.astype(np.float64) for n, a in contents.arrays.items()}

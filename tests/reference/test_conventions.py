@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from shared.fixtures.make_network import representative_state
+from shared.fixtures.network import representative_state
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.comparison import relative_l2
 from shared.reference.losses import loss_values

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shared.fixtures.make_network import representative_state
+from shared.fixtures.network import representative_state
 from shared.reference.differences import drifts, gradient_differences, state_differences
 from shared.spec import SYSTEMS, SystemSpec, state_shapes
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from shared.fixtures.make_network import representative_state
+from shared.fixtures.network import representative_state
 from shared.reference.differences import cancelled_biases
 from shared.reference.network import backward, forward
 from shared.spec import SYSTEMS, Conventions, NetworkName, SystemSpec

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from shared.fixtures.make_network import representative_inputs
+from shared.fixtures.network import representative_inputs
 from shared.reference.optimizers import clipped, optimizer_update
 from shared.reference.step import settings_of, train_step
 from shared.spec import SYSTEMS, AdamSpec, Conventions, OptimizerSpec, SystemSpec

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from shared.fixtures.make_network import representative_state
-from shared.reference.adam import adam_update
+from shared.fixtures.network import representative_state
 from shared.reference.losses import loss_values
 from shared.reference.network import forward
+from shared.reference.optimizers import adam_update
 from shared.reference.step import Step, train_step, updated
 from shared.spec import SYSTEMS, AdamSpec, Conventions, SystemSpec
 from shared.spec.streams import latents

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shared.reference import layers, resampling
+from shared.reference import layers
 from tests.reference.test_reference_layers import check_gradients, random
 
 
@@ -14,12 +14,12 @@ def nchw(x: np.ndarray) -> np.ndarray:
 def upsampled(x: np.ndarray, factor: int, aligned: bool | None) -> tuple[np.ndarray, object]:
     """Return y and its backward pass; `aligned` None is the nearest pixel."""
     rows, columns = (
-        resampling.nearest_matrix(n, factor)
+        layers.nearest_matrix(n, factor)
         if aligned is None
-        else resampling.bilinear_matrix(n, factor, aligned)
+        else layers.bilinear_matrix(n, factor, aligned)
         for n in x.shape[1:3]
     )
-    return resampling.separable_forward(x, rows, columns)
+    return layers.separable_forward(x, rows, columns)
 
 
 @pytest.mark.parametrize("factor", [2, 3])
@@ -45,7 +45,7 @@ def test_upsampling(mode: str, aligned: bool | None, factor: int) -> None:
 
 def test_one_pixel_is_repeated_whatever_the_corners() -> None:
     for aligned in (False, True):
-        weights = resampling.bilinear_matrix(1, 3, aligned)
+        weights = layers.bilinear_matrix(1, 3, aligned)
         np.testing.assert_array_equal(weights, np.ones((3, 1)))
 
 
@@ -53,13 +53,13 @@ def test_one_pixel_is_repeated_whatever_the_corners() -> None:
 def test_average_pool(window: int, stride: int) -> None:
     torch = pytest.importorskip("torch")
     x = random(2, 7, 6, 3)
-    matrices = [resampling.averaging_matrix(n, window, stride) for n in x.shape[1:3]]
-    y, backward = resampling.separable_forward(x, *matrices)
+    matrices = [layers.averaging_matrix(n, window, stride) for n in x.shape[1:3]]
+    y, backward = layers.separable_forward(x, *matrices)
     expected = torch.nn.functional.avg_pool2d(torch.tensor(nchw(x)), window, stride)
     np.testing.assert_allclose(nchw(y), expected.numpy(), atol=1e-14)
     dy = random(*y.shape, seed=9)
     check_gradients(
-        lambda x: resampling.separable_forward(x, *matrices)[0],
+        lambda x: layers.separable_forward(x, *matrices)[0],
         [x],
         backward(dy),
         dy,
@@ -70,7 +70,7 @@ def test_average_pool(window: int, stride: int) -> None:
 def test_max_pool(window: int, stride: int, padding: int | tuple[int, int]) -> None:
     torch = pytest.importorskip("torch")
     x = random(2, 7, 7, 3)
-    y, backward = resampling.max_pool_forward(x, window, stride, padding)
+    y, backward = layers.max_pool_forward(x, window, stride, padding)
     before, after = padding if isinstance(padding, tuple) else (padding, padding)
     wide = torch.nn.functional.pad(
         torch.tensor(nchw(x)), (before, after, before, after), value=-torch.inf
@@ -79,7 +79,7 @@ def test_max_pool(window: int, stride: int, padding: int | tuple[int, int]) -> N
     np.testing.assert_array_equal(nchw(y), expected.numpy())
     dy = random(*y.shape, seed=9)
     check_gradients(
-        lambda x: resampling.max_pool_forward(x, window, stride, padding)[0],
+        lambda x: layers.max_pool_forward(x, window, stride, padding)[0],
         [x],
         backward(dy),
         dy,
@@ -90,18 +90,18 @@ def test_of_equal_numbers_the_first_in_a_window_has_the_gradient() -> None:
     torch = pytest.importorskip("torch")
     x = torch.ones(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
     torch.nn.functional.max_pool2d(x, 2).sum().backward()
-    _, backward = resampling.max_pool_forward(np.ones((1, 4, 4, 1)), 2, 2, 0)
+    _, backward = layers.max_pool_forward(np.ones((1, 4, 4, 1)), 2, 2, 0)
     found = backward(np.ones((1, 2, 2, 1)))[0]
     np.testing.assert_array_equal(nchw(found), x.grad.numpy())
 
 
 def test_global_average_pool() -> None:
     x = random(2, 4, 3, 5)
-    y, backward = resampling.global_average_pool_forward(x)
+    y, backward = layers.global_average_pool_forward(x)
     np.testing.assert_allclose(y, x.reshape(2, 12, 5).mean(axis=1), atol=1e-15)
     dy = random(2, 5, seed=9)
     check_gradients(
-        lambda x: resampling.global_average_pool_forward(x)[0],
+        lambda x: layers.global_average_pool_forward(x)[0],
         [x],
         backward(dy),
         dy,

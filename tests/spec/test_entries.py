@@ -6,7 +6,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from shared.fixtures.make_network import representative_inputs
+from shared.files.system_file import stored_system
+from shared.fixtures.network import representative_inputs
 from shared.reference.network import forward
 from shared.reference.step import train_step
 from shared.spec import (
@@ -129,8 +130,8 @@ def test_the_four_systems_are_stored_as_they_were() -> None:
         data = spec.to_dict()
         assert [*data] == [*SystemSpec.__dataclass_fields__][:-4]
         assert SystemSpec.from_dict(data) == spec
-        with pytest.raises(ValueError, match="no field left out or added"):
-            SystemSpec.from_dict(data | {"generator_layers": []})
+        with pytest.raises(ValueError, match=r"generator_layers: \[\] "):
+            stored_system(json.loads(json.dumps(data)) | {"generator_layers": []})
         with pytest.raises(ValueError, match="has its own layers and conventions"):
             spec.replace(generator_layers=entries_from(GENERATOR))
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from shared.files.system_file import stored_system
 from shared.spec import SYSTEMS, Conventions, SystemSpec, state_shapes
 
 
@@ -133,10 +134,12 @@ def test_a_schedule_from_a_file_is_of_whole_updates_and_finite_factors() -> None
     adam = dataclasses.replace(spec.generator_optimizer, schedule=((5, 0.5),))
     data = spec.replace(generator_optimizer=adam).to_dict()
     assert SystemSpec.from_dict(data).generator_optimizer == adam
+    json_data = json.loads(json.dumps(data))
+    assert stored_system(json_data).generator_optimizer == adam
     for wrong in ([5.5, 0.5], [5, float("inf")], [5, True]):
         optimizer = {**data["generator_optimizer"], "schedule": [wrong]}
-        with pytest.raises(ValueError, match="each a finite number"):
-            SystemSpec.from_dict({**data, "generator_optimizer": optimizer})
+        with pytest.raises(ValueError, match=r"schedule\[0\]\[[01]\]: .* is not of type"):
+            stored_system({**json_data, "generator_optimizer": optimizer})
 
 
 @pytest.mark.parametrize(

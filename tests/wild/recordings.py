@@ -10,7 +10,7 @@ import numpy as np
 
 from shared.record import Recorder
 from shared.reference import layers
-from shared.reference.adam import adam_update
+from shared.reference.optimizers import adam_update
 from shared.spec import AdamSpec, Conventions
 from tests.wild.case import RecordingCase
 

@@ -11,9 +11,9 @@ from shared.explain.recordings import evidence as traps
 from shared.explain.recordings.evidence import Evidence, Explanation, Side, listed, multiple
 from shared.explain.recordings.matching import COMPANIONS
 from shared.explain.search import LEAST_NUMBERS
-from shared.reference.adam import adam_update, moved_parameter
 from shared.reference.comparison import relative_l2
 from shared.reference.layers import Array
+from shared.reference.optimizers import adam_update, moved_parameter
 from shared.spec import AdamSpec, Conventions
 
 _EPSILONS = (*listed("adam_epsilon"), 1e-6, 1e-3)

@@ -1,5 +1,6 @@
 """The process that watches: asks a child for inputs, and begins another after a crash or a hang."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -80,11 +81,9 @@ class Child(KeptProcess):
             str(self._seed),
         ]
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
-        self._process = process = ChildProcess(
-            [*command, str(inputs)],
-            environment=os.environ | quiet | {"KERAS_BACKEND": "tensorflow", "TMPDIR": str(own)},
-            folder=ROOT,
-        )
+        environment = os.environ | quiet | {"KERAS_BACKEND": "tensorflow", "TMPDIR": str(own)}
+        with contextlib.chdir(ROOT):
+            self._process = process = ChildProcess([*command, str(inputs)], environment)
         try:
             process.ask(b"", START_LIMIT)  # "ready"
         except ChildEndedError as error:

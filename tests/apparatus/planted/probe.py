@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.fixtures.make_network import representative_state
+from shared.fixtures.network import representative_state
 from shared.interface import Implementation
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.comparison import relative_l2

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from shared.files.checkpoint import CheckpointError
-from shared.formats.native_contents import NativeContents, part_shapes
+from shared.formats.native_contents import Contents, part_shapes
 from shared.spec import NETWORKS
 from tests.apparatus.fuzz.archives import zip_of
 from tests.apparatus.fuzz.json_mutators import mutated_document
@@ -28,7 +28,7 @@ def _samples() -> list[bytes]:
     with tempfile.TemporaryDirectory() as folder:
         for parts in (NETWORKS, ("generator",), ("discriminator",)):
             arrays = {name: whole.arrays[name] for name in part_shapes(whole.spec, parts)}
-            write_native(Path(folder, "a.weights.h5"), NativeContents(arrays, whole.spec))
+            write_native(Path(folder, "a.weights.h5"), Contents(arrays, whole.spec))
             made.append(Path(folder, "a.weights.h5").read_bytes())
     foreign = _of_keras_2()
     return [*made, foreign, zip_of({"metadata.json": b"{}", "model.weights.h5": foreign})]

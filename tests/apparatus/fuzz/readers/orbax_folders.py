@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 from shared.files.checkpoint import CheckpointError
-from shared.formats.native_contents import NativeContents, part_shapes
+from shared.formats.native_contents import Contents, part_shapes
 from tests.apparatus.fuzz.json_mutators import mutated_document
 from tests.apparatus.fuzz.mutators import mutated
 from tests.apparatus.fuzz.places import Files, case_of, path_in
@@ -24,7 +24,7 @@ def _sample() -> Path:
     whole = whole_contents()
     arrays = {name: whole.arrays[name] for name in part_shapes(whole.spec, ("generator",))}
     folder = _KEPT.name
-    write_native(Path(folder, "a.orbax"), NativeContents(arrays, whole.spec))
+    write_native(Path(folder, "a.orbax"), Contents(arrays, whole.spec))
     return Path(folder, "a.orbax")
 
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from shared.files import checkpoint
 from shared.files.checkpoint import CheckpointError, write_checkpoint
 from shared.files.recording import read_recording
-from shared.fixtures.make_network import representative_state
+from shared.fixtures.network import representative_state
 from shared.formats.canonical_format import read_native
+from shared.formats.native_contents import part_shapes
 from shared.record import Recorder, RecordingError
-from shared.spec import SYSTEMS, state_shapes
+from shared.spec import SYSTEMS
 from tests.apparatus.fuzz.json_mutators import mutated_document
 from tests.apparatus.fuzz.places import Files
 from tests.apparatus.fuzz.reader import Reader
@@ -100,10 +102,11 @@ def _checkpoints() -> list[bytes]:
 
 
 def read_checkpoint(path: Path) -> None:
-    contents = read_native(path)
-    assert {n: a.shape for n, a in contents.arrays.items()} == state_shapes(contents.spec)
-    assert contents.progress is not None
-    assert contents.progress["step"] >= 0
+    contents = read_native(path)  # a part of a state, too
+    shapes = {n: a.shape for n, a in contents.arrays.items()}
+    assert shapes == part_shapes(contents.spec, contents.parts)
+    assert not contents.progress or contents.progress["step"] >= 0
+    assert shapes.keys() == checkpoint.read_checkpoint(path).arrays.keys()
     assert isinstance(contents.spec.generator_optimizer.learning_rate, int | float)
     assert contents.spec.name.isprintable()
 

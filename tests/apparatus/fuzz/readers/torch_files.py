@@ -10,8 +10,8 @@ from random import Random
 from typing import Any
 
 from shared.files.checkpoint import CheckpointError
-from shared.fixtures.make_network import representative_state
-from shared.formats.native_contents import NativeContents, part_shapes
+from shared.fixtures.network import representative_state
+from shared.formats.native_contents import Contents, part_shapes
 from shared.spec import SYSTEMS
 from tests.apparatus.fuzz import pickles
 from tests.apparatus.fuzz.archives import zip_of, zip_of_zeros, zip_that_lies
@@ -22,17 +22,17 @@ from tests.apparatus.fuzz.reader import Reader
 SPEC = SYSTEMS["mlp28"].replace(width=1, latent_dim=2, batch_size=2)
 
 
-def whole_contents() -> NativeContents:
+def whole_contents() -> Contents:
     """Return a small training state with everything that a file can hold."""
-    return NativeContents(representative_state(SPEC, 0), SPEC, {"step": 7, "seed": 1})
+    return Contents(representative_state(SPEC, 0), SPEC, {"step": 7, "seed": 1})
 
 
-def check_contents(contents: NativeContents) -> None:
+def check_contents(contents: Contents) -> None:
     """Raise AssertionError unless what was read fits its own spec."""
     shapes = {name: array.shape for name, array in contents.arrays.items()}
     assert shapes == part_shapes(contents.spec, contents.parts)
     assert contents.networks
-    assert contents.progress is None or contents.progress["step"] >= 0
+    assert not contents.progress or contents.progress["step"] >= 0
 
 
 @functools.cache
