@@ -127,7 +127,13 @@ def load(path: Path) -> tuple[Arrays, dict[str, str]]:
             raise ValueError("a folder without its arrays")
         # Asked for as NumPy's, because JAX without x64 would round float64.
         tree = metadata.item_metadata.tree
-        _require_memory(path, jax.tree.leaves(tree))
+        leaves = jax.tree.leaves(tree)
+        declared = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
+        if declared > MAXIMUM_BYTES:  # than any state has: metadata may declare anything
+            raise CheckpointError(
+                f"{path}: declares arrays of {declared / GIBIBYTE:.1f} GiB; expected at most "
+                f"{MAXIMUM_BYTES / GIBIBYTE:.0f} GiB"
+            )
         target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
         restored = _without_value(checkpointer.restore(path.absolute(), target))
         found = {}
@@ -136,16 +142,6 @@ def load(path: Path) -> tuple[Arrays, dict[str, str]]:
             is_counter = name.endswith("_optimizer/count") and array.dtype == np.int32
             found[name] = array.astype(np.int64) if is_counter else array
         return found, dict(metadata.custom_metadata or {})
-
-
-def _require_memory(path: Path, leaves: list[Any]) -> None:
-    """Raise CheckpointError for more bytes than any state has: metadata may declare anything."""
-    declared = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
-    if declared > MAXIMUM_BYTES:
-        raise CheckpointError(
-            f"{path}: declares arrays of {declared / GIBIBYTE:.1f} GiB; expected at most "
-            f"{MAXIMUM_BYTES / GIBIBYTE:.0f} GiB"
-        )
 
 
 def _without_value(tree: Any) -> Any:

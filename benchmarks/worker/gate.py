@@ -14,8 +14,7 @@ from benchmarks.plan.configuration import GATE_BATCH_SIZE
 from benchmarks.worker.workloads import Operation
 from shared.fixtures.network import representative_state
 from shared.interface import Array, Arrays
-from shared.reference.comparison import relative_l2
-from shared.reference.differences import drifting_arrays, state_differences
+from shared.reference.comparison import drifting_arrays, relative_l2, state_differences
 from shared.reference.layers import conv_forward
 from shared.reference.step import StepResult, train_step
 from shared.spec import SYSTEMS, Conventions, SystemSpec

@@ -24,7 +24,7 @@ from shared.conformance.cases import Answers, Case, Problem
 from shared.conformance.protocol import ChildSession
 from shared.fixtures import network as narrow
 from shared.interface import METRIC_NAMES, Array, Arrays
-from shared.reference import differences
+from shared.reference import comparison
 from shared.reference.network import forward
 from shared.reference.step import StepResult, train_step
 from shared.spec import NETWORKS, SYSTEMS, Conventions, NetworkName, SystemSpec
@@ -132,7 +132,7 @@ def _with_unexpected(received: Arrays, expected: Arrays) -> Arrays:
 def _arrays(kind: str, prefix: str, point: StartPoint, dtype: str) -> Iterator[Case]:
     """Yield the case of every gradient of a step, or of every array of the state after it."""
     expected = point.step.gradients if kind == "gradients" else point.step.arrays
-    drifting = differences.drifting_arrays(point.spec) if kind == "state" else ()
+    drifting = comparison.drifting_arrays(point.spec) if kind == "state" else ()
     for field, truth in expected.items():
         if field.endswith("_optimizer/step"):
             yield _exact(f"{prefix}/{field}", field, truth, "int64")
@@ -149,9 +149,9 @@ def _arrays(kind: str, prefix: str, point: StartPoint, dtype: str) -> Iterator[C
 
 
 _DIFFERENCES: dict[str, Callable[..., dict[str, float]]] = {
-    "gradients": differences.gradient_differences,
-    "state": differences.state_differences,
-    "drift": functools.partial(differences.drifts, steps=1),
+    "gradients": comparison.gradient_differences,
+    "state": comparison.state_differences,
+    "drift": functools.partial(comparison.drifts, steps=1),
 }
 
 

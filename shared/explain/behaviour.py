@@ -14,8 +14,7 @@ from shared.explain.port import Observations, Port, PortError
 from shared.explain.probes import Array, Arrays, Probe, draw_probe, kink_margin
 from shared.explain.report import Located, Stage
 from shared.fixtures.network import KINK_MARGIN, representative_inputs
-from shared.reference.comparison import relative_l2
-from shared.reference.differences import drifting_arrays
+from shared.reference.comparison import drifting_arrays, relative_l2
 from shared.reference.network import forward
 from shared.spec import Conventions, SystemSpec, state_shapes
 from shared.spec.streams import initializers, stream

@@ -13,8 +13,13 @@ from shared.explain.catalogue import INITIAL_STAGE, KINDS
 from shared.explain.observations import Group, Sides, Under, reference_arrays
 from shared.explain.probes import Probe
 from shared.interface import Array, Arrays
-from shared.reference.comparison import relative_l2, ulp_error
-from shared.reference.differences import drifting_arrays, gradient_differences, state_differences
+from shared.reference.comparison import (
+    drifting_arrays,
+    gradient_differences,
+    relative_l2,
+    state_differences,
+    ulp_error,
+)
 from shared.spec.streams import stream
 
 # Relative L2 of any array. What rounding was measured to do at most in right runs of the three
@@ -92,7 +97,7 @@ class Comparison:
     def differences(self, group: Group, under: Under) -> dict[str, float]:
         """Return the relative difference of every array that both have; inf for another shape.
 
-        What arithmetic does not determine is left out (`shared.reference.differences`).
+        What arithmetic does not determine is left out (`shared.reference.comparison`).
         """
         spec, stage, received = group.probe.spec, group.stage, group.arrays
         wanted = dict(reference_arrays(stage, group.probe, under))

@@ -139,18 +139,13 @@ def infer_spec(
         named = {f"{prefix}{name}": shape for name, shape in shapes.items()}
         for spec in [stored] if stored else systems_of_every_size():
             sized = stored or _with_sizes(spec, named, names_of(spec))
-            fits.append((_misfit(sized, named, names_of), sized, prefix))
-    return min(fits, key=lambda fit: fit[0])[1:]
-
-
-def _misfit(spec: SystemSpec, shapes: Mapping[str, Shape], names_of: NamesOf) -> tuple[int, int]:
-    """Return how many arrays of a file have no place, and how many places no array that fits."""
-    # In this order: a file that lost much would otherwise be nearest to the smallest system. A part
-    # that is absent tells nothing about the system.
-    expected = part_shapes(spec, parts_of(shapes))
-    places = {native: expected[name] for native, name in names_of(spec).items() if name in expected}
-    unfilled = [native for native, shape in places.items() if shapes.get(native) != shape]
-    return len(shapes.keys() - places.keys()), len(unfilled)
+            # A part that is absent tells nothing about the system.
+            expected = part_shapes(sized, parts_of(named))
+            places = {n: expected[name] for n, name in names_of(sized).items() if name in expected}
+            unfilled = [native for native, shape in places.items() if named.get(native) != shape]
+            fits.append((len(named.keys() - places.keys()), len(unfilled), sized, prefix))
+    # In this order: a file that lost much would otherwise be nearest to the smallest system.
+    return min(fits, key=lambda fit: fit[:2])[2:]
 
 
 def _with_sizes(

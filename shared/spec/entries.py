@@ -102,7 +102,9 @@ def network_layers(
     block = 0
     for number, given in enumerate(entries):
         block += given.kind in WEIGHTED
-        name = given.name or _free_name(f"{given.kind}_{block}", layers)
+        usual = f"{given.kind}_{block}"
+        taken = sum(layer.name.startswith(usual) for layer in layers)
+        name = given.name or (f"{usual}_{taken + 1}" if taken else usual)
         features = given.features * (1 if number == last else part)
         try:
             if name in (layer.name for layer in layers):
@@ -120,11 +122,6 @@ def network_layers(
     if shape != expected:
         raise ValueError(f"its last layer makes {_text(shape)}; expected {_text(expected)}")
     return tuple(layers)
-
-
-def _free_name(name: str, layers: list[Layer]) -> str:
-    taken = sum(layer.name.startswith(name) for layer in layers)
-    return f"{name}_{taken + 1}" if taken else name
 
 
 def _layer(e: LayerEntry, shape: Shape) -> Layer:

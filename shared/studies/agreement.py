@@ -10,8 +10,7 @@ import itertools
 from shared.fixtures.network import SEED, SPEC, representative_inputs
 from shared.interface import IMPLEMENTATIONS, Implementation, load_implementation
 from shared.reference.adapter import implementation as reference
-from shared.reference.comparison import relative_l2
-from shared.reference.differences import gradient_differences, state_differences
+from shared.reference.comparison import gradient_differences, relative_l2, state_differences
 from shared.run.console import command, text_table, tracked
 
 DTYPES = ("float64", "float32")

@@ -17,7 +17,7 @@ from shared import interface
 from shared.data.dataset import Batches, fit_arrays
 from shared.files.atomic import require_place
 from shared.interface import METRIC_NAMES, Array, Arrays, Implementation, State
-from shared.reference.differences import drifts, state_differences
+from shared.reference.comparison import drifts, state_differences
 from shared.run.console import command, seed_number, text_table, tracked, whole
 from shared.run.pictures import plot
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec, state_shapes
@@ -35,7 +35,7 @@ TABLE_STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
 class Bounds(NamedTuple):
     """Losses: |a - b| / max(1, |b|). Tensors of the state: relative L2. Counters must be equal.
 
-    Drift: of what rounding moves, as `shared.reference.differences.drifts` measures it.
+    Drift: of what rounding moves, as `shared.reference.comparison.drifts` measures it.
     """
 
     loss: float

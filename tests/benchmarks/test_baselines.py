@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.worker import gate
 from shared.interface import IMPLEMENTATIONS, MissingFrameworkError, load_implementation
-from shared.reference.differences import state_differences
+from shared.reference.comparison import state_differences
 from shared.reference.step import StepResult, train_step
 from shared.spec import SYSTEMS, Conventions
 from shared.spec.compute import Compute

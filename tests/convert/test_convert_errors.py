@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from shared.convert.conversion import NETWORK_BOUND, require_same_outputs
+from shared.convert.__main__ import NETWORK_BOUND, require_same_outputs
 from shared.files.errors import InputError
 from shared.formats import file_kinds
 from shared.interface import MissingFrameworkError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shared.interface import Implementation
-from shared.reference.differences import state_differences
+from shared.reference.comparison import state_differences
 from shared.spec import NETWORKS, SYSTEMS, AdamSpec
 from shared.spec.compute import Compute, resolve
 from shared.spec.streams import initial_state, stream

@@ -7,7 +7,7 @@ import pytest
 from shared.formats.file_kinds import FileKind
 from shared.interface import Implementation
 from shared.reference.adapter import ReferenceImplementation
-from shared.reference.differences import gradient_differences
+from shared.reference.comparison import gradient_differences
 from shared.reference.step import train_step
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec
 from shared.studies.trajectory import BOUNDS, Experiment, compare, training_images

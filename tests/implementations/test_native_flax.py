@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.convert.conversion import verification_inputs
+from shared.convert.__main__ import verification_inputs
 from shared.files.checkpoint import CheckpointError
 from shared.formats.file_kinds import FILE_KINDS, FileKind
 from shared.interface import Implementation

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.worker import gate
 from shared.interface import Implementation
-from shared.reference.differences import state_differences
+from shared.reference.comparison import state_differences
 from shared.spec import SYSTEMS, SystemSpec
 from shared.spec.compute import Compute
 from tests.tiers import SLOW_IN_TF_AND_JAX

@@ -9,7 +9,7 @@ from shared.explain.probes import kink_margin
 from shared.fixtures.network import KINK_MARGIN, representative_state
 from shared.interface import METRIC_NAMES, Implementation
 from shared.reference.adapter import ReferenceImplementation
-from shared.reference.differences import (
+from shared.reference.comparison import (
     cancelled_biases,
     drifting_arrays,
     drifts,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from shared.convert.conversion import verification_inputs
+from shared.convert.__main__ import verification_inputs
 from shared.formats.native_contents import Contents
 from shared.reference.network import forward
 from shared.spec import Conventions

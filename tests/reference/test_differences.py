@@ -1,10 +1,10 @@
-"""The reference scales of shared.reference.differences, by hand and with planted faults."""
+"""The reference scales of shared.reference.comparison, by hand and with planted faults."""
 
 import numpy as np
 import pytest
 
 from shared.fixtures.network import representative_state
-from shared.reference.differences import drifts, gradient_differences, state_differences
+from shared.reference.comparison import drifts, gradient_differences, state_differences
 from shared.spec import SYSTEMS, SystemSpec, state_shapes
 
 SPEC = SYSTEMS["conv28"].replace(width=2, latent_dim=3)

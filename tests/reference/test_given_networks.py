@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.fixtures.network import representative_state
-from shared.reference.differences import cancelled_biases
+from shared.reference.comparison import cancelled_biases
 from shared.reference.network import backward, forward
 from shared.spec import SYSTEMS, Conventions, NetworkName, SystemSpec
 from shared.spec.entries import entries_from

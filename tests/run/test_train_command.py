@@ -13,7 +13,7 @@ from shared.data.dataset import Batches, load_dataset, to_pixels
 from shared.files.checkpoint import read_checkpoint
 from shared.interface import Implementation
 from shared.reference.adapter import ReferenceImplementation
-from shared.reference.differences import state_differences
+from shared.reference.comparison import state_differences
 from shared.run.pictures import tiles
 from shared.run.training import SAMPLE_COUNT
 from shared.spec import SystemSpec

@@ -9,8 +9,7 @@ import numpy as np
 from shared.fixtures.network import representative_state
 from shared.interface import Implementation
 from shared.reference.adapter import ReferenceImplementation
-from shared.reference.comparison import relative_l2
-from shared.reference.differences import Arrays, gradient_differences, state_differences
+from shared.reference.comparison import Arrays, gradient_differences, relative_l2, state_differences
 from shared.spec import SystemSpec
 from shared.spec.streams import latents, stream
 from tests.apparatus.planted.fault import Fault, Start
