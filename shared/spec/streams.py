@@ -90,16 +90,14 @@ def _initializer(layer: Layer, parameter: Parameter, conventions: Conventions) -
     """Return the spec's initializer, or what a framework's layer does when left alone."""
     if conventions.initializer == "spec" or not parameter.trainable:
         return parameter.initializer
-    if parameter.name == "scale":
-        return Initializer("constant", 1.0)
-    if parameter.name == "bias":
-        is_torch = conventions.initializer == "torch_default" and layer.kind != "batch_norm"
-        # U(±1/√fan_in), where PyTorch takes a conv-transpose's OUT features for its fan-in.
-        fan_in = math.prod(layer.parameters[0].shape[:-1])
-        return Initializer("uniform", 0.0, fan_in**-0.5) if is_torch else ZEROS
+    if layer.kind == "batch_norm":
+        return Initializer("constant", 1.0 if parameter.name == "scale" else 0.0)
     if conventions.initializer == "torch_default":
-        # As above: in HWOI, the last axis but one holds the OUT features.
-        return Initializer("uniform", 0.0, math.prod(parameter.shape[:-1]) ** -0.5)
+        # U(±1/√fan_in) for kernel and bias; PyTorch takes a conv-transpose's OUT features, in HWOI
+        # the last axis but one, for its fan-in.
+        return Initializer("uniform", 0.0, math.prod(layer.parameters[0].shape[:-1]) ** -0.5)
+    if parameter.name == "bias":
+        return ZEROS
     is_keras = conventions.initializer == "keras_default"
     usual = Initializer("glorot_uniform" if is_keras else "lecun_normal")
     return sized(usual, parameter.shape, parameter.fan_in)
