@@ -16,8 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from shared.conformance import verdicts
 from shared.conformance.cases import Problem, cases_of, load_overrides, selected
-from shared.conformance.function_cases import function_problems
-from shared.conformance.network_cases import problems_at, problems_of, start_points
+from shared.conformance.problems import function_problems, problems_at, problems_of, start_points
 from shared.conformance.protocol import ChildSession, serve_command
 from shared.conformance.verdicts import decide, is_conformant, print_summary
 from shared.files.atomic import require_place

@@ -12,8 +12,7 @@ import pytest
 from shared.conformance import bounds
 from shared.conformance.__main__ import all_problems
 from shared.conformance.cases import Problem, cases_of, selected
-from shared.conformance.function_cases import EPSILONS, MAGNITUDES
-from shared.conformance.network_cases import start_points
+from shared.conformance.problems import EPSILONS, MAGNITUDES, start_points
 from shared.conformance.serve import Server
 from shared.conformance.verdicts import Result, counts, decide
 from shared.explain.probes import kink_margin

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from shared.conformance.__main__ import main
-from shared.conformance.function_cases import function_problems
-from shared.conformance.network_cases import problems_of
+from shared.conformance.problems import function_problems, problems_of
 from shared.conformance.serve import Server
 from shared.conformance.verdicts import Result, decide
 from shared.interface import Arrays, LossValues

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.conformance.network_cases import problems_of
+from shared.conformance.problems import problems_of
 from shared.conformance.serve import Server
 from shared.conformance.verdicts import counts, decide
 from shared.files.system_file import read_system

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tomli_w
 
-from shared.conformance.network_cases import problems_of
+from shared.conformance.problems import problems_of
 from shared.conformance.serve import Server
 from shared.conformance.verdicts import counts, decide
 from shared.explain import explain

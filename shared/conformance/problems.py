@@ -1,5 +1,7 @@
-"""Networks and training steps of narrow systems against the float64 reference.
+"""What is asked: the losses and Adam by themselves, networks and training steps of narrow systems.
 
+loss/<batch>/<dtype>/<array>                              shared/fixtures/losses.json
+adam/<start>/epsilon-<ε>/<dtype>/update-<n>/<array>       Kingma & Ba 2015, Algorithm 1
 create/<system>/<dtype>/<array>             how fresh weights are distributed
 network/<system>/generate/<mode>/<dtype>    images; mode is training or inference
 network/<system>/discriminate/<mode>/<dtype>
@@ -7,7 +9,12 @@ network/<system>/unmoved/<dtype>            arrays that forward passes changed
 network/<system>/gradients/<dtype>/<array>
 step/<system>/<dtype>/<array or loss>       one training step
 
-They start from narrow systems whose numbers are all float32 numbers, so that both dtypes start
+Adam is asked for the first update, for one from the middle of training, and for ten in a row of
+which each continues from the implementation's own last one. The learning rate is 1 and parameters
+are of the size of an update: Adam's own arithmetic is compared, not the rounding of a small update
+into a large weight.
+
+Networks start from narrow systems whose numbers are all float32 numbers, so that both dtypes start
 from exactly the same point.
 """
 
@@ -20,16 +27,116 @@ from typing import Any
 import numpy as np
 
 from shared.conformance import bounds
-from shared.conformance.cases import Answers, Case, Problem
+from shared.conformance.cases import Answers, Case, Override, Problem
 from shared.conformance.protocol import ChildSession
-from shared.fixtures import network as narrow
+from shared.fixtures import LossCase, load_loss_cases
+from shared.fixtures.load import LOSS_FIELDS
+from shared.fixtures.network import SEED, SPEC, representative_inputs
 from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.reference import comparison
 from shared.reference.network import forward
+from shared.reference.optimizers import adam_update
 from shared.reference.step import StepResult, train_step
-from shared.spec import NETWORKS, SYSTEMS, Conventions, NetworkName, SystemSpec
+from shared.spec import NETWORKS, SYSTEMS, AdamSpec, Conventions, NetworkName, SystemSpec
+from shared.spec.optimizers import optimizer_to_dict
 from shared.spec.state_arrays import cast_floats
-from shared.spec.streams import initial_state
+from shared.spec.streams import initial_state, stream
+
+DTYPES = ("float64", "float32")
+EPSILONS = (1e-8, 1e-7, 1e-3)
+# Gradients of every magnitude, to be compared with every epsilon: √v̂ far below it, and far above.
+MAGNITUDES = np.geomspace(1e-9, 1.0, 19)
+# Start → (number of the first update, how many updates).
+STARTS = {"fresh": (1, 1), "mid-training": (8, 1), "ten-updates": (1, 10)}
+
+
+def function_problems() -> Iterator[Problem]:
+    """Yield a problem for each batch of scores and dtype, then for each start of Adam."""
+    for case, dtype in itertools.product(load_loss_cases(), DTYPES):
+        arguments: dict[str, Any] = {"loss": case.loss, "labels": case.labels}
+        for field in ("real_scores", "fake_scores"):
+            arguments[field] = getattr(case, field).astype(dtype)
+
+        def ask(session: ChildSession, given: dict[str, Any] = arguments) -> Answers:
+            return session.call("loss", given)
+
+        yield Problem(ask, tuple(_loss_case(case, dtype, f) for f in LOSS_FIELDS))
+    for start, epsilon, dtype in itertools.product(STARTS, EPSILONS, DTYPES):
+        yield _adam_problem(start, AdamSpec(learning_rate=1.0, epsilon=epsilon), dtype)
+
+
+def _loss_case(case: LossCase, dtype: str, field: str) -> Case:
+    truth, what, floor = np.array(case.expected[field], object), "gradient", 0.0
+    if field.endswith("gradient"):
+        floor = case.tolerance["gradient_floor"]
+    else:
+        truth, what = truth.reshape(()), "value"
+    derivation = (
+        f"tolerance.{what} of shared/fixtures/losses.json, whose tolerance_derivation says why: "
+        "what the formula reaches for one score, measured, with a margin, and a sum of n numbers "
+        "of one sign adds at most n."
+    )
+    bound = bounds.Bound(case.tolerance[what], "ULP", derivation)
+    measure = functools.partial(bounds.ulp, dtype=dtype, floor=floor)
+    identifier = f"loss/{case.id}/{dtype}/{field}"
+    declared = {
+        known["implementation"]: Override(known["reason"], observed=float(known["observed"]))
+        for known in case.divergences
+        if field in known["fields"]
+    }
+    return Case(identifier, field, truth, dtype, bound, measure, declared)
+
+
+def _adam_problem(start: str, settings: AdamSpec, dtype: str) -> Problem:
+    first, count = STARTS[start]
+    # How large an update, its m and its v are for each of MAGNITUDES.
+    update = MAGNITUDES / (MAGNITUDES + settings.epsilon)
+    sizes = {"parameter": update, "m": MAGNITUDES, "v": np.square(MAGNITUDES)}
+    held = {name: np.zeros(MAGNITUDES.shape, dtype) for name in sizes}
+    if start == "mid-training":  # all away from zero
+        draw = stream(0, "conformance/adam")
+        ranges = {"parameter": (-1.0, 1.0), "m": (-1.0, 1.0), "v": (0.5, 2.0)}
+        for name, (low, high) in ranges.items():
+            drawn = draw.uniform(low, high, MAGNITUDES.shape)
+            held[name] = _as_float32(drawn * sizes[name], dtype)
+    gradients = {number: _gradient(number, dtype) for number in range(first, first + count)}
+
+    def ask(session: ChildSession) -> Answers:
+        arrays: Answers = held
+        answers: Arrays = {}
+        for number, gradient in gradients.items():
+            inputs = {name: arrays[name] for name in sizes}
+            own = {"gradient": gradient, "step": number, "settings": optimizer_to_dict(settings)}
+            arrays = session.call("adam", inputs | own)
+            answers |= {f"{number}/{name}": arrays[name] for name in sizes}
+        return answers
+
+    prefix, cases = f"adam/{start}/epsilon-{settings.epsilon:g}/{dtype}", []
+    bound = bounds.bound_of("adam", dtype)
+    parameter, m, v = (array.astype(np.float64) for array in held.values())
+    for number, gradient in gradients.items():
+        g = gradient.astype(np.float64)
+        parameter, m, v = adam_update(parameter, g, (m, v), number, settings, Conventions())
+        for (name, size), truth in zip(sizes.items(), (parameter, m, v), strict=True):
+            identifier, field = f"{prefix}/update-{number}/{name}", f"{number}/{name}"
+            measure = functools.partial(bounds.relative, sizes=size)
+            cases.append(Case(identifier, field, truth, dtype, bound, measure))
+    return Problem(ask, tuple(cases))
+
+
+def _gradient(number: int, dtype: str) -> Array:
+    """Return one gradient of each magnitude, of either sign."""
+    draw = stream(0, "conformance/adam_gradient", number)
+    signs = draw.choice([-1.0, 1.0], MAGNITUDES.shape)
+    return _as_float32(MAGNITUDES * signs * draw.uniform(0.5, 1.0, MAGNITUDES.shape), dtype)
+
+
+def _as_float32(array: Array, dtype: str) -> Array:
+    """Round to float32's numbers, so that both dtypes start from exactly the same point."""
+    return array.astype(np.float32).astype(dtype)
+
+
+# --- networks and training steps ------------------------------------------------------------------
 
 _MODES = {"training": True, "inference": False}
 # Network → what of a start point it takes, its method, and what that takes and returns.
@@ -37,7 +144,6 @@ _FORWARD = {
     "generator": ("latents", "generate", "latents", "images"),
     "discriminator": ("real_images", "discriminate", "images", "scores"),
 }
-_DTYPES = ("float64", "float32")
 
 
 @dataclass(frozen=True)
@@ -68,7 +174,7 @@ def start_points() -> dict[str, StartPoint]:
     mlp28 = SYSTEMS["mlp28"].replace(**small)
     two_steps = mlp28.replace(discriminator_steps=2, generator_batch="new_latents")
     return {
-        "dcgan64": _drawn(narrow.SPEC, narrow.SEED, purpose="representative"),
+        "dcgan64": _drawn(SPEC, SEED, purpose="representative"),
         "dcgan64-lsgan": linear,
         # Seven images of three channels: conv28 normalises over the batch alone, and one channel
         # would hide a wrong order of features.
@@ -80,9 +186,9 @@ def start_points() -> dict[str, StartPoint]:
 
 
 def _drawn(
-    spec: SystemSpec, seed: int = 0, dtypes: tuple[str, ...] = _DTYPES, purpose: str = "conformance"
+    spec: SystemSpec, seed: int = 0, dtypes: tuple[str, ...] = DTYPES, purpose: str = "conformance"
 ) -> StartPoint:
-    return StartPoint(spec, *narrow.representative_inputs(spec, seed, purpose), dtypes)
+    return StartPoint(spec, *representative_inputs(spec, seed, purpose), dtypes)
 
 
 def problems_of(spec: SystemSpec) -> list[Problem]:
