@@ -26,7 +26,7 @@ def make_contents(
     if dtype == "float64":  # numbers that float32 has not
         arrays = {n: a if a.dtype != dtype else a * (1 + 2.0**-40) for n, a in arrays.items()}
     keeps_progress = carried is None or "progress" in carried
-    return Contents(arrays, spec, PROGRESS if keeps_progress else None)
+    return Contents(arrays, spec, PROGRESS if keeps_progress else {})
 
 
 def require_same(read: Contents, meant: Contents) -> None:
