@@ -27,12 +27,15 @@ _SCHEMA = json.loads(Path(__file__).with_name("system.schema.json").read_text("u
 _Validator = validators.extend(Draft202012Validator, type_checker=_TYPES)
 _OF_A_FILE = _Validator(_SCHEMA)
 # `SystemSpec.to_dict` has the same fields, but for those of the networks.
-_STORED = {n: field for n, field in _SCHEMA["properties"].items() if n not in ("names", "name")}
+_OTHER = ("name", "names", *NETWORKS)
+_STORED = {name: field for name, field in _SCHEMA["properties"].items() if name not in _OTHER}
 _STORED |= {f"{n}_optimizer": {"$ref": "#/$defs/optimizer"} for n in NETWORKS}
 _STORED |= {f"{n}_layers": {"$ref": "#/$defs/layers"} for n in NETWORKS}
 _STORED |= {"name": {"type": "string"}, "width": {"$ref": "#/$defs/count"}}
-_STORED |= {"names": {"additionalProperties": {"type": "string"}}}
-_OF_A_SPEC = _Validator({"type": "object", "properties": _STORED, "$defs": _SCHEMA["$defs"]})
+_STORED |= {"names": {"type": "object", "additionalProperties": {"type": "string"}}}
+_STORED |= {"architecture": {}, "discriminator_head": {}}  # which the spec itself checks
+_REQUIRED = {"required": [*SYSTEMS["dcgan64"].to_dict()], "additionalProperties": False}
+_OF_A_SPEC = _Validator(_SCHEMA | {"properties": _STORED} | _REQUIRED)
 
 
 def find_system(name: str) -> SystemSpec:

@@ -158,7 +158,7 @@ def test_file_of_another_kind(tmp_path):
         ),
         (
             {"spec": "{}"},
-            "expected a valid spec as JSON .* found .*another field .KeyError: 'image_range'",
+            "expected a valid spec as JSON .* found .*'name' is a required property",
         ),
         ({"progress": "3"}, "expected progress as JSON in the header, found .*'int' object"),
         ({"progress": "{}"}, "expected the number of completed steps .* found None"),
