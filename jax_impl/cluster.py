@@ -50,10 +50,7 @@ def connect(wait_limit: float) -> None:
 def _number(variable: str) -> int:
     text = os.environ.get(variable, "")
     if not text.isdecimal():
-        raise ValueError(
-            f"{COORDINATOR} is set, so the environment variable {variable} is expected to be a "
-            f"whole number, received {text!r}"
-        )
+        raise ValueError(f"{COORDINATOR} needs a whole number as {variable}, received {text!r}")
     return int(text)
 
 

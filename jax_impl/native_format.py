@@ -19,7 +19,7 @@ from flax import nnx, traverse_util
 
 from jax_impl.layers import plain_layers
 from jax_impl.models import create_models
-from shared.data.images import GIBIBYTE, MAXIMUM_BYTES
+from shared.data.images import MAXIMUM_BYTES
 from shared.files.checkpoint import CheckpointError, encode_description
 from shared.files.errors import refused_as
 from shared.formats.native_contents import Contents, assemble
@@ -131,8 +131,7 @@ def load(path: Path) -> tuple[Arrays, dict[str, str]]:
         declared = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
         if declared > MAXIMUM_BYTES:  # than any state has: metadata may declare anything
             raise CheckpointError(
-                f"{path}: declares arrays of {declared / GIBIBYTE:.1f} GiB; expected at most "
-                f"{MAXIMUM_BYTES / GIBIBYTE:.0f} GiB"
+                f"{path}: declares {declared:,} bytes, more than {MAXIMUM_BYTES:,}"
             )
         target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
         restored = _without_value(checkpointer.restore(path.absolute(), target))

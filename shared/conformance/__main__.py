@@ -5,7 +5,6 @@ is declared to diverge, or where no case was run, and 2 for bad input.
 """
 
 import argparse
-import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from shared.conformance.verdicts import decide, is_conformant, print_summary
 from shared.files.atomic import require_place
 from shared.files.child_process import ChildEndedError
 from shared.files.errors import InputError
-from shared.run.console import command, shown_progress
+from shared.run.console import command, positive, shown_progress
 from shared.run.options import add_spec_options, chosen_spec
 
 TIME_LIMIT = 120.0  # seconds; a framework's import and first compilation take a tenth of it
@@ -44,7 +43,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--junit", type=Path, metavar="FILE", help="write JUnit XML")
     add_spec_options(parser, None, batch_size=7)
     limit = "for the start and for each request (default: %(default)g)"
-    add("--time-limit", type=float, default=TIME_LIMIT, metavar="SECONDS", help=limit)
+    add("--time-limit", type=positive, default=TIME_LIMIT, metavar="SECONDS", help=limit)
 
 
 def all_problems() -> tuple[Problem, ...]:
@@ -65,10 +64,6 @@ def _problems(options: argparse.Namespace) -> Sequence[Problem]:
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # small matrices: threads wait for each other
 def _run(options: argparse.Namespace) -> int:
-    if not 0 < options.time_limit < math.inf:
-        raise InputError(
-            f"--time-limit must be a positive number of seconds, received {options.time_limit:g}"
-        )
     require_place(options.json, options.junit)
     problems = _problems(options)
     identifiers = [case.id for case in cases_of(problems)]

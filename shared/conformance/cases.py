@@ -65,9 +65,7 @@ def matching(identifiers: Iterable[str], pattern: str, option: str = "") -> list
     """Return the ids that shell wildcards match, over slashes too; ValueError for none."""
     found = [i for i in identifiers if i == pattern or fnmatch.fnmatchcase(i, pattern)]
     if not found:
-        raise ValueError(
-            f"{option}{pattern!r}, which matches no case; --list prints the ids of all"
-        )
+        raise ValueError(f"{option}{pattern!r}, which matches no case; --list prints all")
     return found
 
 

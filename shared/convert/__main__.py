@@ -129,9 +129,7 @@ def with_choices(contents: Contents, chosen: SystemSpec | None, loss: str | None
         spec = spec.replace(**{field: getattr(chosen, field) for field in fields})
     spec = spec.replace(loss=loss or spec.loss)
     if contents.spec_is_stored and (differences := spec_differences(contents.spec, spec)):
-        raise CheckpointError(
-            f"SRC stores another spec than --system and --loss: {'; '.join(differences)}"
-        )
+        raise CheckpointError(f"SRC stores another spec: {'; '.join(differences)}")
     return replace(contents, spec=spec)
 
 

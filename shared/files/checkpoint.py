@@ -162,18 +162,13 @@ def check_dtypes(path: Path, arrays: Arrays) -> None:
     examples = {str(arrays[name].dtype): name for name in reversed(arrays) if name not in counters}
     if len(examples) != 1 or not set(examples) <= set(DTYPES):
         found = ", ".join(f"{dtype} ({name})" for dtype, name in sorted(examples.items()))
-        raise CheckpointError(
-            f"{path}: expected every array as float32 or every array as float64, found {found}"
-        )
+        raise CheckpointError(f"{path}: expected float32 alone or float64 alone, found {found}")
 
 
 def _check_progress(path: Path, progress: dict[str, Any]) -> None:
     step = progress.get("step")
     if type(step) is not int or step < 0:
-        raise CheckpointError(
-            f"{path}: expected the number of completed steps as 'step' of the progress, "
-            f"found {step!r}"
-        )
+        raise CheckpointError(f"{path}: expected the number of completed steps, found {step!r}")
 
 
 def check_shapes(

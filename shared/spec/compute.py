@@ -80,9 +80,7 @@ def uses_gpu(device: str, has_gpu: bool) -> bool:
 def _check_precision(compute: Compute, spec: SystemSpec, on_gpu: bool) -> None:
     precision = check_choice("precision", compute.precision, PRECISIONS.values())
     if precision != "float32" and compute.dtype != "float32":
-        raise ValueError(
-            f"precision {precision} computes with float32 weights, received dtype {compute.dtype}"
-        )
+        raise ValueError(f"precision {precision} needs dtype float32, received {compute.dtype}")
     if precision == "tf32" and not on_gpu:
         raise ValueError("precision tf32 exists on GPUs only; expected float32 or bfloat16")
     if precision == "bfloat16" and spec.loss == "bce_probs":
@@ -98,10 +96,7 @@ def check_replicas(spec: SystemSpec, devices: int, batch_norm: str) -> None:
         raise ValueError(f"--devices must be at least 1, received {devices}")
     check_choice("--batch-norm", batch_norm, BATCH_NORMS)
     if spec.batch_size % devices:
-        raise ValueError(
-            f"--batch-size {spec.batch_size} cannot be divided among --devices {devices}; "
-            f"use a multiple of {devices}"
-        )
+        raise ValueError(f"--batch-size {spec.batch_size} is no multiple of --devices {devices}")
     if batch_norm == "per-replica" and spec.batch_size < 2 * devices:
         raise ValueError(
             f"--batch-norm per-replica needs 2 images on each device, because batch normalisation "
@@ -129,8 +124,6 @@ def rows_of_replica(array: np.ndarray, batches: int, devices: int, replica: int)
     array([2, 3, 6, 7])
     """
     if len(array) % (batches * devices):
-        raise ValueError(
-            f"{len(array)} rows cannot be divided into {batches} batches on {devices} devices"
-        )
+        raise ValueError(f"{len(array)} rows are not {batches} batches on {devices} devices")
     parts = array.reshape(batches, devices, -1, *array.shape[1:])[:, replica]
     return parts.reshape(-1, *array.shape[1:])

@@ -39,7 +39,7 @@ needs_pytorch = pytest.mark.skipif("pytorch" not in INSTALLED, reason="PyTorch i
         (["--devices", "0"], "--devices must be at least 1, received 0"),
         (
             ["--devices", "1", "4", "--batch-size", "8", "6"],
-            "--batch-size 6 cannot be divided among --devices 4; use a multiple of 4",
+            "--batch-size 6 is no multiple of --devices 4",
         ),
         (["--devices", "3", "--batch-size", "9"], "--devices must divide 8"),
         (["--devices", "2", "--baselines"], "put 1 among --devices, received 2"),

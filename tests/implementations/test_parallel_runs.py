@@ -67,7 +67,7 @@ def test_a_run_goes_on_with_another_number_of_devices_in_another_framework(tmp_p
     [
         (
             ("--devices", "3"),
-            "error: --batch-size 8 cannot be divided among --devices 3; use a multiple of 3$",
+            "error: --batch-size 8 is no multiple of --devices 3$",
         ),
         (
             ("--device", "gpu", "--devices", "8"),

@@ -126,7 +126,7 @@ def test_bfloat16_needs_a_loss_and_weights_that_go_with_it(implementation: Imple
     require_refused(
         implementation,
         spec.replace(loss="bce"),
-        "bfloat16 computes with float32 weights, received dtype float64",
+        "bfloat16 needs dtype float32, received float64",
         precision="bfloat16",
         dtype="float64",
     )

@@ -25,7 +25,7 @@ def test_the_slices_of_all_devices_are_the_batches_in_order():
 
 
 def test_rows_that_cannot_be_divided_are_refused():
-    with pytest.raises(ValueError, match="10 rows cannot be divided into 2 batches on 4 devices"):
+    with pytest.raises(ValueError, match="10 rows are not 2 batches on 4 devices"):
         rows_of_replica(np.zeros(10), 2, 4, 0)
 
 
@@ -33,7 +33,7 @@ def test_rows_that_cannot_be_divided_are_refused():
     ("devices", "batch_norm", "message"),
     [
         (0, "global", "--devices must be at least 1, received 0"),
-        (5, "global", "--batch-size 12 cannot be divided among --devices 5; use a multiple of 5"),
+        (5, "global", "--batch-size 12 is no multiple of --devices 5"),
         (12, "per-replica", "needs 2 images on each device"),
         (2, "local", "unknown --batch-norm 'local'; expected one of global, per-replica"),
     ],
