@@ -25,7 +25,7 @@ from shared.conformance.protocol import (
 )
 from shared.files import child_process
 from shared.files.child_process import ChildEndedError
-from tests import ROOT
+from tests import ROOT, exit_code
 
 HELLO = '{"hello": {"protocol": 1, "name": "odd", "methods": ["loss", "adam"]}}'
 SAY_HELLO = f"import os, sys, time\nprint('{HELLO}', flush=True)\n"
@@ -290,7 +290,7 @@ def test_nothing_run_is_no_success(capsys: pytest.CaptureFixture) -> None:
 def test_bad_input_is_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture
 ) -> None:
-    assert main(arguments) == 2
+    assert exit_code(main, arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("python -m shared.conformance: error: ")
     assert error.count("\n") == 1
