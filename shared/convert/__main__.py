@@ -21,7 +21,7 @@ from shared.files.system_file import find_system
 from shared.formats.file_kinds import FileKind, joined, kind_of, kind_of_name
 from shared.formats.native_contents import ASKED
 from shared.interface import Array, Arrays
-from shared.run.console import command, shown_progress, text_table
+from shared.run.console import command, shown_progress, text_table, tracked
 from shared.spec import LOSS_NAMES, NETWORKS, SYSTEMS, SystemSpec
 from shared.spec.state_arrays import cast_floats
 from shared.spec.streams import latents, stream
@@ -73,11 +73,7 @@ def convert(arguments: argparse.Namespace) -> int:
     *paths, destination = arguments.paths
     kind = kind_of_name(destination)
     _require_free(destination, force=arguments.force)
-    sources = {}
-    with shown_progress("files read", len(paths)) as advance:
-        for path in paths:
-            sources[path] = kind_of(path).read(path)
-            advance(1)
+    sources = {path: kind_of(path).read(path) for path in tracked("files read", paths)}
     for path, read in sources.items():
         _print_source(path, read)
     contents = with_choices(joined(sources), system, arguments.loss)
