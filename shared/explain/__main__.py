@@ -28,7 +28,7 @@ Say whether a difference from the NumPy reference is a bug, and which one.
 An implementation is compared with it stage by stage from the same weights,
 latents and images: forward passes, losses, gradients, batch normalisation's
 statistics, Adam, ten steps. If a stage differs, the conventions are looked for
-under which the reference reproduces it; what reproduces a third probe too is
+under which the reference reproduces it; what reproduces two further probes is
 named. Two recordings of shared.record.Recorder are compared with each other.
 """
 EPILOG = """\

@@ -316,7 +316,7 @@ def located(groups: Sequence[Group], comparison: Comparison, sides: Sides, tried
             hint = _suggestion(group, first.array, sides, comparison)
             place = group.stage, first.probe, first.array, first.relative
             return Located(*place, names, tried, hint)
-    hint = "what explains it here does not on a third probe"
+    hint = "what explains it here does not on further probes"
     return Located(groups[0].stage, tried=tried, note=hint)
 
 

@@ -305,7 +305,7 @@ def test_a_mistake_in_no_catalogue_is_unexplained_and_located() -> None:
 def test_what_cannot_be_computed_at_some_numbers_is_named_by_others(
     raises: bool, steps: int
 ) -> None:
-    """Of random scores few batches lie between 0 and 1: the third probe is drawn until one does."""
+    """Of random scores few batches lie between 0 and 1: a probe is drawn until one does."""
     spec = get_fault("discriminator_output_none").spec
     explanation = explain(WantsProbabilities(raises), spec, steps=steps)
     assert explanation.verdict == "named"
