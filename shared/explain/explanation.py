@@ -234,7 +234,7 @@ class _Explainer:
         found = search.agreeing(starts)
         if not found and self._has_rounded_losses(stage):
             rounded = self.comparison.rounded | {stage}
-            self.comparison = search.comparison = replace(self.comparison, rounded=rounded)
+            search.comparison = replace(self.comparison, rounded=rounded)
             search.tried.clear()
             found = search.agreeing(starts)
         if not found and kind.follows:  # what is reported need not be what is learnt from
@@ -257,6 +257,7 @@ class _Explainer:
                 text = f"the search was ended after {sets} sets of conventions"
                 self.ended[stage] = f"{stage}: {text}"
             return
+        self.comparison = search.comparison
         if kind.alone and (network == NETWORKS[1] or self._is_late(NETWORKS[1])):
             found += [Sides(_joined(s), _joined(s[::-1])) for s in found]  # likely to be alike
         if "decay" in kind.parts:  # which each optimizer has for itself

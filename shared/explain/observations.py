@@ -249,13 +249,11 @@ def stages_of(shown: Mapping[str, Any]) -> dict[str, Arrays]:
 
 def loss_arrays(spec: SystemSpec, call: Callable[..., Any]) -> Arrays:
     """Return every value and gradient of the system's loss on every set of scores, by name."""
-    inner = np.array([0.25, -1.5, 2.0, 0.75, -0.5]), np.array([1.25, -2.0, 0.5, -0.25, 3.0])
-    sets = {"inner": inner}
+    # Of another number for another size of batch; not even their squares are float32 numbers.
+    phase = 1.0 + 2.3 * np.arange(4 + spec.batch_size)
+    sets = {"inner": (2.9 * np.sin(phase), 2.9 * np.cos(phase))}
     if spec.loss == "bce_probs":
-        sets["inner"] = (
-            np.array([0.1, 0.35, 0.6, 0.9, 0.75]),
-            np.array([0.2, 0.5, 0.55, 0.95, 0.05]),
-        )
+        sets["inner"] = 0.5 + 0.45 * np.sin(phase), 0.5 + 0.45 * np.cos(phase)
         # Where a clamp shows: the wrong answer with certainty, or nearly.
         sets["edges"] = np.array([0.0, 2.0**-60]), np.array([1.0 - 2.0**-24, 2.0**-40])
     return {
@@ -266,7 +264,10 @@ def loss_arrays(spec: SystemSpec, call: Callable[..., Any]) -> Arrays:
 
 
 def adam_arrays(spec: SystemSpec, call: Callable[..., Any]) -> Arrays:
-    """Return the moments and the move of updates number 1 and 8, gradients of 1e-9 to 1e-1."""
+    """Return moments and move of update 1 and of one that follows from the size of a batch.
+
+    Of gradients from 1e-9 to 1e-1.
+    """
     size = 64
     gradient = np.geomspace(1e-9, 1e-1, size) * np.where(np.arange(size) % 2, 1.0, -1.0)
     parameter, zeros = 2.0**-10 * np.linspace(-1.0, 1.0, size), np.zeros(size)
@@ -275,7 +276,8 @@ def adam_arrays(spec: SystemSpec, call: Callable[..., Any]) -> Arrays:
     own = spec.generator_optimizer
     adam = own if isinstance(own, AdamSpec) else AdamSpec()
     settings = AdamSpec(adam.learning_rate, adam.beta1, adam.beta2, adam.epsilon)
-    for step, m, v in ((1, zeros, zeros), (8, zeros + 2.0**-10, zeros + 2.0**-20)):
+    late = 4 + spec.batch_size, zeros + 2.0**-10, zeros + 2.0**-20
+    for step, m, v in ((1, zeros, zeros), late):
         after = call("adam", parameter, gradient, m, v, step, settings)
         for name, array in zip(("parameter", "m", "v"), after, strict=True):
             arrays[f"update {step}: {name}"] = np.asarray(array, np.float64)

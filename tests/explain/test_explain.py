@@ -10,6 +10,7 @@ from shared.explain import explain
 from shared.explain.catalogue import FITTED, FIXES, KNOWN_NUMBERS, changes
 from shared.explain.observations import Sides
 from shared.explain.search import with_change
+from shared.interface import LossValues
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.optimizers import clipped
 from shared.reference.step import Step, settings_of
@@ -442,3 +443,28 @@ def test_losses_in_float32() -> None:
     assert [t.title for t in found.traps][1:] == ["it computes its losses in float32"]
     assert found.fields["leaky_relu_slope"] == pytest.approx(0.2 + 1e-8, rel=1e-9)
     assert not found.located
+
+
+def test_a_factor_of_one_size_of_batch_is_no_scale() -> None:
+    """A mean over one more than there are, of which 4 / 5 of one half is 0.4."""
+
+    class OneMore(ReferenceImplementation):
+        def loss(self, loss: str, real: Any, fake: Any, **labels: float) -> Any:
+            found = vars(super().loss(loss, real, fake, **labels))
+            n = len(real)
+            return LossValues(**{name: x * n / (n + 1) for name, x in found.items()})
+
+    found = explain(OneMore(), narrow("mlp28").replace(loss="lsgan"), steps=1)
+    assert not found.traps
+    assert [place.stage for place in found.located] == ["loss functions"]
+
+
+def test_losses_that_are_float32_numbers_by_chance_are_not_in_float32() -> None:
+    class Quarters(ReferenceImplementation):
+        def loss(self, *given: Any, **labels: float) -> Any:
+            found = vars(super().loss(*given, **labels))
+            return LossValues(**{name: np.round(4.0 * x) / 4.0 for name, x in found.items()})
+
+    found = explain(Quarters(), narrow("mlp28").replace(loss="lsgan"), steps=1)
+    assert not found.traps
+    assert [place.stage for place in found.located] == ["loss functions"]
