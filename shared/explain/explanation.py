@@ -222,13 +222,17 @@ class _Explainer:
             said.pop(stage, None)
         if not groups:
             return
-        if unknown := [name for name in kind.needs if name in self.unnamed]:
+        starts, network = self.found[kind.track], catalogue.network_of(stage)
+        of_gradients = KINDS[f"gradients of the {network}"]
+        # What follows from several updates needs their gradients, which go through both networks.
+        is_late = stage in STEP_STAGES and self._is_late(stage)
+        needs = (*kind.needs, *of_gradients.needs) if is_late else kind.needs
+        if unknown := [name for name in needs if name in self.unnamed]:
             self.unjudged[stage] = f"not judged: {unknown[0]} are not explained"
             return
-        starts, network = self.found[kind.track], catalogue.network_of(stage)
-        parts = kind.parts if kind.alone or not self._is_late(stage) else (*kind.parts, "Adam")
+        parts = kind.parts if kind.alone or not is_late else (*kind.parts, "Adam")
         if observations.is_of_gradients(self.spec, stage):
-            parts = *parts, *KINDS[f"gradients of the {network}"].parts
+            parts = *parts, *of_gradients.parts
         possible = catalogue.changes(self.spec, parts)
         search = Search(groups, self.comparison, possible, network if kind.alone else "both")
         found = search.agreeing(starts)

@@ -18,6 +18,8 @@ from shared.spec import Conventions, SystemSpec
 from tests.apparatus.explain_accuracy import explain_faults, same_fields
 from tests.apparatus.explain_draws import pairs
 from tests.apparatus.planted.faults import get_fault
+from tests.apparatus.planted.mutate import mutated
+from tests.apparatus.planted.outside import OUTSIDE
 from tests.conftest import require_framework
 from tests.docs.test_porting import rows
 from tests.explain.wrong_ports import (
@@ -457,6 +459,18 @@ def test_a_factor_of_one_size_of_batch_is_no_scale() -> None:
     found = explain(OneMore(), narrow("mlp28").replace(loss="lsgan"), steps=1)
     assert not found.traps
     assert [place.stage for place in found.located] == ["loss functions"]
+
+
+def test_what_goes_back_through_an_unknown_network_has_no_name() -> None:
+    """Scores times 0.7 scale the gradient too, of which two updates of D are made."""
+    require_framework("pytorch")
+    spec = narrow("mlp28").replace(loss="lsgan", discriminator_steps=2)
+    (fault,) = (fault for fault in OUTSIDE if fault.name == "outside_scores_with_temperature")
+    with mutated("pytorch", [fault]) as implementation:
+        found = explain(implementation, spec, steps=1)
+    assert not found.traps
+    assert {place.stage.split(",")[0] for place in found.located} == {"discriminator"}
+    assert "not judged" in found.missing["updated parameters of the discriminator"]
 
 
 def test_losses_that_are_float32_numbers_by_chance_are_not_in_float32() -> None:
