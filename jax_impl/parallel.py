@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from shared.interface import Array
 from shared.spec.compute import require_devices
 
-from . import cluster, layers
+from . import cluster, fast, layers
 
 AXIS = "replicas"
 
@@ -25,6 +25,7 @@ def prepare_devices(device: str, devices: int) -> None:
     hosts = cluster.hosts()
     if devices % hosts:
         raise ValueError(f"--devices {devices} cannot be divided among {hosts} hosts")
+    fast.keep_memory()
     # Once JAX has started it refuses; whether it has enough devices is seen below.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", devices // hosts)
