@@ -148,11 +148,12 @@ import jax
 from jax_impl import parallel
 parallel.prepare_devices("cpu", 1)
 add_up = jax.jit(lambda x: jax.numpy.cumsum(x).sum())
-x = jax.numpy.ones(2**24)
-for _ in range(3):
+x, faults = jax.numpy.ones(2**24), []
+for _ in range(8):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     add_up(x).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults))
 """
 
 
@@ -162,7 +163,8 @@ def test_temporary_arrays_of_jax_lie_where_those_of_the_call_before_did() -> Non
         pytest.skip("the C library is not glibc")
     command = [sys.executable, "-c", FAULTS_OF_CALLS]
     faults = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-    # The sums are 64 MiB, 16,384 pages of 4 KiB; unless kept, all are new.
+    # The sums are 64 MiB, 16,384 pages of 4 KiB; unless kept, all are new in every call. The least,
+    # because another thread may still hold what the call before had.
     assert faults < 1000
 
 
