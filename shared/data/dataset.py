@@ -1,19 +1,18 @@
 """Images to train on, for every framework: loading them, batching them, scaling them.
 
-A data set is one uint8 array in memory: a folder of pictures (`images`), an IDX file as of MNIST or
-an .npz file (`arrays`), the python batches of CIFAR-10 (`cifar`), or 2,000 of Fashion-MNIST.
+A data set is one uint8 array in memory: a folder of pictures (`images`), an IDX file as of MNIST,
+an .npz file or the python batches of CIFAR-10 (`arrays`), or 2,000 of Fashion-MNIST.
 """
 
 import functools
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from shared.data import arrays as array_files
-from shared.data import cifar as cifar_files
 from shared.data import images as image_files
 from shared.data.images import IMAGE_SUFFIXES, DataError
 from shared.files.errors import printable, refused_as
@@ -96,21 +95,19 @@ def load_dataset(source: str | os.PathLike[str] | None, spec: SystemSpec) -> Ima
     Raises DataError for anything without a usable image; single bad files are skipped and named.
     """
     if source is None:
-        images, notes = _load_file(FASHION_MNIST, spec)
-        return ImageDataset(images, f"{len(images):,} Fashion-MNIST images", notes=notes)
+        return _load_file(FASHION_MNIST, spec, "Fashion-MNIST images")
     if not os.fspath(source):
         raise DataError(f"the path is empty; expected {ACCEPTED}")
     path = Path(source)
     if os.path.isdir(path):
         return _load_folder(path, spec)
-    images, notes = _load_file(path, spec)
-    return ImageDataset(images, f"{len(images):,} images from {printable(path.name)}", (), notes)
+    return _load_file(path, spec, f"images from {printable(path.name)}")
 
 
 def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
     files, unlisted = image_files.find_files(folder)
     pictures = [path for path in files if image_files.is_image_file(path)]
-    batches = [path for path in files if path.is_file() and cifar_files.is_batch(path, b"")]
+    batches = [path for path in files if path.is_file() and array_files.is_batch(path, b"")]
     name = printable(folder.resolve().name or folder)
     skipped = tuple(unlisted)
     if pictures:
@@ -124,13 +121,13 @@ def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
         where = f"{name} ({len(skipped):,} skipped)" if skipped else name
     elif batches:
         _check_count(folder, sum(path.stat().st_size for path in batches) // 3072, spec)
-        fitted = [fit_arrays(path, cifar_files.read_batch(path), spec) for path in batches]
+        fitted = [fit_arrays(path, array_files.read_batch(path), spec) for path in batches]
         images, notes = np.concatenate([images for images, _ in fitted]), fitted[0][1]
         where = f"{len(batches)} batches of {name}"
     else:
         path = _idx_file_of(folder, files, unlisted)
-        images, notes = _load_file(path, spec)
         where = f"{name}/{printable(path.relative_to(folder).as_posix())}"
+        return replace(_load_file(path, spec, f"images from {where}"), skipped=skipped)
     return ImageDataset(images, f"{len(images):,} images from {where}", skipped, notes)
 
 
@@ -139,7 +136,7 @@ def _notes(pictures: list[Path], files: list[Path], spec: SystemSpec) -> tuple[s
     notes = [image_files.describe_first(pictures, spec)]
     if (folders := len({path.parent for path in pictures})) > 1:
         notes.append(f"of {folders} folders together; their names, such as classes, are not used")
-    others = [p for p in files if array_files.is_idx_name(p) or cifar_files.is_batch(p, b"")]
+    others = [p for p in files if array_files.is_idx_name(p) or array_files.is_batch(p, b"")]
     if others:
         notes.append(f"beside pictures {printable(others[0].name)} is not read; --data can name it")
     return tuple(note for note in notes if note)
@@ -161,7 +158,7 @@ def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:
     raise DataError(f"{text}; expected {ACCEPTED}")
 
 
-def _load_file(path: Path, spec: SystemSpec) -> tuple[Array, tuple[str]]:
+def _load_file(path: Path, spec: SystemSpec, what: str) -> ImageDataset:
     if not os.path.isfile(path):
         found = "is not a regular file" if os.path.exists(path) else "does not exist"
         raise DataError(f"{path} {found}; expected {ACCEPTED}")
@@ -173,11 +170,12 @@ def _load_file(path: Path, spec: SystemSpec) -> tuple[Array, tuple[str]]:
         images = array_files.read_npz(path)
     elif array_files.is_idx_name(path) or head[:2] in array_files.IDX_STARTS:
         images = array_files.read_idx(path)
-    elif cifar_files.is_batch(path, head):
-        images = cifar_files.read_batch(path)
+    elif array_files.is_batch(path, head):
+        images = array_files.read_batch(path)
     else:
         raise DataError(f"{path} is none of what can be loaded; expected {ACCEPTED}")
-    return fit_arrays(path, images, spec)
+    fitted, notes = fit_arrays(path, images, spec)
+    return ImageDataset(fitted, f"{len(fitted):,} {what}", (), notes)
 
 
 def fit_arrays(source: Path | str, arrays: Array, spec: SystemSpec) -> tuple[Array, tuple[str]]:

@@ -13,8 +13,8 @@ from shared.files.errors import printable
 from shared.interface import Array
 from shared.report import plots
 from shared.report.runs import DATASET, LOSS, Run, compare_settings, headline
+from shared.run.folder import TAGS
 from shared.run.pictures import averaging_window
-from shared.run.tensorboard import TAGS
 
 COMMON_TEMPLATES = "shared.report"
 QUALITY = "swd"

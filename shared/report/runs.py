@@ -13,8 +13,7 @@ import numpy as np
 from shared.files.documents import flattened
 from shared.files.errors import InputError
 from shared.interface import Array
-from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder, numbered, read_table
-from shared.run.tensorboard import TAGS
+from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, TAGS, RunFolder, numbered, read_table
 from shared.spec import NETWORKS
 
 LONGEST = 100 * 365 * 86_400  # seconds

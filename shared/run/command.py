@@ -24,7 +24,6 @@ from shared.run.options import TrainingOptions, build_parser
 from shared.spec import SYSTEMS
 
 _BY_NAME = {option.name: option for group in table.OPTIONS.values() for option in group}
-_SIZES = ("latent_dim", "image_size", "channels")  # the system's own where nothing says otherwise
 _NOT_IN_CONFIG = ("full", "resume", "config", "debug")  # of the command, and not of the run
 
 
@@ -98,7 +97,14 @@ def _typed(value: object) -> str:
 
 def _training_options(implementation: str, given: Mapping[str, Any]) -> TrainingOptions:
     """Return the options of a parsed command line; what it leaves open (None) is filled in."""
-    initial, known = _starting_point(implementation, given)
+    initial, known = None, dict[str, Any]()
+    if given["init_from"]:
+        folder = RunFolder(_run_folder(implementation, given))
+        if given["resume"] and newest_first(folder.checkpoints):
+            known = folder.read_description()[0]
+        else:
+            initial = InitialWeights.read(given["init_from"])
+            known = initial.options(given["system"])
     given = {**given, **{n: v for n, v in known.items() if n in given and given[n] is None}}
     system = SYSTEMS[given["system"] or table.DEFAULT_SYSTEM]
     quick = table.QUICK_RUNS[system.architecture]
@@ -106,7 +112,7 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
     values = {
         "data": None,
         "mode": None,
-        **{name: known[name] for name in _SIZES if name in known},
+        "latent_dim": known.get("latent_dim"),  # None: the system's own
         **quick._asdict(),
         "loss": system.loss,
         "width": sizes.width,
@@ -135,19 +141,6 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
     }
     values |= {"implementation": implementation, "spec": spec, "config": config, "initial": initial}
     return TrainingOptions(**{f.name: values[f.name] for f in fields(TrainingOptions)})
-
-
-def _starting_point(
-    implementation: str, given: Mapping[str, Any]
-) -> tuple[InitialWeights | None, dict[str, Any]]:
-    """Return --init-from's weights, if there is no checkpoint yet, and the options they fix."""
-    if not given["init_from"]:
-        return None, {}
-    folder = RunFolder(_run_folder(implementation, given))
-    if given["resume"] and newest_first(folder.checkpoints):
-        return None, folder.read_description()[0]
-    initial = InitialWeights.read(given["init_from"])
-    return initial, initial.options(given["system"])
 
 
 def _absolute(value: Path | Sequence[Path]) -> str | list[str]:

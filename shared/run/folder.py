@@ -9,9 +9,11 @@ import json
 import math
 import os
 import re
+import struct
 import time
 import tomllib
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,11 @@ from shared.interface import METRIC_NAMES, Array
 from shared.run.failures import describe_non_finite, naming_file
 from shared.run.options import ALL_CHECKPOINTS, TrainingOptions
 from shared.run.pictures import plot_losses
-from shared.run.tensorboard import TAGS, EventFile
 
 LOSS_COLUMNS = ("step", *METRIC_NAMES, "seconds")
 QUALITY_COLUMNS = ("step", "swd")
+TAGS = {n: n.replace("discriminator", "d").replace("generator", "g") for n in METRIC_NAMES}
+"""METRIC_NAMES → what TensorBoard calls them: d_loss, d_loss_real, d_loss_fake, g_loss."""
 MOST_STEPS = 2**53  # above it float64 does not hold every whole number
 _NUMBERED = re.compile(r"step_(\d{6,})\.(png|safetensors)")
 # What `write_file_atomically` leaves of these files when its process is killed.
@@ -104,11 +107,20 @@ class RunFolder:
                     raise CheckpointError(f"{path}: {bad}")
             except CheckpointError as error:
                 notes.append(f"skipped: {error}")
-                continue
-            _require_same_run(path, checkpoint, options)
-            writer = checkpoint.progress.get("implementation")
-            return checkpoint, [*notes, f"resuming from {path} (written by {writer})"]
-        raise CheckpointError(f"no checkpoint can be read: {'; '.join(notes)}")
+            else:
+                break
+        else:
+            raise CheckpointError(f"no checkpoint can be read: {'; '.join(notes)}")
+        differences = spec_differences(checkpoint.spec, options.spec)
+        for name in ("seed", "dtype"):
+            found, asked = checkpoint.progress.get(name), getattr(options, name)
+            if found != asked:
+                differences.append(f"{name}: {found} in the checkpoint, {asked} asked for")
+        if differences:
+            text = f"{path} is from a run with other options ({'; '.join(differences)})"
+            raise CheckpointError(f"{text}; repeat those of the first run or choose another --out")
+        writer = checkpoint.progress.get("implementation")
+        return checkpoint, [*notes, f"resuming from {path} (written by {writer})"]
 
     def create(self) -> None:
         """Make the folders that are missing; remove what killed writers have left of files."""
@@ -174,6 +186,47 @@ class RunFolder:
             for name, value in config.items()
             if name != "out" and before.get(name) != value
         ]
+
+
+class EventFile:
+    """One session's event file for TensorBoard: its steps come after `completed`.
+
+    TensorBoard drops what it has of the repeated steps when it meets a file's START. Ready-made
+    writers load a framework wherever one is installed: tensorboard's `EventFileWriter` TensorFlow
+    (four seconds), tensorboardX PyTorch. Values are as `torch.utils.tensorboard`'s.
+    """
+
+    def __init__(self, folder: Path, completed: int) -> None:
+        earlier = folder.glob("events.out.tfevents.*.gan")
+        # TensorBoard reads the files of a folder in the order of their names.
+        number = 1 + max((int(path.name.split(".")[3]) for path in earlier), default=0)
+        # Imported by name: the package is optional and, like protobuf, carries no types.
+        self._events = import_module("tensorboard.compat.proto.event_pb2")
+        records = import_module("tensorboard.summary.writer.record_writer")
+        file = open(folder / f"events.out.tfevents.{number:010d}.gan", "xb")  # noqa: SIM115
+        self._writer = records.RecordWriter(file)
+        self.flush, self.close = self._writer.flush, self._writer.close
+        self._write(0, time.time(), file_version="brain.Event:2")
+        # In the first session too: a reader purges steps from its second START on.
+        start = {"status": self._events.SessionLog.START}
+        self._write(completed + 1, time.time(), session_log=start)
+
+    def add_scalars(self, completed: int, values: Mapping[str, float], wall_time: float) -> None:
+        """Record values by tag as float32; `wall_time` is in seconds since 1970."""
+        summary = {"value": [{"tag": t, "simple_value": v} for t, v in values.items()]}
+        self._write(completed, wall_time, summary=summary)
+
+    def add_image(self, completed: int, tag: str, png: bytes, wall_time: float) -> None:
+        """Record a PNG, grey or colour, after so many completed steps."""
+        # After its signature and the start of its first chunk, 8 bytes each, a PNG has its size.
+        width, height, _, colour_type = struct.unpack(">IIBB", png[16:26])
+        image = {"width": width, "height": height, "colorspace": 1 if colour_type == 0 else 3}
+        image["encoded_image_string"] = png
+        self._write(completed, wall_time, summary={"value": [{"tag": tag, "image": image}]})
+
+    def _write(self, step: int, wall_time: float, **content: Any) -> None:
+        event = self._events.Event(step=step, wall_time=wall_time, **content)
+        self._writer.write(event.SerializeToString())
 
 
 class RunRecords:
@@ -282,15 +335,3 @@ def numbered(folder: Path) -> dict[int, Path]:
     """Return the samples or checkpoints in a folder by their completed steps, ascending."""
     found = {int(m[1]): p for p in folder.glob("*") if (m := _NUMBERED.fullmatch(p.name))}
     return dict(sorted(found.items()))
-
-
-def _require_same_run(path: Path, checkpoint: Contents, options: TrainingOptions) -> None:
-    differences = spec_differences(checkpoint.spec, options.spec)
-    for name in ("seed", "dtype"):
-        found, asked = checkpoint.progress.get(name), getattr(options, name)
-        if found != asked:
-            differences.append(f"{name}: {found} in the checkpoint, {asked} asked for")
-    if differences:
-        found = f"from a run with other options ({'; '.join(differences)})"
-        advice = "repeat those of the first run or choose another --out"
-        raise CheckpointError(f"{path} is {found}; {advice}")

@@ -9,7 +9,7 @@ import numpy as np
 
 from shared import interface
 from shared.data.dataset import to_pixels
-from shared.files.checkpoint import CheckpointError, Contents, read_checkpoint
+from shared.files.checkpoint import CheckpointError
 from shared.formats.file_kinds import kind_of
 from shared.interface import Array, Implementation, State, load_implementation
 from shared.run.folder import RunFolder, numbered
@@ -75,11 +75,10 @@ def load_generator(
     """
     path = Path(path)
     if RunFolder(path).checkpoints.is_dir() or step is not None:
-        contents, writer = open_checkpoint(path, step), None
-    else:
-        kind = kind_of(path)
-        contents, writer = kind.read(path), kind.implementation
-    writer = writer or contents.progress.get("implementation")
+        path = checkpoint_of(path, step)
+    kind = kind_of(path)
+    contents = kind.read(path)
+    writer = kind.implementation or contents.progress.get("implementation")
     if "generator" not in contents.networks:
         raise CheckpointError(f"{path} holds {', '.join(contents.parts)}; expected a generator")
     spec, implementation = contents.spec, choose_implementation(framework, writer)
@@ -89,8 +88,8 @@ def load_generator(
     return Generator(implementation, state, spec, dtype)
 
 
-def open_checkpoint(folder: Path, step: int | None = None) -> Contents:
-    """Read a run's last checkpoint, or that after `step` steps; ValueError or CheckpointError."""
+def checkpoint_of(folder: Path, step: int | None) -> Path:
+    """Return a run's last checkpoint, or that after `step` steps; ValueError where it has none."""
     run = RunFolder(folder)
     found = numbered(run.checkpoints)
     if not found:
@@ -100,7 +99,7 @@ def open_checkpoint(folder: Path, step: int | None = None) -> Contents:
     if step not in found:
         names = ", ".join(map(str, [*found][-8:]))
         raise ValueError(f"--step {step}: {folder} has no such checkpoint; expected one of {names}")
-    return read_checkpoint(found[step])
+    return found[step]
 
 
 def choose_implementation(name: str, writer: object) -> Implementation:

@@ -14,13 +14,14 @@ from typing import Any
 
 from shared.data.dataset import ImageDataset, load_dataset
 from shared.files.atomic import require_place, write_file_atomically
+from shared.files.checkpoint import read_checkpoint
 from shared.files.errors import InputError, refused_as
 from shared.interface import Array
 from shared.quality.fidelity import fidelity, require_fidelity
 from shared.quality.metrics import pyramid_sizes, sliced_wasserstein_distance
 from shared.run.console import command, seed_number, shown_progress, text_table, tracked, whole
 from shared.run.folder import RunFolder
-from shared.run.generator import Generator, load_generator, open_checkpoint
+from shared.run.generator import Generator, checkpoint_of, load_generator
 from shared.spec.streams import stream
 
 PIXEL_RANGE = (0.0, 255.0)
@@ -120,7 +121,7 @@ def _run(options: argparse.Namespace) -> None:
     # First what would fail only after minutes of work.
     require_place(options.json)
     weights, wants_fid = options.feature_weights, options.fid or options.feature_weights
-    checkpoint = open_checkpoint(options.run, options.step)
+    checkpoint = read_checkpoint(checkpoint_of(options.run, options.step))
     spec, progress = checkpoint.spec, checkpoint.progress
     sizes = pyramid_sizes(spec.image_size)  # images that are too small fail before any are made
     if not isinstance(progress.get("seed"), int):

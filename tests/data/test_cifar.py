@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.data.cifar import MAXIMUM_INSTRUCTIONS, read_batch
+from shared.data.arrays import MAXIMUM_INSTRUCTIONS, read_batch
 from shared.data.dataset import DataError, load_dataset
 from shared.spec import SYSTEMS
 from tests.apparatus.fuzz.readers.cifar import batch_of_python_2
