@@ -228,10 +228,8 @@ class FrameworkAdapter:
         assert self.step
         losses = self.step(*networks, *optimizers, real_images, latents)
         if not isinstance(losses, tuple | list) or len(losses) != 3:
-            three = (
-                "three losses: of the discriminator on real and on fake images, of the generator"
-            )
-            raise ValueError(f"step() returned {losses!r:.40}; expected {three}")
+            text = "three losses: of the discriminator on real and on fake images, of the generator"
+            raise ValueError(f"step() returned {losses!r:.40}; expected {text}")
         return dict(zip(METRIC_NAMES, (losses[0] + losses[1], *losses), strict=True))
 
     def export_state(self, state: State) -> Arrays:

@@ -17,15 +17,7 @@ from shared.explain.observations import ALONE, START, Group, Sides, reference_ar
 from shared.explain.port import Observations, Port, PortError
 from shared.explain.probes import PROBES, Probe, draw_probe
 from shared.explain.report import Explanation, Located, Stage, Trap
-from shared.explain.search import (
-    Search,
-    consistent,
-    explained,
-    is_contradicted,
-    is_proven,
-    located,
-    with_change,
-)
+from shared.explain.search import Search, consistent, explained, is_contradicted, is_proven, located
 from shared.spec import NETWORKS, NetworkName, SystemSpec
 
 # In float32 a probe that is clear of every kink for the reference may not be for a wrong port. What
@@ -189,8 +181,8 @@ class _Explainer:
         if self.spec.discriminator_steps == 1 and self._updates("discriminator") == {2.0}:
             ways = catalogue.changes(self.spec, ["updates"])
             ways = [c for c in ways if "discriminator_updates" in c and "never" not in c.values()]
-            twice = (with_change(united[0], change, "both") for change in ways)
-            self.found["step"] = [*filter(None, twice), *united]
+            twice = (Sides(*(c.replace(**change) for c in united[0])) for change in ways)
+            self.found["step"] = [*twice, *united]
         # What is no update of one known gradient needs the gradients explained first.
         late = [s for s in STEP_STAGES if self._is_late(s) and s.startswith(("Adam", "updated"))]
         late += [s for s in STEP_STAGES if s.startswith("BN") and any(map(self._is_late, NETWORKS))]

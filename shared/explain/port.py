@@ -49,7 +49,6 @@ class Port:
         self.unknown: set[NetworkName] = set()
         # Several stages of one probe are seen of the same state, step or gradients.
         self._state = functools.lru_cache(1)(self.state_of)
-        self._gradients = functools.lru_cache(1)(self._all_gradients)
         self.steps: dict[Probe, dict[str, Arrays]] = {}
         self._outputs: dict[tuple[Any, ...], Array] = {}
 
@@ -104,9 +103,12 @@ class Port:
                 found = self.call("activations", state, network, x, training=training)
             output = self.call(_METHODS[network], state, x, training=training)
             return _widened(found, stage) | _widened({OUTPUTS[network]: output}, stage)
-        if stage.startswith("gradients"):
-            return self._gradients(probe)[stage]
-        return self.steps.get(probe, {}).get(stage, {})
+        shown = self.steps.setdefault(probe, {})
+        if stage.startswith("gradients") and stage not in shown:
+            given = self.state_of(probe), probe.real_images, probe.latents
+            gradients = _widened(self.call("gradients", *given), "gradients")
+            shown |= observations.gradient_stages(gradients)
+        return shown.get(stage, {})
 
     def with_step(self, probe: Probe) -> Probe:
         """Return the probe after a step of the implementation's, if it makes any."""
@@ -134,11 +136,6 @@ class Port:
             found = self.call(_METHODS[network], state, x, training=training)
             self._outputs[key] = np.asarray(found).astype(np.float64)
         return self._outputs[key]
-
-    def _all_gradients(self, probe: Probe) -> dict[str, Arrays]:
-        given = self.state_of(probe), probe.real_images, probe.latents
-        gradients = self.call("gradients", *given)
-        return observations.gradient_stages(_widened(gradients, "gradients"))
 
     def exported(self, spec: SystemSpec, state: Any) -> Arrays:
         """Return the arrays of a state; those that the system has not are a PortError."""

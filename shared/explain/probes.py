@@ -50,11 +50,7 @@ class Probe:
 
 
 def draw_probe(
-    name: str,
-    spec: SystemSpec,
-    seed: int,
-    clear_under: Sequence[Conventions],
-    score: float = 0.0,
+    name: str, spec: SystemSpec, seed: int, clear_under: Sequence[Conventions], score: float = 0.0
 ) -> Probe:
     """Return a probe: one of PROBES, or "held out", which has other weights, data and counters.
 
@@ -89,8 +85,7 @@ def _make_small(arrays: Arrays, spec: SystemSpec) -> None:
             arrays[name] = np.zeros_like(array)
     layers = [x for x in spec.layers("discriminator") if "kernel" in (p.name for p in x.parameters)]
     last = f"discriminator/{layers[-1].name}"
-    small = SMALL * arrays[f"{last}/kernel"].astype(np.float32)
-    arrays[f"{last}/kernel"] = small.astype(np.float64)
+    arrays[f"{last}/kernel"] = (SMALL * arrays[f"{last}/kernel"].astype(np.float32)).astype(float)
     if f"{last}/bias" in arrays:
         # Not near 0, nor 1/2: there the real and the fake half of its gradient cancel to rounding.
         arrays[f"{last}/bias"][:] = np.float32(0.3)

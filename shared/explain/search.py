@@ -14,17 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-from shared.explain import catalogue
+from shared.explain import catalogue, observations
 from shared.explain.catalogue import FIELDS, FITTED, KINDS, Change, deviations, needed_by, part_of
 from shared.explain.distance import Comparison
-from shared.explain.observations import (
-    COMPUTED,
-    START,
-    Group,
-    Sides,
-    differing_arrays,
-    reference_arrays,
-)
+from shared.explain.observations import START, Group, Sides, differing_arrays, reference_arrays
 from shared.explain.report import Located
 from shared.interface import Array
 
@@ -65,7 +58,7 @@ class Search:
     changes: Sequence[Change]
     side: Side
     evaluated: int = 0
-    started: int = field(default_factory=lambda: COMPUTED["passes"])
+    started: int = field(default_factory=lambda: observations.COMPUTED["passes"])
     tried: dict[Sides, Score] = field(default_factory=dict)
 
     @property
@@ -90,7 +83,7 @@ class Search:
     @property
     def work(self) -> int:
         """How much may still be computed: a stage counts 1, and each pass of a network 3 more."""
-        return MOST_WORK - self.evaluated - 3 * (COMPUTED["passes"] - self.started)
+        return MOST_WORK - self.evaluated - 3 * (observations.COMPUTED["passes"] - self.started)
 
     def agreeing(self, several: Iterable[Sides]) -> list[Sides]:
         """Return those under which every array agrees."""

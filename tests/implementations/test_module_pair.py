@@ -377,7 +377,7 @@ def test_gradients_are_judged_where_no_first_moments_hold_them(name: str, tmp_pa
         "discriminator gradient scale: 0.5 instead of 1",
         "it computes its losses in float32",
     ]
-    assert (found.verdict, found.located) == ("named", ())
+    assert (found.verdict, found.located) == ("named", [])
     # Of float32 what the others leave: one rounding of a number near 1, not the labels' difference.
     assert found.traps[-1].cost < 1e-6
 

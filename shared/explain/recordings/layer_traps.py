@@ -88,9 +88,8 @@ def _convolution(side: Side, step: int, layer: str) -> Ways:
 
 def _convolutions(x: Array, kernel: Array, shape: Axes) -> Iterator[tuple[Explanation, Array]]:
     """Yield the result of every convolution of x and an HWIO or HWOI kernel of a given shape."""
-    turned = {"flipped": kernel[::-1, ::-1], "transposed": kernel.swapaxes(0, 1)}
-    kernels = {"as_stored": kernel} | turned
-    for (name, k), stride, field in itertools.product(kernels.items(), range(1, 5), _CONVOLUTIONS):
+    ways = {"as_stored": kernel, "flipped": kernel[::-1, ::-1], "transposed": kernel.swapaxes(0, 1)}
+    for (name, k), stride, field in itertools.product(ways.items(), range(1, 5), _CONVOLUTIONS):
         small, large = (shape, x.shape) if field == "conv_kernel" else (x.shape, shape)
         rows, columns = (stride * (small[a] - 1) + k.shape[a - 1] - large[a] for a in (1, 2))
         if k.shape[2:] != (large[3], small[3]) or rows != columns or rows <= -stride:
@@ -104,11 +103,10 @@ def _convolutions(x: Array, kernel: Array, shape: Axes) -> Iterator[tuple[Explan
 
 def _alignments(padding: int) -> dict[str, tuple[int, int]]:
     """Return how many rows and columns of zeros can be before and after, if so many are in all."""
-    half = padding // 2
-    if padding % 2:  # as PyTorch's padding and output_padding are, and as "same" is
-        return {"before": (half + 1, half), "after": (half, half + 1)}
-    moved = {"before": (half + 1, half - 1), "after": (half - 1, half + 1)} if half else {}
-    return {"centred": (half, half)} | moved
+    # Odd ones are as PyTorch's padding and output_padding are, and as "same" is.
+    before = {} if padding % 2 else {"centred": padding // 2}
+    before |= {"before": padding // 2 + 1, "after": (padding - 1) // 2}
+    return {name: (n, padding - n) for name, n in before.items() if 0 <= n <= padding}
 
 
 def _normalisation(side: Side, step: int, layer: str) -> Ways:
