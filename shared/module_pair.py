@@ -96,17 +96,15 @@ class PairAdapter(FrameworkAdapter):
                 raise ValueError(f"{name}: the system has {wanted}, the module {own}; correct one")
         with self.computing_in(dtype):
             parts, x = self.copied(dtype), np.zeros((2, spec.latent_dim), dtype)
-            for name, network in zip(NETWORKS, parts, strict=False):
+            adams = []
+            for name, network, own in zip(NETWORKS, parts, parts[2:], strict=False):
                 for layer in WATCHED[self.package].layers(network):
                     if kind_of(type(layer)).startswith("dropout"):
                         layer.p = layer.rate = 0.0
                 calls, x = self.calls(network, x)
                 named = _named(spec, name, calls).items()
-                self.name_layers(network, {own: call.layer for own, call in named})
-            adams = [
-                own or self.create_adam(network, spec.adam(name))
-                for name, network, own in zip(NETWORKS, parts, parts[2:], strict=False)
-            ]
+                self.name_layers(network, {layer: call.layer for layer, call in named})
+                adams.append(own or self.create_adam(network, spec.adam(name)))
             return self.state_of(spec, dtype, *parts[:2], *adams)
 
     def export_state(self, state: State) -> Arrays:

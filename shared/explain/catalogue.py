@@ -87,12 +87,7 @@ def changes(spec: SystemSpec, parts: Sequence[str]) -> list[Change]:
     singles = [{field: value} | needed for field, value in known for needed in needed_by(field)]
     together = [c for c in TOGETHER.values() if all(_applies(n, x, spec) for n, x in c.items())]
     possible = [*together, *singles]  # first what frameworks do when left alone
-    return [
-        change
-        for part in parts
-        for change in possible
-        if {part_of(field) for field in change} == {part}
-    ]
+    return [c for part in parts for c in possible if {*map(part_of, c)} == {part}]
 
 
 def needed_by(field: str) -> list[Change]:

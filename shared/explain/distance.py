@@ -13,13 +13,8 @@ from shared.explain.catalogue import INITIAL_STAGE, KINDS
 from shared.explain.observations import Group, Sides, Under, reference_arrays
 from shared.explain.probes import Probe
 from shared.interface import Array, Arrays
-from shared.reference.comparison import (
-    drifting_arrays,
-    gradient_differences,
-    relative_l2,
-    state_differences,
-    ulp_error,
-)
+from shared.reference import comparison
+from shared.reference.comparison import drifting_arrays, relative_l2
 from shared.spec.streams import stream
 
 # Relative L2 of any array. What rounding was measured to do at most in right runs of the three
@@ -63,7 +58,7 @@ def distance(received: Array, expected: Array, dtype: str) -> Distance:
     found, wanted = float(received[element]), float(expected[element])
     exact = Fraction(wanted) if math.isfinite(wanted) else wanted
     relative = relative_l2(received, expected) if apart[element] else 0.0
-    ulp = ulp_error(found, exact, dtype)
+    ulp = comparison.ulp_error(found, exact, dtype)
     return Distance(relative, float(apart[element]), ulp, element, found, wanted)
 
 
@@ -108,12 +103,12 @@ class Comparison:
             actual[name], wanted[name] = _without_common(received[name], wanted[name])
         if stage.startswith("gradients"):
             free = reference_arrays(stage, group.probe, under, is_clipped=False)
-            ways = (gradient_differences(spec, actual, wanted | x) for x in ({}, free))
+            ways = (comparison.gradient_differences(spec, actual, wanted | x) for x in ({}, free))
             found = min(ways, key=lambda way: sum(way[name] for name in same_shape if name in way))
         elif stage.startswith("updated parameters"):
             found = _update_differences(group.probe, actual, wanted, self.dtype)
         elif stage.startswith(("Adam's", "BN")):
-            found = state_differences(spec, actual, wanted)
+            found = comparison.state_differences(spec, actual, wanted)
         else:
             least = LEAST_LOSS if stage.startswith("losses") else 0.0
             sizes = {name: np.maximum(np.abs(wanted[name]), least) for name in same_shape}

@@ -24,11 +24,8 @@ def loss_traps(evidence: Evidence) -> Iterator[traps.Trap]:
         steps = [step for step, other in evidence.pairs if other == name]
         bound = max(evidence.pairs[step, name].bound for step in steps)
         one, other = (traps.simplest(_explanations(x, steps, name, bound)) for x in evidence.sides)
-        found = [
-            trap
-            for trap in traps.fewest_differences(one, other, (name,))
-            if trap.field and str(FIELDS[trap.field]) in (trap.first, trap.second)
-        ]
+        found = traps.fewest_differences(one, other, (name,))
+        found = [t for t in found if t.field and str(FIELDS[t.field]) in (t.first, t.second)]
         named = {trap.field for trap in found}
         yield from (dataclasses.replace(t, certain=len(named) == len(found)) for t in found)
 
