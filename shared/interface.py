@@ -157,7 +157,7 @@ def load_implementation(name: str) -> Implementation:
 
     "torch" is "pytorch", and "reference" the NumPy reference. Raises MissingFrameworkError if the
     framework of a known one is not installed, and ValueError for a name that is neither known nor
-    a module with an object called `implementation`.
+    a module with an object called `implementation`, and for a module that raises.
     """
     name = canonical_name(name)
     if name in IMPLEMENTATIONS:
@@ -172,7 +172,13 @@ def load_implementation(name: str) -> Implementation:
         hint = f"did you mean {near[0]}? " if near else ""
         known = f"{', '.join(IMPLEMENTATIONS)}, or the dotted path of a module that can be imported"
         raise ValueError(f"unknown implementation {name!r}; {hint}expected one of {known}")
-    module = importlib.import_module(module_path)
+    try:
+        module = importlib.import_module(module_path)
+    except (ValueError, MissingFrameworkError):
+        raise
+    except Exception as error:  # anybody's own module may raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"importing {name} raised {reason}") from error
     if not hasattr(module, "implementation"):
         expected = "expected one with the methods of shared.interface.Implementation"
         text = f"the module {module_path!r} has no object called 'implementation'"

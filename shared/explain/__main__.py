@@ -15,7 +15,7 @@ from shared.explain.port import Port, PortError
 from shared.explain.recordings import RecordingReport, explain_recordings, format_report
 from shared.explain.report import Explanation, print_stage, print_verdict
 from shared.files.atomic import require_place
-from shared.interface import MissingFrameworkError, load_implementation
+from shared.interface import load_implementation
 from shared.reference.adapter import ReferenceImplementation
 from shared.run.console import command
 from shared.run.options import add_spec_options, chosen_spec
@@ -71,21 +71,11 @@ def _widest_dtype(implementation: Any, spec: SystemSpec) -> str:
     return "float64"
 
 
-def _load(name: str) -> Any:
-    # XLA's optimization takes most of the time of networks this small. Before JAX is imported.
-    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    try:
-        return load_implementation(name)
-    except (ValueError, MissingFrameworkError):
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"importing {name} raised {reason}") from error
-
-
 def _explained(name: str, options: argparse.Namespace, console: Console) -> Explanation:
     """Explain one implementation, and print its stages as they end and then the verdict."""
-    implementation, spec = _load(name), _spec(options)
+    # XLA's optimization takes most of the time of networks this small. Before JAX is imported.
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    implementation, spec = load_implementation(name), _spec(options)
     if type(implementation) is ReferenceImplementation:  # whose loss and Adam have no spec
         c = spec.own_conventions(implementation.conventions)
         implementation = ReferenceImplementation(c)

@@ -62,9 +62,8 @@ class Pair:
     @functools.cached_property
     def array(self) -> Array | None:
         """The second's numbers in the first's axes."""
-        if self.order is None:
-            return None
-        return self.order.apply(self.two.array, self.one.array.shape)
+        shape = self.one.array.shape
+        return None if self.order is None else self.order.apply(self.two.array, shape)
 
     @functools.cached_property
     def fits(self) -> bool:
@@ -85,11 +84,10 @@ class Pair:
         here, there = self.one.layout, self.two.layout
         if not self.has_the_same_letters or here == there:
             return "none" if self.order is None else self.order.describe()
-        text = f"{there} as {here}"
         if self.order is None or self.order.is_plain:
-            return text
+            return f"{there} as {here}"
         in_order = replace(self.order, axes=tuple(range(self.one.array.ndim)))
-        return f"{text}, {in_order.describe()}"
+        return f"{there} as {here}, {in_order.describe()}"
 
     @property
     def has_the_same_letters(self) -> bool:
