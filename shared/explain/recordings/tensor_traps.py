@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from shared.explain.catalogue import FIXES, KNOWN_NUMBERS
 from shared.explain.recordings.arrangement import Arrangement, orders_of_features
 from shared.explain.recordings.evidence import Evidence, Trap, multiple, named_trap
-from shared.explain.recordings.matching import KERNELS, Pair, is_of_kernel
+from shared.explain.recordings.matching import KERNELS, is_of_kernel
 from shared.explain.search import LEAST_NUMBERS
 from shared.reference.comparison import relative_l2
 
@@ -51,7 +51,10 @@ def layout_traps(evidence: Evidence) -> Iterator[Trap]:
         elif chosen.flipped and pair.misplaced:
             yield named_trap("image_channels", "as_stored", "reversed", where)
         elif pair.misplaced:
-            here, there, really = _layouts(pair, chosen)
+            here, there = pair.one.layout or "", pair.two.layout or ""
+            # Letter of the first's axis i, where by the values the second's axis axes[i] belongs.
+            letters = dict(zip(chosen.axes, here, strict=False))
+            really = "".join(letters.get(i, "?") for i in range(len(here)))
             swapped = {x for x, y in zip(really, there, strict=False) if x != y}
             if is_kernel and swapped == {"H", "W"} and chosen.is_plain:
                 yield named_trap(kernel, "as_stored", "transposed", where)
@@ -73,14 +76,6 @@ def _is_felt(evidence: Evidence, step: int, name: str) -> bool:
     names = ((key, key[1].rsplit("/", 1)[-1]) for key in evidence.pairs if key[0] >= step)
     known = [key for key, last in names if last not in (*_STATE, "var")]
     return 2 * sum(key in evidence.disagreeing for key in known) > len(known)
-
-
-def _layouts(pair: Pair, fits: Arrangement) -> tuple[str, str, str]:
-    """Return both declared layouts, and the second's that its values have."""
-    here, there = pair.one.layout or "", pair.two.layout or ""
-    # Letter of the first's axis i, where the values say the second's axis fits.axes[i] belongs.
-    letters = dict(zip(fits.axes, here, strict=False))
-    return here, there, "".join(letters.get(i, "?") for i in range(len(here)))
 
 
 def _flatten_order(
