@@ -1,5 +1,6 @@
 """Training state ↔ arrays under canonical names (`shared.spec.state_shapes`)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,6 +27,8 @@ from .state import (
     select_device,
 )
 
+Parts = tuple[nnx.Module | nnx.Optimizer, ...]
+
 
 def create_train_state(
     spec: SystemSpec, compute: Compute | None = None, *, seed: int = 0, arrays: Arrays | None = None
@@ -36,25 +39,30 @@ def create_train_state(
     for jit. Raises ValueError for a `compute` that cannot be had and for arrays that do not fit.
     """
     compute = check_compute(spec, compute or Compute())
-    place: jax.Device | Sharding = select_device(compute.device)
-    mesh = parallel.mesh_of(compute.device, compute.devices)
-    if mesh is not None:
-        place = parallel.replicated(mesh)
 
-    def create() -> tuple[nnx.Module | Adam, ...]:
+    def create() -> Parts:
         networks = create_models(spec, choose_layers(compute))
         pairs = zip(NETWORKS, networks, strict=True)
         return (*networks, *(create_adam(network, spec.adam(name)) for name, network in pairs))
 
+    state = state_of_parts(spec, compute, create)
+    import_state(state, initial_state(spec, seed) if arrays is None else arrays)
+    return state
+
+
+def state_of_parts(spec: SystemSpec, compute: Compute, create: Callable[[], Parts]) -> TrainState:
+    """Return a state of what `create` makes, both networks and optimizers, without its arrays."""
+    place: jax.Device | Sharding = select_device(compute.device)
+    mesh = parallel.mesh_of(compute.device, compute.devices)
+    if mesh is not None:
+        place = parallel.replicated(mesh)
     # Abstract networks hold shapes alone: no initial weights are drawn to be thrown away.
     parts = nnx.eval_shape(create)
     graph, shapes = nnx.split(parts)
     # The learning rates are among the arrays, so that others compile nothing anew.
     compiled_for = spec.replace(generator_optimizer=AdamSpec(), discriminator_optimizer=AdamSpec())
     settings = Settings(compiled_for, compute, graph, jax.tree.structure(shapes), mesh)
-    state = TrainState(spec, compute, place, settings, leaves(parts), mesh)
-    import_state(state, initial_state(spec, seed) if arrays is None else arrays)
-    return state
+    return TrainState(spec, compute, place, settings, leaves(parts), mesh)
 
 
 def export_state(state: TrainState) -> Arrays:

@@ -10,18 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.baselines import adam_settings
-from pytorch_impl.checkpoint import export_state, import_state
+from pytorch_impl.checkpoint import import_state
 from pytorch_impl.fast import fast_layers
 from pytorch_impl.layers import plain_layers
 from pytorch_impl.models import create_models
-from pytorch_impl.state import TrainState, latents_to_device, select_device, synchronize
+from pytorch_impl.state import TrainState, latents_to_device, select_device
 from shared.interface import METRIC_NAMES, Array
-from shared.spec import AdamSpec, Conventions, SystemSpec
+from shared.spec import NETWORKS, AdamSpec, Conventions, SystemSpec
 from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
-
-__all__ = ["create_train_state", "export_state", "import_state", "synchronize", "train_step"]
 
 CONVENTIONS = Conventions()
 """PyTorch's own layers, loss and Adam follow the spec."""
@@ -30,14 +27,16 @@ GENERATOR_BATCH = "same_images"
 
 
 def create_train_state(spec: SystemSpec, compute: Compute, *, seed: int = 0) -> TrainState:
-    """Return a fresh state. Raises ValueError for another system than dcgan64 with loss bce."""
-    settings, place = adam_settings(spec), select_device(compute.device)
+    """Return a fresh state."""
+    place = select_device(compute.device)
     torch.backends.cudnn.benchmark = True  # as the example has it
     plain, fast = plain_layers(torch.float32), fast_layers(torch.float32)
     # The tutorial's activations are in place too.
     layers = plain._replace(relu=fast.relu, leaky_relu=fast.leaky_relu)
     networks: Any = [network.to(place) for network in create_models(spec, layers)]
-    state = TrainState(spec, compute, place, *networks, *map(_adam, networks, settings))
+    state = TrainState(
+        spec, compute, place, *networks, *map(_adam, networks, map(spec.adam, NETWORKS))
+    )
     import_state(state, initial_state(spec, seed))
     return state
 

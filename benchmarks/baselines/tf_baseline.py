@@ -9,18 +9,16 @@ from functools import partial
 import keras
 import tensorflow as tf
 
-from benchmarks.baselines import adam_settings
 from shared.interface import METRIC_NAMES
-from shared.spec import AdamSpec, Conventions, NetworkName, SystemSpec
+from shared.spec import NETWORKS, AdamSpec, Conventions, NetworkName, SystemSpec
 from shared.spec.compute import Compute
 from shared.spec.streams import initial_state
-from tf_impl.checkpoint import export_state, import_state
+from tf_impl.checkpoint import import_state
 from tf_impl.layers import Layers, plain_layers
 from tf_impl.models import create_models
-from tf_impl.state import TrainState, batches_to_devices, select_device, synchronize
+from tf_impl.state import TrainState, batches_to_devices, select_device
 
-__all__ = ["batches_to_devices", "create_train_state", "export_state", "import_state"]
-__all__ += ["synchronize", "train_step"]
+__all__ = ["batches_to_devices", "create_train_state", "train_step"]
 
 CONVENTIONS = Conventions(
     batch_norm_running_variance="biased", adam_epsilon_placement="before_correction"
@@ -31,12 +29,12 @@ GENERATOR_BATCH = "same_latents"
 
 
 def create_train_state(spec: SystemSpec, compute: Compute, *, seed: int = 0) -> TrainState:
-    """Return a fresh state. Raises ValueError for another system than dcgan64 with loss bce."""
-    settings, place = adam_settings(spec), select_device(compute.device)
+    """Return a fresh state."""
+    place = select_device(compute.device)
     policy = "mixed_bfloat16" if compute.precision == "bfloat16" else "float32"
     with tf.device(place):
         networks = create_models(spec, _layers(policy))
-        adams = map(_adam, networks, settings)
+        adams = map(_adam, networks, map(spec.adam, NETWORKS))
         state = TrainState(spec, compute, place, *networks, *adams)
     import_state(state, initial_state(spec, seed))
     return state

@@ -14,7 +14,7 @@ from benchmarks.plan.configuration import Request
 from benchmarks.plan.costs import exchanges_of_step
 from benchmarks.worker.workloads import create_workload
 from jax_impl import parallel
-from jax_impl.state import Modules, TrainState, select_device
+from jax_impl.state import TrainState, select_device
 from jax_impl.train import PRODUCTS
 from shared.interface import Array
 from shared.spec import SystemSpec
@@ -56,10 +56,9 @@ def wait(request: Request) -> None:
     jax.block_until_ready(jax.live_arrays())
 
 
-def read_back(state: TrainState | Modules) -> dict[str, Any]:
+def read_back(state: TrainState) -> dict[str, Any]:
     """Return platform, device, dtype, threads, layout and flags that are in use."""
-    arrays = state.arrays() if isinstance(state, Modules) else state.arrays
-    leaf = next(array for array in jax.tree.leaves(arrays) if array.ndim > 1)
+    leaf = next(array for array in jax.tree.leaves(state.arrays) if array.ndim > 1)
     place = next(iter(leaf.devices()))
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     flags = ("jax_default_matmul_precision", "jax_enable_x64")

@@ -92,11 +92,10 @@ def create_workload(
     """Return a training state of ours, or of the baseline, with its batches."""
     asked = request.configuration
     framework = load(asked.framework)
+    names = (f"{asked.framework}_impl.{name}" for name in ("train", "checkpoint", "state"))
+    train, checkpoint, places = map(importlib.import_module, names)
     if asked.implementation == "baseline":
-        train = checkpoint = places = baseline(asked.framework)
-    else:
-        names = (f"{asked.framework}_impl.{name}" for name in ("train", "checkpoint", "state"))
-        train, checkpoint, places = map(importlib.import_module, names)
+        train = baseline(asked.framework)
     device, on_gpu = request.plan.device, request.plan.device == "gpu"
     compute = Compute(DTYPE, asked.precision, asked.mode, device, asked.devices)
     state = train.create_train_state(spec, compute, seed=seed)

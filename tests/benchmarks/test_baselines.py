@@ -25,15 +25,15 @@ def made(request: pytest.FixtureRequest) -> tuple:
     except MissingFrameworkError as error:
         pytest.skip(str(error))
     baseline = importlib.import_module(f"benchmarks.baselines.{request.param}_baseline")
+    checkpoint = importlib.import_module(f"{request.param}_impl.checkpoint")
     problem = gate.gate_problem(SPEC)
     state = baseline.create_train_state(problem.spec, Compute(), seed=problem.seed)
     batches = baseline.batches_to_devices(state, problem.real_images, problem.latents)
     # A step that holds its modules trains those that are imported after its first call too.
     baseline.train_step(state, *batches)
-    baseline.import_state(state, problem.start)
+    checkpoint.import_state(state, problem.start)
     metrics = baseline.train_step(state, *batches)
-    assert np.isfinite(baseline.synchronize(state))
-    return baseline, problem, metrics, baseline.export_state(state)
+    return baseline, problem, metrics, checkpoint.export_state(state)
 
 
 def truth(baseline: object, problem: gate.GateProblem, conventions: Conventions) -> StepResult:
@@ -61,13 +61,6 @@ def test_without_them_it_is_not(made: tuple) -> None:
         pytest.skip("PyTorch's own layers follow the spec")
     expected = truth(baseline, problem, Conventions())
     assert max(state_differences(problem.spec, arrays, expected.arrays).values()) > 1e-4
-
-
-@pytest.mark.parametrize("framework", INSTALLED)
-def test_another_system_is_refused(framework: str) -> None:
-    baseline = importlib.import_module(f"benchmarks.baselines.{framework}_baseline")
-    with pytest.raises(ValueError, match=r"the baseline trains dcgan64 with bce, received mlp28"):
-        baseline.create_train_state(SYSTEMS["mlp28"], Compute())
 
 
 @pytest.mark.skipif("pytorch" not in INSTALLED, reason="PyTorch is not installed")
