@@ -19,9 +19,8 @@ from shared.conformance.problems import function_problems, problems_at, problems
 from shared.conformance.protocol import ChildSession, serve_command
 from shared.conformance.verdicts import decide, is_conformant, print_summary
 from shared.files.atomic import require_place
-from shared.files.child_process import ChildEndedError
 from shared.files.errors import InputError
-from shared.run.console import command, positive, shown_progress
+from shared.run.console import command, positive, tracked
 from shared.run.options import add_spec_options, chosen_spec
 
 TIME_LIMIT = 120.0  # seconds; a framework's import and first compilation take a tenth of it
@@ -78,13 +77,9 @@ def _run(options: argparse.Namespace) -> int:
     words = serve_command(named) if named else shlex.split(options.command)
     if not words:
         raise InputError("--command is empty; expected a program and its arguments")
-    shown = shown_progress(f"cases of {named or words[0]}", len(cases_of(problems)))
-    try:
-        with shown as advance, ChildSession(words, options.time_limit) as session:
-            name = session.name
-            results = decide(problems, session, overrides, advance)
-    except ChildEndedError as error:
-        raise InputError(str(error)) from error
+    with ChildSession(words, options.time_limit) as session:
+        name, what = session.name, f"problems of {named or words[0]}"
+        results = decide(tracked(what, problems), session, overrides)
     print_summary(name, results, Console())
     if options.json:
         verdicts.write_json(options.json, name, results)

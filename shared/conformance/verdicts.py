@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -40,17 +40,10 @@ class Result:
 
 
 def decide(
-    problems: Iterable[Problem],
-    session: ChildSession,
-    overrides: Mapping[str, Override],
-    advance: Callable[[int], object] = lambda _: None,
+    problems: Iterable[Problem], session: ChildSession, overrides: Mapping[str, Override]
 ) -> list[Result]:
-    """Return a result for every case; `advance` is called with how many there are, as they come."""
-    results: list[Result] = []
-    for problem in problems:
-        results += _answered(problem, session, overrides)
-        advance(len(problem.cases))
-    return results
+    """Return a result for every case."""
+    return [result for p in problems for result in _answered(p, session, overrides)]
 
 
 def _answered(

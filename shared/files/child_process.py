@@ -21,7 +21,7 @@ GRACE_SECONDS = 5.0  # for a process to end by itself after its input or its out
 _CHUNK = 2**16  # bytes that are read or written at once
 
 
-class ChildEndedError(Exception):
+class ChildEndedError(InputError):
     """A program ended without an answer; it has been killed with its group, and nothing follows."""
 
 

@@ -150,7 +150,7 @@ COMMANDS = {
     "conformance": (
         conformance,
         lambda _: ("tests.conformance.reference", "--select", "loss/bce/*/float64/*"),
-        ("cases of tests.conformance.reference: 0 of ",),
+        ("problems of tests.conformance.reference: 0 of ",),
     ),
     "convert": (
         convert,
