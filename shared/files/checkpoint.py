@@ -121,9 +121,7 @@ def encode_description(spec: SystemSpec, progress: dict[str, Any]) -> dict[str, 
     return description | ({"progress": json.dumps(progress)} if progress else {})
 
 
-def decode_description(
-    path: Path, description: dict[str, str]
-) -> tuple[SystemSpec, dict[str, Any]]:
+def decode_description(path: Path, description: dict[str, str]) -> tuple[SystemSpec, Any]:
     """Return spec and progress, if any, of `encode_description`'s text; CheckpointError."""
     CHECKPOINT.check(path, description)
     with refused_as(CheckpointError, path, "a valid spec as JSON in the header"):
