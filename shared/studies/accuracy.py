@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.interface import IMPLEMENTATIONS, Array, Implementation, load_implementation, use_cpu
-from shared.reference.comparison import ExactNumber, ulp_error
+from shared.reference.comparison import ulp_error
 from shared.run.console import command, text_table, tracked
 
 LOSSES = ("bce", "bce_probs", "lsgan")  # minimax is made of bce's two targets
@@ -62,21 +62,15 @@ def sweep_scores(loss: str = "bce", dtype: str = "float32") -> Array:
 
 
 @functools.cache
-def exact(loss: str, score: float, target: float) -> tuple[ExactNumber, ExactNumber]:
-    """Return the loss of one score and its derivative as exact numbers (50 digits)."""
-    from shared.fixtures.exact_losses import exact_loss  # needs mpmath
-
-    return exact_loss(loss, score, target)
-
-
-@functools.cache
 def measure(loss: str, evaluate: Evaluate, dtype: str, every: int = 1) -> tuple[Error, Error]:
     """Return the largest error of the value and of the gradient over every n-th score."""
+    from shared.fixtures.exact_losses import exact_loss  # needs mpmath
+
     scores = sweep_scores(loss, dtype)[::every]
     errors: tuple[list[Error], list[Error]] = ([], [])
     for target in TARGETS:
         for kind, actual in enumerate(evaluate(scores, target, dtype)):
-            truth = [exact(loss, float(x), target)[kind] for x in scores]
+            truth = [exact_loss(loss, float(x), target)[kind] for x in scores]
             pairs = list(zip(actual.tolist(), truth, strict=True))
             ulp = [ulp_error(a, e, dtype) for a, e in pairs]
             worst = int(np.argmax(ulp))

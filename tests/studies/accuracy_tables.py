@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from shared.fixtures.exact_losses import exact_loss
 from shared.interface import IMPLEMENTATIONS, use_cpu
 from shared.reference.comparison import ExactNumber
 from shared.studies import accuracy
@@ -67,7 +68,7 @@ def make_tables(formulas: Sequence[Formula]) -> dict[str, Table]:
 def _special_table(loss: str, formulas: Sequence[Formula]) -> Table:
     *scores, nan = SPECIAL_SCORES[loss]
     cases = [*itertools.product(TARGETS, scores), (TARGETS[0], nan)]
-    truths = [accuracy.exact(loss, x, y) for y, x in cases]
+    truths = [exact_loss(loss, x, y) for y, x in cases]
     table = {
         HEADER: [f"{VARIABLES[loss]} = {x:g}, y = {y:.0f}" for y, x in cases],
         ("", "truth", ""): [f"{_short(v)} / {_short(g)}" for v, g in truths],
@@ -82,7 +83,7 @@ def _special_cell(formula: Formula, score: float, target: float) -> str:
         results = formula.evaluate(np.array([score]), target, "float32")
     except RuntimeError as error:  # torch's of a probability that is none
         return f"{type(error).__name__} ✗"
-    truth = accuracy.exact(formula.loss, score, target)
+    truth = exact_loss(formula.loss, score, target)
     return " / ".join(_judged(float(r[0]), float(t)) for r, t in zip(results, truth, strict=True))
 
 

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from shared.fixtures.exact_losses import exact_losses
+from shared.fixtures.exact_losses import exact_loss, exact_losses
 from shared.fixtures.load import LOSS_FIELDS
 from shared.interface import Implementation
 from shared.reference.comparison import ulp_error
@@ -17,7 +17,6 @@ from shared.studies.accuracy import (
     LOSSES,
     TARGETS,
     batches_of_one,
-    exact,
     measure,
     sweep_scores,
 )
@@ -104,7 +103,7 @@ def test_only_tf_function_spoils_the_gradient_of_the_stock_op(
     eager, compiled = formulas(implementation, "bce", "tf.nn.sigmoid_cross_entropy_with_logits")
     score = np.array([18.0])
     gradients = [f.evaluate(score, 1.0, "float32")[1][0] for f in (eager, compiled)]
-    assert ulp_error(gradients[0], exact("bce", 18.0, 1.0)[1], "float32") <= 2.6
+    assert ulp_error(gradients[0], exact_loss("bce", 18.0, 1.0)[1], "float32") <= 2.6
     assert gradients[1] == 0.0
 
 
@@ -144,7 +143,7 @@ def test_infinite_scores_and_nan(implementation: Implementation, loss: str, dtyp
         for score in (np.inf, -np.inf, np.nan):
             for target in TARGETS:
                 results = [r[0] for r in formula.evaluate(np.array([score]), target, dtype)]
-                expected = [float(x) for x in exact(loss, score, target)]
+                expected = [float(x) for x in exact_loss(loss, score, target)]
                 if (implementation.name, loss, score, target) in DECLARED:
                     expected[0] = float("nan")
                 np.testing.assert_array_equal(results, expected, f"{score} {target}")
