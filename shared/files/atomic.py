@@ -12,18 +12,12 @@ from shared.files.errors import InputError
 
 def write_file_atomically(path: Path, content: bytes) -> None:
     """Write a file so that anybody sees the old content or the new; OSError leaves the old."""
-    # The same folder means the same file system, without which os.replace is not atomic.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
-        _synchronize(temporary)
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename = os.fspath(path)  # the name that the user gave
+        with staged(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        error.filename = os.fspath(path)  # the name that the user gave
         raise
-    _synchronize(path.parent)
 
 
 def require_place(*paths: Path | None) -> None:
@@ -53,6 +47,7 @@ def staged(path: Path) -> Iterator[Path]:
     If the block raises, what was under `path` stays as it was: an old folder, which cannot be
     replaced in one operation, is moved aside, and back should the new one not take its place.
     """
+    # The same folder means the same file system, without which os.replace is not atomic.
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
         temporary = folder / path.name
@@ -60,7 +55,7 @@ def staged(path: Path) -> Iterator[Path]:
         for written in [temporary, *temporary.rglob("*")]:
             _synchronize(written)
         aside = folder / "replaced"
-        if path.is_dir() or (path.exists() and temporary.is_dir()):
+        if path.exists() and temporary.is_dir():
             os.replace(path, aside)
         try:
             os.replace(temporary, path)

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shutil
 import struct
 import time
 import tomllib
@@ -38,7 +39,7 @@ _NUMBERED = re.compile(r"step_(\d{6,})\.(png|safetensors)")
 # What `write_file_atomically` leaves of these files when its process is killed.
 _LEFTOVER = re.compile(
     r"\.(step_\d{6,}\.(png|safetensors)|(run\.json|config\.toml|losses\.(csv|png)|quality\.csv"
-    r"|events\.out\.tfevents\.\d+\.gan))\.\d+\.tmp"
+    r"|events\.out\.tfevents\.\d+\.gan))\.\w{8}\.tmp"
 )
 
 
@@ -129,7 +130,7 @@ class RunFolder:
         for folder in (self.path, self.samples, self.checkpoints):
             for path in folder.iterdir():
                 if _LEFTOVER.fullmatch(path.name):
-                    path.unlink()
+                    shutil.rmtree(path)
 
     def prune_checkpoints(self, completed: int, keep: int) -> None:
         """Leave the newest `keep` up to `completed` steps; later ones cannot be read."""

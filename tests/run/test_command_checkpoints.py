@@ -128,19 +128,26 @@ def test_leftovers_of_killed_writers_go_and_nothing_else(make_options):
     out = make_options().out
     fit(make_options(steps=12))
     ours = [
-        out / "checkpoints" / ".step_000020.safetensors.123.tmp",
-        out / "samples" / ".step_000020.png.123.tmp",
-        *(out / f".{n}.9.tmp" for n in ("run.json", "config.toml", "losses.csv", "losses.png")),
-        *(out / f".{n}.9.tmp" for n in ("quality.csv", "events.out.tfevents.0000000001.gan")),
+        out / "checkpoints" / ".step_000020.safetensors.a1b2c3_4.tmp",
+        out / "samples" / ".step_000020.png.a1b2c3_4.tmp",
+        *(
+            out / f".{n}.a1b2c3_4.tmp"
+            for n in ("run.json", "config.toml", "losses.csv", "losses.png")
+        ),
+        *(
+            out / f".{n}.a1b2c3_4.tmp"
+            for n in ("quality.csv", "events.out.tfevents.0000000001.gan")
+        ),
     ]
     others = [
         out / "checkpoints" / "step_000020.safetensors.tmp",
-        out / "samples" / ".mine.123.tmp",
-        out / ".evaluation.csv.9.tmp",
+        out / "samples" / ".mine.a1b2c3_4.tmp",
+        out / ".evaluation.csv.a1b2c3_4.tmp",
         out / "notes.tmp",
     ]
     for path in (*ours, *others):
-        path.write_bytes(b"half")
+        path.mkdir()
+        (path / "half").write_bytes(b"half")
     seen = fit(make_options(resume=True))
     assert seen[0][0] == 12
     assert [path.name for path in ours if path.exists()] == []
