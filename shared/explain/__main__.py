@@ -77,8 +77,7 @@ def _explained(name: str, options: argparse.Namespace, console: Console) -> Expl
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     implementation, spec = load_implementation(name), _spec(options)
     if type(implementation) is ReferenceImplementation:  # whose loss and Adam have no spec
-        c = spec.own_conventions(implementation.conventions)
-        implementation = ReferenceImplementation(c)
+        implementation = ReferenceImplementation(spec.own_conventions(implementation.conventions))
     dtype = options.dtype or _widest_dtype(implementation, spec)
     name = Port(implementation, dtype).name
     console.print(f"{name} against the NumPy reference: {spec.name}, {dtype}", highlight=False)

@@ -119,8 +119,7 @@ class Port:
     def step(self, state: Any, probe: Probe) -> Probe:
         """Make a step on a probe's inputs; return the probe with the state after it."""
         metrics = self.call("train_step", state, probe.real_images, probe.latents)
-        lacks_export = self.lacking("export_state")
-        after = {} if lacks_export else self.exported(probe.spec, state)
+        after = {} if self.lacking("export_state") else self.exported(probe.spec, state)
         known = replace(probe, after=after, port=self)
         self.steps[known] = observations.stages_of(_widened(metrics, "losses") | after)
         return known

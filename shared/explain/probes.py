@@ -131,8 +131,7 @@ class _Kinks(Step):
                 y = run.activations[before.name]
                 size = np.sqrt(np.square(y).mean(axis=tuple(range(y.ndim - 1)), keepdims=True))
                 relative = np.abs(y) / np.clip(size, np.finfo(np.float64).tiny, 1.0)
-                here = float(np.min(relative, where=y != 0.0, initial=np.inf))
-                self.smallest = min(self.smallest, here)
+                self.smallest = float(np.min(relative, where=y != 0.0, initial=self.smallest))
         return run
 
 

@@ -130,8 +130,7 @@ def _normalisation(side: Side, step: int, layer: str) -> Ways:
             fitted = _epsilon(inputs - mean, expected - bias, scale, var) if are_enough else []
             for epsilon in dict.fromkeys([*listed("batch_norm_epsilon"), *fitted]):
                 made = layers.batch_norm_inference(inputs, scale, bias, mean, var, epsilon)[0]
-                fields = ("batch_norm_epsilon", epsilon), ("batch_norm_mode", mode)
-                yield fields, made, expected
+                yield (("batch_norm_epsilon", epsilon), ("batch_norm_mode", mode)), made, expected
 
 
 def _epsilon(centred: Array, scaled: Array, scale: Array, variance: Array) -> list[float]:
