@@ -28,13 +28,11 @@ class Display:
     """Steps, real images per second, losses, quality and remaining time of one run.
 
     `closed` turns true when stdout cannot be written any more: `head` has gone, the disk is full.
-    `distance` is the sliced Wasserstein distance to show from the next losses on, or None.
     """
 
     def __init__(self, start: int, steps: int, images_per_step: int) -> None:
         self.closed = False
         self._steps, self._images_per_step = steps, images_per_step
-        self.distance: float | None = None
         self._bar = bar_on(Console(), TimeRemainingColumn)
         self.stop = self._bar.stop  # which leaves the bar as it is
         self._completed, self._losses_time, self._line_time = start, 0.0, 0.0
@@ -61,15 +59,15 @@ class Display:
         """Move the bar to so many completed steps."""
         self._bar.update(self._task, completed=completed)
 
-    def losses(self, completed: int, metrics: Mapping[str, float]) -> None:
-        """Show the losses after so many steps, and the speed since the last call."""
+    def losses(self, completed: int, metrics: Mapping[str, float], swd: float | None) -> None:
+        """Show the losses after so many steps, the last distance, the speed since the last call."""
         now = time.monotonic()
         images = (completed - self._completed) * self._images_per_step
         rate = images / max(now - self._losses_time, 1e-9)
         self._completed, self._losses_time = completed, now
         losses = f"D {metrics['discriminator_loss']:.3f}  G {metrics['generator_loss']:.3f}"
         # At the last step the distance is that of the grid before, which is soon replaced.
-        quality = _in_words(self.distance) if completed < self._steps else ""
+        quality = _in_words(swd) if completed < self._steps else ""
         text = "  ".join(filter(None, (losses, quality, f"{rate:,.0f} img/s")))
         self._bar.update(self._task, description=text)
         due = now - self._line_time >= SECONDS_BETWEEN_LINES or completed == self._steps

@@ -24,11 +24,11 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from shared.files.atomic import write_file_atomically
 from shared.files.checkpoint import CheckpointError, Contents, read_checkpoint, spec_differences
-from shared.files.errors import InputError, refused_as
+from shared.files.errors import InputError, printable, refused_as
 from shared.interface import METRIC_NAMES, Array
 from shared.run.failures import describe_non_finite, naming_file
 from shared.run.options import ALL_CHECKPOINTS, TrainingOptions
-from shared.run.pictures import plot_losses
+from shared.run.pictures import averaging_window, moving_average, plot
 
 LOSS_COLUMNS = ("step", *METRIC_NAMES, "seconds")
 QUALITY_COLUMNS = ("step", "swd")
@@ -166,11 +166,20 @@ class RunFolder:
         self.write(self.description, json.dumps(content, indent=2, default=os.fspath).encode())
 
     def plot_losses(self) -> None:
-        """Draw losses.png, if losses.csv holds a step."""
+        """Draw losses.png, if losses.csv holds a step: both losses, pale, and their averages."""
         rows, _ = read_table(self.losses, LOSS_COLUMNS)
-        if len(rows):
-            with naming_file(self.losses_plot):
-                plot_losses(rows, self.path.resolve().name, self.losses_plot)
+        if not len(rows):
+            return
+        window = averaging_window(len(rows))
+        with naming_file(self.losses_plot), plot(self.losses_plot, 9.6, 5.4) as ((axes,),):
+            # A folder may be called anything: $ begins no formula, odd bytes are escaped.
+            axes.set_title(printable(self.path.resolve().name), parse_math=False)
+            axes.set(xlabel="training step", ylabel="loss")
+            for network, colour in (("discriminator", "tab:blue"), ("generator", "tab:orange")):
+                steps, losses = rows["step"], rows[f"{network}_loss"]
+                axes.plot(steps, losses, color=colour, alpha=0.3, linewidth=0.8)
+                axes.plot(steps, moving_average(losses, window), color=colour, label=network)
+            axes.legend(title=f"mean of {window} steps" if window > 1 else None)
 
     def write(self, path: Path, content: bytes) -> None:
         """Write one of the files whole or not at all; OSError names it."""

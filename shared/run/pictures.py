@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from shared.files.atomic import write_file_atomically
-from shared.files.errors import printable
 from shared.interface import Array
 
 GUTTER = 2  # pixels between the images of a grid and around them
@@ -54,20 +53,6 @@ def plot(
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # it is drawn as a box
         figure.savefig(buffer, format="png", dpi=100)
     write_file_atomically(path, buffer.getvalue())
-
-
-def plot_losses(rows: Array, title: str, png: Path) -> None:
-    """Draw both losses of the rows of a losses.csv, pale, and their moving averages."""
-    window = averaging_window(len(rows))
-    with plot(png, 9.6, 5.4) as ((axes,),):
-        # A folder may be called anything: $ begins no formula, bytes that are no text are escaped.
-        axes.set_title(printable(title), parse_math=False)
-        axes.set(xlabel="training step", ylabel="loss")
-        for network, colour in (("discriminator", "tab:blue"), ("generator", "tab:orange")):
-            losses = rows[f"{network}_loss"]
-            axes.plot(rows["step"], losses, color=colour, alpha=0.3, linewidth=0.8)
-            axes.plot(rows["step"], moving_average(losses, window), color=colour, label=network)
-        axes.legend(title=f"mean of {window} steps" if window > 1 else None)
 
 
 def averaging_window(rows: int) -> int:

@@ -177,7 +177,6 @@ class TrainingRun:
         held.enter_context(self._signals)
         self._display.start()
         held.callback(self._display.stop)
-        self._display.distance = self._records.last_quality
         self._clock_start = time.monotonic() - self._records.earlier_seconds
 
     def __exit__(self, *failure: object) -> None:
@@ -219,9 +218,7 @@ class TrainingRun:
         path = self._folder.sample(step + 1)
         with naming_file(path):
             save_png(path, tiles(to_pixels(images, self.options.spec.image_range)))
-        distance = self._quality.distance(images)
-        self._records.add_samples(step + 1, path, distance)
-        self._display.distance = distance
+        self._records.add_samples(step + 1, path, self._quality.distance(images))
 
     def save_checkpoint(self, step: int, arrays: Arrays) -> None:
         """Save the state by canonical name; NonFiniteError for NaN or infinity, OSError by name."""
@@ -257,7 +254,7 @@ class TrainingRun:
                 console.print_error(warning)
         if pending:
             self._records.flush()
-            self._display.losses(completed, values)
+            self._display.losses(completed, values, self._records.last_quality)
 
     def _what_remains(self) -> str:
         """Return what is left of a run that diverged, and what to do instead."""

@@ -6,10 +6,11 @@ code is 0 where all stay within the bounds, 1 where two diverge, 2 for bad input
 """
 
 import argparse
+import copy
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,29 +87,25 @@ class Difference(NamedTuple):
 Curves = dict[Pair, list[Difference]]
 
 
-class Nudged:
-    """An implementation whose initial weights are moved by one ULP: how far rounding can get."""
+def load_trainer(name: str) -> Implementation:
+    """Load an implementation by name; "pytorch+ulp" shows how far rounding can get.
 
-    def __init__(self, own: Implementation) -> None:
-        self.own, self.name = own, f"{own.name}{ULP}"
+    Every number of its initial kernels is one ULP larger.
+    """
+    own = interface.load_implementation(name.removesuffix(ULP))
+    if not name.endswith(ULP):
+        return own
 
-    def create(self, spec: SystemSpec, **options: Any) -> State:
-        """Return a state with every number of a kernel one ULP larger."""
-        state = self.own.create(spec, **options)
-        arrays = self.own.export_state(state)
+    def create(spec: SystemSpec, **options: Any) -> State:
+        state = own.create(spec, **options)
+        arrays = own.export_state(state)
         kernels = {n: np.nextafter(a, np.inf) for n, a in arrays.items() if n.endswith("/kernel")}
-        self.own.import_state(state, arrays | kernels)
+        own.import_state(state, arrays | kernels)
         return state
 
-    def __getattr__(self, method: str) -> Any:
-        """Return any other method."""
-        return getattr(self.own, method)
-
-
-def load_trainer(name: str) -> Implementation:
-    """Load an implementation by name, "pytorch+ulp" for one whose initial weights are moved."""
-    own = interface.load_implementation(name.removesuffix(ULP))
-    return cast(Implementation, Nudged(own)) if name.endswith(ULP) else own
+    nudged: Any = copy.copy(own)
+    nudged.name, nudged.create = f"{own.name}{ULP}", create
+    return nudged
 
 
 class Experiment:

@@ -187,9 +187,8 @@ def test_the_numbers_of_training_are_whole(terminal, width):
     shown = terminal(width)
     bar = display.Display(0, 20000, 32)
     bar.start()
-    bar.distance = 275.0
     bar.advance(7000)
-    bar.losses(7000, {"discriminator_loss": 0.5, "generator_loss": 14.621})
+    bar.losses(7000, {"discriminator_loss": 0.5, "generator_loss": 14.621}, 275.0)
     bar.stop()
     last = shown.frames()[-1]
     assert len(last) <= width
@@ -201,6 +200,5 @@ def test_a_distance_that_there_is_not_is_not_shown(monkeypatch, capsys):
     bar = display.Display(0, 20, 32)
     bar.start()
     for distance, words in ((float("nan"), "G 1.000  [0-9]"), (8.0, "G 1.000  SWD 8  [0-9]")):
-        bar.distance = distance
-        bar.losses(10, {"discriminator_loss": 0.5, "generator_loss": 1.0})
+        bar.losses(10, {"discriminator_loss": 0.5, "generator_loss": 1.0}, distance)
         assert re.search(words, capsys.readouterr().out)

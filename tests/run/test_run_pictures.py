@@ -10,7 +10,8 @@ from PIL import Image
 from shared.data.dataset import load_dataset, to_image_range, to_pixels
 from shared.quality.metrics import sliced_wasserstein_distance
 from shared.quality.sample_quality import SampleQuality
-from shared.run.pictures import moving_average, plot_losses, save_png, tiles
+from shared.run.folder import LOSS_COLUMNS, RunFolder
+from shared.run.pictures import moving_average, save_png, tiles
 from shared.run.training import TrainingRun
 from shared.spec import SYSTEMS, streams
 from tests.run.stand_in_run import GREY, SPEC, FakeState, fit, stop_at
@@ -133,11 +134,14 @@ def test_png_holds_the_pixels(tmp_path, channels):
     assert os.listdir(tmp_path) == ["a.png"]
 
 
-def test_loss_plot_is_a_picture(tmp_path):
-    rows = np.array([(1, 0.5, 0.7)], "i8,f8,f8")
-    rows.dtype.names = "step", "discriminator_loss", "generator_loss"
-    plot_losses(rows, "a run", tmp_path / "losses.png")
-    with Image.open(tmp_path / "losses.png") as image:
+def test_loss_plot_is_a_picture_and_needs_a_step(tmp_path):
+    folder, header = RunFolder(tmp_path), ",".join(LOSS_COLUMNS)
+    folder.losses.write_text(f"{header}\n")
+    folder.plot_losses()
+    assert not folder.losses_plot.exists()
+    folder.losses.write_text(f"{header}\n1,0.5,0.2,0.3,0.7,1.0\n")
+    folder.plot_losses()
+    with Image.open(folder.losses_plot) as image:
         assert image.size == (960, 540)
 
 
