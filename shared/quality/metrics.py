@@ -7,7 +7,7 @@ answers for one scale: the finest for edges and noise, the last for the layout.
 docs/evaluation.md says where it departs from the authors' code, and what it does not see.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -37,8 +37,7 @@ class FlatImagesError(ValueError):
     """A level on which one of the sets has no variation, so that nothing can be normalised."""
 
 
-@dataclass(frozen=True)
-class SlicedWasserstein:
+class SlicedWasserstein(NamedTuple):
     """Distances times a thousand: of each level by its side in pixels, and their average."""
 
     by_size: dict[int, float]

@@ -3,10 +3,9 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +19,7 @@ LONGEST = 100 * 365 * 86_400  # seconds
 LARGEST = 1e100  # beyond it nothing is drawn: limits of axes overflow near the end of float64
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """One run, of at least one session; `notes` are sentences on what is missing or odd.
 
     `losses` and `quality`: structured arrays [rows], of int64 `step`, ascending, and a float64 for
@@ -86,8 +84,7 @@ LOSS, DATASET = (SPEC, "loss"), (ENVIRONMENT, "dataset")
 ABSENT = "—"
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting and its value in each run, in the order of the runs."""
 
     group: str

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.files.checkpoint import check_shapes
 from shared.formats.file_kinds import joined, kind_of
@@ -16,8 +15,7 @@ from shared.spec.state_arrays import cast_floats
 from shared.spec.streams import initial_state
 
 
-@dataclass(frozen=True)
-class InitialWeights:
+class InitialWeights(NamedTuple):
     """What files hold of a state, to start a run with."""
 
     paths: tuple[Path, ...]

@@ -9,8 +9,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -33,8 +32,7 @@ FLUSH_EVERY = 10  # steps between two readings of the metrics, each of which wai
 VOTE_EVERY = 10  # steps between two votes of several processes, each of which is a wait
 
 
-@dataclass(frozen=True)
-class Processes:
+class Processes(NamedTuple):
     """A run's processes; all call `any_process` at once, to know if one of them passes True."""
 
     is_first: bool

@@ -11,7 +11,7 @@ import argparse
 import functools
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,8 +31,7 @@ Results = tuple[Array, Array]  # the loss of each score and its derivative, as f
 Evaluate = Callable[[Array, float, str], Results]  # exact scores, their target, a dtype → results
 
 
-@dataclass(frozen=True)
-class Error:
+class Error(NamedTuple):
     """The largest error over a sweep in ULP and in ε, and the score and target where it is."""
 
     ulp: float
