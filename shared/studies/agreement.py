@@ -19,16 +19,11 @@ COLUMNS = ("images", "scores", "gradients", "state")
 
 def measure(implementation: Implementation, dtype: str) -> tuple[dict[str, float], str]:
     """Return an implementation's errors by COLUMNS, and the worst array of its state."""
-    (images, scores, gradients, state), expected = (
-        _computed(one, kind) for one, kind in ((implementation, dtype), (reference, "float64"))
-    )
-    of_arrays = state_differences(SPEC, state, expected[3])
-    errors = [
-        relative_l2(images, expected[0]),
-        relative_l2(scores, expected[1]),
-        max(gradient_differences(SPEC, gradients, expected[2]).values()),
-        max(of_arrays.values()),
-    ]
+    own, expected = _computed(implementation, dtype), _computed(reference, "float64")
+    of_arrays = state_differences(SPEC, own[3], expected[3])
+    of_gradients = gradient_differences(SPEC, own[2], expected[2]).values()
+    outputs = map(relative_l2, own[:2], expected[:2])
+    errors = [*outputs, max(of_gradients), max(of_arrays.values())]
     return dict(zip(COLUMNS, errors, strict=True)), max(of_arrays, key=of_arrays.__getitem__)
 
 

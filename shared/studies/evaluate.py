@@ -103,11 +103,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("run", type=Path, metavar="RUN", help="folder of a run: --out of training")
     add("--data", type=Path, metavar="PATH", help="real images (default: the run's own)")
     add("--step", type=int, metavar="K", help="the checkpoint after K steps (default: the last)")
-    samples = "images on each side; figures of different N cannot be compared"
-    samples = f"{samples} (default: %(default)s, or as many as the data hold)"
+    samples = (
+        "images a side; of other N not to be compared (default: %(default)s, or all there are)"
+    )
     add("--samples", type=whole(2), default=1024, metavar="N", help=samples)
-    framework = "the one that wrote the checkpoint, else any that is installed"
-    framework = f"pytorch, tf, jax or a dotted module path (default: {framework})"
+    framework = "a name or a dotted module path (default: the checkpoint's, else any installed)"
     add("--framework", default="auto", metavar="NAME", help=framework)
     seed = "of latents, choice of real images, patches and directions (default: %(default)s)"
     add("--seed", type=seed_number, default=0, metavar="S", help=seed)

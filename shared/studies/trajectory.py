@@ -231,8 +231,9 @@ def _plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add, all_of_them = parser.add_argument, interface.IMPLEMENTATIONS
-    named = "names or dotted paths; pytorch+ulp: with initial weights one unit in the last place "
-    named += "larger (default: pytorch tf jax)"
+    named = (
+        "names or dotted paths; pytorch+ulp: initial kernels one ULP larger (default: all three)"
+    )
     add("implementations", nargs="*", default=all_of_them, metavar="IMPLEMENTATION", help=named)
     add("--system", choices=SYSTEMS, default="dcgan64")
     add("--loss", choices=LOSS_NAMES, help="default: the system's own")
