@@ -29,9 +29,8 @@ def check_processes(devices: int) -> None:
     processes = dist.get_world_size() if dist.is_initialized() else 1
     if devices != processes:
         raise ValueError(
-            f"{devices} devices need as many processes, but this run has {processes}; start it "
-            f"with python -m pytorch_impl.train --devices {devices}, or give torchrun as many "
-            "processes in all as --devices says"
+            f"{devices} devices need as many processes, but this run has {processes}; start it by "
+            f"python -m pytorch_impl.train --devices {devices}, or by torchrun with as many in all"
         )
 
 
