@@ -61,7 +61,7 @@ def _finish(app: Any, error: Exception | None) -> None:
     for path in pictures:
         image = Image.open(path).convert("RGB")
         image.thumbnail((800, 2000))  # wider than the column of text
-        image.save(path.with_suffix(".webp"), quality=40, method=6)
+        image.save(path.with_suffix(".webp"), quality=36, method=6)
     for path in out.rglob("*.html"):
         text = path.read_text("utf-8")
         text = _PLAIN.sub(r"\1", re.sub(r"(_images/[\w-]+)\.png", r"\1.webp", text))
