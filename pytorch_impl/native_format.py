@@ -35,13 +35,7 @@ from shared.formats.native_contents import (
     assemble,
     require_unpacked,
 )
-from shared.formats.state_dicts import (
-    COUNTER,
-    order_of_layers,
-    read_adam,
-    recognised,
-    shards_of,
-)
+from shared.formats.state_dicts import COUNTER, order_of_layers, read_adam, recognised, shards_of
 from shared.framework_adapter import IN_PYTORCH
 from shared.interface import Array, Arrays
 from shared.spec import (

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shared.interface import METRIC_NAMES, Array, Arrays, LossValues, State
-from shared.spec import NETWORKS, NetworkName, Pixels, SystemSpec, check_loss, flattened_pixels
+from shared.spec import LOSS_NAMES, NETWORKS, NetworkName, Pixels, SystemSpec, flattened_pixels
 from shared.spec.compute import Compute
+from shared.spec.systems import check_choice
 
 WORDS = {
     "weight": ("kernel", "w", "weights", "matrix", "gamma", "scale"),
@@ -147,7 +148,7 @@ class FrameworkAdapter:
         self, loss: str, real_scores: Array, fake_scores: Array, **labels: float
     ) -> LossValues:
         """Return the loss called `loss` and its gradients, in the inputs' dtype."""
-        functions = self.losses.LOSSES[check_loss(loss)]
+        functions = self.losses.LOSSES[check_choice("loss", loss, LOSS_NAMES)]
         # What neither takes is a TypeError that names it.
         discriminator = {n: x for n, x in labels.items() if n != "generator_label"}
         generator = {n: x for n, x in labels.items() if n != "real_label"}

@@ -24,12 +24,7 @@ from shared.files.checkpoint import CheckpointError, encode_description
 from shared.files.errors import refused_as, require_file
 from shared.formats.file_kinds import tensorflow_prefix
 from shared.formats.keras_names import read_foreign
-from shared.formats.native_contents import (
-    DESCRIPTION_FIELDS,
-    Contents,
-    assemble,
-    require_unpacked,
-)
+from shared.formats.native_contents import DESCRIPTION_FIELDS, Contents, assemble, require_unpacked
 from shared.formats.state_dicts import order_of_layers
 from shared.interface import Arrays
 from shared.spec import NETWORKS, SystemSpec
@@ -95,9 +90,9 @@ def run_native(path: Path, contents: Contents, inputs: Arrays) -> Arrays:
             return run_native(own, contents, inputs)
     # On the CPU, because a GPU's matrix products round float32 more coarsely.
     with tf.device("/CPU:0"):
-        generator, discriminator = create_models(contents.spec, plain_layers(contents.dtype))
-        models: dict[str, keras.Model] = {"generator": generator, "discriminator": discriminator}
-        held = {network: models[network] for network in contents.networks}
+        models = create_models(contents.spec, plain_layers(contents.dtype))
+        pairs = zip(NETWORKS, models, strict=True)
+        held = {network: model for network, model in pairs if network in contents.networks}
         with h5py.File(path, "r") as file:
             is_bare = not any(network in file for network in NETWORKS)
         for model in held.values() if is_bare else [Networks(**held)]:

@@ -39,10 +39,8 @@ def worst_element(actual: Array, expected: Array) -> str:
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     with np.errstate(invalid="ignore"):
         difference = np.abs(actual - expected)
-    place = np.unravel_index(
-        np.argmax(np.where(np.isnan(difference), np.inf, difference)), difference.shape
-    )
-    index = tuple(int(i) for i in place)
+    # To argmax a nan is the largest of all.
+    index = tuple(map(int, np.unravel_index(np.argmax(difference), difference.shape)))
     received, wanted = float(actual[index]), float(expected[index])
     return f"worst element {index}: received {received!r}, expected {wanted!r}"
 

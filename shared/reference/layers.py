@@ -103,62 +103,40 @@ def conv_transpose_forward(
 
 def dense_forward(x: Array, kernel: Array, bias: Array | float) -> tuple[Array, Backward]:
     """Return x [batch, in] @ kernel [in, out] + bias [out]."""
-
-    def backward(dy: Array) -> tuple[Array, Arrays]:
-        return dy @ kernel.T, {"kernel": x.T @ dy, "bias": dy.sum(axis=0)}
-
-    return x @ kernel + bias, backward
+    y = x @ kernel + bias
+    return y, lambda dy: (dy @ kernel.T, {"kernel": x.T @ dy, "bias": dy.sum(axis=0)})
 
 
 def batch_norm_forward(
-    x: Array, scale: Array | float, bias: Array | float, epsilon: float, divisor: str = "deviation"
+    x: Array,
+    scale: Array | float,
+    bias: Array | float,
+    epsilon: float,
+    divisor: str = "deviation",
+    running: Sequence[Array] | None = None,
 ) -> tuple[Array, Backward, Array, Array]:
     """Normalise by the batch's own statistics (Ioffe & Szegedy 2015, Algorithm 1).
 
-    Returns the output, its backward pass, and the batch's mean and BIASED variance.
+    By the mean and variance in `running` where these are given, which are constants. Returns the
+    output, its backward pass, and the mean and the BIASED variance that it has normalised by.
     """
     axes = tuple(range(x.ndim - 1))
-    mean = x.mean(axis=axes)
-    variance = np.square(x - mean).mean(axis=axes)
-    normalised, inverse = _normalised(x, mean, variance, epsilon, divisor)
-    # d(1/σ²) is twice d(1/σ)'s share, and with another power of σ.
-    share = 2.0 / inverse if divisor == "variance" else 1.0
+    mean = x.mean(axis=axes) if running is None else running[0]
+    variance = np.square(x - mean).mean(axis=axes) if running is None else running[1]
+    # By σ², as in the mistake "variance", d(1/σ²) is twice d(1/σ)'s share, with another power of σ.
+    by_variance = divisor == "variance"
+    inverse = 1.0 / (variance + epsilon if by_variance else np.sqrt(variance + epsilon))
+    share = 2.0 / inverse if by_variance else 1.0
+    normalised = (x - mean) * inverse
 
     def backward(dy: Array) -> tuple[Array, Arrays]:
         dbias, dscale = dy.sum(axis=axes), (dy * normalised).sum(axis=axes)
         count = dy.size // dy.shape[-1]
-        dx = scale * inverse * (dy - dbias / count - share * normalised * dscale / count)
-        return dx, {"scale": dscale, "bias": dbias}
+        if running is None:
+            dy = dy - dbias / count - share * normalised * dscale / count
+        return scale * inverse * dy, {"scale": dscale, "bias": dbias}
 
     return normalised * scale + bias, backward, mean, variance
-
-
-def batch_norm_inference(
-    x: Array,
-    scale: Array | float,
-    bias: Array | float,
-    mean: Array,
-    variance: Array,
-    epsilon: float,
-    divisor: str = "deviation",
-) -> tuple[Array, Backward]:
-    """Normalise by the running statistics, which are constants."""
-    normalised, inverse = _normalised(x, mean, variance, epsilon, divisor)
-
-    def backward(dy: Array) -> tuple[Array, Arrays]:
-        axes = tuple(range(dy.ndim - 1))
-        dscale, dbias = (dy * normalised).sum(axis=axes), dy.sum(axis=axes)
-        return dy * scale * inverse, {"scale": dscale, "bias": dbias}
-
-    return normalised * scale + bias, backward
-
-
-def _normalised(
-    x: Array, mean: Array, variance: Array, epsilon: float, divisor: str
-) -> tuple[Array, Array]:
-    """Return x - mean times 1/σ, or 1/σ² as in the mistake "variance", and that factor."""
-    inverse = 1.0 / (variance + epsilon if divisor == "variance" else np.sqrt(variance + epsilon))
-    return (x - mean) * inverse, inverse
 
 
 def running_statistics(

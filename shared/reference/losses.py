@@ -9,7 +9,8 @@ import numpy as np
 
 from shared.interface import LossValues
 from shared.reference.layers import Array, sigmoid
-from shared.spec import Conventions, check_loss
+from shared.spec import LOSS_NAMES, Conventions
+from shared.spec.systems import check_choice
 
 _LOG_FLOOR = -100.0  # torch.nn.BCELoss clamps its logarithms here
 # and the denominator p(1 - p) of its gradient here, in every dtype: 1e-12 as a float32.
@@ -45,7 +46,7 @@ def loss_values(
 
 
 def _checked(loss: str, scores: Array) -> Array:
-    check_loss(loss)
+    check_choice("loss", loss, LOSS_NAMES)
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 1 or scores.size == 0:
         raise ValueError(f"scores must have shape [batch], received {scores.shape}")

@@ -163,7 +163,7 @@ def _batch_norm(
     settings = epsilon, conventions.batch_norm_divisor
     running, estimator = (p["mean"], p["var"]), conventions.batch_norm_running_variance
     if not training:
-        return *functions.batch_norm_inference(x, scale, bias, *running, *settings), {}
+        return *functions.batch_norm_forward(x, scale, bias, *settings, running)[:2], {}
     outputs, backwards, moved = [], [], []
     for part in np.array_split(x, conventions.batch_norm_replicas):
         y, of_part, *own = functions.batch_norm_forward(part, scale, bias, *settings)

@@ -43,29 +43,23 @@ def moved_parameter(
     parameter: Array, m: Array, v: Array, step: int, settings: AdamSpec, c: Conventions
 ) -> Array:
     """Return the parameter after an update whose moments are already `m` and `v`."""
-    update = _direction(m, v, step + c.adam_step_offset, adam_settings(settings, c), c)
+    *betas, epsilon = adam_settings(settings, c)
+    if c.adam_correction == "float32":
+        betas = [float(np.float32(beta)) for beta in betas]
+    correction1 = correction2 = 1.0
+    if c.adam_bias_correction:  # 1 - βᵗ through expm1: no cancellation for β near 1
+        number = step + c.adam_step_offset
+        correction1, correction2 = (-np.expm1(number * np.log(beta)) for beta in betas)
+    match c.adam_epsilon_placement:
+        case "outside":
+            update = (m / correction1) / (np.sqrt(v / correction2) + epsilon)
+        case "before_correction":
+            update = m * np.sqrt(correction2) / correction1 / (np.sqrt(v) + epsilon)
+        case "inside_root":
+            update = (m / correction1) / np.sqrt(v / correction2 + epsilon)
     own_decay = settings.decay if isinstance(settings, AdamWSpec) else 0.0
     decay = c.adam_decoupled_decay or own_decay
     return parameter - settings.rate_at(step) * (update + decay * parameter)
-
-
-def _direction(
-    m: Array, v: Array, number: int, settings: tuple[float, float, float], c: Conventions
-) -> Array:
-    """Return the direction of an update from its moments."""
-    betas, epsilon = settings[:2], settings[2]
-    if c.adam_correction == "float32":
-        betas = float(np.float32(betas[0])), float(np.float32(betas[1]))
-    # 1 - βᵗ through expm1: no cancellation for β near 1.
-    correction1, correction2 = (-np.expm1(number * np.log(beta)) for beta in betas)
-    if not c.adam_bias_correction:
-        correction1 = correction2 = 1.0
-    match c.adam_epsilon_placement:
-        case "before_correction":
-            return m * np.sqrt(correction2) / correction1 / (np.sqrt(v) + epsilon)
-        case "inside_root":
-            return (m / correction1) / np.sqrt(v / correction2 + epsilon)
-    return (m / correction1) / (np.sqrt(v / correction2) + epsilon)
 
 
 def optimizer_update(

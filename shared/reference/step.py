@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shared.interface import METRIC_NAMES
 from shared.reference.layers import Array
 from shared.reference.losses import discriminator_half, generator_loss
 from shared.reference.network import Arrays, Pass, add, backward, forward
@@ -242,9 +243,5 @@ def settings_of(spec: SystemSpec, network: NetworkName, c: Conventions) -> Optim
 
 
 def _metrics(losses: dict[str, float], generator_loss: float) -> dict[str, float]:
-    return {
-        "discriminator_loss": losses["real"] + losses["fake"],
-        "discriminator_loss_real": losses["real"],
-        "discriminator_loss_fake": losses["fake"],
-        "generator_loss": generator_loss,
-    }
+    real, fake = losses["real"], losses["fake"]
+    return dict(zip(METRIC_NAMES, (real + fake, real, fake, generator_loss), strict=True))

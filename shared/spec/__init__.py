@@ -9,11 +9,4 @@ from shared.spec.conventions import Conventions
 from shared.spec.layers import NETWORKS, Initializer, Layer, NetworkName, Parameter
 from shared.spec.optimizers import AdamSpec, OptimizerSpec
 from shared.spec.state_arrays import Pixels, flattened_pixels, optimizer_name, state_shapes
-from shared.spec.systems import (
-    LOSS_NAMES,
-    SYSTEMS,
-    GeneratorBatch,
-    LossName,
-    SystemSpec,
-    check_loss,
-)
+from shared.spec.systems import LOSS_NAMES, SYSTEMS, GeneratorBatch, LossName, SystemSpec

@@ -43,12 +43,7 @@ class Compute:
 
 
 def resolve(
-    compute: Compute,
-    spec: SystemSpec,
-    *,
-    modes: tuple[str, ...],
-    has_gpu: bool,
-    gpu_mode: str | None = None,
+    compute: Compute, spec: SystemSpec, *, modes: tuple[str, ...], has_gpu: bool, gpu_mode: str = ""
 ) -> Compute:
     """Return `compute` with device cpu or gpu, and with a mode.
 

@@ -155,8 +155,9 @@ def _shaped(e: LayerEntry, shape: Shape) -> Layer:
     _require(len(shape) == 3, "an image; reshape them before", shape)
     if e.kind == "global_average_pool":
         return Layer(e.name, e.kind, shape[2:])
-    pixels, padding = _resized(e, shape)
-    stride, size, channels = _stride(e), e.size or 1, shape[2]
+    size, channels = e.size or 1, shape[2]
+    stride = e.stride or (size if e.kind in ("average_pool", "max_pool") else 1)
+    pixels, padding = _resized(e, shape, stride)
     if e.kind in WEIGHTED:
         # HWIO for conv and HWOI for conv-transpose.
         last_two = (channels, e.features) if e.kind == "conv" else (e.features, channels)
@@ -175,13 +176,9 @@ def _weights(e: LayerEntry, shape: Shape, fan_in: int) -> tuple[Parameter, Param
     return Parameter("kernel", shape, sized(initializer, shape, fan_in), fan_in), bias
 
 
-def _stride(e: LayerEntry) -> int:
-    return e.stride or (e.size if e.kind in ("average_pool", "max_pool") else 1)
-
-
-def _resized(e: LayerEntry, shape: Shape) -> tuple[int, Padding]:
+def _resized(e: LayerEntry, shape: Shape, stride: int) -> tuple[int, Padding]:
     """Return how many pixels a side of a layer's output has, and its padding in numbers."""
-    pixels, stride, window = shape[0], _stride(e), e.size or 1
+    pixels, window = shape[0], e.size or 1
     if e.kind.startswith("upsample"):
         return pixels * e.size, 0
     if e.kind == "conv_transpose":

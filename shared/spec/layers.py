@@ -11,26 +11,13 @@ from typing import Literal
 NetworkName = Literal["generator", "discriminator"]
 NETWORKS: tuple[NetworkName, NetworkName] = ("generator", "discriminator")
 
-LayerKind = Literal[
-    "conv",
-    "conv_transpose",
-    "dense",
-    "batch_norm",
-    "relu",
-    "leaky_relu",
-    "tanh",
-    "sigmoid",
-    "flatten",
-    "reshape",
-    "reverse_channels",
-    "upsample_nearest",
-    "upsample_bilinear",
-    "average_pool",
-    "max_pool",
-    "global_average_pool",
-    "zero_pad",
-    "dropout",
-]
+LayerKind = (
+    Literal["conv", "conv_transpose", "dense", "batch_norm"]
+    | Literal["relu", "leaky_relu", "tanh", "sigmoid", "dropout"]
+    | Literal["flatten", "reshape", "reverse_channels", "zero_pad"]
+    | Literal["upsample_nearest", "upsample_bilinear"]
+    | Literal["average_pool", "max_pool", "global_average_pool"]
+)
 
 Padding = int | tuple[int, int]
 """Rows and columns on each side, or (before, after) on both axes."""

@@ -34,11 +34,6 @@ def check_choice(what: str, value: Any, choices: Iterable[Any]) -> Any:
     return value
 
 
-def check_loss(name: str) -> str:
-    """Return a loss' name; an unknown one raises ValueError that lists the known ones."""
-    return check_choice("loss", name, LOSS_NAMES)
-
-
 @dataclass(frozen=True)
 class SystemSpec:
     """One GAN system: everything needed to build and train it, in no framework's terms.
@@ -81,15 +76,13 @@ class SystemSpec:
 
     def __post_init__(self) -> None:
         sizes = "image_size channels width latent_dim batch_size discriminator_steps"
-        for field in sizes.split():
-            value = getattr(self, field)
+        for name in sizes.split():
+            value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(
-                    f"{field} must be a whole number of at least 1, received {value!r}"
-                )
+                raise ValueError(f"{name} must be a whole number of at least 1, received {value!r}")
         if not self.image_range[0] < self.image_range[1]:
             raise ValueError(f"image_range needs its lower end first, received {self.image_range}")
-        check_loss(self.loss)
+        check_choice("loss", self.loss, LOSS_NAMES)
         check_choice("architecture", self.architecture, (*IMAGE_SIZES, "custom"))
         check_choice("generator_batch", self.generator_batch, get_args(GeneratorBatch))
         if self.architecture == "custom":
@@ -229,16 +222,15 @@ _CONV28 = _DCGAN64.replace(
     generator_batch="same_latents",
     generator_optimizer=AdamSpec(learning_rate=1e-3),
 )
-_MLP28 = _CONV28.replace(
+_MLP28 = _DCGAN64.replace(
     name="mlp28",
     architecture="mlp28",
+    image_size=28,
+    channels=1,
     width=128,
-    latent_dim=100,
-    latent_distribution="normal",
-    image_range=(-1.0, 1.0),
+    discriminator_head="linear",
     loss="bce_probs",
-    generator_batch="same_images",
-    generator_optimizer=AdamSpec(),
+    batch_size=64,
 )
 
 SYSTEMS: dict[str, SystemSpec] = {

@@ -125,11 +125,12 @@ def test_batch_norm_in_training_mode(shape: tuple[int, ...]) -> None:
 def test_batch_norm_in_inference_mode() -> None:
     x, scale, bias = random(4, 3, 3, 2), random(2, seed=1), random(2, seed=2)
     mean, variance = random(2, seed=3), np.array([0.5, 2.0])
-    y, backward = layers.batch_norm_inference(x, scale, bias, mean, variance, 1e-5)
+    own = (mean, variance)
+    y, backward, *_ = layers.batch_norm_forward(x, scale, bias, 1e-5, running=own)
     np.testing.assert_allclose(y, scale * (x - mean) / np.sqrt(variance + 1e-5) + bias, rtol=1e-13)
     dy = random(4, 3, 3, 2, seed=9)
     check_gradients(
-        lambda *inputs: layers.batch_norm_inference(*inputs, mean, variance, 1e-5)[0],
+        lambda *inputs: layers.batch_norm_forward(*inputs, 1e-5, running=own)[0],
         [x, scale, bias],
         backward(dy),
         dy,

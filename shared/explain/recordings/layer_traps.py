@@ -129,7 +129,8 @@ def _normalisation(side: Side, step: int, layer: str) -> Ways:
             are_enough = var.size >= LEAST_NUMBERS
             fitted = _epsilon(inputs - mean, expected - bias, scale, var) if are_enough else []
             for epsilon in dict.fromkeys([*listed("batch_norm_epsilon"), *fitted]):
-                made = layers.batch_norm_inference(inputs, scale, bias, mean, var, epsilon)[0]
+                own = (mean, var)
+                made = layers.batch_norm_forward(inputs, scale, bias, epsilon, running=own)[0]
                 yield (("batch_norm_epsilon", epsilon), ("batch_norm_mode", mode)), made, expected
 
 
