@@ -119,10 +119,8 @@ def _convolve(x: Tensor, kernel: Tensor, stride: int, padding: int, slices: int)
 
 
 def _conv_of_xla(x: Tensor, kernel: Tensor, stride: int, padding: int) -> Tensor:
-    pads = ((padding, padding), (padding, padding))
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=_LAYOUT
-    )
+    sizes = (stride, stride), [(padding, padding)] * 2
+    return jax.lax.conv_general_dilated(x, kernel, *sizes, dimension_numbers=_LAYOUT)
 
 
 def _spread(x: Tensor, kernel: Tensor, stride: int, padding: int, slices: int) -> Tensor:

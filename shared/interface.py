@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from shared.spec import AdamSpec, NetworkName, SystemSpec
+from shared.spec.state_arrays import Array, Arrays
 
 IMPLEMENTATIONS = ("pytorch", "tf", "jax")
 
@@ -32,8 +33,6 @@ PACKAGES = {
 # What else an implementation may be called, wherever one is named.
 _ALIASES = {"torch": "pytorch", "reference": "shared.reference.adapter"}
 
-Array = np.ndarray  # a framework's own is called Tensor everywhere
-Arrays = dict[str, Array]
 State = Any  # an implementation's own training state; opaque to everybody else
 
 

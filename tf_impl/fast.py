@@ -63,10 +63,8 @@ class ConvTranspose(keras.layers.Conv2DTranspose):
 def conv(x: Tensor, kernel: Tensor) -> tuple[Tensor, Callable[..., Any]]:
     """Slide an HWIO kernel over x [batch, height, width, in], with stride 2 and padding 1."""
     patches = _patches(x)
-    return (
-        _convolve(patches, kernel),
-        lambda dy: (_spread(dy, kernel), _kernel_gradient(patches, dy, kernel)),
-    )
+    y = _convolve(patches, kernel)
+    return y, lambda dy: (_spread(dy, kernel), _kernel_gradient(patches, dy, kernel))
 
 
 @tf.custom_gradient

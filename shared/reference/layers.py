@@ -1,7 +1,6 @@
 """Every layer's forward pass and its hand-written backward pass, float64, NHWC.
 
-A forward function returns the output and its backward function. Convolutions are written as a sum
-over kernel taps, straight from the definition.
+Convolutions are written as a sum over kernel taps, straight from the definition.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,8 @@ from shared.spec.layers import Padding, sides
 
 Backward = Callable[[Array], tuple[Array, Arrays]]
 """Takes the gradient of the output; returns those of x and, by their names, of parameters."""
+Forward = tuple[Array, Backward]
+"""What a forward function returns: the output and its backward function."""
 
 PADDING_SHIFT = {"centred": 0, "before": 1, "after": -1}
 
@@ -52,7 +53,7 @@ def taps(window: Sequence[int], stride: int, size: Sequence[int]) -> Iterator[An
 
 def conv_forward(
     x: Array, kernel: Array, stride: int, padding: Padding, alignment: str = "centred"
-) -> tuple[Array, Backward]:
+) -> Forward:
     """Cross-correlate x [batch, height, width, in] with an HWIO kernel.
 
     y[n, r, c, o] = Σ x[n, stride·r + i - before, stride·c + j - before, k] · kernel[i, j, k, o],
@@ -77,7 +78,7 @@ def conv_forward(
 
 def conv_transpose_forward(
     x: Array, kernel: Array, stride: int, padding: Padding, alignment: str = "centred"
-) -> tuple[Array, Backward]:
+) -> Forward:
     """Spread x [batch, height, width, in] through an HWOI kernel: the transpose of a conv.
 
     y[n, stride·r + i - before, stride·c + j - before, o] += x[n, r, c, k] · kernel[i, j, o, k],
@@ -101,7 +102,7 @@ def conv_transpose_forward(
     return unframed(full, shifted), backward
 
 
-def dense_forward(x: Array, kernel: Array, bias: Array | float) -> tuple[Array, Backward]:
+def dense_forward(x: Array, kernel: Array, bias: Array | float) -> Forward:
     """Return x [batch, in] @ kernel [in, out] + bias [out]."""
     y = x @ kernel + bias
     return y, lambda dy: (dy @ kernel.T, {"kernel": x.T @ dy, "bias": dy.sum(axis=0)})
@@ -152,21 +153,19 @@ def running_statistics(
     return mean, variance
 
 
-def relu_forward(x: Array) -> tuple[Array, Backward]:
+def relu_forward(x: Array) -> Forward:
     """Return max(x, 0); its gradient at 0 is 0."""
     return np.maximum(x, 0.0), lambda dy: (np.where(x > 0, dy, 0.0), {})
 
 
-def leaky_relu_forward(
-    x: Array, slope: float, gradient_at_zero: str = "slope"
-) -> tuple[Array, Backward]:
+def leaky_relu_forward(x: Array, slope: float, gradient_at_zero: str = "slope") -> Forward:
     """Return x where x > 0, else slope · x (Maas et al. 2013); its gradient at 0 is the slope."""
     at_zero = 1.0 if gradient_at_zero == "one" else slope
     gradient = np.where(x > 0, 1.0, np.where(x < 0, slope, at_zero))
     return np.where(x > 0, x, slope * x), lambda dy: (gradient * dy, {})
 
 
-def tanh_forward(x: Array) -> tuple[Array, Backward]:
+def tanh_forward(x: Array) -> Forward:
     """Return tanh(x)."""
     y = np.tanh(x)
     return y, lambda dy: (dy * (1.0 - np.square(y)), {})
@@ -178,7 +177,7 @@ def sigmoid(x: Array) -> Array:
     return np.where(x >= 0, 1.0, small) / (1.0 + small)
 
 
-def sigmoid_forward(x: Array) -> tuple[Array, Backward]:
+def sigmoid_forward(x: Array) -> Forward:
     """Return the sigmoid of x."""
     y = sigmoid(x)
     return y, lambda dy: (dy * y * (1.0 - y), {})
@@ -187,14 +186,14 @@ def sigmoid_forward(x: Array) -> tuple[Array, Backward]:
 ACTIVATIONS = {"relu": relu_forward, "tanh": tanh_forward, "sigmoid": sigmoid_forward}
 
 
-def flatten_forward(x: Array, order: str = "hwc") -> tuple[Array, Backward]:
+def flatten_forward(x: Array, order: str = "hwc") -> Forward:
     """Return [batch, features] with features in HWC order ("chw": as PyTorch flattens NCHW)."""
     arranged = x.transpose(0, 3, 1, 2) if order == "chw" and x.ndim == 4 else x
     y = arranged.reshape(x.shape[0], -1)
     return y, lambda dy: (reshape_forward(dy, x.shape[1:], order)[0], {})
 
 
-def reshape_forward(x: Array, shape: tuple[int, ...], order: str = "hwc") -> tuple[Array, Backward]:
+def reshape_forward(x: Array, shape: tuple[int, ...], order: str = "hwc") -> Forward:
     """Return [batch, *shape] of features in HWC order ("chw": as PyTorch reshapes to NCHW)."""
     if order == "chw" and len(shape) == 3:
         height, width, channels = shape
@@ -233,22 +232,20 @@ def averaging_matrix(size: int, window: int, stride: int) -> Array:
     return inside / window
 
 
-def separable_forward(x: Array, rows: Array, columns: Array) -> tuple[Array, Backward]:
+def separable_forward(x: Array, rows: Array, columns: Array) -> Forward:
     """Return y[n, r, s, c] = Σ rows[r, i] · columns[s, j] · x[n, i, j, c]."""
     y = np.einsum("ri,nijc,sj->nrsc", rows, x, columns, optimize=True)
     return y, lambda dy: (separable_forward(dy, rows.T, columns.T)[0], {})
 
 
-def global_average_pool_forward(x: Array) -> tuple[Array, Backward]:
+def global_average_pool_forward(x: Array) -> Forward:
     """Return the mean over all pixels, [batch, channels]."""
     shape, pixels = x.shape, x.shape[1] * x.shape[2]
     y = x.mean(axis=(1, 2))
     return y, lambda dy: (np.broadcast_to(dy[:, None, None, :], shape) / pixels, {})
 
 
-def max_pool_forward(
-    x: Array, window: int, stride: int, padding: Padding
-) -> tuple[Array, Backward]:
+def max_pool_forward(x: Array, window: int, stride: int, padding: Padding) -> Forward:
     """Return the largest number of each window; rows beyond the image are -inf.
 
     Of equal numbers the first in a window, by rows, has all of the gradient.

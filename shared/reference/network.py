@@ -8,7 +8,7 @@ import numpy as np
 
 from shared.interface import Array, Arrays
 from shared.reference import layers as functions
-from shared.reference.layers import Backward
+from shared.reference.layers import Backward, Forward
 from shared.spec import Conventions, Layer, NetworkName, SystemSpec
 
 
@@ -87,9 +87,7 @@ def backward(network: NetworkName, run: Pass, gradient: Array) -> tuple[Array, A
     return dy, gradients
 
 
-def _forward_layer(
-    layer: Layer, x: Array, p: Arrays, conventions: Conventions
-) -> tuple[Array, Backward]:
+def _forward_layer(layer: Layer, x: Array, p: Arrays, conventions: Conventions) -> Forward:
     match layer.kind:
         case "conv" | "conv_transpose":
             is_conv = layer.kind == "conv"

@@ -8,6 +8,9 @@ import numpy as np
 from shared.spec.layers import NETWORKS, Layer
 from shared.spec.systems import SystemSpec
 
+Array = np.ndarray  # a framework's own is called Tensor everywhere
+Arrays = dict[str, Array]
+
 
 def state_shapes(spec: SystemSpec) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every array of a training state, in canonical order.
@@ -71,8 +74,6 @@ def optimizer_name(parameter_name: str, moment: Literal["m", "v", "v_max"] | str
     return f"{network}_optimizer/{rest}/{moment}"
 
 
-def cast_floats(
-    arrays: Mapping[str, np.ndarray], dtype: type[np.floating] | str
-) -> dict[str, np.ndarray]:
+def cast_floats(arrays: Mapping[str, np.ndarray], dtype: type[np.floating] | str) -> Arrays:
     """Return arrays with the floating-point ones in another dtype; counters stay as they are."""
     return {n: a.astype(dtype) if a.dtype.kind == "f" else a for n, a in arrays.items()}

@@ -12,7 +12,7 @@ import numpy as np
 
 from shared.spec.conventions import Conventions
 from shared.spec.layers import NETWORKS, ZEROS, Initializer, Layer, Parameter, sized
-from shared.spec.state_arrays import state_shapes
+from shared.spec.state_arrays import Arrays, state_shapes
 from shared.spec.systems import SystemSpec
 
 MAXIMUM_SEED = 2**63 - 1
@@ -59,9 +59,7 @@ def batch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     return stream(seed, "batch_order", epoch).permutation(size)
 
 
-def initial_state(
-    spec: SystemSpec, seed: int, conventions: Conventions | None = None
-) -> dict[str, np.ndarray]:
+def initial_state(spec: SystemSpec, seed: int, conventions: Conventions | None = None) -> Arrays:
     """Return every array of a fresh training state, float64, under its canonical name.
 
     Weights are drawn from the spec's initializers; Adam's moments and counters are zero.

@@ -209,6 +209,7 @@ _DCGAN64 = SystemSpec(
     generator_optimizer=AdamSpec(),
     discriminator_optimizer=AdamSpec(),
 )
+_LSGAN = _DCGAN64.replace(name="dcgan64-lsgan", discriminator_head="linear", loss="lsgan")
 _CONV28 = _DCGAN64.replace(
     name="conv28",
     architecture="conv28",
@@ -232,15 +233,7 @@ _MLP28 = _DCGAN64.replace(
     loss="bce_probs",
     batch_size=64,
 )
-
-SYSTEMS: dict[str, SystemSpec] = {
-    "dcgan64": _DCGAN64,
-    "dcgan64-lsgan": _DCGAN64.replace(
-        name="dcgan64-lsgan", discriminator_head="linear", loss="lsgan"
-    ),
-    "conv28": _CONV28,
-    "mlp28": _MLP28,
-}
+SYSTEMS = {spec.name: spec for spec in (_DCGAN64, _LSGAN, _CONV28, _MLP28)}
 
 
 @functools.lru_cache(1024)
