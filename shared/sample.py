@@ -28,8 +28,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     way = "N steps on the way from image number A of the seed to number B"
     number = whole(0, MAXIMUM_COUNT)
     add("--interpolate", type=number, nargs=2, metavar=("A", "B"), help=way)
-    seed = "of the latents (default: %(default)s)"
-    add("--seed", type=seed_number, default=0, metavar="S", help=seed)
+    add("--seed", type=seed_number, default=0, metavar="S", help="of the latents (default: 0)")
     out = "folder for the PNG files (default: %(default)s)"
     add("--out", type=Path, default=Path("samples"), metavar="DIR", help=out)
     framework = "pytorch, tf, jax, reference (default: the one that wrote it, else any installed)"
@@ -58,8 +57,7 @@ def _run(options: argparse.Namespace) -> None:
         for i, image in enumerate(images):
             save_png(options.out / f"sample_{i:06d}.png", image)
     where = options.out / ("grid.png" if options.grid else "sample_*.png")
-    size = f"{spec.image_size}x{spec.image_size}"
-    print(f"wrote      {where}: {options.count} images of {size} pixels")
+    print(f"wrote      {where}: {len(images)} images of {spec.image_size}x{spec.image_size} pixels")
 
 
 main = command("python -m shared.sample", __doc__, _add_options, _run)

@@ -249,5 +249,4 @@ def _described(trap: re.Match) -> str:
 
 
 def _section(name: str, title: str, *content: nodes.Node) -> nodes.section:
-    ids = [name.replace(" ", "-")]
-    return nodes.section("", nodes.title(text=title), *content, ids=ids)
+    return nodes.section("", nodes.title(text=title), *content, ids=[name.replace(" ", "-")])

@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from shared.files.errors import refused_as
 from shared.interface import Array
 
 Stream = IO[bytes] | gzip.GzipFile
+Header = tuple[
+    tuple[int, ...], bool, np.dtype
+]  # an array's shape, whether it is in Fortran's order
 GZIP_MAGIC, ZIP_MAGIC, _IDX_UINT8 = b"\x1f\x8b", b"PK\x03\x04", b"\x00\x00\x08"
 IDX_STARTS = (GZIP_MAGIC, _IDX_UINT8[:2])
 _CHUNK = 2**20  # bytes that are unpacked at once: memory grows with what a file really holds
@@ -69,8 +72,8 @@ def read_idx(path: Path) -> Array:
         with open(path, "rb") as file:
             compressed = file.read(2) == GZIP_MAGIC
         with gzip.open(path) if compressed else open(path, "rb") as stream:
-            shape = _idx_shape(path, stream)
-            return _read_pixels(path, stream, shape, np.dtype(np.uint8))
+            header = (_idx_shape(path, stream), False, np.dtype(np.uint8))
+            return _read_pixels(path, stream, header)
 
 
 def read_npz(path: Path) -> Array:
@@ -84,11 +87,12 @@ def read_npz(path: Path) -> Array:
         zipfile.ZipFile(path) as archive,
     ):
         name = _choose_array(path, archive)
-        with _opened(path, archive, name) as (stream, shape, is_fortran, dtype):
+        with _opened(path, archive, name) as (stream, header):
+            dtype = header[2]
             if dtype != np.uint8 and not (dtype.kind == "f" and dtype.itemsize <= 8):
                 expected = "expected uint8 (0 to 255) or float (0 to 1)"
                 raise DataError(f"{path}: {name} has dtype {dtype}; {expected}")
-            images = _read_pixels(path, stream, shape, dtype, "F" if is_fortran else "C")
+            images = _read_pixels(path, stream, header)
     if images.dtype != np.uint8:
         with np.errstate(invalid="ignore"):
             low, high = float(images.min()), float(images.max())
@@ -118,8 +122,8 @@ def _choose_array(path: Path, archive: zipfile.ZipFile) -> str:
         return "images.npy"
     shapes = {}
     for name in names:
-        with _opened(path, archive, name) as (_, shape, _, _):
-            shapes[name] = shape
+        with _opened(path, archive, name) as (_, header):
+            shapes[name] = header[0]
     candidates = [name for name in names if len(shapes[name]) in (3, 4)]
     if len(candidates) != 1:
         listed = ", ".join(f"{n.removesuffix('.npy')} {shapes[n]}" for n in names[:8]) or "none"
@@ -129,10 +133,8 @@ def _choose_array(path: Path, archive: zipfile.ZipFile) -> str:
 
 
 @contextlib.contextmanager
-def _opened(
-    path: Path, archive: zipfile.ZipFile, name: str
-) -> Iterator[tuple[Stream, tuple[int, ...], bool, np.dtype]]:
-    """Open a member behind its header: its shape, whether it is in Fortran's order, its dtype."""
+def _opened(path: Path, archive: zipfile.ZipFile, name: str) -> Iterator[tuple[Stream, Header]]:
+    """Open a member; yields the stream behind its header, and the header."""
     # NumPy writes no other. An LZMA header may ask for gigabytes before a byte is unpacked.
     if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DataError(f"{path}: {name} is packed by another method; expected stored or deflated")
@@ -144,17 +146,12 @@ def _opened(
             header = np.lib.format.read_array_header_1_0(stream)
         except (MemoryError, RecursionError) as error:  # what Python's parser says to deep nesting
             raise DataError(f"{path}: the header of {name} is nested too deep") from error
-        yield stream, *header
+        yield stream, header
 
 
-def _read_pixels(
-    path: Path,
-    stream: Stream,
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    order: Literal["C", "F"] = "C",
-) -> Array:
+def _read_pixels(path: Path, stream: Stream, header: Header) -> Array:
     """Return the rest of a stream as [n, height, width, channels], or raise DataError."""
+    shape, is_fortran, dtype = header
     expected = "expected [n, height, width] or [n, height, width, 1 or 3]"
     if len(shape) not in (3, 4) or min(shape) < 1:
         raise DataError(f"{path} holds an array of shape {shape}; {expected}, none of them 0")
@@ -171,9 +168,8 @@ def _read_pixels(
     if len(data) != declared:
         found = f"only {len(data):,}" if len(data) < declared else "more"
         raise DataError(f"{path}: the header declares {declared:,} bytes of pixels, found {found}")
-    return (
-        np.frombuffer(data, dtype).reshape(shape, order=order).reshape(n, height, width, channels)
-    )
+    images = np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
+    return images.reshape(n, height, width, channels)
 
 
 def read_batch(path: Path) -> Array:

@@ -7,8 +7,8 @@ an .npz file or the python batches of CIFAR-10 (`arrays`), or 2,000 of Fashion-M
 import functools
 import math
 import os
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +29,7 @@ ACCEPTED = (
 )
 
 
-@dataclass(frozen=True)
-class ImageDataset:
+class ImageDataset(NamedTuple):
     """Images, uint8 [n, image_size, image_size, channels]; `skipped` holds "path: reason"."""
 
     images: Array
@@ -127,7 +126,7 @@ def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
     else:
         path = _idx_file_of(folder, files, unlisted)
         where = f"{name}/{printable(path.relative_to(folder).as_posix())}"
-        return replace(_load_file(path, spec, f"images from {where}"), skipped=skipped)
+        return _load_file(path, spec, f"images from {where}")._replace(skipped=skipped)
     return ImageDataset(images, f"{len(images):,} images from {where}", skipped, notes)
 
 

@@ -50,14 +50,10 @@ def check_memory(source: str | Path, what: str, size: int) -> None:
 
 def find_files(folder: Path) -> tuple[list[Path], list[str]]:
     """Return the files below `folder` in a fixed order, and "path: reason" of folders unread."""
-    skipped: list[str] = []
+    errors: list[OSError] = []
     visited: set[str] = set()
     files: list[Path] = []
-
-    def report(error: OSError) -> None:
-        skipped.append(f"{printable(error.filename)}: {error.strerror}")
-
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=report):
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=errors.append):
         real = os.path.realpath(parent)
         if real in visited:
             folders.clear()
@@ -66,6 +62,7 @@ def find_files(folder: Path) -> tuple[list[Path], list[str]]:
         # Sorted while walking, for the order decides which of two links to a folder counts.
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_order)
         files += [Path(parent, name) for name in names if not name.startswith(".")]
+    skipped = [f"{printable(error.filename)}: {error.strerror}" for error in errors]
     return sorted(files, key=lambda path: _order(path.relative_to(folder).as_posix())), skipped
 
 
@@ -82,16 +79,11 @@ def is_image_file(path: Path) -> bool:
 def decode_files(paths: list[Path], spec: SystemSpec) -> tuple[Array, list[str]]:
     """Return uint8 [n, image_size, image_size, channels], and "path: reason" of those skipped."""
     images = np.empty((len(paths), *spec.image_shape), np.uint8)
-    reasons: list[str | None] = [None] * len(paths)
-
-    def decode(index: int) -> None:
-        reasons[index] = _decode_into(paths[index], spec, images[index])
-
     # Filters are the whole process's, so they are set here and not in the threads. What Pillow
     # warns about (odd metadata, size) is either harmless or dealt with below.
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         warnings.simplefilter("ignore", RuntimeWarning)
-        in_threads(len(paths), decode)
+        reasons = in_threads(len(paths), lambda i: _decode_into(paths[i], spec, images[i]))
     skipped = [f"{printable(p)}: {r}" for p, r in zip(paths, reasons, strict=True) if r]
     return images[[reason is None for reason in reasons]] if skipped else images, skipped
 
@@ -113,16 +105,12 @@ def describe_fit(width: int, height: int, channels: int, spec: SystemSpec) -> st
     return f"{width}x{height} {found} → {spec.image_size}x{spec.image_size} {made}{crop}"
 
 
-def in_threads(count: int, work: Callable[[int], None]) -> None:
-    """Call `work(0)` to `work(count - 1)` from 2 to 8 threads; Pillow works outside the GIL."""
-
-    def work_on_chunk(start: int) -> None:
-        for index in range(start, min(start + _CHUNK, count)):
-            work(index)
-
+def in_threads(count: int, work: Callable[[int], str | None]) -> list[str | None]:
+    """Return `work(0)` to `work(count - 1)`, by 2 to 8 threads; Pillow works outside the GIL."""
+    chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
     with ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2))) as pool:
-        for _ in pool.map(work_on_chunk, range(0, count, _CHUNK)):
-            pass  # iterating raises what a thread raised
+        done = pool.map(lambda chunk: [work(index) for index in chunk], chunks)
+        return [result for results in done for result in results]
 
 
 def fit_pixels(pixels: Array, spec: SystemSpec) -> Array:

@@ -86,10 +86,10 @@ def pyramid_sizes(size: int) -> tuple[int, ...]:
     ((64, 32, 16), (28, 14))
     """
     if size < SMALLEST_SIZE:
-        reason = f"because patches of {PATCH_SIZE} pixels need room to differ"
-        raise ValueError(
-            f"received {size} pixels a side; expected at least {SMALLEST_SIZE}, {reason}"
+        expected = (
+            f"expected at least {SMALLEST_SIZE}, for patches of {PATCH_SIZE} need room to differ"
         )
+        raise ValueError(f"received {size} pixels a side; {expected}")
     sizes = [size]
     while sizes[-1] % 2 == 0 and sizes[-1] // 2 >= SMALLEST_SIZE:
         sizes.append(sizes[-1] // 2)

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Column
 
 from shared.files.errors import one_line, printable
+from shared.interface import IMPLEMENTATIONS
 from shared.spec.streams import MAXIMUM_SEED
 
 T = TypeVar("T")
@@ -141,6 +142,15 @@ def suggestion(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(near[:3])}?" if near else ""
 
 
+def add_implementations(
+    parser: argparse.ArgumentParser, default: Collection[str] = IMPLEMENTATIONS, note: str = ""
+) -> None:
+    """Add the names of implementations, as many as wanted, none for the default."""
+    text = f"names or dotted paths{note} (default: {', '.join(default)})"
+    add = parser.add_argument
+    add("implementations", nargs="*", default=default, metavar="IMPLEMENTATION", help=text)
+
+
 def whole(least: int, most: float = math.inf, why: str = "") -> Callable[[str], int]:
     """Return what makes a whole number within limits of an option's text."""
 
@@ -199,14 +209,12 @@ def shown_progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
     task, start, ended = bar.add_task(what, total=total), time.monotonic(), threading.Event()
 
     def show() -> None:
-        if ended.wait(SECONDS_WITHOUT_PROGRESS):
-            return
-        bar.start()
-        while bar.disable:
+        if not ended.wait(SECONDS_WITHOUT_PROGRESS):
+            bar.start()
+        while bar.disable and not ended.is_set():
             done = f"{bar.tasks[0].completed:,.0f} of {total:,}"
             print_error(f"{what}: {done}, {time.monotonic() - start:.0f} s")
-            if ended.wait(SECONDS_BETWEEN_LINES):
-                return
+            ended.wait(SECONDS_BETWEEN_LINES)
 
     shown = threading.Thread(target=show, daemon=True)
     shown.start()

@@ -95,10 +95,8 @@ class RunFolder:
             first = sessions[-1]["options"].get("checkpoint_every", 0) if sessions else 0
             # A run whose checkpoints were deleted keeps its records: all that is left of it.
             if not sessions or (len(rows) and rows["step"][-1] > first):
-                advice = "leave --resume out or name the folder of a run with --out"
-                raise ValueError(
-                    f"nothing to resume: no checkpoint in {self.checkpoints}; {advice}"
-                )
+                text = f"nothing to resume: no checkpoint in {self.checkpoints}"
+                raise ValueError(f"{text}; leave --resume out, or name a run's folder with --out")
             return None, [f"starting again: {self.path} was stopped before its first checkpoint"]
         notes = []
         for path in files:

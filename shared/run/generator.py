@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,7 @@ EXAMPLE = Path(__file__).parents[1] / "data" / "fashion-mnist-generator.safetens
 """A trained generator that comes with the project: docs/model_card.md."""
 
 
-@dataclass(frozen=True)
-class Generator:
+class Generator(NamedTuple):
     """A generator in a framework: latents in, images out, always by the running statistics."""
 
     implementation: Implementation

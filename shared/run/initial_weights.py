@@ -26,8 +26,7 @@ class InitialWeights(NamedTuple):
     def read(cls, paths: Sequence[Path]) -> InitialWeights:
         """Read one file or several; raises CheckpointError for what cannot be read or joined."""
         contents = joined({path: kind_of(path).read(path) for path in paths})
-        arrays = contents.arrays.items()
-        weights = {name: array for name, array in arrays if name.split("/")[0] in NETWORKS}
+        weights = {n: a for n, a in contents.arrays.items() if n.split("/")[0] in NETWORKS}
         return cls(tuple(paths), contents, weights)
 
     def options(self, system: str | None) -> dict[str, Any]:
@@ -45,8 +44,7 @@ class InitialWeights(NamedTuple):
     def require_fit(self, spec: SystemSpec) -> None:
         """Raise CheckpointError, which names them, for arrays that are not the spec's."""
         what = f"--init-from for {spec.name} of width {spec.width}"
-        shapes = part_shapes(spec, self.contents.networks)
-        check_shapes(self.paths[0], self.weights, shapes, what)
+        check_shapes(self.paths[0], self.weights, part_shapes(spec, self.contents.networks), what)
 
     def arrays(self, spec: SystemSpec, seed: int, dtype: str) -> Arrays:
         """Return a whole state: the files' weights, and the rest as `seed` starts it."""

@@ -76,9 +76,8 @@ class TrainingOptions:
     @property
     def compute(self) -> Compute:
         """How the training state computes."""
-        precision = PRECISIONS[self.precision]
         place = self.device, self.devices, self.batch_norm
-        return Compute(self.dtype, precision, self.mode, *place)
+        return Compute(self.dtype, PRECISIONS[self.precision], self.mode, *place)
 
 
 def respecified(system: SystemSpec, given: Mapping[str, Any]) -> SystemSpec:
@@ -113,9 +112,7 @@ def _checkpoints_to_keep(text: str) -> int:
 
 _checkpoints_to_keep.__name__ = "whole number, or all,"  # what argparse calls it
 _BY_SYSTEM = "(default: by system, see below)"
-_OWN_SIZES = ", ".join(
-    f"{name} {SYSTEMS[name].width} and {SYSTEMS[name].batch_size}" for name in QUICK_RUNS
-)
+_OWN_SIZES = ", ".join(f"{n} {SYSTEMS[n].width} and {SYSTEMS[n].batch_size}" for n in QUICK_RUNS)
 OPTIONS: dict[str, dict[Option, str]] = {
     "what to train": {
         Option("system", choices=tuple(SYSTEMS)): "dcgan64: convolutional, 64x64 in colour; "
@@ -127,24 +124,19 @@ OPTIONS: dict[str, dict[Option, str]] = {
         Option("image-size", int, "PIXELS"): "height and width of images: 32, 64, 128 "
         "or 256 for the two dcgan64, 28 for the others (default: the system's own)",
         Option("channels", int, choices=(1, 3)): "1: grey; 3: colour (default: the system's own)",
-        Option("width", whole(1), "W"): "size of the narrowest hidden layer, of which the others "
-        f"are multiples {_BY_SYSTEM}",
+        Option("width", whole(1), "W"): f"size of the narrowest hidden layer {_BY_SYSTEM}",
         Option("batch-size", whole(2), "B"): f"images per update, at least 2 {_BY_SYSTEM}",
         Option("full", bool): f"default to the system's own width and batch size ({_OWN_SIZES})",
         Option("init-from", Path, "FILE", nargs="+"): "start from the weights in a file, or in one "
-        "of each network: whatever `python -m shared.convert` reads. Both Adams start at zero; "
-        "what no file holds comes from the seed, and --width from the files",
-        Option("steps", whole(1), "N"): "training steps in all, those before a --resume included "
-        f"{_BY_SYSTEM}",
+        "of each network, as `python -m shared.convert` reads them; the rest is the seed's",
+        Option("steps", whole(1), "N"): f"training steps, those before --resume too {_BY_SYSTEM}",
         Option("learning-rate", positive, "LR"): "of both networks (default: the system's own "
         "times its width over --width, because the steps of fewer channels add up to less)",
         Option("d-steps", whole(1), "K"): "discriminator updates per generator update, each with "
         "fresh images and latents: Goodfellow et al. 2014, Algorithm 1 (default: the system's)",
-        Option("generator-batch", choices=tuple(GENERATOR_BATCHES)): "what the generator learns "
-        "from. same-images: the fakes that the discriminator has just seen; same-latents: images "
-        "made anew from their latents, after the discriminator has changed; new-latents: from "
-        "latents of its own, as in Algorithm 1 (default: the system's own, same-latents for "
-        "conv28, same-images for the others)",
+        Option("generator-batch", choices=tuple(GENERATOR_BATCHES)): "the generator learns from "
+        "the fakes that the discriminator has just seen, from images made anew from their latents, "
+        "or from latents of its own, as in Algorithm 1 (default: the system's own)",
         Option("seed", seed_number, "S", 0): "of weights, latents and the order of the images",
     },
     "the run": {
@@ -154,22 +146,15 @@ OPTIONS: dict[str, dict[Option, str]] = {
         "wrote it, with the options in its config.toml; what is given here wins: --steps may grow",
         Option("config", Path, "FILE"): "take options from a TOML file, such as the config.toml in "
         "the folder of every run: batch-size = 16, full = true; the command line wins",
-        Option("sample-every", whole(1), "N"): "steps between two samples; the last step always "
-        f"makes one {_BY_SYSTEM}",
-        Option("checkpoint-every", whole(1), "N"): "steps between two checkpoints; the last step "
-        f"always makes one {_BY_SYSTEM}",
+        Option("sample-every", whole(1), "N"): f"steps between two samples {_BY_SYSTEM}",
+        Option("checkpoint-every", whole(1), "N"): f"steps between two checkpoints {_BY_SYSTEM}",
         Option("keep-checkpoints", _checkpoints_to_keep, "N"): "how many of the newest checkpoints "
         f"to keep, or all (default: {KEEP_CHECKPOINTS})",
-        Option("tensorboard", bool): "also write losses, samples and their quality for TensorBoard "
-        "into --out; `tensorboard --logdir runs` shows all runs side by side",
+        Option("tensorboard", bool): "also write losses and samples for TensorBoard into --out",
     },
     "where and how to compute": {
-        Option(
-            "device", default="auto", choices=("auto", "cpu", "gpu")
-        ): "auto: a GPU, if there is one",
-        Option(
-            "dtype", default="float32", choices=("float32", "float64")
-        ): "of weights and arithmetic",
+        Option("device", str, None, "auto", ("auto", "cpu", "gpu")): "auto: a GPU, if there is one",
+        Option("dtype", str, None, "float32", ("float32", "float64")): "of weights and arithmetic",
         Option("precision", str, None, "fp32", tuple(PRECISIONS)): "of convolutions and matrix "
         "products; weights, statistics, losses and Adam stay --dtype; tf32 needs a GPU",
         Option("mode", metavar="MODE"): "how a step runs: eager, compile or cudagraph in pytorch, "
@@ -178,8 +163,7 @@ OPTIONS: dict[str, dict[Option, str]] = {
         "part of every batch, which N must divide. The run is the same for every N",
         Option("batch-norm", default="global", choices=BATCH_NORMS): "with several devices: "
         "normalise by the statistics of the global batch, or each device by those of its own part",
-        Option("wait-limit", positive, "SECONDS", WAIT_LIMIT): "with several processes: give up "
-        "when another one has not answered for so long",
+        Option("wait-limit", positive, "SECONDS", WAIT_LIMIT): "longest wait for another process",
         Option("debug", bool): "show the traceback of an error",
     },
 }
@@ -191,10 +175,7 @@ def build_parser(implementation: str) -> OneLineParser:
     parser = OneLineParser(
         prog=f"python -m {implementation}_impl.train",
         usage="%(prog)s [options]",
-        description=(
-            f"Train a GAN in {implementation}. The same options and the same --seed start the\n"
-            "same run in pytorch, tf and jax."
-        ),
+        description=f"Train a GAN in {implementation}. Options start the same run in all three.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -106,17 +106,16 @@ class TrainingRun:
         self._quality = SampleQuality(self._dataset, spec, SAMPLE_COUNT)
         self._watch = failures.DiscriminatorWatch(spec.loss)
         if self.start >= options.steps:
-            notes.append(
-                f"already complete: {self.start} steps are done, --steps asks for {options.steps}"
-            )
+            done = f"already complete: {self.start} steps are done"
+            notes.append(f"{done}, --steps asks for {options.steps}")
         lines = announcement(options, self._dataset, self._device, self._quality)
         self._display.print(*lines, *notes)
 
     @property
     def sample_latents(self) -> Array:
         """The latents of every sample grid, [64, latent_dim] in the options' dtype."""
-        spec, seed = self.options.spec, self.options.seed
-        drawn = latents(spec, seed, 0, SAMPLE_COUNT, purpose="sample_grid")
+        options = self.options
+        drawn = latents(options.spec, options.seed, 0, SAMPLE_COUNT, purpose="sample_grid")
         return drawn.astype(self.options.dtype)
 
     def remaining_steps(self) -> Iterator[int]:
@@ -242,11 +241,10 @@ class TrainingRun:
         pending, self._pending = self._pending, []
         for completed, metrics, seconds in pending:
             values = {name: float(metrics[name]) for name in METRIC_NAMES}
-            for name, value in values.items():
-                if not math.isfinite(value):
-                    raise NonFiniteError(
-                        f"{name} is {value} after step {completed}; {self._what_remains()}"
-                    )
+            if bad := [
+                f"{n} is {value}" for n, value in values.items() if not math.isfinite(value)
+            ]:
+                raise NonFiniteError(f"{bad[0]} after step {completed}; {self._what_remains()}")
             self._records.add_losses(completed, values, seconds)
             if warning := self._watch.see(completed, values):
                 console.print_error(warning)
@@ -276,9 +274,7 @@ class TrainingRun:
         folder.plot_losses()
         self._display.print(*results(folder, self._completed, self._records.last_quality))
         if self._final_step < options.steps - 1:
+            again = f"--resume --out {shlex.quote(printable(options.out))}"
+            where = f"after step {self._completed} of {options.steps}; go on with {again}"
             # With several processes the request may have come from another one.
-            raise console.StoppedEarly(
-                self._stop_code or console.EXIT_INTERRUPTED,
-                f"after step {self._completed} of {options.steps}; go on with "
-                f"--resume --out {shlex.quote(printable(options.out))}",
-            )
+            raise console.StoppedEarly(self._stop_code or console.EXIT_INTERRUPTED, where)

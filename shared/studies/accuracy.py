@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shared.interface import IMPLEMENTATIONS, Array, Implementation, load_implementation, use_cpu
+from shared.interface import Array, Implementation, load_implementation, use_cpu
 from shared.reference.comparison import ulp_error
-from shared.run.console import command, text_table, tracked
+from shared.run.console import add_implementations, command, text_table, tracked
 
 LOSSES = ("bce", "bce_probs", "lsgan")  # minimax is made of bce's two targets
 DTYPES = ("float32", "float64", "bfloat16")
@@ -103,11 +103,6 @@ def shown(error: Error) -> str:
     return f"{error.ulp:.2f} ({place})"
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    named, default = "names or dotted paths", list(IMPLEMENTATIONS)
-    parser.add_argument("implementations", nargs="*", default=default, help=named)
-
-
 def _run(options: argparse.Namespace) -> None:
     use_cpu()  # the numbers are few
     implementations = map(load_implementation, options.implementations)
@@ -119,4 +114,4 @@ def _run(options: argparse.Namespace) -> None:
     print(text_table(rows, "<"))
 
 
-main = command("python -m shared.accuracy", __doc__, _add_options, _run)
+main = command("python -m shared.accuracy", __doc__, add_implementations, _run)

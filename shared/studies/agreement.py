@@ -8,10 +8,10 @@ import argparse
 import itertools
 
 from shared.fixtures.network import SEED, SPEC, representative_inputs
-from shared.interface import IMPLEMENTATIONS, Implementation, load_implementation
+from shared.interface import Implementation, load_implementation
 from shared.reference.adapter import implementation as reference
 from shared.reference.comparison import gradient_differences, relative_l2, state_differences
-from shared.run.console import command, text_table, tracked
+from shared.run.console import add_implementations, command, text_table, tracked
 
 DTYPES = ("float64", "float32")
 COLUMNS = ("images", "scores", "gradients", "state")
@@ -40,11 +40,6 @@ def _computed(implementation: Implementation, dtype: str) -> tuple:
     return images, scores, gradients, implementation.export_state(state)
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    named, default = "names or dotted paths", list(IMPLEMENTATIONS)
-    parser.add_argument("implementations", nargs="*", default=default, help=named)
-
-
 def _run(options: argparse.Namespace) -> None:
     rows = [["implementation", "dtype", *COLUMNS, "worst array"]]
     cases = list(itertools.product(options.implementations, DTYPES))
@@ -56,4 +51,4 @@ def _run(options: argparse.Namespace) -> None:
     print(text_table(rows, "<"))
 
 
-main = command("python -m shared.agreement", __doc__, _add_options, _run)
+main = command("python -m shared.agreement", __doc__, add_implementations, _run)

@@ -11,7 +11,6 @@ import argparse
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 from typing import NamedTuple
@@ -25,7 +24,7 @@ from shared.interface import Array, Arrays, Implementation
 from shared.reference.layers import sigmoid
 from shared.reference.network import Pass, backward, forward
 from shared.reference.step import updated
-from shared.run.console import command, seed_number, text_table, tracked, whole
+from shared.run.console import add_implementations, command, seed_number, text_table, tracked, whole
 from shared.run.pictures import plot
 from shared.spec import LOSS_NAMES, SYSTEMS, AdamSpec, Conventions, SystemSpec
 from shared.spec.entries import LayerEntry
@@ -147,8 +146,7 @@ def scored(spec: SystemSpec, arrays: Arrays, x: Array) -> Pass:
     return forward(spec, "discriminator", arrays, pixels, Conventions(), training=True)
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """How near a trained discriminator is: `maximum`, from 1 % to 99 %, and `mean` are |D - D*|.
 
     `value` is its loss, `least` that of D*, by quadrature.
@@ -250,9 +248,7 @@ def _plot(results: Sequence[Result], path: Path) -> None:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add, default = parser.add_argument, "default: %(default)s"
-    names = ("reference", *interface.IMPLEMENTATIONS)
-    named = f"{', '.join(names)} (the default: all four) or a dotted module path"
-    add("implementations", nargs="*", default=names, metavar="IMPLEMENTATION", help=named)
+    add_implementations(parser, ("reference", *interface.IMPLEMENTATIONS))
     add("--loss", choices=LOSS_NAMES, help="default: all four")
     add("--steps", type=whole(1), default=STEPS, help=default)
     add("--seed", type=seed_number, default=0, help=default)

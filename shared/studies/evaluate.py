@@ -8,7 +8,6 @@ framework can generate them, whichever trained the run. docs/evaluation.md says 
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def collect(
     fresh = own.create(generator.spec, seed=progress["seed"], dtype=dtype)
     drawn = generator.latents(count, seed)
     with shown_progress("generated images", 2 * count) as advance:
-        before = replace(generator, state=fresh).images(drawn, advance)
+        before = generator._replace(state=fresh).images(drawn, advance)
         after = generator.images(drawn, advance)
     return {
         "before training": (real, before),
@@ -103,9 +102,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("run", type=Path, metavar="RUN", help="folder of a run: --out of training")
     add("--data", type=Path, metavar="PATH", help="real images (default: the run's own)")
     add("--step", type=int, metavar="K", help="the checkpoint after K steps (default: the last)")
-    samples = (
-        "images a side; of other N not to be compared (default: %(default)s, or all there are)"
-    )
+    samples = "images a side, the same to compare (default: %(default)s, or all there are)"
     add("--samples", type=whole(2), default=1024, metavar="N", help=samples)
     framework = "a name or a dotted module path (default: the checkpoint's, else any installed)"
     add("--framework", default="auto", metavar="NAME", help=framework)
@@ -125,8 +122,7 @@ def _run(options: argparse.Namespace) -> None:
     spec, progress = checkpoint.spec, checkpoint.progress
     sizes = pyramid_sizes(spec.image_size)  # images that are too small fail before any are made
     if not isinstance(progress.get("seed"), int):
-        expected = "expected one that training wrote"
-        raise ValueError(f"the checkpoint does not say the seed of its run; {expected}")
+        raise ValueError("the checkpoint does not say the seed of its run; expected training's own")
     dataset = load_dataset(options.data or recorded_data(options.run, progress["step"]), spec)
     if wants_fid:
         require_fidelity(weights)

@@ -46,8 +46,7 @@ def loss_curve(loss: str, role: str, scores: Array) -> tuple[Array, Array]:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    shown = "the picture (default: %(default)s)"
-    parser.add_argument("--out", type=Path, default=OUT, metavar="PNG", help=shown)
+    parser.add_argument("--out", type=Path, default=OUT, metavar="PNG", help="default: %(default)s")
 
 
 def _run(options: argparse.Namespace) -> None:

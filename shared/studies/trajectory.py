@@ -6,10 +6,10 @@ code is 0 where all stay within the bounds, 1 where two diverge, 2 for bad input
 """
 
 import argparse
-import copy
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from shared.data.dataset import Batches, fit_arrays
 from shared.files.atomic import require_place
 from shared.interface import METRIC_NAMES, Array, Arrays, Implementation, State
 from shared.reference.comparison import drifts, state_differences
-from shared.run.console import command, seed_number, text_table, tracked, whole
+from shared.run.console import add_implementations, command, seed_number, text_table, tracked, whole
 from shared.run.pictures import plot
 from shared.spec import LOSS_NAMES, SYSTEMS, SystemSpec, state_shapes
 from shared.spec.streams import latents, stream
@@ -30,6 +30,7 @@ End = tuple[dict[str, float], Arrays]  # the losses of the last step and the sta
 IMAGES = ("noise", "digits")
 NOISE_IMAGES = 512
 ULP = "+ulp"
+NEEDED = ("name", "create", "import_state", "export_state", "train_step")
 TABLE_STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
 
 
@@ -90,9 +91,13 @@ Curves = dict[Pair, list[Difference]]
 def load_trainer(name: str) -> Implementation:
     """Load an implementation by name; "pytorch+ulp" shows how far rounding can get.
 
-    Every number of its initial kernels is one ULP larger.
+    Every number of its initial kernels is one ULP larger. ValueError without all of NEEDED.
     """
     own = interface.load_implementation(name.removesuffix(ULP))
+    if missing := [needed for needed in NEEDED if not hasattr(own, needed)]:
+        raise ValueError(
+            f"{name} has no {', '.join(missing)}; a trajectory needs {', '.join(NEEDED)}"
+        )
     if not name.endswith(ULP):
         return own
 
@@ -103,7 +108,8 @@ def load_trainer(name: str) -> Implementation:
         own.import_state(state, arrays | kernels)
         return state
 
-    nudged: Any = copy.copy(own)
+    # One by one, for `own` may be a module, which cannot be copied.
+    nudged: Any = SimpleNamespace(**{needed: getattr(own, needed) for needed in NEEDED})
     nudged.name, nudged.create = f"{own.name}{ULP}", create
     return nudged
 
@@ -230,11 +236,8 @@ def _plot_growth(curves: Curves, bounds: Bounds, title: str, path: Path) -> None
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add, all_of_them = parser.add_argument, interface.IMPLEMENTATIONS
-    named = (
-        "names or dotted paths; pytorch+ulp: initial kernels one ULP larger (default: all three)"
-    )
-    add("implementations", nargs="*", default=all_of_them, metavar="IMPLEMENTATION", help=named)
+    add_implementations(parser, note="; pytorch+ulp: initial kernels one ULP larger")
+    add = parser.add_argument
     add("--system", choices=SYSTEMS, default="dcgan64")
     add("--loss", choices=LOSS_NAMES, help="default: the system's own")
     numbers = {"steps": (whole(1), 200), "width": (whole(1), 8), "batch-size": (whole(2), 8)}

@@ -176,7 +176,7 @@ def test_every_part_of_a_result_is_held() -> None:
     fine = Result("x", "bce", np.zeros(1), np.zeros(1), 0.0, 0.0, 1.0, 1.0)
     assert fine.is_optimal
     for change in ({"maximum": 0.031}, {"mean": 0.0041}, {"value": 1.0011}, {"value": math.nan}):
-        assert not dataclasses.replace(fine, **change).is_optimal
+        assert not fine._replace(**change).is_optimal
 
 
 def test_a_run_is_repeated_by_its_seed() -> None:

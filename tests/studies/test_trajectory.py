@@ -210,6 +210,26 @@ def test_a_nudged_implementation_starts_one_ulp_away_and_is_the_same_otherwise()
     assert all(difference.tensor[0] > 0 for (curve,) in [curves.values()] for difference in curve)
 
 
+def test_an_implementation_that_is_a_module_is_nudged_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "module_port.py").write_text(
+        "import sys\n"
+        "from shared.reference.adapter import implementation as _own\n"
+        "name, create, train_step = 'module_port', _own.create, _own.train_step\n"
+        "import_state, export_state = _own.import_state, _own.export_state\n"
+        "implementation = sys.modules[__name__]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    nudged, run = load_trainer("module_port+ulp"), experiment("bce", "noise", 2)
+    assert load_trainer("module_port").name == "module_port", "the module itself is as it was"
+    assert nudged.name == "module_port+ulp"
+    expected = load_trainer("reference+ulp")
+    ours, theirs = (t.export_state(run.start(t)) for t in (nudged, expected))
+    for name, array in theirs.items():
+        np.testing.assert_array_equal(ours[name], array, name)
+
+
 def test_the_command_prints_plots_and_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,4 +284,17 @@ def test_bad_input_is_one_line(
     assert exit_code(trajectory.main, [*TINY, *arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize("name", ["bare_port", "bare_port+ulp"])
+def test_an_implementation_that_lacks_a_method_is_one_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "class Bare:\n    create = import_state = train_step = None\nimplementation = Bare()\n"
+    (tmp_path / "bare_port.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert exit_code(trajectory.main, [*TINY, "reference", name]) == 2
+    error = capsys.readouterr().err.strip()
+    assert f"{name} has no name, export_state; a trajectory needs" in error
     assert "\n" not in error
