@@ -13,7 +13,7 @@ from rich.console import Console
 from shared.explain.explanation import explain
 from shared.explain.port import Port, PortError
 from shared.explain.recordings import RecordingReport, explain_recordings, format_report
-from shared.explain.report import Explanation, print_stage, print_verdict
+from shared.explain.report import Explanation, print_stage, render
 from shared.files.atomic import require_place
 from shared.interface import load_implementation
 from shared.reference.adapter import ReferenceImplementation
@@ -85,7 +85,7 @@ def _explained(name: str, options: argparse.Namespace, console: Console) -> Expl
     found = explain(implementation, spec, dtype=dtype, seed=options.seed, report=report)
     if found.error and not found.traps:  # else it raises where what is named leads it
         raise ValueError(found.error)
-    print_verdict(found, console)
+    console.print(render("explanation.j2", e=found), highlight=False)
     return found
 
 
@@ -118,10 +118,8 @@ def _work(options: argparse.Namespace) -> int:
             console.print(format_report(found), markup=False, highlight=False, soft_wrap=True)
             data, agrees = found.to_dict(), found.agrees
         case _:
-            raise ValueError(
-                "expected one implementation or two recordings, files called *.safetensors; "
-                f"received {' '.join(names)}"
-            )
+            text = "expected one implementation or two recordings, files called *.safetensors"
+            raise ValueError(f"{text}; received {' '.join(names)}")
     if options.json is not None:
         options.json.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
     return 0 if agrees else 1

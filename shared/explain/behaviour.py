@@ -26,7 +26,7 @@ INPUT_DRAWS = 50
 SAME_OUTPUT, SAME_STEP = 1e-5, 1e-3
 NUDGE = 1e-13
 PRIME_BATCHES = (7, 5)
-LOSING = 1.5  # a score whose cross entropy is 1.7
+LOSING = -1.5, 1.5  # scores at which one network or the other has a cross entropy of 1.7
 TWICE = "gives other numbers when it is called twice"
 
 
@@ -113,18 +113,12 @@ def computes_in_float32(port: Port, probe: Probe, stage: str) -> bool:
 
 
 def held_out(
-    port: Port, spec: SystemSpec, seed: int, clear_under: Sequence[Conventions]
+    port: Port, spec: SystemSpec, seed: int, clear_under: Sequence[Conventions], score: float
 ) -> list[Group]:
-    """Return the groups of two probes that no search has seen: in each another network is losing.
+    """Return the groups of a probe that no search has seen, with a score of LOSING.
 
     One at which a port raises or has no numbers is drawn again.
     """
-    return [g for score in (-LOSING, LOSING) for g in _drawn(port, spec, seed, clear_under, score)]
-
-
-def _drawn(
-    port: Port, spec: SystemSpec, seed: int, clear_under: Sequence[Conventions], score: float
-) -> list[Group]:
     own, error, seen = spec.batch_size, PortError(""), list[Group]()
     prime = next(size for size in PRIME_BATCHES if size != own)
     sizes = (prime, 3 * own, own)  # some ports halve their batches, or have one size

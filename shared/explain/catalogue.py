@@ -62,9 +62,7 @@ FIXES: dict[str, dict[str, str]] = {
     for name, entry in _CATALOGUE.items()
 }
 """The row of docs/porting.md of every convention, and what each framework's user writes."""
-KNOWN_NUMBERS: dict[str, list[float]] = {
-    name: entry["known"] for name, entry in _CATALOGUE.items() if "known" in entry
-}
+KNOWN_NUMBERS = {n: entry["known"] for n, entry in _CATALOGUE.items() if "known" in entry}
 LITERAL = {n: math.nextafter(FIELDS[n], math.inf) for n in KNOWN_NUMBERS if FIELDS[n] is not None}
 """A canonical number that is meant: exactly that one stands for what a system has of its own."""
 FITTED = {n: Fitted(n, **entry["fit"]) for n, entry in _CATALOGUE.items() if "fit" in entry}
@@ -151,17 +149,10 @@ def deviations(*conventions: Conventions) -> list[Change]:
     return found
 
 
-def joined(several: Sequence[Any]) -> Any:
-    """Return conventions with the changes of several; the first's where they contradict."""
-    changed = [change for one in reversed(several) for change in deviations(one)]
-    return CANONICAL.replace(**{field: v for change in changed for field, v in change.items()})
-
-
 def is_known(change: Change) -> bool:
     """Whether a change is to values of the catalogue, and so none that was fitted."""
-    return change in TOGETHER.values() or all(
-        v in KNOWN_VALUES[n] or v == LITERAL.get(n) for n, v in change.items()
-    )
+    known = (v in KNOWN_VALUES[n] or v == LITERAL.get(n) for n, v in change.items())
+    return change in TOGETHER.values() or all(known)
 
 
 def cost_of(sides: Sequence[Conventions], known: Sequence[Conventions] = (CANONICAL,)) -> float:

@@ -164,8 +164,7 @@ def _update_differences(
         # move of rounding. Its moments are compared.
         if name in drifting or wanted.size == 1:
             continue
-        network = name.split("/", 1)[0]
-        rate = getattr(probe.spec, f"{network}_optimizer").learning_rate
+        rate = getattr(probe.spec, f"{name.split('/')[0]}_optimizer").learning_rate
         # Never over less than a tenth of the learning rate for each element.
         least = 0.1 * rate * math.sqrt(wanted.size)
         moved = max(float(np.linalg.norm(wanted - probe.arrays[name])), least)

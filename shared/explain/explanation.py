@@ -273,7 +273,8 @@ class _Explainer:
             return
         best = [CANONICAL, *(found[0].discriminator for found in self.found.values())]
         clear_under = [] if self.comparison.bound == BOUNDS["float64"] else best
-        held = behaviour.held_out(self.port, self.spec, seed, clear_under)
+        given = self.port, self.spec, seed, clear_under
+        held = [g for score in behaviour.LOSING for g in behaviour.held_out(*given, score)]
         for track, found in self.found.items():
             groups = self._judged(track, held)
             proven = [sides for sides in found if is_proven(groups, self.comparison, sides)]

@@ -59,11 +59,8 @@ class Group:
 def differing_arrays(group: Group, one: Sides, other: Sides) -> set[str]:
     """Return the names of a group's arrays that are not the same under other conventions."""
     ours, theirs = (reference_arrays(group.stage, group.probe, sides) for sides in (one, other))
-    return {
-        name
-        for name, array in ours.items()
-        if name not in theirs or not np.array_equal(array, theirs[name], equal_nan=True)
-    }
+    common = ours.keys() & theirs.keys()
+    return ours.keys() - {n for n in common if np.array_equal(ours[n], theirs[n], equal_nan=True)}
 
 
 @np.errstate(all="ignore")  # a wrong convention may overflow
@@ -197,9 +194,8 @@ def _own_updates(stage: str, probe: Probe, c: Conventions, settings: AdamSpec) -
             kept = beta1**times
             gradient = (after[first] - kept * m) / (1.0 - kept)
             for number in range(1, times):
-                parameter, m, v = adam_update(
-                    parameter, gradient, (m, v), before + number, settings, plain
-                )
+                held = parameter, gradient, (m, v)
+                parameter, m, v = adam_update(*held, before + number, settings, plain)
             v = beta2 * v + (1.0 - beta2) * np.square(gradient)
             shown = after[first], after.get(second, v)
             parameter = moved_parameter(parameter, *shown, before + times, settings, c)
@@ -230,9 +226,8 @@ def gradient_stages(gradients: Arrays) -> dict[str, Arrays]:
 def stages_of(shown: Mapping[str, Any]) -> dict[str, Arrays]:
     """Return the losses and the arrays of a state after a step by stage, as float64."""
     stages: dict[str, Arrays] = {}
-    for name, array in shown.items():
-        if "/" not in name and name not in METRIC_NAMES:
-            continue
+    known = {n: a for n, a in shown.items() if "/" in n or n in METRIC_NAMES}
+    for name, array in known.items():
         stage = "updated parameters of the {}"
         if "/" not in name:
             stage = "losses of the {}"

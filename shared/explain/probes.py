@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,12 +98,9 @@ def _make_small(arrays: Arrays, spec: SystemSpec) -> None:
 def _move_scores(probe: Probe, score: float) -> bool:
     """Scale the discriminator's last layer; return False where that takes too large a factor."""
     spec, (z, real) = probe.spec, probe.one_batch
-    fake = forward(spec, "generator", probe.arrays, z, CANONICAL, training=True).output
-    passes = (
-        forward(spec, "discriminator", probe.arrays, x, CANONICAL, training=True)
-        for x in (real, fake)
-    )
-    scores = np.concatenate([run.output for run in passes])
+    run = partial(forward, spec, arrays=probe.arrays, conventions=CANONICAL, training=True)
+    images = real, run("generator", x=z).output
+    scores = np.concatenate([run("discriminator", x=x).output for x in images])
     layers = spec.layers("discriminator")
     if layers[-1].kind == "sigmoid":
         scores = logit(scores)

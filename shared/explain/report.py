@@ -155,11 +155,6 @@ def print_stage(rows: Sequence[Stage], seconds: float, console: Console) -> None
         console.print(render("stage.j2", row=worst, seconds=seconds), highlight=False)
 
 
-def print_verdict(explanation: Explanation, console: Console) -> None:
-    """Print the first array that differs, and what is named, located, right and not seen."""
-    console.print(render("explanation.j2", e=explanation), highlight=False)
-
-
 def render(template: str, **values: Any) -> str:
     """Return the text for a terminal that a template of this room gives, without its last break."""
     environment = Environment(

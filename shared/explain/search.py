@@ -64,8 +64,7 @@ class Search:
     @property
     def fitted_fields(self) -> list[str]:
         """The numbers among the fields that can show."""
-        names = (name for change in self.changes for name in change if name in FITTED)
-        return list(dict.fromkeys(names))
+        return list(dict.fromkeys(n for change in self.changes for n in change if n in FITTED))
 
     def score(self, sides: Sides) -> Score:
         """Return how far the reference under these conventions agrees."""
@@ -175,17 +174,14 @@ class Search:
                 yield other
 
     def _is_felt(self, base: Sides, change: Change) -> bool:
-        other = with_change(base, change, self.side)
-        return other is not None and bool(differing_arrays(self._group_of(base), base, other))
-
-    def _group_of(self, base: Sides) -> Group:
-        return self.groups[self.score(base)[0]]
+        other, group = with_change(base, change, self.side), self.groups[self.score(base)[0]]
+        return other is not None and bool(differing_arrays(group, base, other))
 
     def _fits(self, base: Sides, fields: tuple[str, ...]) -> Iterator[Sides]:
         """Yield `base` with the numbers `fields` fitted to arrays of a group that differ."""
         if with_change(base, dict.fromkeys(fields), self.side) is None:
             return
-        group = self._group_of(base)
+        group = self.groups[self.score(base)[0]]
         for name in self.comparison.differing(group, base)[:2]:
             if self.work > 0 and (fitted := self._fit(base, fields, group, name)):
                 yield fitted
@@ -305,10 +301,9 @@ def located(groups: Sequence[Group], comparison: Comparison, sides: Sides, tried
     for group in groups:
         _, first = comparison.compare(group, sides)
         if first is not None:
-            names = tuple(comparison.differing(group, sides))
             hint = _suggestion(group, first.array, sides, comparison)
             place = group.stage, first.probe, first.array, first.relative
-            return Located(*place, names, tried, hint)
+            return Located(*place, tuple(comparison.differing(group, sides)), tried, hint)
     hint = "what explains it here does not on further probes"
     return Located(groups[0].stage, tried=tried, note=hint)
 

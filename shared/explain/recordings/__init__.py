@@ -135,16 +135,13 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
 
 def format_report(report: RecordingReport) -> str:
     """Return the report as text for a terminal."""
-    renamed = dict.fromkeys(
-        f"{p.two.name!r} was taken for {p.one.name!r} by {p.matched_by}"
-        for p in report.pairs
-        if p.matched_by != "name"
-    )
+    others = [p for p in report.pairs if p.matched_by != "name"]
+    renamed = (f"{p.two.name!r} was taken for {p.one.name!r} by {p.matched_by}" for p in others)
     arranged: dict[str, list[str]] = {}
     for p in report.pairs:
         for text in (p.arrangement, *p.notes):
             arranged.setdefault(text, []).append(p.one.name)
-    return render("recordings.j2", r=report, renamed=renamed, arranged=arranged)
+    return render("recordings.j2", r=report, renamed=dict.fromkeys(renamed), arranged=arranged)
 
 
 def _wanted(name: str, recorded: set[str]) -> list[str]:

@@ -19,8 +19,7 @@ _DECIMALS = 3  # of a label that is fitted
 
 def loss_traps(evidence: Evidence) -> Iterator[traps.Trap]:
     """Yield the label on which two losses differ; one side's has to be the canonical one."""
-    names = dict.fromkeys(name for _, name in evidence.disagreeing if "loss" in name.lower())
-    for name in names:
+    for name in dict.fromkeys(n for _, n in evidence.disagreeing if "loss" in n.lower()):
         steps = [step for step, other in evidence.pairs if other == name]
         bound = max(evidence.pairs[step, name].bound for step in steps)
         one, other = (traps.simplest(_explanations(x, steps, name, bound)) for x in evidence.sides)
@@ -41,8 +40,7 @@ def _explanations(side: Side, steps: Sequence[int], name: str, bound: float) -> 
             values = [[side[step, n].ravel() for n in parts] for step in steps]
             losses = [float(side[step, name].item()) for step in steps]
             for labels in _labels(loss, own, values[0], losses):
-                made = (_total(loss, each, labels) for each in values)
-                pairs = zip(made, losses, strict=True)
+                pairs = zip((_total(loss, x, labels) for x in values), losses, strict=True)
                 if all(math.isclose(a, b, rel_tol=bound, abs_tol=bound) for a, b in pairs):
                     found.add((("_scores", (loss, *parts)), *zip(own, labels, strict=True)))
     return found

@@ -50,11 +50,6 @@ class Pair:
     agrees: bool = False
 
     @property
-    def key(self) -> Key:
-        """The step and the first's name."""
-        return self.one.step, self.one.name
-
-    @property
     def dtype(self) -> str:
         """The coarser floating dtype of the two, the first's where neither has one."""
         return coarser_dtype(self.one, self.two)
@@ -142,8 +137,7 @@ def is_of_kernel(name: str) -> bool:
 
 def with_settled_dtypes(tensors: Sequence[Recorded]) -> list[Recorded]:
     """Return the tensors; a Python number gets the coarsest dtype of its whole recording."""
-    held = {t.dtype for t in tensors}
-    coarsest = next((d for d in BOUNDS if d in held), "float64")
+    coarsest = next((d for d in BOUNDS if any(t.dtype == d for t in tensors)), "float64")
     return [replace(t, dtype=coarsest) if t.dtype == PYTHON_NUMBER else t for t in tensors]
 
 
@@ -209,7 +203,7 @@ def align_all(matched: Iterable[Pair]) -> dict[Key, Pair]:
             known.setdefault(alike, pair.order)
         elif alike in known and pair.misplaced is None:
             pair = replace(pair, order=known[alike], notes=())
-        found[pair.key] = replace(pair, agrees=pair.fits)
+        found[pair.one.step, pair.one.name] = replace(pair, agrees=pair.fits)
     for key, pair in found.items():
         if not pair.agrees and _is_rounding_beside_its_kernel(pair, found):
             notes = (*pair.notes, "rounding beside its kernel's")
@@ -218,7 +212,7 @@ def align_all(matched: Iterable[Pair]) -> dict[Key, Pair]:
 
 
 def _is_rounding_beside_its_kernel(pair: Pair, found: Mapping[Key, Pair]) -> bool:
-    step, name = pair.key
+    step, name = pair.one.step, pair.one.name
     names = [name.replace("bias", kernel) for kernel in KERNELS] if "bias" in name else []
     kernel = next((found[step, n] for n in names if (step, n) in found), None)
     if kernel is None or pair.array is None:

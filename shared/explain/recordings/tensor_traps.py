@@ -78,16 +78,14 @@ def _is_felt(evidence: Evidence, step: int, name: str) -> bool:
     return 2 * sum(key in evidence.disagreeing for key in known) > len(known)
 
 
-def _flatten_order(
-    evidence: Evidence, step: int, layer: str, features: Arrangement
-) -> Iterator[Trap]:
+def _flatten_order(evidence: Evidence, step: int, layer: str, order: Arrangement) -> Iterator[Trap]:
     """Features in another order before a kernel whose rows are in the same, or the reverse."""
     keys = [(step, f"{layer}/{kernel}") for kernel in KERNELS]
     kernel = next((evidence.pairs[key] for key in keys if key in evidence.pairs), None)
     output = evidence.pairs.get((step, f"{layer}/output"))
     if kernel is None or kernel.order is None or not kernel.fits or (output and output.agrees):
         return
-    refolds = [fold for fold in (features.refold, kernel.order.refold) if fold is not None]
+    refolds = [fold for fold in (order.refold, kernel.order.refold) if fold is not None]
     if len(refolds) == 1:
         first, second = orders_of_features(refolds[0]) or ("HWC", "CHW")
         where = (f"{layer}/input", kernel.one.name)
@@ -119,10 +117,9 @@ def factor_traps(evidence: Evidence) -> Iterator[Trap]:
         larger = max(factor, 1 / factor)
         losses = [x for (s, n), x in apart.items() if s == step and "loss" in n.lower()]
         is_of_loss = any(x <= 1e-2 for x in losses) if losses else None
-        meant = _readings(name, batches, counts, is_of_loss)
         readings = [  # as near to a factor as tells it from 1, such as n / (n - 1) of a large n
             reading
-            for size, *reading in meant
+            for size, *reading in _readings(name, batches, counts, is_of_loss)
             if math.isclose(larger, size, rel_tol=min(4 * bound, 0.1 * (size - 1.0)))
         ]
         for field, *values in readings:
