@@ -150,16 +150,14 @@ class FrameworkAdapter:
         """Return the loss called `loss` and its gradients, in the inputs' dtype."""
         functions = self.losses.LOSSES[check_choice("loss", loss, LOSS_NAMES)]
         # What neither takes is a TypeError that names it.
-        discriminator = {n: x for n, x in labels.items() if n != "generator_label"}
-        generator = {n: x for n, x in labels.items() if n != "real_label"}
+        own = {n: x for n, x in labels.items() if n != "generator_label"}
+        discriminator = partial(functions.discriminator, **own)
+        own = {n: x for n, x in labels.items() if n != "real_label"}
+        generator = partial(functions.generator, **own)
         with self.computing_in(real_scores.dtype):
-            d_loss, real_gradient, fake_gradient = self.value_and_gradients(
-                partial(functions.discriminator, **discriminator), real_scores, fake_scores
-            )
-            g_loss, g_gradient = self.value_and_gradients(
-                partial(functions.generator, **generator), fake_scores
-            )
-            values = (d_loss, g_loss, real_gradient, fake_gradient, g_gradient)
+            d_loss, *d_gradients = self.value_and_gradients(discriminator, real_scores, fake_scores)
+            g_loss, g_gradient = self.value_and_gradients(generator, fake_scores)
+            values = (d_loss, g_loss, *d_gradients, g_gradient)
             return LossValues(*map(self.to_numpy, values))
 
     def create(self, spec: SystemSpec, *, seed: int = 0, dtype: str = "float32") -> State:

@@ -33,6 +33,7 @@ PACKAGES = {
 # What else an implementation may be called, wherever one is named.
 _ALIASES = {"torch": "pytorch", "reference": "shared.reference.adapter"}
 
+Shapes = Mapping[str, tuple[int, ...]]
 State = Any  # an implementation's own training state; opaque to everybody else
 
 
@@ -185,9 +186,7 @@ def load_implementation(name: str) -> Implementation:
     return module.implementation
 
 
-def check_arrays(
-    arrays: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]], what: str
-) -> None:
+def check_arrays(arrays: Mapping[str, Array], expected: Shapes, what: str) -> None:
     """Raise ValueError unless `arrays` holds exactly the expected names and shapes."""
     shapes = {name: np.shape(array) for name, array in arrays.items()}
     pairs = [(n, shapes[n], shape) for n, shape in expected.items() if n in shapes]

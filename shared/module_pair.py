@@ -243,9 +243,8 @@ def _optimizer(given: dict[str, Any]) -> tuple[OptimizerSpec, dict[str, Any]]:
     if {"clip_norm", "clip_norm_of_each"} & said.keys():
         said["clip_epsilon"] = 0.0  # in all but PyTorch, whose optimizers do not clip
     known = {field.name for field in dataclasses.fields(OPTIMIZERS[said["kind"]])} | {"kind"}
-    entry = optimizer_from_dict({name: said[name] for name in said.keys() & known})
     unsaid = {name: said[name] for name in _UNSAID if name not in known and said.get(name)}
-    return entry, unsaid
+    return optimizer_from_dict({name: said[name] for name in said.keys() & known}), unsaid
 
 
 def _named(spec: SystemSpec, network: NetworkName, calls: Sequence[Call]) -> dict[str, Call]:

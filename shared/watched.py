@@ -197,8 +197,7 @@ class _FlaxNetwork(WatchedNetwork):
         return ((name, array) for name, array in held if array.get_value() is not None)
 
     def gradients(self, *given: Any) -> Gradients:
-        _, gradients = given
-        return self._by_parameter(gradients)
+        return self._by_parameter(given[1])
 
     def _by_parameter(self, state: Any) -> Gradients:
         flat = self._nnx.to_flat_state(state)

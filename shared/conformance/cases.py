@@ -73,11 +73,8 @@ def selected(problems: Sequence[Problem], patterns: Sequence[str]) -> list[Probl
     """Return the problems with the cases that match any pattern; one that matches none raises."""
     identifiers = [case.id for case in cases_of(problems)]
     wanted = {i for pattern in patterns for i in matching(identifiers, pattern, "--select ")}
-    kept = [
-        dataclasses.replace(p, cases=tuple(case for case in p.cases if case.id in wanted))
-        for p in problems
-    ]
-    return [problem for problem in kept if problem.cases]
+    kept = ((p, tuple(case for case in p.cases if case.id in wanted)) for p in problems)
+    return [dataclasses.replace(problem, cases=cases) for problem, cases in kept if cases]
 
 
 _EXPECTED = (

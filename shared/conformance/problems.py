@@ -216,8 +216,7 @@ def _create(session: ChildSession, point: StartPoint, dtype: str) -> int:
 def _load(session: ChildSession, point: StartPoint, dtype: str) -> dict[str, Any]:
     """Return the arguments of a training step: a state at the start point and its inputs."""
     state = _create(session, point, dtype)
-    arrays = cast_floats(point.arrays, dtype)
-    session.call("import_state", {"state": state, "arrays": arrays})
+    session.call("import_state", {"state": state, "arrays": cast_floats(point.arrays, dtype)})
     images, z = point.real_images.astype(dtype), point.latents.astype(dtype)
     return {"state": state, "real_images": images, "latents": z}
 
@@ -297,8 +296,7 @@ def _forward(name: str, point: StartPoint, dtype: str, mode: str, network: Netwo
     x, c = getattr(point, held), Conventions()
     truth = forward(point.spec, network, point.arrays, x, c, training=training).output
     identifier, bound = f"network/{name}/{method}/{mode}/{dtype}", bounds.bound_of("forward", dtype)
-    case = Case(identifier, returned, truth, dtype, bound, bounds.relative)
-    return Problem(ask, (case,))
+    return Problem(ask, (Case(identifier, returned, truth, dtype, bound, bounds.relative),))
 
 
 def _unmoved(name: str, point: StartPoint, dtype: str) -> Problem:
@@ -320,8 +318,7 @@ def _unmoved(name: str, point: StartPoint, dtype: str) -> Problem:
 
 def _gradients(name: str, point: StartPoint, dtype: str) -> Problem:
     def ask(session: ChildSession) -> Answers:
-        inputs = _load(session, point, dtype)
-        received = session.call("gradients", inputs)["gradients"]
+        received = session.call("gradients", _load(session, point, dtype))["gradients"]
         return _with_unexpected(received, point.step.gradients)
 
     cases = _arrays("gradients", f"network/{name}/gradients/{dtype}", point, dtype)

@@ -110,7 +110,7 @@ class ChildSession(ChildProcess):
         except OSError as error:
             raise ChildEndedError(f"cannot start {command[0]!r}: {error.strerror}") from error
         try:
-            self.name, self.methods = self._exchange(b"", _checked_hello)
+            self.name, self.methods = self._exchange(b"", _checked_hello, "")
         except BaseException as error:  # Ctrl-C too, which the process does not hear
             self.__exit__(type(error))
             raise
@@ -125,9 +125,7 @@ class ChildSession(ChildProcess):
         request = {"id": self._number, "method": method, "arguments": arguments}
         return self._exchange(write_line(request), self._result, f"{method}: ")
 
-    def _exchange(
-        self, line: bytes, check: Callable[[dict[str, Any]], Any], prefix: str = ""
-    ) -> Any:
+    def _exchange(self, line: bytes, check: Callable[[dict[str, Any]], Any], prefix: str) -> Any:
         """Send a line and return what `check` makes of the answer; a failure ends the session."""
         try:
             return check(read_line(self.ask(line, self._time_limit)))
@@ -140,8 +138,7 @@ class ChildSession(ChildProcess):
 
     def _result(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Return an answer's result, or raise what went wrong."""
-        if answer.get("id") != self._number:
-            received = answer.get("id")
+        if (received := answer.get("id")) != self._number:
             raise ProtocolError(f"an answer to request {received!r}, expected {self._number}")
         match answer:
             case {"error": {"message": str(message), "kind": "refused"}}:

@@ -67,8 +67,7 @@ def _answered(
                 message = "export_state() returns no array of an optimizer"
                 yield Result(case, "skipped", None, case.bound.limit, message)
                 continue
-            override = overrides.get(case.id)
-            yield judge(case, answers.get(case.field), session.name, override)
+            yield judge(case, answers.get(case.field), session.name, overrides.get(case.id))
         return
     for case in problem.cases:
         yield Result(case, verdict, None, case.bound.limit, message)

@@ -182,9 +182,8 @@ def verify(
         other = kind_of(source)
         expected = other.run(source, replace(held, spec=contents.spec), inputs)
         for network in (name for name in held.networks if name in outputs):
-            difference, largest = require_same_outputs(
-                network, expected[network], outputs[network], contents.dtype
-            )
+            both = expected[network], outputs[network]
+            difference, largest = require_same_outputs(network, *both, contents.dtype)
             yield (
                 f"{network}: max difference {difference:.2e} of values up to {largest:.2e} "
                 f"({other.name} beside {kind.name}, {GRID_SIZE} inputs)"

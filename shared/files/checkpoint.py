@@ -17,7 +17,7 @@ from shared.files.documents import flattened
 from shared.files.errors import InputError, refused_as
 from shared.files.system_file import stored_system
 from shared.files.tensors import TensorFormat
-from shared.interface import Array, Arrays, check_arrays
+from shared.interface import Array, Arrays, Shapes, check_arrays
 from shared.spec import NETWORKS, NetworkName, SystemSpec, state_shapes
 from shared.spec.compute import DTYPES
 
@@ -169,9 +169,7 @@ def _check_progress(path: Path, progress: dict[str, Any]) -> None:
         raise CheckpointError(f"{path}: expected the number of completed steps, found {step!r}")
 
 
-def check_shapes(
-    path: Path, arrays: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]], what: str
-) -> None:
+def check_shapes(path: Path, arrays: Mapping[str, Array], expected: Shapes, what: str) -> None:
     """Raise CheckpointError, which names `path`, unless these are the arrays that `what` has."""
     try:
         check_arrays(arrays, expected, what)

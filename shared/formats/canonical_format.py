@@ -17,8 +17,7 @@ load = CHECKPOINT.read  # every array by its name, and the texts beside them
 
 def write_native(path: Path, contents: Contents) -> None:
     """Write contents that fit: `FileKind.write`."""
-    description = encode_description(contents.spec, contents.progress)
-    CHECKPOINT.write(path, contents.arrays, description)
+    CHECKPOINT.write(path, contents.arrays, encode_description(contents.spec, contents.progress))
 
 
 def read_native(path: Path) -> Contents:

@@ -10,20 +10,16 @@ from typing import Any
 from shared.files.atomic import staged
 from shared.files.checkpoint import (
     CHECKPOINT,
+    EVERYTHING,
+    OPTIMIZERS,
     CheckpointError,
+    Contents,
     encode_description,
     spec_differences,
 )
 from shared.files.errors import InputError
 from shared.formats import canonical_format
-from shared.formats.native_contents import (
-    EVERYTHING,
-    OPTIMIZERS,
-    Contents,
-    assemble,
-    canonical_names,
-    check_contents,
-)
+from shared.formats.native_contents import assemble, canonical_names, check_contents
 from shared.formats.state_dicts import order_of_layers
 from shared.interface import Arrays, MissingFrameworkError
 from shared.spec import NETWORKS

@@ -19,7 +19,7 @@ from shared.files.checkpoint import (
     decode_description,
     parts_of,
 )
-from shared.interface import Array
+from shared.interface import Array, Shapes
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec, state_shapes
 from shared.spec.architectures import IMAGE_SIZES
 
@@ -127,7 +127,7 @@ def systems_of_every_size() -> list[SystemSpec]:
 
 
 def infer_spec(
-    shapes: Mapping[str, Shape], names_of: NamesOf, stored: SystemSpec | None = None
+    shapes: Shapes, names_of: NamesOf, stored: SystemSpec | None = None
 ) -> tuple[SystemSpec, str]:
     """Return the system that canonical shapes, by a file's names, fit best, and its sizes.
 
@@ -148,9 +148,7 @@ def infer_spec(
     return min(fits, key=lambda fit: fit[:2])[2:]
 
 
-def _with_sizes(
-    spec: SystemSpec, found: Mapping[str, Shape], names: Mapping[str, str]
-) -> SystemSpec:
+def _with_sizes(spec: SystemSpec, found: Shapes, names: Mapping[str, str]) -> SystemSpec:
     """Return a spec with the latent_dim, width and channels that most axes of the arrays show."""
     shapes = {names[native]: shape for native, shape in found.items() if native in names}
     expected, sizes = state_shapes(spec), {}

@@ -11,15 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shared.files.checkpoint import CheckpointError
+from shared.files.checkpoint import OPTIMIZERS, CheckpointError
 from shared.files.documents import MAXIMUM_BYTES, read_json, refused_as
-from shared.formats.native_contents import (
-    OPTIMIZERS,
-    NamesOf,
-    Shape,
-    part_shapes,
-    systems_of_every_size,
-)
+from shared.formats.native_contents import NamesOf, Shape, part_shapes, systems_of_every_size
 from shared.spec import NETWORKS, AdamSpec, NetworkName, SystemSpec
 
 COUNTER = "num_batches_tracked"
@@ -61,13 +55,11 @@ def unwrapped(saved: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         part, _ = part_of(name)
         value = saved[name]
         if part and part not in parts and isinstance(value, Mapping):
-            is_network = part in NETWORKS
-            parts[part] = {str(n): a for n, a in value.items()} if is_network else value
+            parts[part] = {str(n): a for n, a in value.items()} if part in NETWORKS else value
         else:
             left.append(name)
-    if not set(parts) & set(NETWORKS) and (
-        inner := [n for n in left if isinstance(saved[n], Mapping) and saved[n]]
-    ):
+    inner = [n for n in left if isinstance(saved[n], Mapping) and saved[n]]
+    if inner and not set(parts) & set(NETWORKS):
         largest = max(inner, key=lambda name: len(saved[name]))
         parts, more = unwrapped(saved[largest])
         left = [*(name for name in saved if name != largest), *more]
@@ -226,9 +218,8 @@ def _is_adam_of(network: Mapping[str, Any], saved: Mapping[str, Any]) -> bool:
         _, states = read_adam(Path(), "", saved)
     except CheckpointError:
         return False
-    return len(states) in (0, len(trained)) and all(
-        {"exp_avg", "exp_avg_sq"} <= set(state) for state in states.values()
-    )
+    have_moments = all({"exp_avg", "exp_avg_sq"} <= set(state) for state in states.values())
+    return have_moments and len(states) in (0, len(trained))
 
 
 def read_adam(path: Path, part: str, saved: Mapping[str, Any]) -> tuple[AdamSpec, dict[Any, Any]]:
