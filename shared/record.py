@@ -137,18 +137,15 @@ def _to_numpy(name: str, value: Any) -> tuple[Array, str]:
         # A framework may raise anything of its own for a tensor that has no values to give.
         except Exception as error:
             reason, *_ = str(error).strip().splitlines() or [type(error).__name__]
-            raise RecordingError(
-                f"{name!r} is a {type(value).__name__} that gives no numbers ({reason}); record "
-                "outside of jit, tf.function and the like"
-            ) from error
+            text = f"{name!r} is a {type(value).__name__} that gives no numbers ({reason})"
+            advice = "record outside of jit, tf.function and the like"
+            raise RecordingError(f"{text}; {advice}") from error
         dtype = "bfloat16" if is_bfloat16 else array.dtype.name
     if array.dtype.name in recording.HALF_PRECISIONS:
         array = array.astype(np.float32)
     if array.dtype.name not in _STORED or array.size == 0:
-        raise RecordingError(
-            f"{name!r} is a {type(value).__name__} of dtype {array.dtype} and shape {array.shape}; "
-            "expected a tensor of at least one real number"
-        )
+        what = f"{type(value).__name__} of dtype {array.dtype} and shape {array.shape}"
+        raise RecordingError(f"{name!r} is a {what}; expected a tensor of at least one real number")
     return np.array(array, array.dtype.newbyteorder("="), order="C"), dtype
 
 

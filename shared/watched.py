@@ -49,10 +49,9 @@ class WatchedNetwork(ABC):
                     self.arrays[f"{place}/{own}"] = array, layout
                 self._watch_passes(layer, place)
         if not self.arrays:
-            raise RecordingError(
-                f"{name!r}: a {type(network).__name__} without weights; expected a network whose "
-                "layers exist: call it once before it is watched"
-            )
+            text = f"{name!r}: a {type(network).__name__} without weights"
+            expected = "a network whose layers exist: call it once before it is watched"
+            raise RecordingError(f"{text}; expected {expected}")
         self._watch_passes(network, name)
         if optimizer is not None:
             self.watch_updates()
@@ -233,10 +232,9 @@ def watched(name: str, network: Any, optimizer: Any, store: Store) -> WatchedNet
         if _is_a(network, framework, "Module", "Layer"):
             if optimizer is None or _is_a(optimizer, framework, "Optimizer"):
                 return kind(name, network, optimizer, store)
-            raise RecordingError(
-                f"{name!r}: received a {type(optimizer).__name__} as the optimizer; expected an "
-                f"Optimizer of {framework}; leave it out and record its state by name"
-            )
+            text = f"{name!r}: received a {type(optimizer).__name__} as the optimizer"
+            expected = f"an Optimizer of {framework}; leave it out and record its state by name"
+            raise RecordingError(f"{text}; expected {expected}")
     raise RecordingError(
         f"{name!r}: received a {type(network).__name__}; expected a torch.nn.Module, a keras.Layer "
         "or an nnx.Module of Flax; record the tensors of anything else by name"

@@ -78,13 +78,12 @@ def _loss_case(case: LossCase, dtype: str, field: str) -> Case:
     )
     bound = bounds.Bound(case.tolerance[what], "ULP", derivation)
     measure = functools.partial(bounds.ulp, dtype=dtype, floor=floor)
-    identifier = f"loss/{case.id}/{dtype}/{field}"
     declared = {
         known["implementation"]: Override(known["reason"], observed=float(known["observed"]))
         for known in case.divergences
         if field in known["fields"]
     }
-    return Case(identifier, field, truth, dtype, bound, measure, declared)
+    return Case(f"loss/{case.id}/{dtype}/{field}", field, truth, dtype, bound, measure, declared)
 
 
 def _adam_problem(start: str, settings: AdamSpec, dtype: str) -> Problem:
@@ -337,8 +336,6 @@ def _step(name: str, point: StartPoint, dtype: str) -> Problem:
         return _with_unexpected(after, point.step.arrays) | metrics
 
     kind = (None, bounds.bound_of("metrics", dtype), bounds.absolute_below_one)
-    losses = [
-        Case(f"{prefix}/{field}", field, np.array(point.step.metrics[field]), *kind)
-        for field in METRIC_NAMES
-    ]
+    metrics = ((field, np.array(point.step.metrics[field])) for field in METRIC_NAMES)
+    losses = [Case(f"{prefix}/{field}", field, truth, *kind) for field, truth in metrics]
     return Problem(ask, (*losses, *_arrays("state", prefix, point, dtype)))

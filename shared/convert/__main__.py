@@ -49,10 +49,8 @@ def inspect(path: Path) -> int:
     try:
         contents = kind.read(path)
     except CheckpointError:
-        print(
-            "next: write down its system (docs/systems.md), and hold your code against that: "
-            "python -m shared.explain ADAPTER --system FILE.toml"
-        )
+        text = "next: write down its system (docs/systems.md), and hold your code against that:"
+        print(f"{text} python -m shared.explain ADAPTER --system FILE.toml")
         raise
     _print_source(path, contents)
     sample = f"python -m shared.sample {path} --grid, " if "generator" in contents.networks else ""
@@ -208,10 +206,9 @@ def require_same_outputs(
     largest = float(np.max(np.abs(source[finite]), initial=0.0))
     most = NETWORK_BOUND[dtype] * largest
     if not np.allclose(destination, source, rtol=0.0, atol=most, equal_nan=True):
-        raise InputError(
-            f"the {network}s of SRC and DST differ by up to {difference:.2e} of {largest:.2e}; "
-            f"expected at most {NETWORK_BOUND[dtype]:.0e} of it, and NaN in the same places"
-        )
+        found = f"by up to {difference:.2e} of {largest:.2e}"
+        expected = f"at most {NETWORK_BOUND[dtype]:.0e} of it, and NaN in the same places"
+        raise InputError(f"the {network}s of SRC and DST differ {found}; expected {expected}")
     return difference, largest
 
 

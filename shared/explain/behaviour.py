@@ -249,12 +249,8 @@ def random_stages(port: Port, probe: Probe, seen: Observations) -> set[str]:
         asked.observe(plain, stage, again)
     first = {group.stage: group.arrays for group in seen.groups if group.probe.name == probe.name}
     unsure = {*drifting_arrays(probe.spec)}
-    return {
-        group.stage
-        for group in again.groups
-        for name, array in group.arrays.items()
-        if name not in unsure and not relative_l2(array, first[group.stage][name]) <= SAME_STEP
-    }
+    second = ((g.stage, n, a) for g in again.groups for n, a in g.arrays.items() if n not in unsure)
+    return {stage for stage, n, a in second if not relative_l2(a, first[stage][n]) <= SAME_STEP}
 
 
 def _moved_otherwise(spec: SystemSpec, before: Arrays, first: Arrays, second: Arrays) -> bool:

@@ -263,11 +263,9 @@ def explained(
     the other one has no use for it.
     """
     for change in deviations(*sides):
-        sizes = [
-            (group.stage, group.arrays[name].size)
-            for group in groups
-            for name in comparison.differing(group, without(sides, change))
-        ]
+        fewer = without(sides, change)
+        differing = ((group, n) for group in groups for n in comparison.differing(group, fewer))
+        sizes = [(group.stage, group.arrays[name].size) for group, name in differing]
         if sum(size for _, size in sizes) >= (1 if catalogue.is_known(change) else LEAST_NUMBERS):
             having = [n for n, c in sides._asdict().items() if change.items() <= vars(c).items()]
             both = Sides(*(c.replace(**change) for c in sides))

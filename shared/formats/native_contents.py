@@ -55,10 +55,9 @@ def check_contents(path: Path, contents: Contents, carried: Collection[str] = EV
 def require_unpacked(path: Path, declared: int, *files: Path) -> None:
     """Raise CheckpointError for more bytes than the files have: a packed one may be gigabytes."""
     if declared > (size := sum(file.stat().st_size for file in files or [path])):
-        raise CheckpointError(
-            f"{path}: expected arrays as they are saved, unpacked; found {declared:,} bytes "
-            f"declared in a file of {size:,}"
-        )
+        found = f"{declared:,} bytes declared in a file of {size:,}"
+        expected = "arrays as they are saved, unpacked"
+        raise CheckpointError(f"{path}: expected {expected}; found {found}")
 
 
 def assemble(

@@ -132,16 +132,12 @@ def difference(given: Places, best: Nearest) -> str:
     if found := next(filter(spectral.search, names), None):
         is_new = "parametrizations" in found
         remove = "parametrize.remove_parametrizations" if is_new else "remove_spectral_norm"
-        return (
-            f"spectral norm ({found}), which {whose} has not; "
-            f"fold it in with torch.nn.utils.{remove} and save the state_dict again"
-        )
+        advice = f"fold it in with torch.nn.utils.{remove} and save the state_dict again"
+        return f"spectral norm ({found}), which {whose} has not; {advice}"
     kernels, expected = _kernels(given), _kernels(best.places)
     if len(kernels) != len(expected):
-        return (
-            f"{len(kernels)} convolutions, where {whose} has {len(expected)} "
-            f"(images of {best.spec.image_size}x{best.spec.image_size})"
-        )
+        images = f"images of {best.spec.image_size}x{best.spec.image_size}"
+        return f"{len(kernels)} convolutions, where {whose} has {len(expected)} ({images})"
     biases = [n for n in names if n.endswith("bias") and f"{n[:-4]}weight" in kernels]
     if biases and not any(f"{n[:-6]}bias" in dict(best.places) for n in expected):
         return f"biases of convolutions ({biases[0]} …), which {whose} has not"
@@ -190,10 +186,8 @@ def recognised(
         if best.is_meant:  # a slip is for the strict check, which names the array
             return dict(arrays)
         if best.likeness < 1.0:
-            raise CheckpointError(
-                f"{path}: {difference(places, best)}; `python -m shared.convert --inspect {path}` "
-                "lists the layers"
-            )
+            advice = f"`python -m shared.convert --inspect {path}` lists the layers"
+            raise CheckpointError(f"{path}: {difference(places, best)}; {advice}")
         counters = {name: array for name, array in arrays.items() if name.endswith(COUNTER)}
         pairs = zip(places, best.places, strict=True)
         return counters | {own: arrays[name] for (name, _), (own, _) in pairs}

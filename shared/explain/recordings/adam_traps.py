@@ -106,10 +106,8 @@ def _betas(updates: _Updates, bound: float, network: str) -> set[Explanation]:
     found: set[Explanation] = set()
     for decay in _DECAYS if updates.gradient.size >= LEAST_NUMBERS else ():
         g = updates.gradient + decay * updates.before  # as `torch.optim.Adam` adds it
-        once = [
-            _weight(updates.old_m, updates.m, g, bound),
-            _weight(updates.old_v, updates.v, np.square(g), bound),
-        ]
+        moments = (updates.old_m, updates.m, g), (updates.old_v, updates.v, np.square(g))
+        once = [_weight(*moment, bound) for moment in moments]
         for word, times in _TIMES.items() if None not in once else ():
             # Of several updates from one gradient the weights are powers.
             b1, b2 = (round(max(beta or 0.0, 0.0) ** (1 / times), 4) for beta in once)
