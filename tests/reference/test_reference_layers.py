@@ -122,6 +122,20 @@ def test_batch_norm_in_training_mode(shape: tuple[int, ...]) -> None:
     )
 
 
+def test_batch_norm_that_divides_by_the_variance() -> None:
+    x, scale, bias = 3 + 2 * random(8, 5), random(5, seed=1), random(5, seed=2)
+    y, backward, *_ = layers.batch_norm_forward(x, scale, bias, 1e-5, "variance")
+    expected = scale * (x - x.mean(0)) / (x.var(0) + 1e-5) + bias
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-13)
+    dy = random(8, 5, seed=9)
+    check_gradients(
+        lambda *inputs: layers.batch_norm_forward(*inputs, 1e-5, "variance")[0],
+        [x, scale, bias],
+        backward(dy),
+        dy,
+    )
+
+
 def test_batch_norm_in_inference_mode() -> None:
     x, scale, bias = random(4, 3, 3, 2), random(2, seed=1), random(2, seed=2)
     mean, variance = random(2, seed=3), np.array([0.5, 2.0])
