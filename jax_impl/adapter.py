@@ -80,8 +80,7 @@ class JaxImplementation(FrameworkAdapter):
             moments.count[...] = jnp.asarray(step - 1, jnp.int32)
             moments.mu["parameter"][...] = jnp.asarray(m)
             moments.nu["parameter"][...] = jnp.asarray(v)
-            gradients = nnx.State({"parameter": nnx.Param(jnp.asarray(gradient))})
-            optimizer.update(network, gradients)
+            optimizer.update(network, nnx.State({"parameter": nnx.Param(jnp.asarray(gradient))}))
             after = (network["parameter"], moments.mu["parameter"], moments.nu["parameter"])
             first, second, third = (np.array(array[...]) for array in after)
             return first, second, third

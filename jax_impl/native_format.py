@@ -41,8 +41,7 @@ def native_names(spec: SystemSpec) -> dict[str, str]:
                 name = f"{network}/{layer.name}/{parameter.name}"
                 names[f"{network}/{own}/{parameter.name}"] = name
                 for moment, field in _MOMENTS.items() if parameter.trainable else ():
-                    of_moment = f"{part}/{field}/{own}/{parameter.name}"
-                    names[of_moment] = optimizer_name(name, moment)
+                    names[f"{part}/{field}/{own}/{parameter.name}"] = optimizer_name(name, moment)
     return names
 
 
@@ -66,8 +65,7 @@ def write_native(path: Path, contents: Contents) -> None:
 def read_native(path: Path) -> Contents:
     """Read a file and check it: `FileKind.read`."""
     # Flax' layouts are the canonical ones: HWIO, HWOI (as layers.py keeps it) and (in, out).
-    found = load(path)
-    contents = assemble(path, *found, native_names, swapped=_turned_names)
+    contents = assemble(path, *load(path), native_names, swapped=_turned_names)
     return dataclasses.replace(contents, arrays=_turned(contents))
 
 

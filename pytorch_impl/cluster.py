@@ -86,9 +86,8 @@ def joined(device: str, wait_limit: float) -> Iterator[None]:
     if LAUNCHER in os.environ:
         threading.Thread(target=_end_with_launcher, daemon=True).start()
     backend = "nccl" if device != "cpu" and torch.cuda.is_available() else "gloo"
-    limit = datetime.timedelta(seconds=wait_limit)
     try:
-        dist.init_process_group(backend, timeout=limit)
+        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=wait_limit))
         yield
     except (ValueError, OSError):
         if LAUNCHER in os.environ and dist.get_rank() > 0:
@@ -137,7 +136,6 @@ def processes() -> Processes | None:
 
 
 def _any_process(flag: bool) -> bool:
-    nccl = dist.get_backend() == "nccl"
-    votes = torch.tensor(float(flag), device="cuda" if nccl else "cpu")
+    votes = torch.tensor(float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(votes, dist.ReduceOp.MAX)
     return bool(votes)

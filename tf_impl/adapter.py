@@ -40,9 +40,8 @@ class TensorFlowImplementation(FrameworkAdapter):
     def gradients(self, state: TrainState, real_images: Array, latents: Array) -> Arrays:
         """Return one step's gradients of both networks by parameter name; nothing changes."""
         before = self.export_state(state)
-        step = partial(train.compute_step, state)
         batches = batches_to_devices(state, real_images, latents)
-        _, gradients = run_on_replicas(state.strategy, step, *batches)
+        _, gradients = run_on_replicas(state.strategy, partial(train.compute_step, state), *batches)
         self.import_state(state, before)
         return checkpoint.export_gradients(state, gradients)
 

@@ -145,7 +145,6 @@ class Adam(layers.Adam):
     ) -> None:
         """Update every variable by its gradient."""
         update = partial(super().apply, trainable_variables=trainable_variables)
-        on_cpu = "CPU" in self.first_moments[0].value.device
-        if on_cpu and not tf.executing_eagerly():
+        if "CPU" in self.first_moments[0].value.device and not tf.executing_eagerly():
             update = tf.function(update, autograph=False, jit_compile=True)
         update(list(grads))

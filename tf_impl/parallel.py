@@ -91,8 +91,7 @@ def mean_over_replicas(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Return the mean of each value over the replicas, by one collective; it has a gradient."""
     if replica_count() == 1:
         return list(values)
-    context = tf.distribute.get_replica_context()
-    return context.all_reduce(tf.distribute.ReduceOp.MEAN, list(values))
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, list(values))
 
 
 def own_copy(variable: keras.Variable | tf.Variable) -> tf.Variable:
