@@ -332,14 +332,15 @@ class _Explainer:
             groups = self._judged(track, self.seen.groups)
             rounded = (g for g in groups if g.stage in (self.comparison.rounded or KINDS))
             left += (max(self.own.differences(g, found[0]).values()) for g in rounded)
-            best, most = deviations(*found[0]), catalogue.cost_of(found[0])
+            common, most = set(map(title_of, deviations(*found[0]))), catalogue.cost_of(found[0])
             rivals = [deviations(*sides) for sides in found[1:] if catalogue.cost_of(sides) <= most]
             for change, stage, network in explained(groups, self.comparison, found[0]):
                 has = next(vars(c) for c in found[0] if change.items() <= vars(c).items())
                 trap = self._trap(change, stage, has, network)
                 # One network's own is also a value of some fields: the same, in other words.
                 others = [] if network else [o for o in rivals if change not in o]
-                own = ("; ".join(title_of(c) for c in o if c not in best) for o in others)
+                # Fitted twice, a number differs by rounding; its words do not.
+                own = ("; ".join(x for x in map(title_of, o) if x not in common) for o in others)
                 title = "; or ".join(dict.fromkeys([trap.title, *filter(None, own)]))
                 named.setdefault(trap.title, replace(trap, title=title))
         first = self.result.first
