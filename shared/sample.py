@@ -22,12 +22,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     source = "folder of a run, or a file of networks (default: a generator of Fashion-MNIST)"
     add("source", nargs="?", type=Path, default=EXAMPLE, metavar="RUN_OR_FILE", help=source)
-    count, images = whole(1, MAXIMUM_COUNT), "images (default: %(default)s)"
-    add("--count", type=count, default=64, metavar="N", help=images)
+    count = whole(1, MAXIMUM_COUNT)
+    add("--count", type=count, default=64, metavar="N", help="images (default: %(default)s)")
     add("--grid", action="store_true", help="all in one picture, in rows of 8")
     way = "N steps on the way from image number A of the seed to number B"
-    number = whole(0, MAXIMUM_COUNT)
-    add("--interpolate", type=number, nargs=2, metavar=("A", "B"), help=way)
+    add("--interpolate", type=whole(0, MAXIMUM_COUNT), nargs=2, metavar=("A", "B"), help=way)
     add("--seed", type=seed_number, default=0, metavar="S", help="of the latents (default: 0)")
     out = "folder for the PNG files (default: %(default)s)"
     add("--out", type=Path, default=Path("samples"), metavar="DIR", help=out)
@@ -51,12 +50,9 @@ def _run(options: argparse.Namespace) -> None:
     with shown_progress("images", options.count) as advance:
         images = generator.images(drawn, advance)
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.grid:
-        save_png(options.out / "grid.png", tiles(images))
-    else:
-        for i, image in enumerate(images):
-            save_png(options.out / f"sample_{i:06d}.png", image)
     where = options.out / ("grid.png" if options.grid else "sample_*.png")
+    for i, picture in enumerate([tiles(images)] if options.grid else images):
+        save_png(where.with_name(where.name.replace("*", f"{i:06d}")), picture)
     print(f"wrote      {where}: {len(images)} images of {spec.image_size}x{spec.image_size} pixels")
 
 

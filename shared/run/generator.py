@@ -89,11 +89,8 @@ def load_generator(
 
 def checkpoint_of(folder: Path, step: int | None) -> Path:
     """Return a run's last checkpoint, or that after `step` steps; ValueError where it has none."""
-    run = RunFolder(folder)
-    found = numbered(run.checkpoints)
-    if not found:
-        text = f"{folder} is no run with a checkpoint: {run.checkpoints} holds none"
-        raise ValueError(f"{text}; expected the folder that was --out in training")
+    if not (found := numbered(RunFolder(folder).checkpoints)):
+        raise ValueError(f"{folder} is no run with a checkpoint; expected training's --out")
     step = max(found) if step is None else step
     if step not in found:
         names = ", ".join(map(str, [*found][-8:]))
