@@ -84,12 +84,11 @@ def show(old: dict[str, Any], new: dict[str, Any]) -> int:
 
 def _rates(document: dict[str, Any]) -> dict[str, list[list[float]]]:
     """Return the images per second of every configuration that has them, by round."""
-    sizes = {c["id"]: c["batch_size"] for c, _ in measured(document)}
-    found: dict[str, list[list[float]]] = {name: [] for name in sizes}
-    for row in document["rows"]:
-        if (name := row["configuration"]) in sizes:
-            found[name].append(rates_of(row, sizes[name]))
-    return found
+    rows = document["rows"]
+    return {
+        c["id"]: [rates_of(r, c["batch_size"]) for r in rows if r["configuration"] == c["id"]]
+        for c, _ in measured(document)
+    }
 
 
 main = command("benchmarks/compare.py", __doc__, _add_options, _compare)

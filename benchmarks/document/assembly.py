@@ -120,7 +120,8 @@ def _results(
         },
         "step_ms": {"p5": p5, "p50": p50, "p95": p95, "steps": len(steps), "outliers": outliers},
         "percent_of_gemm_peak": roofline and 100 * roofline.compute_ms / step_ms,
-        "percent_of_roofline": roofline and 100 * roofline.least_ms / step_ms,
+        "percent_of_roofline": roofline
+        and 100 * max(roofline.compute_ms, roofline.memory_ms) / step_ms,
         "roofline": limits,
         "phases_ms": phases,
         "compile_ms": phases["compile_first_step"],

@@ -11,28 +11,16 @@ from typing import Any, NamedTuple
 class Roofline(NamedTuple):
     """A step's operations and bytes on all devices, and the rates of all of them together.
 
-    `peak` is in GFLOP/s, `bandwidth` in GB/s, times in milliseconds.
+    `peak` is in GFLOP/s, `bandwidth` in GB/s. The times, in milliseconds, are those of the
+    operations at the peak and of the bytes at the bandwidth; the larger is the least of a step.
     """
 
     operations: float
     moved_bytes: float
     peak: float
     bandwidth: float
-
-    @property
-    def compute_ms(self) -> float:
-        """The time of the operations at the peak."""
-        return 1e-6 * self.operations / self.peak
-
-    @property
-    def memory_ms(self) -> float:
-        """The time of the bytes at the bandwidth."""
-        return 1e-6 * self.moved_bytes / self.bandwidth
-
-    @property
-    def least_ms(self) -> float:
-        """The least time of a step."""
-        return max(self.compute_ms, self.memory_ms)
+    compute_ms: float
+    memory_ms: float
 
 
 def roofline_of(
@@ -61,5 +49,7 @@ def roofline_of(
     moved = work.get("bytes_per_step", {}).get(configuration["precision"])
     if not (peak and bandwidth and moved):
         return None
-    bytes_of_step = devices * moved["fixed"] + batch_size * moved["per_image"]
-    return Roofline(batch_size * work["flops_per_image"], bytes_of_step, peak, bandwidth)
+    operations = batch_size * work["flops_per_image"]
+    moved_bytes = devices * moved["fixed"] + batch_size * moved["per_image"]
+    times = 1e-6 * operations / peak, 1e-6 * moved_bytes / bandwidth
+    return Roofline(operations, moved_bytes, peak, bandwidth, *times)

@@ -19,6 +19,7 @@ DeviceName = Literal["cpu", "gpu"]
 MODES = {"pytorch": ("eager", "compile", "cudagraph"), "tf": ("function", "xla"), "jax": ("jit",)}
 INPUTS = ("device", "host", "loader")
 DTYPE = "float32"
+CHOSEN = ("loss", "width", "image_size", "channels")  # of a system, where an option says so
 # Of the step that is compared with the NumPy reference. It is shared among the devices too.
 GATE_BATCH_SIZE = 8
 
@@ -146,8 +147,8 @@ class Plan:
 
     def spec(self, batch_size: int) -> SystemSpec:
         """Return the system to train."""
-        sizes = {name: getattr(self, name) for name in ("loss", "width", "image_size", "channels")}
-        return SYSTEMS[self.system].replace(batch_size=batch_size, **sizes)
+        chosen = {name: getattr(self, name) for name in CHOSEN}
+        return SYSTEMS[self.system].replace(batch_size=batch_size, **chosen)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ operations per multiply-add; the bytes of each pass through a layer with a kerne
 import math
 from typing import Any, NamedTuple
 
-from benchmarks.plan.configuration import PRECISIONS
+from benchmarks.plan.configuration import CHOSEN
 from shared.spec import NETWORKS, NetworkName, SystemSpec
+from shared.spec.compute import PRECISIONS
 
 FLOAT32_BYTES = 4
 ACTIVATION_BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
@@ -86,10 +87,7 @@ def workload(spec: SystemSpec, dtype: str) -> dict[str, Any]:
     """Return what one step is, whatever its batch, with its operations and bytes."""
     return {
         "system": spec.name,
-        "loss": spec.loss,
-        "width": spec.width,
-        "image_size": spec.image_size,
-        "channels": spec.channels,
+        **{name: getattr(spec, name) for name in CHOSEN},
         "dtype": dtype,
         "flops_per_image": flops_per_image(spec),
         "flops_source": "analytic",

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plan import host
-from benchmarks.plan.configuration import GATE_BATCH_SIZE, INPUTS, MODES, PRECISIONS, Plan
+from benchmarks.plan.configuration import CHOSEN, GATE_BATCH_SIZE, INPUTS, MODES, Plan
 from shared.files.atomic import require_place
 from shared.interface import IMPLEMENTATIONS, canonical_name
 from shared.run.console import OneLineParser, positive, seed_number, whole
 from shared.spec import LOSS_NAMES, SYSTEMS
-from shared.spec.compute import check_replicas
+from shared.spec.compute import PRECISIONS, check_replicas
 
 # One step of three frameworks takes about a quarter of a second on two cores at this batch.
 CPU_BATCH_SIZE = 16
@@ -43,7 +43,7 @@ def parse(arguments: Sequence[str], command: str = "benchmarks/run.py") -> Plan:
     frameworks = IMPLEMENTATIONS if "all" in given["frameworks"] else given["frameworks"]
     given |= {
         "frameworks": frameworks,
-        **{n: given[n] or getattr(system, n) for n in ("loss", "width", "image_size", "channels")},
+        **{name: given[name] or getattr(system, name) for name in CHOSEN},
         "batch_sizes": given["batch_sizes"] or [usual_size],
         "batch_reason": batch_reason,
         "precisions": [PRECISIONS[name] for name in given["precisions"]],

@@ -1,6 +1,5 @@
 """The plots of a page: throughput, latency, time to the N-th image, ratios."""
 
-from operator import itemgetter
 from typing import Any
 
 import matplotlib
@@ -118,7 +117,8 @@ def _draw_rooflines(
         together = f", {devices} devices" if devices > 1 else ""
         rates = f"{limits[0].peak:,.0f} GFLOP/s, {limits[0].bandwidth:,.3g} GB/s"
         label = f"{precision} roofline, threads {threads}{together},\n{rates}"
-        least, style = np.array([limit.least_ms for limit in limits]), ROOFLINES[precision]
+        least = np.array([max(limit.compute_ms, limit.memory_ms) for limit in limits])
+        style = ROOFLINES[precision]
         axes.plot(
             batches, 1e3 * batches / least, color=TEXT, alpha=0.7, linestyle=style, label=label
         )
@@ -148,15 +148,12 @@ def _time_to_image(lines: list[Line]) -> Figure:
     title = "Time to the N-th image: import, set-up, compilation, training"
     figure, axes = new_axes(title, 8.5, 4.6)
     images = np.logspace(2, 6, 200)
-    fastest: dict[tuple[str, str], tuple[float, Line]] = {}
-    for line in lines:
-        kind = line[0]["framework"], line[0]["implementation"]
-        rated = line[1]["images_per_second"]["median"], line
-        fastest[kind] = max(fastest.get(kind, rated), rated, key=itemgetter(0))
-    for rate, (configuration, results) in fastest.values():
+    by_rate = sorted(lines, key=lambda line: line[1]["images_per_second"]["median"])
+    fastest = {(line[0]["framework"], line[0]["implementation"]): line for line in by_rate}
+    for configuration, results in fastest.values():
         phases = ("import", "init", "compile_first_step")
         start = 1e-3 * sum(results["phases_ms"][name] for name in phases)
-        seconds = start + images / rate
+        seconds = start + images / results["images_per_second"]["median"]
         style = _style(configuration) | {"marker": ""}
         axes.plot(images, seconds, label=configuration["label"], **style)
     axes.set_xscale("log")

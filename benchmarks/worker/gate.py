@@ -185,23 +185,18 @@ def precision_of(error: float) -> str:
     return "tf32" if error < TF32_BELOW else "bfloat16"
 
 
-def effective_precision(asked: str, check: Mapping[str, Any], errors: Mapping[str, float]) -> str:
-    """Return the precision of a step by the gate's comparison, where bfloat16 was asked for.
+def effective_precision(
+    asked: str, check: Mapping[str, Any], errors: Mapping[str, float]
+) -> tuple[str, str]:
+    """Return the precision of a step and how it shows: by the comparison for bfloat16.
 
     Else by the probe: the gate's narrow networks may be too small for a GPU to use TF32 in.
     """
     if asked == "bfloat16":
-        exact = check["worst_array"]["difference"] <= ARRAY_BOUND
-        return "float32" if exact else "bfloat16"
-    found = {precision_of(error) for error in errors.values()}
-    return found.pop() if len(found) == 1 else "mixed"
-
-
-def describe_difference(asked: str, check: Mapping[str, Any], errors: Mapping[str, float]) -> str:
-    """Return one line on a step that has another precision than was asked for."""
-    if asked == "bfloat16":
         worst = check["worst_array"]["difference"]
-        return f"bfloat16 was asked for, but a step agrees to {worst:.0e}, as float32 does"
-    wrong = {name: error for name, error in errors.items() if precision_of(error) != asked}
-    found = ", ".join(f"{n} {e:.0e} ({precision_of(e)})" for n, e in wrong.items())
-    return f"{asked} was asked for, but the errors of the probe show otherwise: {found}"
+        exact = worst <= ARRAY_BOUND
+        return "float32" if exact else "bfloat16", f"a step agrees to {worst:.0e}"
+    found = {name: precision_of(error) for name, error in errors.items()}
+    shown = ", ".join(f"{name} {error:.0e} ({found[name]})" for name, error in errors.items())
+    kinds = set(found.values())
+    return kinds.pop() if len(kinds) == 1 else "mixed", f"the errors of the probe are {shown}"

@@ -133,10 +133,10 @@ def check_numerics(request: Request, framework: Any, checks: dict[str, Any]) -> 
     if not check["passed"]:
         raise RowError("check_failed", gate.describe_failure(check))
     errors = gate.probe(workloads.operations(framework, request))
-    effective = gate.effective_precision(asked, check, errors)
+    effective, reason = gate.effective_precision(asked, check, errors)
     checks["precision"] = errors | {"effective": effective}
     if effective != asked:
-        raise RowError("check_failed", gate.describe_difference(asked, check, errors))
+        raise RowError("check_failed", f"{asked} was asked for, but found is {effective}: {reason}")
 
 
 def _settings(request: Request, workload: Workload, precision: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 import threading
 import time
 from functools import cache, partial
@@ -264,10 +265,10 @@ def test_tf32_that_nobody_asked_for_gets_no_number(which, monkeypatch):
     mixed = operations(24) | {which: operations(11)[which]}
     row = plant(monkeypatch, framework={"OPERATIONS": mixed})
     assert row["status"] == "check_failed"
-    assert (
-        f"float32 was asked for, but the errors of the probe show otherwise: {which}"
-        in row["error"]
-    )
+    assert row["error"].startswith("float32 was asked for, but found is mixed: the errors of the")
+    kinds = dict.fromkeys(("matmul", "convolution"), "float32") | {which: "tf32"}
+    shown = re.findall(r"(\w+) \S+ \((\w+)\)", row["error"])
+    assert dict(shown) == kinds
     assert row["windows"] == []
     validate_row(row)
 
@@ -281,14 +282,13 @@ def test_bfloat16_that_is_float32_gets_no_number():
     exact = {"worst_array": {"difference": 1e-6}}
     coarse = {"worst_array": {"difference": 1e-1}}
     errors = gate.probe(operations(24))
-    message = gate.describe_difference("bfloat16", exact, errors)
-    assert message == "bfloat16 was asked for, but a step agrees to 1e-06, as float32 does"
-    assert gate.effective_precision("float32", exact, errors) == "float32"
-    assert gate.effective_precision("bfloat16", exact, errors) == "float32"
-    assert gate.effective_precision("bfloat16", coarse, errors) == "bfloat16"
+    assert gate.effective_precision("float32", exact, errors)[0] == "float32"
+    found = gate.effective_precision("bfloat16", exact, errors)
+    assert found == ("float32", "a step agrees to 1e-06")
+    assert gate.effective_precision("bfloat16", coarse, errors)[0] == "bfloat16"
     half = errors | gate.probe({"matmul": operations(11)["matmul"], **operations(24)})
     half["matmul"] = 3e-4
-    assert gate.effective_precision("float32", exact, half) == "mixed"
+    assert gate.effective_precision("float32", exact, half)[0] == "mixed"
 
 
 # --- the gate in less than float32 ---------------------------------------------------------------

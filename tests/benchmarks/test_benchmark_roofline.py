@@ -102,9 +102,13 @@ def test_every_device_has_weights_and_adam_of_its_own_and_a_gpu_its_own_memory(d
     assert roofline.roofline_of(document, configuration, 16).moved_bytes == 4 * 1000 + 16 * 3
 
 
-def test_the_times_are_in_milliseconds_and_the_larger_one_is_the_least():
-    found = roofline.Roofline(operations=2e9, moved_bytes=3e9, peak=1.0, bandwidth=1.0)
-    assert (found.compute_ms, found.memory_ms, found.least_ms) == (2e3, 3e3, 3e3)
+def test_the_times_are_in_milliseconds_and_those_of_each_limit():
+    # 8 images of 10 operations at 7e9 a second; 1,000 bytes and 8 times 3 at 5e9 a second.
+    document = made(t1=[(7.0, 5.0)])
+    asked = {"precision": "float32", "threads": 1, "batch_size": 8}
+    found = roofline.roofline_of(document, asked)
+    assert found.compute_ms == pytest.approx(1e3 * 80 / 7e9)
+    assert found.memory_ms == pytest.approx(1e3 * 1024 / 5e9)
 
 
 @pytest.mark.parametrize("missing", ["peak", "bandwidth"])
