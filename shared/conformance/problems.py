@@ -1,18 +1,9 @@
 """What is asked: the losses and Adam by themselves, networks and training steps of narrow systems.
 
-loss/<batch>/<dtype>/<array>                              shared/fixtures/losses.json
-adam/<start>/epsilon-<ε>/<dtype>/update-<n>/<array>       Kingma & Ba 2015, Algorithm 1
-create/<system>/<dtype>/<array>             how fresh weights are distributed
-network/<system>/generate/<mode>/<dtype>    images; mode is training or inference
-network/<system>/discriminate/<mode>/<dtype>
-network/<system>/unmoved/<dtype>            arrays that forward passes changed
-network/<system>/gradients/<dtype>/<array>
-step/<system>/<dtype>/<array or loss>       one training step
-
-Adam is asked for the first update, for one from the middle of training, and for ten in a row of
-which each continues from the implementation's own last one. The learning rate is 1 and parameters
-are of the size of an update: Adam's own arithmetic is compared, not the rounding of a small update
-into a large weight.
+docs/conformance.md lists the names of the cases. Adam is asked for the first update, for one from
+the middle of training, and for ten in a row of which each continues from the implementation's own
+last one. The learning rate is 1 and parameters are of the size of an update: Adam's own arithmetic
+is compared, not the rounding of a small update into a large weight.
 
 Networks start from narrow systems whose numbers are all float32 numbers, so that both dtypes start
 from exactly the same point.

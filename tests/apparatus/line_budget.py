@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests import ROOT
 
-MOST_IN_ALL = 25_162
+MOST_IN_ALL = 24_067
 """Without tests. The aim is 24,000. It was 24,950 until modules of anybody's, watched networks,
 optimizers as data and files of Keras and TensorFlow came in; it falls with every cut."""
 MOST_IN_KERNEL = 6_000

@@ -163,7 +163,10 @@ _EVAL_FORGOTTEN: Edits = {
             "    output = forward(state, network, x, True)\n    if True:\n",
         ),
     ),
-    "jax": (Edit("train.py", "    if not training:\n        network.eval()\n", ""),),
+    "jax": (
+        Edit("train.py", "    if not training:\n        network.eval()\n", ""),
+        Edit("adapter.py", "        if not training:\n            module.eval()\n", ""),
+    ),
 }
 
 # A batch norm written by hand, without the square root.
