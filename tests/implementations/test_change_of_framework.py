@@ -72,7 +72,8 @@ def test_a_lost_part_of_the_state_is_caught(lost: str) -> None:
 
 
 def test_the_table_names_both_and_the_worst_tensor() -> None:
-    table = change_table({("tf", "jax"): [Difference(100, 2e-13, "generator_loss", 3e-12, "a/b")]})
+    far = Difference(100, (2e-13, "generator_loss"), (3e-12, "a/b"), (0.0, ""))
+    table = change_table({("tf", "jax"): [far]})
     assert table.splitlines()[1].split() == ["tf", "jax", "3.0e-12", "2.0e-13", "a/b"]
 
 

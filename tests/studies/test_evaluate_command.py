@@ -104,7 +104,7 @@ def test_a_run_whose_training_diverged(tmp_path: Path, data: Path) -> None:
     ("arguments", "message"),
     [
         (lambda d: [d / "nothing"], "nothing is no run with a checkpoint"),
-        (lambda d: [d], "holds none; expected the folder that was --out in training"),
+        (lambda d: [d], "is no run with a checkpoint; expected training's --out"),
         (lambda d: [d / "run", "--step", 5], "--step 5: .* expected one of 7"),
         (lambda d: [d / "run", "--samples", 1], "--samples: must be at least 2, received 1"),
         (lambda d: [d / "run", "--seed", -1], "--seed: must be at least 0"),
