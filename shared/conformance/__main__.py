@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from shared.conformance import verdicts
 from shared.conformance.cases import Problem, cases_of, load_overrides, selected
-from shared.conformance.problems import function_problems, problems_at, problems_of, start_points
+from shared.conformance.problems import all_problems, problems_of
 from shared.conformance.protocol import ChildSession, serve_command
 from shared.conformance.verdicts import decide, is_conformant, print_summary
 from shared.files.atomic import require_place
@@ -43,12 +43,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_spec_options(parser, None, batch_size=7)
     limit = "for the start and for each request (default: %(default)g)"
     add("--time-limit", type=positive, default=TIME_LIMIT, metavar="SECONDS", help=limit)
-
-
-def all_problems() -> tuple[Problem, ...]:
-    """Return every problem, the quick ones first."""
-    points = start_points().items()
-    return (*function_problems(), *(p for point in points for p in problems_at(*point)))
 
 
 def _problems(options: argparse.Namespace) -> Sequence[Problem]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.conformance import bounds
+from shared.conformance import cases
 from shared.conformance.cases import Answers, Case, Override, Problem
 from shared.conformance.protocol import ChildSession
 from shared.fixtures import LossCase, load_loss_cases
@@ -67,8 +67,8 @@ def _loss_case(case: LossCase, dtype: str, field: str) -> Case:
         "what the formula reaches for one score, measured, with a margin, and a sum of n numbers "
         "of one sign adds at most n."
     )
-    bound = bounds.Bound(case.tolerance[what], "ULP", derivation)
-    measure = functools.partial(bounds.ulp, dtype=dtype, floor=floor)
+    bound = cases.Bound(case.tolerance[what], "ULP", derivation)
+    measure = functools.partial(cases.ulp, dtype=dtype, floor=floor)
     declared = {
         known["implementation"]: Override(known["reason"], observed=float(known["observed"]))
         for known in case.divergences
@@ -101,17 +101,17 @@ def _adam_problem(start: str, settings: AdamSpec, dtype: str) -> Problem:
             answers |= {f"{number}/{name}": arrays[name] for name in sizes}
         return answers
 
-    prefix, cases = f"adam/{start}/epsilon-{settings.epsilon:g}/{dtype}", []
-    bound = bounds.bound_of("adam", dtype)
+    prefix, found = f"adam/{start}/epsilon-{settings.epsilon:g}/{dtype}", []
+    bound = cases.bound_of("adam", dtype)
     parameter, m, v = (array.astype(np.float64) for array in held.values())
     for number, gradient in gradients.items():
         g = gradient.astype(np.float64)
         parameter, m, v = adam_update(parameter, g, (m, v), number, settings, Conventions())
         for (name, size), truth in zip(sizes.items(), (parameter, m, v), strict=True):
             identifier, field = f"{prefix}/update-{number}/{name}", f"{number}/{name}"
-            measure = functools.partial(bounds.relative, sizes=size)
-            cases.append(Case(identifier, field, truth, dtype, bound, measure))
-    return Problem(ask, tuple(cases))
+            measure = functools.partial(cases.relative, sizes=size)
+            found.append(Case(identifier, field, truth, dtype, bound, measure))
+    return Problem(ask, tuple(found))
 
 
 def _gradient(number: int, dtype: str) -> Array:
@@ -181,6 +181,12 @@ def _drawn(
     return StartPoint(spec, *representative_inputs(spec, seed, purpose), dtypes)
 
 
+def all_problems() -> tuple[Problem, ...]:
+    """Return every problem, the quick ones first."""
+    points = start_points().items()
+    return (*function_problems(), *(p for point in points for p in problems_at(*point)))
+
+
 def problems_of(spec: SystemSpec) -> list[Problem]:
     """Return the problems of one system, in float64: its kinks are not looked at."""
     return list(problems_at(spec.name, _drawn(spec, dtypes=("float64",))))
@@ -212,7 +218,7 @@ def _load(session: ChildSession, point: StartPoint, dtype: str) -> dict[str, Any
 
 
 def _exact(identifier: str, field: str, truth: Array, dtype: str) -> Case:
-    return Case(identifier, field, truth, dtype, bounds.EXACT, bounds.different)
+    return Case(identifier, field, truth, dtype, cases.EXACT, cases.different)
 
 
 def _none(identifier: str, field: str) -> Case:
@@ -233,11 +239,10 @@ def _arrays(kind: str, prefix: str, point: StartPoint, dtype: str) -> Iterator[C
             yield _exact(f"{prefix}/{field}", field, truth, "int64")
             continue
         what = "drift" if field in drifting else kind
-        bound = bounds.bound_of(what, dtype, point.spec.architecture)
-        compare = functools.partial(_DIFFERENCES[what], point.spec, expected=expected)
+        bound = cases.bound_of(what, dtype, point.spec.architecture)
 
-        def measure(actual: Array, _: Array, field: str = field, compare: Any = compare) -> float:
-            return compare(actual=expected | {field: actual})[field]
+        def measure(actual: Array, _: Array, field: str = field, what: str = what) -> float:
+            return _DIFFERENCES[what](point.spec, expected | {field: actual}, expected)[field]
 
         yield Case(f"{prefix}/{field}", field, truth, dtype, bound, measure)
     yield _none(f"{prefix}/unexpected-arrays", "unexpected")
@@ -266,12 +271,11 @@ def _created(name: str, point: StartPoint, dtype: str) -> Problem:
         parameter, identifier = parameters[field], f"{prefix}/{field}"
         if parameter.initializer.distribution == "constant":
             return _exact(identifier, field, fresh[field], dtype)
-        return Case(identifier, field, parameter, dtype, bounds.KOLMOGOROV, bounds.kolmogorov)
+        return Case(identifier, field, parameter, dtype, cases.KOLMOGOROV, cases.kolmogorov)
 
-    cases = [case(field) for field in fresh if field in parameters]
-    cases.append(_none(f"{prefix}/used-moments", "used"))
-    cases.append(_none(f"{prefix}/unexpected-arrays", "unexpected"))
-    return Problem(ask, tuple(cases))
+    used, unexpected = f"{prefix}/used-moments", f"{prefix}/unexpected-arrays"
+    counts = _none(used, "used"), _none(unexpected, "unexpected")
+    return Problem(ask, (*(case(field) for field in fresh if field in parameters), *counts))
 
 
 def _forward(name: str, point: StartPoint, dtype: str, mode: str, network: NetworkName) -> Problem:
@@ -285,8 +289,8 @@ def _forward(name: str, point: StartPoint, dtype: str, mode: str, network: Netwo
 
     x, c = getattr(point, held), Conventions()
     truth = forward(point.spec, network, point.arrays, x, c, training=training).output
-    identifier, bound = f"network/{name}/{method}/{mode}/{dtype}", bounds.bound_of("forward", dtype)
-    return Problem(ask, (Case(identifier, returned, truth, dtype, bound, bounds.relative),))
+    identifier, bound = f"network/{name}/{method}/{mode}/{dtype}", cases.bound_of("forward", dtype)
+    return Problem(ask, (Case(identifier, returned, truth, dtype, bound, cases.relative),))
 
 
 def _unmoved(name: str, point: StartPoint, dtype: str) -> Problem:
@@ -311,8 +315,8 @@ def _gradients(name: str, point: StartPoint, dtype: str) -> Problem:
         received = session.call("gradients", _load(session, point, dtype))["gradients"]
         return _with_unexpected(received, point.step.gradients)
 
-    cases = _arrays("gradients", f"network/{name}/gradients/{dtype}", point, dtype)
-    return Problem(ask, tuple(cases))
+    found = _arrays("gradients", f"network/{name}/gradients/{dtype}", point, dtype)
+    return Problem(ask, tuple(found))
 
 
 def _step(name: str, point: StartPoint, dtype: str) -> Problem:
@@ -326,7 +330,7 @@ def _step(name: str, point: StartPoint, dtype: str) -> Problem:
         after = session.call("export_state", {"state": inputs["state"]})["arrays"]
         return _with_unexpected(after, point.step.arrays) | metrics
 
-    kind = (None, bounds.bound_of("metrics", dtype), bounds.absolute_below_one)
+    kind = (None, cases.bound_of("metrics", dtype), cases.absolute_below_one)
     metrics = ((field, np.array(point.step.metrics[field])) for field in METRIC_NAMES)
     losses = [Case(f"{prefix}/{field}", field, truth, *kind) for field, truth in metrics]
     return Problem(ask, (*losses, *_arrays("state", prefix, point, dtype)))

@@ -30,12 +30,12 @@ class ProtocolError(ValueError):
     """A line that breaks the protocol; the message names what it holds instead."""
 
 
-class RefusedError(Exception):
-    """An implementation does not do what it was asked, a dtype for instance."""
+class RequestError(Exception):
+    """One request has no result: it is not offered, if `is_refusal`, or failed."""
 
-
-class RequestFailedError(Exception):
-    """One request failed in the implementation, which goes on."""
+    def __init__(self, message: str, *, is_refusal: bool = False) -> None:
+        super().__init__(message)
+        self.is_refusal = is_refusal
 
 
 def encode(array: object) -> dict[str, Any]:
@@ -76,17 +76,14 @@ def write_line(message: Mapping[str, Any]) -> bytes:
 
 def read_line(line: bytes) -> dict[str, Any]:
     """Return the message of a line; raises ProtocolError for anything but a JSON object."""
-    shown = line[:80].decode("utf-8", "replace").strip() + (" …" if len(line) > 80 else "")
+    reason: object = "another value"
     try:
-        message = json.loads(line, object_hook=decode)
-    except ProtocolError:
-        raise
-    # RecursionError: nested too deep.
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"received {shown!r}, expected a line of JSON") from error
-    if not isinstance(message, dict):
-        raise ProtocolError(f"received {shown!r}, expected a JSON object")
-    return message
+        if isinstance(message := json.loads(line, object_hook=decode), dict):
+            return message
+    except (ValueError, RecursionError) as error:  # the last: nested too deep
+        reason = error
+    shown = line[:80].decode("utf-8", "replace").strip() + (" …" if len(line) > 80 else "")
+    raise ProtocolError(f"received {shown!r} ({reason}), expected a JSON object in a line")
 
 
 def serve_command(implementation: str) -> list[str]:
@@ -110,54 +107,47 @@ class ChildSession(ChildProcess):
         except OSError as error:
             raise ChildEndedError(f"cannot start {command[0]!r}: {error.strerror}") from error
         try:
-            self.name, self.methods = self._exchange(b"", _checked_hello, "")
+            self.name, self.methods = self._exchange(b"", _hello)
         except BaseException as error:  # Ctrl-C too, which the process does not hear
             self.__exit__(type(error))
             raise
 
     def call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a result; raises RefusedError, RequestFailedError or ChildEndedError."""
+        """Return a result; raises RequestError, or ChildEndedError from the end of the process."""
         if method not in self.methods:
-            raise RefusedError(f"no method {method}")
+            raise RequestError(f"no method {method}", is_refusal=True)
         if self._ended is not None:
             raise ChildEndedError(self._ended)
         self._number += 1
         request = {"id": self._number, "method": method, "arguments": arguments}
-        return self._exchange(write_line(request), self._result, f"{method}: ")
+        return self._exchange(write_line(request), self._result)
 
-    def _exchange(self, line: bytes, check: Callable[[dict[str, Any]], Any], prefix: str) -> Any:
+    def _exchange(self, line: bytes, check: Callable[[dict[str, Any]], Any]) -> Any:
         """Send a line and return what `check` makes of the answer; a failure ends the session."""
         try:
             return check(read_line(self.ask(line, self._time_limit)))
         except (ChildEndedError, ProtocolError) as error:
             self.kill()
-            reason = f"{prefix}{error}" if isinstance(error, ProtocolError) else str(error)
             errors = " ".join(self.errors().split())[-SHOWN_STDERR:]
-            self._ended = f"{reason}; stderr: {errors or 'empty'}"
+            self._ended = f"{error}; stderr: {errors or 'empty'}"
             raise ChildEndedError(self._ended) from error
 
     def _result(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Return an answer's result, or raise what went wrong."""
-        if (received := answer.get("id")) != self._number:
-            raise ProtocolError(f"an answer to request {received!r}, expected {self._number}")
         match answer:
-            case {"error": {"message": str(message), "kind": "refused"}}:
-                raise RefusedError(message)
-            case {"error": {"message": str(message)}}:
-                raise RequestFailedError(message)
-            case {"error": error} if error is not None:
-                raise ProtocolError("an error without a message")
-            case {"result": dict(result)}:
+            case {"id": self._number, "error": {"message": str(message), **others}}:
+                raise RequestError(message, is_refusal=others.get("kind") == "refused")
+            case {"id": self._number, "result": dict(result)}:
                 return result
-        raise ProtocolError("an answer with neither a result nor an error")
+        expected = f'"id": {self._number} and a "result", or an "error" with a "message"'
+        raise ProtocolError(f"received {answer!r:.200}, expected {expected}")
 
 
-def _checked_hello(message: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-    match message.get("hello"):
-        case {"protocol": received} if received != VERSION:
-            raise ProtocolError(f"it speaks protocol {received!r}, this kit speaks {VERSION}")
-        case {"protocol": _, "name": str(name), "methods": [*methods]} if name:
+def _hello(message: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    match message:
+        case {"hello": {"protocol": int(v), "name": str(name), "methods": [*methods]}} if (
+            name and v == VERSION
+        ):
             return name, tuple(map(str, methods))
-        case dict():
-            raise ProtocolError(f"its hello needs protocol {VERSION}, a name and a list of methods")
-    raise ProtocolError(f"its first message is {message!r:.80}, expected a hello")
+    expected = f'{{"hello": {{"protocol": {VERSION}, "name": "…", "methods": ["…"]}}}}'
+    raise ProtocolError(f"received {message!r:.200}, expected {expected}")

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from shared.conformance import protocol
-from shared.conformance.protocol import RefusedError, RequestFailedError
+from shared.conformance.protocol import RequestError
 from shared.files.errors import one_line
 from shared.fixtures.load import LOSS_FIELDS
 from shared.interface import Arrays, load_implementation
@@ -34,8 +34,8 @@ METHODS: dict[str, tuple[str, ...]] = {
 class Server:
     """Answers requests with an implementation's methods; keeps its states and numbers them.
 
-    An exception becomes RefusedError (a NotImplementedError, or a ValueError of `create`, which is
-    asked for a dtype and a system) or RequestFailedError.
+    An exception becomes a RequestError: a refusal, if it is a NotImplementedError, or a ValueError
+    of `create`, which is asked for a dtype and a system.
     """
 
     def __init__(self, implementation: Any) -> None:
@@ -47,7 +47,7 @@ class Server:
     def call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the result of one request."""
         if method not in self.methods:
-            raise RefusedError(f"no method {method}")
+            raise RequestError(f"no method {method}", is_refusal=True)
         try:
             given = dict(arguments)
             if "state" in given:
@@ -62,11 +62,11 @@ class Server:
             return self._result(method, made)
         except Exception as error:  # whatever anybody raises is an answer
             if _is_refusal(error, method, arguments):
-                raise RefusedError(one_line(str(error))) from error
+                raise RequestError(one_line(str(error)), is_refusal=True) from error
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{os.path.basename(place.filename)}:{place.lineno}"
             message = f"{type(error).__name__}: {one_line(str(error))} ({where})"
-            raise RequestFailedError(message) from error
+            raise RequestError(message) from error
 
     def _result(self, method: str, made: Any) -> dict[str, Any]:
         """Return what a method gave under the names of the protocol."""
@@ -110,8 +110,8 @@ def serve(server: Server, requests: BinaryIO, answers: BinaryIO) -> None:
         try:
             result = server.call(request["method"], request["arguments"])
             answer = protocol.write_line({"id": request["id"], "result": result})
-        except (RefusedError, RequestFailedError, protocol.ProtocolError) as error:
-            kind = "refused" if isinstance(error, RefusedError) else "failed"
+        except (RequestError, protocol.ProtocolError) as error:
+            kind = "refused" if getattr(error, "is_refusal", False) else "failed"
             failure = {"kind": kind, "message": str(error)}
             answer = protocol.write_line({"id": request["id"], "error": failure})
         answers.write(answer)

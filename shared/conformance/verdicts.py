@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from shared.conformance.cases import Case, Override, Problem
-from shared.conformance.protocol import ChildSession, RefusedError, RequestFailedError
+from shared.conformance.protocol import ChildSession, RequestError
 from shared.files.child_process import ChildEndedError
 from shared.files.errors import printable
 from shared.interface import Array
@@ -52,13 +52,13 @@ def _answered(
     verdict: Verdict = "errored"
     try:
         answers = problem.ask(session)
-    except RefusedError as error:
-        verdict, message = "skipped", str(error)
-    except (RequestFailedError, ChildEndedError) as error:
+    except RequestError as error:
+        verdict, message = "skipped" if error.is_refusal else "errored", str(error)
+    except ChildEndedError as error:
         message = str(error)
     except KeyError as error:
         message = f"an answer lacks {error}"
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         message = f"an answer of another form: {error}"
     else:
         has_optimizer = any("_optimizer/" in field for field in answers)

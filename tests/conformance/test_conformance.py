@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.conformance import bounds
-from shared.conformance.__main__ import all_problems
+from shared.conformance import cases
 from shared.conformance.cases import Problem, cases_of, selected
-from shared.conformance.problems import EPSILONS, MAGNITUDES, start_points
+from shared.conformance.problems import EPSILONS, MAGNITUDES, all_problems, start_points
 from shared.conformance.serve import Server
 from shared.conformance.verdicts import Result, counts, decide
 from shared.explain.probes import kink_margin
@@ -179,15 +178,15 @@ def test_other_mistakes_fail_the_case_that_looks_for_them(mistake: str, identifi
 
 def test_the_bounds_are_those_of_this_repositorys_own_tests() -> None:
     for dtype in DTYPES:
-        assert bounds.bound_of("forward", dtype).limit == test_models.FORWARD[dtype]
-        assert bounds.bound_of("metrics", dtype).limit == test_models.METRICS[dtype]
-        assert bounds.bound_of("drift", dtype).limit == BOUNDS[dtype].drift
+        assert cases.bound_of("forward", dtype).limit == test_models.FORWARD[dtype]
+        assert cases.bound_of("metrics", dtype).limit == test_models.METRICS[dtype]
+        assert cases.bound_of("drift", dtype).limit == BOUNDS[dtype].drift
         for architecture, found in test_systems.GRADIENT_BOUNDS.items():
-            assert bounds.bound_of("gradients", dtype, architecture).limit == found[dtype]
+            assert cases.bound_of("gradients", dtype, architecture).limit == found[dtype]
         for architecture, found in test_systems.STATE_BOUNDS.items():
-            assert bounds.bound_of("state", dtype, architecture).limit == found[dtype]
-    assert bounds.bound_of("adam", "float64").limit == test_adam.BOUNDS["float64"]
-    assert bounds.bound_of("adam", "float32").limit == test_adam.FIRST_BOUND
+            assert cases.bound_of("state", dtype, architecture).limit == found[dtype]
+    assert cases.bound_of("adam", "float64").limit == test_adam.BOUNDS["float64"]
+    assert cases.bound_of("adam", "float32").limit == test_adam.FIRST_BOUND
     assert EPSILONS == test_adam.EPSILONS
     assert (MAGNITUDES[0], MAGNITUDES[-1]) == (1e-9, 1.0)
 
@@ -248,17 +247,17 @@ DISTRIBUTIONS = {
 def test_kolmogorov_tells_distributions_apart(drawn: str, expected: str) -> None:
     numbers = DISTRIBUTIONS[drawn](stream(1, "test"), 20_000)
     parameter = Parameter("kernel", numbers.shape, Initializer(expected, 0.0, 0.02), 1)
-    error = bounds.kolmogorov(numbers.astype(np.float32), parameter)
-    assert (error <= bounds.KOLMOGOROV.limit) == (drawn == expected), error
+    error = cases.kolmogorov(numbers.astype(np.float32), parameter)
+    assert (error <= cases.KOLMOGOROV.limit) == (drawn == expected), error
 
 
 @pytest.mark.parametrize(("distribution", "support"), [("truncated_normal", 2.0), ("uniform", 1.0)])
 def test_one_number_outside_the_support_fails(distribution: str, support: float) -> None:
     """As where a normal distribution was not cut, among too few numbers to tell otherwise."""
     parameter = Parameter("kernel", (3,), Initializer(distribution, 0.0, 0.02), 1)
-    measure = functools.partial(bounds.kolmogorov, truth=parameter)
+    measure = functools.partial(cases.kolmogorov, truth=parameter)
     edge = np.float32(support * 0.02)
-    assert measure(np.array([-edge, 0.0, edge])) < bounds.KOLMOGOROV.limit
+    assert measure(np.array([-edge, 0.0, edge])) < cases.KOLMOGOROV.limit
     assert measure(np.array([-edge, 0.0, 1.01 * edge])) == np.inf
 
 
@@ -270,14 +269,14 @@ def test_kolmogorov_by_its_definition() -> None:
     above = max((i + 1) / 500 - phi for i, phi in enumerate(law))
     below = max(phi - i / 500 for i, phi in enumerate(law))
     expected = max(above, below) * 500**0.5
-    assert bounds.kolmogorov(numbers, parameter) == pytest.approx(expected, rel=1e-12)
+    assert cases.kolmogorov(numbers, parameter) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_worst_number_of_an_array_counts() -> None:
     actual, truth = np.array([1.0, 1.0 + 3 * 2.0**-52, 1.0]), np.array([Fraction(1)] * 3)
-    assert bounds.ulp(actual, truth, dtype="float64") == 3.0
+    assert cases.ulp(actual, truth, dtype="float64") == 3.0
 
 
 def test_an_error_beyond_every_float_is_infinite() -> None:
     truth = np.array([Fraction(1, 10**300)])
-    assert bounds.ulp(np.array([1e300]), truth, dtype="float64") == np.inf
+    assert cases.ulp(np.array([1e300]), truth, dtype="float64") == np.inf

@@ -15,8 +15,7 @@ from shared.conformance.__main__ import main
 from shared.conformance.protocol import (
     ChildSession,
     ProtocolError,
-    RefusedError,
-    RequestFailedError,
+    RequestError,
     decode,
     encode,
     read_line,
@@ -117,11 +116,20 @@ def ask(code: str, time_limit: float = 20.0) -> str:
     [
         ("sys.stdin.readline(); sys.exit('no memory left')", "exit status 1; stderr: no memory"),
         ("sys.stdin.readline(); os.kill(os.getpid(), 11)", "ended by SIGSEGV; stderr: empty"),
-        ("sys.stdin.readline(); print('loading …')", "expected a line of JSON"),
-        ("sys.stdin.readline(); print('[]')", "expected a JSON object"),
-        ('sys.stdin.readline(); print(\'{"id": 7, "result": {}}\')', "answer to request 7"),
-        ("sys.stdin.readline(); print('{\"id\": 1}')", "neither a result nor an error"),
-        ('sys.stdin.readline(); print(\'{"id": 1, "error": 3}\')', "an error without a message"),
+        (
+            "sys.stdin.readline(); print('loading …')",
+            "(Expecting value: line 1 column 1 (char 0)), expected a JSON object",
+        ),
+        ("sys.stdin.readline(); print('[]')", "received '[]' (another value), expected a JSON"),
+        (
+            'sys.stdin.readline(); print(\'{"id": 7, "result": {}}\')',
+            'expected "id": 1 and a "result"',
+        ),
+        ("sys.stdin.readline(); print('{\"id\": 1}')", "received {'id': 1}, expected"),
+        (
+            'sys.stdin.readline(); print(\'{"id": 1, "error": 3}\')',
+            'or an "error" with a "message"',
+        ),
         ("sys.stdin.readline(); print('{', end='')", "the process ended with exit status 0"),
         ("sys.stdin.readline(); os.close(1); time.sleep(60)", "closed its output"),
     ],
@@ -191,10 +199,11 @@ def test_one_that_left_the_group_hangs_nobody(monkeypatch: pytest.MonkeyPatch) -
     [
         ("import time; time.sleep(60)", "no answer within 2 s"),
         ("raise SystemExit('not ready')", "exit status 1; stderr: not ready"),
-        ("print('{}')", "expected a hello"),
-        ('print(\'{"hello": {"protocol": 2}}\')', "it speaks protocol 2, this kit speaks 1"),
-        ('print(\'{"hello": {"protocol": 1}}\')', "a name and a list of methods"),
-        ("print('ready')", "received 'ready', expected a line of JSON"),
+        ("print('{}')", 'received {}, expected {"hello": {"protocol": 1, "name": "…", '),
+        (f"print({HELLO.replace('1', '2', 1)!r})", "'protocol': 2, 'name': 'odd', "),
+        (f"print({HELLO.replace('odd', '')!r})", '"name": "…", "methods": ["…"]}}'),
+        ('print(\'{"hello": {"protocol": 1, "name": "odd"}}\')', '"methods": ["…"]}}'),
+        ("print('ready')", "received 'ready' (Expecting value: line 1 column 1 (char 0)), "),
     ],
 )
 def test_a_process_without_a_proper_hello_is_no_session(code: str, reason: str) -> None:
@@ -224,10 +233,11 @@ def test_an_adapter_may_print_and_its_exceptions_are_answers(tmp_path: Path) -> 
     with ChildSession(command, 60.0) as session:
         assert (session.name, session.methods) == ("noisy", ("loss",))
         for _ in range(2):
-            with pytest.raises(RequestFailedError, match=r"RuntimeError: two lines \(noisy_ad.*:6"):
+            with pytest.raises(RequestError, match=r"RuntimeError: two lines \(noisy_ad.*:6"):
                 session.call("loss", arguments)
-        with pytest.raises(RefusedError, match="no method adam"):
+        with pytest.raises(RequestError, match="no method adam") as raised:
             session.call("adam", {})
+        assert raised.value.is_refusal
 
 
 # --- the command ------------------------------------------------------------------------------

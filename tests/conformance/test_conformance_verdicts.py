@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from shared.conformance.__main__ import all_problems
-from shared.conformance.bounds import Bound, relative
 from shared.conformance.cases import (
+    Bound,
     Case,
     Override,
     Problem,
     cases_of,
     load_overrides,
     matching,
+    relative,
     selected,
 )
-from shared.conformance.protocol import RefusedError, RequestFailedError
+from shared.conformance.problems import all_problems
+from shared.conformance.protocol import RequestError
 from shared.conformance.serve import Server
 from shared.conformance.verdicts import (
     VERDICTS,
@@ -131,7 +132,13 @@ class Stub:
         return self.outcome
 
 
-PROBLEM = Problem(lambda session: {"x": session.call("loss", {})["x"]}, (case(), case("loss/two")))
+def ask(session: Any) -> dict:
+    """Ask for an array, and for others by name as those of a state are."""
+    result = session.call("loss", {})
+    return {"x": result["x"], **dict(result.get("arrays", {}).items())}
+
+
+PROBLEM = Problem(ask, (case(), case("loss/two")))
 
 
 @pytest.mark.parametrize(
@@ -139,8 +146,9 @@ PROBLEM = Problem(lambda session: {"x": session.call("loss", {})["x"]}, (case(),
     [
         ({"x": RIGHT}, "pass", "off by"),
         ({"y": RIGHT}, "errored", "an answer lacks 'x'"),
-        (RefusedError("float64 only"), "skipped", "float64 only"),
-        (RequestFailedError("no memory"), "errored", "no memory"),
+        ({"x": RIGHT, "arrays": RIGHT}, "errored", "an answer of another form: 'numpy.nd"),
+        (RequestError("float64 only", is_refusal=True), "skipped", "float64 only"),
+        (RequestError("no memory"), "errored", "no memory"),
         (ChildEndedError("killed"), "errored", "killed"),
     ],
 )
