@@ -76,8 +76,10 @@ class Recorder:
             for test, found in self._of_tests.items()
         }
         document = {"tests": tests, "seconds": self.seconds, "failed": sorted(self.failed)}
-        name = f"{self._process}-{time.time_ns()}.json"
-        (Path(os.environ[VARIABLE]) / name).write_text(json.dumps(document), "utf-8")
+        # Under its name once it is whole: a process may be killed while it writes.
+        part = Path(os.environ[VARIABLE]) / f"{self._process}-{time.time_ns()}.part"
+        part.write_text(json.dumps(document), "utf-8")
+        part.rename(part.with_suffix(".json"))
 
 
 def _kernel_path(file: str) -> str | None:
