@@ -15,7 +15,7 @@ from benchmarks.worker import gate, rates, workloads
 from benchmarks.worker.measure import Recorder, communication_ms, measure
 from benchmarks.worker.workloads import RowError, Workload
 from shared.interface import MissingFrameworkError
-from shared.run.failures import is_out_of_memory
+from shared.run.console import is_out_of_memory
 from shared.spec import Conventions
 
 

@@ -16,11 +16,9 @@ from typing import Any
 from shared.files.errors import InputError, refused_as
 from shared.formats.native_contents import OPTIMIZERS
 from shared.run import options as table
-from shared.run.console import run_command, suggestion
-from shared.run.failures import is_out_of_memory
+from shared.run.console import is_out_of_memory, run_command
 from shared.run.folder import RunFolder, newest_first
-from shared.run.initial_weights import InitialWeights
-from shared.run.options import TrainingOptions, build_parser
+from shared.run.options import InitialWeights, TrainingOptions, build_parser
 from shared.spec import SYSTEMS
 
 _BY_NAME = {option.name: option for group in table.OPTIONS.values() for option in group}
@@ -69,24 +67,19 @@ def _read_config(path: Path, implementation: str) -> list[str]:
     advice = 'write lines such as batch-size = 16 or loss = "bce"'
     with refused_as(InputError, path, "TOML", advice):
         read = tomllib.loads(path.read_bytes().decode("utf-8-sig", "surrogateescape"))
-    known = [name for name in _BY_NAME if name != "config"]
-    arguments = []
-    for key, value in read.items():
-        name = key.replace("_", "-")
-        if name not in known:
-            hint = suggestion(name, known) or f"; known are {', '.join(known)}"
-            raise InputError(f"{path}: unknown option {key!r}{hint}")
-        if isinstance(value, list) and _BY_NAME[name].nargs:
-            arguments += [f"--{name}", *map(_typed, value)]
-        elif _BY_NAME[name].type is not bool:
-            arguments.append(f"--{name}={_typed(value)}")
-        elif isinstance(value, bool):
-            arguments.append(f"--{name}" if value else f"--no-{name}")
-        else:
-            raise InputError(f"{path}: {key} must be true or false, received {value!r}")
     parser = build_parser(implementation)
     parser.source = f"{path}: "
-    parser.parse_args(arguments)
+    arguments = []
+    for key, value in read.items():
+        flag = key.replace("_", "-")
+        if isinstance(value, bool):
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            arguments += [f"--{flag}", *map(_typed, value)]
+        else:
+            arguments.append(f"--{flag}={_typed(value)}")
+    if parser.parse_args(arguments).config:
+        parser.error("it names another file with config; put that one's options into it")
     return arguments
 
 

@@ -39,6 +39,11 @@ _REASONS = {
     EXIT_OUTPUT_CLOSED: "the output cannot be written any more: stopped",
 }
 
+# The names of the frameworks' own errors; cuBLAS, cuDNN, XLA and PyTorch's CPU allocator raise a
+# RuntimeError or a subclass of it with these words.
+_MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError", "ResourceExhaustedError")
+_MEMORY_WORDS = ("RESOURCE_EXHAUSTED", "out of memory", "can't allocate memory", "ALLOC_FAILED")
+
 
 class StoppedEarly(KeyboardInterrupt):
     """A command that was asked to stop and has saved its work; it ends with `exit_code`."""
@@ -78,6 +83,13 @@ def run_command(program: str, work: Callable[[], int | None], *, debug: bool = F
                 stream.flush()
             except OSError:
                 silence(stream)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Decide by name and text whether an error of any framework means that memory ran out."""
+    if any(kind.__name__ in _MEMORY_ERRORS for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _MEMORY_WORDS)
 
 
 def command(

@@ -13,7 +13,7 @@ import shutil
 import struct
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from shared.files.atomic import write_file_atomically
 from shared.files.checkpoint import CheckpointError, Contents, read_checkpoint, spec_differences
 from shared.files.errors import InputError, printable, refused_as
 from shared.interface import METRIC_NAMES, Array
-from shared.run.failures import describe_non_finite, naming_file
 from shared.run.options import ALL_CHECKPOINTS, TrainingOptions
 from shared.run.pictures import averaging_window, moving_average, plot
 
@@ -184,6 +183,12 @@ class RunFolder:
         with naming_file(path):
             write_file_atomically(path, content)
 
+    def write_config(self, implementation: str, config: Mapping[str, Any]) -> None:
+        """Write a config.toml that starts the same run; paths may hold bytes that are no UTF-8."""
+        again = f"python -m {implementation}_impl.train --config THIS_FILE --out ANOTHER_FOLDER"
+        text = f"# The options of this run. Start it again:\n# {again}\n{tomli_w.dumps(config)}"
+        self.write(self.config, text.encode("utf-8", "surrogateescape"))
+
     def changes(self, config: Mapping[str, Any]) -> list[str]:
         """Return a text for every option that differs from config.toml, if there is one."""
         if not self.config.is_file():
@@ -194,6 +199,28 @@ class RunFolder:
             for name, value in config.items()
             if name != "out" and before.get(name) != value
         ]
+
+
+def describe_non_finite(arrays: Mapping[str, Array]) -> str:
+    """Return which numbers are NaN or infinite, or "" if none is."""
+    counts = {name: int(np.size(a) - np.isfinite(a).sum()) for name, a in arrays.items()}
+    bad = [name for name, count in counts.items() if count]
+    if not bad:
+        return ""
+    others = f" (and some of {len(bad) - 1} other arrays)" if bad[1:] else ""
+    part = f"{counts[bad[0]]:,} of the {np.size(arrays[bad[0]]):,} numbers of {bad[0]}"
+    return f"{part} are NaN or infinite{others}"
+
+
+@contextlib.contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Give an OSError of writing a file its name, and say how to go on."""
+    try:
+        yield
+    except OSError as error:
+        advice = "what was saved before is good: put that right and go on with --resume"
+        reason = f"cannot be written: {error.strerror or error}"
+        raise OSError(f"{printable(path)} {reason}; {advice}") from error
 
 
 class EventFile:
@@ -288,13 +315,6 @@ class RunRecords:
         self.flush()
         for file in (self._losses, self._quality):
             os.fsync(file.fileno())
-
-
-def config_bytes(implementation: str, config: Mapping[str, Any]) -> bytes:
-    """Return a config.toml that starts the same run; paths may hold bytes that are no UTF-8."""
-    again = f"python -m {implementation}_impl.train --config THIS_FILE --out ANOTHER_FOLDER"
-    text = f"# The options of this run. Start it again:\n# {again}\n{tomli_w.dumps(config)}"
-    return text.encode("utf-8", "surrogateescape")
 
 
 def _cut(folder: RunFolder, path: Path, columns: tuple[str, ...], completed: int) -> float | None:

@@ -20,7 +20,7 @@ from shared.quality.fidelity import fidelity, require_fidelity
 from shared.quality.metrics import pyramid_sizes, sliced_wasserstein_distance
 from shared.run.console import command, seed_number, shown_progress, text_table, tracked, whole
 from shared.run.folder import RunFolder
-from shared.run.generator import Generator, checkpoint_of, load_generator
+from shared.sample import Generator, checkpoint_of, load_generator
 from shared.spec.streams import stream
 
 PIXEL_RANGE = (0.0, 255.0)

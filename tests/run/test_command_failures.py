@@ -9,8 +9,8 @@ import pytest
 from shared.files.checkpoint import read_checkpoint
 from shared.interface import METRIC_NAMES
 from shared.run.command import run_training
-from shared.run.failures import STEPS_IN_A_ROW, DiscriminatorWatch, NonFiniteError, is_out_of_memory
-from shared.run.training import TrainingRun
+from shared.run.console import is_out_of_memory
+from shared.run.training import STEPS_IN_A_ROW, DiscriminatorWatch, NonFiniteError, TrainingRun
 from shared.spec import LOSS_NAMES
 from tests.run.stand_in_run import (
     KERNEL,

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from shared.files.checkpoint import CheckpointError, read_checkpoint
-from shared.run.failures import NonFiniteError
-from shared.run.training import TrainingRun
+from shared.run.training import NonFiniteError, TrainingRun
 from tests.run.stand_in_run import (
     GREY,
     SPEC,

@@ -9,8 +9,7 @@ from shared.convert import __main__ as convert
 from shared.data.dataset import to_pixels
 from shared.interface import MissingFrameworkError, load_implementation
 from shared.reference.network import forward
-from shared.run.generator import Generator
-from shared.sample import load_generator
+from shared.sample import Generator, load_generator
 from shared.spec import SYSTEMS, Conventions
 from shared.spec.streams import latents
 from tests import exit_code

@@ -11,8 +11,7 @@ from PIL import Image
 from shared import sample
 from shared.interface import Implementation
 from shared.quality.metrics import sliced_wasserstein_distance
-from shared.run import generator as generators
-from shared.run.generator import Generator
+from shared.sample import Generator
 from shared.spec import SYSTEMS, SystemSpec
 from shared.spec.streams import initial_state, latents
 from shared.studies import evaluate
@@ -52,7 +51,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make the command generate with a stub."""
 
     def install(make: Callable[[str, np.ndarray], np.ndarray]) -> None:
-        monkeypatch.setattr(generators, "choose_implementation", lambda *_: Stub(make))
+        monkeypatch.setattr(sample, "choose_implementation", lambda *_: Stub(make))
 
     return install
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shared import sample
 from shared.files.checkpoint import write_checkpoint
 from shared.interface import MissingFrameworkError
-from shared.run import generator
 from shared.run.folder import RunFolder
 from shared.studies import evaluate
 from tests import exit_code
@@ -77,17 +77,17 @@ def test_auto_prefers_the_writer_and_takes_any_other(monkeypatch: pytest.MonkeyP
             raise MissingFrameworkError(f"{name} is not installed")
         return name
 
-    monkeypatch.setattr(generator, "load_implementation", load)
-    assert generator.choose_implementation("auto", "jax") == "jax"
-    assert generator.choose_implementation("auto", "tf") == "pytorch"
-    assert generator.choose_implementation("jax", "pytorch") == "jax"
+    monkeypatch.setattr(sample, "load_implementation", load)
+    assert sample.choose_implementation("auto", "jax") == "jax"
+    assert sample.choose_implementation("auto", "tf") == "pytorch"
+    assert sample.choose_implementation("jax", "pytorch") == "jax"
     asked.clear()
     # What an untrusted file says is never imported.
-    assert generator.choose_implementation("auto", "antigravity") == "pytorch"
+    assert sample.choose_implementation("auto", "antigravity") == "pytorch"
     assert asked == ["pytorch"]
     absent |= {"pytorch", "jax"}
     with pytest.raises(MissingFrameworkError, match="tf is not installed; pytorch is not"):
-        generator.choose_implementation("auto", "tf")
+        sample.choose_implementation("auto", "tf")
 
 
 def test_a_run_whose_training_diverged(tmp_path: Path, data: Path) -> None:
