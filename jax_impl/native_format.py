@@ -20,8 +20,8 @@ from flax import nnx, traverse_util
 from jax_impl.layers import plain_layers
 from jax_impl.models import create_models
 from shared.data.images import MAXIMUM_BYTES
-from shared.files.checkpoint import CheckpointError, encode_description
-from shared.files.errors import refused_as
+from shared.files.checkpoint import encode_description
+from shared.files.errors import InputError, refused_as
 from shared.formats.native_contents import Contents, assemble
 from shared.interface import Arrays
 from shared.spec import NETWORKS, SystemSpec, optimizer_name
@@ -113,11 +113,11 @@ def load(path: Path) -> tuple[Arrays, dict[str, str]]:
     """Return every array by its path through the tree, and the custom metadata."""
     if not path.is_dir():
         there = "a file" if path.is_file() else "nothing"
-        raise CheckpointError(f"{path}: expected a folder of orbax, found {there}")
+        raise InputError(f"{path}: expected a folder of orbax, found {there}")
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of what is an error below
     # orbax and tensorstore raise ValueError, KeyError, AssertionError, ... as the damage has it.
     with (
-        refused_as(CheckpointError, path, "a complete checkpoint of orbax", also=(Exception,)),
+        refused_as(path, "a complete checkpoint of orbax", also=(Exception,)),
         ocp.StandardCheckpointer() as checkpointer,
     ):
         metadata = checkpointer.metadata(path.absolute())
@@ -128,9 +128,7 @@ def load(path: Path) -> tuple[Arrays, dict[str, str]]:
         leaves = jax.tree.leaves(tree)
         declared = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
         if declared > MAXIMUM_BYTES:  # than any state has: metadata may declare anything
-            raise CheckpointError(
-                f"{path}: declares {declared:,} bytes, more than {MAXIMUM_BYTES:,}"
-            )
+            raise InputError(f"{path}: declares {declared:,} bytes, more than {MAXIMUM_BYTES:,}")
         target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
         restored = _without_value(checkpointer.restore(path.absolute(), target))
         found = {}

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from pytorch_impl.checkpoint import to_canonical, to_native
 from pytorch_impl.layers import plain_layers
 from pytorch_impl.models import create_models
-from shared.files.checkpoint import CheckpointError, encode_description, spec_differences
+from shared.files.checkpoint import encode_description, spec_differences
 from shared.files.documents import flattened
-from shared.files.errors import refused_as, require_file
+from shared.files.errors import InputError, refused_as, require_file
 from shared.formats.file_kinds import is_safetensors
 from shared.formats.native_contents import (
     DESCRIPTION_FIELDS,
@@ -124,7 +124,7 @@ def read_native(path: Path) -> Contents:
     spec = contents.spec.replace(**settings)
     if contents.spec_is_stored and (differences := spec_differences(spec, contents.spec)):
         shown = "; ".join(differences)
-        raise CheckpointError(f"{path}: its optimizers and its spec disagree: {shown}")
+        raise InputError(f"{path}: its optimizers and its spec disagree: {shown}")
     pixels = _pixels_by_array(spec)
     arrays = {
         name: to_canonical(torch.from_numpy(array), pixels.get(name))
@@ -137,7 +137,7 @@ def read_native(path: Path) -> Contents:
 
 def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return everything in a file that has a shape, by dotted names, and what the file holds."""
-    with refused_as(CheckpointError, path, "state_dicts"):  # a dict may be in itself
+    with refused_as(path, "state_dicts"):  # a dict may be in itself
         saved = _load(path)
         return {n: v for n, v in flattened(saved).items() if isinstance(v, Tensor)}, saved
 
@@ -185,7 +185,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     saved = _load(path)
     if any(field in saved for field in DESCRIPTION_FIELDS):
         return saved, []
-    with refused_as(CheckpointError, path, "state_dicts"):  # a dict may be in itself
+    with refused_as(path, "state_dicts"):  # a dict may be in itself
         return recognised(path, saved, native_names)
 
 
@@ -200,12 +200,12 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _load_file(path: Path) -> dict[str, Any]:
-    require_file(path, "a file", CheckpointError)
+    require_file(path, "a file")
     # torch's readers of archives and pickles raise AttributeError, AssertionError, MemoryError, ...
-    with refused_as(CheckpointError, path, "a file of torch.save", also=(Exception,)):
+    with refused_as(path, "a file of torch.save", also=(Exception,)):
         with contextlib.suppress(tarfile.TarError):
             tarfile.open(path, "r:").close()
-            raise CheckpointError(f"{path}: expected a file of torch.save since 0.2, found a tar")
+            raise InputError(f"{path}: expected a file of torch.save since 0.2, found a tar")
         if zipfile.is_zipfile(path):  # which may be packed
             with zipfile.ZipFile(path) as archive:
                 require_unpacked(path, sum(part.file_size for part in archive.infolist()))
@@ -216,13 +216,13 @@ def _load_file(path: Path) -> dict[str, Any]:
             try:
                 saved = torch.load(path, map_location="cpu", weights_only=True)
             except pickle.UnpicklingError as error:
-                raise CheckpointError(
+                raise InputError(
                     f"{path}: refused, because it holds more than tensors and plain data, which "
                     "could run code when it is unpickled, or is damaged; expected state_dicts: "
                     "where you trust the file, load it and save model.state_dict()"
                 ) from error
     if not isinstance(saved, Mapping) or not all(isinstance(name, str) for name in saved):
-        raise CheckpointError(f"{path}: expected a dict of names, found {type(saved).__name__}")
+        raise InputError(f"{path}: expected a dict of names, found {type(saved).__name__}")
     return dict(saved)
 
 
@@ -250,7 +250,7 @@ def _common_step(path: Path, name: str, states: Iterable[Mapping[str, Any]]) -> 
     step, *others = {float(copy) if copy.shape == () else math.nan for copy in copies}
     if others or not step.is_integer() or abs(step) >= 2**63:
         shown = ", ".join(map(str, [step, *others]))
-        raise CheckpointError(f"{path}: expected one whole number as {name}, found {shown}")
+        raise InputError(f"{path}: expected one whole number as {name}, found {shown}")
     return int(step)
 
 
@@ -271,4 +271,4 @@ def _to_numpy(path: Path, name: str, value: Any) -> Array:
         return value.detach().numpy()
     found = f"{value.dtype}" if isinstance(value, Tensor) else type(value).__name__
     expected = f"{name} as {', '.join(map(str, _DTYPES))} of plain values"
-    raise CheckpointError(f"{path}: expected {expected}, found {found}")
+    raise InputError(f"{path}: expected {expected}, found {found}")

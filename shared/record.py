@@ -17,13 +17,14 @@ import numpy as np
 
 from shared.files import recording
 from shared.files.atomic import require_place
-from shared.files.recording import Recorded, RecordingError
+from shared.files.errors import InputError
+from shared.files.recording import Recorded
 from shared.files.system_file import find_system
 from shared.interface import Array
 from shared.spec import NETWORKS, NetworkName, SystemSpec
 from shared.watched import WatchedNetwork, watched
 
-__all__ = ["Recorder", "RecordingError"]
+__all__ = ["InputError", "Recorder"]
 
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _STORED = ("float32", "float64", "bool", *_INTEGERS)
@@ -33,7 +34,7 @@ class Recorder:
     """Collects named tensors in memory and writes them when the block ends without an error.
 
     The file is complete or not there: a block that raises leaves what was at `path` before. Values
-    are copied at once, so a tensor may be changed in place afterwards. Raises RecordingError for a
+    are copied at once, so a tensor may be changed in place afterwards. Raises InputError for a
     name given twice in a step, for what is no tensor of numbers, and at the end where nothing was
     recorded. `system`: the loop's, ours or a file of docs/systems.md; watched networks must be its.
     """
@@ -57,10 +58,10 @@ class Recorder:
         letters count as well, as long as both recordings use the same ones.
         """
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
-            raise RecordingError(f"expected a name of printable characters, received {name!r}")
+            raise InputError(f"expected a name of printable characters, received {name!r}")
         if (self._step, name) in self._tensors:
             advice = "give the second another name, or call record.step() between the two"
-            raise RecordingError(f"{name!r} was recorded twice in step {self._step}; {advice}")
+            raise InputError(f"{name!r} was recorded twice in step {self._step}; {advice}")
         array, dtype = _to_numpy(name, value)
         recording.check_layout(name, layout, array.shape)
         self._tensors[self._step, name] = Recorded(name, self._step, dtype, layout, array)
@@ -91,11 +92,11 @@ class Recorder:
         self._step += 1
 
     def close(self) -> None:
-        """Write the file; raises RecordingError if nothing was recorded, OSError from the disk."""
+        """Write the file; raises InputError if nothing was recorded, OSError from the disk."""
         for network in self._watched:
             network.record_state()
         if not self._tensors:
-            raise RecordingError(f"{self.path}: nothing was recorded, nothing written")
+            raise InputError(f"{self.path}: nothing was recorded, nothing written")
         recording.write_recording(self.path, self.framework, self._tensors.values(), self.system)
 
     def __enter__(self) -> Self:
@@ -111,7 +112,7 @@ class Recorder:
 
 
 def _hold(system: SystemSpec, network: NetworkName, arrays: dict[str, Any]) -> None:
-    """Raise RecordingError for the first array that a system and a network do not share."""
+    """Raise InputError for the first array that a system and a network do not share."""
     found = {name: tuple(array.shape) for name, (array, _) in arrays.items()}
     wanted: dict[str, Any] = {}
     layers = [layer for layer in system.layers(network) if layer.parameters]
@@ -122,7 +123,7 @@ def _hold(system: SystemSpec, network: NetworkName, arrays: dict[str, Any]) -> N
         both = [shapes.get(name, "none") for shapes in (wanted, found)]
         if sorted(both[0]) != sorted(both[1]):  # a framework has its own order of axes
             text = f"{name}: {system.name} has {both[0]}, the network {both[1]}; correct either"
-            raise RecordingError(text)
+            raise InputError(text)
 
 
 def _to_numpy(name: str, value: Any) -> tuple[Array, str]:
@@ -139,13 +140,13 @@ def _to_numpy(name: str, value: Any) -> tuple[Array, str]:
             reason, *_ = str(error).strip().splitlines() or [type(error).__name__]
             text = f"{name!r} is a {type(value).__name__} that gives no numbers ({reason})"
             advice = "record outside of jit, tf.function and the like"
-            raise RecordingError(f"{text}; {advice}") from error
+            raise InputError(f"{text}; {advice}") from error
         dtype = "bfloat16" if is_bfloat16 else array.dtype.name
     if array.dtype.name in recording.HALF_PRECISIONS:
         array = array.astype(np.float32)
     if array.dtype.name not in _STORED or array.size == 0:
         what = f"{type(value).__name__} of dtype {array.dtype} and shape {array.shape}"
-        raise RecordingError(f"{name!r} is a {what}; expected a tensor of at least one real number")
+        raise InputError(f"{name!r} is a {what}; expected a tensor of at least one real number")
     return np.array(array, array.dtype.newbyteorder("="), order="C"), dtype
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from shared import interface
 from shared.data.dataset import to_pixels
 from shared.files.atomic import require_empty_folder
-from shared.files.checkpoint import CheckpointError
+from shared.files.errors import InputError
 from shared.formats.file_kinds import kind_of
 from shared.interface import Array, Implementation, State, load_implementation
 from shared.run.console import command, seed_number, shown_progress, whole
@@ -89,7 +89,7 @@ def load_generator(
     contents = kind.read(path)
     writer = kind.implementation or contents.progress.get("implementation")
     if "generator" not in contents.networks:
-        raise CheckpointError(f"{path} holds {', '.join(contents.parts)}; expected a generator")
+        raise InputError(f"{path} holds {', '.join(contents.parts)}; expected a generator")
     spec, implementation = contents.spec, choose_implementation(framework, writer)
     dtype = "float64" if implementation.name == "reference" else contents.dtype
     state = implementation.create(spec, seed=0, dtype=dtype)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from shared.files.recording import RecordingError
+from shared.files.errors import InputError
 from shared.framework_adapter import KEPT, canonical_arrays, intercepted, kept_by_optax, kind_of
 
 Store = Callable[[str, Any, str | None], None]
@@ -51,7 +51,7 @@ class WatchedNetwork(ABC):
         if not self.arrays:
             text = f"{name!r}: a {type(network).__name__} without weights"
             expected = "a network whose layers exist: call it once before it is watched"
-            raise RecordingError(f"{text}; expected {expected}")
+            raise InputError(f"{text}; expected {expected}")
         self._watch_passes(network, name)
         if optimizer is not None:
             self.watch_updates()
@@ -227,15 +227,15 @@ NETWORKS: dict[str, type[WatchedNetwork]] = {
 
 
 def watched(name: str, network: Any, optimizer: Any, store: Store) -> WatchedNetwork:
-    """Watch a network of PyTorch, Keras or Flax NNX; anything else is a RecordingError."""
+    """Watch a network of PyTorch, Keras or Flax NNX; anything else is a InputError."""
     for framework, kind in NETWORKS.items():
         if _is_a(network, framework, "Module", "Layer"):
             if optimizer is None or _is_a(optimizer, framework, "Optimizer"):
                 return kind(name, network, optimizer, store)
             text = f"{name!r}: received a {type(optimizer).__name__} as the optimizer"
             expected = f"an Optimizer of {framework}; leave it out and record its state by name"
-            raise RecordingError(f"{text}; expected {expected}")
-    raise RecordingError(
+            raise InputError(f"{text}; expected {expected}")
+    raise InputError(
         f"{name!r}: received a {type(network).__name__}; expected a torch.nn.Module, a keras.Layer "
         "or an nnx.Module of Flax; record the tensors of anything else by name"
     )

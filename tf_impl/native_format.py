@@ -20,8 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from shared.files.checkpoint import CheckpointError, encode_description
-from shared.files.errors import refused_as, require_file
+from shared.files.checkpoint import encode_description
+from shared.files.errors import InputError, refused_as, require_file
 from shared.formats.file_kinds import tensorflow_prefix
 from shared.formats.keras_names import read_foreign
 from shared.formats.native_contents import DESCRIPTION_FIELDS, Contents, assemble, require_unpacked
@@ -108,10 +108,10 @@ def load(path: Path) -> tuple[Arrays, dict[str, str]]:
     prefix = tensorflow_prefix(path)
     expected = f"a complete {'checkpoint of TensorFlow' if prefix else 'HDF5 file'}"
     # h5py and TensorFlow raise OSError, ValueError, MemoryError, ... as the damage has it.
-    with refused_as(CheckpointError, path, expected, also=(Exception,)):
+    with refused_as(path, expected, also=(Exception,)):
         if prefix:
             return _of_checkpoint(path, prefix), {}
-        require_file(path, "a file", CheckpointError)
+        require_file(path, "a file")
         with _opened(path) as opened, h5py.File(opened, "r") as file:
             datasets = _datasets(path, file)
             # A few bytes may stand for gigabytes: packed, or never written and only declared.
@@ -151,7 +151,7 @@ def _datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
         for own_name in group:
             name, seen = f"{prefix}{own_name}", seen + 1
             if seen > MAXIMUM_ITEMS or name.count("/") > MAXIMUM_DEPTH:
-                raise CheckpointError(
+                raise InputError(
                     f"{path}: expected at most {MAXIMUM_ITEMS:,} groups and arrays, "
                     f"{MAXIMUM_DEPTH} inside one another; found more at {name[:200]}"
                 )
@@ -159,13 +159,13 @@ def _datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
             is_link = not isinstance(group.get(own_name, getlink=True), h5py.HardLink)
             item = None if is_link else group[own_name]
             if is_link or (isinstance(item, h5py.Dataset) and (item.external or item.is_virtual)):
-                raise CheckpointError(f"{path}: expected {name} in the file, found a link")
+                raise InputError(f"{path}: expected {name} in the file, found a link")
             own = (*place, (listed.get(own_name, len(listed)), *order_of_layers(own_name)))
             if isinstance(item, h5py.Group):
                 waiting.append((f"{name}/", own, item))
             elif isinstance(item, h5py.Dataset):
                 if item.shape is None or item.dtype.kind not in "biuf":
-                    raise CheckpointError(f"{path}: expected numbers as {name}, found {item.dtype}")
+                    raise InputError(f"{path}: expected numbers as {name}, found {item.dtype}")
                 found[own] = name, item
     return dict(found[own] for own in sorted(found))
 

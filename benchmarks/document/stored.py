@@ -8,7 +8,7 @@ import jsonschema
 
 from shared.files.atomic import write_file_atomically
 from shared.files.documents import check_document, read_json
-from shared.files.errors import InputError, refused_as
+from shared.files.errors import refused_as
 
 SCHEMA_VERSION = 2
 SCHEMA = Path(__file__).with_name("schema.json")
@@ -28,7 +28,7 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Return a document of `run.py --json`; InputError, which names the file, for all else."""
     expected = f"a file of run.py --json, schema version {SCHEMA_VERSION}"
-    with refused_as(InputError, path, expected, "measure it anew with run.py --json"):
+    with refused_as(path, expected, "measure it anew with run.py --json"):
         document: dict[str, Any] = read_json(path, MAXIMUM_BYTES)
         version = document.get("schema_version")
         if version != SCHEMA_VERSION:

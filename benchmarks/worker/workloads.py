@@ -118,7 +118,7 @@ def batches(
     """Return an endless run of batches as `move` moves them to the device; or of `only` one.
 
     Those that stay on the device are moved once, the others when their step comes. Raises
-    DataError where the images of the loader cannot be loaded.
+    InputError where the images of the loader cannot be loaded.
     """
     if only is not None:
         return itertools.repeat(move(only))

@@ -19,7 +19,7 @@ from scipy import stats
 
 from shared.conformance.protocol import ChildSession
 from shared.files.documents import read_document
-from shared.files.errors import InputError, refused_as
+from shared.files.errors import refused_as
 from shared.interface import Array
 from shared.reference.comparison import relative_l2, ulp_error
 from shared.spec.layers import Initializer, Parameter
@@ -119,7 +119,7 @@ _LARGEST = sys.float_info.max
 def load_overrides(path: Path, identifiers: Sequence[str]) -> dict[str, Override]:
     """Return each case's override from a TOML or JSON file; InputError, which names it."""
     found: dict[str, Override] = {}
-    with refused_as(InputError, path, _EXPECTED):
+    with refused_as(path, _EXPECTED):
         for pattern, entry in read_document(path).items():
             override = _override(pattern, entry)
             for name in matching(identifiers, pattern):

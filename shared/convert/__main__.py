@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from shared.files.atomic import staged
-from shared.files.checkpoint import PROGRESS, CheckpointError, Contents, spec_differences
+from shared.files.checkpoint import PROGRESS, Contents, spec_differences
 from shared.files.errors import InputError
 from shared.files.system_file import find_system
 from shared.formats.file_kinds import FileKind, joined, kind_of, kind_of_name
@@ -48,7 +48,7 @@ def inspect(path: Path) -> int:
     print(text_table([[f"  {n}", sizes[n], str(a.dtype)] for n, a in arrays.items()], "<"))
     try:
         contents = kind.read(path)
-    except CheckpointError:
+    except InputError:
         text = "next: write down its system (docs/systems.md), and hold your code against that:"
         print(f"{text} python -m shared.explain ADAPTER --system FILE.toml")
         raise
@@ -123,7 +123,7 @@ def with_choices(contents: Contents, chosen: SystemSpec | None, loss: str | None
         spec = spec.replace(**{field: getattr(chosen, field) for field in fields})
     spec = spec.replace(loss=loss or spec.loss)
     if contents.spec_is_stored and (differences := spec_differences(contents.spec, spec)):
-        raise CheckpointError(f"SRC stores another spec: {'; '.join(differences)}")
+        raise InputError(f"SRC stores another spec: {'; '.join(differences)}")
     return replace(contents, spec=spec)
 
 
@@ -138,7 +138,7 @@ def fitted(contents: Contents, kind: FileKind, only: str | None) -> Contents:
     arrays = {n: a for n, a in contents.arrays.items() if n.split("/", 1)[0] in carried}
     progress = contents.progress if PROGRESS in carried else {}
     if not arrays:
-        raise CheckpointError(f"SRC holds nothing of it to write: {', '.join(contents.parts)}")
+        raise InputError(f"SRC holds nothing of it to write: {', '.join(contents.parts)}")
     return replace(contents, arrays=arrays, progress=progress)
 
 

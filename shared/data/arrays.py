@@ -20,8 +20,8 @@ from typing import IO
 
 import numpy as np
 
-from shared.data.images import DataError, check_memory
-from shared.files.errors import refused_as
+from shared.data.images import check_memory
+from shared.files.errors import InputError, refused_as
 from shared.interface import Array
 
 Stream = IO[bytes] | gzip.GzipFile
@@ -66,9 +66,9 @@ def is_batch(path: Path, head: bytes) -> bool:
 def read_idx(path: Path) -> Array:
     """Return the images of an IDX file (0x00000803, 0x00000804), raw or gzip, as `read_npz` does.
 
-    Source: yann.lecun.com/exdb/mnist. Raises DataError, also for a byte too many or too few.
+    Source: yann.lecun.com/exdb/mnist. Raises InputError, also for a byte too many or too few.
     """
-    with refused_as(DataError, path, "a whole IDX file", also=_GZIP):
+    with refused_as(path, "a whole IDX file", also=_GZIP):
         with open(path, "rb") as file:
             compressed = file.read(2) == GZIP_MAGIC
         with gzip.open(path) if compressed else open(path, "rb") as stream:
@@ -79,10 +79,10 @@ def read_idx(path: Path) -> Array:
 def read_npz(path: Path) -> Array:
     """Return the array called images, or the only one that can be, [n, height, width, 1 or 3].
 
-    uint8, or float in [0, 1]. Raises DataError.
+    uint8, or float in [0, 1]. Raises InputError.
     """
     with (
-        refused_as(DataError, path, "a whole .npz file", also=_ZIP),
+        refused_as(path, "a whole .npz file", also=_ZIP),
         warnings.catch_warnings(action="ignore"),  # headers of Python 2, and odd escapes
         zipfile.ZipFile(path) as archive,
     ):
@@ -91,14 +91,14 @@ def read_npz(path: Path) -> Array:
             dtype = header[2]
             if dtype != np.uint8 and not (dtype.kind == "f" and dtype.itemsize <= 8):
                 expected = "expected uint8 (0 to 255) or float (0 to 1)"
-                raise DataError(f"{path}: {name} has dtype {dtype}; {expected}")
+                raise InputError(f"{path}: {name} has dtype {dtype}; {expected}")
             images = _read_pixels(path, stream, header)
     if images.dtype != np.uint8:
         with np.errstate(invalid="ignore"):
             low, high = float(images.min()), float(images.max())
         if not (low >= 0 and high <= 1):  # also true of NaN
             found = f"{name} holds floats from {low:g} to {high:g}"
-            raise DataError(f"{path}: {found}; expected finite ones in [0, 1], or uint8")
+            raise InputError(f"{path}: {found}; expected finite ones in [0, 1], or uint8")
     return images
 
 
@@ -107,12 +107,12 @@ def _idx_shape(path: Path, stream: Stream) -> tuple[int, ...]:
     magic = stream.read(4)
     expected = "expected 00000803 (images [n, height, width]) or 00000804 (with channels)"
     if magic == b"\x00\x00\x08\x01":
-        raise DataError(f"{path} holds labels (00000801), not images; {expected}")
+        raise InputError(f"{path} holds labels (00000801), not images; {expected}")
     if magic[:3] != _IDX_UINT8 or magic[3:] not in (b"\x03", b"\x04"):
-        raise DataError(f"{path} starts with {magic.hex() or 'nothing'}; {expected}")
+        raise InputError(f"{path} starts with {magic.hex() or 'nothing'}; {expected}")
     header = stream.read(4 * magic[3])
     if len(header) != 4 * magic[3]:
-        raise DataError(f"{path} ends within its header; expected {magic[3]} dimensions")
+        raise InputError(f"{path} ends within its header; expected {magic[3]} dimensions")
     return struct.unpack(f">{magic[3]}I", header)
 
 
@@ -128,7 +128,7 @@ def _choose_array(path: Path, archive: zipfile.ZipFile) -> str:
     if len(candidates) != 1:
         listed = ", ".join(f"{n.removesuffix('.npy')} {shapes[n]}" for n in names[:8]) or "none"
         expected = "an array called images, or exactly one of 3 or 4 dimensions"
-        raise DataError(f"{path}: expected {expected}, found {listed}")
+        raise InputError(f"{path}: expected {expected}, found {listed}")
     return candidates[0]
 
 
@@ -137,29 +137,29 @@ def _opened(path: Path, archive: zipfile.ZipFile, name: str) -> Iterator[tuple[S
     """Open a member; yields the stream behind its header, and the header."""
     # NumPy writes no other. An LZMA header may ask for gigabytes before a byte is unpacked.
     if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(f"{path}: {name} is packed by another method; expected stored or deflated")
+        raise InputError(f"{path}: {name} is packed by another method; expected stored or deflated")
     with archive.open(name) as stream:
         version = np.lib.format.read_magic(stream)
         if version != (1, 0):  # 2.0 and 3.0 are for structured arrays; their headers may be 4 GiB
-            raise DataError(f"{path}: {name} has npy format {version}; expected (1, 0)")
+            raise InputError(f"{path}: {name} has npy format {version}; expected (1, 0)")
         try:
             header = np.lib.format.read_array_header_1_0(stream)
         except (MemoryError, RecursionError) as error:  # what Python's parser says to deep nesting
-            raise DataError(f"{path}: the header of {name} is nested too deep") from error
+            raise InputError(f"{path}: the header of {name} is nested too deep") from error
         yield stream, header
 
 
 def _read_pixels(path: Path, stream: Stream, header: Header) -> Array:
-    """Return the rest of a stream as [n, height, width, channels], or raise DataError."""
+    """Return the rest of a stream as [n, height, width, channels], or raise InputError."""
     shape, is_fortran, dtype = header
     expected = "expected [n, height, width] or [n, height, width, 1 or 3]"
     if len(shape) not in (3, 4) or min(shape) < 1:
-        raise DataError(f"{path} holds an array of shape {shape}; {expected}, none of them 0")
+        raise InputError(f"{path} holds an array of shape {shape}; {expected}, none of them 0")
     n, height, width, channels = shape if len(shape) == 4 else (*shape, 1)
     if channels not in (1, 3):
         nchw = ": the channels come first (NCHW); save images.transpose(0, 2, 3, 1) instead"
         hint = nchw if height in (1, 3) else ""
-        raise DataError(f"{path} holds an array of shape {shape}; {expected}{hint}")
+        raise InputError(f"{path} holds an array of shape {shape}; {expected}{hint}")
     declared = math.prod(shape) * dtype.itemsize
     check_memory(path, f"declares an array of shape {shape}", declared)
     data = bytearray()
@@ -167,18 +167,18 @@ def _read_pixels(path: Path, stream: Stream, header: Header) -> Array:
         data += chunk
     if len(data) != declared:
         found = f"only {len(data):,}" if len(data) < declared else "more"
-        raise DataError(f"{path}: the header declares {declared:,} bytes of pixels, found {found}")
+        raise InputError(f"{path}: the header declares {declared:,} bytes of pixels, found {found}")
     images = np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
     return images.reshape(n, height, width, channels)
 
 
 def read_batch(path: Path) -> Array:
-    """Return the images of one batch, uint8 [n, 32, 32, 3]; DataError, which names the file.
+    """Return the images of one batch, uint8 [n, 32, 32, 3]; InputError, which names the file.
 
     Source: cs.toronto.edu/~kriz/cifar.html. Nothing in the file is called or imported.
     """
     expected = f"a python batch of CIFAR-10, a pickled dict with data of shape (n, {ROW})"
-    with refused_as(DataError, path, expected):
+    with refused_as(path, expected):
         with open(path, "rb") as file:
             content = file.read(LARGEST_BATCH + 1)
         if len(content) > LARGEST_BATCH:

@@ -14,8 +14,8 @@ import numpy as np
 
 from shared.data import arrays as array_files
 from shared.data import images as image_files
-from shared.data.images import IMAGE_SUFFIXES, DataError
-from shared.files.errors import printable, refused_as
+from shared.data.images import IMAGE_SUFFIXES
+from shared.files.errors import InputError, printable, refused_as
 from shared.interface import Array
 from shared.spec import SystemSpec
 from shared.spec.streams import batch_order
@@ -44,16 +44,16 @@ class Batches:
     `images` is uint8 [n, *spec.image_shape]; `dtype` is float32 or float64. Step t takes the k
     batches from number t · k on, where k is `spec.discriminator_steps`. Batch b is of epoch b //
     batches_per_epoch, ordered by `streams.batch_order`; its last, partial batch is dropped. Raises
-    DataError for images that do not suit the spec, ValueError for other arguments.
+    InputError for images that do not suit the spec, ValueError for other arguments.
     """
 
     def __init__(self, images: Array, spec: SystemSpec, seed: int, dtype: str = "float32") -> None:
         if images.dtype != np.uint8 or images.shape[1:] != spec.image_shape:
             expected = f"the system {spec.name} expects uint8 images of {spec.image_shape}"
-            raise DataError(f"the images are {images.dtype} {images.shape}; {expected}")
+            raise InputError(f"the images are {images.dtype} {images.shape}; {expected}")
         if spec.batch_size > len(images):
             found = f"the batch size is {spec.batch_size}, but there are only {len(images)} images"
-            raise DataError(f"{found}; use --batch-size {len(images)} or less, or more images")
+            raise InputError(f"{found}; use --batch-size {len(images)} or less, or more images")
         self._all_images, self._spec, self._dtype = images, spec, dtype
         self._order = functools.lru_cache(2)(lambda epoch: batch_order(seed, epoch, len(images)))
         self._order(0)  # raises for a bad seed
@@ -91,12 +91,12 @@ def load_dataset(source: str | os.PathLike[str] | None, spec: SystemSpec) -> Ima
 
     None is the embedded default, 2,000 images of Fashion-MNIST; otherwise `source` is what ACCEPTED
     says. Every image has its shorter side resized to `spec.image_size` and the centre cut out.
-    Raises DataError for anything without a usable image; single bad files are skipped and named.
+    Raises InputError for anything without a usable image; single bad files are skipped and named.
     """
     if source is None:
         return _load_file(FASHION_MNIST, spec, "Fashion-MNIST images")
     if not os.fspath(source):
-        raise DataError(f"the path is empty; expected {ACCEPTED}")
+        raise InputError(f"the path is empty; expected {ACCEPTED}")
     path = Path(source)
     if os.path.isdir(path):
         return _load_folder(path, spec)
@@ -116,7 +116,7 @@ def _load_folder(folder: Path, spec: SystemSpec) -> ImageDataset:
         skipped += tuple(unread)
         if not len(images):
             found = f"none of its {len(pictures)} image files can be used"
-            raise DataError(f"{folder}: {found}, among them {'; '.join(skipped[:3])}")
+            raise InputError(f"{folder}: {found}, among them {'; '.join(skipped[:3])}")
         where = f"{name} ({len(skipped):,} skipped)" if skipped else name
     elif batches:
         _check_count(folder, sum(path.stat().st_size for path in batches) // 3072, spec)
@@ -149,21 +149,21 @@ def _idx_file_of(folder: Path, files: list[Path], unlisted: list[str]) -> Path:
         chosen = [path for path in reversed(found.values()) if path.name.startswith(prefix)]
         if len(chosen) > 1:
             names = ", ".join(map(str, chosen))
-            raise DataError(f"{folder} holds several IDX files: {names}; give one")
+            raise InputError(f"{folder} holds several IDX files: {names}; give one")
         if chosen:
             return chosen[0]
     trouble = f" ({'; '.join(unlisted)})" if unlisted else ""
     text = f"{folder} holds no image: {len(files)} files, none of them an image{trouble}"
-    raise DataError(f"{text}; expected {ACCEPTED}")
+    raise InputError(f"{text}; expected {ACCEPTED}")
 
 
 def _load_file(path: Path, spec: SystemSpec, what: str) -> ImageDataset:
     if not os.path.isfile(path):
         found = "is not a regular file" if os.path.exists(path) else "does not exist"
-        raise DataError(f"{path} {found}; expected {ACCEPTED}")
+        raise InputError(f"{path} {found}; expected {ACCEPTED}")
     if image_files.is_image_file(path):
-        raise DataError(f"{path} is a single image; give the folder: {path.parent}")
-    with refused_as(DataError, path, ACCEPTED), open(path, "rb") as file:
+        raise InputError(f"{path} is a single image; give the folder: {path.parent}")
+    with refused_as(path, ACCEPTED), open(path, "rb") as file:
         head = file.read(4)
     if path.suffix.lower() == ".npz" or head == array_files.ZIP_MAGIC:
         images = array_files.read_npz(path)
@@ -172,7 +172,7 @@ def _load_file(path: Path, spec: SystemSpec, what: str) -> ImageDataset:
     elif array_files.is_batch(path, head):
         images = array_files.read_batch(path)
     else:
-        raise DataError(f"{path} is none of what can be loaded; expected {ACCEPTED}")
+        raise InputError(f"{path} is none of what can be loaded; expected {ACCEPTED}")
     fitted, notes = fit_arrays(path, images, spec)
     return ImageDataset(fitted, f"{len(fitted):,} {what}", (), notes)
 
@@ -190,8 +190,8 @@ def fit_arrays(source: Path | str, arrays: Array, spec: SystemSpec) -> tuple[Arr
 
     try:
         image_files.in_threads(len(arrays), fit_one)
-    except DataError as error:
-        raise DataError(f"{source}: {error}") from error
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
     _, height, width, channels = arrays.shape
     return images, (image_files.describe_fit(width, height, channels, spec),)
 

@@ -37,15 +37,11 @@ _START_OF_SCAN = b"\xff\xda"  # nowhere else, for a 0xff among the pixels is fol
 _CHUNK = 32  # images per task of the thread pool: small, so that Ctrl-C is obeyed soon
 
 
-class DataError(InputError):
-    """Bad data; the message names the file, what was found and what was expected."""
-
-
 def check_memory(source: str | Path, what: str, size: int) -> None:
-    """Raise DataError for more bytes than are held in memory; `what` the source holds, in words."""
+    """Raise InputError for more bytes than memory may hold; `what` the source holds, in words."""
     if size > MAXIMUM_BYTES:
         most = f"expected at most {MAXIMUM_BYTES / GIBIBYTE:.0f} GiB"
-        raise DataError(f"{source} {what}, {size / GIBIBYTE:.1f} GiB; {most}")
+        raise InputError(f"{source} {what}, {size / GIBIBYTE:.1f} GiB; {most}")
 
 
 def find_files(folder: Path) -> tuple[list[Path], list[str]]:
@@ -114,7 +110,7 @@ def in_threads(count: int, work: Callable[[int], str | None]) -> list[str | None
 
 
 def fit_pixels(pixels: Array, spec: SystemSpec) -> Array:
-    """Fit uint8 [height, width, 1 or 3] to the spec; grey is luma (ITU-R 601). DataError."""
+    """Fit uint8 [height, width, 1 or 3] to the spec; grey is luma (ITU-R 601). InputError."""
     grey = pixels.shape[2] == 1
     image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if grey else pixels))
     if not grey and spec.channels == 1:
@@ -123,7 +119,7 @@ def fit_pixels(pixels: Array, spec: SystemSpec) -> Array:
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resize, cut a square out as torchvision's `Resize` and `CenterCrop`; DataError if large."""
+    """Resize, cut a square out as torchvision's `Resize` and `CenterCrop`; InputError if large."""
     width, height = _resized(image.size, size)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
@@ -131,16 +127,16 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def _resized(dimensions: tuple[int, int], size: int) -> tuple[int, int]:
-    """Return (width, height) after the resize, or raise DataError for what cannot be resized."""
+    """Return (width, height) after the resize, or raise InputError for what cannot be resized."""
     width, height = dimensions
     found = f"{width}x{height} pixels"
     if width < 1 or height < 1:
-        raise DataError(f"{found}; expected at least 1x1")
+        raise InputError(f"{found}; expected at least 1x1")
     if width * height > MAXIMUM_PIXELS:
-        raise DataError(f"too large: {found}; expected at most {MAXIMUM_PIXELS:,} pixels")
+        raise InputError(f"too large: {found}; expected at most {MAXIMUM_PIXELS:,} pixels")
     longer = int(size * max(width, height) / min(width, height))
     if longer * size > MAXIMUM_PIXELS:
-        raise DataError(f"too narrow: {found}, {longer}x{size} when resized")
+        raise InputError(f"too narrow: {found}, {longer}x{size} when resized")
     return (size, longer) if width <= height else (longer, size)
 
 
@@ -154,7 +150,7 @@ def _decode_into(path: Path, spec: SystemSpec, slot: Array) -> str | None:
             if image.format == "JPEG" and _has_many_scans(path):
                 return f"too many scans; expected a JPEG of at most {MAXIMUM_SCANS}"
             slot[:] = _as_array(_decode(image, spec))
-    except DataError as error:
+    except InputError as error:
         return str(error)
     except Image.DecompressionBombError as error:
         return f"too large: {error}"
@@ -202,7 +198,7 @@ def _in_eight_bits(image: Image.Image, mode: str) -> Image.Image:
         pixels = (np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535
         return Image.fromarray(pixels.astype(np.uint8)).convert(mode)
     if image.mode in ("I", "F"):
-        raise DataError("32-bit pixels have no fixed range; expected 8 or 16 bits")
+        raise InputError("32-bit pixels have no fixed range; expected 8 or 16 bits")
     if image.has_transparency_data:
         # Dropping alpha would show what lies hidden under it, often black or noise.
         white = Image.new("RGBA", image.size, "white")

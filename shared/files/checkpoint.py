@@ -21,14 +21,7 @@ from shared.interface import Array, Arrays, Shapes, check_arrays
 from shared.spec import NETWORKS, NetworkName, SystemSpec, state_shapes
 from shared.spec.compute import DTYPES
 
-
-class CheckpointError(InputError):
-    """A file that is no checkpoint of this project, or not the one that was asked for."""
-
-
-CHECKPOINT = TensorFormat(
-    "a checkpoint file", "gan-across-frameworks", "1", ("F32", "F64", "I64"), CheckpointError
-)
+CHECKPOINT = TensorFormat("a checkpoint file", "gan-across-frameworks", ("F32", "F64", "I64"))
 
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 PARTS = (*NETWORKS, *OPTIMIZERS)
@@ -94,7 +87,7 @@ def write_checkpoint(
     """Write a whole training state, or nothing; `progress` has a whole number "step".
 
     `arrays` must be those of `state_shapes(spec)`: floats of one dtype (float32 or float64) and
-    int64 counters. Raises CheckpointError before anything is written, OSError from the disk.
+    int64 counters. Raises InputError before anything is written, OSError from the disk.
     """
     path = Path(path)
     _check_state(path, arrays, spec)
@@ -103,12 +96,12 @@ def write_checkpoint(
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Contents:
-    """Read a training state and check all of it but the values; CheckpointError for any other."""
+    """Read a training state and check all of it but the values; InputError for any other."""
     path = Path(path)
     arrays, metadata = CHECKPOINT.read(path)
     spec, progress = decode_description(path, metadata)
     if not progress:
-        raise CheckpointError(f"{path}: expected JSON as 'progress' in the header, found none")
+        raise InputError(f"{path}: expected JSON as 'progress' in the header, found none")
     _check_state(path, arrays, spec)
     return Contents(arrays, spec, progress)
 
@@ -122,15 +115,15 @@ def encode_description(spec: SystemSpec, progress: dict[str, Any]) -> dict[str, 
 
 
 def decode_description(path: Path, description: dict[str, str]) -> tuple[SystemSpec, Any]:
-    """Return spec and progress, if any, of `encode_description`'s text; CheckpointError."""
+    """Return spec and progress, if any, of `encode_description`'s text; InputError."""
     CHECKPOINT.check(path, description)
-    with refused_as(CheckpointError, path, "a valid spec as JSON in the header"):
+    with refused_as(path, "a valid spec as JSON in the header"):
         spec = stored_system(json.loads(description["spec"]))
         if spec.architecture == "custom":
             raise ValueError("a system of a file, which has no checkpoints")
     if "progress" not in description:
         return spec, {}
-    with refused_as(CheckpointError, path, "progress as JSON in the header"):
+    with refused_as(path, "progress as JSON in the header"):
         progress = json.loads(description["progress"])
         _check_progress(path, progress)
     return spec, progress
@@ -151,30 +144,30 @@ def spec_differences(found: SystemSpec, asked: SystemSpec) -> list[str]:
 
 
 def check_dtypes(path: Path, arrays: Arrays) -> None:
-    """Raise CheckpointError unless counters are int64 and all else is one dtype of floats."""
+    """Raise InputError unless counters are int64 and all else is one dtype of floats."""
     counters = [name for name in arrays if name.endswith("_optimizer/step")]
     for name in counters:
         if arrays[name].dtype != np.int64:
-            raise CheckpointError(f"{path}: expected {name} as int64, found {arrays[name].dtype}")
+            raise InputError(f"{path}: expected {name} as int64, found {arrays[name].dtype}")
     # The message names the first array of each dtype.
     examples = {str(arrays[name].dtype): name for name in reversed(arrays) if name not in counters}
     if len(examples) != 1 or not set(examples) <= set(DTYPES):
         found = ", ".join(f"{dtype} ({name})" for dtype, name in sorted(examples.items()))
-        raise CheckpointError(f"{path}: expected float32 alone or float64 alone, found {found}")
+        raise InputError(f"{path}: expected float32 alone or float64 alone, found {found}")
 
 
 def _check_progress(path: Path, progress: dict[str, Any]) -> None:
     step = progress.get("step")
     if type(step) is not int or step < 0:
-        raise CheckpointError(f"{path}: expected the number of completed steps, found {step!r}")
+        raise InputError(f"{path}: expected the number of completed steps, found {step!r}")
 
 
 def check_shapes(path: Path, arrays: Mapping[str, Array], expected: Shapes, what: str) -> None:
-    """Raise CheckpointError, which names `path`, unless these are the arrays that `what` has."""
+    """Raise InputError, which names `path`, unless these are the arrays that `what` has."""
     try:
         check_arrays(arrays, expected, what)
     except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
 
 
 def _check_state(path: Path, arrays: Arrays, spec: SystemSpec) -> None:

@@ -18,7 +18,7 @@ def read_document(path: Path) -> Any:
     loads = {".toml": tomllib.loads, ".json": json.loads}.get(path.suffix)
     if loads is None:
         raise InputError(f"{path}: received a file named *{path.suffix}, expected .toml or .json")
-    with refused_as(InputError, path, "a document in TOML or JSON"):
+    with refused_as(path, "a document in TOML or JSON"):
         return loads(_text(path, MAXIMUM_BYTES))
 
 

@@ -19,34 +19,33 @@ class InputError(ValueError):
 
 @contextlib.contextmanager
 def refused_as(
-    kind: type[InputError],
     path: Path,
     expected: str,
     advice: str = "give another file",
     also: tuple[type[Exception], ...] = (),
 ) -> Iterator[None]:
-    """Turn what a damaged or foreign file makes Python raise into an error that names the file.
+    """Turn what a damaged or foreign file makes Python raise into an InputError with its name.
 
-    `also`: what else the library that reads it raises. An error of the kind passes as it is.
+    `also`: what else the library that reads it raises. An InputError passes as it is.
     """
     try:
         yield
-    except kind:
+    except InputError:
         raise
     except OSError as error:
         reason = error.strerror or error  # a damaged .gz has no number
-        raise kind(f"{path} cannot be read: {reason}; expected {expected}") from error
+        raise InputError(f"{path} cannot be read: {reason}; expected {expected}") from error
     except _OF_DAMAGE + also as error:
         found = f"another or damaged file ({type(error).__name__}: {error})"
         found = str(error) if type(error) is ValueError else found
-        raise kind(f"{path}: expected {expected}, found {found}; {advice}") from error
+        raise InputError(f"{path}: expected {expected}, found {found}; {advice}") from error
 
 
-def require_file(path: Path, expected: str, error: type[ValueError]) -> None:
-    """Raise `error` unless a file is there: a pipe, say, would be waited for without end."""
+def require_file(path: Path, expected: str) -> None:
+    """Raise InputError unless a file is there: a pipe, say, would be waited for without end."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise error(f"{path}: expected {expected}, found {found}")
+        raise InputError(f"{path}: expected {expected}, found {found}")
 
 
 def printable(path: str | os.PathLike[str]) -> str:

@@ -18,15 +18,9 @@ PYTHON_NUMBER = "python"
 HALF_PRECISIONS = ("bfloat16", "float16")  # dtypes that are held as float32
 
 
-class RecordingError(InputError):
-    """Something that cannot be recorded, or a file that is no recording."""
-
-
 _DTYPES = ("F32", "F64", "BOOL", *(f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)))
 _ENTRY = ("step", "name", "dtype", "layout")
-RECORDING = TensorFormat(
-    "a recording of shared.record", "gan-across-frameworks-recording", "1", _DTYPES, RecordingError
-)
+RECORDING = TensorFormat("a recording of shared.record", "gan-across-frameworks-recording", _DTYPES)
 
 
 @dataclass(frozen=True)
@@ -70,11 +64,11 @@ def write_recording(
 
 
 def read_recording(path: str | os.PathLike[str]) -> Recording:
-    """Read a recording; a missing, damaged or foreign file raises RecordingError in one line."""
+    """Read a recording; a missing, damaged or foreign file raises InputError in one line."""
     path = Path(path)
     arrays, metadata = RECORDING.read(path)
     expected = "a list of the tensors that are in the file in its header"
-    with refused_as(RecordingError, path, expected, "record it again"):
+    with refused_as(path, expected, "record it again"):
         entries = json.loads(metadata["tensors"])
         described = {f"{e['step']}/{e['name']}": e for e in entries}
         text = metadata.get("system")
@@ -86,8 +80,8 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     try:
         for tensor in tensors:
             check_layout(tensor.name, tensor.layout, tensor.array.shape)
-    except RecordingError as error:
-        raise RecordingError(f"{path}: {error}") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return Recording(path, metadata["framework"], tensors, system)
 
 
@@ -103,12 +97,12 @@ def _is_entry(entry: dict[str, Any]) -> bool:
 
 
 def check_layout(name: str, layout: str | None, shape: tuple[int, ...]) -> None:
-    """Raise RecordingError unless a layout is None or has a capital letter for each axis."""
+    """Raise InputError unless a layout is None or has a capital letter for each axis."""
     if layout is None:
         return
     is_text = isinstance(layout, str) and layout.isalpha() and layout.isupper()
     if not is_text or len(set(layout)) != len(layout) or len(layout) != len(shape):
-        raise RecordingError(
+        raise InputError(
             f"{name!r} has shape {shape}; expected as its layout {len(shape)} different capital "
             f"letters, one for each axis, such as NCHW or OIHW; received {layout!r}"
         )

@@ -15,21 +15,19 @@ from shared.interface import Array, Arrays
 
 @dataclass(frozen=True)
 class TensorFormat:
-    """A kind of safetensors file: what errors call it, the format and version in its header.
+    """A kind of safetensors file: what errors call it, the format that its header names.
 
-    `dtypes` are those that it may hold, by safetensors' names; `error` is what `read` raises.
+    `dtypes` are those that it may hold, by safetensors' names.
     """
 
     noun: str
     name: str
-    version: str
     dtypes: tuple[str, ...]
-    error: type[InputError]
 
     @property
     def fields(self) -> dict[str, str]:
         """The texts of the header that say which format it is."""
-        return {"format": self.name, "format_version": self.version}
+        return {"format": self.name, "format_version": "1"}
 
     def write(self, path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
         """Write a whole file or nothing; raises OSError from the disk."""
@@ -39,11 +37,11 @@ class TensorFormat:
         write_file_atomically(path, save(contiguous, {**self.fields, **metadata}))
 
     def read(self, path: Path) -> tuple[Arrays, dict[str, str]]:
-        """Return arrays and header; `self.error` for a missing, damaged or foreign file."""
-        require_file(path, self.noun, self.error)
+        """Return arrays and header; InputError for a missing, damaged or foreign file."""
+        require_file(path, self.noun)
         expected, advice = "a complete safetensors file", f"give {self.noun}"
         with (
-            refused_as(self.error, path, expected, advice, also=(SafetensorError,)),
+            refused_as(path, expected, advice, also=(SafetensorError,)),
             safe_open(path, framework="numpy") as file,
         ):
             metadata = file.metadata() or {}
@@ -53,14 +51,14 @@ class TensorFormat:
                 # Asked first, because NumPy has no bfloat16 to read into.
                 if (dtype := file.get_slice(name).get_dtype()) not in self.dtypes:
                     dtypes = ", ".join(self.dtypes)
-                    raise self.error(f"{path}: expected {dtypes}, found {name} as {dtype}")
+                    raise InputError(f"{path}: expected {dtypes}, found {name} as {dtype}")
             return {name: file.get_tensor(name) for name in names}, metadata
 
     def check(self, path: Path, metadata: Mapping[str, str]) -> None:
-        """Raise `self.error` unless a header says that it is of this format and version."""
+        """Raise InputError unless a header says that it is of this format and version."""
         for field, expected in self.fields.items():
             if metadata.get(field) != expected:
                 found = repr(metadata[field]) if field in metadata else "none"
-                raise self.error(
+                raise InputError(
                     f"{path}: expected the {field} {expected!r}, found {found}; give {self.noun}"
                 )

@@ -12,7 +12,6 @@ from shared.files.checkpoint import (
     CHECKPOINT,
     EVERYTHING,
     OPTIMIZERS,
-    CheckpointError,
     Contents,
     encode_description,
     spec_differences,
@@ -38,11 +37,11 @@ class FileKind:
     carried: tuple[str, ...] = EVERYTHING
 
     def read(self, path: Path) -> Contents:
-        """Read a file and check all of it but the values; CheckpointError, naming the file."""
+        """Read a file and check all of it but the values; InputError, naming the file."""
         return self.module().read_native(path)
 
     def write(self, path: Path, contents: Contents) -> None:
-        """Write a file for the framework's users, whole or not; CheckpointError for a misfit."""
+        """Write a file for the framework's users, whole or not; InputError for a misfit."""
         check_contents(path, contents, self.carried)
         with staged(path.absolute()) as temporary:
             self.module().write_native(temporary, contents)
@@ -141,7 +140,7 @@ def joined(sources: Mapping[Path, Contents]) -> Contents:
         return contents[0]
     names = [name for held in contents for name in held.held]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise CheckpointError(f"more than one file holds {', '.join(twice)}")
+        raise InputError(f"more than one file holds {', '.join(twice)}")
     path = Path(" and ".join(map(str, sources)))
     arrays = {name: array for held in contents for name, array in held.arrays.items()}
     progress = next((held.progress for held in contents if held.progress), {})
@@ -150,7 +149,7 @@ def joined(sources: Mapping[Path, Contents]) -> Contents:
     whole = assemble(path, arrays, description, canonical_names)
     for other in stored:
         if differences := spec_differences(other, whole.spec):
-            raise CheckpointError(f"{path} belong to other systems: {'; '.join(differences)}")
+            raise InputError(f"{path} belong to other systems: {'; '.join(differences)}")
     if stored:
         return whole
     own = {o: getattr(held.spec, o) for held in contents for o in OPTIMIZERS if o in held.parts}

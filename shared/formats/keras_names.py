@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from shared.files.checkpoint import CheckpointError
+from shared.files.errors import InputError
 from shared.formats.native_contents import Contents, Shape, assemble
 from shared.formats.state_dicts import recognised
 from shared.framework_adapter import IN_PYTORCH, WORDS
@@ -27,12 +27,12 @@ _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 def read_foreign(path: Path, found: Mapping[str, Array]) -> Contents:
     """Return what arrays of somebody's model are, by the order and the shapes of its layers.
 
-    `found`: by the file's names, in its order. Raises CheckpointError, with the first difference
+    `found`: by the file's names, in its order. Raises InputError, with the first difference
     from the nearest system, for networks of none.
     """
     arrays, others = _state_dict(found)
     if not arrays:
-        raise CheckpointError(
+        raise InputError(
             f"{path}: expected arrays with the names of a layer's (kernel, gamma …), found "
             f"{', '.join(others[:3]) or 'none'}; load the model where it was saved, and save its "
             "weights with model.save_weights('….weights.h5')"

@@ -12,13 +12,13 @@ import numpy as np
 from shared.files.checkpoint import (
     EVERYTHING,
     OPTIMIZERS,
-    CheckpointError,
     Contents,
     check_dtypes,
     check_shapes,
     decode_description,
     parts_of,
 )
+from shared.files.errors import InputError
 from shared.interface import Array, Shapes
 from shared.spec import NETWORKS, SYSTEMS, SystemSpec, state_shapes
 from shared.spec.architectures import IMAGE_SIZES
@@ -44,20 +44,20 @@ def part_shapes(spec: SystemSpec, parts: Collection[str]) -> dict[str, Shape]:
 
 
 def check_contents(path: Path, contents: Contents, carried: Collection[str] = EVERYTHING) -> None:
-    """Raise CheckpointError unless a format with a place for `carried` can write all of this."""
+    """Raise InputError unless a format with a place for `carried` can write all of this."""
     if excess := [part for part in contents.held if part not in carried]:
-        raise CheckpointError(f"{path}: this format cannot carry {', '.join(excess)}")
+        raise InputError(f"{path}: this format cannot carry {', '.join(excess)}")
     _check_parts(path, contents.parts)
     check_shapes(path, contents.arrays, part_shapes(contents.spec, contents.parts), HELD)
     check_dtypes(path, contents.arrays)
 
 
 def require_unpacked(path: Path, declared: int, *files: Path) -> None:
-    """Raise CheckpointError for more bytes than the files have: a packed one may be gigabytes."""
+    """Raise InputError for more bytes than the files have: a packed one may be gigabytes."""
     if declared > (size := sum(file.stat().st_size for file in files or [path])):
         found = f"{declared:,} bytes declared in a file of {size:,}"
         expected = "arrays as they are saved, unpacked"
-        raise CheckpointError(f"{path}: expected {expected}; found {found}")
+        raise InputError(f"{path}: expected {expected}; found {found}")
 
 
 def assemble(
@@ -74,7 +74,7 @@ def assemble(
     `found`: arrays by the file's own names, one network alone without its name in front. `axes`: by
     number of axes, the order that makes an array canonical. `swapped`: kernels whose last two axes
     are exchanged. A spec that `description` does not hold is ASKED, or read off the names and
-    shapes. Raises CheckpointError, naming the file, for every array too much, missing or misshapen.
+    shapes. Raises InputError, naming the file, for every array too much, missing or misshapen.
     """
     texts = {name: str(description[name]) for name in DESCRIPTION_FIELDS if name in description}
     stored_spec, progress = decode_description(path, texts) if texts else (None, {})
@@ -106,9 +106,9 @@ def _order(axes: Mapping[int, Shape], count: int) -> Shape:
 
 def _check_parts(path: Path, parts: Collection[str]) -> None:
     if not any(network in parts for network in NETWORKS):
-        raise CheckpointError(f"{path}: expected weights of a generator or discriminator")
+        raise InputError(f"{path}: expected weights of a generator or discriminator")
     if alone := [o for o in OPTIMIZERS if o in parts and o.removesuffix("_optimizer") not in parts]:
-        raise CheckpointError(f"{path}: {', '.join(alone)} without the network that it belongs to")
+        raise InputError(f"{path}: {', '.join(alone)} without the network that it belongs to")
 
 
 # --- which system it is ----------------------------------------------------------------------

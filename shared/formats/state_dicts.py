@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shared.files.checkpoint import OPTIMIZERS, CheckpointError
+from shared.files.checkpoint import OPTIMIZERS
 from shared.files.documents import MAXIMUM_BYTES, read_json, refused_as
+from shared.files.errors import InputError
 from shared.formats.native_contents import NamesOf, Shape, part_shapes, systems_of_every_size
 from shared.spec import NETWORKS, AdamSpec, NetworkName, SystemSpec
 
@@ -164,7 +165,7 @@ def shards_of(path: Path) -> list[Path]:
     with open(path, "rb") as file:
         if not file.read(64).lstrip().startswith(b"{"):
             return []
-    with refused_as(CheckpointError, path, "a JSON index with a weight_map of file names"):
+    with refused_as(path, "a JSON index with a weight_map of file names"):
         names = set(read_json(path, MAXIMUM_BYTES)["weight_map"].values())
         if not all(isinstance(name, str) and re.fullmatch(r"[\w.-]+", name) for name in names):
             raise ValueError("names of other folders")
@@ -176,7 +177,7 @@ def shards_of(path: Path) -> list[Path]:
 def recognised(
     path: Path, saved: Mapping[str, Any], names_of: NamesOf
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return entries by our names, and a line on what is left behind; CheckpointError for none."""
+    """Return entries by our names, and a line on what is left behind; InputError for none."""
     parts, left = unwrapped(saved)
 
     def ours(arrays: Mapping[str, Any], networks: tuple[NetworkName, ...]) -> dict[str, Any]:
@@ -187,7 +188,7 @@ def recognised(
             return dict(arrays)
         if best.likeness < 1.0:
             advice = f"`python -m shared.convert --inspect {path}` lists the layers"
-            raise CheckpointError(f"{path}: {difference(places, best)}; {advice}")
+            raise InputError(f"{path}: {difference(places, best)}; {advice}")
         counters = {name: array for name, array in arrays.items() if name.endswith(COUNTER)}
         pairs = zip(places, best.places, strict=True)
         return counters | {own: arrays[name] for (name, _), (own, _) in pairs}
@@ -210,7 +211,7 @@ def _is_adam_of(network: Mapping[str, Any], saved: Mapping[str, Any]) -> bool:
     trained = [name for name in network if not name.endswith(buffers)]
     try:
         _, states = read_adam(Path(), "", saved)
-    except CheckpointError:
+    except InputError:
         return False
     have_moments = all({"exp_avg", "exp_avg_sq"} <= set(state) for state in states.values())
     return have_moments and len(states) in (0, len(trained))
@@ -220,7 +221,7 @@ def read_adam(path: Path, part: str, saved: Mapping[str, Any]) -> tuple[AdamSpec
     """Return the settings of a torch.optim.Adam and the state of each parameter."""
     expected = f"{part} as the state_dict of torch.optim.Adam with one group"
     # RuntimeError: of a tensor where a number should be.
-    with refused_as(CheckpointError, path, expected, also=(RuntimeError,)):
+    with refused_as(path, expected, also=(RuntimeError,)):
         (group,) = saved["param_groups"]
         beta1, beta2 = group["betas"]
         settings = AdamSpec(float(group["lr"]), float(beta1), float(beta2), float(group["eps"]))
@@ -232,5 +233,5 @@ def read_adam(path: Path, part: str, saved: Mapping[str, Any]) -> tuple[AdamSpec
         if not all(isinstance(state, Mapping) and "step" in state for state in states.values()):
             raise TypeError("the state of a parameter is a mapping with a step")
     if not is_plain:
-        raise CheckpointError(f"{path}: expected plain Adam as {part}, found {others}")
+        raise InputError(f"{path}: expected plain Adam as {part}, found {others}")
     return settings, states

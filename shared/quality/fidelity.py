@@ -33,7 +33,7 @@ def require_fidelity(weights: Path | None = None) -> None:
     extractor = library.FEATURE_EXTRACTORS_REGISTRY[FEATURE_EXTRACTOR]
     layer = extractor.get_default_feature_layer_for_metric("fid")
     if weights is not None:
-        require_file(weights, "a file of weights", InputError)
+        require_file(weights, "a file of weights")
     try:
         if weights is not None:
             # torch-fidelity unpickles it without a guard, which runs whatever code the file holds.

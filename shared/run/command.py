@@ -65,7 +65,7 @@ def run_training(
 def _read_config(path: Path, implementation: str) -> list[str]:
     """Return a file's options, whose keys may have dashes or _, as arguments; or InputError."""
     advice = 'write lines such as batch-size = 16 or loss = "bce"'
-    with refused_as(InputError, path, "TOML", advice):
+    with refused_as(path, "TOML", advice):
         read = tomllib.loads(path.read_bytes().decode("utf-8-sig", "surrogateescape"))
     parser = build_parser(implementation)
     parser.source = f"{path}: "

@@ -23,7 +23,7 @@ import tomli_w
 from filelock import BaseFileLock, FileLock, Timeout
 
 from shared.files.atomic import write_file_atomically
-from shared.files.checkpoint import CheckpointError, Contents, read_checkpoint, spec_differences
+from shared.files.checkpoint import Contents, read_checkpoint, spec_differences
 from shared.files.errors import InputError, printable, refused_as
 from shared.interface import METRIC_NAMES, Array
 from shared.run.options import ALL_CHECKPOINTS, TrainingOptions
@@ -87,7 +87,7 @@ class RunFolder:
         """Return the last checkpoint that is good, and notes on those that are not.
 
         None for a run that was killed before its first one. ValueError where there is nothing to go
-        on from, CheckpointError where none can be read or the spec, seed or dtype is another.
+        on from, InputError where none can be read or the spec, seed or dtype is another.
         """
         if not (files := newest_first(self.checkpoints)):
             (rows, _), sessions = read_table(self.losses, LOSS_COLUMNS), self.sessions()
@@ -102,13 +102,13 @@ class RunFolder:
             try:
                 checkpoint = read_checkpoint(path)
                 if bad := describe_non_finite(checkpoint.arrays):
-                    raise CheckpointError(f"{path}: {bad}")
-            except CheckpointError as error:
+                    raise InputError(f"{path}: {bad}")
+            except InputError as error:
                 notes.append(f"skipped: {error}")
             else:
                 break
         else:
-            raise CheckpointError(f"no checkpoint can be read: {'; '.join(notes)}")
+            raise InputError(f"no checkpoint can be read: {'; '.join(notes)}")
         differences = spec_differences(checkpoint.spec, options.spec)
         for name in ("seed", "dtype"):
             found, asked = checkpoint.progress.get(name), getattr(options, name)
@@ -116,7 +116,7 @@ class RunFolder:
                 differences.append(f"{name}: {found} in the checkpoint, {asked} asked for")
         if differences:
             text = f"{path} is from a run with other options ({'; '.join(differences)})"
-            raise CheckpointError(f"{text}; repeat those of the first run or choose another --out")
+            raise InputError(f"{text}; repeat those of the first run or choose another --out")
         writer = checkpoint.progress.get("implementation")
         return checkpoint, [*notes, f"resuming from {path} (written by {writer})"]
 
@@ -148,7 +148,7 @@ class RunFolder:
             text = "expected the folder of a run, found no run.json in it"
             raise InputError(f"{self.path}: {text}; {advice}")
         expected = "what training writes (spec, and one or more sessions with their options)"
-        with refused_as(InputError, self.description, expected, advice):
+        with refused_as(self.description, expected, advice):
             content = json.loads(self.description.read_text(encoding="utf-8"))
             sessions = [
                 {**s, "options": dict(s["options"]), "versions": dict(s.get("versions", {}))}

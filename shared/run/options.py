@@ -52,7 +52,7 @@ class InitialWeights(NamedTuple):
 
     @classmethod
     def read(cls, paths: Sequence[Path]) -> Self:
-        """Read one file or several; raises CheckpointError for what cannot be read or joined."""
+        """Read one file or several; raises InputError for what cannot be read or joined."""
         contents = joined({path: kind_of(path).read(path) for path in paths})
         weights = {n: a for n, a in contents.arrays.items() if n.split("/")[0] in NETWORKS}
         return cls(tuple(paths), contents, weights)
@@ -70,7 +70,7 @@ class InitialWeights(NamedTuple):
         return {"system": spec.name, **sizes, **loss}
 
     def require_fit(self, spec: SystemSpec) -> None:
-        """Raise CheckpointError, which names them, for arrays that are not the spec's."""
+        """Raise InputError, which names them, for arrays that are not the spec's."""
         what = f"--init-from for {spec.name} of width {spec.width}"
         check_shapes(self.paths[0], self.weights, part_shapes(spec, self.contents.networks), what)
 

@@ -14,7 +14,7 @@ from typing import Any
 from shared.data.dataset import ImageDataset, load_dataset
 from shared.files.atomic import require_place, write_file_atomically
 from shared.files.checkpoint import read_checkpoint
-from shared.files.errors import InputError, refused_as
+from shared.files.errors import refused_as
 from shared.interface import Array
 from shared.quality.fidelity import fidelity, require_fidelity
 from shared.quality.metrics import pyramid_sizes, sliced_wasserstein_distance
@@ -34,7 +34,7 @@ def recorded_data(folder: Path, step: int) -> Path | None:
     """Return the data that made `step`, by run.json, None for the default; ValueError if gone."""
     run, advice = RunFolder(folder), "give --data"
     _, sessions = run.read_description(advice)
-    with refused_as(InputError, run.description, "what the run was trained on", advice):
+    with refused_as(run.description, "what the run was trained on", advice):
         session = ([one for one in sessions if one["start"] < step] or sessions)[-1]
         data = session["options"]["data"]
         path = None if data is None else Path(data)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.files.checkpoint import CheckpointError, read_checkpoint
+from shared.files.checkpoint import read_checkpoint
+from shared.files.errors import InputError
 from shared.formats.file_kinds import FILE_KINDS, kind_of
 from shared.spec import NETWORKS, SYSTEMS
 from tests.convert.converted_files import (
@@ -98,7 +99,7 @@ def test_networks_alone_are_no_state_to_resume(one_of_each, tmp_path, capsys) ->
     destination = tmp_path / "b.safetensors"
     assert run(path, destination) == 0
     assert capsys.readouterr().out.endswith(f"wrote {destination}: generator, discriminator\n")
-    with pytest.raises(CheckpointError, match="'progress'"):
+    with pytest.raises(InputError, match="'progress'"):
         read_checkpoint(destination)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.files.checkpoint import CheckpointError
+from shared.files.errors import InputError
 from shared.fixtures.network import representative_state
 from shared.formats.keras_names import read_foreign
 from shared.spec import SYSTEMS
@@ -98,5 +98,5 @@ def test_both_networks_of_one_checkpoint():
     ],
 )
 def test_what_has_no_place_is_named(arrays, message):
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(InputError, match=message):
         read_foreign(Path("a"), arrays)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from shared.data.dataset import Batches, DataError, to_image_range, to_pixels
+from shared.data.dataset import Batches, to_image_range, to_pixels
+from shared.files.errors import InputError
 from shared.spec import SystemSpec
 from shared.spec.streams import batch_order
 from tests.data.made_images import COLOUR, NOISE
@@ -123,16 +124,16 @@ def test_fortran_ordered_images_give_contiguous_batches():
 
 def test_a_batch_larger_than_the_data_set_is_an_error():
     message = r"batch size is 128, .* there are only 5 images; use --batch-size 5 or less"
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(InputError, match=message):
         Batches(NOISE, of_size(128), 0)
 
 
 def test_batches_refuse_what_does_not_suit():
     with pytest.raises(
-        DataError, match=r"uint8 \(5, 64, 64, 1\).* expects uint8 images of \(64, 64, 3\)"
+        InputError, match=r"uint8 \(5, 64, 64, 1\).* expects uint8 images of \(64, 64, 3\)"
     ):
         Batches(NOISE[..., :1], of_size(2), 0)
-    with pytest.raises(DataError, match=r"the images are float64"):
+    with pytest.raises(InputError, match=r"the images are float64"):
         Batches(NOISE / 255, of_size(2), 0)
     for batch_size in (0, -1, 2.0, True):
         with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, re"):

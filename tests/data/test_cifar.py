@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from shared.data.arrays import MAXIMUM_INSTRUCTIONS, read_batch
-from shared.data.dataset import DataError, load_dataset
+from shared.data.dataset import load_dataset
+from shared.files.errors import InputError
 from shared.spec import SYSTEMS
 from tests.apparatus.fuzz.readers.cifar import batch_of_python_2
 
@@ -158,7 +159,7 @@ def test_no_pickle_runs_anything(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     for name, content in malicious(canary).items():
         path = write(tmp_path / "data_batch_1", content)
-        with pytest.raises(DataError, match=NONE):
+        with pytest.raises(InputError, match=NONE):
             load_dataset(path, COLOUR)
         assert not canary.exists(), name
     beside = {"x": Payload(os.system, f"touch {canary}"), "data": ROWS}
@@ -185,7 +186,7 @@ SAMPLE = batch_of_python_2(ROWS)
 def test_a_forged_array_is_refused(tmp_path: Path, known: bytes, forged: bytes) -> None:
     content = SAMPLE.replace(known, forged)
     assert content != SAMPLE
-    with pytest.raises(DataError, match=NONE):
+    with pytest.raises(InputError, match=NONE):
         read_batch(write(tmp_path / "data_batch_1", content))
 
 
@@ -223,7 +224,7 @@ def test_a_few_bytes_ask_for_nothing(tmp_path: Path, content: bytes) -> None:
     tracemalloc.start()
     began = time.process_time()
     try:
-        with pytest.raises(DataError, match="data_batch_1: expected"):
+        with pytest.raises(InputError, match="data_batch_1: expected"):
             read_batch(path)
         assert tracemalloc.get_traced_memory()[1] < 400 * 2**20
     finally:
@@ -249,5 +250,5 @@ def test_a_few_bytes_ask_for_nothing(tmp_path: Path, content: bytes) -> None:
 )
 def test_another_value_is_an_error(tmp_path: Path, value: object) -> None:
     path = write(tmp_path / "data_batch_1", pickle.dumps(value, protocol=4))
-    with pytest.raises(DataError, match=NONE):
+    with pytest.raises(InputError, match=NONE):
         read_batch(path)

@@ -1,4 +1,4 @@
-"""Data that lie about their size fill no memory; damaged ones load, or raise a DataError."""
+"""Data that lie about their size fill no memory; damaged ones load, or raise a InputError."""
 
 import contextlib
 import gzip
@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from shared.data import images as image_files
-from shared.data.dataset import DataError, load_dataset
+from shared.data.dataset import load_dataset
+from shared.files.errors import InputError
 from tests.data.made_images import COLOUR, GREY, NOISE, idx, npy, save
 
 # --- pictures of a great size ----------------------------------------------------------------
@@ -41,7 +42,7 @@ def png_of(width: int, height: int) -> bytes:
 )
 def test_decompression_bombs_are_refused_unopened(tmp_path, width, height, reason):
     (tmp_path / "bomb.png").write_bytes(png_of(width, height))
-    with pytest.raises(DataError, match=reason):
+    with pytest.raises(InputError, match=reason):
         load_dataset(tmp_path, COLOUR)
 
 
@@ -59,7 +60,7 @@ def test_more_than_memory_allows_is_refused(tmp_path, monkeypatch):
     save(tmp_path / "b.png", NOISE[0])
     monkeypatch.setattr("shared.data.images.MAXIMUM_BYTES", 2 * 64 * 64 * 3 - 1)
     with pytest.raises(
-        DataError, match=r"holds 2 images of the system.s size, 0\.0 GiB; expected at most"
+        InputError, match=r"holds 2 images of the system.s size, 0\.0 GiB; expected at most"
     ):
         load_dataset(tmp_path, COLOUR)
 
@@ -70,14 +71,14 @@ def test_more_than_memory_allows_is_refused(tmp_path, monkeypatch):
 def test_many_tiny_idx_images_do_not_fill_the_memory(tmp_path):
     (tmp_path / "a-idx3-ubyte").write_bytes(idx(np.zeros((400_000, 1, 1), np.uint8)))
     with pytest.raises(
-        DataError, match=r"400,000 images of the system.s size, 4\.6 GiB; expected at most 4"
+        InputError, match=r"400,000 images of the system.s size, 4\.6 GiB; expected at most 4"
     ):
         load_dataset(tmp_path / "a-idx3-ubyte", COLOUR)
 
 
 def test_a_narrow_idx_image_does_not_fill_the_memory(tmp_path):
     (tmp_path / "a-idx3-ubyte").write_bytes(idx(np.zeros((1, 1, 20_000), np.uint8)))
-    with pytest.raises(DataError, match=r"a-idx3-ubyte: too narrow: 20000x1 pixels"):
+    with pytest.raises(InputError, match=r"a-idx3-ubyte: too narrow: 20000x1 pixels"):
         load_dataset(tmp_path / "a-idx3-ubyte", COLOUR)
 
 
@@ -89,7 +90,7 @@ def test_a_gz_bomb_is_not_unpacked(tmp_path):
     path.write_bytes(b"".join(pieces) + packer.flush())
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match="declares 1,568 bytes of pixels, found more"):
+        with pytest.raises(InputError, match="declares 1,568 bytes of pixels, found more"):
             load_dataset(path, COLOUR)
         assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
     finally:
@@ -103,7 +104,7 @@ def test_an_npz_bomb_is_not_unpacked(tmp_path):
     del bomb
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match="declares 128 bytes of pixels, found more"):
+        with pytest.raises(InputError, match="declares 128 bytes of pixels, found more"):
             load_dataset(tmp_path / "a.npz", COLOUR)
         assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
     finally:
@@ -120,7 +121,7 @@ def test_an_archive_whose_directory_lies_fills_no_memory(tmp_path):
     (tmp_path / "a.npz").write_bytes(content.replace(honest, lying))
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match=r"declares 1,073,741,824 bytes of pixels, found only"):
+        with pytest.raises(InputError, match=r"declares 1,073,741,824 bytes of pixels, found only"):
             load_dataset(tmp_path / "a.npz", COLOUR)
         assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
     finally:
@@ -133,14 +134,16 @@ def test_an_idx_header_that_lies_fills_no_memory(tmp_path):
         (tmp_path / name).write_bytes(packed)
         tracemalloc.start()
         try:
-            with pytest.raises(DataError, match="declares 1,073,741,824 bytes of pixels, found on"):
+            with pytest.raises(
+                InputError, match="declares 1,073,741,824 bytes of pixels, found on"
+            ):
                 load_dataset(tmp_path / name, COLOUR)
             assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
         finally:
             tracemalloc.stop()
 
 
-# --- damage of any kind: a data set of the right shape, or a DataError -----------------------
+# --- damage of any kind: a data set of the right shape, or a InputError -----------------------
 
 
 def npz_bytes(save_npz) -> bytes:
@@ -183,7 +186,7 @@ def test_damaged_files_load_or_raise_dataerror(tmp_path, name, damage):
     if name.endswith(" member"):  # damage that the archive's checksum does not tell
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("images.npy", content)
-    with contextlib.suppress(DataError):
+    with contextlib.suppress(InputError):
         dataset = load_dataset(path, GREY)
         assert dataset.images.shape[1:] == GREY.image_shape
         assert dataset.images.dtype == np.uint8

@@ -6,7 +6,8 @@ import struct
 import numpy as np
 import pytest
 
-from shared.data.dataset import DataError, load_dataset
+from shared.data.dataset import load_dataset
+from shared.files.errors import InputError
 from tests.data.made_images import COLOUR, GREY, NOISE, idx, save
 
 
@@ -66,7 +67,7 @@ HUGE = 2**32 - 1
 def test_bad_idx_is_an_error(tmp_path, content, message, compressed):
     path = tmp_path / "a-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(content) if compressed else content)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         load_dataset(path, COLOUR)
     assert str(caught.value).startswith(str(path))
 
@@ -75,7 +76,9 @@ def test_bad_idx_is_an_error(tmp_path, content, message, compressed):
 def test_a_truncated_gz_is_an_error(tmp_path, cut):
     path = tmp_path / "a-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(idx(NOISE[..., 0]))[:cut])
-    with pytest.raises(DataError, match=r"a-idx3-ubyte\.gz: expected a whole IDX file, .*EOFError"):
+    with pytest.raises(
+        InputError, match=r"a-idx3-ubyte\.gz: expected a whole IDX file, .*EOFError"
+    ):
         load_dataset(path, COLOUR)
 
 
@@ -83,7 +86,7 @@ def test_a_gz_with_a_wrong_checksum_is_an_error(tmp_path):
     content = bytearray(gzip.compress(idx(NOISE[..., 0])))
     content[-8] ^= 1
     (tmp_path / "a.gz").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.gz cannot be read: CRC check failed"):
+    with pytest.raises(InputError, match=r"a\.gz cannot be read: CRC check failed"):
         load_dataset(tmp_path / "a.gz", COLOUR)
 
 
@@ -114,5 +117,7 @@ def test_several_idx_files_are_an_error(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "train-images-idx3-ubyte").write_bytes(idx(NOISE[..., 0]))
-    with pytest.raises(DataError, match=r"holds several IDX files: .*a/train.*b/train.*; give one"):
+    with pytest.raises(
+        InputError, match=r"holds several IDX files: .*a/train.*b/train.*; give one"
+    ):
         load_dataset(tmp_path, GREY)

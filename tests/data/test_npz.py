@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.data.dataset import DataError, load_dataset
+from shared.data.dataset import load_dataset
+from shared.files.errors import InputError
 from tests.data.made_images import COLOUR, GREY, NOISE, flat, npy
 
 
@@ -66,7 +67,7 @@ def with_value(value: float) -> np.ndarray:
 )
 def test_bad_npz_arrays_are_errors(tmp_path, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         load_dataset(tmp_path / "a.npz", COLOUR)
     assert str(caught.value).startswith(str(tmp_path / "a.npz"))
 
@@ -89,10 +90,10 @@ def test_pickles_are_refused_and_do_not_run(tmp_path):
     payload.path.unlink()
     objects = np.full((2, 8, 8), payload, object)
     np.savez(tmp_path / "a.npz", images=objects)
-    with pytest.raises(DataError, match=r"images\.npy has dtype object; expected uint8"):
+    with pytest.raises(InputError, match=r"images\.npy has dtype object; expected uint8"):
         load_dataset(tmp_path / "a.npz", COLOUR)
     np.savez(tmp_path / "a.npz", other=objects, labels=np.arange(2))
-    with pytest.raises(DataError, match=r"other\.npy has dtype object; expected uint8"):
+    with pytest.raises(InputError, match=r"other\.npy has dtype object; expected uint8"):
         load_dataset(tmp_path / "a.npz", COLOUR)
     assert not payload.path.exists()
 
@@ -120,7 +121,7 @@ def test_pickles_are_refused_and_do_not_run(tmp_path):
 def test_bad_npz_members_are_errors(tmp_path, member, message):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("images.npy", member)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(InputError, match=message):
         load_dataset(tmp_path / "a.npz", COLOUR)
 
 
@@ -129,5 +130,5 @@ def test_bad_npz_members_are_errors(tmp_path, member, message):
 )
 def test_what_is_no_zip_is_an_error(tmp_path, content):
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.npz: expected a whole \.npz file"):
+    with pytest.raises(InputError, match=r"a\.npz: expected a whole \.npz file"):
         load_dataset(tmp_path / "a.npz", COLOUR)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.data.dataset import FASHION_MNIST, DataError, ImageDataset, load_dataset
+from shared.data.dataset import FASHION_MNIST, ImageDataset, load_dataset
+from shared.files.errors import InputError
 from tests.data.made_images import COLOUR, GREY, NOISE, flat, one_image, save, triangle_weights
 
 # --- the embedded default --------------------------------------------------------------------
@@ -88,7 +89,9 @@ def test_a_name_of_undecodable_bytes_can_be_printed(tmp_path):
 
 def test_a_postscript_file_in_disguise_is_not_opened(tmp_path):
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n")
-    with pytest.raises(DataError, match=r"none of its 1 image files can be used.*expected the con"):
+    with pytest.raises(
+        InputError, match=r"none of its 1 image files can be used.*expected the con"
+    ):
         load_dataset(tmp_path, COLOUR)
 
 
@@ -119,13 +122,15 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
 def test_all_bad_is_an_error_that_names_files(tmp_path):
     for i in range(5):
         (tmp_path / f"{i}.jpg").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"none of its 5 image files can be used.*0\.jpg: unread"):
+    with pytest.raises(InputError, match=r"none of its 5 image files can be used.*0\.jpg: unread"):
         load_dataset(tmp_path, COLOUR)
 
 
 def test_a_folder_without_images_is_an_error(tmp_path):
     (tmp_path / "readme.txt").write_text("")
-    with pytest.raises(DataError, match=r"holds no image: 1 files, none .*expected a folder of im"):
+    with pytest.raises(
+        InputError, match=r"holds no image: 1 files, none .*expected a folder of im"
+    ):
         load_dataset(tmp_path, COLOUR)
 
 
@@ -141,7 +146,7 @@ def test_many_files_come_in_order(tmp_path):
 
 def test_a_single_picture_is_an_error_that_says_what_to_give(tmp_path):
     path = save(tmp_path / "a.JPG", NOISE[0], format="JPEG")
-    with pytest.raises(DataError, match=rf"a\.JPG is a single image; give the folder: {tmp_path}"):
+    with pytest.raises(InputError, match=rf"a\.JPG is a single image; give the folder: {tmp_path}"):
         load_dataset(path, COLOUR)
 
 
@@ -157,17 +162,17 @@ def test_a_single_picture_is_an_error_that_says_what_to_give(tmp_path):
 def test_anything_else_is_an_error_that_lists_what_is_accepted(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(InputError, match=message):
         load_dataset(tmp_path / name, COLOUR)
 
 
 def test_odd_paths_are_errors(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError, match="is not a regular file"):
+    with pytest.raises(InputError, match="is not a regular file"):
         load_dataset(tmp_path / "pipe", COLOUR)
-    with pytest.raises(DataError, match="the path is empty"):
+    with pytest.raises(InputError, match="the path is empty"):
         load_dataset("", COLOUR)
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(InputError, match="does not exist"):
         load_dataset("a\0b", COLOUR)
 
 

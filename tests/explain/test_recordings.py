@@ -12,7 +12,8 @@ import pytest
 
 from shared.explain.recordings import explain_recordings, format_report
 from shared.explain.recordings.matching import BOUNDS
-from shared.record import Recorder, RecordingError
+from shared.files.errors import InputError
+from shared.record import Recorder
 from shared.spec import Conventions
 from tests import ROOT
 from tests.explain.recorded_loops import explained, normal, pair_of, run, write
@@ -108,7 +109,7 @@ def test_a_file_that_is_no_recording_is_one_line(tmp_path: Path, what: str) -> N
         save_file({"x": normal(3)}, bad)
     elif what == "cut":
         bad.write_bytes(good.read_bytes()[:-5])
-    with pytest.raises(RecordingError, match=r"a recording of shared\.record") as raised:
+    with pytest.raises(InputError, match=r"a recording of shared\.record") as raised:
         explain_recordings(good, bad)
     assert "\n" not in str(raised.value)
     assert str(bad) in str(raised.value)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from shared.explain.recordings import explain_recordings
+from shared.files.errors import InputError
 from shared.files.recording import read_recording
-from shared.record import Recorder, RecordingError
+from shared.record import Recorder
 from tests.conftest import require_framework
 from tests.explain import watched_loops
 
@@ -98,7 +99,7 @@ def test_what_cannot_be_watched_is_refused_in_a_line(tmp_path: Path) -> None:
         ((network, "adam"), "received a str as the optimizer; expected an Optimizer of torch"),
         ((torch.nn.ReLU(),), "'d': a ReLU without weights; expected a network whose layers exist"),
     ):
-        with pytest.raises(RecordingError, match=message) as error:
+        with pytest.raises(InputError, match=message) as error:
             record.watch("d", *arguments)
         assert "\n" not in str(error.value)
 

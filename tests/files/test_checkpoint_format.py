@@ -10,11 +10,11 @@ from safetensors.numpy import save_file
 
 from shared.files.atomic import write_file_atomically
 from shared.files.checkpoint import (
-    CheckpointError,
     read_checkpoint,
     spec_differences,
     write_checkpoint,
 )
+from shared.files.errors import InputError
 from shared.spec import SYSTEMS, AdamSpec, state_shapes
 
 SPEC = SYSTEMS["dcgan64"].replace(width=1, latent_dim=3, batch_size=2)
@@ -120,9 +120,9 @@ def test_content_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
 
 
 def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(CheckpointError, match=r"none\.st: expected a checkpoint file, found noth"):
+    with pytest.raises(InputError, match=r"none\.st: expected a checkpoint file, found noth"):
         read_checkpoint(tmp_path / "none.st")
-    with pytest.raises(CheckpointError, match="expected a checkpoint file, found a folder"):
+    with pytest.raises(InputError, match="expected a checkpoint file, found a folder"):
         read_checkpoint(tmp_path)
 
 
@@ -131,16 +131,14 @@ def test_truncated_file(tmp_path, size):
     path = tmp_path / "a.safetensors"
     write_checkpoint(path, make_arrays(), SPEC, progress=PROGRESS)
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(
-        CheckpointError, match=r"a\.safetensors: expected a complete .*damaged file"
-    ):
+    with pytest.raises(InputError, match=r"a\.safetensors: expected a complete .*damaged file"):
         read_checkpoint(path)
 
 
 def test_file_of_another_kind(tmp_path):
     path = tmp_path / "model.pt"
     path.write_bytes(b"PK\x03\x04 not safetensors" * 10)
-    with pytest.raises(CheckpointError, match=r"model\.pt: expected a complete safetensors file"):
+    with pytest.raises(InputError, match=r"model\.pt: expected a complete safetensors file"):
         read_checkpoint(path)
 
 
@@ -168,7 +166,7 @@ def test_file_of_another_kind(tmp_path):
 )
 def test_header_that_is_not_ours(tmp_path, metadata, message):
     path = write_foreign(tmp_path / "a.safetensors", **metadata)
-    with pytest.raises(CheckpointError, match=r"a\.safetensors: " + message):
+    with pytest.raises(InputError, match=r"a\.safetensors: " + message):
         read_checkpoint(path)
 
 
@@ -197,19 +195,19 @@ def without(name):
 )
 def test_state_that_does_not_fit(tmp_path, arrays, message):
     path = write_foreign(tmp_path / "a.safetensors", arrays=arrays)
-    with pytest.raises(CheckpointError, match=r"a\.safetensors: .*" + message):
+    with pytest.raises(InputError, match=r"a\.safetensors: .*" + message):
         read_checkpoint(path)
 
 
 @pytest.mark.parametrize("arrays", [without(KERNEL), make_arrays("float16")])
 def test_nothing_wrong_is_written(tmp_path, arrays):
-    with pytest.raises(CheckpointError):
+    with pytest.raises(InputError):
         write_checkpoint(tmp_path / "a.safetensors", arrays, SPEC, progress=PROGRESS)
     assert not list(tmp_path.iterdir())
 
 
 def test_progress_without_step_is_not_written(tmp_path):
-    with pytest.raises(CheckpointError, match="completed steps"):
+    with pytest.raises(InputError, match="completed steps"):
         write_checkpoint(tmp_path / "a.safetensors", make_arrays(), SPEC, progress={})
 
 
@@ -219,7 +217,7 @@ def test_dtype_that_numpy_lacks(tmp_path):
     header = json.dumps({"__metadata__": metadata, KERNEL: entry}).encode()
     path = tmp_path / "a.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    with pytest.raises(CheckpointError, match=f"expected F32, F64, I64, found {KERNEL} as BF16"):
+    with pytest.raises(InputError, match=f"expected F32, F64, I64, found {KERNEL} as BF16"):
         read_checkpoint(path)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.files import system_file
-from shared.files.checkpoint import CheckpointError, decode_description, encode_description
+from shared.files.checkpoint import decode_description, encode_description
 from shared.files.errors import InputError
 from shared.files.system_file import find_system, read_system
 from shared.spec import SYSTEMS, AdamSpec, Conventions
@@ -190,5 +190,5 @@ def test_any_value_anywhere_is_a_system_or_one_line(place: str, value: object) -
 def test_a_checkpoint_of_such_a_system_is_refused(tmp_path: Path) -> None:
     spec = read_system(written(tmp_path / "mine.toml", DOCUMENT))
     description = encode_description(SYSTEMS["mlp28"], None) | {"spec": json.dumps(spec.to_dict())}
-    with pytest.raises(CheckpointError, match="a system of a file, which has no checkpoints"):
+    with pytest.raises(InputError, match="a system of a file, which has no checkpoints"):
         decode_description(tmp_path / "a.safetensors", description)

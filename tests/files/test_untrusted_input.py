@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from shared.data import images as image_files
-from shared.data.dataset import DataError, load_dataset
-from shared.files.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
-from shared.files.errors import MAXIMUM_MESSAGE, one_line, printable
+from shared.data.dataset import load_dataset
+from shared.files.checkpoint import read_checkpoint, write_checkpoint
+from shared.files.errors import MAXIMUM_MESSAGE, InputError, one_line, printable
 from shared.fixtures.network import representative_state
 from shared.spec import SYSTEMS
 from tests.apparatus.fuzz.archives import lzma_that_asks_for_memory, zip_of
@@ -45,9 +45,9 @@ def test_an_odd_name_stays_on_its_line(tmp_path: Path, name: str) -> None:
     path = tmp_path / f"{name}.npz"
     path.write_bytes(b"PK\x03\x04")
     shown = re.escape(printable(path.name.replace("\n", " ")))  # a message is one line
-    with refused(DataError, shown):
+    with refused(InputError, shown):
         load_dataset(path, GREY)
-    with refused(CheckpointError, shown):
+    with refused(InputError, shown):
         read_checkpoint(path)
 
 
@@ -56,13 +56,13 @@ def test_an_odd_name_stays_on_its_line(tmp_path: Path, name: str) -> None:
 
 def test_a_member_that_only_lzma_unpacks_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(lzma_that_asks_for_memory("images.npy"))
-    with refused(DataError, r"a\.npz: images\.npy is packed by another method; expected stored"):
+    with refused(InputError, r"a\.npz: images\.npy is packed by another method; expected stored"):
         load_dataset(tmp_path / "a.npz", GREY)
 
 
 def test_a_shape_of_very_many_digits_is_not_repeated(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(zip_of({"images.npy": npy(f"({'9' * 4000}, 1, 1)", b"")}))
-    with refused(DataError, r"a\.npz"):
+    with refused(InputError, r"a\.npz"):
         load_dataset(tmp_path / "a.npz", GREY)
 
 
@@ -72,7 +72,7 @@ def test_a_jpeg_of_very_many_scans_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.jpg").write_bytes(with_scans(count))
     assert load_dataset(tmp_path / "few", GREY).skipped == ()
-    with refused(DataError, r"many: none .* too many scans; expected a JPEG of at most 100"):
+    with refused(InputError, r"many: none .* too many scans; expected a JPEG of at most 100"):
         load_dataset(tmp_path / "many", GREY)
 
 
@@ -118,7 +118,7 @@ def checkpoint(path: Path, **fields: str) -> Path:
 @pytest.mark.parametrize("text", [DEEP, f'{{"step": {DIGITS}}}', '{"a":' * 100_000])
 def test_json_that_python_cannot_take(tmp_path: Path, field: str, text: str) -> None:
     path = checkpoint(tmp_path / "a.safetensors", **{field: text})
-    with refused(CheckpointError, rf"a\.safetensors: expected .*{field} as JSON in the header"):
+    with refused(InputError, rf"a\.safetensors: expected .*{field} as JSON in the header"):
         read_checkpoint(path)
 
 
@@ -145,7 +145,7 @@ def test_a_spec_that_is_no_spec(tmp_path: Path, change: dict[str, Any], message:
     if change.get("generator_optimizer"):
         spec["generator_optimizer"] = adam | change["generator_optimizer"]
     path = checkpoint(tmp_path / "a.safetensors", spec=json.dumps(spec))
-    with refused(CheckpointError, rf"a\.safetensors: expected a valid spec as JSON.*{message}"):
+    with refused(InputError, rf"a\.safetensors: expected a valid spec as JSON.*{message}"):
         read_checkpoint(path)
 
 
@@ -155,5 +155,5 @@ def test_a_shape_of_nothing_that_numpy_refuses(tmp_path: Path, shape: list[int])
     header, data = parts(path.read_bytes())
     header["extra"] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data)]}
     path.write_bytes(with_header(header, data))
-    with refused(CheckpointError, r"a\.safetensors: "):
+    with refused(InputError, r"a\.safetensors: "):
         read_checkpoint(path)

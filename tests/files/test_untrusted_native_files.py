@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.files.checkpoint import CheckpointError
+from shared.files.errors import InputError
 from shared.fixtures.network import representative_state
 from shared.formats.file_kinds import FILE_KINDS
 from shared.formats.native_contents import Contents
@@ -59,7 +59,7 @@ def test_a_pth_with_an_odd_value(tmp_path: Path) -> None:
     for kind, (place, value) in odd_tensors(torch).items():
         saved = torch.load(tmp_path / "a.pth", weights_only=True)
         torch.save(damaged(saved, place, value), tmp_path / "b.pth")
-        with refused(CheckpointError, r"b\.pth: expected"):
+        with refused(InputError, r"b\.pth: expected"):
             pth.read(tmp_path / "b.pth")
             pytest.fail(kind)
 
@@ -71,7 +71,7 @@ def test_a_pth_whose_spec_asks_for_terabytes(tmp_path: Path) -> None:
     saved = torch.load(tmp_path / "a.pth", weights_only=True)
     spec = json.loads(saved["spec"]) | {"width": 2**20, "latent_dim": 2**20}
     torch.save(saved | {"spec": json.dumps(spec)}, tmp_path / "a.pth")
-    with refused(CheckpointError, r"a\.pth: what it holds does not fit the system: wrong shape"):
+    with refused(InputError, r"a\.pth: what it holds does not fit the system: wrong shape"):
         pth.read(tmp_path / "a.pth")
 
 
@@ -79,7 +79,7 @@ def test_a_packed_pth_is_not_unpacked(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed")
     with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(200 * 2**20))
-    with refused(CheckpointError, r"a\.pth: expected arrays as they are saved, unpacked"):
+    with refused(InputError, r"a\.pth: expected arrays as they are saved, unpacked"):
         FILE_KINDS["torch"].read(tmp_path / "a.pth")
 
 
@@ -104,7 +104,7 @@ def test_a_dataset_of_terabytes_or_of_no_numbers(tmp_path: Path, kind: str) -> N
         del file["generator/dense_1/vars/0"]
         file.create_dataset("generator/dense_1/vars/0", **options[kind])
     message = "bytes declared in a file of" if kind in ("never written", "packed") else "numbers"
-    with refused(CheckpointError, rf"a\.weights\.h5: expected .*{message}"):
+    with refused(InputError, rf"a\.weights\.h5: expected .*{message}"):
         keras.read(path)
 
 
@@ -120,7 +120,7 @@ def test_groups_without_end(tmp_path: Path, name: str) -> None:
             file.create_group(str(number))
         if name.startswith("/"):
             file.create_group(name)
-    with refused(CheckpointError, r"a\.weights\.h5: expected at most 10,000 groups and arrays"):
+    with refused(InputError, r"a\.weights\.h5: expected at most 10,000 groups and arrays"):
         FILE_KINDS["keras"].read(tmp_path / "a.weights.h5")
 
 
@@ -135,5 +135,5 @@ def test_a_folder_that_declares_more_than_any_state_has(
     monkeypatch.setattr("jax_impl.native_format.MAXIMUM_BYTES", declared)
     orbax.read(tmp_path / "a.orbax")
     monkeypatch.setattr("jax_impl.native_format.MAXIMUM_BYTES", declared - 1)
-    with refused(CheckpointError, r"a\.orbax: declares .* bytes, more than"):
+    with refused(InputError, r"a\.orbax: declares .* bytes, more than"):
         orbax.read(tmp_path / "a.orbax")

@@ -12,7 +12,7 @@ import pytest
 
 from shared.convert.__main__ import verification_inputs
 from shared.files.atomic import staged
-from shared.files.checkpoint import CheckpointError
+from shared.files.errors import InputError
 from shared.formats.file_kinds import FileKind
 from shared.formats.native_contents import infer_spec, part_shapes
 from shared.interface import Implementation
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_not_written(
 ) -> None:
     contents = make_contents(carried=own.carried)
     change(contents.arrays)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(InputError, match=message):
         own.write(path, contents)
     assert list(path.parent.iterdir()) == []
 
@@ -142,14 +142,14 @@ def test_what_does_not_fit_is_not_written(
 @pytest.mark.parametrize("implementation", ["tf"], indirect=True)
 def test_a_part_without_a_place_is_refused(own: FileKind, path: Path) -> None:
     contents = make_contents()
-    with pytest.raises(CheckpointError, match=r"cannot carry generator_optimizer, .*progress"):
+    with pytest.raises(InputError, match=r"cannot carry generator_optimizer, .*progress"):
         own.write(path, contents)
 
 
 @pytest.mark.parametrize("implementation", ["pytorch", "jax"], indirect=True)
 def test_an_optimizer_without_its_network_is_refused(own: FileKind, path: Path) -> None:
     contents = make_contents(carried=("generator", "discriminator_optimizer"))
-    with pytest.raises(CheckpointError, match="discriminator_optimizer without the network"):
+    with pytest.raises(InputError, match="discriminator_optimizer without the network"):
         own.write(path, contents)
 
 
@@ -200,7 +200,7 @@ def test_a_folder_comes_back_when_its_successor_cannot_take_its_place(
 
 
 def test_nothing_is_refused(own: FileKind, path: Path) -> None:
-    with pytest.raises(CheckpointError, match=f"{path.name}: expected a .*, found nothing"):
+    with pytest.raises(InputError, match=f"{path.name}: expected a .*, found nothing"):
         own.read(path)
 
 
@@ -210,7 +210,7 @@ def test_a_damaged_file_is_refused(own: FileKind, path: Path) -> None:
     whole = path.read_bytes()
     for share in (0.0, 0.1, 0.5, 0.99):
         path.write_bytes(whole[: int(share * len(whole))])
-        with pytest.raises(CheckpointError, match=path.name):
+        with pytest.raises(InputError, match=path.name):
             own.read(path)
 
 
@@ -225,7 +225,7 @@ def test_a_damaged_folder_is_refused(own: FileKind, path: Path) -> None:
     assert done.returncode == 2
     assert "a.orbax: expected a complete checkpoint of orbax" in done.stderr
     (path / "_METADATA").write_text("{")
-    with pytest.raises(CheckpointError, match=r"a\.orbax: expected a complete checkpoint"):
+    with pytest.raises(InputError, match=r"a\.orbax: expected a complete checkpoint"):
         own.read(path)
 
 
@@ -235,5 +235,5 @@ def test_a_foreign_file_is_refused(own: FileKind, path: Path) -> None:
         (path / "notes.txt").write_text("hello")
     else:
         path.write_bytes(b"hello, this is no checkpoint")
-    with pytest.raises(CheckpointError, match=r"a\.\w+.* expected"):
+    with pytest.raises(InputError, match=r"a\.\w+.* expected"):
         own.read(path)

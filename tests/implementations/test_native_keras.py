@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.files.checkpoint import CheckpointError
+from shared.files.errors import InputError
 from shared.formats.file_kinds import FILE_KINDS, FileKind
 from shared.interface import Implementation
 from shared.spec import NETWORKS
@@ -71,7 +71,7 @@ def test_a_weights_h5_is_read_strictly(
     keras.write(path, make_contents(carried=keras.carried))
     with h5py.File(path, "a") as file:
         change(file)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(InputError, match=message):
         keras.read(path)
 
 

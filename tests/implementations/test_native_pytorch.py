@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from shared.convert.__main__ import verification_inputs
-from shared.files.checkpoint import CheckpointError
+from shared.files.errors import InputError
 from shared.formats.file_kinds import FILE_KINDS
 from shared.formats.native_contents import Contents
 from shared.spec import NETWORKS, SystemSpec
@@ -192,7 +192,7 @@ def test_a_pth_is_read_strictly(torch, tmp_path: Path, change, message: str) -> 
     saved = saved_pth(torch, tmp_path / "a.pth")
     change(saved, torch)
     torch.save(saved, tmp_path / "b.pth")
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(InputError, match=message):
         FILE_KINDS["torch"].read(tmp_path / "b.pth")
 
 
@@ -213,7 +213,7 @@ def test_a_pickle_that_runs_code_is_refused(torch, tmp_path: Path, how: str) -> 
         path.write_bytes(pickle.dumps(_Malicious(victim)))
     else:
         torch.save(torch.nn.Linear(1, 1), path)
-    with pytest.raises(CheckpointError, match="refused, because it holds more than tensors"):
+    with pytest.raises(InputError, match="refused, because it holds more than tensors"):
         FILE_KINDS["torch"].read(path)
     assert not victim.exists()
 
@@ -221,7 +221,7 @@ def test_a_pickle_that_runs_code_is_refused(torch, tmp_path: Path, how: str) -> 
 @pytest.mark.parametrize("value", [[1, 2], {1: 2}], ids=["list", "numbered"])
 def test_a_pth_without_names_is_refused(torch, tmp_path: Path, value: object) -> None:
     torch.save(value, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match="expected a dict of names"):
+    with pytest.raises(InputError, match="expected a dict of names"):
         FILE_KINDS["torch"].read(tmp_path / "a.pth")
 
 

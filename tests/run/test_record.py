@@ -11,7 +11,7 @@ import pytest
 
 from shared.files.errors import InputError
 from shared.files.recording import read_recording
-from shared.record import Recorder, RecordingError
+from shared.record import Recorder
 
 
 def test_order_steps_names_and_layouts_are_kept(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_the_same_name_twice_in_a_step_is_refused(tmp_path: Path) -> None:
     record = Recorder(tmp_path / "a")
     record.step()
     record("x", 1.0)
-    with pytest.raises(RecordingError, match=r"'x' was recorded twice in step 1; .*record\.step"):
+    with pytest.raises(InputError, match=r"'x' was recorded twice in step 1; .*record\.step"):
         record("x", 2.0)
     record.step()
     record("x", 2.0)
@@ -103,20 +103,20 @@ def test_the_same_name_twice_in_a_step_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_tensor_of_numbers_is_refused(
     tmp_path: Path, value: object, message: str
 ) -> None:
-    with pytest.raises(RecordingError, match=message):
+    with pytest.raises(InputError, match=message):
         Recorder(tmp_path / "a")("x", value)
 
 
 @pytest.mark.parametrize("layout", ["NCH", "NCHH", "nchw", "", "NC W", 4])
 def test_a_layout_needs_one_letter_for_each_axis(tmp_path: Path, layout: object) -> None:
-    with pytest.raises(RecordingError, match="4 different capital letters") as raised:
+    with pytest.raises(InputError, match="4 different capital letters") as raised:
         Recorder(tmp_path / "a")("x", np.zeros((1, 2, 3, 4)), layout=layout)
     assert repr(layout) in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", None, 3])
 def test_a_name_is_printable_text(tmp_path: Path, name: object) -> None:
-    with pytest.raises(RecordingError, match="expected a name"):
+    with pytest.raises(InputError, match="expected a name"):
         Recorder(tmp_path / "a")(name, 1.0)
 
 
@@ -138,7 +138,7 @@ def test_a_loop_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_nothing_recorded_and_no_folder_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match="nothing was recorded"), Recorder(tmp_path / "a"):
+    with pytest.raises(InputError, match="nothing was recorded"), Recorder(tmp_path / "a"):
         pass
     with pytest.raises(InputError, match=r"there is no folder .*none; make it"):
         Recorder(tmp_path / "none" / "a")
@@ -181,7 +181,7 @@ def test_a_header_that_does_not_fit_is_one_line(tmp_path: Path, changes: dict) -
     forged(tmp_path / "good")
     assert read_recording(tmp_path / "good").tensors[0].layout == "NF"
     forged(tmp_path / "bad", **changes)
-    with pytest.raises(RecordingError) as raised:
+    with pytest.raises(InputError) as raised:
         read_recording(tmp_path / "bad")
     assert "\n" not in str(raised.value)
 
@@ -243,5 +243,5 @@ def test_tensors_of_a_framework(tmp_path: Path, made: Callable[[], Tensors]) -> 
 def test_a_traced_value_says_where_to_record(tmp_path: Path) -> None:
     jax = pytest.importorskip("jax", reason="JAX is not installed")
     record = Recorder(tmp_path / "a")
-    with pytest.raises(RecordingError, match="record outside of jit"):
+    with pytest.raises(InputError, match="record outside of jit"):
         jax.jit(lambda x: record("x", x))(1.0)

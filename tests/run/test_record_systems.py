@@ -12,7 +12,7 @@ from shared.files.errors import InputError
 from shared.files.recording import RECORDING, read_recording
 from shared.files.system_file import read_system
 from shared.interface import IMPLEMENTATIONS
-from shared.record import Recorder, RecordingError
+from shared.record import Recorder
 from shared.spec import NETWORKS
 from tests.convert.test_own_systems import written
 from tests.implementations.modules_of_others import PARTS
@@ -44,11 +44,11 @@ def test_networks_are_those_of_the_file_or_the_first_other_array_is_named(
 
     last, *before = reversed(DISCRIMINATOR)
     twice = [*reversed(before), {"kind": "dense", "features": 2}, last]
-    with pytest.raises(RecordingError, match=r"tor/dense_1/kernel: mine has \(128, 2\), the netw"):
+    with pytest.raises(InputError, match=r"tor/dense_1/kernel: mine has \(128, 2\), the netw"):
         watched(twice)
-    with pytest.raises(RecordingError, match=r"conv_2/bias: mine has \(8,\), the network none; "):
+    with pytest.raises(InputError, match=r"conv_2/bias: mine has \(8,\), the network none; "):
         watched([*DISCRIMINATOR[:2], DISCRIMINATOR[2] | {"bias": True}, *DISCRIMINATOR[3:]])
-    with pytest.raises(RecordingError, match=r"batch_norm_1/(scale|mean): mine has none, the n"):
+    with pytest.raises(InputError, match=r"batch_norm_1/(scale|mean): mine has none, the n"):
         watched([*GENERATOR[:2], *GENERATOR[3:]], "generator")
     assert not (tmp_path / "none").exists()
 
@@ -82,5 +82,5 @@ def test_another_system_in_the_header_is_refused(tmp_path: Path, text: str) -> N
     arrays, metadata = RECORDING.read(path)
     assert json.loads(metadata["system"])["name"] == "conv28"
     RECORDING.write(path, arrays, metadata | {"system": text})
-    with pytest.raises(RecordingError, match="record it again"):
+    with pytest.raises(InputError, match="record it again"):
         read_recording(path)

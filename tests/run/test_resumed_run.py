@@ -5,7 +5,8 @@ import signal
 import numpy as np
 import pytest
 
-from shared.files.checkpoint import CheckpointError, read_checkpoint
+from shared.files.checkpoint import read_checkpoint
+from shared.files.errors import InputError
 from shared.run.training import NonFiniteError, TrainingRun
 from tests.run.stand_in_run import (
     GREY,
@@ -173,7 +174,7 @@ def test_all_checkpoints_corrupt(make_options):
     fit(make_options(steps=11))
     for path in (make_options().out / "checkpoints").iterdir():
         path.write_bytes(b"broken")
-    with pytest.raises(CheckpointError, match=r"no checkpoint can be read: .*000011.*000010"):
+    with pytest.raises(InputError, match=r"no checkpoint can be read: .*000011.*000010"):
         fit(make_options(resume=True))
 
 
@@ -189,7 +190,7 @@ def test_all_checkpoints_corrupt(make_options):
 )
 def test_resume_with_other_options_names_them(make_options, changes, message):
     fit(make_options(steps=1))
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(InputError, match=message):
         fit(make_options(resume=True, **changes))
 
 
@@ -225,5 +226,5 @@ def test_resume_with_another_order_of_a_step_names_it(make_options):
         ("discriminator_steps", 2, "discriminator_steps: 1 in the checkpoint, 2 asked for"),
         ("generator_batch", "new_latents", "generator_batch: same_images in the checkpoint, new_"),
     ):
-        with pytest.raises(CheckpointError, match=message):
+        with pytest.raises(InputError, match=message):
             fit(make_options(resume=True, spec=SPEC.replace(**{field: value})))

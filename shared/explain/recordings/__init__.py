@@ -109,7 +109,7 @@ class RecordingReport:
 def explain_recordings(first: Path, second: Path, *, bound: float | None = None) -> RecordingReport:
     """Compare two recordings of `shared.record`; `bound` replaces that of the dtypes.
 
-    Raises RecordingError, one line, for a file that is no recording.
+    Raises InputError, one line, for a file that is no recording.
     """
     recordings = read_recording(first), read_recording(second)
     ours, theirs = (matching.with_settled_dtypes(r.tensors) for r in recordings)

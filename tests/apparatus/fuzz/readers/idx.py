@@ -7,7 +7,8 @@ from random import Random
 
 import numpy as np
 
-from shared.data.dataset import DataError, load_dataset
+from shared.data.dataset import load_dataset
+from shared.files.errors import InputError
 from shared.spec import SYSTEMS
 from tests.apparatus.fuzz.archives import BOMB, packed_zeros
 from tests.apparatus.fuzz.places import Files
@@ -67,4 +68,4 @@ def read(path: Path) -> None:
     assert len(images) >= 1
 
 
-READER = Reader("idx", _FILES.make, read, (DataError,), prepare=_FILES.prepared(read))
+READER = Reader("idx", _FILES.make, read, (InputError,), prepare=_FILES.prepared(read))

@@ -10,7 +10,8 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from shared.data.dataset import DataError, load_dataset
+from shared.data.dataset import load_dataset
+from shared.files.errors import InputError
 from shared.spec import SYSTEMS
 from tests.apparatus.fuzz.mutators import mutated
 from tests.apparatus.fuzz.places import Files, case_of
@@ -182,7 +183,7 @@ READER = Reader(
     "images",
     make,
     read,
-    (DataError,),
+    (InputError,),
     memory=1536 * MEBIBYTE,
     prepare=lambda: read_intact(),
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from shared.files.checkpoint import CheckpointError
+from shared.files.errors import InputError
 from shared.formats.native_contents import Contents, part_shapes
 from shared.spec import NETWORKS
 from tests.apparatus.fuzz.archives import zip_of
@@ -208,7 +208,7 @@ READER = Reader(
     "keras",
     _FILES.make,
     read,
-    (CheckpointError,),
+    (InputError,),
     needs=("tensorflow", "h5py"),
     prepare=_FILES.prepared(read),
 )

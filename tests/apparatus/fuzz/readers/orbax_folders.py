@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from shared.files.checkpoint import CheckpointError
+from shared.files.errors import InputError
 from shared.formats.native_contents import Contents, part_shapes
 from tests.apparatus.fuzz.json_mutators import mutated_document
 from tests.apparatus.fuzz.mutators import mutated
@@ -86,7 +86,7 @@ READER = Reader(
     "orbax",
     make,
     read,
-    (CheckpointError,),
+    (InputError,),
     needs=("jax", "orbax"),
     prepare=lambda: read(_sample()),
 )

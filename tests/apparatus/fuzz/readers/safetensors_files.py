@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from shared.files import checkpoint
-from shared.files.checkpoint import CheckpointError, write_checkpoint
+from shared.files.checkpoint import write_checkpoint
+from shared.files.errors import InputError
 from shared.files.recording import read_recording
 from shared.fixtures.network import representative_state
 from shared.formats.canonical_format import read_native
 from shared.formats.native_contents import part_shapes
-from shared.record import Recorder, RecordingError
+from shared.record import Recorder
 from shared.spec import SYSTEMS
 from tests.apparatus.fuzz.json_mutators import mutated_document
 from tests.apparatus.fuzz.places import Files
@@ -118,7 +119,7 @@ CHECKPOINT = Reader(
     "checkpoint",
     _CHECKPOINT_FILES.make,
     read_checkpoint,
-    (CheckpointError,),
+    (InputError,),
     prepare=_CHECKPOINT_FILES.prepared(read_checkpoint),
 )
 
@@ -153,6 +154,6 @@ RECORDING = Reader(
     "recording",
     _RECORDING_FILES.make,
     read_a_recording,
-    (RecordingError,),
+    (InputError,),
     prepare=_RECORDING_FILES.prepared(read_a_recording),
 )

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from shared.files.checkpoint import CheckpointError
+from shared.files.errors import InputError
 from shared.formats.native_contents import part_shapes
 from tests.apparatus.fuzz.mutators import mutated
 from tests.apparatus.fuzz.places import Files, case_of, path_in
@@ -66,6 +66,4 @@ def prepare() -> None:
         read(Path(folder, "a"))
 
 
-READER = Reader(
-    "tf-checkpoint", make, read, (CheckpointError,), needs=("tensorflow",), prepare=prepare
-)
+READER = Reader("tf-checkpoint", make, read, (InputError,), needs=("tensorflow",), prepare=prepare)

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from shared.files.checkpoint import CheckpointError
+from shared.files.errors import InputError
 from shared.fixtures.network import representative_state
 from shared.formats.native_contents import Contents, part_shapes
 from shared.spec import SYSTEMS
@@ -192,7 +192,7 @@ READER = Reader(
     "torch",
     _FILES.make,
     read,
-    (CheckpointError,),
+    (InputError,),
     needs=("torch",),
     prepare=_FILES.prepared(read),
 )
