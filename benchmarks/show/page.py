@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.show import plots, tables
 from shared.report.page import render
-from shared.report.plots import inline_svg, saved
+from shared.report.plots import saved, svg
 
 _SHARED = ("p95", "gemm", "roofline", "compile", "memory")
 COLUMNS = {"median": "img/s", "interval": "95 % interval", "p5": "ms p5", "p50": "p50"}
@@ -23,7 +23,7 @@ def write(folder: Path, document: dict[str, Any]) -> Path:
         "benchmark.html",
         "benchmarks.show",
         document=document,
-        plots={name: inline_svg(name, figure) for name, figure in figures.items()},
+        plots={name: svg(figure) for name, figure in figures.items()},
         tables=tables,
         headings=["configuration", *COLUMNS.values(), "settings", "status"],
         groups=[

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocato
 from benchmarks.document.roofline import roofline_of
 from benchmarks.show.tables import measured
 from shared.interface import Array
-from shared.report.plots import PAGE, TEXT, new_axes
+from shared.report.plots import PAGE, new_axes
 
 # Apart for colour-blind eyes, and in grey.
 COLOURS = {"pytorch": "#c8443c", "tf": "#e09f1f", "jax": "#14708f"}
@@ -120,7 +120,7 @@ def _draw_rooflines(
         least = np.array([max(limit.compute_ms, limit.memory_ms) for limit in limits])
         style = ROOFLINES[precision]
         axes.plot(
-            batches, 1e3 * batches / least, color=TEXT, alpha=0.7, linestyle=style, label=label
+            batches, 1e3 * batches / least, color="black", alpha=0.7, linestyle=style, label=label
         )
 
 
@@ -135,8 +135,8 @@ def _latency(document: dict[str, Any], lines: list[Line]) -> Figure:
         values = samples[configuration["id"]]
         shift = np.linspace(-0.16, 0.16, len(values))
         axes.plot(values, y + shift, ".", color=colour, alpha=0.45, markersize=4)
-        axes.plot([step["p5"], step["p95"]], [y, y], color=TEXT, linewidth=1.6)
-        axes.plot(step["p50"], y, "|", color=TEXT, markersize=13, markeredgewidth=2)
+        axes.plot([step["p5"], step["p95"]], [y, y], color="black", linewidth=1.6)
+        axes.plot(step["p50"], y, "|", color="black", markersize=13, markeredgewidth=2)
     _name_rows(axes, [configuration["label"] for configuration, _ in lines])
     _log(axes, "x")
     axes.set_xlabel("milliseconds")
@@ -173,7 +173,7 @@ def _ratios(document: dict[str, Any]) -> Figure:
     figure, axes = new_axes(title, 9.5, 1.4 + ROW_HEIGHT * len(ratios))
     if floor is not None:
         axes.axvspan(1 / (1 + floor), 1 + floor, color="#888888", alpha=0.3)
-    axes.axvline(1.0, color=TEXT, linewidth=1)
+    axes.axvline(1.0, color="black", linewidth=1)
     pairs = [(names[ratio["numerator"]], names[ratio["denominator"]]) for ratio in ratios]
     for y, (ratio, (top, _)) in enumerate(zip(ratios, pairs, strict=True)):
         colour = COLOURS[top["framework"]]

@@ -47,9 +47,9 @@ def make_page(runs: Sequence[Run], command: str) -> str:
         outside=plots.OUTSIDE,
         other_losses=LOSS in differing,
         other_data=DATASET in differing,
-        loss_panels=[
-            plots.draw_panel(tag, losses, name, averaged=True) for name, tag in TAGS.items()
-        ],
+        loss_panels={
+            tag: plots.draw_panel(tag, losses, name, averaged=True) for name, tag in TAGS.items()
+        },
         distance_panel=plots.draw_panel(QUALITY, qualities, QUALITY),
         first_best_last=_rows([*map(_first_best_last, qualities)]),
         distances=[

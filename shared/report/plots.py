@@ -1,13 +1,11 @@
-"""The plots of a report, as SVG in the page that takes its text colour; axes for other plots."""
+"""The plots of a report, as pictures in SVG; axes and pictures for other plots."""
 
 import io
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -23,18 +21,16 @@ STYLES = (
     ("#8b62c4", (4, 3)),
     ("#7d7f1f", (1, 1)),
 )
-"""Colour (3:1 or more on the page's white and on its near-black) and dashes, in line widths."""
+"""Colour (3:1 or more on the page's white; on its near-black the page inverts it), dashes."""
 
 OUTSIDE = 1.0  # percent of the losses at either end that need not be in a plot
 
-TEXT = "#010203"  # replaced by the page's text colour when the SVG is in the page
 PAGE = {
     "legend.frameon": False,
     # Long lines lose the points that they do not need: each stays within half a point of its place.
     "path.simplify_threshold": 0.5,
-    "svg.fonttype": "none",  # text as text, which takes the font of the page
-    **dict.fromkeys(("text.color", "xtick.color", "ytick.color"), TEXT),
-    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor"), TEXT),
+    "svg.fonttype": "none",  # text as text
+    "svg.hashsalt": "page",  # the same plot is the same file
 }
 """Settings of matplotlib under which the figures of pages are made."""
 
@@ -50,7 +46,7 @@ def new_axes(title: str, width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, loc="left", fontsize=11)
-    axes.grid(color=matplotlib.rcParams["text.color"], alpha=0.135, linewidth=0.7)
+    axes.grid(color="black", alpha=0.135, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
@@ -63,10 +59,8 @@ def saved(figure: Figure, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def draw_panel(
-    name: str, tables: Sequence[Array], column: str, *, averaged: bool = False
-) -> Markup:
-    """Return a column of every run's table as an <svg> titled `name`, "" where all are gaps.
+def draw_panel(name: str, tables: Sequence[Array], column: str, *, averaged: bool = False) -> bytes:
+    """Return a column of every run's table as an SVG titled `name`, empty where all are gaps.
 
     Run r's line is group `name-r`. Averaged lines are shown whole, and below each of them, pale,
     the raw values, group `name-r-raw`, but for OUTSIDE percent at both ends.
@@ -94,19 +88,10 @@ def draw_panel(
         if ends and min(ends) < max(ends):
             margin = 0.05 * (max(ends) - min(ends))
             axes.set_ylim(min(ends) - margin, max(ends) + margin)
-    return inline_svg(name, figure) if ends else Markup("")
+    return svg(figure) if ends else b""
 
 
-def inline_svg(name: str, figure: Figure) -> Markup:
-    """Return a figure that was made under the settings PAGE as an <svg> titled `name`."""
-    with matplotlib.rc_context({**PAGE, "svg.hashsalt": name}):
-        svg = saved(figure, "svg", transparent=True, metadata={"Date": None}).decode("utf-8")
-    # The <svg> element alone, so that several can lie in one page.
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r" font-family: [^;\"]*;", "", svg)
-    label = rf'<svg \1 role="img" aria-label="{name}">'
-    svg = re.sub(r'<svg[^>]*(viewBox="[^"]*")[^>]*>', label, svg, count=1)
-    # matplotlib's own ids (figure_1, axes_1, …) are the same in every figure.
-    svg = re.sub(rf'\b(id="|href="#|url\(#)(?!{name}-)', rf"\g<1>{name}-", svg)
-    return Markup(svg.replace(TEXT, "currentColor"))
+def svg(figure: Figure) -> bytes:
+    """Return a figure that was made under the settings PAGE as an SVG without a ground."""
+    with matplotlib.rc_context(PAGE):
+        return saved(figure, "svg", transparent=True, metadata={"Date": None})

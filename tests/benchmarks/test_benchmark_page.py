@@ -1,5 +1,6 @@
 """The page of a run: whole, self-contained, and right about what failed."""
 
+import base64
 import io
 import itertools
 import re
@@ -50,9 +51,9 @@ def test_page_is_one_file_that_fetches_nothing(found, tmp_path):
     checker = Checker()
     checker.feed(text)
     assert checker.open_tags == []
-    assert checker.sources == []
-    assert text.count("<svg ") == 4
-    assert "http" not in text
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in checker.sources)
+    assert len(pictures(text)) == len(checker.sources) == 4
+    assert "http" not in re.sub('base64,[^"]*', "", text)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".html"] + [".png"] * 4
 
 
@@ -81,7 +82,7 @@ def test_page_of_a_run_without_numbers_says_why(tmp_path):
     text = page.write(tmp_path, document).read_text()
     assert "jax: oom: &lt;b&gt;no&lt;/b&gt; memory" in text
     assert "No verdict" in text
-    assert "<svg" not in text
+    assert not pictures(text)
 
 
 HEADS = """
@@ -111,11 +112,18 @@ def test_plots_are_pictures_of_a_legible_size(found):
         assert 300 < height < 4000
 
 
-def test_plots_take_the_text_colour_of_the_page(found, tmp_path):
+def test_plots_have_no_ground_and_the_dark_scheme_inverts_them(found, tmp_path):
     text = page.write(tmp_path, found).read_text()
-    *_, last = text.split("<svg ")
-    assert last.count("currentColor") > 20
-    assert not re.findall(r"(?:fill|stroke): ?(?:#000000|#ffffff|black|white)", text)
+    assert ".plot, .legend svg, th svg { filter: invert(1) hue-rotate(180deg); }" in text
+    for picture in pictures(text):
+        assert picture.count("<text") > 5
+        assert not re.findall(r"(?:fill|stroke): ?(?:#ffffff|white)", picture)
+
+
+def pictures(text):
+    """Return the plots of a page as SVG."""
+    found = re.findall(r'<img class="plot" alt="\w+" src="data:image/svg\+xml;base64,(.*?)">', text)
+    return [base64.b64decode(picture).decode() for picture in found]
 
 
 def test_lines_differ_and_an_axis_within_a_decade_has_labels():

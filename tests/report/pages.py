@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 from html.parser import HTMLParser
 from pathlib import Path
@@ -76,8 +77,22 @@ class Reader(HTMLParser):
 
 def read_page(path: Path) -> Element:
     """Read a page; a tag that is left open is an AssertionError."""
+    return parsed(path.read_text(encoding="utf-8"))
+
+
+def plots(page: Element) -> dict[str, Element]:
+    """Return the plots of a page by their names, each read out of its picture."""
+    start = "data:image/svg+xml;base64,"
+    pictures = [image for image in page.of_class("plot") if image["src"].startswith(start)]
+    return {
+        image["alt"]: parsed(base64.b64decode(image["src"].removeprefix(start)).decode())
+        for image in pictures
+    }
+
+
+def parsed(text: str) -> Element:
     reader = Reader()
-    reader.feed(path.read_text(encoding="utf-8"))
+    reader.feed(text)
     reader.close()
     assert len(reader.open) == 1
     return reader.open[0]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from shared.interface import METRIC_NAMES
-from shared.report import plots
+from shared.report.plots import run_style
 from shared.run.folder import LOSS_COLUMNS
-from tests.report.pages import Element, column, report, write_run
+from tests.report.pages import Element, column, plots, report, write_run
 
 TITLES = dict(
     zip(METRIC_NAMES, ("d_loss", "d_loss_real", "d_loss_fake", "g_loss"), strict=True)
@@ -20,7 +20,7 @@ def axis(panel: Element, letter: str) -> tuple[float, float]:
     """Return slope and offset from a coordinate of the SVG to a value, by the ticks' labels."""
     places, values = [], []
     for tick in panel.all("g"):
-        if re.search(rf"-{letter}tick_\d+$", tick.attributes.get("id") or ""):
+        if re.search(rf"^{letter}tick_\d+$", tick.attributes.get("id") or ""):
             places.append(float(tick.all("use")[0][letter]))
             values.append(float(tick.all("text")[0].text.replace("−", "-")))
     assert len(places) > 1
@@ -31,7 +31,7 @@ def axis(panel: Element, letter: str) -> tuple[float, float]:
 
 def drawn(page: Element, title: str, group: str) -> np.ndarray:
     """Return the points [n, 2] of a line as steps and values; a gap is a row of NaN."""
-    (panel,) = page.all("svg", **{"aria-label": title})
+    panel = plots(page)[title]
     (line,) = panel.all("g", id=group)
     points = []
     for command, x, y in re.findall(r"([ML]) (\S+) (\S+)", line.all("path")[0]["d"]):
@@ -43,8 +43,8 @@ def drawn(page: Element, title: str, group: str) -> np.ndarray:
 
 def shown_values(page: Element, title: str) -> tuple[float, float]:
     """Return the lowest and the highest value of a panel's axes."""
-    (panel,) = page.all("svg", **{"aria-label": title})
-    (background,) = panel.all("g", id=f"{title}-patch_2")
+    panel = plots(page)[title]
+    (background,) = panel.all("g", id="patch_2")
     heights = re.findall(r"[ML] \S+ (\S+)", background.all("path")[0]["d"])
     low, high = sorted(np.polyval(axis(panel, "y"), [float(y) for y in heights])[[0, 2]])
     return low, high
@@ -58,7 +58,7 @@ def average(values: np.ndarray, before: int, after: int) -> list[float]:
 def test_short_runs_are_drawn_value_by_value(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "a", seed=1), write_run(tmp_path / "b", seed=2, steps=7)]
     page = report(*runs)
-    assert len(page.all("svg", role="img")) == 5
+    assert list(plots(page)) == [*TITLES.values(), "swd"]
     for number, run in enumerate(runs):
         steps = column(run / "losses.csv", "step")
         for metric, title in TITLES.items():
@@ -99,12 +99,12 @@ def test_lines_have_the_colour_that_the_legend_gives_the_run(tmp_path: Path) -> 
     for number, item in enumerate(legend):
         colour = item.all("line")[0]["stroke"]
         for title in TITLES.values():
-            (line,) = page.all("g", id=f"{title}-{number}")
+            (line,) = plots(page)[title].all("g", id=f"{title}-{number}")
             assert f"stroke: {colour}" in line.all("path")[0]["style"]
 
 
 def test_thirty_six_runs_have_styles_of_their_own() -> None:
-    assert len({plots.run_style(number) for number in range(36)}) == 36
+    assert len({run_style(number) for number in range(36)}) == 36
 
 
 def test_of_a_long_run_every_stretch_keeps_its_extremes_and_the_page_stays_small(
@@ -116,7 +116,7 @@ def test_of_a_long_run_every_stretch_keeps_its_extremes_and_the_page_stays_small
     found = drawn(page, "g_loss", "g_loss-0-raw")
     assert len(found) < 4000
     low, high = shown_values(page, "g_loss")
-    (panel,) = page.all("svg", **{"aria-label": "g_loss"})
+    panel = plots(page)["g_loss"]
     pixels = [abs(axis(panel, letter)[0]) for letter in "xy"]  # of one point of the SVG
     assert (found[0, 0], found[-1, 0]) == pytest.approx((1, 20_000), abs=pixels[0])
     found[:, 1] = found[:, 1].clip(low, high)  # what lies outside is cut at the edge

@@ -14,7 +14,7 @@ from shared.files.errors import InputError
 from shared.report.__main__ import main
 from shared.report.runs import duration, read_run
 from shared.run.folder import LOSS_COLUMNS, read_table
-from tests.report.pages import figures, report, rows_of, write_run
+from tests.report.pages import figures, plots, report, rows_of, write_run
 
 
 def refuse(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -204,12 +204,11 @@ def test_a_run_that_has_just_been_started(tmp_path: Path) -> None:
     assert not any("full:" in note.text for note in page.of_class("notes"))
     assert len(figures(page)) == 1
     assert rows_of(page.all("table")[1])["best"] == ["", "7.7 (step 12)"]
-    assert len(page.all("svg", role="img")) == 5
+    assert len(plots(page)) == 5
     alone = report(run)
     assert "No run has samples." in alone.text
     assert "No step is recorded yet." in alone.text
     assert "No run has a quality.csv with a value." in alone.text
-    assert not alone.all("svg", role="img")
     assert not alone.all("img")
     assert not alone.all("div", id="slider")
 
@@ -221,7 +220,7 @@ def test_quality_without_a_finite_value(tmp_path: Path) -> None:
     assert rows_of(page.all("table")[1]) == {
         "first": ["nan (step 0)"], "best": [""], "last": ["nan (step 4)"],
     }  # fmt: skip
-    assert not page.all("svg", **{"aria-label": "swd"})
+    assert "swd" not in plots(page)
 
 
 # --- names -------------------------------------------------------------------------------------
