@@ -27,7 +27,7 @@ _SETTINGS |= {"centered": "centred", "eps_in_sqrt": "epsilon_inside_root"}
 _SETTINGS |= {"clipvalue": "clip_value", "clipnorm": "clip_norm_of_each"}
 _SETTINGS |= {"global_clipnorm": "clip_norm", "max_norm": "clip_norm", "max_delta": "clip_value"}
 """What the frameworks call a setting of an optimizer → what a system file calls it."""
-_UNSAID = "weight_decay", "momentum", "nesterov", "dampening", "maximize", "amsgrad", "eps_root"
+_OTHERS = "weight_decay", "momentum", "nesterov", "dampening", "maximize", "amsgrad", "eps_root"
 """What an optimizer of a framework may have, and that of a file has not."""
 
 
@@ -35,7 +35,7 @@ _UNSAID = "weight_decay", "momentum", "nesterov", "dampening", "maximize", "amsg
 class Call:
     """A layer that a network has called.
 
-    `fields`: what a system file says of it beside its `arrays`, which are by their canonical names
+    `fields`: what a system file has of it beside its `arrays`, which are by their canonical names
     and in their layouts. Input and output are NHWC or [batch, features].
     """
 
@@ -122,15 +122,15 @@ class PairAdapter(FrameworkAdapter):
         found: list[Call] = []
         watching = WATCHED[self.package]
 
-        def keep(layer: Any, said: dict, call: Callable, x: Any, *given: Any, **named: Any) -> Any:
+        def keep(layer: Any, own: dict, call: Callable, x: Any, *given: Any, **named: Any) -> Any:
             activation = getattr(layer, "activation", None)
             if activation:  # Keras', which is a layer of its own to us
                 layer.activation = None
             y = call(x, *given, **named)
-            weights = canonical_arrays(said["kind"], watching.arrays_of(layer))
+            weights = canonical_arrays(own["kind"], watching.arrays_of(layer))
             arrays = {name: self.canonical(array) for name, array in weights.items()}
             given_and_made = self.output_to_numpy(x), self.output_to_numpy(y)
-            found.append(Call(layer, said, arrays, *given_and_made))
+            found.append(Call(layer, own, arrays, *given_and_made))
             if activation:
                 layer.activation = activation
             return activation(y) if activation else y
@@ -143,7 +143,7 @@ class PairAdapter(FrameworkAdapter):
         return found, self.output_to_numpy(output)
 
     def fields_of(self, layer: Any) -> dict[str, Any]:
-        """Return what a system file says of a layer beside its arrays, {} of an unknown one."""
+        """Return what a system file has of a layer beside its arrays, {} of an unknown one."""
         own = next(b for b in type(layer).__mro__ if b.__module__.split(".")[0] == self.package)
         kind = kind_of(own).removesuffix("2d").replace("pooling", "pool")
         kind = kind.replace("avg", "average").replace("adaptive", "global")  # PyTorch's names
@@ -220,31 +220,31 @@ class PairAdapter(FrameworkAdapter):
             shown = [e if isinstance(e, str) else f"{_in_toml(e)}," for e in entries]
             lines += ["", f"[{name}]", f"initializer = {_in_toml(laws[name])}"]
             if name in self.optimizers:
-                optimizer, unsaid = self.optimizers[name]
+                optimizer, others = self.optimizers[name]
                 lines += [f"optimizer = {_in_toml(optimizer_to_dict(optimizer))}"]
-                lines += [f"# its {n} = {x}: not said, correct it" for n, x in unsaid.items()]
+                lines += [f"# its {n} = {x}: no field holds it" for n, x in others.items()]
             lines += ["layers = [", *(f"  {line}" for line in shown), "]"]
         return "\n".join(lines) + "\n"
 
 
 def _optimizer(given: dict[str, Any]) -> tuple[OptimizerSpec, dict[str, Any]]:
-    """Return what a system file says of an optimizer, and what of it no file can say.
+    """Return an optimizer as a system file has it, and what of it no file can hold.
 
     ValueError for an optimizer that a file has none of.
     """
-    said = {_SETTINGS.get(name, name): value for name, value in given.items() if value is not None}
-    if said["kind"] == "adam" and said.pop("amsgrad", False):
-        said["kind"] = "amsgrad"
-    if said["kind"] == "adamw":
-        said["decay"] = said.pop("weight_decay")
-    if said["kind"] not in OPTIMIZERS:
+    own = {_SETTINGS.get(name, name): value for name, value in given.items() if value is not None}
+    if own["kind"] == "adam" and own.pop("amsgrad", False):
+        own["kind"] = "amsgrad"
+    if own["kind"] == "adamw":
+        own["decay"] = own.pop("weight_decay")
+    if own["kind"] not in OPTIMIZERS:
         kinds = ", ".join(OPTIMIZERS)
-        raise ValueError(f"received {said['kind']}; expected {kinds}, or None for the file's")
-    if {"clip_norm", "clip_norm_of_each"} & said.keys():
-        said["clip_epsilon"] = 0.0  # in all but PyTorch, whose optimizers do not clip
-    known = {field.name for field in dataclasses.fields(OPTIMIZERS[said["kind"]])} | {"kind"}
-    unsaid = {name: said[name] for name in _UNSAID if name not in known and said.get(name)}
-    return optimizer_from_dict({name: said[name] for name in said.keys() & known}), unsaid
+        raise ValueError(f"received {own['kind']}; expected {kinds}, or None for the file's")
+    if {"clip_norm", "clip_norm_of_each"} & own.keys():
+        own["clip_epsilon"] = 0.0  # in all but PyTorch, whose optimizers do not clip
+    known = {field.name for field in dataclasses.fields(OPTIMIZERS[own["kind"]])} | {"kind"}
+    others = {name: own[name] for name in _OTHERS if name not in known and own.get(name)}
+    return optimizer_from_dict({name: own[name] for name in own.keys() & known}), others
 
 
 def _named(spec: SystemSpec, network: NetworkName, calls: Sequence[Call]) -> dict[str, Call]:
@@ -309,7 +309,7 @@ def _between(y: Array, x: Array) -> list[dict[str, Any] | str]:
         if np.allclose(after, expected, 1e-6, 1e-12):
             own = {"slope": round(slope, 6)} if kind == "leaky_relu" else {}
             return [*shape, {"kind": kind, **own}]
-    return [*shape, "# here the module computes something: say what"]
+    return [*shape, "# here the module computes something: write what"]
 
 
 def _resized(y: Array, x: Array) -> list[dict[str, Any] | str]:
@@ -331,7 +331,7 @@ def _resized(y: Array, x: Array) -> list[dict[str, Any] | str]:
         after = _between(made, x) if made.size == x.size else [""]
         if str not in map(type, after):
             return layers + after
-    return [f"# {y.shape} becomes {x.shape}: say how"]
+    return [f"# {y.shape} becomes {x.shape}: write how"]
 
 
 def _in_toml(value: Any) -> str:

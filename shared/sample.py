@@ -1,8 +1,8 @@
 """Images of a trained generator: `python -m shared.sample RUN_OR_FILE`.
 
 RUN_OR_FILE is the folder of a run, or a file of any kind that `python -m shared.convert` reads;
-without it, a small generator that comes with the project paints. Image i depends on the seed and on
-i alone; frameworks differ by the rounding of float32. In Python it is `load_generator`.
+without it, a small generator that comes with the project is used. Image i depends on the seed and
+on i alone; frameworks differ by the rounding of float32. In Python it is `load_generator`.
 """
 
 import argparse
@@ -54,7 +54,7 @@ class Generator(NamedTuple):
         return mixed / np.hypot(1.0 - weights, weights)  # a mean of two is too close to zero
 
     def images(self, drawn: Array, advance: Callable[[int], object] = lambda _: None) -> Array:
-        """Return uint8 images [n, height, width, channels]; `advance` is told of each batch."""
+        """Return uint8 images [n, height, width, channels]; `advance(n)` reports a batch."""
         batches = []
         for start in range(0, len(drawn), BATCH_SIZE):
             rows = drawn[start : start + BATCH_SIZE].astype(self.dtype)

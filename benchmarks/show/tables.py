@@ -202,13 +202,13 @@ def _verdict(document: dict[str, Any], group: dict[str, Any]) -> str:
     amounts = ", ".join(_times(r, summaries[r["denominator"]]["label"]) for r in ratios)
     winner, rounds = f"{first['label']} at {speed}", min(len(r["per_round"]) for r in ratios)
     if rounds < 2:
-        # One process per framework tells nothing of the spread between processes.
+        # One process per framework shows nothing of the spread between processes.
         return f"Not certain after one round: {winner} is {amounts}."
     floor = document["noise_floor"]
     least = LEAST_CHANGE if floor is None else floor
     certain = [paired_certainty(ratio["per_round"]) for ratio in ratios]
-    said = {judge(r["ratio"], own, least) for r, own in zip(ratios, certain, strict=True)}
-    if said == {"faster"}:
+    changes = {judge(r["ratio"], own, least) for r, own in zip(ratios, certain, strict=True)}
+    if changes == {"faster"}:
         return f"Fastest: {winner}, {amounts}."
     needed = max(1 + least, *(math.sqrt(above / below) for below, above in certain))
     return (

@@ -1,4 +1,4 @@
-"""Equinox behind this project's face: both networks, with Equinox' own convolutions.
+"""Equinox behind this project's interface: both networks, with Equinox' own convolutions.
 
 JAX_ENABLE_X64=1 python -m shared.conformance --impl docs.examples.equinox_networks
 """

@@ -1,4 +1,4 @@
-"""Keras 3 on PyTorch, behind this project's face: losses on logits and both networks.
+"""Keras 3 on PyTorch, behind this project's interface: losses on logits and both networks.
 
 KERAS_BACKEND=torch python -m shared.conformance --impl docs.examples.keras_torch
 """

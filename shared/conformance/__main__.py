@@ -1,4 +1,4 @@
-"""The command `python -m shared.conformance`: every case against anybody's implementation.
+"""Every case against an implementation, in any language: `python -m shared.conformance`.
 
 The exit code is 0 where nothing failed, 1 where a case failed, was errored or passed although it
 is declared to diverge, or where no case was run, and 2 for bad input.
@@ -30,8 +30,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     named = "pytorch, tf, jax, or the dotted path of a module with an object 'implementation'"
     program = "a program that speaks the protocol, such as 'node docs/examples/losses.js'"
-    what.add_argument("implementation", nargs="?", help=named)
-    what.add_argument("--impl", metavar="NAME", help="the same as an option")
+    what.add_argument("implementation", nargs="?", metavar="IMPLEMENTATION", help=named)
+    what.add_argument("--impl", metavar="IMPLEMENTATION", help="the same as an option")
     what.add_argument("--command", metavar="COMMAND", help=program)
     what.add_argument("--list", action="store_true", help="print every case with its bound")
     add = parser.add_argument
@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0 if is_conformant(results) else 1
 
 
-USAGE = "%(prog)s [options] [implementation]"
+USAGE = "%(prog)s [options] [IMPLEMENTATION]"
 main = command("python -m shared.conformance", __doc__, _add_options, _run, usage=USAGE)
 
 if __name__ == "__main__":

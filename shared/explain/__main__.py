@@ -23,7 +23,7 @@ from shared.spec import SystemSpec
 from shared.spec.streams import check_seed
 
 DESCRIPTION = """\
-Say whether a difference from the NumPy reference is a bug, and which one.
+Report whether a difference from the NumPy reference is a bug, and which one.
 
 An implementation is compared with it stage by stage from the same weights,
 latents and images: forward passes, losses, gradients, batch normalisation's
@@ -49,7 +49,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     text = "float64 unless the implementation refuses it"
     add("--dtype", choices=("float64", "float32"), help=f"(default: {text})")
     add("--seed", type=int, default=0, metavar="S", help="of the probes (default: %(default)s)")
-    text = "explain this one as well, and say what is in one of the two alone"
+    text = "explain this one as well, and report what is in one of the two alone"
     add("--against", metavar="IMPLEMENTATION", help=text)
     add("--json", type=Path, metavar="FILE", help="write everything there as JSON")
 

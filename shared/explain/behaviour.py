@@ -219,19 +219,19 @@ def _hidden_state(port: Port, probe: Probe) -> list[str]:
     for method, x in (("generate", z), ("discriminate", real)):
         if not port.lacking(method):
             states = (trained, restored, restored)
-            own, given, again = (port.call(method, state, x) for state in states)
-            if not relative_l2(given, again) <= SAME_OUTPUT:
+            own, given, repeated = (port.call(method, state, x) for state in states)
+            if not relative_l2(given, repeated) <= SAME_OUTPUT:
                 notes.append(f"{method}() {TWICE}")
             elif not relative_l2(own, given) <= SAME_OUTPUT:
                 notes.append(f"{method}() after a step has other arrays than export_state()")
     own, given = port.step(trained, probe).after, port.step(restored, probe).after
     if _moved_otherwise(probe.spec, kept.arrays, own, given):
         # Rarely, because a framework may compile a step for each state.
-        again = port.step(port.state_of(kept), probe).after
+        repeated = port.step(port.state_of(kept), probe).after
         notes.append(
             f"train_step() {TWICE} from the same state: it draws its own random numbers "
             "(latents, dropout), or counts outside the state"
-            if _moved_otherwise(probe.spec, kept.arrays, given, again)
+            if _moved_otherwise(probe.spec, kept.arrays, given, repeated)
             else "a second train_step() depends on something that export_state() does not return, "
             "such as gradients that are not set to zero or a schedule's own counter"
         )
@@ -239,17 +239,19 @@ def _hidden_state(port: Port, probe: Probe) -> list[str]:
 
 
 def random_stages(port: Port, probe: Probe, seen: Observations) -> set[str]:
-    """Return the stages whose numbers are others when an implementation is asked again.
+    """Return the stages whose numbers differ when an implementation is asked twice.
 
     Not Adam's, which are held against what the same step returned.
     """
-    asked, again = Port(port.implementation, port.dtype), Observations()
+    asked, repeated = Port(port.implementation, port.dtype), Observations()
     plain = asked.with_step(replace(probe, after={}, port=None))
     for stage in (stage for stage in KINDS if not stage.startswith(("Adam's", "updated"))):
-        asked.observe(plain, stage, again)
+        asked.observe(plain, stage, repeated)
     first = {group.stage: group.arrays for group in seen.groups if group.probe.name == probe.name}
     unsure = {*drifting_arrays(probe.spec)}
-    second = ((g.stage, n, a) for g in again.groups for n, a in g.arrays.items() if n not in unsure)
+    second = (
+        (g.stage, n, a) for g in repeated.groups for n, a in g.arrays.items() if n not in unsure
+    )
     return {stage for stage, n, a in second if not relative_l2(a, first[stage][n]) <= SAME_STEP}
 
 

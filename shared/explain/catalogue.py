@@ -177,7 +177,7 @@ def title_of(change: Change, spec: SystemSpec) -> str:
 
 
 def _words(value: Any) -> str:
-    """Return a value in words; a short number as float32 holds it is said to be so."""
+    """Return a value in words; a short number as float32 holds it is marked as that."""
     if not isinstance(value, float):
         return str(value).replace("_", " ")
     short = float(f"{value:.6g}")

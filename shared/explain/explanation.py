@@ -63,8 +63,8 @@ class _Explainer:
         self.seen = Observations()
         self.found = {track: [START] for track in catalogue.TRACKS}
         self.unnamed: dict[str, int] = {}  # stage → how many sets of conventions do not explain it
-        self.random: set[str] = set()  # stages that are others when they are asked for again
-        self.unjudged: dict[str, str] = {}  # stage → why nothing can be said of it
+        self.random: set[str] = set()  # stages whose numbers differ from call to call
+        self.unjudged: dict[str, str] = {}  # stage → why it cannot be judged
         self.ended: dict[str, str] = {}  # stage → that its search was
         self.searched: dict[str, Sides] = {}  # from where it was searched for each unnamed stage
 
@@ -77,9 +77,9 @@ class _Explainer:
             for stage, tried in self.unnamed.items():
                 best = self.found[KINDS[stage].track][0]
                 place = located(self._groups(stage), self.comparison, best, tried)
-                said = "" if tried else "what is reported; what is learnt from agrees"
-                said = "it is another at each call" if stage in self.random else said
-                result.located.append(replace(place, note=said or place.note))
+                note = place.note if tried else "what is reported; what is learnt from agrees"
+                note = "it is another at each call" if stage in self.random else note
+                result.located.append(replace(place, note=note))
             result.located += self._steps_in_a_row(steps, result.traps)
         except PortError as raised:
             result.error = str(raised)
@@ -210,8 +210,8 @@ class _Explainer:
     def _solve(self, stage: str) -> None:
         """Explain a stage by what is found already, or by that and a change; or note that none."""
         kind, groups = KINDS[stage], self._groups(stage)
-        for said in (self.unnamed, self.unjudged, self.ended):
-            said.pop(stage, None)
+        for earlier in (self.unnamed, self.unjudged, self.ended):
+            earlier.pop(stage, None)
         if not groups:
             return
         starts, network = self.found[kind.track], catalogue.network_of(stage)
@@ -316,7 +316,7 @@ class _Explainer:
                 places.append(Located(trap.stage, note=note))
         return places
 
-    # --- what is said ---------------------------------------------------------------------------
+    # --- what is reported -----------------------------------------------------------------------
 
     def _traps(self) -> list[Trap]:
         """Return the mistakes that are named: what explains nothing, or little, is not."""

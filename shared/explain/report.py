@@ -54,7 +54,7 @@ class Trap:
 
     `title` is the mistake in words, `stage` the first that shows it, `cost` the largest relative
     difference of any array that it makes alone, at `cost_array`. `network` alone has it; "" where
-    that says nothing.
+    that shows nothing.
     """
 
     title: str

@@ -3,7 +3,7 @@
 A best-first search: from what is found already, one field after another is changed, where that
 makes more arrays agree. Numbers that are no known value are fitted to one array by Gauss-Newton.
 Where no single change helps, pairs are tried. What it costs is counted, not timed. Then what is
-found has to show something before it is a name, and of a stage that has none the numbers are told.
+found has to show something before it is a name, and of a stage that has none the numbers are given.
 """
 
 import itertools

@@ -105,7 +105,7 @@ def kind_of_name(path: Path) -> FileKind:
     if path.is_dir():
         return FILE_KINDS["orbax"]
     endings = ", ".join(_SUFFIXES)
-    raise InputError(f"{path}: the name tells no kind of file; expected one that ends in {endings}")
+    raise InputError(f"{path}: the name has no known ending; expected one that ends in {endings}")
 
 
 def _kind_of_content(path: Path) -> FileKind | None:

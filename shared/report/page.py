@@ -10,10 +10,9 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from shared.files.errors import printable
-from shared.interface import Array
+from shared.interface import METRIC_NAMES, Array
 from shared.report import plots
 from shared.report.runs import DATASET, LOSS, Run, compare_settings, headline
-from shared.run.folder import TAGS
 from shared.run.pictures import averaging_window
 
 COMMON_TEMPLATES = "shared.report"
@@ -47,10 +46,8 @@ def make_page(runs: Sequence[Run], command: str) -> str:
         outside=plots.OUTSIDE,
         other_losses=LOSS in differing,
         other_data=DATASET in differing,
-        loss_panels={
-            tag: plots.draw_panel(tag, losses, name, averaged=True) for name, tag in TAGS.items()
-        },
-        distance_panel=plots.draw_panel(QUALITY, qualities, QUALITY),
+        loss_panels={n: plots.draw_panel(losses, n, averaged=True) for n in METRIC_NAMES},
+        distance_panel=plots.draw_panel(qualities, QUALITY),
         first_best_last=_rows([*map(_first_best_last, qualities)]),
         distances=[
             (f"{step:,}", [f"{one[step]:.1f}" if step in one else "" for one in values])

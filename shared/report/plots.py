@@ -59,15 +59,15 @@ def saved(figure: Figure, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def draw_panel(name: str, tables: Sequence[Array], column: str, *, averaged: bool = False) -> bytes:
-    """Return a column of every run's table as an SVG titled `name`, empty where all are gaps.
+def draw_panel(tables: Sequence[Array], column: str, *, averaged: bool = False) -> bytes:
+    """Return a column of every run's table as an SVG with its name, empty where all are gaps.
 
-    Run r's line is group `name-r`. Averaged lines are shown whole, and below each of them, pale,
-    the raw values, group `name-r-raw`, but for OUTSIDE percent at both ends.
+    Run r's line is group `column-r`. Averaged lines are shown whole, and below each of them, pale,
+    the raw values, group `column-r-raw`, but for OUTSIDE percent at both ends.
     """
     ends: list[float] = []
     with matplotlib.rc_context(PAGE):
-        figure, axes = new_axes(name, 4.8, 2.9)
+        figure, axes = new_axes(column, 4.8, 2.9)
         axes.set_xlabel("training step")
         for run, table in enumerate(tables):
             colour, dashes = run_style(run)
@@ -82,7 +82,7 @@ def draw_panel(name: str, tables: Sequence[Array], column: str, *, averaged: boo
             for suffix, values, outside, style in lines:
                 finite = values[np.isfinite(values)]
                 if len(finite):
-                    gid = f"{name}-{run}{suffix}"
+                    gid = f"{column}-{run}{suffix}"
                     axes.plot(steps, values, gid=gid, c=colour, marker=marker, ms=2.5, **style)
                     ends += np.percentile(finite, [outside, 100 - outside]).tolist()
         if ends and min(ends) < max(ends):

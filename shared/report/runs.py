@@ -11,8 +11,8 @@ import numpy as np
 
 from shared.files.documents import flattened
 from shared.files.errors import InputError
-from shared.interface import Array
-from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, TAGS, RunFolder, numbered, read_table
+from shared.interface import METRIC_NAMES, Array
+from shared.run.folder import LOSS_COLUMNS, QUALITY_COLUMNS, RunFolder, numbered, read_table
 from shared.spec import NETWORKS
 
 LONGEST = 100 * 365 * 86_400  # seconds
@@ -56,12 +56,12 @@ def read_run(path: Path, name: str) -> Run:
     losses, loss_notes = read_table(folder.losses, LOSS_COLUMNS)
     quality, quality_notes = read_table(folder.quality, QUALITY_COLUMNS)
     grids = numbered(folder.samples)
-    for column, tag in TAGS.items():
+    for column in METRIC_NAMES:
         bad = losses[np.isnan(drawn(losses[column]))]
         if len(bad):
             value = f"{bad[column][0]:g}".replace("nan", "NaN")
             gap = f"what is NaN, infinite or beyond {LARGEST:g} is a gap in the plot"
-            first = f"{tag} is {value} at step {bad['step'][0]:,}"
+            first = f"{column} is {value} at step {bad['step'][0]:,}"
             loss_notes.append(f"{first}; {gap} ({len(bad):,} in all).")
     notes = [*loss_notes, *quality_notes, *([] if grids else ["There are no sample grids."])]
     asked, completed = sessions[-1]["options"].get("steps"), [0, *losses["step"].tolist()][-1]
@@ -140,24 +140,24 @@ def headline(run: Run) -> dict[str, str]:
     """Return what a reader wants to know first of a run; what was not recorded is a dash."""
     settings = effective_settings(run)
 
-    def of(group: str, name: str) -> str:
+    def shown(group: str, name: str) -> str:
         return settings.get((group, name), ABSENT)
 
-    rates = [f"{name} {of(SPEC, f'{name}_optimizer.learning_rate')}" for name in NETWORKS]
+    rates = [f"{name} {shown(SPEC, f'{name}_optimizer.learning_rate')}" for name in NETWORKS]
     versions = [f"{name} {text}" for (group, name), text in settings.items() if group == VERSIONS]
     return {
-        "system": f"{of(SPEC, 'name')}, width {of(SPEC, 'width')}",
-        "loss": of(*LOSS),
-        "framework": of(OPTIONS, "implementation"),
+        "system": f"{shown(SPEC, 'name')}, width {shown(SPEC, 'width')}",
+        "loss": shown(*LOSS),
+        "framework": shown(OPTIONS, "implementation"),
         "versions": ", ".join(versions) or ABSENT,
-        "data": of(*DATASET),
-        "seed": of(OPTIONS, "seed"),
+        "data": shown(*DATASET),
+        "seed": shown(OPTIONS, "seed"),
         "steps": run.steps,
-        "batch size": of(SPEC, "batch_size"),
+        "batch size": shown(SPEC, "batch_size"),
         "learning rates": ", ".join(rates),
-        "dtype": of(OPTIONS, "dtype"),
-        "device": of(ENVIRONMENT, "device"),
-        "environment": f"Python {of(ENVIRONMENT, 'python')}, {of(ENVIRONMENT, 'platform')}",
+        "dtype": shown(OPTIONS, "dtype"),
+        "device": shown(ENVIRONMENT, "device"),
+        "environment": f"Python {shown(ENVIRONMENT, 'python')}, {shown(ENVIRONMENT, 'platform')}",
         "duration": duration(run.losses["seconds"][-1]) if len(run.losses) else ABSENT,
     }
 

@@ -118,7 +118,7 @@ def _training_options(implementation: str, given: Mapping[str, Any]) -> Training
     if initial:
         initial.require_fit(spec)
     if given["learning_rate"] is None:
-        # Unscaled, a generator of width 16 needs 600 steps before it can paint a black background,
+        # Unscaled, a generator of width 16 needs 600 steps before it can make a black background,
         # and its discriminator has won by then.
         own = {name: getattr(system, name) for name in OPTIMIZERS}
         rates = {n: adam.learning_rate * system.width / spec.width for n, adam in own.items()}

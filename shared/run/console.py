@@ -139,7 +139,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:
-    """Return "; did you mean …?" for a misspelt or shortened name, or "" for a strange one.
+    """Return "; did you mean …?" for a misspelt or shortened name, or "" for an unknown one.
 
     >>> suggestion("--lr", ["--learning-rate", "--loss"])
     '; did you mean --learning-rate?'

@@ -185,8 +185,8 @@ class RunFolder:
 
     def write_config(self, implementation: str, config: Mapping[str, Any]) -> None:
         """Write a config.toml that starts the same run; paths may hold bytes that are no UTF-8."""
-        again = f"python -m {implementation}_impl.train --config THIS_FILE --out ANOTHER_FOLDER"
-        text = f"# The options of this run. Start it again:\n# {again}\n{tomli_w.dumps(config)}"
+        command = f"python -m {implementation}_impl.train --config THIS_FILE --out ANOTHER_FOLDER"
+        text = f"# The options of this run. Start it again:\n# {command}\n{tomli_w.dumps(config)}"
         self.write(self.config, text.encode("utf-8", "surrogateescape"))
 
     def changes(self, config: Mapping[str, Any]) -> list[str]:

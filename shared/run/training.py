@@ -292,8 +292,8 @@ class TrainingRun:
         folder.plot_losses()
         self._display.print(*results(folder, self._completed, self._records.last_quality))
         if self._final_step < options.steps - 1:
-            again = f"--resume --out {shlex.quote(printable(options.out))}"
-            where = f"after step {self._completed} of {options.steps}; go on with {again}"
+            resume = f"--resume --out {shlex.quote(printable(options.out))}"
+            where = f"after step {self._completed} of {options.steps}; go on with {resume}"
             # With several processes the request may have come from another one.
             raise console.StoppedEarly(self._stop_code or console.EXIT_INTERRUPTED, where)
 

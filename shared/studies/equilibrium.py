@@ -250,8 +250,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add, default = parser.add_argument, "default: %(default)s"
     add_implementations(parser, ("reference", *interface.IMPLEMENTATIONS))
     add("--loss", choices=LOSS_NAMES, help="default: all four")
-    add("--steps", type=whole(1), default=STEPS, help=default)
-    add("--seed", type=seed_number, default=0, help=default)
+    add("--steps", type=whole(1), default=STEPS, metavar="N", help=default)
+    add("--seed", type=seed_number, default=0, metavar="S", help=default)
     add("--plot", type=Path, metavar="PNG", help="draw D against the optimum")
 
 

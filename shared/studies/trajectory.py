@@ -240,13 +240,16 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--system", choices=SYSTEMS, default="dcgan64")
     add("--loss", choices=LOSS_NAMES, help="default: the system's own")
-    numbers = {"steps": (whole(1), 200), "width": (whole(1), 8), "batch-size": (whole(2), 8)}
-    for name, (kind, default) in (numbers | {"seed": (seed_number, 0)}).items():
-        add(f"--{name}", type=kind, default=default, help="default: %(default)s")
+    default = "default: %(default)s"
+    add("--steps", type=whole(1), default=200, metavar="N", help=default)
+    add("--width", type=whole(1), default=8, metavar="W", help=default)
+    add("--batch-size", type=whole(2), default=8, metavar="B", help=default)
+    add("--seed", type=seed_number, default=0, metavar="S", help=default)
     add("--dtype", choices=tuple(BOUNDS), default="float64")
     images = "noise keeps the networks in balance; on digits bce is chaotic (default: %(default)s)"
     add("--images", choices=IMAGES, default="noise", help=images)
-    add("--against", type=interface.canonical_name, metavar="NAME", help="compare with this")
+    name, text = "IMPLEMENTATION", "compare the others with this one alone"
+    add("--against", type=interface.canonical_name, metavar=name, help=text)
     add("--restart", action="store_true", help="give all the first one's state after every step")
     add("--plot", type=Path, metavar="PNG", help="draw the growth curve")
 

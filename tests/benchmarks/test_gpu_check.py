@@ -48,7 +48,7 @@ def test_a_step_that_the_gate_refuses_has_no_time(monkeypatch, capsys):
     assert "No verdict" in printed
 
 
-def test_a_file_that_cannot_be_written_is_said_before_the_first_point(tmp_path, capsys):
+def test_a_file_that_cannot_be_written_is_reported_before_the_first_point(tmp_path, capsys):
     assert gpu_check.main([*POINTS, "--json", str(tmp_path / "no" / "x.json")]) == 2
     captured = capsys.readouterr()
     assert "there is no folder" in captured.err

@@ -21,14 +21,14 @@ from tests.convert.converted_files import COLOUR, checkpoint, needs, run, weight
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["SRC", "b.xyz"], "the name tells no kind of file; expected one that ends in .safetens"),
+        (["SRC", "b.xyz"], "the name has no known ending; expected one that ends in .safetens"),
         (["b.xyz", "b.pth"], "b.xyz: expected a file of networks, found nothing"),
-        (["notes.txt", "b.pth"], "notes.txt: the name tells no kind of file"),
+        (["notes.txt", "b.pth"], "notes.txt: the name has no known ending"),
         (["run", "b.pth"], "run is the folder of a run; name a file in run/checkpoints"),
         (["folder", "b.pth"], "expected a complete checkpoint of orbax, found a folder without"),
         (["missing.safetensors", "b.pth"], "expected a checkpoint file, found nothing"),
         (["missing.pth", "b.pth"], "missing.pth: expected a file, found nothing"),
-        (["SRC", "b.h5"], "the name tells no kind of file"),
+        (["SRC", "b.h5"], "the name has no known ending"),
         (["SRC", "nowhere/b.pth"], "there is no folder"),
         (["SRC", "SRC"], "exists; choose another name or replace it with --force"),
         (["SRC", "folder", "--force"], "is a folder that orbax has not made; it is not replaced"),

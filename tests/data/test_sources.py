@@ -199,13 +199,13 @@ def test_the_filters_of_warnings_are_left_as_they_were(tmp_path):
         ((8, 9), "L", COLOUR, "8x9 grey → 64x64 colour, cropped to the centre"),
     ],
 )
-def test_what_becomes_of_the_pictures_is_said(tmp_path, size, mode, spec, expected):
+def test_what_becomes_of_the_pictures_is_reported(tmp_path, size, mode, spec, expected):
     (tmp_path / "a broken one.png").write_bytes(b"no picture")
     Image.new(mode, size).save(tmp_path / "b.png")
     assert load_dataset(tmp_path, spec).notes == (f"{expected} (as the first, b.png)",)
 
 
-def test_what_a_folder_holds_beside_its_pictures_is_said(tmp_path):
+def test_what_a_folder_holds_beside_its_pictures_is_reported(tmp_path):
     for name in ("cats", "dogs"):
         save(tmp_path / name / "1.png", flat([1, 2, 3]))
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"")

@@ -40,19 +40,19 @@ def test_a_python_number_has_the_precision_of_its_recording(tmp_path: Path) -> N
             record("loss", value)
     report = explain_recordings(tmp_path / "a", tmp_path / "b")
     assert report.pairs[1].bound == BOUNDS["float32"]
-    assert report.parting is None
+    assert report.first_difference is None
 
 
 def test_the_bound_can_be_chosen(tmp_path: Path) -> None:
     pair_of(tmp_path, {"x": normal(9)}, {"x": normal(9) * (1 + 1e-7)})
     paths = tmp_path / "first", tmp_path / "second"
-    assert explain_recordings(*paths).parting == 0
-    assert explain_recordings(*paths, bound=1e-6).parting is None
+    assert explain_recordings(*paths).first_difference == 0
+    assert explain_recordings(*paths, bound=1e-6).first_difference is None
 
 
 def test_whole_numbers_must_be_equal(tmp_path: Path) -> None:
     report = pair_of(tmp_path, {"x": np.arange(9)}, {"x": np.arange(9) + (np.arange(9) == 8)})
-    assert (report.parting, report.pairs[0].bound) == (0, 0.0)
+    assert (report.first_difference, report.pairs[0].bound) == (0, 0.0)
 
 
 def test_the_worst_element_is_in_the_firsts_axes(tmp_path: Path) -> None:
@@ -71,20 +71,20 @@ def test_a_nan_on_one_side_diverges_and_the_report_is_json(tmp_path: Path) -> No
     broken = normal(5)
     broken[3] = np.nan
     report = pair_of(tmp_path, {"x": normal(5)}, {"x": broken})
-    assert report.parting == 0
+    assert report.first_difference == 0
     assert report.pairs[0].distance.element == (3,)
     data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert data["pairs"][0]["relative"] == "nan"
-    assert pair_of(tmp_path, {"x": broken}, {"x": broken}).parting is None
+    assert pair_of(tmp_path, {"x": broken}, {"x": broken}).first_difference is None
 
 
 def test_a_bias_that_batch_norm_takes_away_is_measured_against_its_kernel(tmp_path: Path) -> None:
     first = {"d/kernel/gradient": normal(4, 4), "d/bias/gradient": 1e-17 * normal(4)}
     second = first | {"d/bias/gradient": 1e-17 * normal(4, seed=1)}
     report = pair_of(tmp_path, first, second)
-    assert report.parting is None
+    assert report.first_difference is None
     assert report.pairs[1].notes == ("rounding beside its kernel's",)
-    assert pair_of(tmp_path, first, first | {"d/bias/gradient": normal(4)}).parting == 1
+    assert pair_of(tmp_path, first, first | {"d/bias/gradient": normal(4)}).first_difference == 1
 
 
 def test_the_text_names_the_divergence_and_the_trap(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_the_walk_through_prints_what_its_page_says(tmp_path: Path) -> None:
     wrong, repaired = explain_recordings(theirs, ours), explain_recordings(theirs, other)
     named = [(t.field, t.first, t.second) for t in wrong.traps]
     assert named == [("adam_beta1", "0.5", "0.9")]
-    assert repaired.parting is None
+    assert repaired.first_difference is None
     assert repaired.traps == ()
     for line in format_report(wrong).splitlines()[2:]:
         if "worst element" not in line:  # its last digits are the machine's

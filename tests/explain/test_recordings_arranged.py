@@ -49,7 +49,7 @@ def test_the_first_divergence_follows_the_recorded_order(tmp_path: Path) -> None
     second = dict(reversed(first.items())) | {"y": first["y"] + 1, "a": first["a"] + 1}
     report = pair_of(tmp_path, first, second)
     assert [p.one.name for p in report.pairs] == ["z", "x", "y", "a"]
-    assert report.parting == 2
+    assert report.first_difference == 2
     assert report.pairs[2].distance.largest == pytest.approx(1.0)
 
 
@@ -63,7 +63,7 @@ def test_the_first_divergence_follows_the_recorded_order(tmp_path: Path) -> None
 def test_an_order_of_axes_is_found_by_value(tmp_path: Path, shape: tuple, axes: tuple) -> None:
     second = normal(*shape)
     report = pair_of(tmp_path, {"w": second.transpose(axes)}, {"w": second})
-    assert report.parting is None
+    assert report.first_difference is None
     assert report.pairs[0].arrangement == f"axes {axes}"
     assert report.pairs[0].notes == ()
 
@@ -71,28 +71,28 @@ def test_an_order_of_axes_is_found_by_value(tmp_path: Path, shape: tuple, axes: 
 def test_orders_that_fit_equally_are_reported(tmp_path: Path) -> None:
     half = normal(4, 4)
     report = pair_of(tmp_path, {"w": half + half.T}, {"w": half + half.T})
-    assert report.parting is None
+    assert report.first_difference is None
     assert "2 orders of the axes fit equally: as it is; axes (1, 0)" in report.pairs[0].notes
 
 
 def test_axes_of_one_number_are_not_several_orders(tmp_path: Path) -> None:
     kernel = normal(1, 1, 6, 5)
     report = pair_of(tmp_path, {"w": kernel}, {"w": kernel.transpose(3, 2, 0, 1)})
-    assert (report.parting, report.pairs[0].notes) == (None, ())
+    assert (report.first_difference, report.pairs[0].notes) == (None, ())
 
 
 def test_steps_of_one_size_show_no_order(tmp_path: Path) -> None:
     """As a bias after Adam's first update from 0; refolding 2 x 2 would make them the same."""
     first = 2e-4 * np.array([1.0, 1.0, -1.0, 1.0])
     report = pair_of(tmp_path, {"b": first}, {"b": first[[0, 2, 1, 3]]})
-    assert (report.parting, report.pairs[0].arrangement) == (0, "as it is")
+    assert (report.first_difference, report.pairs[0].arrangement) == (0, "as it is")
 
 
 def test_an_order_of_axes_is_found_for_other_numbers_too(tmp_path: Path) -> None:
     second = normal(6, 5, 4, 4)
     report = pair_of(tmp_path, {"w": 3.0 * second.transpose(2, 3, 1, 0) + 0.5}, {"w": second})
     assert report.pairs[0].arrangement == "axes (2, 3, 1, 0)"
-    assert report.parting == 0
+    assert report.first_difference == 0
 
 
 def test_unrelated_numbers_are_compared_as_they_are_and_that_is_reported(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_flattened_image_is_matched_to_the_image(tmp_path: Path) -> None:
     flat = images.transpose(0, 3, 1, 2).reshape(2, 60)
     for first, second in ((images, flat), (flat, images)):
         report = pair_of(tmp_path, {"x": first}, {"x": second})
-        assert report.parting is None
+        assert report.first_difference is None
         assert report.pairs[0].arrangement.startswith("axes (0, 3, 1, 2)")
 
 
@@ -173,7 +173,7 @@ def test_scores_with_an_axis_of_one_are_compared(tmp_path: Path) -> None:
 
 def test_shapes_that_do_not_fit_are_reported(tmp_path: Path) -> None:
     report = pair_of(tmp_path, {"x": normal(8)}, {"x": normal(9)})
-    assert report.parting == 0
+    assert report.first_difference == 0
     assert "shapes (8,) and (9,) do not fit" in report.pairs[0].notes
     assert "cannot be compared" in format_report(report)
 

@@ -207,7 +207,7 @@ def test_amsgrad_is_named(tmp_path: Path) -> None:
     assert named(report) == {(None, f"{text} own", f"{text} largest", True)}
 
 
-def test_what_would_decide_it_is_said(tmp_path: Path) -> None:
+def test_what_would_decide_it_is_reported(tmp_path: Path) -> None:
     first = {"bn/mean": normal(4), "bn/output": normal(4, 4), "w/m": normal(3)}
     texts = {
         "bn/mean": "bn/input, bn/var",

@@ -257,8 +257,11 @@ def test_another_architecture_is_a_line(place: tuple, message: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"momentum": 0.5, "dampening": 0.1}, "# its dampening = 0.1: not said, correct it"),
-        ({"weight_decay": 0.2}, "# its weight_decay = 0.2: not said, correct it"),
+        (
+            {"momentum": 0.5, "dampening": 0.1},
+            "# its dampening = 0.1: no field holds it",
+        ),
+        ({"weight_decay": 0.2}, "# its weight_decay = 0.2: no field holds it"),
     ],
 )
 def test_what_no_file_can_say_of_an_optimizer_is_a_comment(options: dict, line: str) -> None:
@@ -296,14 +299,14 @@ def test_another_kind_of_optimizer_than_the_files_is_a_line(tmp_path: Path) -> N
         pair.create(spec)
 
 
-def test_what_is_no_layer_is_said(tmp_path: Path) -> None:
+def test_what_is_no_layer_is_reported(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pair = others.pair("pytorch", last=lambda x: torch.sin(x).repeat_interleave(2, 1))
     text = pair.system_file()
-    assert "# (2, 8, 8, 3) becomes (2, 8, 8, 6): say how" in text
-    assert "say what" in others.pair("pytorch", last=torch.sin).system_file()
+    assert "# (2, 8, 8, 3) becomes (2, 8, 8, 6): write how" in text
+    assert "write what" in others.pair("pytorch", last=torch.sin).system_file()
     other_pixels = others.pair("pytorch", last=lambda x: torch.pixel_unshuffle(x, 2))
-    assert "# (2, 8, 8, 3) becomes (2, 4, 4, 12): say how" in other_pixels.system_file()
+    assert "# (2, 8, 8, 3) becomes (2, 4, 4, 12): write how" in other_pixels.system_file()
 
 
 def windows(x: np.ndarray, size: int) -> np.ndarray:
@@ -318,7 +321,7 @@ def bent(x: np.ndarray, slope: float) -> np.ndarray:
 
 PIXELS = np.random.default_rng(0).standard_normal((2, 8, 8, 3))
 AVERAGE, LEAKY = {"kind": "average_pool", "size": 2}, {"kind": "leaky_relu", "slope": 0.3}
-UNKNOWN = "# (2, 8, 8, 3) becomes (2, 4, 4, 3): say how"
+UNKNOWN = "# (2, 8, 8, 3) becomes (2, 4, 4, 3): write how"
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,9 @@ def test_a_run_goes_on_with_another_number_of_devices_in_another_framework(tmp_p
     ],
     ids=["a batch that cannot be divided", "more GPUs than there are"],
 )
-def test_devices_that_cannot_be_are_said_in_one_line(framework, options, message, tmp_path, capsys):
+def test_devices_that_cannot_be_are_reported_in_one_line(
+    framework, options, message, tmp_path, capsys
+):
     require(framework)
     out = tmp_path / "run"
     main = importlib.import_module(f"{framework}_impl.train").main

@@ -38,7 +38,7 @@ def test_rows_that_cannot_be_divided_are_refused():
         (2, "local", "unknown --batch-norm 'local'; expected one of global, per-replica"),
     ],
 )
-def test_what_cannot_be_trained_on_several_devices_is_said(devices, batch_norm, message):
+def test_what_cannot_be_trained_on_several_devices_is_reported(devices, batch_norm, message):
     with pytest.raises(ValueError, match=message):
         check_replicas(SPEC, devices, batch_norm)
 

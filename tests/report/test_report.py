@@ -175,7 +175,7 @@ def test_a_loss_that_is_no_text_is_compared_as_it_is(tmp_path: Path) -> None:
     assert "The runs have different losses" in report(*runs).text
 
 
-def test_different_data_are_said(tmp_path: Path) -> None:
+def test_different_data_are_reported(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", dataset="5 images from x")]
     page = report(*runs)
     words = "The runs differ in dataset (4 images from photos, 5 images from x)."

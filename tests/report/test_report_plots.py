@@ -11,10 +11,6 @@ from shared.report.plots import run_style
 from shared.run.folder import LOSS_COLUMNS
 from tests.report.pages import Element, column, plots, report, write_run
 
-TITLES = dict(
-    zip(METRIC_NAMES, ("d_loss", "d_loss_real", "d_loss_fake", "g_loss"), strict=True)
-)  # fmt: skip
-
 
 def axis(panel: Element, letter: str) -> tuple[float, float]:
     """Return slope and offset from a coordinate of the SVG to a value, by the ticks' labels."""
@@ -58,12 +54,12 @@ def average(values: np.ndarray, before: int, after: int) -> list[float]:
 def test_short_runs_are_drawn_value_by_value(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "a", seed=1), write_run(tmp_path / "b", seed=2, steps=7)]
     page = report(*runs)
-    assert list(plots(page)) == [*TITLES.values(), "swd"]
+    assert list(plots(page)) == [*METRIC_NAMES, "swd"]
     for number, run in enumerate(runs):
         steps = column(run / "losses.csv", "step")
-        for metric, title in TITLES.items():
+        for title in METRIC_NAMES:
             found = drawn(page, title, f"{title}-{number}")
-            values = column(run / "losses.csv", metric)
+            values = column(run / "losses.csv", title)
             np.testing.assert_allclose(found, np.transpose([steps, values]), atol=1e-5)
 
 
@@ -72,8 +68,8 @@ def test_longer_runs_are_drawn_value_by_value_and_as_an_average(tmp_path: Path) 
     page = report(run)
     assert "Pale: every step. Over it: mean of 5 steps." in page.text
     steps = column(run / "losses.csv", "step")
-    for metric, title in TITLES.items():
-        values = column(run / "losses.csv", metric)
+    for title in METRIC_NAMES:
+        values = column(run / "losses.csv", title)
         low, high = shown_values(page, title)
         raw = drawn(page, title, f"{title}-0-raw")
         raw = raw[(raw[:, 1] > low) & (raw[:, 1] < high)]  # what lies outside is cut at the edge
@@ -98,7 +94,7 @@ def test_lines_have_the_colour_that_the_legend_gives_the_run(tmp_path: Path) -> 
     assert [item.text for item in legend] == ["a", "b", "c"]
     for number, item in enumerate(legend):
         colour = item.all("line")[0]["stroke"]
-        for title in TITLES.values():
+        for title in METRIC_NAMES:
             (line,) = plots(page)[title].all("g", id=f"{title}-{number}")
             assert f"stroke: {colour}" in line.all("path")[0]["style"]
 
@@ -113,10 +109,10 @@ def test_of_a_long_run_every_stretch_keeps_its_extremes_and_the_page_stays_small
     run = write_run(tmp_path / "a", steps=20_000, sample_every=20_000)
     page = report(run)
     steps, values = (column(run / "losses.csv", name) for name in ("step", "generator_loss"))
-    found = drawn(page, "g_loss", "g_loss-0-raw")
+    found = drawn(page, "generator_loss", "generator_loss-0-raw")
     assert len(found) < 4000
-    low, high = shown_values(page, "g_loss")
-    panel = plots(page)["g_loss"]
+    low, high = shown_values(page, "generator_loss")
+    panel = plots(page)["generator_loss"]
     pixels = [abs(axis(panel, letter)[0]) for letter in "xy"]  # of one point of the SVG
     assert (found[0, 0], found[-1, 0]) == pytest.approx((1, 20_000), abs=pixels[0])
     found[:, 1] = found[:, 1].clip(low, high)  # what lies outside is cut at the edge
@@ -132,7 +128,7 @@ def test_a_spike_does_not_flatten_the_rest(tmp_path: Path) -> None:
     with open(runs[0] / "losses.csv", "a") as table:
         table.write("301,9000,1,1,1,500.0\n")
     page = report(*runs)
-    low, high = shown_values(page, "d_loss")
+    low, high = shown_values(page, "discriminator_loss")
     found = [column(run / "losses.csv", "discriminator_loss") for run in runs]
     averages = [*average(found[0], 7, 7), *average(found[1], 5, 4)]
     assert low < min(averages)
@@ -148,7 +144,7 @@ def test_of_every_run_all_but_the_outermost_values_are_seen(tmp_path: Path) -> N
     table = (runs[1] / "losses.csv").read_text().splitlines()
     far = [table[0], *(re.sub(r"^(\d+),[^,]*", r"\1,50.25", line) for line in table[1:])]
     (runs[1] / "losses.csv").write_text("\n".join(far) + "\n")
-    low, high = shown_values(report(*runs), "d_loss")
+    low, high = shown_values(report(*runs), "discriminator_loss")
     values = column(runs[0] / "losses.csv", "discriminator_loss")
     assert low < np.percentile(values, 1)
     assert 50.25 < high < 60
@@ -161,12 +157,12 @@ def test_a_loss_that_is_not_finite_is_a_gap_and_is_named(tmp_path: Path) -> None
     table[5][place], table[6][place], table[9][place] = "nan", "-inf", "1e101"
     (run / "losses.csv").write_text("".join(",".join(row) + "\n" for row in table))
     page = report(run)
-    note = "g_loss is NaN at step 5; what is NaN, infinite or beyond 1e+100 is a gap in the plot"
-    assert f"{note} (3 in all)." in page.text
-    assert "d_loss is" not in page.text
-    found = drawn(page, "g_loss", "g_loss-0")
+    gap = "what is NaN, infinite or beyond 1e+100 is a gap in the plot (3 in all)."
+    assert f"generator_loss is NaN at step 5; {gap}" in page.text
+    assert "discriminator_loss is" not in page.text
+    found = drawn(page, "generator_loss", "generator_loss-0")
     values = column(run / "losses.csv", "generator_loss")
     steps = [1, 2, 3, 4, np.nan, 7, 8]
     np.testing.assert_allclose(found[:, 0], steps, atol=1e-5)
     np.testing.assert_allclose(found[5:, 1], values[6:8], atol=1e-5)
-    assert not np.isnan(drawn(page, "d_loss", "d_loss-0")).any()
+    assert not np.isnan(drawn(page, "discriminator_loss", "discriminator_loss-0")).any()

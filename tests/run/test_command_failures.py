@@ -103,7 +103,7 @@ def warnings_of(loss, sequence):
 
 
 @pytest.mark.parametrize("loss", LOSS_NAMES)
-def test_a_loss_pinned_near_zero_is_said_once(loss):
+def test_a_loss_pinned_near_zero_is_reported_once(loss):
     sequence = [losses(0.9)] * 30 + [losses(9e-3)] * 5 * STEPS_IN_A_ROW
     ((step, text),) = warnings_of(loss, sequence)
     assert step == 30 + STEPS_IN_A_ROW
@@ -118,7 +118,7 @@ def test_a_loss_that_recovers_in_between_is_no_collapse():
 
 
 @pytest.mark.parametrize("half", ["real", "fake"])
-def test_a_loss_at_the_clamp_is_said_where_there_is_one(half):
+def test_a_loss_at_the_clamp_is_reported_where_there_is_one(half):
     # 32 times 100 in float32, summed and divided, need not be 100.
     sequence = [losses(100.0, **{half: 99.99999})] * STEPS_IN_A_ROW
     ((step, text),) = warnings_of("bce_probs", sequence)

@@ -32,21 +32,22 @@ from shared.files.recording import read_recording
 class RecordingReport:
     """What two recordings have in common and where they diverge.
 
-    `parting` is the index in `pairs` of the first that differs, None where all agree. `findings`:
-    in what their systems differ, and what only one of them holds or could be several of the other.
+    `first_difference` is the index in `pairs` of the first that differs, None where all agree.
+    `findings`: in what their systems differ, and what only one of them holds or could be several of
+    the other.
     """
 
     paths: tuple[str, str]
     frameworks: tuple[str, str]
     pairs: tuple[Pair, ...]
-    parting: int | None
+    first_difference: int | None
     traps: tuple[Trap, ...]
     findings: tuple[str, ...]
 
     @property
     def agrees(self) -> bool:
         """True where no pair differs."""
-        return self.parting is None
+        return self.first_difference is None
 
     @property
     def named(self) -> list[Trap]:
@@ -123,7 +124,7 @@ def explain_recordings(first: Path, second: Path, *, bound: float | None = None)
         paths=(str(first), str(second)),
         frameworks=(recordings[0].framework, recordings[1].framework),
         pairs=pairs,
-        parting=next((i for i, pair in enumerate(pairs) if not pair.agrees), None),
+        first_difference=next((i for i, pair in enumerate(pairs) if not pair.agrees), None),
         traps=merged(trap for find in finders for trap in find(evidence)),
         findings=(
             *([f"their systems differ in {', '.join(fields)}"] if fields else []),

@@ -31,7 +31,7 @@ def pass_traps(evidence: Evidence) -> Iterator[Trap]:
 
 
 def layout_traps(evidence: Evidence) -> Iterator[Trap]:
-    """Yield what the arrangements that fit say about axes, kernels and flattened features."""
+    """Yield what the arrangements that fit show about axes, kernels and flattened features."""
     for (step, name), pair in evidence.pairs.items():
         where, chosen = (name,), pair.misplaced or pair.order
         if chosen is None or not (pair.fits or pair.misplaced):
