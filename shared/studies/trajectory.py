@@ -31,6 +31,7 @@ IMAGES = ("noise", "digits")
 NOISE_IMAGES = 512
 ULP = "+ulp"
 NEEDED = ("name", "create", "import_state", "export_state", "train_step")
+OURS = (*interface.IMPLEMENTATIONS, interface.canonical_name("reference"))
 TABLE_STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
 
 
@@ -93,13 +94,18 @@ def load_trainer(name: str) -> Implementation:
 
     Every number of its initial kernels is one ULP larger. ValueError without all of NEEDED.
     """
-    own = interface.load_implementation(name.removesuffix(ULP))
+    asked = name.removesuffix(ULP)
+    own = interface.load_implementation(asked)
     if missing := [needed for needed in NEEDED if not hasattr(own, needed)]:
         raise ValueError(
             f"{name} has no {', '.join(missing)}; a trajectory needs {', '.join(NEEDED)}"
         )
+    # One by one, for `own` may be a module, which cannot be copied.
+    trainer: Any = SimpleNamespace(**{needed: getattr(own, needed) for needed in NEEDED})
+    if asked not in OURS:  # it may be made of one of ours, and have its name
+        trainer.name = asked
     if not name.endswith(ULP):
-        return own
+        return trainer
 
     def create(spec: SystemSpec, **options: Any) -> State:
         state = own.create(spec, **options)
@@ -108,10 +114,8 @@ def load_trainer(name: str) -> Implementation:
         own.import_state(state, arrays | kernels)
         return state
 
-    # One by one, for `own` may be a module, which cannot be copied.
-    nudged: Any = SimpleNamespace(**{needed: getattr(own, needed) for needed in NEEDED})
-    nudged.name, nudged.create = f"{own.name}{ULP}", create
-    return nudged
+    trainer.name, trainer.create = f"{trainer.name}{ULP}", create
+    return trainer
 
 
 class Experiment:
@@ -266,7 +270,10 @@ def _run(options: argparse.Namespace) -> int:
     rate = f"learning rate {spec.generator_optimizer.learning_rate:g}"
     title += f"{rate}, {options.images}, {dtype}, seed {seed}"
     print(title, flush=True)
-    curves = compare(trainers, experiment, against=options.against, restart=options.restart)
+    asked = map(interface.canonical_name, options.implementations)
+    names = {name: trainer.name for name, trainer in zip(asked, trainers, strict=True)}
+    against = names.get(options.against, options.against)
+    curves = compare(trainers, experiment, against=against, restart=options.restart)
     print("relative difference of the worst tensor (of the worst loss) after a step")
     print(_growth_report(curves, bounds))
     if options.plot:

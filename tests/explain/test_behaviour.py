@@ -1,11 +1,11 @@
 """What takes more than one stage: fresh weights, steps in a row, what a port keeps or draws."""
 
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
 
-from shared.explain import explain, explanation
+from shared.explain import explain, explanation, observations
 from shared.explain.behaviour import initial_weights
 from shared.explain.distance import BOUNDS, Comparison
 from shared.explain.observations import Group, Sides, reference_arrays
@@ -73,6 +73,20 @@ def test_small_arrays_together_show_what_none_does_alone() -> None:
     assert place.arrays == ("generator/*/scale",)
     stats = pytest.importorskip("scipy.stats")
     assert f"p = {stats.chisquare([0, 30, 0]).pvalue:.0e}" in place.note
+
+
+def test_each_initializer_draws_a_state_once_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of weights from other streams too, whose arrays are held against distributions, not draws."""
+    drawn = []
+
+    def counted(spec: Any, seed: int, conventions: Conventions) -> Any:
+        drawn.append(conventions.initializer)
+        return initial_state(spec, seed, conventions)
+
+    observations.initial_arrays.cache_clear()
+    monkeypatch.setattr(observations, "initial_state", counted)
+    seen_of(OwnWeights(1.2))
+    assert sorted(drawn) == sorted(get_args(get_type_hints(Conventions)["initializer"]))
 
 
 def test_latents_of_its_own() -> None:

@@ -230,6 +230,20 @@ def test_an_implementation_that_is_a_module_is_nudged_too(
         np.testing.assert_array_equal(ours[name], array, name)
 
 
+def test_an_adapter_that_is_made_of_ours_is_another_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in docs/systems.md: a loop of one's own in one of our implementations has its name."""
+    (tmp_path / "own_loop.py").write_text(
+        "from shared.reference.adapter import ReferenceImplementation\n"
+        "implementation = ReferenceImplementation()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for against in ("reference", "own_loop"):
+        assert trajectory.main(["own_loop", "reference", *TINY, "--against", against]) == 0
+        assert "own_loop - reference: within at every step" in capsys.readouterr().out
+
+
 def test_the_command_prints_plots_and_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
