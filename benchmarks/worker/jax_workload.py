@@ -1,6 +1,7 @@
-"""JAX's own functions, as `workloads.load` lists them."""
+"""JAX's own functions, as `main.load` lists them."""
 
 import itertools
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from jax_impl.train import PRODUCTS
 from shared.interface import Array
 from shared.spec import SystemSpec
 
-create = create_workload
+create = partial(create_workload, sys.modules[__name__])
 
 
 def configure(request: Request) -> None:

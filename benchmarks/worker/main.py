@@ -4,6 +4,7 @@ REQUEST is `benchmarks.plan.configuration.Request` as JSON. The answer is one JS
 of the results, and the only thing on stdout: what a framework prints goes to stderr.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from benchmarks.plan.configuration import DTYPE, Request
 from benchmarks.worker import gate, rates, workloads
 from benchmarks.worker.measure import Recorder, communication_ms, measure
 from benchmarks.worker.workloads import RowError, Workload
-from shared.interface import MissingFrameworkError
+from shared.interface import MissingFrameworkError, load_implementation
 from shared.run.console import is_out_of_memory
 from shared.spec import Conventions
 
@@ -84,7 +85,7 @@ def _fill(request: Request, recorder: Recorder, checked: dict[Any, dict[str, Any
     way = asked.implementation, asked.precision, asked.mode
     is_new = way not in checked
     with recorder.phase("import"):
-        framework = workloads.load(asked.framework)
+        framework = load(asked.framework)
         framework.configure(request)
         row["versions"] = host.package_versions(asked.framework)
     with recorder.phase("check"):
@@ -113,6 +114,23 @@ def _fill(request: Request, recorder: Recorder, checked: dict[Any, dict[str, Any
     if request.measures_rates and is_new:
         with recorder.phase("peak"):  # last, because its arrays are no part of a step's memory
             row |= rates.framework_rates(framework, request)
+
+
+def load(framework: str) -> Any:
+    """Return a framework's functions, a module; MissingFrameworkError where it is not installed.
+
+    - configure(request): apply what must come first; ValueError where there is no such device.
+    - create(spec, seed, request, batch=None): a Workload on this batch, or on those of the request.
+    - OPERATIONS: "matmul" and "convolution", a 4x4 one (NHWC, HWIO, stride 2, padding 1), of what
+      `put` returns; NumPy takes the result.
+    - put(request, array, dtype="float32"): a NumPy array on the device, where `@` multiplies it.
+    - addition(request, length): what adds one float32 array to another once, in place.
+    - communication(request, spec, state): the exchanges of a step, for several devices.
+    - forget_peak(request): count the device's peak of memory anew, where the framework can.
+    - wait(request), read_back(state), peak_device_bytes(), which a GPU has: for `create_workload`.
+    """
+    load_implementation(framework)
+    return importlib.import_module(f"benchmarks.worker.{framework}_workload")
 
 
 def check_numerics(request: Request, framework: Any, checks: dict[str, Any]) -> None:

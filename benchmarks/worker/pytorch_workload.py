@@ -1,4 +1,4 @@
-"""PyTorch's own functions, as `workloads.load` lists them.
+"""PyTorch's own functions, as `main.load` lists them.
 
 On several devices there is a process for each: the worker leads, the others follow. The worker
 sends each follower, through a pipe, what it is about to do itself. When it is gone, however it
@@ -8,6 +8,7 @@ died, a follower ends too, in whatever it is doing.
 import dataclasses
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -95,7 +96,7 @@ def _end_with_worker() -> None:
 def create(spec: SystemSpec, seed: int, request: Request, batch: Batch | None = None) -> Workload:
     """Return a workload; with several devices the other processes follow this one."""
     _announce("create", spec, seed, request, batch)
-    workload = create_workload(spec, seed, request, batch)
+    workload = create_workload(sys.modules[__name__], spec, seed, request, batch)
     if request.configuration.devices == 1:
         return workload
     workload = dataclasses.replace(workload, peak_resident_bytes=_peak_resident_bytes)

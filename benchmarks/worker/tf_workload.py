@@ -1,6 +1,7 @@
-"""TensorFlow's own functions, as `workloads.load` lists them."""
+"""TensorFlow's own functions, as `main.load` lists them."""
 
 import itertools
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from shared.spec import SystemSpec
 from tf_impl import parallel
 from tf_impl.state import TrainState, select_device, set_tf32
 
-create = create_workload
+create = partial(create_workload, sys.modules[__name__])
 
 
 def configure(request: Request) -> None:

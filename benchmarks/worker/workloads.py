@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.plan import host
 from benchmarks.plan.configuration import DTYPE, Request
 from shared.data.dataset import Batches, load_dataset
-from shared.interface import Array, Arrays, load_implementation
+from shared.interface import Array, Arrays
 from shared.spec import SystemSpec
 from shared.spec.compute import Compute
 from shared.spec.streams import latents, stream
@@ -55,23 +55,6 @@ class Workload:
     peak_resident_bytes: Callable[[], int] = host.peak_resident_bytes
 
 
-def load(framework: str) -> Any:
-    """Return a framework's functions, a module; MissingFrameworkError where it is not installed.
-
-    - configure(request): apply what must come first; ValueError where there is no such device.
-    - create(spec, seed, request, batch=None): a Workload on this batch, or on those of the request.
-    - OPERATIONS: "matmul" and "convolution", a 4x4 one (NHWC, HWIO, stride 2, padding 1), of what
-      `put` returns; NumPy takes the result.
-    - put(request, array, dtype="float32"): a NumPy array on the device, where `@` multiplies it.
-    - addition(request, length): what adds one float32 array to another once, in place.
-    - communication(request, spec, state): the exchanges of a step, for several devices.
-    - forget_peak(request): count the device's peak of memory anew, where the framework can.
-    - wait(request), read_back(state), peak_device_bytes(), which a GPU has: for `create_workload`.
-    """
-    load_implementation(framework)
-    return importlib.import_module(f"benchmarks.worker.{framework}_workload")
-
-
 def baseline(framework: str) -> Any:
     """Return the module of a framework's baseline."""
     return importlib.import_module(f"benchmarks.baselines.{framework}_baseline")
@@ -87,11 +70,10 @@ def operations(framework: Any, request: Request) -> dict[str, Operation]:
 
 
 def create_workload(
-    spec: SystemSpec, seed: int, request: Request, batch: Batch | None = None
+    framework: Any, spec: SystemSpec, seed: int, request: Request, batch: Batch | None = None
 ) -> Workload:
-    """Return a training state of ours, or of the baseline, with its batches."""
+    """Return a training state of ours, or of the baseline, by a framework's module."""
     asked = request.configuration
-    framework = load(asked.framework)
     names = (f"{asked.framework}_impl.{name}" for name in ("train", "checkpoint", "state"))
     train, checkpoint, places = map(importlib.import_module, names)
     if asked.implementation == "baseline":

@@ -104,7 +104,7 @@ def stand_in(timed, **framework):
 def plant(monkeypatch, framework=None, **timed):
     """Return the row of a worker with a stand-in for a framework."""
     replacement = stand_in(timed, **(framework or {}))
-    monkeypatch.setattr(workloads, "load", lambda name: replacement)
+    monkeypatch.setattr(worker, "load", lambda name: replacement)
     return worker.run(tiny_request())
 
 

@@ -377,13 +377,12 @@ def test_a_worker_that_runs_out_of_memory_says_so(tmp_path, monkeypatch):
 import resource
 import numpy as np
 from benchmarks.worker import main as worker
-from benchmarks.worker import workloads
 from tests.benchmarks.stand_ins import stand_in
 def step():
     limit = 2**30
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     return np.ones(2**30)
-workloads.load = lambda name: stand_in({"step": step})
+worker.load = lambda name: stand_in({"step": step})
 worker.main()
 """,
     )

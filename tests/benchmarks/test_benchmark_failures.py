@@ -227,15 +227,14 @@ def test_step_that_is_wrong_gets_no_number(tmp_path, monkeypatch, capsys):
         f"""
 import dataclasses, types
 from benchmarks.worker import main as worker
-from benchmarks.worker import workloads
-honest = workloads.load({QUICKEST!r})
+honest = worker.load({QUICKEST!r})
 def create(*arguments):
     workload = honest.create(*arguments)
     def twice():
         workload.step()
         return workload.step()
     return dataclasses.replace(workload, step=twice)
-workloads.load = lambda name: types.SimpleNamespace(**vars(honest) | {{"create": create}})
+worker.load = lambda name: types.SimpleNamespace(**vars(honest) | {{"create": create}})
 worker.main()
 """,
     )

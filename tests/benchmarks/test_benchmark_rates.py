@@ -76,10 +76,10 @@ def test_a_row_has_gflops_and_gbytes_per_second(monkeypatch):
 ADD = """
 import inspect, json, numpy as np
 from benchmarks.plan import host
-from benchmarks.worker import workloads
+from benchmarks.worker import main as worker
 from tests.benchmarks.stand_ins import tiny_request
 request, length = tiny_request({framework!r}), 2**24
-framework = workloads.load({framework!r})
+framework = worker.load({framework!r})
 framework.configure(request)
 framework.addition(request, 1024)()
 before = host.peak_resident_bytes()
