@@ -115,9 +115,8 @@ def load(path: Path) -> tuple[Arrays, dict[str, str]]:
         there = "a file" if path.is_file() else "nothing"
         raise InputError(f"{path}: expected a folder of orbax, found {there}")
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of what is an error below
-    # orbax and tensorstore raise ValueError, KeyError, AssertionError, ... as the damage has it.
     with (
-        refused_as(path, "a complete checkpoint of orbax", also=(Exception,)),
+        refused_as(path, "a complete checkpoint of orbax"),
         ocp.StandardCheckpointer() as checkpointer,
     ):
         metadata = checkpointer.metadata(path.absolute())

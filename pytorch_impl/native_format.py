@@ -201,8 +201,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _load_file(path: Path) -> dict[str, Any]:
     require_file(path, "a file")
-    # torch's readers of archives and pickles raise AttributeError, AssertionError, MemoryError, ...
-    with refused_as(path, "a file of torch.save", also=(Exception,)):
+    with refused_as(path, "a file of torch.save"):
         with contextlib.suppress(tarfile.TarError):
             tarfile.open(path, "r:").close()
             raise InputError(f"{path}: expected a file of torch.save since 0.2, found a tar")

@@ -52,6 +52,7 @@ def test_every_kind_of_fault_is_seen() -> None:
         "wrong": "AssertionError: not an error of this reader",
         "code": "code ran: os.system",
         "payload": "code ran: a payload of the file",
+        "warning": "a warning: RuntimeWarning: odd numbers",
         "crash": "crash, exit code -6",
         "hang": "hang (limit 1 s)",
     }

@@ -107,8 +107,7 @@ def load(path: Path) -> tuple[Arrays, dict[str, str]]:
     """Return every array by its path in the file, in its order, and the attributes."""
     prefix = tensorflow_prefix(path)
     expected = f"a complete {'checkpoint of TensorFlow' if prefix else 'HDF5 file'}"
-    # h5py and TensorFlow raise OSError, ValueError, MemoryError, ... as the damage has it.
-    with refused_as(path, expected, also=(Exception,)):
+    with refused_as(path, expected):
         if prefix:
             return _of_checkpoint(path, prefix), {}
         require_file(path, "a file")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from shared.files.atomic import write_file_atomically
@@ -41,7 +41,7 @@ class TensorFormat:
         require_file(path, self.noun)
         expected, advice = "a complete safetensors file", f"give {self.noun}"
         with (
-            refused_as(path, expected, advice, also=(SafetensorError,)),
+            refused_as(path, expected, advice),
             safe_open(path, framework="numpy") as file,
         ):
             metadata = file.metadata() or {}

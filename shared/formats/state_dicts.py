@@ -220,8 +220,7 @@ def _is_adam_of(network: Mapping[str, Any], saved: Mapping[str, Any]) -> bool:
 def read_adam(path: Path, part: str, saved: Mapping[str, Any]) -> tuple[AdamSpec, dict[Any, Any]]:
     """Return the settings of a torch.optim.Adam and the state of each parameter."""
     expected = f"{part} as the state_dict of torch.optim.Adam with one group"
-    # RuntimeError: of a tensor where a number should be.
-    with refused_as(path, expected, also=(RuntimeError,)):
+    with refused_as(path, expected):
         (group,) = saved["param_groups"]
         beta1, beta2 = group["betas"]
         settings = AdamSpec(float(group["lr"]), float(beta1), float(beta2), float(group["eps"]))

@@ -1,4 +1,4 @@
-"""How far generated images are from real ones: the sliced Wasserstein distance.
+"""How far generated images are from real ones: the sliced Wasserstein distance, whole and quick.
 
 Karras et al. 2018, *Progressive growing of GANs*, section 5: patches of 7x7 pixels from every level
 of a Laplacian pyramid, one set of them compared with the other along random directions. Each level
@@ -7,12 +7,15 @@ answers for one scale: the finest for edges and noise, the last for the layout.
 docs/evaluation.md says where it departs from the authors' code, and what it does not see.
 """
 
-from typing import NamedTuple
+import math
+import statistics
 
 import numpy as np
 from scipy import ndimage
 
+from shared.data.dataset import ImageDataset, to_image_range
 from shared.interface import Array
+from shared.spec import SystemSpec
 from shared.spec.streams import stream
 
 PATCH_SIZE = 7
@@ -23,6 +26,9 @@ SMALLEST_SIZE = 14
 """Side of the last level at least, in pixels; theirs is 16. At 14 a 28-pixel image has two levels,
 and a level still has 64 places for a patch; at 8 it would have four."""
 SCALE = 1000  # distances are reported times a thousand, as in the paper
+# Of `SampleQuality`: a fifth of the work, and 64 other digits are at 33 instead of 29.
+QUICK_PATCHES = 64
+QUICK_DIRECTIONS = 128
 
 _FILTER = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 # Of the image range. What rounding leaves of images that are flat in float32 is 1e-7, and divided
@@ -37,17 +43,6 @@ class FlatImagesError(ValueError):
     """A level on which one of the sets has no variation, so that nothing can be normalised."""
 
 
-class SlicedWasserstein(NamedTuple):
-    """Distances times a thousand: of each level by its side in pixels, and their average."""
-
-    by_size: dict[int, float]
-
-    @property
-    def average(self) -> float:
-        """The mean of the levels."""
-        return sum(self.by_size.values()) / len(self.by_size)
-
-
 def sliced_wasserstein_distance(
     real: Array,
     generated: Array,
@@ -56,8 +51,8 @@ def sliced_wasserstein_distance(
     seed: int = 0,
     patches_per_image: int = PATCHES_PER_IMAGE,
     directions: int = DIRECTIONS,
-) -> SlicedWasserstein:
-    """Return the distance of two sets of images, level by level.
+) -> dict[int, float]:
+    """Return the distance of two sets of images times SCALE, of each level by its side in pixels.
 
     Both are [n, size, size, 1 or 3] with the same n of at least 2, integers or floats in
     `image_range`. With the seed, image i has the same patch positions in both sets, whatever n is.
@@ -76,7 +71,7 @@ def sliced_wasserstein_distance(
         axes = unit_directions(sets[0].shape[1], directions, seed, size)
         by_size[size] = SCALE * sliced_distance(sets[0], sets[1], axes)
         del sets, patches  # the next level's would be made beside them
-    return SlicedWasserstein(by_size)
+    return by_size
 
 
 def pyramid_sizes(size: int) -> tuple[int, ...]:
@@ -203,3 +198,41 @@ def _check_pair(real: Array, generated: Array, image_range: tuple[float, float])
     if real.shape != generated.shape:
         found = f"received real images {list(real.shape)}, generated ones {list(generated.shape)}"
         raise ValueError(f"{found}; expected equally many of one size: leave out some")
+
+
+class SampleQuality:
+    """A rough figure of a run's samples, cheap enough to take while it trains.
+
+    The mean distance of at most `count` samples to as many real images, the same for every seed:
+    0.15 s for 64x64 colour images and 0.01 s for 28x28 grey ones on one CPU core. 64 images are
+    few: differences of less than about 10 mean nothing, nor do those between data sets or numbers
+    of images. Its `count` is how many there are.
+    """
+
+    def __init__(self, dataset: ImageDataset, spec: SystemSpec, count: int) -> None:
+        self._spec, self.count = spec, min(count, len(dataset.images))
+        order = stream(0, "sample_quality").permutation(len(dataset.images))
+        self._real = to_image_range(dataset.images[order[:count]], spec)
+        self._others = to_image_range(dataset.images[order[count : 2 * count]], spec)
+
+    def distance(self, images: Array) -> float:
+        """Return the distance x 1000 of images [n, height, width, channels] in the spec's range.
+
+        The first `count` of them are taken. NaN where there is no distance: images that are not
+        finite, or that are all of one colour, as those of a generator that has collapsed.
+        """
+        images = images[: self.count]
+        if not np.isfinite(images).all():
+            return math.nan
+        counts = {"patches_per_image": QUICK_PATCHES, "directions": QUICK_DIRECTIONS}
+        try:
+            levels = sliced_wasserstein_distance(
+                self._real, images, self._spec.image_range, **counts
+            )
+        except FlatImagesError:
+            return math.nan
+        return statistics.fmean(levels.values())
+
+    def distance_of_real_images(self) -> float:
+        """Return what as many other real images reach; NaN where the data set has not so many."""
+        return self.distance(self._others) if len(self._others) == self.count else math.nan

@@ -14,7 +14,7 @@ from rich.progress import TimeRemainingColumn
 
 from shared.data.dataset import ImageDataset
 from shared.files.errors import printable
-from shared.quality.sample_quality import SampleQuality
+from shared.quality.metrics import SampleQuality
 from shared.run.console import SECONDS_BETWEEN_LINES, bar_on, silence
 from shared.run.folder import RunFolder, newest_first
 from shared.run.options import TrainingOptions

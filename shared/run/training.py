@@ -17,7 +17,7 @@ from shared.data.dataset import Batches, load_dataset, to_pixels
 from shared.files.checkpoint import write_checkpoint
 from shared.files.errors import printable
 from shared.interface import METRIC_NAMES, Array, Arrays, require_framework
-from shared.quality.sample_quality import SampleQuality
+from shared.quality.metrics import SampleQuality
 from shared.run import console
 from shared.run.display import Display, announcement, results
 from shared.run.folder import RunFolder, RunRecords, describe_non_finite, naming_file, newest_first

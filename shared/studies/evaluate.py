@@ -9,6 +9,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from shared.data.dataset import ImageDataset, load_dataset
@@ -77,8 +78,8 @@ def measure(pairs: Pairs, seed: int) -> dict[str, dict[str, Any]]:
             # One image a side, or a generator that has collapsed, has none; but the other rows do.
             rows[name]["problem"] = str(error)
             continue
-        rows[name]["by_size"] = {str(size): value for size, value in distance.by_size.items()}
-        rows[name]["average"] = distance.average
+        rows[name]["by_size"] = {str(size): value for size, value in distance.items()}
+        rows[name]["average"] = fmean(distance.values())
     return rows
 
 

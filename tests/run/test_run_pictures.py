@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from shared.data.dataset import load_dataset, to_image_range, to_pixels
-from shared.quality.metrics import sliced_wasserstein_distance
-from shared.quality.sample_quality import SampleQuality
+from shared.quality.metrics import SampleQuality, sliced_wasserstein_distance
 from shared.run.folder import LOSS_COLUMNS, RunFolder
 from shared.run.pictures import moving_average, save_png, tiles
 from shared.run.training import TrainingRun
@@ -43,14 +42,15 @@ def test_quality_is_the_distance_of_each_grid(make_options, spec, capsys):
     order = streams.stream(0, "sample_quality").permutation(10)
     real = to_image_range(dataset.images[order], spec)
     for completed, distance in rows[1:]:
-        expected = sliced_wasserstein_distance(
+        levels = sliced_wasserstein_distance(
             real,
             images[int(completed)][:10],
             spec.image_range,
             patches_per_image=64,
             directions=128,
-        ).average
-        assert float(distance) == expected > 10
+        )
+        assert float(distance) == pytest.approx(np.mean([*levels.values()]), rel=1e-14)
+        assert float(distance) > 10
     printed = capsys.readouterr().out
     assert "SWD, sliced Wasserstein distance of 10 samples to 10 real images; rough\n" in printed
     assert printed.endswith(f"quality        SWD {float(rows[-1][1]):.0f}\n")

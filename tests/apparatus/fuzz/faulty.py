@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from pathlib import Path
 from random import Random
 
@@ -10,7 +11,7 @@ import numpy as np
 from tests.apparatus.fuzz.reader import MEBIBYTE, Case, Reader
 
 FAULTS = ("none", "traceback", "no name", "two lines", "long", "wrong", "memory", "code", "payload")
-FAULTS += ("crash", "hang")
+FAULTS += ("warning", "crash", "hang")
 
 
 def make(draw: Random, folder: Path) -> Case:
@@ -28,6 +29,8 @@ def read(path: Path) -> None:
         raise ValueError(messages[fault])
     if fault == "traceback":
         raise KeyError(fault)
+    if fault == "warning":
+        warnings.warn("odd numbers", RuntimeWarning, stacklevel=1)
     if fault == "memory":
         np.ones(8 * MEBIBYTE)  # 64 MiB
     if fault == "code":

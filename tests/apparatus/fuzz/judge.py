@@ -31,10 +31,11 @@ def judge(reader: Reader, seed: int, index: int, folder: Path, watch: Watch) -> 
     before = memory.reset_peak()
     began = time.process_time()
     watch.start()
-    error = _error_of(reader, case)
+    error, warned = _error_of(reader, case)
     ran = watch.stop()
     seconds, peak = time.process_time() - began, memory.peak() - before
     problems = [f"code ran: {event}" for event in ran]
+    problems += [f"a warning: {w.category.__name__}: {w.message}" for w in warned]
     if peak > reader.memory:
         problems.append(
             f"{peak / MEBIBYTE:.0f} MiB of memory, bound {reader.memory / MEBIBYTE:.0f} MiB"
@@ -54,19 +55,21 @@ def judge(reader: Reader, seed: int, index: int, folder: Path, watch: Watch) -> 
     )
 
 
-def _error_of(reader: Reader, case: Case) -> BaseException | None:
-    try:
-        with warnings.catch_warnings():
-            # What Python warns of would stand on stderr beside the one line.
-            warnings.simplefilter("error", RuntimeWarning)
-            warnings.simplefilter("error", SyntaxWarning)
+def _error_of(
+    reader: Reader, case: Case
+) -> tuple[BaseException | None, list[warnings.WarningMessage]]:
+    """Return what a read raised, and what it warned of: that would stand beside the one line."""
+    with warnings.catch_warnings(record=True, action="ignore") as warned:
+        warnings.simplefilter("always", RuntimeWarning)
+        warnings.simplefilter("always", SyntaxWarning)
+        try:
             reader.read(case.path)
-    except KeyboardInterrupt:
-        raise
-    # Panics of Rust are no Exception.
-    except BaseException as error:  # noqa: BLE001
-        return error
-    return None
+        except KeyboardInterrupt:
+            raise
+        # Panics of Rust are no Exception.
+        except BaseException as error:  # noqa: BLE001
+            return error, warned
+    return None, warned
 
 
 def _problems_of_refusal(reader: Reader, case: Case, error: BaseException) -> list[str]:
