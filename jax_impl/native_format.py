@@ -8,6 +8,7 @@ spec and the progress are JSON text in the checkpoint's custom metadata.
 import dataclasses
 import logging
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,8 @@ def load(path: Path) -> tuple[Arrays, dict[str, str]]:
         raise InputError(f"{path}: expected a folder of orbax, found {there}")
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of what is an error below
     with (
+        # Of its own coroutines, which it forgets where a file of the folder is damaged.
+        warnings.catch_warnings(action="ignore", category=RuntimeWarning),
         refused_as(path, "a complete checkpoint of orbax"),
         ocp.StandardCheckpointer() as checkpointer,
     ):

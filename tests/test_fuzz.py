@@ -32,9 +32,15 @@ def test_no_untrusted_input_is_a_fault(name: str) -> None:
     assert summary.counts["refused"] > summary.counts[READ] / 10
 
 
-def test_what_a_long_run_found_is_fixed() -> None:
-    """With seed 1: a list as a row's name."""
-    summary = run_reader(READERS["benchmark"], 1, [167], lambda outcome: None)
+@pytest.mark.parametrize(
+    ("name", "seed", "case"),
+    [("benchmark", 1, 167), ("orbax", 5, 139)],
+    ids=["a list as a row's name", "a warning of a library's beside the one line"],
+)
+def test_what_a_long_run_found_is_fixed(name: str, seed: int, case: int) -> None:
+    if READERS[name].missing:
+        pytest.skip(f"{', '.join(READERS[name].missing)} not installed")
+    summary = run_reader(READERS[name], seed, [case], lambda outcome: None)
     assert not summary.faults, summary.faults[0].lines
 
 

@@ -43,15 +43,11 @@ def require_fidelity(weights: Path | None = None) -> None:
             extractor(
                 FEATURE_EXTRACTOR, [layer], feature_extractor_weights_path=weights and str(weights)
             )
-    except OSError as error:
-        advice = "expected a network, or a local copy: give it with --feature-weights FILE"
-        what = f"the weights of {FEATURE_EXTRACTOR}"
-        raise InputError(f"{what} cannot be fetched ({error}); {advice}") from error
-    except Exception as error:  # unpickling raises whatever the damage has it
-        found = f"{weights or 'what was downloaded'} does not hold the weights of"
-        expected = "expected tensors alone: torch-fidelity's weights-inception-2015-12-05 file"
-        text = f"{found} {FEATURE_EXTRACTOR} ({str(error)[:200]}); {expected}"
-        raise InputError(text) from error
+    except Exception as error:  # of a network, or what unpickling raises as the damage has it
+        name = f"the weights of {FEATURE_EXTRACTOR}"
+        found = f"{weights} does not hold {name}" if weights else f"{name} cannot be fetched"
+        advice = "give torch-fidelity's weights-inception-2015-12-05 with --feature-weights FILE"
+        raise InputError(f"{found} ({str(error)[:200]}); {advice}") from error
 
 
 def fidelity(real: Array, generated: Array, weights: Path | None = None) -> dict[str, float]:

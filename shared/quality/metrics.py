@@ -182,22 +182,18 @@ def sliced_distance(a: Array, b: Array, directions: Array) -> float:
 
 
 def _check_pair(real: Array, generated: Array, image_range: tuple[float, float]) -> None:
+    shape = real.shape
+    is_square = len(shape) == 4 and shape[1] == shape[2] and shape[3] in (1, 3)
+    if generated.shape != shape or not is_square or len(real) < 2:
+        found = f"received real images {list(shape)}, generated ones {list(generated.shape)}"
+        raise ValueError(f"{found}; expected equally many, at least 2, [n, size, size, 1 or 3]")
     low, high = image_range
     slack = (high - low) * 1e-3
     for what, images in (("real", real), ("generated", generated)):
-        shape = list(images.shape)
-        if images.ndim != 4 or shape[1] != shape[2] or shape[3] not in (1, 3):
-            expected = "expected [n, size, size, 1 or 3]"
-            raise ValueError(f"received {what} images of shape {shape}; {expected}")
-        if len(images) < 2:
-            raise ValueError(f"received {len(images)} {what} images; expected at least 2")
         # Also where one is NaN: a run that diverged has no distance.
         if not (images.min() >= low - slack and images.max() <= high + slack):
             found = f"the {what} images lie between {images.min():g} and {images.max():g}"
             raise ValueError(f"{found}; expected the image_range {low:g} to {high:g}")
-    if real.shape != generated.shape:
-        found = f"received real images {list(real.shape)}, generated ones {list(generated.shape)}"
-        raise ValueError(f"{found}; expected equally many of one size: leave out some")
 
 
 class SampleQuality:
