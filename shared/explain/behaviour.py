@@ -1,7 +1,7 @@
 """What takes more than one stage: initial weights, steps in a row, calls that change a state."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from scipy.special import chdtrc, ndtr
 from shared.explain.catalogue import CANONICAL, INITIAL_STAGE, KINDS, KNOWN_VALUES
 from shared.explain.distance import BOUNDS, INITIAL_BOUND, Comparison
 from shared.explain.observations import INITIAL_SEED, Group, Sides, forward_inputs, initial_arrays
-from shared.explain.port import Observations, Port, PortError
+from shared.explain.port import Port, PortError
 from shared.explain.probes import Array, Arrays, Probe, draw_probe, kink_margin
 from shared.explain.report import Located, Stage
 from shared.fixtures.network import KINK_MARGIN, representative_inputs
@@ -30,15 +30,14 @@ LOSING = -1.5, 1.5  # scores at which one network or the other has a cross entro
 TWICE = "gives other numbers when it is called twice"
 
 
-def initial_weights(port: Port, spec: SystemSpec, into: Observations) -> None:
-    """Add a fresh state where any initializer drew it from the shared streams.
+def initial_weights(port: Port, spec: SystemSpec) -> tuple[Group | str, str, list[Located]]:
+    """Return a fresh state, or why there is none; its initializer; and where it is unlikely.
 
-    An implementation need not draw from them. Then it is held against what the spec's initializers
-    draw; where that is unlikely two states are, against what each framework's defaults draw.
+    An implementation need not draw from the shared streams. Then it is held against what the spec's
+    initializers draw; where that is unlikely two states are, against each framework's defaults.
     """
     if reason := port.lacking("create", "export_state"):
-        into.missing[INITIAL_STAGE] = reason
-        return
+        return reason, CANONICAL.initializer, []
     names = ("spec", *KNOWN_VALUES["initializer"])
     seeds = INITIAL_SEED, INITIAL_SEED + 1
     states = (port.call("create", spec, seed=seed, dtype=port.dtype) for seed in seeds)
@@ -47,19 +46,17 @@ def initial_weights(port: Port, spec: SystemSpec, into: Observations) -> None:
         expected = initial_arrays(spec, name)
         if all(relative_l2(a, expected[n]) <= INITIAL_BOUND for n, a in fresh.items()):
             probe = Probe(f"seed {INITIAL_SEED}", spec, {}, np.empty(0), np.empty(0))
-            into.groups.append(Group(INITIAL_STAGE, probe, fresh))
-            into.initializer = name
-            return
+            return Group(INITIAL_STAGE, probe, fresh), name, []
     reason = "not drawn from the shared streams" if fresh else "it returned none"
-    into.missing[INITIAL_STAGE] = reason
-    if unlikely := _unlikely(fresh, spec, "spec", SURPRISE):
-        both = fresh, other
-        likely = [n for n in names if not any(_unlikely(x, spec, n, PLAUSIBLE) for x in both)]
-        if len(likely) == 1:
-            into.initializer = likely[0]
-            return
-        hint, arrays = next(iter(unlikely.values())), tuple(unlikely)
-        into.located.append(Located(INITIAL_STAGE, arrays=arrays, tried=len(names), note=hint))
+    unlikely, both = _unlikely(fresh, spec, "spec", SURPRISE), (fresh, other)
+    if not unlikely:
+        return reason, CANONICAL.initializer, []
+    likely = [n for n in names if not any(_unlikely(x, spec, n, PLAUSIBLE) for x in both)]
+    if len(likely) == 1:
+        return reason, likely[0], []
+    hint, arrays = next(iter(unlikely.values())), tuple(unlikely)
+    place = Located(INITIAL_STAGE, arrays=arrays, tried=len(names), note=hint)
+    return reason, CANONICAL.initializer, [place]
 
 
 def _unlikely(fresh: Arrays, spec: SystemSpec, initializer: str, level: float) -> dict[str, str]:
@@ -127,17 +124,22 @@ def held_out(
     for (draw, mean), size in itertools.product(draws, sizes):
         try:
             given = spec.replace(batch_size=size), seed + draw, clear_under, mean
-            probe, into = port.with_step(draw_probe("held out", *given)), Observations()
-            for stage in KINDS:
-                port.observe(probe, stage, into)
-            seen = seen or into.groups
-            if not any(np.isnan(a).any() for g in into.groups for a in g.arrays.values()):
-                return into.groups
+            groups = all_stages(port, draw_probe("held out", *given))
+            if not any(np.isnan(a).any() for g in groups for a in g.arrays.values()):
+                return groups
+            seen = seen or groups
         except PortError as raised:
             error = raised
     if not seen:
         raise error
     return seen
+
+
+def all_stages(port: Port, probe: Probe) -> list[Group]:
+    """Return every stage of a probe that an implementation shows."""
+    probe = port.with_step(probe)
+    shown = [port.observe(probe, stage) for stage in KINDS]
+    return [group for group in shown if isinstance(group, Group)]
 
 
 def many_steps(
@@ -156,11 +158,10 @@ def many_steps(
         before = port.exported(probe.spec, state)
         if len(before) < len(state_shapes(probe.spec)):
             return replace(stage, reason="export_state() does not return the whole state"), None
-        plain = replace(probe, arrays=before, after={})
+        plain = replace(probe.as_drawn(), arrays=before)
         here = port.step(state, _next_probe(plain, number, port.dtype, sides.discriminator))
-        shown = port.steps[here]
-        for name in (name for name in stages if name in shown):
-            group = Group(name, here, shown[name])
+        for name in (name for name in stages if name in here.shown):
+            group = Group(name, here, here.shown[name])
             found, divergence = comparison.compare(group, sides)
             largest = max([largest, *((difference, array) for array, difference in found.items())])
             if divergence is not None and not comparison.is_rounding(group, sides):
@@ -179,79 +180,74 @@ def _next_probe(probe: Probe, number: int, dtype: str, conventions: Conventions)
     return drawn
 
 
-def habits(port: Port, probe: Probe) -> list[str]:
-    """Return what an implementation does that no comparison of numbers can explain.
+def habits(port: Port, probe: Probe) -> Iterator[str]:
+    """Yield what an implementation does that no comparison of numbers can explain.
 
     A state that does not come back as it was given, one that a call changes which should not, and
     numbers that are others when they are asked for once more.
     """
     if port.lacking("create", "import_state", "export_state"):
-        return []
-    state, notes = port.state_of(probe), []
+        return
+    state = port.state_of(probe)
     given = {n: a.astype(port.dtype).astype(np.float64) for n, a in probe.arrays.items()}
     before = port.exported(probe.spec, state)
     if changed := _changed(given, before):
-        notes.append(f"export_state() does not return what import_state() was given: {changed}")
+        yield f"export_state() does not return what import_state() was given: {changed}"
         if changed.endswith("/m") and not before[changed].any():
-            notes.append("Adam's moments are 0 after import_state(): they are not restored")
+            yield "Adam's moments are 0 after import_state(): they are not restored"
     of_step, (z, real) = (probe.real_images, probe.latents), probe.one_batch
     inputs = {"generate": (z,), "discriminate": (real,), "gradients": of_step}
     for method in (method for method in inputs if not port.lacking(method)):
         port.call(method, state, *inputs[method])
         if changed := _changed(before, port.exported(probe.spec, state)):
-            return [*notes, f"{method}() changes the state: {changed}"]
-    return notes + _hidden_state(port, probe)
+            yield f"{method}() changes the state: {changed}"
+            return
+    if not port.lacking("train_step"):
+        yield from _hidden_state(port, probe)
 
 
-def _hidden_state(port: Port, probe: Probe) -> list[str]:
-    """Return what an implementation keeps beside the state that it exports after a step.
+def _hidden_state(port: Port, probe: Probe) -> Iterator[str]:
+    """Yield what an implementation keeps beside the state that it exports after a step.
 
     A state that is given what another one exports must go on as that one does. Gradients that are
     not set to zero, a schedule with its own counter and averaged weights do not show in one step.
     """
-    if port.lacking("train_step"):
-        return []
     (z, real), trained = probe.one_batch, port.state_of(probe)
     kept = replace(probe, arrays=port.step(trained, probe).after)
     if len(kept.arrays) < len(probe.arrays):
-        return []
-    restored, notes = port.state_of(kept), []
+        return
+    restored = port.state_of(kept)
     for method, x in (("generate", z), ("discriminate", real)):
         if not port.lacking(method):
             states = (trained, restored, restored)
             own, given, repeated = (port.call(method, state, x) for state in states)
             if not relative_l2(given, repeated) <= SAME_OUTPUT:
-                notes.append(f"{method}() {TWICE}")
+                yield f"{method}() {TWICE}"
             elif not relative_l2(own, given) <= SAME_OUTPUT:
-                notes.append(f"{method}() after a step has other arrays than export_state()")
+                yield f"{method}() after a step has other arrays than export_state()"
     own, given = port.step(trained, probe).after, port.step(restored, probe).after
     if _moved_otherwise(probe.spec, kept.arrays, own, given):
         # Rarely, because a framework may compile a step for each state.
         repeated = port.step(port.state_of(kept), probe).after
-        notes.append(
+        yield (
             f"train_step() {TWICE} from the same state: it draws its own random numbers "
             "(latents, dropout), or counts outside the state"
             if _moved_otherwise(probe.spec, kept.arrays, given, repeated)
             else "a second train_step() depends on something that export_state() does not return, "
             "such as gradients that are not set to zero or a schedule's own counter"
         )
-    return notes
 
 
-def random_stages(port: Port, probe: Probe, seen: Observations) -> set[str]:
+def random_stages(port: Port, probe: Probe, seen: Sequence[Group]) -> set[str]:
     """Return the stages whose numbers differ when an implementation is asked twice.
 
     Not Adam's, which are held against what the same step returned.
     """
-    asked, repeated = Port(port.implementation, port.dtype), Observations()
-    plain = asked.with_step(replace(probe, after={}, port=None))
-    for stage in (stage for stage in KINDS if not stage.startswith(("Adam's", "updated"))):
-        asked.observe(plain, stage, repeated)
-    first = {group.stage: group.arrays for group in seen.groups if group.probe.name == probe.name}
+    repeated = all_stages(Port(port.implementation, port.dtype), probe.as_drawn())
+    first = {group.stage: group.arrays for group in seen if group.probe.name == probe.name}
     unsure = {*drifting_arrays(probe.spec)}
-    second = (
-        (g.stage, n, a) for g in repeated.groups for n, a in g.arrays.items() if n not in unsure
-    )
+    judged = (g for g in repeated if not g.stage.startswith(("Adam's", "updated")))
+    second = ((g.stage, n, a) for g in judged for n, a in g.arrays.items() if n not in unsure)
     return {stage for stage, n, a in second if not relative_l2(a, first[stage][n]) <= SAME_STEP}
 
 

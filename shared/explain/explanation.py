@@ -14,7 +14,7 @@ from shared.explain import behaviour, catalogue, observations
 from shared.explain.catalogue import CANONICAL, FIELDS, KINDS, PARTS, STEP_STAGES, deviations
 from shared.explain.distance import BOUNDS, Comparison
 from shared.explain.observations import ALONE, START, Group, Sides, reference_arrays
-from shared.explain.port import Observations, Port, PortError
+from shared.explain.port import Port, PortError
 from shared.explain.probes import PROBES, Probe, draw_probe
 from shared.explain.report import Explanation, Located, Stage, Trap
 from shared.explain.search import Search, consistent, explained, is_contradicted, is_proven, located
@@ -60,7 +60,9 @@ class _Explainer:
         self.result = Explanation(self.port.name, system, dtype, [], self.own.bound)
         self.probes: Sequence[Probe] = ()
         self.plain: Sequence[Probe] = ()  # without what the implementation made of them
-        self.seen = Observations()
+        self.groups: list[Group] = []
+        self.initializer: str = CANONICAL.initializer
+        self.unlikely: list[Located] = []  # of the initial weights
         self.found = {track: [START] for track in catalogue.TRACKS}
         self.unnamed: dict[str, int] = {}  # stage → how many sets of conventions do not explain it
         self.random: set[str] = set()  # stages whose numbers differ from call to call
@@ -73,7 +75,7 @@ class _Explainer:
         try:
             self._solve_all(seed)
             self._prove(seed)
-            result.traps, result.located = self._traps(), [*self.seen.located]
+            result.traps, result.located = self._traps(), self.unlikely
             for stage, tried in self.unnamed.items():
                 best = self.found[KINDS[stage].track][0]
                 place = located(self._groups(stage), self.comparison, best, tried)
@@ -83,9 +85,9 @@ class _Explainer:
             result.located += self._steps_in_a_row(steps, result.traps)
         except PortError as raised:
             result.error = str(raised)
-        findings = *self.seen.findings, *self.ended.values(), result.error
+        findings = *result.findings, *self.ended.values(), result.error
         result.findings = [*dict.fromkeys(filter(None, findings))]
-        result.missing = self.seen.missing | self.unjudged
+        result.missing |= self.unjudged
         result.seconds = time.monotonic() - started
         return result
 
@@ -112,32 +114,34 @@ class _Explainer:
             self.comparison = self.own
 
     def _observe(self) -> None:
-        self.seen, self.result.stages, self.result.first = Observations(), [], None
-        self.clock = time.monotonic()
-        behaviour.initial_weights(self.port, self.spec, self.seen)
-        self._end_stage(catalogue.INITIAL_STAGE)
+        result, self.groups, self.clock = self.result, [], time.monotonic()
+        result.stages, result.first, result.missing, result.findings = [], None, {}, []
+        shown, self.initializer, self.unlikely = behaviour.initial_weights(self.port, self.spec)
+        self._end_stage(catalogue.INITIAL_STAGE, [shown])
         for stage in KINDS:
             if stage == STEP_STAGES[0]:
                 self.probes = [self.port.with_step(probe) for probe in self.probes]
-            for probe in self.probes[: 1 if stage in ALONE else None]:
-                self.port.observe(probe, stage, self.seen)
-            self._end_stage(stage)
-        self.seen.findings += behaviour.habits(self.port, self.probes[0])
-        if any(behaviour.TWICE in text for text in self.seen.findings):
-            self.random = behaviour.random_stages(self.port, self.probes[0], self.seen)
-        if not self.seen.groups:
+            probes = self.probes[:1] if stage in ALONE else self.probes
+            self._end_stage(stage, [self.port.observe(probe, stage) for probe in probes])
+        result.findings = [*behaviour.habits(self.port, self.probes[0])]
+        if any(behaviour.TWICE in text for text in result.findings):
+            self.random = behaviour.random_stages(self.port, self.probes[0], self.groups)
+        if not self.groups:
             raise PortError("there was nothing to compare")
 
-    def _end_stage(self, stage: str) -> None:
+    def _end_stage(self, stage: str, shown: Sequence[Group | str]) -> None:
+        """Compare what an implementation has shown of a stage: groups, or why there are none."""
         rows = []
-        for group in self._groups(stage):
+        for group in (each for each in shown if isinstance(each, Group)):
+            self.groups.append(group)
             found, first = self.own.compare(group, START)
             worst = max(found, key=lambda name: found[name], default="")
             place = stage, group.probe.name, found.get(worst), worst
             rows.append(Stage(*place, agrees=first is None))
             self.result.first = self.result.first or first
-        if not rows and stage in self.seen.missing:
-            rows = [Stage(stage, reason=self.seen.missing[stage])]
+        if reasons := [each for each in shown if isinstance(each, str) and each]:
+            self.result.missing[stage] = reasons[0]
+            rows = rows or [Stage(stage, reason=reasons[0])]
         self._add(rows)
 
     def _add(self, rows: list[Stage]) -> None:
@@ -147,7 +151,7 @@ class _Explainer:
         self.clock = now
 
     def _groups(self, stage: str) -> list[Group]:
-        return [group for group in self.seen.groups if group.stage == stage]
+        return [group for group in self.groups if group.stage == stage]
 
     def _is_float32(self) -> bool:
         forward = [name for name, kind in KINDS.items() if kind.track == "forward"]
@@ -285,7 +289,7 @@ class _Explainer:
             self._keep_what_is_consistent(track)
 
     def _keep_what_is_consistent(self, track: str) -> None:
-        own = [g for g in self.seen.groups if g.stage in KINDS and KINDS[g.stage].track == track]
+        own = [g for g in self.groups if g.stage in KINDS and KINDS[g.stage].track == track]
         first = self.found[track][0]
         if (best := consistent(own, self.comparison, first)) == first:
             return
@@ -301,7 +305,7 @@ class _Explainer:
         Of the traps, those of a step that this contradicts are taken away.
         """
         self.clock, best = time.monotonic(), self.found["step"][0]
-        judged = list(dict.fromkeys(g.stage for g in self._judged("step", self.seen.groups)))
+        judged = list(dict.fromkeys(g.stage for g in self._judged("step", self.groups)))
         given = self.probes[0], best, judged, steps, self.comparison
         row, group = behaviour.many_steps(self.port, *given)
         self._add([row])
@@ -323,13 +327,13 @@ class _Explainer:
         named: dict[str, Trap] = {}
         title_of = functools.partial(catalogue.title_of, spec=self.spec)
         # Made once: what the reference computes is kept by probe.
-        self.plain = [replace(probe, after={}, port=None) for probe in self.probes]
-        if self.seen.initializer != "spec":
-            change = {"initializer": self.seen.initializer}
+        self.plain = [probe.as_drawn() for probe in self.probes]
+        if self.initializer != "spec":
+            change = {"initializer": self.initializer}
             named["initializer"] = self._trap(change, catalogue.INITIAL_STAGE, {})
         left: list[float] = []
         for track, found in self.found.items():
-            groups = self._judged(track, self.seen.groups)
+            groups = self._judged(track, self.groups)
             rounded = (g for g in groups if g.stage in (self.comparison.rounded or KINDS))
             left += (max(self.own.differences(g, found[0]).values()) for g in rounded)
             common, most = set(map(title_of, deviations(*found[0]))), catalogue.cost_of(found[0])

@@ -2,16 +2,15 @@
 
 import functools
 import inspect
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from shared.explain import observations
-from shared.explain.catalogue import CANONICAL, KINDS
+from shared.explain.catalogue import KINDS
 from shared.explain.observations import ADAM_STAGE, ALONE, OUTPUTS, Group, forward_inputs
 from shared.explain.probes import Probe
-from shared.explain.report import Located
 from shared.interface import Array, Arrays, Implementation, check_arrays
 from shared.spec import NetworkName, SystemSpec, state_shapes
 
@@ -20,21 +19,6 @@ _METHODS = {"generator": "generate", "discriminator": "discriminate"}
 
 class PortError(Exception):
     """An implementation raised, or returned something of another kind; the message names both."""
-
-
-@dataclass
-class Observations:
-    """The stages that an implementation has shown, and why others are missing.
-
-    `initializer` is the one that drew its initial weights. `findings` are facts found on the way,
-    `located` what needs no search.
-    """
-
-    groups: list[Group] = field(default_factory=list)
-    missing: dict[str, str] = field(default_factory=dict)
-    findings: list[str] = field(default_factory=list)
-    located: list[Located] = field(default_factory=list)
-    initializer: str = CANONICAL.initializer
 
 
 class Port:
@@ -49,7 +33,6 @@ class Port:
         self.unknown: set[NetworkName] = set()
         # Several stages of one probe are seen of the same state, step or gradients.
         self._state = functools.lru_cache(1)(self.state_of)
-        self.steps: dict[Probe, dict[str, Arrays]] = {}
         self._outputs: dict[tuple[Any, ...], Array] = {}
 
     def lacking(self, *methods: str) -> str:
@@ -83,15 +66,13 @@ class Port:
         self.call("import_state", state, arrays)
         return state
 
-    def observe(self, probe: Probe, stage: str, into: Observations) -> None:
-        """Add a stage of a probe, or why the implementation does not show it."""
+    def observe(self, probe: Probe, stage: str) -> Group | str:
+        """Return a stage of a probe, or why the implementation does not show it."""
         if reason := self.lacking(*KINDS[stage].methods):
-            if stage != ADAM_STAGE or "takes" in reason:  # the step shows it as well
-                into.missing[stage] = reason
-        elif arrays := self._arrays(stage, probe):
-            into.groups.append(Group(stage, probe, arrays))
-        elif stage not in into.missing:
-            into.missing[stage] = "it returned none"
+            is_in_step = stage == ADAM_STAGE and "takes" not in reason
+            return "" if is_in_step else reason
+        arrays = self._arrays(stage, probe)
+        return Group(stage, probe, arrays) if arrays else "it returned none"
 
     def _arrays(self, stage: str, probe: Probe) -> Arrays:
         if stage in ALONE:
@@ -103,12 +84,11 @@ class Port:
                 found = self.call("activations", state, network, x, training=training)
             output = self.call(_METHODS[network], state, x, training=training)
             return _widened(found, stage) | _widened({OUTPUTS[network]: output}, stage)
-        shown = self.steps.setdefault(probe, {})
-        if stage.startswith("gradients") and stage not in shown:
+        if stage.startswith("gradients") and stage not in probe.shown:
             given = self.state_of(probe), probe.real_images, probe.latents
             gradients = _widened(self.call("gradients", *given), "gradients")
-            shown |= observations.gradient_stages(gradients)
-        return shown.get(stage, {})
+            probe.shown.update(observations.gradient_stages(gradients))
+        return probe.shown.get(stage, {})
 
     def with_step(self, probe: Probe) -> Probe:
         """Return the probe after a step of the implementation's, if it makes any."""
@@ -120,9 +100,8 @@ class Port:
         """Make a step on a probe's inputs; return the probe with the state after it."""
         metrics = self.call("train_step", state, probe.real_images, probe.latents)
         after = {} if self.lacking("export_state") else self.exported(probe.spec, state)
-        known = replace(probe, after=after, port=self)
-        self.steps[known] = observations.stages_of(_widened(metrics, "losses") | after)
-        return known
+        shown = observations.stages_of(_widened(metrics, "losses") | after)
+        return replace(probe, after=after, shown=shown, port=self)
 
     def output(
         self, probe: Probe, network: NetworkName, arrays: Arrays, x: Array, training: bool

@@ -2,9 +2,9 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.special import logit
@@ -25,8 +25,9 @@ PROBES = ("mid-training", "small gradients")
 class Probe:
     """A state and the inputs of one step; every number is a float32 number, held as float64.
 
-    `after` is the state in which an implementation has left it, empty where it has not shown that.
-    `port` is that implementation, which makes the passes of networks that nothing else explains.
+    `after` is the state in which an implementation has left it, empty where it has not shown that,
+    and `shown` what else it showed of the step, by stage. `port` is that implementation, which
+    makes the passes of networks that nothing else explains.
     """
 
     name: str
@@ -35,7 +36,12 @@ class Probe:
     real_images: Array
     latents: Array
     after: Arrays = field(default_factory=dict)
+    shown: dict[str, Arrays] = field(default_factory=dict)
     port: Any = None
+
+    def as_drawn(self) -> Self:
+        """Return the probe without what an implementation made of it."""
+        return replace(self, after={}, shown={}, port=None)
 
     @property
     def one_batch(self) -> tuple[Array, Array]:

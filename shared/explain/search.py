@@ -29,6 +29,8 @@ MOST_WORK = 9000
 LEAST_NUMBERS = 10
 """So many independent numbers a fitted one must explain."""
 
+Move = tuple[Iterable[Change], Sequence[str]]
+"""Changes to make, and then the fields whose numbers are fitted."""
 Side = Literal["generator", "discriminator", "both"]
 Score = tuple[int, int]
 """How many groups agree before the first that does not, and how many arrays of that one."""
@@ -124,69 +126,60 @@ class Search:
         ranked = sorted(better, key=lambda sides: (self.score(sides), -catalogue.cost_of(sides)))
         return ranked[::-1][:BEAM]
 
-    def _better(self, base: Sides, others: Iterable[Sides]) -> Iterator[Sides]:
+    def _better(self, base: Sides, moves: Iterable[Move]) -> Iterator[Sides]:
         before = self.score(base)
-        for other in others:
+        for other in itertools.chain.from_iterable(self._made(base, move) for move in moves):
             if self.score(other) > before:
                 yield other
             if self.work <= 0:
                 return
 
-    def _neighbours(self, base: Sides) -> Iterator[Sides]:
+    def _neighbours(self, base: Sides) -> Iterator[Move]:
         """Yield one known change, then several of a loss, which cost next to nothing."""
-        yield from self._with(base, ([change] for change in self.changes))
+        yield from (([change], ()) for change in self.changes)
         of_loss = [c for c in self.changes if all(part_of(name) == "loss" for name in c)]
-        felt = [change for change in of_loss if self._is_felt(base, change)]
+        felt = self._felt(base, of_loss)
         for count in (2, 3):
-            yield from self._with(base, itertools.combinations(felt, count))
+            yield from ((several, ()) for several in itertools.combinations(felt, count))
 
-    def _fitted(self, base: Sides) -> Iterator[Sides]:
+    def _fitted(self, base: Sides) -> Iterator[Move]:
         """Yield one fitted number, of a network only where its passes are the stage."""
         is_forward = KINDS[self.groups[0].stage].track == "forward"
-        for name in self.fitted_fields:
-            if is_forward or part_of(name) != "network":
-                yield from self._fitted_beside(base, needed_by(name), [name])
+        names = [n for n in self.fitted_fields if is_forward or part_of(n) != "network"]
+        yield from (([change], [name]) for name in names for change in needed_by(name))
 
-    def _several(self, base: Sides) -> Iterator[Sides]:
+    def _several(self, base: Sides) -> Iterator[Move]:
         """Yield two changes that are felt where `base` diverges, the stage's first parts first."""
-        felt = [change for change in self.changes if self._is_felt(base, change)]
+        felt = self._felt(base, self.changes)
         names = [name for name in self.fitted_fields if any(name in change for change in felt)]
         cheap = [name for name in names if part_of(name) == "statistics"]  # without more passes
-        yield from self._fitted_beside(base, felt, cheap)
-        pairs = ((felt[i], felt[j]) for j in range(len(felt)) for i in range(j))
-        yield from self._with(base, pairs)
-        yield from self._fitted_beside(base, felt, [n for n in names if n not in cheap])
-        for two in itertools.combinations(names, 2):
-            yield from self._fits(base, two)
+        costly = [name for name in names if name not in cheap]
+        yield from (([change], [name]) for change in felt for name in cheap if name not in change)
+        yield from (((felt[i], felt[j]), ()) for j in range(len(felt)) for i in range(j))
+        yield from (([change], [name]) for change in felt for name in costly if name not in change)
+        yield from (((), two) for two in itertools.combinations(names, 2))
 
-    def _fitted_beside(self, base: Sides, felt: list[Change], names: list[str]) -> Iterator[Sides]:
-        for change, name in itertools.product(felt, names):
-            if name not in change and (one := with_change(base, change, self.side)):
-                yield from self._fits(one, (name,))
-
-    def _with(self, base: Sides, several: Iterable[Iterable[Change]]) -> Iterator[Sides]:
-        """Yield `base` with the changes of each of several sets, where they can be combined."""
-        for changes in several:
-            other: Sides | None = base
-            for change in changes:
-                other = other and with_change(other, change, self.side)
-            if other is not None:
-                yield other
-
-    def _is_felt(self, base: Sides, change: Change) -> bool:
-        other, group = with_change(base, change, self.side), self.groups[self.score(base)[0]]
-        return other is not None and bool(differing_arrays(group, base, other))
-
-    def _fits(self, base: Sides, fields: tuple[str, ...]) -> Iterator[Sides]:
-        """Yield `base` with the numbers `fields` fitted to arrays of a group that differ."""
-        if with_change(base, dict.fromkeys(fields), self.side) is None:
-            return
+    def _felt(self, base: Sides, changes: Iterable[Change]) -> list[Change]:
+        """Return the changes that move any number of the group in which `base` diverges."""
         group = self.groups[self.score(base)[0]]
-        for name in self.comparison.differing(group, base)[:2]:
-            if self.work > 0 and (fitted := self._fit(base, fields, group, name)):
-                yield fitted
+        made = ((change, with_change(base, change, self.side)) for change in changes)
+        return [change for change, x in made if x and differing_arrays(group, base, x)]
 
-    def _fit(self, base: Sides, fields: tuple[str, ...], group: Group, name: str) -> Sides | None:
+    def _made(self, base: Sides, move: Move) -> Iterator[Sides]:
+        """Yield `base` after a move, if it can be made: numbers fitted to arrays that differ."""
+        changes, fields = move
+        moved: Sides | None = base
+        for change in changes:
+            moved = moved and with_change(moved, change, self.side)
+        if moved and not fields:
+            yield moved
+        elif moved and with_change(moved, dict.fromkeys(fields), self.side):
+            group = self.groups[self.score(moved)[0]]
+            for name in self.comparison.differing(group, moved)[:2]:
+                if self.work > 0 and (fitted := self._fit(moved, fields, group, name)):
+                    yield fitted
+
+    def _fit(self, base: Sides, fields: Sequence[str], group: Group, name: str) -> Sides | None:
         """Return `base` with the roundest numbers that reproduce an array, None without any."""
         kinds = [FITTED[field] for field in fields]
 
