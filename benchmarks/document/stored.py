@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 
 from shared.files.atomic import write_file_atomically
-from shared.files.documents import check_document, read_json
+from shared.files.documents import check_document, read_document
 from shared.files.errors import refused_as
 
 SCHEMA_VERSION = 2
@@ -29,7 +29,7 @@ def load(path: Path) -> dict[str, Any]:
     """Return a document of `run.py --json`; InputError, which names the file, for all else."""
     expected = f"a file of run.py --json, schema version {SCHEMA_VERSION}"
     with refused_as(path, expected, "measure it anew with run.py --json"):
-        document: dict[str, Any] = read_json(path, MAXIMUM_BYTES)
+        document: dict[str, Any] = read_document(path, MAXIMUM_BYTES)
         version = document.get("schema_version")
         if version != SCHEMA_VERSION:
             raise ValueError(f"that it has the schema version {version!r:.80}")

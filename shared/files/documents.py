@@ -7,24 +7,21 @@ from typing import Any, NoReturn
 
 from jsonschema.protocols import Validator
 
-from shared.files.errors import InputError, refused_as
+from shared.files.errors import require_file
 
 MAXIMUM_BYTES = 2**24
 _MOST_OF_A_MISTAKE = 600  # characters
 
 
-def read_document(path: Path) -> Any:
-    """Return what a .toml or .json file holds, as plain data; InputError, which names the file."""
-    loads = {".toml": tomllib.loads, ".json": json.loads}.get(path.suffix)
-    if loads is None:
-        raise InputError(f"{path}: received a file named *{path.suffix}, expected .toml or .json")
-    with refused_as(path, "a document in TOML or JSON"):
-        return loads(_text(path, MAXIMUM_BYTES))
-
-
-def read_json(path: Path, most_bytes: int) -> Any:
-    """Return what a file of strict JSON holds; its errors are for `refused_as`."""
-    return json.loads(_text(path, most_bytes), parse_constant=_refuse_constant)
+def read_document(path: Path, most_bytes: int = MAXIMUM_BYTES) -> Any:
+    """Return what a file of TOML, called *.toml, or of JSON holds; errors are for `refused_as`."""
+    require_file(path, "a document in TOML or JSON")
+    if (size := path.stat().st_size) > most_bytes:
+        raise ValueError(f"{size:,} bytes, expected at most {most_bytes:,}")
+    text = path.read_text("utf-8")
+    if path.suffix == ".toml":
+        return tomllib.loads(text)
+    return json.loads(text, parse_constant=_refuse_constant)
 
 
 def check_document(document: Any, validator: Validator) -> None:
@@ -45,14 +42,6 @@ def flattened(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, dict)
         flat |= flattened(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return flat
-
-
-def _text(path: Path, most_bytes: int) -> str:
-    if path.exists() and not path.is_file():  # a pipe would be waited for without end
-        raise ValueError("a folder" if path.is_dir() else "no file")
-    if (size := path.stat().st_size) > most_bytes:
-        raise ValueError(f"{size:,} bytes, expected at most {most_bytes:,}")
-    return path.read_text("utf-8")
 
 
 def _refuse_constant(name: str) -> NoReturn:

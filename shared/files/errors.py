@@ -34,7 +34,7 @@ def refused_as(path: Path, expected: str, advice: str = "give another file") -> 
 def require_file(path: Path, expected: str) -> None:
     """Raise InputError unless a file is there: a pipe, say, would be waited for without end."""
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
+        found = "a folder" if path.is_dir() else "no file" if path.exists() else "nothing"
         raise InputError(f"{path}: expected {expected}, found {found}")
 
 

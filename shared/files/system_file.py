@@ -50,10 +50,12 @@ def find_system(name: str) -> SystemSpec:
 
 def read_system(path: Path) -> SystemSpec:
     """Return the system of a file; InputError, which names the file and the place, for another."""
-    document = read_document(path)
     try:
+        document = read_document(path)
         check_document(document, _OF_A_FILE)
         return _system(document)
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from error
 

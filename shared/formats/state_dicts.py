@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared.files.checkpoint import OPTIMIZERS
-from shared.files.documents import MAXIMUM_BYTES, read_json, refused_as
-from shared.files.errors import InputError
+from shared.files.documents import read_document
+from shared.files.errors import InputError, refused_as
 from shared.formats.native_contents import NamesOf, Shape, part_shapes, systems_of_every_size
 from shared.spec import NETWORKS, AdamSpec, NetworkName, SystemSpec
 
@@ -166,7 +166,7 @@ def shards_of(path: Path) -> list[Path]:
         if not file.read(64).lstrip().startswith(b"{"):
             return []
     with refused_as(path, "a JSON index with a weight_map of file names"):
-        names = set(read_json(path, MAXIMUM_BYTES)["weight_map"].values())
+        names = set(read_document(path)["weight_map"].values())
         if not all(isinstance(name, str) and re.fullmatch(r"[\w.-]+", name) for name in names):
             raise ValueError("names of other folders")
         if missing := [name for name in names if not path.with_name(name).is_file()]:

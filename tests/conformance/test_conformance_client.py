@@ -292,7 +292,10 @@ def test_nothing_run_is_no_success(capsys: pytest.CaptureFixture) -> None:
         (["--list", "--select", "x"], "--select 'x', which matches no case"),
         (["--list", "--time-limit", "0"], "--time-limit: must be a positive number"),
         (["--list", "--time-limit", "nan"], "--time-limit: must be a positive number"),
-        (["--list", "--overrides", "absent.toml"], "absent.toml cannot be read"),
+        (
+            ["--list", "--overrides", "absent.toml"],
+            "absent.toml: expected a document in TOML or JSON, found nothing",
+        ),
         (["--list", "--json", "no/such/folder.json"], "there is no folder no/such; make it"),
         (["--list", "--json", "tests"], "tests is a folder; name a file in it"),
     ],
