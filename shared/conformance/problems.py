@@ -20,8 +20,7 @@ import numpy as np
 from shared.conformance import cases
 from shared.conformance.cases import Answers, Case, Override, Problem
 from shared.conformance.protocol import ChildSession
-from shared.fixtures import LossCase, load_loss_cases
-from shared.fixtures.load import LOSS_FIELDS
+from shared.fixtures import LOSS_FIELDS, LossCase, load_loss_cases
 from shared.fixtures.network import SEED, SPEC, representative_inputs
 from shared.interface import METRIC_NAMES, Array, Arrays
 from shared.reference import comparison

@@ -11,7 +11,7 @@ import numpy as np
 from shared.conformance import protocol
 from shared.conformance.protocol import RequestError
 from shared.files.errors import one_line
-from shared.fixtures.load import LOSS_FIELDS
+from shared.fixtures import LOSS_FIELDS
 from shared.interface import Arrays, load_implementation
 from shared.run.console import EXIT_BAD_INPUT, print_error
 from shared.spec import AdamSpec, SystemSpec

@@ -15,8 +15,7 @@ from shared.conformance.problems import EPSILONS, MAGNITUDES, all_problems, star
 from shared.conformance.serve import Server
 from shared.conformance.verdicts import Result, counts, decide
 from shared.explain.probes import kink_margin
-from shared.fixtures import load_network_fixture
-from shared.fixtures.network import KINK_MARGIN
+from shared.fixtures.network import KINK_MARGIN, load_network_fixture
 from shared.interface import Implementation
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.network import forward

@@ -5,9 +5,8 @@ import functools
 import numpy as np
 import pytest
 
-from shared.fixtures import LossCase, load_loss_cases
+from shared.fixtures import LOSS_FIELDS, LossCase, load_loss_cases
 from shared.fixtures.exact_losses import exact_losses
-from shared.fixtures.load import LOSS_FIELDS
 from shared.interface import Implementation
 from shared.reference.adapter import implementation as reference
 from shared.reference.comparison import ulp_error

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from shared.explain.probes import kink_margin
-from shared.fixtures import NetworkFixture, load_network_fixture
-from shared.fixtures.network import KINK_MARGIN, representative_state
+from shared.fixtures.network import (
+    KINK_MARGIN,
+    NetworkFixture,
+    load_network_fixture,
+    representative_state,
+)
 from shared.interface import METRIC_NAMES, Implementation
 from shared.reference.adapter import ReferenceImplementation
 from shared.reference.comparison import relative_l2

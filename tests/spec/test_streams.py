@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from shared import streams as shorter
-from shared.fixtures import load_network_fixture
+from shared.fixtures.network import load_network_fixture
 from shared.spec import SYSTEMS, Conventions, state_shapes
 from shared.spec.streams import batch_order, initial_state, latents, stream
 

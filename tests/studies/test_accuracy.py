@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
+from shared.fixtures import LOSS_FIELDS
 from shared.fixtures.exact_losses import exact_loss, exact_losses
-from shared.fixtures.load import LOSS_FIELDS
 from shared.interface import Implementation
 from shared.reference.comparison import ulp_error
 from shared.spec import LOSS_NAMES
