@@ -84,7 +84,7 @@ def test_plain_code_and_fast_code_are_the_same_step(
     assert max(state_differences(spec, *states).values()) <= 1e-11
 
 
-@pytest.mark.parametrize("system", one_in(4, ["conv28", "dcgan64", "dcgan64-lsgan", "mlp28"]))
+@pytest.mark.parametrize("system", one_in(2, ["conv28", "dcgan64-lsgan", "dcgan64", "mlp28"]))
 def test_activations_are_those_of_every_layer_with_parameters(
     implementation: Implementation, system: str
 ) -> None:
