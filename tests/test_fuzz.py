@@ -34,8 +34,8 @@ def test_no_untrusted_input_is_a_fault(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "seed", "case"),
-    [("benchmark", 1, 167), ("orbax", 5, 139)],
-    ids=["a list as a row's name", "a warning of a library's beside the one line"],
+    [("benchmark", 1, 167), ("orbax", 5, 139), ("images", 7, 226)],
+    ids=["a list as a row's name", "a warning of orbax", "a warning of Pillow"],
 )
 def test_what_a_long_run_found_is_fixed(name: str, seed: int, case: int) -> None:
     if READERS[name].missing:

@@ -87,7 +87,11 @@ def decode_files(paths: list[Path], spec: SystemSpec) -> tuple[Array, list[str]]
 def describe_first(paths: list[Path], spec: SystemSpec) -> str:
     """Return what becomes of the first picture that can be opened, "" for none."""
     for path in filter(Path.is_file, paths):
-        with contextlib.suppress(Exception), Image.open(path, formats=_FORMATS) as image:
+        with (
+            warnings.catch_warnings(action="ignore"),  # of its size, which `_resized` refuses
+            contextlib.suppress(Exception),
+            Image.open(path, formats=_FORMATS) as image,
+        ):
             channels = 1 if image.mode in ("1", "L", "LA", "I", "I;16", "F") else 3
             fit = describe_fit(image.width, image.height, channels, spec)
             return f"{fit} (as the first, {printable(path.name)})"
