@@ -53,7 +53,7 @@ def _finish(app: Any, error: Exception | None) -> None:
     if error or app.builder.name != "html":
         return
     from benchmarks.show import page
-    from shared.report.page import make_page
+    from shared.report.__main__ import make_page
     from shared.report.runs import read_runs
 
     out = Path(app.outdir)

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.show import plots, tables
-from shared.report.page import render
-from shared.report.plots import saved, svg
+from shared.report.page import render, saved, svg
 
 _SHARED = ("p95", "gemm", "roofline", "compile", "memory")
 COLUMNS = {"median": "img/s", "interval": "95 % interval", "p5": "ms p5", "p50": "p50"}

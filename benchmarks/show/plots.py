@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocato
 from benchmarks.document.roofline import roofline_of
 from benchmarks.show.tables import measured
 from shared.interface import Array
-from shared.report.plots import PAGE, new_axes
+from shared.report.page import PAGE, new_axes
 
 # Apart for colour-blind eyes, and in grey.
 COLOURS = {"pytorch": "#c8443c", "tf": "#e09f1f", "jax": "#14708f"}

@@ -1,112 +1,104 @@
-"""The page of a report, its sample grids, and the templates that the benchmark's page shares."""
+"""What pages are made of: templates, and plots as pictures in SVG; axes for other plots."""
 
 import base64
 import io
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import matplotlib
 import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-from PIL import Image
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from shared.files.errors import printable
-from shared.interface import METRIC_NAMES, Array
-from shared.report import plots
-from shared.report.runs import DATASET, LOSS, Run, compare_settings, headline
-from shared.run.pictures import averaging_window
+from shared.interface import Array
+from shared.report.runs import drawn
+from shared.run.pictures import averaging_window, moving_average
 
 COMMON_TEMPLATES = "shared.report"
-QUALITY = "swd"
+STYLES = (
+    ("#2b7bd1", ()),
+    ("#c9610a", (6, 2)),
+    ("#2a8f5a", (2, 1.5)),
+    ("#c9415c", (8, 2, 2, 2)),
+    ("#8b62c4", (4, 3)),
+    ("#7d7f1f", (1, 1)),
+)
+"""Colour (3:1 or more on the page's white; on its near-black the page inverts it), dashes."""
 
-MOST_GRIDS = 60  # of all runs of a page together
-LARGEST_SIDE = 1200  # pixels; a page shows a grid at half of it, sharp on a fine screen too
+OUTSIDE = 1.0  # percent of the losses at either end that need not be in a plot
 
-
-def make_page(runs: Sequence[Run], command: str) -> str:
-    """Return the whole page; `command` is what makes it again. OSError for unreadable files."""
-    settings = compare_settings(runs)
-    differing = {(setting.group, setting.name) for setting in settings if setting.differs}
-    shown: list[dict[str, Any]] = []
-    for number, run in enumerate(runs):
-        grids, notes = choose_grids(run, MOST_GRIDS // len(runs))
-        colour, dashes = plots.run_style(number)
-        shown.append({"run": run, "colour": colour, "dashes": dashes, "grids": grids})
-        shown[-1]["notes"] = [*run.notes, *notes]
-    losses, qualities = [run.losses for run in runs], [run.quality for run in runs]
-    windows = {averaging_window(len(table)) for table in losses if len(table)}
-    values = [dict(table[["step", QUALITY]].tolist()) for table in qualities]
-    return render(
-        "report.html",
-        title=f"Training: {', '.join(run.name for run in runs)}",
-        command=command,
-        runs=shown,
-        headline=_rows([*map(headline, runs)]),
-        stops=sorted({grid.step for run in shown for grid in run["grids"]}),
-        windows=sorted(windows),
-        outside=plots.OUTSIDE,
-        other_losses=LOSS in differing,
-        other_data=DATASET in differing,
-        loss_panels={n: plots.draw_panel(losses, n, averaged=True) for n in METRIC_NAMES},
-        distance_panel=plots.draw_panel(qualities, QUALITY),
-        first_best_last=_rows([*map(_first_best_last, qualities)]),
-        distances=[
-            (f"{step:,}", [f"{one[step]:.1f}" if step in one else "" for one in values])
-            for step in sorted(set().union(*values))
-        ],
-        settings=settings,
-    )
+PAGE = {
+    "legend.frameon": False,
+    # Long lines lose the points that they do not need: each stays within half a point of its place.
+    "path.simplify_threshold": 0.5,
+    "svg.fonttype": "none",  # text as text
+    "svg.hashsalt": "page",  # the same plot is the same file
+}
+"""Settings of matplotlib under which the figures of pages are made."""
 
 
-def _rows(columns: Sequence[dict[str, str]]) -> list[tuple[str, list[str]]]:
-    return [(name, [column[name] for column in columns]) for name in columns[0]]
+def run_style(run: int) -> tuple[str, tuple[float, ...]]:
+    """Return a run's colour and dashes: 36 runs differ."""
+    count = len(STYLES)
+    return STYLES[run % count][0], STYLES[(run + run // count) % count][1]
 
 
-def _first_best_last(quality: Array) -> dict[str, str]:
-    finite = quality[np.isfinite(quality[QUALITY])]
-    best = np.sort(finite, order=QUALITY)[:1]
-    return {
-        name: "".join(f"{row[QUALITY]:.1f} (step {row['step']:,})" for row in rows)
-        for name, rows in (("first", quality[:1]), ("best", best), ("last", quality[-1:]))
-    }
+def new_axes(title: str, width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of so many inches and its axes, in the style that all plots have."""
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(color="black", alpha=0.135, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
 
 
-class Grid(NamedTuple):
-    """One grid that goes into the page, as WebP; width and height in pixels."""
-
-    step: int
-    content: bytes
-    width: int
-    height: int
+def saved(figure: Figure, kind: str, **options: Any) -> bytes:
+    """Return a figure as a file of a kind, such as "png"."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()
 
 
-def choose_grids(run: Run, most: int) -> tuple[list[Grid], list[str]]:
-    """Read at most so many grids, evenly chosen, the last among them; notes on those left out."""
-    grids, notes = [], []
-    files = list(run.grids.items())
-    chosen = evenly(len(files), min(len(files), max(most, 1)))
-    if len(chosen) < len(files):
-        shown = f"{len(chosen)} of {len(files):,} sample grids are shown, evenly chosen"
-        notes.append(f"{shown}; all are in {run.name}/samples.")
-    for step, path in (files[index] for index in chosen):
-        try:
-            with Image.open(path, formats=["PNG"]) as image:
-                image.verify()
-            with Image.open(path, formats=["PNG"]) as image:
-                image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-                buffer = io.BytesIO()
-                # A sixth of a PNG, with the chroma that quality 80 would blur.
-                image.save(buffer, "WEBP", quality=90, use_sharp_yuv=True)
-                grids.append(Grid(step, buffer.getvalue(), *image.size))
-        # What Pillow raises for a damaged PNG.
-        except (OSError, SyntaxError, ValueError) as error:
-            reason = " ".join(str(error).split()).replace(str(path), "the file")
-            notes.append(f"{path.name} cannot be read and is left out ({reason}).")
-    return grids, notes
+def draw_panel(tables: Sequence[Array], column: str, *, averaged: bool = False) -> bytes:
+    """Return a column of every run's table as an SVG with its name, empty where all are gaps.
+
+    Run r's line is group `column-r`. Averaged lines are shown whole, and below each of them, pale,
+    the raw values, group `column-r-raw`, but for OUTSIDE percent at both ends.
+    """
+    ends: list[float] = []
+    with matplotlib.rc_context(PAGE):
+        figure, axes = new_axes(column, 4.8, 2.9)
+        axes.set_xlabel("training step")
+        for run, table in enumerate(tables):
+            colour, dashes = run_style(run)
+            steps, raw = table["step"], drawn(table[column])
+            window = averaging_window(len(raw)) if averaged else 1
+            bold: dict[str, Any] = {"linewidth": 1.5, "linestyle": (0, dashes) if dashes else "-"}
+            lines = [("", moving_average(raw, window), 0.0, bold)] if len(raw) else []
+            if window > 1:
+                lines.append(("-raw", raw, OUTSIDE, {"linewidth": 0.6, "alpha": 0.22, "zorder": 1}))
+            # A line of few points is hardly seen, one of a single point not at all.
+            marker = "o" if len(steps) <= 40 else None
+            for suffix, values, outside, style in lines:
+                finite = values[np.isfinite(values)]
+                if len(finite):
+                    gid = f"{column}-{run}{suffix}"
+                    axes.plot(steps, values, gid=gid, c=colour, marker=marker, ms=2.5, **style)
+                    ends += np.percentile(finite, [outside, 100 - outside]).tolist()
+        if ends and min(ends) < max(ends):
+            margin = 0.05 * (max(ends) - min(ends))
+            axes.set_ylim(min(ends) - margin, max(ends) + margin)
+    return svg(figure) if ends else b""
 
 
-def evenly(total: int, count: int) -> list[int]:
-    """Return `count` of the indices below `total`, evenly spaced, the last always among them."""
-    return sorted(set(np.linspace(total - 1, 0, count).round().astype(int).tolist()))
+def svg(figure: Figure) -> bytes:
+    """Return a figure that was made under the settings PAGE as an SVG without a ground."""
+    with matplotlib.rc_context(PAGE):
+        return saved(figure, "svg", transparent=True, metadata={"Date": None})
 
 
 def render(template: str, package: str = COMMON_TEMPLATES, **values: Any) -> str:

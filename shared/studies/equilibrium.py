@@ -165,7 +165,8 @@ def train(
     change = np.linalg.solve(own.T @ own + np.eye(own.shape[1]), TRAINING_NUMBERS * own.T)
     for _ in range(steps):
         scores, to_logits = scored(x)
-        values = implementation.loss(loss, *np.split(scores, 2), **labels)
+        real, fake = np.split(scores, 2)
+        values = implementation.loss(loss, real, fake, **labels)
         slopes = [values.discriminator_real_gradient, values.discriminator_fake_gradient]
         weights -= change @ to_logits(np.concatenate(slopes))
     x = densities.between_quantiles(0.01, 801)

@@ -10,7 +10,7 @@ from importlib import resources
 import pytest
 
 from benchmarks.show import page, plots, tables
-from shared.report.plots import saved
+from shared.report.page import saved
 from tests.benchmarks.documents import make_document
 from tests.browser import measured
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.report.page import MOST_GRIDS, choose_grids, evenly
+from shared.report.__main__ import MOST_GRIDS, choose_grids, evenly
 from shared.report.runs import read_run
 from shared.run.pictures import save_png
 from tests.report.pages import figures, report, write_run

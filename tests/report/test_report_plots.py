@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from shared.interface import METRIC_NAMES
-from shared.report.plots import run_style
+from shared.report.page import run_style
 from shared.run.folder import LOSS_COLUMNS
 from tests.report.pages import Element, column, plots, report, write_run
 
