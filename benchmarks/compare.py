@@ -13,7 +13,7 @@ if __package__ in (None, ""):
 
 from typing import Any
 
-from benchmarks.document.intervals import judge, rates_of, unpaired_certainty, unpaired_ratio
+from benchmarks.document.intervals import certainty, judge, medians, rates_of, unpaired_ratio
 from benchmarks.document.stored import load
 from benchmarks.show.tables import measured
 from shared.files.errors import one_line
@@ -71,7 +71,7 @@ def show(old: dict[str, Any], new: dict[str, Any]) -> int:
             lost.append(f"{name}: {failed.get(name, 'not measured any more')}")
             continue
         ratio = unpaired_ratio(after[name], rates, int(new["seed"]))
-        word = judge(ratio.value, unpaired_certainty(after[name], rates))
+        word = judge(ratio.value, certainty(medians(after[name]), 1 / medians(rates)))
         is_worse |= word == "slower"
         interval = f"(95 % interval {ratio.low:.3f} to {ratio.high:.3f})"
         single = min(len(rates), len(after[name])) < 2

@@ -98,24 +98,20 @@ def ratios_of_rounds(numerator: Rounds, denominator: Rounds) -> tuple[float, ...
     return tuple((medians(numerator) / medians(denominator)).tolist())
 
 
-def paired_certainty(per_round: Sequence[float]) -> tuple[float, float]:
-    """Return Student's interval of 99.5 % of the ratio of which each round gave one."""
-    logs, freedom = np.log(per_round), len(per_round) - 1
-    if freedom < 1:
-        return 0.0, math.inf
-    return _student(logs.mean(), logs.var(ddof=1) / len(logs), freedom)
+def certainty(*factors: Sequence[float] | Array) -> tuple[float, float]:
+    """Return Student's interval of 99.5 % of a product, Welch's for two factors.
 
-
-def unpaired_certainty(numerator: Rounds, denominator: Rounds) -> tuple[float, float]:
-    """Return Welch's interval of 99.5 % of the ratio of two runs, by the medians of rounds."""
-    sides = [np.log(medians(side)) for side in (numerator, denominator)]
+    Each round gave one value of a factor: a ratio, or the median of a side and one over the other.
+    """
+    sides = [np.log(values) for values in factors]
     if min(map(len, sides)) < 2:
         return 0.0, math.inf
     variances = np.array([side.var(ddof=1) / len(side) for side in sides])
     total = variances.sum()
     shares = [v**2 / (len(side) - 1) for v, side in zip(variances, sides, strict=True)]
     freedom = total**2 / sum(shares) if total else 1.0
-    return _student(sides[0].mean() - sides[1].mean(), total, freedom)
+    mean, reach = sum(side.mean() for side in sides), stdtrit(freedom, QUANTILE) * math.sqrt(total)
+    return math.exp(mean - reach), math.exp(mean + reach)
 
 
 def judge(value: float, certain: tuple[float, float], least: float = LEAST_CHANGE) -> str:
@@ -124,11 +120,6 @@ def judge(value: float, certain: tuple[float, float], least: float = LEAST_CHANG
     if low > 1 and value >= 1 + least:
         return "faster"
     return "slower" if high < 1 and value <= 1 - least else "no difference"
-
-
-def _student(mean: float, variance: float, freedom: float) -> tuple[float, float]:
-    reach = stdtrit(freedom, QUANTILE) * math.sqrt(variance)
-    return math.exp(mean - reach), math.exp(mean + reach)
 
 
 def outliers(values: Sequence[float]) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.document.intervals import LEAST_CHANGE, judge, paired_certainty
+from benchmarks.document.intervals import LEAST_CHANGE, certainty, judge
 from benchmarks.document.roofline import roofline_of
 from benchmarks.plan.configuration import Configuration, labels
 from shared.files.errors import one_line
@@ -206,7 +206,7 @@ def _verdict(document: dict[str, Any], group: dict[str, Any]) -> str:
         return f"Not certain after one round: {winner} is {amounts}."
     floor = document["noise_floor"]
     least = LEAST_CHANGE if floor is None else floor
-    certain = [paired_certainty(ratio["per_round"]) for ratio in ratios]
+    certain = [certainty(ratio["per_round"]) for ratio in ratios]
     changes = {judge(r["ratio"], own, least) for r, own in zip(ratios, certain, strict=True)}
     if changes == {"faster"}:
         return f"Fastest: {winner}, {amounts}."

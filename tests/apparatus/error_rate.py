@@ -76,8 +76,10 @@ def decisions(
     per_round = intervals.ratios_of_rounds(new, old)
     change = intervals.median_of_rounds(new) / intervals.median_of_rounds(old_run)
     return (
-        intervals.judge(float(np.median(per_round)), intervals.paired_certainty(per_round)),
-        intervals.judge(change, intervals.unpaired_certainty(new, old_run)),
+        intervals.judge(float(np.median(per_round)), intervals.certainty(per_round)),
+        intervals.judge(
+            change, intervals.certainty(intervals.medians(new), 1 / intervals.medians(old_run))
+        ),
     )
 
 

@@ -13,15 +13,15 @@ def test_intervals_are_students_and_welchs():
     draw = np.random.default_rng(0)
     a, b = draw.normal(0.2, 0.1, 7), draw.normal(0.0, 0.05, 12)
     expected = stats.ttest_1samp(a, 0).confidence_interval(0.995)
-    assert np.log(intervals.paired_certainty(np.exp(a))) == pytest.approx(expected, rel=1e-9)
-    found = intervals.unpaired_certainty(*([[x] for x in np.exp(side)] for side in (a, b)))
+    assert np.log(intervals.certainty(np.exp(a))) == pytest.approx(expected, rel=1e-9)
+    found = intervals.certainty(np.exp(a), np.exp(-b))
     expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.995)
     assert np.log(found) == pytest.approx(expected, rel=1e-9)
 
 
 def test_nothing_is_certain_after_one_round():
-    assert intervals.paired_certainty([2.0]) == (0.0, np.inf)
-    assert intervals.unpaired_certainty([[2.0], [2.0]], [[1.0]]) == (0.0, np.inf)
+    assert intervals.certainty([2.0]) == (0.0, np.inf)
+    assert intervals.certainty([2.0, 2.0], [1.0]) == (0.0, np.inf)
 
 
 def document(draw, names, rounds):
