@@ -20,7 +20,7 @@ from benchmarks.document.stored import write_json
 from benchmarks.plan.configuration import Plan, Request
 from benchmarks.plan.options import parse
 from benchmarks.show import tables
-from benchmarks.worker import launcher
+from benchmarks.worker import main as worker
 from shared.files.child_process import require_posix
 from shared.files.errors import InputError
 from shared.run.console import StoppedEarly, print_error, run_command, set_handlers
@@ -136,7 +136,7 @@ def _in_processes(plan: Plan, rows: Sequence[dict[str, Any]]) -> Iterator[dict[s
             break
         print_error(f"{plan.labels[configuration.id]}, round {number + 1} of {plan.rounds} …")
         request = Request(plan, configuration, number, share)
-        yield launcher.run_worker(request, plan.time_limit)
+        yield worker.run_worker(request, plan.time_limit)
 
 
 if __name__ == "__main__":

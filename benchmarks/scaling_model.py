@@ -15,24 +15,7 @@ import sys
 
 from benchmarks.plan.costs import FLOAT32_BYTES, exchanges_of_step, flops_per_image
 from shared.run.console import command, positive, whole
-from shared.spec import SYSTEMS, SystemSpec
-
-
-def step_seconds(
-    spec: SystemSpec, devices: int, images: int, speed: float, bandwidth: float, latency: float
-) -> tuple[float, float, float]:
-    """Return the seconds of arithmetic, of averaging gradients and of batch normalisation.
-
-    `images` and `speed` (FLOP/s) of one device; `bandwidth` in bytes/s, `latency` of a hop in s.
-    """
-    exchanges = exchanges_of_step(spec)
-    gradients = FLOAT32_BYTES * sum(exchanges.reduced_gradients)
-    hops = len(exchanges.gathered + exchanges.reduced_statistics) * math.log2(devices)
-    return (
-        images * flops_per_image(spec) / speed,
-        2 * (devices - 1) / devices * gradients / bandwidth,
-        hops * latency,
-    )
+from shared.spec import SYSTEMS
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -48,20 +31,22 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _print_table(given: argparse.Namespace) -> None:
-    spec, images = SYSTEMS[given.system], given.images
-    machine = 1e12 * given.tflops, 1e9 * given.bandwidth, 1e-6 * given.latency
-    exchanges = exchanges_of_step(spec)
+    spec, exchanges = SYSTEMS[given.system], exchanges_of_step(SYSTEMS[given.system])
+    gradients = FLOAT32_BYTES * sum(exchanges.reduced_gradients)
     statistics = exchanges.gathered + exchanges.reduced_statistics
+    arithmetic = given.images * flops_per_image(spec) / (1e9 * given.tflops)  # milliseconds
     print(
-        f"gradients: {FLOAT32_BYTES * sum(exchanges.reduced_gradients):,} bytes; batch norm: "
-        f"{len(statistics)} exchanges, {FLOAT32_BYTES * sum(statistics):,} bytes"
+        f"gradients: {gradients:,} bytes; batch norm: {len(statistics)} exchanges, "
+        f"{FLOAT32_BYTES * sum(statistics):,} bytes"
     )
     print("| devices | images | arithmetic | gradients | batch norm | step | efficiency |")
     print("|---|---|---|---|---|---|---|")
     for count in given.devices:
-        terms = step_seconds(spec, count, images, *machine)
-        cells = " | ".join(f"{1e3 * term:.2f} ms" for term in (*terms, sum(terms)))
-        print(f"| {count:,} | {count * images:,} | {cells} | {terms[0] / sum(terms):.0%} |")
+        ring = 2 * (count - 1) / count * gradients / (1e6 * given.bandwidth)
+        hops = 1e-3 * len(statistics) * given.latency * math.log2(count)
+        step = arithmetic + ring + hops
+        cells = " | ".join(f"{term:.2f} ms" for term in (arithmetic, ring, hops, step))
+        print(f"| {count:,} | {count * given.images:,} | {cells} | {arithmetic / step:.0%} |")
 
 
 TEXTS = "python -m benchmarks.scaling_model", "What a training step should take on N devices."

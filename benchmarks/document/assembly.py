@@ -138,7 +138,7 @@ def _settings(configuration: Configuration, read_back: dict[str, Any]) -> dict[s
     return {
         **{name: read_back[name] for name in ("platform", "precision", "dtype")},
         "batch_size": configuration.batch_size,
-        # Where a framework cannot report them, those that the launcher gave it.
+        # Where a framework cannot report them, those that the worker was given.
         "threads": read_back["threads"] or configuration.threads,
         "input": configuration.input,
         "devices": configuration.devices,

@@ -23,17 +23,15 @@ class Roofline(NamedTuple):
     memory_ms: float
 
 
-def roofline_of(
-    document: Mapping[str, Any], configuration: Mapping[str, Any], batch_size: int | None = None
-) -> Roofline | None:
-    """Return the roofline of a configuration of a document, or of it at another batch size.
+def roofline_of(document: Mapping[str, Any], configuration: Mapping[str, Any]) -> Roofline | None:
+    """Return the roofline of a configuration; with an array of batch sizes, amounts are arrays too.
 
     Each device has its share of the batch, all weights, and its own Adam. The peak is the best of
     any row with this precision and these threads, the bandwidth the best with these threads; None
     where one was not measured.
     """
     work, devices = document["workload"], configuration.get("devices", 1)
-    batch_size = batch_size or configuration["batch_size"]
+    batch_size = configuration["batch_size"]
     on_gpu = document["requested"]["device"] == "gpu"
     # CPU devices share the rates of the cores, which a process with all threads alone can know.
     whole = {c["id"]: c for c in document["configurations"] if on_gpu or c.get("devices", 1) == 1}

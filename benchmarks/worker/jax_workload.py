@@ -24,7 +24,7 @@ create = partial(create_workload, sys.modules[__name__])
 
 
 def configure(request: Request) -> None:
-    """Allow TF32 only where it is asked for; the launcher sets the threads, by NPROC."""
+    """Allow TF32 only where it is asked for; `run_worker` sets the threads, by NPROC."""
     if request.plan.device == "gpu":
         products = PRODUCTS[request.configuration.precision]
         jax.config.update("jax_default_matmul_precision", products)

@@ -1,23 +1,39 @@
 """One measurement in a separate process: `python -m benchmarks.worker.main REQUEST`.
 
 REQUEST is `benchmarks.plan.configuration.Request` as JSON. The answer is one JSON document, a row
-of the results, and the only thing on stdout: what a framework prints goes to stderr.
+of the results, and the only thing on stdout: what a framework prints goes to stderr. `run_worker`
+starts such a process and never waits for ever.
 """
 
 import importlib
 import json
 import os
+import re
+import signal
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from benchmarks.plan import host
 from benchmarks.plan.configuration import DTYPE, Request
-from benchmarks.worker import gate, rates, workloads
-from benchmarks.worker.measure import Recorder, communication_ms, measure
+from benchmarks.worker import gate, workloads
+from benchmarks.worker.measure import (
+    PHASE_PREFIX,
+    Recorder,
+    communication_ms,
+    framework_rates,
+    measure,
+)
 from benchmarks.worker.workloads import RowError, Workload
+from shared.files.child_process import ChildProcess, ChildTimeoutError
 from shared.interface import MissingFrameworkError, load_implementation
 from shared.run.console import is_out_of_memory
 from shared.spec import Conventions
+
+WORKER_COMMAND = (sys.executable, "-m", "benchmarks.worker.main")
+ERROR_TAIL = 2000  # characters of stderr kept in a row
+_PHASE = re.compile(rf"^{re.escape(PHASE_PREFIX)}(.*)\n?", re.MULTILINE)
 
 
 def run(
@@ -34,7 +50,7 @@ def run(
         _fill(request, recorder, {} if checked is None else checked)
         row["status"] = "ok"
     except Exception as error:  # noqa: BLE001 - a row is always written
-        row["status"], row["error"] = _diagnosis(error, recorder.phase_name, request)
+        row["status"], row["error"] = _diagnosis(error, recorder.phase_name)
         # No number leaves a row that failed, so that none can be quoted.
         row |= {"warm_up": None, "windows": [], "latency_ms": []}
         row |= {"peak_gflops_per_second": None, "bandwidth_gbytes_per_second": None}
@@ -42,15 +58,12 @@ def run(
     return row
 
 
-def _diagnosis(error: Exception, phase: str, request: Request) -> tuple[str, str]:
+def _diagnosis(error: Exception, phase: str) -> tuple[str, str]:
     """Return the status of a row that ends with an error, and its message."""
     if isinstance(error, RowError):
         return error.status, str(error)
     if phase == "import" and isinstance(error, MissingFrameworkError):
         return "missing_framework", str(error)
-    if phase == "import" and isinstance(error, ModuleNotFoundError):  # a package beside it
-        advice = f"pip install -c constraints.txt -e '.[{request.configuration.framework}]'"
-        return "missing_framework", f"{error}; install it with: {advice}"
     if phase == "import" and isinstance(error, ValueError):
         return "no_device", str(error)
     status = "compile_error" if phase == "compile_first_step" else "error"
@@ -105,7 +118,7 @@ def _fill(request: Request, recorder: Recorder, checked: dict[Any, dict[str, Any
     if request.plan.device == "gpu":  # now, because its clocks are those of the work
         row["settings"]["flags"] |= host.gpu_state()
     row["memory"] = {
-        "peak_resident_bytes": workload.peak_resident_bytes(),
+        "peak_resident_bytes": host.peak_resident_bytes(),
         "peak_device_bytes": workload.peak_device_bytes(),
     }
     if workload.communicate is not None:
@@ -113,7 +126,7 @@ def _fill(request: Request, recorder: Recorder, checked: dict[Any, dict[str, Any
             row["communication_ms"] = communication_ms(workload.communicate)
     if request.measures_rates and is_new:
         with recorder.phase("peak"):  # last, because its arrays are no part of a step's memory
-            row |= rates.framework_rates(framework, request)
+            row |= framework_rates(framework, request)
 
 
 def load(framework: str) -> Any:
@@ -165,6 +178,68 @@ def _settings(request: Request, workload: Workload, precision: str) -> dict[str,
     if wrong := {name: settings[name] for name in asked if settings[name] != asked[name]}:
         raise RowError("error", f"asked for {asked}, but what is in use is {wrong}")
     return settings
+
+
+def run_worker(request: Request, time_limit: float) -> dict[str, Any]:
+    """Return a worker's row, after `time_limit` seconds at most; of one that fails the reason."""
+    command = (*WORKER_COMMAND, request.to_json())
+    environment = worker_environment(request.plan.device, request.configuration.threads)
+    row, kills = empty_row(request), out_of_memory_kills()
+    with (
+        # A cache of the round's own: what an earlier one compiled would shorten its compilation.
+        tempfile.TemporaryDirectory() as cache,
+        ChildProcess(
+            command, environment=environment | dict.fromkeys(host.CACHES, cache)
+        ) as worker,
+    ):
+        try:
+            answer = worker.output(time_limit)
+        except ChildTimeoutError:
+            phase = ["start", *_PHASE.findall(worker.errors())][-1].strip()
+            message = f"no answer within {time_limit:g} seconds; it was in phase {phase!r}"
+            return row | {"status": "timeout", "error": message}
+        stderr = _PHASE.sub("", worker.errors())[-ERROR_TAIL:]
+        exit_status = worker.exit_status or 0
+    try:
+        answered: dict[str, Any] = json.loads(answer)
+    except ValueError:
+        status = "oom" if out_of_memory_kills() > kills else "error"
+        return row | {"status": status, "error": _death(exit_status, stderr), "stderr": stderr}
+    return answered if answered["status"] == "ok" else answered | {"stderr": stderr}
+
+
+def out_of_memory_kills() -> int:
+    """Return how many processes beside this one the kernel has killed for memory; 0 if unknown."""
+    try:
+        lines = Path("/sys/fs/cgroup/memory.events").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def worker_environment(device: str, threads: int) -> dict[str, str]:
+    """Return the environment of a worker: everything a framework reads before it is imported."""
+    environment = os.environ | dict.fromkeys(host.THREAD_VARIABLES, str(threads))
+    environment |= {
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        # No folder of the caller's may shadow a package of the worker's.
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(host.ROOT), os.environ.get("PYTHONPATH")])),
+    }
+    if device == "cpu":
+        environment |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+    return environment
+
+
+def _death(exit_status: int, stderr: str) -> str:
+    """Return one line on a worker that ended without an answer."""
+    if exit_status < 0:
+        name = signal.Signals(-exit_status).name
+        hint = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
+        return f"the worker was killed by {name}{hint}"
+    last_line = stderr.strip().splitlines()[-1:] or ["nothing on stderr"]
+    return f"the worker ended with exit code {exit_status} and no answer: {last_line[0]}"
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from shared.interface import Array
 from shared.spec import SystemSpec
 
 ADDRESS = "127.0.0.1"
-COLLECTIVE = ("step", "import_state", "communicate", "peak_resident_bytes")
+COLLECTIVE = ("step", "import_state", "communicate")
 """What of a workload the followers do as well."""
 
 _pipes: list[Connection] = []  # to the followers of this process; a follower has none
@@ -99,7 +99,6 @@ def create(spec: SystemSpec, seed: int, request: Request, batch: Batch | None = 
     workload = create_workload(sys.modules[__name__], spec, seed, request, batch)
     if request.configuration.devices == 1:
         return workload
-    workload = dataclasses.replace(workload, peak_resident_bytes=_peak_resident_bytes)
     parts: dict[str, Any] = {name: partial(_lead, workload, name) for name in COLLECTIVE}
     return dataclasses.replace(workload, **parts)
 
@@ -108,14 +107,6 @@ def _lead(workload: Workload, name: str, *arguments: Any) -> Any:
     """Do something with a workload, as the followers do with theirs."""
     _announce(name, *arguments)
     return getattr(workload, name)(*arguments)
-
-
-def _peak_resident_bytes() -> int:
-    """Return the most memory that each of the processes ever held, added up."""
-    place = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    total = torch.tensor(host.peak_resident_bytes(), device=place)
-    dist.all_reduce(total)
-    return int(total)
 
 
 def communication(request: Request, spec: SystemSpec, state: TrainState) -> Callable[[], None]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.plan import host
 from benchmarks.plan.configuration import DTYPE, Request
 from shared.data.dataset import Batches, load_dataset
 from shared.interface import Array, Arrays
@@ -41,7 +40,7 @@ class Workload:
     `export_state` and `import_state` are those of an implementation. `effective_settings` reads
     back what is in use, `peak_device_bytes` the framework's own figure for a GPU (None on a CPU).
     `communicate` makes the exchanges of a step alone (`costs.exchanges_of_step`) and waits for
-    them; None on one device. `peak_resident_bytes` is the memory of all processes.
+    them; None on one device.
     """
 
     step: Callable[[], dict[str, Any]]
@@ -52,7 +51,6 @@ class Workload:
     effective_settings: Callable[[], dict[str, Any]]
     peak_device_bytes: Callable[[], int | None]
     communicate: Callable[[], None] | None = None
-    peak_resident_bytes: Callable[[], int] = host.peak_resident_bytes
 
 
 def baseline(framework: str) -> Any:

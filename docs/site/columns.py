@@ -6,7 +6,10 @@ Lines of the three correspond by function first, then line by line.
 import ast
 import functools
 import html
+import importlib
+import inspect
 import itertools
+import operator
 import re
 import textwrap
 import tomllib
@@ -63,14 +66,10 @@ def definitions(path: str) -> dict[str, Definition]:
     }
 
 
-def source_of(path: str, place: str) -> list[str]:
-    """Return the lines of a function, a class, or a `Class.method`, which lose their indent."""
-    name, _, method = place.partition(".")
-    lines = list(definitions(path)[name].lines)
-    if not method:
-        return lines
-    (node,) = (n for n in ast.walk(ast.parse("\n".join(lines))) if getattr(n, "name", "") == method)
-    return textwrap.dedent("\n".join(lines[node.lineno - 1 : node.end_lineno])).split("\n")
+def source_of(file: str, place: str) -> list[str]:
+    """Return the lines of a function, class or `Class.method` of the reference, without indent."""
+    found = operator.attrgetter(place)(importlib.import_module(f"shared.reference.{file}"))
+    return textwrap.dedent(inspect.getsource(found)).splitlines()
 
 
 def merged_names(files: list[dict[str, Definition]]) -> list[str]:
@@ -157,7 +156,7 @@ def reference_of(module: str, name: str) -> list[str]:
     """Return the lines that the reference has in a function's place."""
     lines: list[str] = []
     for file, place in TABLES["reference"].get(f"{module}.{name}", ()):
-        own = source_of(f"shared/reference/{file}.py", place)
+        own = source_of(file, place)
         lines += [f"# shared/reference/{file}.py", *own, ""]
     return lines[:-1]
 

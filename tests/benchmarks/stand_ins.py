@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks import run
 from benchmarks.plan.configuration import Request
 from benchmarks.plan.options import parse
-from benchmarks.worker import gate, launcher, workloads
+from benchmarks.worker import gate, workloads
 from benchmarks.worker import main as worker
 from shared.interface import IMPLEMENTATIONS
 from shared.reference.layers import conv_forward
@@ -44,7 +44,7 @@ def call(*arguments):
 
 def use_worker(monkeypatch, code):
     """Put a program in the worker's place."""
-    monkeypatch.setattr(launcher, "WORKER_COMMAND", (sys.executable, "-c", code))
+    monkeypatch.setattr(worker, "WORKER_COMMAND", (sys.executable, "-c", code))
 
 
 def failed_row(tmp_path, framework=QUICKEST, *more):

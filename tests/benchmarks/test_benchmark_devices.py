@@ -17,7 +17,8 @@ from benchmarks.plan.configuration import Request
 from benchmarks.plan.costs import exchanges_of_step
 from benchmarks.plan.options import parse
 from benchmarks.show import tables
-from benchmarks.worker import launcher, measure
+from benchmarks.worker import main as worker
+from benchmarks.worker import measure
 from shared.files.errors import InputError
 from shared.spec import SYSTEMS
 from tests import ROOT
@@ -277,7 +278,7 @@ if "--multiprocessing-fork" in sys.orig_argv:
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
     plan = parse([*TINY, "--framework", "pytorch", "--devices", "2"])
-    row = launcher.run_worker(Request(plan, plan.configurations[0], 0, 1.0), 120.0)
+    row = worker.run_worker(Request(plan, plan.configurations[0], 0, 1.0), 120.0)
     assert row["status"] == "check_failed", row
     assert "does not agree with the NumPy reference" in row["error"]
 
@@ -296,10 +297,10 @@ def test_a_worker_that_is_killed_leaves_no_process(phase, tmp_path):
     plan = parse([*TINY, "--framework", "pytorch", "--devices", "2", "--time-budget", "60"])
     request = Request(plan, plan.configurations[0], 0, 60.0)
     with open(tmp_path / "stderr", "w") as errors:
-        worker = subprocess.Popen(
-            [*launcher.WORKER_COMMAND, request.to_json()],
+        process = subprocess.Popen(
+            [*worker.WORKER_COMMAND, request.to_json()],
             cwd=ROOT,
-            env=launcher.worker_environment("cpu", 1),
+            env=worker.worker_environment("cpu", 1),
             stdout=subprocess.DEVNULL,
             stderr=errors,
         )
@@ -308,11 +309,11 @@ def test_a_worker_that_is_killed_leaves_no_process(phase, tmp_path):
     while time.monotonic() < deadline and not (
         followers and f"phase {phase}" in (tmp_path / "stderr").read_text()
     ):
-        assert worker.poll() is None, (tmp_path / "stderr").read_text()
-        followers = followers_of(worker.pid)
+        assert process.poll() is None, (tmp_path / "stderr").read_text()
+        followers = followers_of(process.pid)
         time.sleep(0.02)
-    os.kill(worker.pid, signal.SIGKILL)  # the worker alone, as the kernel does for memory
-    worker.wait()
+    os.kill(process.pid, signal.SIGKILL)  # the worker alone, as the kernel does for memory
+    process.wait()
     (follower,) = followers
     deadline = time.monotonic() + 20
     while is_running(follower) and time.monotonic() < deadline:

@@ -11,7 +11,6 @@ import pytest
 
 from benchmarks import run
 from benchmarks.plan import host
-from benchmarks.worker import launcher
 from benchmarks.worker import main as worker
 from shared.interface import IMPLEMENTATIONS
 from shared.run.console import EXIT_INTERRUPTED
@@ -55,7 +54,7 @@ def test_a_worker_compiles_into_a_folder_of_its_own(monkeypatch, variable):
     use_worker(monkeypatch, f"import os, sys; sys.exit(os.environ[{variable!r}])")
     monkeypatch.setenv(variable, "/shared")
     assert variable not in host.environment()
-    folders = {launcher.run_worker(tiny_request(), 20.0)["stderr"] for _ in range(2)}
+    folders = {worker.run_worker(tiny_request(), 20.0)["stderr"] for _ in range(2)}
     assert len(folders) == 2
     assert "/shared" not in str(folders)
 
@@ -132,7 +131,7 @@ def test_worker_that_dies_is_a_row(code, words, tmp_path, monkeypatch, capsys):
 
 def test_worker_that_the_kernel_killed_for_memory_is_oom(tmp_path, monkeypatch):
     kills = iter((3, 4))
-    monkeypatch.setattr(launcher, "out_of_memory_kills", lambda: next(kills))
+    monkeypatch.setattr(worker, "out_of_memory_kills", lambda: next(kills))
     use_worker(monkeypatch, "import os; os.kill(os.getpid(), 9)")
     row = failed_row(tmp_path)
     assert row["status"] == "oom"
@@ -174,8 +173,8 @@ def test_a_run_that_is_ended_takes_its_worker_along(number, code, tmp_path):
     parent = f"""
 import sys
 from benchmarks import run
-from benchmarks.worker import launcher
-launcher.WORKER_COMMAND = (sys.executable, "-c", {hanging(pid_file)!r})
+from benchmarks.worker import main as worker
+worker.WORKER_COMMAND = (sys.executable, "-c", {hanging(pid_file)!r})
 sys.exit(run.main({arguments!r}))
 """
     process = subprocess.Popen(
@@ -204,7 +203,7 @@ def test_what_was_measured_before_ctrl_c_is_kept(tmp_path, monkeypatch, capsys):
         seen.append(request.configuration.framework)
         return make_row(request, [50.0, 51.0])
 
-    monkeypatch.setattr(launcher, "run_worker", run_worker)
+    monkeypatch.setattr(worker, "run_worker", run_worker)
     report = tmp_path / "report"
     arguments = ["--device", "cpu", "--json", str(path), "--report", str(report)]
     assert call(*arguments) == EXIT_INTERRUPTED
@@ -292,7 +291,7 @@ def test_a_framework_that_failed_is_not_run_again_and_the_others_are(monkeypatch
         status = "timeout" if request.configuration.framework == "tf" else "oom"
         return worker.empty_row(request) | {"status": status, "error": "x"}
 
-    monkeypatch.setattr(launcher, "run_worker", run_worker)
+    monkeypatch.setattr(worker, "run_worker", run_worker)
     assert call("--rounds", "3", "--device", "cpu") == run.EXIT_FAILED_ROW
     assert sorted(seen) == [(name, 0) for name in sorted(IMPLEMENTATIONS)]
 
@@ -307,6 +306,6 @@ def test_rounds_beyond_the_time_budget_are_left_out(budget, rounds, monkeypatch)
         own = {"configuration": request.configuration.id, "round": request.round}
         return row | own
 
-    monkeypatch.setattr(launcher, "run_worker", run_worker)
+    monkeypatch.setattr(worker, "run_worker", run_worker)
     assert call("--rounds", "3", "--device", "cpu", "--time-budget", budget) == 0
     assert seen == sorted(list(range(rounds)) * len(IMPLEMENTATIONS))

@@ -9,7 +9,7 @@ from importlib import resources
 
 import pytest
 
-from benchmarks.show import page, plots, tables
+from benchmarks.show import page, tables
 from shared.report.page import saved
 from tests.benchmarks.documents import make_document
 from tests.browser import measured
@@ -102,7 +102,7 @@ def test_no_word_of_a_tables_head_is_broken_at_400_pixels(found, tmp_path):
 
 
 def test_plots_are_pictures_of_a_legible_size(found):
-    figures = plots.draw(found)
+    figures = page.draw(found)
     assert set(figures) == {"throughput", "latency", "time_to_image", "ratios"}
     for figure in figures.values():
         content = saved(figure, "png")
@@ -129,7 +129,7 @@ def pictures(text):
 def test_lines_differ_and_an_axis_within_a_decade_has_labels():
     found = make_document([*ARGUMENTS[:5], "--devices", "1", "2", "--mode", "eager", "compile",
                            "function", "xla", "jit"], lambda *_: [60.0, 61.0])  # fmt: skip
-    (axes,) = plots._throughput(found, tables.measured(found)).axes
+    (axes,) = page._throughput(found, tables.measured(found)).axes
     # Rooflines have no markers.
     lines = [line for line in axes.get_lines() if line.get_marker() in [*"os^Dv*P<>Xp"]]
     looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}

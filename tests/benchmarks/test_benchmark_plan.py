@@ -9,7 +9,7 @@ from benchmarks.plan import host
 from benchmarks.plan.configuration import Request
 from benchmarks.plan.costs import workload
 from benchmarks.plan.options import choose_device, parse
-from benchmarks.worker import launcher
+from benchmarks.worker import main as worker
 from benchmarks.worker.workloads import batches
 from shared.interface import IMPLEMENTATIONS
 from shared.spec import SYSTEMS
@@ -107,7 +107,7 @@ def test_bad_input_is_one_line_before_anything_runs(arguments, monkeypatch, caps
     def run_worker(*_):
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr(launcher, "run_worker", run_worker)
+    monkeypatch.setattr(worker, "run_worker", run_worker)
     assert call(*arguments) == 2
     output = capsys.readouterr()
     assert output.out == ""

@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 
-from benchmarks.worker import rates
+from benchmarks.worker import measure
 from tests import ROOT
 from tests.benchmarks.stand_ins import INSTALLED, plant, stand_in, tiny_request
 from tests.tiers import SLOW_IN_TF_AND_JAX
@@ -23,8 +23,8 @@ def test_rates_are_in_1e9_a_second_sustained_and_the_best_is_kept(monkeypatch):
     def once():
         clock[0] += next(seconds)
 
-    monkeypatch.setattr(rates.time, "perf_counter", lambda: clock[0])
-    found = rates.best_rate(once, 3e9, lambda: waited.append(clock[0]), least_seconds=1.0)
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+    found = measure.best_rate(once, 3e9, lambda: waited.append(clock[0]), least_seconds=1.0)
     # 3e9 in a quarter of a second: the burst in a tenth of a second is none that lasts.
     assert found == pytest.approx(12.0)
     assert waited == pytest.approx([9.0, 9.1, 9.5, 11.5, 12.5, 15.5])  # after all of each
@@ -43,8 +43,8 @@ def test_the_time_of_the_wait_is_in_a_rate(monkeypatch):
         clock[0] += 0.5 * len(held)
         held.clear()
 
-    monkeypatch.setattr(rates.time, "perf_counter", lambda: clock[0])
-    assert rates.best_rate(Result, 1e9, wait, least_seconds=0.1) == pytest.approx(2.0)
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+    assert measure.best_rate(Result, 1e9, wait, least_seconds=0.1) == pytest.approx(2.0)
 
 
 def test_a_row_has_gflops_and_gbytes_per_second(monkeypatch):
@@ -56,7 +56,7 @@ def test_a_row_has_gflops_and_gbytes_per_second(monkeypatch):
 
         return once
 
-    monkeypatch.setattr(rates.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
 
     class Square(np.ndarray):
         def __matmul__(self, other):
@@ -68,7 +68,7 @@ def test_a_row_has_gflops_and_gbytes_per_second(monkeypatch):
         # 20 GB/s: two arrays of float32 read and one written.
         "addition": lambda request, length: each(12 * length / 20e9),
     }
-    found = rates.framework_rates(stand_in({}, **parts), tiny_request())
+    found = measure.framework_rates(stand_in({}, **parts), tiny_request())
     assert found["peak_gflops_per_second"] == pytest.approx(100.0)
     assert found["bandwidth_gbytes_per_second"] == pytest.approx(20.0)
 

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import compare
 from benchmarks.document import roofline
 from benchmarks.document import stored as stored_document
-from benchmarks.show import page, plots, tables
+from benchmarks.show import page, tables
 from tests import ROOT
 from tests.benchmarks.documents import make_document, validate
 
@@ -99,7 +99,7 @@ def test_every_device_has_weights_and_adam_of_its_own_and_a_gpu_its_own_memory(d
     found = roofline.roofline_of(document, configuration)
     assert (found.operations, found.moved_bytes) == (80, 4 * 1000 + 8 * 3)
     assert (found.peak, found.bandwidth) == (factor * 7.0, factor * 5.0)
-    assert roofline.roofline_of(document, configuration, 16).moved_bytes == 4 * 1000 + 16 * 3
+    assert roofline.roofline_of(document, configuration | {"batch_size": 16}).moved_bytes == 4048
 
 
 def test_the_times_are_in_milliseconds_and_those_of_each_limit():
@@ -119,7 +119,7 @@ def test_without_a_rate_there_is_no_roofline_and_no_percentage(missing, tmp_path
     assert found["percent_of_gemm_peak"] is None
     assert not tables.limit_lines(document)
     assert "Roofline" not in printed(document)
-    (axes,) = plots._throughput(document, tables.measured(document)).axes
+    (axes,) = page._throughput(document, tables.measured(document)).axes
     assert not [line for line in axes.lines if "roofline" in str(line.get_label())]
 
 
@@ -179,7 +179,7 @@ def test_the_terminal_and_the_page_say_which_limit_holds_and_the_bandwidth(tmp_p
 def test_the_plot_has_the_smaller_of_both_limits_at_every_batch_size():
     arguments = ["--framework", "jax", "--batch-size", "2", "64"]
     document = make_document(arguments, rows(2.0))
-    (axes,) = plots._throughput(document, tables.measured(document)).axes
+    (axes,) = page._throughput(document, tables.measured(document)).axes
     (line,) = [line for line in axes.lines if str(line.get_label()).startswith("float32 roofline")]
     batches, limits = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
     assert batches[0] < 2 < 64 < batches[-1]
