@@ -34,6 +34,7 @@ PAGE = {
     # Long lines lose the points that they do not need: each stays within half a point of its place.
     "path.simplify_threshold": 0.5,
     "svg.fonttype": "none",  # text as text
+    "font.sans-serif": ["DejaVu Sans"],  # else every text names ten fonts
     "svg.hashsalt": "page",  # the same plot is the same file
 }
 """Settings of matplotlib under which the figures of pages are made."""

@@ -82,7 +82,7 @@ def test_each_initializer_draws_a_state_once_at_most(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(observations, "initial_state", counted)
     spec = narrow().replace(latent_dim=7)  # which nobody has asked for before
-    initial_weights(Port(OwnWeights(1.2), "float64"), spec, Observations())
+    initial_weights(Port(OwnWeights(1.2), "float64"), spec)
     assert sorted(drawn) == sorted(get_args(get_type_hints(Conventions)["initializer"]))
 
 
