@@ -25,7 +25,7 @@ HEADINGS = {
 """Names of `figures` and what stands over them."""
 NARROW = ("median and quartiles", "p50", "compile")
 """What a narrow terminal has, so that framework and status stay whole; --json has the rest."""
-ODD_FIGURES = "docs/benchmarks.md#how-to-read-it says what not settled and more than 100 % mean"
+ODD_FIGURES = "docs/benchmarks.md#how-to-read-it explains not settled and more than 100 %"
 
 
 def make_console(**options: Any) -> Console:
@@ -109,7 +109,7 @@ def failures(document: dict[str, Any]) -> list[str]:
 
 
 def limit_lines(document: dict[str, Any]) -> list[str]:
-    """Return rooflines, the share of communication, and where it says what odd figures mean."""
+    """Return rooflines, the share of communication, and where odd figures are explained."""
     lines, is_odd = [], False
     for configuration, results in measured(document):
         if roofline := roofline_of(document, configuration):

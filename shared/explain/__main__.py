@@ -15,7 +15,7 @@ from shared.explain.port import Port, PortError
 from shared.explain.recordings import RecordingReport, explain_recordings, format_report
 from shared.explain.report import Explanation, print_stage, render
 from shared.files.atomic import require_place
-from shared.interface import load_implementation
+from shared.interface import canonical_name, load_implementation
 from shared.reference.adapter import ReferenceImplementation
 from shared.run.console import command
 from shared.run.options import add_spec_options, chosen_spec
@@ -91,7 +91,7 @@ def _explained(name: str, options: argparse.Namespace, console: Console) -> Expl
 
 def _against(options: argparse.Namespace, console: Console) -> tuple[dict[str, Any], bool]:
     """Explain two implementations; return both as data, and whether nothing is in one alone."""
-    names = [*options.implementations, options.against]
+    names = [*map(canonical_name, (*options.implementations, options.against))]
     both = [_explained(name, options, console) for name in names]
     findings = [{*e.named, *(f"unnamed: {p.stage}, {p.array}" for p in e.located)} for e in both]
     alone = {n: sorted(findings[i] - findings[1 - i]) for i, n in enumerate(names)}

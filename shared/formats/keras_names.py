@@ -44,7 +44,7 @@ def read_foreign(path: Path, found: Mapping[str, Array]) -> Contents:
     if others:
         notes.append(f"{len(others)} arrays of no layer ({', '.join(others[:3])} …)")
     if contents.spec.architecture != "custom" and any(n.endswith("/var") for n in contents.arrays):
-        notes.append("the epsilon of its BN (here 1e-05, in Keras 0.001 unless it says other)")
+        notes.append("the epsilon of its BN (here 1e-05, 0.001 by default in Keras)")
     return replace(contents, notes=tuple(notes))
 
 

@@ -92,7 +92,9 @@ class TrainingRun:
                 processes.any_process(True)
             raise
         if processes and processes.any_process(False):
-            raise ValueError("another process of the run could not start; its message says why")
+            raise ValueError(
+                "another process of the run could not start; its own message has the reason"
+            )
 
     def _open(self) -> None:
         """Read the inputs, and print what is going to happen."""

@@ -123,7 +123,9 @@ def _run(options: argparse.Namespace) -> None:
     spec, progress = checkpoint.spec, checkpoint.progress
     sizes = pyramid_sizes(spec.image_size)  # images that are too small fail before any are made
     if not isinstance(progress.get("seed"), int):
-        raise ValueError("the checkpoint does not say the seed of its run; expected training's own")
+        raise ValueError(
+            "the checkpoint does not hold the seed of its run; expected training's own"
+        )
     dataset = load_dataset(options.data or recorded_data(options.run, progress["step"]), spec)
     if wants_fid:
         require_fidelity(weights)

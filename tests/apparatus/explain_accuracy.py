@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.explain import Explanation, explain
-from shared.interface import IMPLEMENTATIONS, load_implementation
+from shared.interface import IMPLEMENTATIONS, canonical_name, load_implementation
 from shared.spec import Conventions, SystemSpec
 from tests.apparatus.explain_draws import (
     described,
@@ -283,7 +283,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m tests.apparatus.explain_accuracy", description=__doc__
     )
     add = parser.add_argument
-    add("--framework", nargs="+", choices=IMPLEMENTATIONS, default=list(IMPLEMENTATIONS))
+    names = {"type": canonical_name, "choices": IMPLEMENTATIONS}
+    add("--framework", nargs="+", **names, default=list(IMPLEMENTATIONS))
     add("--singles", action="store_true", help="every planted fault in every framework")
     add("--only", nargs="+", default=[], help="of the single faults, these")
     add("--pairs", type=int, default=0, metavar="N", help="so many random pairs of faults")

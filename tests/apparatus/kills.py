@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.files.checkpoint import read_checkpoint
-from shared.interface import IMPLEMENTATIONS
+from shared.interface import IMPLEMENTATIONS, canonical_name
 from tests.apparatus.killed_run import POLL, Victim, differences_from_whole, ended, names
 
 AIMED_SHARE = 1 / 2
@@ -151,7 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.apparatus.kills", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--framework", choices=(*IMPLEMENTATIONS, "all"), default="pytorch")
+    names = {"type": canonical_name, "choices": (*IMPLEMENTATIONS, "all")}
+    parser.add_argument("--framework", **names, default="pytorch")
     parser.add_argument("--kills", type=int, default=30, help="of each framework (default: 30)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--log", type=Path, help="a line of JSON for every kill")

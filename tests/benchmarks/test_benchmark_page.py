@@ -152,7 +152,7 @@ def test_framework_and_status_are_whole_in_a_terminal_of_80_columns(columns):
     names = [line[1].strip() for line in table]
     assert names == ["pytorch", "pytorch baseline", "tf", "tf baseline", "jax", "jax baseline"]
     assert {line[-2].strip() for line in table} == {"ok, not settled"}
-    assert text.count("#how-to-read-it says what not settled") == 1
+    assert text.count("#how-to-read-it explains not settled") == 1
     assert ("roofline" in text.split("Roofline of")[0]) == (columns == 200)
 
 

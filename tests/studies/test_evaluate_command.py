@@ -117,7 +117,7 @@ def test_a_run_whose_training_diverged(tmp_path: Path, data: Path) -> None:
         ),
         (lambda d: [d / "run", "--json", d], "is a folder; name a file in it"),
         (lambda d: [d / "cut"], "step_000007.safetensors: expected a complete safetensors file"),
-        (lambda d: [d / "foreign", "--data", d / "images.npz"], "does not say the seed"),
+        (lambda d: [d / "foreign", "--data", d / "images.npz"], "does not hold the seed"),
         (lambda d: [d / "run", "--data", write_data(d / "one.npz", 1)], "received 1 images to"),
     ],
 )

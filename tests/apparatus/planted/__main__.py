@@ -8,7 +8,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from shared.interface import IMPLEMENTATIONS, MissingFrameworkError, load_implementation
+from shared.interface import (
+    IMPLEMENTATIONS,
+    MissingFrameworkError,
+    canonical_name,
+    load_implementation,
+)
 from tests.apparatus.planted.fault import Fault
 from tests.apparatus.planted.faults import FAULTS, get_fault
 from tests.apparatus.planted.mutate import mutated
@@ -26,7 +31,8 @@ PROGRAM = "python -m tests.apparatus.planted"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; returns 1 where a fault is not what it is said to be, 2 for bad input."""
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
-    parser.add_argument("--framework", nargs="*", choices=IMPLEMENTATIONS, default=IMPLEMENTATIONS)
+    names = {"type": canonical_name, "choices": IMPLEMENTATIONS, "default": IMPLEMENTATIONS}
+    parser.add_argument("--framework", nargs="*", **names)
     parser.add_argument("--fault", nargs="*", metavar="NAME", help="only these faults")
     options = parser.parse_args(arguments)
     try:
