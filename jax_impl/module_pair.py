@@ -50,7 +50,7 @@ class ModulePair(PairAdapter, JaxImplementation):
     }
 
     def copied(self, dtype: str) -> Sequence[Any]:
-        """Return copies of the networks; a kernel that is turned round becomes a canonical one."""
+        """Return copies of the networks; a kernel that is flipped becomes a canonical one."""
         generator, discriminator = (nnx.clone(module) for module in self.parts[:2])
         networks = Network(generator, self.latent_shape), Network(discriminator)
         cast = {jnp.dtype("float32"): DTYPES[dtype]}

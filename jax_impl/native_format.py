@@ -71,7 +71,7 @@ def read_native(path: Path) -> Contents:
 
 
 def _turned_names(spec: SystemSpec) -> set[str]:
-    """Return kernels, with their moments, that nnx.ConvTranspose has turned round by default."""
+    """Return kernels, with their moments, that nnx.ConvTranspose has flipped by default."""
     layers = [(n, x) for n in NETWORKS for x in spec.layers(n) if x.kind == "conv_transpose"]
     kernels = [f"{n}/{x.name}/kernel" for n, x in layers if spec.architecture == "custom"]
     return {*kernels, *(optimizer_name(name, m) for name in kernels for m in _MOMENTS)}

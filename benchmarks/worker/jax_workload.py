@@ -82,7 +82,7 @@ def peak_device_bytes() -> int:
     return jax.devices("gpu")[0].memory_stats()["peak_bytes_in_use"]
 
 
-def put(request: Request, array: Array, dtype: str = "float32") -> jax.Array:
+def to_device(request: Request, array: Array, dtype: str = "float32") -> jax.Array:
     """Return an array on the device."""
     return jnp.asarray(array, dtype, device=select_device(request.plan.device))
 

@@ -135,8 +135,8 @@ def load(framework: str) -> Any:
     - configure(request): apply what must come first; ValueError where there is no such device.
     - create(spec, seed, request, batch=None): a Workload on this batch, or on those of the request.
     - OPERATIONS: "matmul" and "convolution", a 4x4 one (NHWC, HWIO, stride 2, padding 1), of what
-      `put` returns; NumPy takes the result.
-    - put(request, array, dtype="float32"): a NumPy array on the device, where `@` multiplies it.
+      `to_device` returns; NumPy takes the result.
+    - to_device(request, array, dtype="float32"): the array on the device, where `@` multiplies it.
     - addition(request, length): what adds one float32 array to another once, in place.
     - communication(request, spec, state): the exchanges of a step, for several devices.
     - forget_peak(request): count the device's peak of memory anew, where the framework can.

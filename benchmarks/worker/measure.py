@@ -238,7 +238,9 @@ def framework_rates(framework: Any, request: Request) -> dict[str, float]:
     )
     # Random numbers, because equal ones cost a GPU less power, so that it runs faster.
     square = np.random.default_rng(0).random((size, size), np.float32) - np.float32(0.5)
-    left = framework.put(request, square, "bfloat16" if precision == "bfloat16" else "float32")
+    left = framework.to_device(
+        request, square, "bfloat16" if precision == "bfloat16" else "float32"
+    )
     add = framework.addition(request, length)
     return {
         "peak_gflops_per_second": rate(lambda: left @ left, 2.0 * size**3),

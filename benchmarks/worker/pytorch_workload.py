@@ -164,7 +164,7 @@ def peak_device_bytes() -> int:
     return torch.cuda.max_memory_allocated()
 
 
-def put(request: Request, array: Array, dtype: str = "float32") -> torch.Tensor:
+def to_device(request: Request, array: Array, dtype: str = "float32") -> torch.Tensor:
     """Return an array on the device."""
     return torch.from_numpy(array).to(select_device(request.plan.device), getattr(torch, dtype))
 
@@ -179,5 +179,5 @@ OPERATIONS = {"matmul": lambda a, b: torch.matmul(a, b).cpu(), "convolution": _c
 
 def addition(request: Request, length: int) -> Callable[[], Any]:
     """Return what adds a float32 array to another one, in place."""
-    total, summand = (put(request, np.ones(length, np.float32)) for _ in range(2))
+    total, summand = (to_device(request, np.ones(length, np.float32)) for _ in range(2))
     return lambda: total.add_(summand)

@@ -92,7 +92,7 @@ def peak_device_bytes() -> int:
     return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
-def put(request: Request, array: Array, dtype: str = "float32") -> tf.Tensor:
+def to_device(request: Request, array: Array, dtype: str = "float32") -> tf.Tensor:
     """Return an array on the device."""
     with tf.device(select_device(request.plan.device)):
         return tf.cast(tf.identity(array), dtype)

@@ -62,7 +62,9 @@ def operations(framework: Any, request: Request) -> dict[str, Operation]:
     """Return OPERATIONS of NumPy arrays, under the settings in force: for the precision probe."""
 
     def on_device(function: Callable[..., Any]) -> Operation:
-        return lambda *arrays: np.asarray(function(*(framework.put(request, a) for a in arrays)))
+        return lambda *arrays: np.asarray(
+            function(*(framework.to_device(request, a) for a in arrays))
+        )
 
     return {name: on_device(function) for name, function in framework.OPERATIONS.items()}
 

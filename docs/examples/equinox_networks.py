@@ -15,7 +15,7 @@ def _convolution(layer, weights):
     """Return a module with its weights in Equinox' layout, OIHW."""
     if layer.kind == "conv":
         build, kernel = eqx.nn.Conv2d, weights["kernel"].transpose(3, 2, 0, 1)
-    else:  # HWOI, and turned round: Equinox slides the kernel over an input with gaps
+    else:  # HWOI, and flipped: Equinox slides the kernel over an input with gaps
         build, kernel = eqx.nn.ConvTranspose2d, weights["kernel"][::-1, ::-1].transpose(2, 3, 0, 1)
     out, into = kernel.shape[:2]
     bias = weights.get("bias", jnp.zeros(out, kernel.dtype))[:, None, None]

@@ -138,9 +138,9 @@ class Search:
         """Yield one known change, then several of a loss, which cost next to nothing."""
         yield from (([change], ()) for change in self.changes)
         of_loss = [c for c in self.changes if all(part_of(name) == "loss" for name in c)]
-        felt = self._felt(base, of_loss)
+        seen = self._effective(base, of_loss)
         for count in (2, 3):
-            yield from ((several, ()) for several in itertools.combinations(felt, count))
+            yield from ((several, ()) for several in itertools.combinations(seen, count))
 
     def _fitted(self, base: Sides) -> Iterator[Move]:
         """Yield one fitted number, of a network only where its passes are the stage."""
@@ -149,17 +149,17 @@ class Search:
         yield from (([change], [name]) for name in names for change in needed_by(name))
 
     def _several(self, base: Sides) -> Iterator[Move]:
-        """Yield two changes that are felt where `base` diverges, the stage's first parts first."""
-        felt = self._felt(base, self.changes)
-        names = [name for name in self.fitted_fields if any(name in change for change in felt)]
+        """Yield two changes with an effect where `base` diverges, the stage's first parts first."""
+        seen = self._effective(base, self.changes)
+        names = [name for name in self.fitted_fields if any(name in change for change in seen)]
         cheap = [name for name in names if part_of(name) == "statistics"]  # without more passes
         costly = [name for name in names if name not in cheap]
-        yield from (([change], [name]) for change in felt for name in cheap if name not in change)
-        yield from (((felt[i], felt[j]), ()) for j in range(len(felt)) for i in range(j))
-        yield from (([change], [name]) for change in felt for name in costly if name not in change)
+        yield from (([change], [name]) for change in seen for name in cheap if name not in change)
+        yield from (((seen[i], seen[j]), ()) for j in range(len(seen)) for i in range(j))
+        yield from (([change], [name]) for change in seen for name in costly if name not in change)
         yield from (((), two) for two in itertools.combinations(names, 2))
 
-    def _felt(self, base: Sides, changes: Iterable[Change]) -> list[Change]:
+    def _effective(self, base: Sides, changes: Iterable[Change]) -> list[Change]:
         """Return the changes that move any number of the group in which `base` diverges."""
         group = self.groups[self.score(base)[0]]
         made = ((change, with_change(base, change, self.side)) for change in changes)
@@ -283,8 +283,8 @@ def consistent(groups: Sequence[Group], comparison: Comparison, sides: Sides) ->
 
 def is_contradicted(group: Group, comparison: Comparison, sides: Sides, change: Change) -> bool:
     """Whether a change of some conventions shows in what differs from them in a group."""
-    felt = differing_arrays(group, sides, without(sides, change))
-    return bool(felt.intersection(comparison.differing(group, sides)))
+    changed = differing_arrays(group, sides, without(sides, change))
+    return bool(changed.intersection(comparison.differing(group, sides)))
 
 
 def located(groups: Sequence[Group], comparison: Comparison, sides: Sides, tried: int) -> Located:

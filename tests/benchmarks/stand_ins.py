@@ -93,7 +93,7 @@ def stand_in(timed, **framework):
         "create": create,
         "OPERATIONS": operations,
         # The large one of the rates is none of the probe's, which have the default dtype.
-        "put": lambda request, array, dtype=None: array if dtype is None else np.ones((1, 1)),
+        "to_device": lambda request, array, dtype=None: array if dtype is None else np.ones((1, 1)),
         "forget_peak": lambda request: None,
         "addition": lambda request, length: lambda: None,
         "wait": lambda request: None,

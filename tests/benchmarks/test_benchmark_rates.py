@@ -64,7 +64,7 @@ def test_a_row_has_gflops_and_gbytes_per_second(monkeypatch):
             assert self.std() > 0.2  # random: equal numbers cost a GPU less power
 
     parts = {
-        "put": lambda request, array, dtype: array.view(Square),
+        "to_device": lambda request, array, dtype: array.view(Square),
         # 20 GB/s: two arrays of float32 read and one written.
         "addition": lambda request, length: each(12 * length / 20e9),
     }

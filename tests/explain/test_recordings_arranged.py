@@ -105,7 +105,7 @@ def test_a_kernel_turned_round_is_found_and_no_trap_where_the_outputs_agree(tmp_
     kernel, output = normal(4, 4, 2, 3), normal(7)
     turned = kernel[::-1, ::-1].transpose(3, 2, 0, 1)
     report = pair_of(tmp_path, {"w/kernel": kernel, "y": output}, {"w/kernel": turned, "y": output})
-    assert report.pairs[0].arrangement == "axes (2, 3, 1, 0), axes (0, 1) turned round"
+    assert report.pairs[0].arrangement == "axes (2, 3, 1, 0), axes (0, 1) flipped"
     assert report.traps == ()
     wrong = {"w/kernel": turned, "y": output + 1}
     assert fields(pair_of(tmp_path, {"w/kernel": kernel, "y": output}, wrong)) == {"conv_kernel"}
@@ -130,7 +130,7 @@ def test_a_kernel_turned_round_whose_layer_has_agreed_once_is_right(tmp_path: Pa
 
 
 def test_gradient_and_moments_lie_as_their_kernel_does(tmp_path: Path) -> None:
-    """Flax stores the kernel of a transposed convolution turned round, with all that is its own."""
+    """Flax stores the kernel of a transposed convolution flipped, with all that is its own."""
     names = ("w/kernel", "w/kernel/gradient", "w/kernel/m", "w/kernel/v")
     first = {name: normal(4, 4, 3, 2, seed=seed) for seed, name in enumerate(names)}
     second = {name: array[::-1, ::-1].transpose(3, 2, 0, 1) for name, array in first.items()}

@@ -32,7 +32,7 @@ def pair(first: Write, second: Write) -> Callable[[Path, Path], None]:
 
 
 def upsampling(crop: slice, turn: int = 1, noise: float = 0.0) -> Write:
-    """A conv-transpose of stride 2 and 3 x 3; `turn` -1 stores its kernel turned round."""
+    """A conv-transpose of stride 2 and 3 x 3; `turn` -1 stores its kernel flipped."""
     x, kernel = normal(2, 8, 8, 5), normal(3, 3, 4, 5, seed=1)
 
     def loop(record: Recorder) -> None:
@@ -155,7 +155,7 @@ SEEN = (
     ),
     RecordingCase(
         "jax-ml/jax#592",
-        "right: a kernel stored turned round, and used so",
+        "right: a kernel stored flipped, and used so",
         pair(upsampling(slice(0, 16)), upsampling(slice(0, 16), turn=-1)),
     ),
 )

@@ -13,7 +13,7 @@ from shared.files.recording import Recorded
 from shared.reference.layers import Array
 
 _MAXIMUM_AXES = 5
-_LARGEST_KERNEL = 11  # a side in pixels; turning a larger image round explains nothing
+_LARGEST_KERNEL = 11  # a side in pixels; flipping a larger image explains nothing
 IMAGES = ("input", "images", "image")
 RGB = 3
 Shape = tuple[int, ...]
@@ -24,7 +24,7 @@ Fold = tuple[int, int, int]
 class Arrangement:
     """How the second tensor becomes one of the first's shape.
 
-    Its axes in another order, then `flipped` axes turned round, then one axis that runs over
+    Its axes in another order, then the axes `flipped` reversed, then one axis that runs over
     (a, b) made to run over (b, a), then a reshape. `inverse`: the first has more axes, and `axes`
     are what would have to be done to it. `in_memory`: a plain reshape, the numbers as they lie.
     """
@@ -59,7 +59,7 @@ class Arrangement:
         if self.axes != tuple(range(len(self.axes))):
             texts.append(f"axes {self.axes}" + (" of the first" if self.inverse else ""))
         if self.flipped:
-            texts.append(f"axes {self.flipped} turned round")
+            texts.append(f"axes {self.flipped} flipped")
         if self.refold is not None:
             axis, a, b = self.refold
             orders = orders_of_features(self.refold)

@@ -246,12 +246,12 @@ def _declared(pair: Pair) -> tuple[Arrangement | None, Arrangement | None]:
         return declared.order, None
     other = next(_exact(pair), None)
     if other and other.axes == axes and not other.in_memory and not _is_bgr(pair, other):
-        return other, None  # turned round or refolded within the declared axes
+        return other, None  # flipped or refolded within the declared axes
     return declared.order if has_the_shape else None, other
 
 
 def _is_bgr(pair: Pair, order: Arrangement) -> bool:
-    """Whether an arrangement turns the channels of images round: no matter of layout, but wrong."""
+    """Whether an arrangement reverses the channels of images: no matter of layout, but wrong."""
     return bool(order.flipped) and not is_of_kernel(pair.one.name)
 
 

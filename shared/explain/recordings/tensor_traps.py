@@ -46,7 +46,7 @@ def layout_traps(evidence: Evidence) -> Iterator[Trap]:
             texts = "its axes in their order", "reshaped instead of transposed"
             yield Trap(None, None, *texts, where)
         elif chosen.flipped and is_kernel:
-            if _is_felt(evidence, step, name):
+            if _has_effect(evidence, step, name):
                 yield named_trap(kernel, "as_stored", "flipped", where, certain=False)
         elif chosen.flipped and pair.misplaced:
             yield named_trap("image_channels", "as_stored", "reversed", where)
@@ -64,8 +64,8 @@ def layout_traps(evidence: Evidence) -> Iterator[Trap]:
             yield from _flatten_order(evidence, step, name.removesuffix("/input"), chosen)
 
 
-def _is_felt(evidence: Evidence, step: int, name: str) -> bool:
-    """Whether a kernel turned round can be wrong: right is one whose operation turns it back.
+def _has_effect(evidence: Evidence, step: int, name: str) -> bool:
+    """Whether a flipped kernel can be wrong: right is one whose operation flips it back.
 
     Its layer's outputs tell, all of which it would make others; where none is recorded, most of
     what is no state has to differ.
