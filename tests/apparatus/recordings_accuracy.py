@@ -93,7 +93,11 @@ def find(fault: Fault | None, spec: SystemSpec, dtype: str, seed: int) -> Outcom
     wanted = {n: str(v) for n, v in fault.deviation.items()} if fault else {}
     named = [f"{t.field or t.second}: {t.first} / {t.second}, {t.certain}" for t in report.traps]
     false = [t for t in report.traps if t.certain and wanted.get(t.field or "") != t.second]
-    parting = report.pairs[report.parting].one.name if report.parting is not None else "agrees"
+    parting = (
+        report.pairs[report.first_difference].one.name
+        if report.first_difference is not None
+        else "agrees"
+    )
     return Outcome(
         "pytorch",
         dtype,

@@ -82,5 +82,5 @@ def test_what_no_label_explains_is_not_named(tmp_path: Path, how: dict) -> None:
     first = recorded(tmp_path / "first", CANONICAL, **own)
     labels = how.pop("labels")
     report = explain_recordings(first, recorded(tmp_path / "second", labels, **how))
-    assert report.parting is not None
+    assert report.first_difference is not None
     assert report.traps == ()

@@ -49,7 +49,7 @@ ONCE = averages([[0.1]] * 4)
 @pytest.mark.parametrize("weights", [[1.0, 1 / 2, 1 / 3, 1 / 4], [0.1, 0.2, 0.3, 0.4]])
 def test_a_momentum_of_its_own_in_every_step_is_none(tmp_path: Path, weights: list) -> None:
     report = report_of(tmp_path, ONCE, averages([[weight] for weight in weights]))
-    assert (report.parting is not None, report.traps) == (True, ())
+    assert (report.first_difference is not None, report.traps) == (True, ())
 
 
 def test_two_passes_are_no_momentum(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_factor_of_one_number_is_that_of_every_step(tmp_path: Path) -> None:
 
     def read(name: str, factors: list[float]) -> set[str | None]:
         report = report_of(tmp_path, numbers(name, [1.0] * 3), numbers(name, factors))
-        assert report.parting is not None
+        assert report.first_difference is not None
         return {trap.field for trap in report.traps}
 
     half = {"lsgan_scale", "discriminator_loss_scale"}
@@ -177,7 +177,7 @@ def test_a_kernel_turned_round_is_judged_by_its_own_outputs(
 def test_a_right_kernel_is_not_accused_where_most_arrays_agree(tmp_path: Path) -> None:
     turned = upsampling(slice(0, 16), turn=-1, noise=1e-3)
     report = report_of(tmp_path, upsampling(slice(0, 16)), turned)
-    assert (report.pairs[report.parting or 0].one.name, report.traps) == ("d/scores", ())
+    assert (report.pairs[report.first_difference or 0].one.name, report.traps) == ("d/scores", ())
 
 
 def amsgrad(record: Recorder) -> None:

@@ -23,7 +23,7 @@ def test_a_right_pair_is_accused_of_nothing(tmp_path: Path, seed: int, declared:
         tmp_path, written, written, pytorch=True, declared=declared, dtype=dtype, noise=noise
     )
     assert len(report.pairs) == len(written)
-    assert report.parting is None
+    assert report.first_difference is None
     assert report.traps == ()
     assert report.findings == ()
 
@@ -60,7 +60,7 @@ def test_a_factor_near_1_is_that_of_the_biased_variance(
     x, var = normal(8, 32, 32, 2).astype(np.float32), np.array([0.26845056, 0.28717187])
     sides = ({"d/bn/input": x, "d/bn/var": v.astype(np.float32)} for v in (var, var * factor))
     report = pair_of(tmp_path, *sides)
-    assert report.parting is not None
+    assert report.first_difference is not None
     assert fields(report) == ({"batch_norm_running_variance"} if named else set())
 
 
@@ -135,7 +135,7 @@ def test_rows_and_columns_exchanged_are_named(tmp_path: Path) -> None:
         tmp_path, {"w/kernel": oihw.transpose(2, 3, 1, 0)}, {"w/kernel": oihw}, **layouts
     )
     assert right.traps == ()
-    assert right.parting is None
+    assert right.first_difference is None
 
 
 def test_features_in_another_order_before_the_same_kernel_are_named(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_constant_factor_is_named(
     first, second = {"b/input": x, name: numbers}, {"b/input": x, name: factor * numbers}
     report = pair_of(tmp_path, first, second, **layouts)
     assert {(t.field, t.first, t.second, t.certain) for t in report.traps} == expected
-    assert report.parting == 1
+    assert report.first_difference == 1
 
 
 # --- what explains nothing ---------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_a_side_that_is_nothing_or_no_number_has_no_factor(
     numbers, broken = normal(3, 5), np.full((3, 5), value)
     for first, second in ((numbers, broken), (broken, numbers)):
         report = pair_of(tmp_path, {name: first}, {name: second})
-        assert report.parting == 0
+        assert report.first_difference == 0
         assert report.traps == ()
 
 
@@ -237,7 +237,7 @@ def test_shapes_that_make_no_sense_together_explain_nothing(tmp_path: Path, seed
             name = f"d/layer/{part}".rstrip("/")
             side.append((step, name, draw.standard_normal(shapes[part])))
     report = explained(tmp_path, *written, declared=False)
-    assert report.parting == 0
+    assert report.first_difference == 0
     assert report.traps == ()
     assert "no trap that could be checked explains it" in format_report(report)
 
