@@ -93,7 +93,7 @@ def find(fault: Fault | None, spec: SystemSpec, dtype: str, seed: int) -> Outcom
     wanted = {n: str(v) for n, v in fault.deviation.items()} if fault else {}
     named = [f"{t.field or t.second}: {t.first} / {t.second}, {t.certain}" for t in report.traps]
     false = [t for t in report.traps if t.certain and wanted.get(t.field or "") != t.second]
-    parting = (
+    first = (
         report.pairs[report.first_difference].one.name
         if report.first_difference is not None
         else "agrees"
@@ -102,7 +102,7 @@ def find(fault: Fault | None, spec: SystemSpec, dtype: str, seed: int) -> Outcom
         "pytorch",
         dtype,
         (fault.name,) if fault else (),
-        f"parts at {parting}",
+        f"diverges at {first}",
         "; ".join(named),
         not false,
         time.monotonic() - started,
