@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -82,12 +82,9 @@ def read_page(path: Path) -> Element:
 
 def plots(page: Element) -> dict[str, Element]:
     """Return the plots of a page by their names, each read out of its picture."""
-    start = "data:image/svg+xml;base64,"
+    start = "data:image/svg+xml,"
     pictures = [image for image in page.of_class("plot") if image["src"].startswith(start)]
-    return {
-        image["alt"]: parsed(base64.b64decode(image["src"].removeprefix(start)).decode())
-        for image in pictures
-    }
+    return {image["alt"]: parsed(unquote(image["src"].removeprefix(start))) for image in pictures}
 
 
 def parsed(text: str) -> Element:
