@@ -62,7 +62,7 @@ def state_of_parts(spec: SystemSpec, compute: Compute, create: Callable[[], Part
     # The learning rates are among the arrays, so that others compile nothing anew.
     compiled_for = spec.replace(generator_optimizer=AdamSpec(), discriminator_optimizer=AdamSpec())
     settings = Settings(compiled_for, compute, graph, jax.tree.structure(shapes), mesh)
-    return TrainState(spec, compute, place, settings, leaves(parts), mesh)
+    return TrainState(spec, compute, place, settings, leaves(parts))
 
 
 def export_state(state: TrainState) -> Arrays:

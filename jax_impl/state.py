@@ -66,7 +66,6 @@ class TrainState:
     device: jax.Device | Sharding
     settings: Settings
     arrays: Leaves
-    mesh: Mesh | None = None
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -143,9 +142,10 @@ def batches_to_devices(
     state: TrainState, real_images: Array, latents: Array
 ) -> tuple[Tensor, Tensor]:
     """Return a step's NumPy batches as `train_step` takes them, sharded among the devices."""
-    if state.mesh is None:
+    mesh = state.settings.mesh
+    if mesh is None:
         return images_to_device(state, real_images), latents_to_device(state, latents)
-    place = parallel.sharded(state.mesh)
+    place = parallel.sharded(mesh)
     images, rows = (array.astype(state.dtype, copy=False) for array in (real_images, latents))
     return parallel.put(images, place), parallel.put(rows, place)
 

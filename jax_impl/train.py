@@ -185,7 +185,7 @@ def _samples(state: TrainState, run: TrainingRun) -> Array:
 
 
 def train(options: TrainingOptions) -> None:
-    """Train as the command line says, in this process; it is one of several or the only one."""
+    """Train by the options of a command, in this process; it is one of several or the only one."""
     cluster.connect(options.wait_limit)
     parallel.prepare_devices(options.device, options.devices)
     with cluster.joined(), jax.enable_x64(options.dtype == "float64"):

@@ -179,7 +179,7 @@ def _samples(state: TrainState, run: TrainingRun) -> Array:
 
 
 def train(options: TrainingOptions) -> None:
-    """Train as the command line says, in this process; it is one of several or the only one."""
+    """Train by the options of a command, in this process; it is one of several or the only one."""
     parallel.prepare_devices(options.device, options.devices)
     with cluster.joined(options.device, options.wait_limit):
         device = str(select_device(options.device))

@@ -177,12 +177,12 @@ def _samples(state: TrainState, run: TrainingRun) -> Array:
 
 
 def train(options: TrainingOptions) -> None:
-    """Train as the command line says, in this process; it is one of several or the only one."""
+    """Train by the options of a command, in this process; it is one of several or the only one."""
     with cluster.joined():
         cluster.connect(options.device, options.devices, options.wait_limit)
         parallel.prepare_devices(options.device, options.devices)
-        versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
         device = select_device(options.device)
+        versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
         run = TrainingRun(options, device, versions, cluster.processes())
         state = create_train_state(
             options.spec, options.compute, seed=options.seed, arrays=run.initial_arrays

@@ -44,7 +44,7 @@ def communication(request: Request, spec: SystemSpec, state: TrainState) -> Call
             results.append(jax.lax.psum(own, parallel.AXIS))
         return results
 
-    mesh, whole = state.mesh, PartitionSpec()
+    mesh, whole = state.settings.mesh, PartitionSpec()
     assert mesh is not None
     run = jax.jit(jax.shard_map(exchange, mesh=mesh, in_specs=whole, out_specs=whole))
     zeros = [jnp.zeros(size, jnp.float32) for size in itertools.chain(*exchanges_of_step(spec))]

@@ -75,7 +75,7 @@ def ulp_error(
 
 # --- two states, or two sets of gradients, of the same system, array by array --------------------
 # Relative L2 norms, but for what the arithmetic does not determine: a bias in front of a batch
-# normalisation, which subtracts it again. Its gradient is 0 in exact arithmetic and in floating
+# normalisation, which subtracts it. Its gradient is 0 in exact arithmetic and in floating
 # point the rounding of a sum, and Adam makes steps of such noise: of up to the learning rate in
 # float32. The networks' outputs in training do not change by it: docs/porting.md, row
 # bias-before-batch-norm.
@@ -147,7 +147,7 @@ _KEEPS = ("upsample_nearest", "upsample_bilinear", "average_pool", "max_pool", "
 
 
 def _cancelled(spec: SystemSpec) -> list[tuple[str, str]]:
-    """Return the layers with a bias that a batch normalisation takes away again, with that."""
+    """Return the layers with a bias that a batch normalisation takes away, with that."""
     return [
         (f"{network}/{layer.name}", f"{network}/{after.name}")
         for network in NETWORKS

@@ -142,7 +142,7 @@ def _resampling_matrix(layer: Layer, size: int) -> Array:
 
 
 def _arranged(kernel: Array, arrangement: str) -> Array:
-    """Return a kernel as a convention has it; the same again undoes it."""
+    """Return a kernel as a convention has it; a second time it undoes itself."""
     match arrangement:
         case "flipped":
             return kernel[::-1, ::-1]

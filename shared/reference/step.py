@@ -40,8 +40,8 @@ def train_step(
 ) -> StepResult:
     """Make one step from `arrays` (which stay as they are).
 
-    As many updates of D as the spec says, each on real images and on detached fake ones as two
-    batches; then G's loss through the updated D on what `spec.generator_batch` says, and one
+    As many updates of D as the spec has, each on real images and on detached fake ones as two
+    batches; then G's loss through the updated D on what `spec.generator_batch` names, and one
     update of G. Losses and gradients of D are those of its last update.
     """
     return Step(spec, conventions or Conventions()).run(arrays, real_images, latents)
@@ -87,9 +87,9 @@ class Step:
         arrays = arrays | {n: a for n, a in seen.items() if n.endswith(_STATISTICS)}
         for leaked in leaks:
             gradients = add(gradients, leaked)
-        again = self.of["generator"].generator_updates == "two_passes"
-        arrays, gradients = self._updated("generator", arrays, gradients, is_last=not again)
-        if again:
+        second = self.of["generator"].generator_updates == "two_passes"
+        arrays, gradients = self._updated("generator", arrays, gradients, is_last=not second)
+        if second:
             generated, arrays = self._generate(arrays, latent_batches[-1])
             value, arrays, gradients = self._generator_gradients(arrays, generated)
             arrays, gradients = self._updated("generator", arrays, gradients)
@@ -214,7 +214,7 @@ class Step:
 def updated(
     spec: SystemSpec, network: NetworkName, arrays: Arrays, gradients: Arrays, c: Conventions
 ) -> Arrays:
-    """Return the state after an update of one network, or after as many as `c` says."""
+    """Return the state after an update of one network, or after as many as `c` has."""
     settings = settings_of(spec, network, c)
     times = {"never": 0, "twice": 2}.get(getattr(c, f"{network}_updates"), 1)
     counter = f"{network}_optimizer/step"

@@ -13,7 +13,7 @@ class Conventions:
 
     The defaults are canonical: the three implementations follow them. The NumPy reference obeys
     every field, so the numbers of a wrong port can be produced and the mistake can be named.
-    `None` means "as the system's spec says".
+    `None` means "as in the system's spec".
     """
 
     # Batch normalisation
@@ -91,9 +91,9 @@ class Conventions:
     )
     """twice: from one gradient; real_then_fake: on each half of its loss, one after the other."""
     generator_updates: Literal["once", "twice", "never", "two_passes"] = "once"
-    """two_passes: on the same latents again, through G and D as they are by then."""
+    """two_passes: on the same latents a second time, through G and D as they are by then."""
     discriminator_gradient_scale: float = 1.0
-    """Of the gradients alone, not of the loss: a loss scale that nobody takes out again."""
+    """Of the gradients alone, not of the loss: a loss scale that is not divided out."""
     generator_gradient_scale: float = 1.0
     gradient_clipping: Literal["none", "value", "norm", "norm_and_epsilon", "norm_of_each"] = "none"
     """By the optimizer: `shared.spec.optimizers`; to a norm PyTorch adds an epsilon of 1e-6."""

@@ -82,7 +82,7 @@ class Layer:
     `padding`: the zeros around a conv's input, a max pool's -inf; of a conv transpose what is cut
     off its output, where a negative number adds zeros (PyTorch's output_padding). `size`: of a
     pooling's window, or the factor of an upsampling. `rate`: what dropout leaves out while it is
-    on, which the reference never has. None is what `Conventions` says.
+    on, which the reference never has. None is what `Conventions` has.
     """
 
     name: str

@@ -45,7 +45,7 @@ def latents(
 ) -> np.ndarray:
     """Return the latents of one step, float64 [batch, latent_dim].
 
-    N(0, 1), U(-1, 1) or U(0, 1), as the spec says. A fixed latent grid has a `purpose` of its own.
+    N(0, 1), U(-1, 1) or U(0, 1), as in the spec. A fixed latent grid has a `purpose` of its own.
     """
     draw = stream(seed, purpose, step)
     shape = (batch_size, spec.latent_dim)

@@ -43,10 +43,10 @@ class SystemSpec:
     dense layer); every head goes with every loss.
 
     A training step makes `discriminator_steps` updates of the discriminator, each with real images
-    and latents of its own, then one of the generator. `generator_batch` says on what: the images
-    that the discriminator has just seen ("same_images"), images made anew from the same latents,
-    after which the generator's BN statistics have moved twice ("same_latents"), or latents of its
-    own ("new_latents", Goodfellow et al. 2014, Algorithm 1).
+    and latents of its own, then one of the generator. That one learns from `generator_batch`: the
+    images that the discriminator has just seen ("same_images"), images made anew from the same
+    latents, after which the generator's BN statistics have moved twice ("same_latents"), or latents
+    of its own ("new_latents", Goodfellow et al. 2014, Algorithm 1).
 
     The architecture "custom" has its layers in `generator_layers` and `discriminator_layers`;
     another `width` changes the features of all hidden ones in proportion. `conventions` are those
