@@ -182,6 +182,35 @@ def test_adams_counter_is_where_torch_keeps_it() -> None:
     assert _counter(capturable, parameter).device.type == "meta"
 
 
+def test_what_a_recorded_step_holds_of_adam_stays_where_it_is() -> None:
+    """A CUDA graph holds addresses, and needs the counter on its GPU, which a CPU does not."""
+    pytest.importorskip("torch")
+    from pytorch_impl import train
+
+    state = train.create_train_state(SPEC)
+    for name in NETWORKS:
+        optimizer = state.optimizer(name)
+        assert optimizer.defaults["capturable"] is False
+        held = {id(p): optimizer.state[p]["exp_avg"].data_ptr() for p in optimizer.state}
+        train.import_state(state, train.export_state(state))
+        after = {id(p): optimizer.state[p]["exp_avg"].data_ptr() for p in optimizer.state}
+        assert after == held
+
+
+def test_two_devices_of_pytorch_normalise_by_the_whole_batch() -> None:
+    pytest.importorskip("torch")
+    from pytorch_impl import fast
+    from pytorch_impl.state import choose_layers
+
+    for compute, kind in (
+        (Compute(devices=1), fast.BatchNorm),
+        (Compute(devices=2), fast.GlobalBatchNorm),
+        (Compute(devices=2, device="gpu"), fast.SyncBatchNorm),
+        (Compute(devices=2, batch_norm="per-replica"), fast.BatchNorm),
+    ):
+        assert type(choose_layers(compute).batch_norm(3)) is kind
+
+
 def test_weights_of_the_discriminator_learn_after_a_failed_update(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
