@@ -70,7 +70,7 @@ class TrainingRun:
 
     `restored`: the arrays to import when resuming, or None; `initial_arrays`: the same, or those of
     --init-from. `start`: the steps completed before. Raises ValueError for the folder,
-    InputError, InputError for the data, MissingFrameworkError for tensorboard.
+    InputError for its checkpoint or the data, MissingFrameworkError for tensorboard.
     """
 
     def __init__(
