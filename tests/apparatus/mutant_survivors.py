@@ -34,6 +34,11 @@ SURVIVORS: dict[tuple[str, str, str], str] = {
         "1 -> 2",
     ): _SAME,
     (
+        "tf_impl/models.py",
+        "self.conv_2 = layers.conv(width, 2 * width, 2, 1, bias=True)",
+        "1 -> 2",
+    ): _SAME,
+    (
         "jax_impl/losses.py",
         "if scores.dtype.itemsize < 4:",
         "4 -> 5",
